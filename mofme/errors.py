@@ -1,0 +1,33 @@
+"""Every error this package raises on purpose; each message says what was wrong with which file and what to do.
+
+    MofmeError
+    ├── PictureError              a file cannot be read or written as a picture
+    │   └── PictureTooLargeError  more pixels or bytes than the limit in force
+    ├── ArchiveError              a ZIP that is broken, too large or unsafe to open
+    ├── ModelError                weights are missing, damaged or unknown
+    └── Cancelled                 the user stopped the work
+"""
+
+
+class MofmeError(Exception):
+    """Root of the tree: catch it to catch every error meant for the user."""
+
+
+class PictureError(MofmeError):
+    """A file cannot be read or written as a picture."""
+
+
+class PictureTooLargeError(PictureError):
+    """A picture has more pixels or bytes than the limit in force."""
+
+
+class ArchiveError(MofmeError):
+    """A ZIP archive is broken, too large or unsafe to open."""
+
+
+class ModelError(MofmeError):
+    """A model's weights are missing, damaged or unknown."""
+
+
+class Cancelled(MofmeError):  # noqa: N818 - reads as what happened, as in asyncio and concurrent.futures
+    """The user stopped the work."""
