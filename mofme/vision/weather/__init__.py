@@ -1,0 +1,92 @@
+"""Synthetic bad weather on clean photographs: batched, seeded, on any device, from no data files."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mofme.vision.weather.draw import Draw, per_picture
+from mofme.vision.weather.haze import add_haze, koschmieder
+from mofme.vision.weather.rain import add_rain
+from mofme.vision.weather.raindrop import add_raindrops
+from mofme.vision.weather.snow import add_snow
+
+__all__ = ["WEATHERS", "Weathered", "koschmieder", "random_weathers", "synthesize"]
+
+WEATHERS = ("rain", "snow", "raindrop", "haze")
+
+# From the scene to the lens: the air dims everything behind it, drops on the glass are in front of all.
+_ORDER: tuple[tuple[str, Callable[[Tensor, Draw], Tensor]], ...] = (
+    ("haze", add_haze),
+    ("rain", add_rain),
+    ("snow", add_snow),
+    ("raindrop", add_raindrops),
+)
+_SINGLE_SHARES = {"rain": 0.23, "snow": 0.21, "raindrop": 0.23, "haze": 0.19}
+_CLEAN_SHARE = 0.06
+_SENSOR_NOISE = 2 / 255
+
+
+@dataclass(frozen=True)
+class Weathered:
+    """`image` (B,3,H,W) in [0,1]; `labels` (B,4), 1 where that one of WEATHERS is present, else 0."""
+
+    image: Tensor
+    labels: Tensor
+
+
+def synthesize(
+    clean: Tensor, weathers: Sequence[frozenset[str] | str], generator: torch.Generator, *, noise: bool = True
+) -> Weathered:
+    """Put weather on `clean` (B,3,H,W), float in [0,1]: for each picture a name of WEATHERS or a set of them.
+
+    An empty set returns that picture bit for bit. `noise` adds faint sensor noise to the others. The result depends on
+    the generator's state, the batch and the weathers only. Raises ValueError for an unknown name or a wrong count.
+    """
+    wanted = [frozenset({names}) if isinstance(names, str) else names for names in weathers]
+    if len(wanted) != len(clean):
+        raise ValueError(f"{len(clean)} pictures need as many sets of weathers, got {len(wanted)}")
+    unknown = frozenset[str]().union(*wanted) - set(WEATHERS)
+    if unknown:
+        raise ValueError(f"unknown weather {', '.join(sorted(unknown))}; choose from {', '.join(WEATHERS)}")
+
+    image = clean
+    for name, add in _ORDER:
+        image = _on_some(image, [name in names for names in wanted], add, generator)
+    if noise:
+        image = _on_some(image, [bool(names) for names in wanted], _add_sensor_noise, generator)
+    labels = [[float(name in names) for name in WEATHERS] for names in wanted]
+    return Weathered(image, torch.tensor(labels, device=clean.device).reshape(-1, len(WEATHERS)))
+
+
+def random_weathers(batch: int, generator: torch.Generator) -> list[frozenset[str]]:
+    """The training mixture: mostly one weather a picture, 6 % clean, 8 % two at once."""
+    values = torch.rand(batch, 2, generator=generator, device=generator.device).tolist()
+    pairs = [frozenset({a, b}) for i, a in enumerate(WEATHERS) for b in WEATHERS[i + 1 :]]
+    return [_pick(first, pairs[int(second * len(pairs))]) for first, second in values]
+
+
+def _pick(value: float, pair: frozenset[str]) -> frozenset[str]:
+    for name, share in _SINGLE_SHARES.items():
+        if value < share:
+            return frozenset({name})
+        value -= share
+    return frozenset() if value < _CLEAN_SHARE else pair
+
+
+def _on_some(
+    image: Tensor, chosen: Sequence[bool], add: Callable[[Tensor, Draw], Tensor], generator: torch.Generator
+) -> Tensor:
+    """Apply `add` to the chosen pictures only, so that a batch costs no more than its weathers."""
+    index = torch.tensor([i for i, yes in enumerate(chosen) if yes], dtype=torch.long, device=image.device)
+    if len(index) == 0:
+        return image
+    changed = add(image.index_select(0, index), Draw(generator, len(index), image.device)).clamp(0, 1)
+    return image.index_copy(0, index, changed)
+
+
+def _add_sensor_noise(image: Tensor, draw: Draw) -> Tensor:
+    shape = image.shape
+    grain = torch.randn(shape, generator=draw.generator, device=draw.generator.device).to(image.device)
+    return image + per_picture(draw.uniform(0, _SENSOR_NOISE)) * grain

@@ -1,0 +1,93 @@
+"""Streaks, flakes and drops by one engine: sparse random impulses convolved with an analytic kernel in Fourier space.
+
+Because the kernel is given as its transfer function, any length, angle and width is exact to a fraction of a pixel and
+costs the same two transforms. The picture is periodic: what leaves on one side enters on the other.
+
+Axes: B pictures, H and W pixels, V = H and U = W // 2 + 1 frequencies of the real transform (cycles per pixel).
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mofme.vision.weather.draw import Draw
+
+Size = tuple[int, int]
+
+_USUAL_SIDE = 512
+
+
+def particle_scale(size: Size) -> float:
+    """How much larger particles are drawn than in a usual picture; 1 for everything up to 512 pixels."""
+    return max(1.0, min(size) / _USUAL_SIDE)
+
+
+def frequencies(size: Size, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Vertical (V, 1) and horizontal (1, U) frequencies in cycles per pixel."""
+    return torch.fft.fftfreq(size[0], device=device)[:, None], torch.fft.rfftfreq(size[1], device=device)[
+        None
+    ]
+
+
+def motion(length_B: Tensor, angle_B: Tensor, size: Size) -> Tensor:
+    """Transfer (B, V, U) of a line `length` pixels long, `angle` radians from the vertical towards +x."""
+    v, u = frequencies(size, length_B.device)
+    along = u * torch.sin(angle_B)[:, None, None] + v * torch.cos(angle_B)[:, None, None]
+    return torch.sinc(length_B[:, None, None] * along)
+
+
+def gaussian(sigma_B: Tensor, size: Size) -> Tensor:
+    """Transfer (B, V, U) of a Gaussian of standard deviation `sigma` pixels."""
+    v, u = frequencies(size, sigma_B.device)
+    return torch.exp(-2 * math.pi**2 * sigma_B[:, None, None] ** 2 * (u * u + v * v))
+
+
+def disc(radius_B: Tensor, size: Size) -> Tensor:
+    """Transfer (B, V, U) of a uniform disc of `radius` pixels, the picture of a point out of focus."""
+    v, u = frequencies(size, radius_B.device)
+    x = 2 * math.pi * radius_B[:, None, None] * torch.sqrt(u * u + v * v).clamp_min(1e-6)
+    return 2 * torch.special.bessel_j1(x) / x
+
+
+def peak_one(transfer_BVU: Tensor, size: Size) -> Tensor:
+    """Scale the kernel so that its centre is 1: an impulse of amplitude a becomes a particle of peak a."""
+    # The kernel at its centre is the mean over all frequencies; the real transform stores half of the inner columns.
+    stored_twice = torch.full((transfer_BVU.shape[-1],), 2.0, device=transfer_BVU.device)
+    stored_twice[0] = 1
+    if size[1] % 2 == 0:
+        stored_twice[-1] = 1
+    centre = (transfer_BVU * stored_twice).sum((-2, -1), keepdim=True) / (size[0] * size[1])
+    return transfer_BVU / centre.clamp_min(1e-6)
+
+
+def impulses(
+    density_B: Tensor, size: Size, draw: Draw, faintest: float = 1.0, at_least_one: bool = False
+) -> Tensor:
+    """Sparse field (B, 1, H, W): per pixel with probability `density` an amplitude uniform in [faintest, 1], else 0."""
+    field = draw.rand(1, *size)
+    density = density_B[:, None, None, None].clamp_min(1e-9)
+    if at_least_one:
+        density = torch.maximum(density, field.amin((-2, -1), keepdim=True) * (1 + 1e-4) + 1e-9)
+    # Below the density, the same number divided by it is again uniform in [0, 1).
+    return torch.where(field < density, faintest + (1 - faintest) * field / density, 0.0)
+
+
+def to_frequency(field: Tensor) -> Tensor:
+    """(B, C, H, W) -> complex (B, C, V, U)."""
+    return torch.fft.rfft2(field)
+
+
+def to_picture(spectrum: Tensor, size: Size) -> Tensor:
+    """Complex (B, C, V, U) -> (B, C, H, W)."""
+    return torch.fft.irfft2(spectrum, s=size)
+
+
+def warp(field: Tensor, shift: Tensor) -> Tensor:
+    """Sample (B, C, H, W) at each pixel plus `shift` (B, 2, H, W), x then y in pixels; mirrored past the border."""
+    height, width = field.shape[-2:]
+    ys = torch.arange(height, device=field.device, dtype=field.dtype)[:, None] + shift[:, 1]
+    xs = torch.arange(width, device=field.device, dtype=field.dtype)[None] + shift[:, 0]
+    grid = torch.stack(((2 * xs + 1) / width - 1, (2 * ys + 1) / height - 1), dim=-1)
+    return F.grid_sample(field, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
