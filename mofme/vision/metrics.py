@@ -1,0 +1,90 @@
+"""How close pictures are to their references: PSNR, SSIM and LPIPS, one number a picture.
+
+A picture is a float tensor (B, C, H, W) in [0, 1]; C is 3 (RGB), or 1 (`rgb_to_y`) where that makes sense.
+"""
+
+import warnings
+from pathlib import Path
+from zipfile import BadZipFile
+
+import kornia.metrics
+import lpips
+import torch
+from numpy.lib.npyio import NpzFile
+from torch import Tensor
+
+from mofme.errors import ModelError
+
+SSIM_WINDOW = 11
+LPIPS_MIN_SIDE = 32  # AlexNet's strides leave nothing of a smaller picture
+
+
+def psnr(a: Tensor, b: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB, over all channels; infinite for equal pictures."""
+    return -10 * (a - b).square().mean(dim=(1, 2, 3)).log10()
+
+
+def ssim(a: Tensor, b: Tensor) -> Tensor:
+    """Structural similarity (Wang et al. 2004): 11 x 11 Gaussian of sigma 1.5, whole windows only.
+
+    The mean over channels; ValueError when a side is shorter than the window.
+    """
+    if min(a.shape[-2:]) < SSIM_WINDOW:
+        raise ValueError(f"SSIM needs pictures of at least {SSIM_WINDOW} pixels a side, got {tuple(a.shape)}")
+    return kornia.metrics.ssim(a, b, SSIM_WINDOW, padding="valid").mean(dim=(1, 2, 3))
+
+
+def rgb_to_y(rgb: Tensor) -> Tensor:
+    """Luma (B, 1, H, W) in studio range, 16/255 to 235/255 (BT.601, as MATLAB's rgb2ycbcr, not rounded).
+
+    The deraining literature measures PSNR and SSIM on it, with 1 as the peak.
+    """
+    red, green, blue = rgb.split(1, dim=1)
+    return (65.481 * red + 128.553 * green + 24.966 * blue + 16) / 255
+
+
+class Lpips:
+    """Learned perceptual distance (Zhang et al. 2018) on AlexNet, version 0.1: 0 for equal pictures.
+
+    `weights` is an .npz of AlexNet's convolutions under torchvision's names (`features.0.weight`, ...).
+    Without it torchvision takes them from its cache or downloads them. Raises ModelError if they cannot be had.
+    """
+
+    def __init__(self, weights: Path | None = None) -> None:
+        with warnings.catch_warnings():
+            # lpips still calls torchvision by its old argument names.
+            warnings.simplefilter("ignore", UserWarning)
+            try:
+                self.net = lpips.LPIPS(net="alex", pnet_rand=weights is not None, verbose=False).eval()
+            except OSError as error:
+                raise ModelError(
+                    f"AlexNet's weights, which LPIPS needs, cannot be downloaded ({error}). "
+                    "Name a file that holds them."
+                ) from error
+        if weights is not None:
+            self._load_alexnet(weights)
+
+    def _load_alexnet(self, path: Path) -> None:
+        # lpips spreads torchvision's `features` over five slices, and keeps their numbers.
+        layers = {
+            f"features.{number}.{kind}": f"{piece}.{number}.{kind}"
+            for piece, children in self.net.net.named_children()
+            for number, layer in children.named_children()
+            for kind in layer.state_dict()
+        }
+        try:
+            with path.open("rb") as file, NpzFile(file, allow_pickle=False) as stored:
+                state = {ours: torch.from_numpy(stored[theirs]) for theirs, ours in layers.items()}
+            self.net.net.load_state_dict(state, strict=True)
+        except KeyError as error:
+            raise ModelError(f"{path} does not hold AlexNet's weights: {error.args[0]}") from error
+        except (OSError, ValueError, RuntimeError, BadZipFile) as error:
+            raise ModelError(f"{path} cannot be read as AlexNet's weights: {error}") from error
+
+    @torch.inference_mode()
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        """Distance of RGB pictures; ValueError when a side is shorter than 32 pixels."""
+        if min(a.shape[-2:]) < LPIPS_MIN_SIDE:
+            raise ValueError(f"LPIPS needs at least {LPIPS_MIN_SIDE} pixels a side, got {tuple(a.shape)}")
+        distance: Tensor = self.net(a, b, normalize=True)
+        return distance.flatten()

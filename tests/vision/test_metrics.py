@@ -1,0 +1,148 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from skimage.metrics import structural_similarity
+from torch import Tensor, nn
+
+from mofme.errors import ModelError
+from mofme.vision.metrics import Lpips, psnr, rgb_to_y, ssim
+
+
+def pictures(height: int = 40, width: int = 53, seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    a = torch.rand(2, 3, height, width, generator=generator, dtype=torch.float64)
+    return a, (a + 0.1 * torch.randn(a.shape, generator=generator, dtype=torch.float64)).clamp(0, 1)
+
+
+def test_psnr_of_a_known_error() -> None:
+    # First picture: off by .1 everywhere, mean square .01, so -10 log10(.01) = 20 dB.
+    # Second: off by .1 in one channel of three, mean square .01 / 3, so 20 + 10 log10(3) = 24.7712 dB.
+    a = torch.full((2, 3, 5, 7), 0.5, dtype=torch.float64)
+    b = a.clone()
+    b[0] += 0.1
+    b[1, 2] -= 0.1
+    torch.testing.assert_close(psnr(a, b), torch.tensor([20.0, 24.771213], dtype=torch.float64))
+
+
+def test_psnr_of_equal_pictures_is_infinite() -> None:
+    a, _ = pictures()
+    assert psnr(a, a).tolist() == [float("inf")] * 2
+
+
+@pytest.mark.parametrize("channels", [slice(0, 3), slice(1, 2)])
+def test_ssim_equals_scikit_image(channels: slice) -> None:
+    a, b = (picture[:, channels] for picture in pictures())
+    for ours, one, other in zip(ssim(a, b).tolist(), a.numpy(), b.numpy(), strict=True):
+        expected = structural_similarity(
+            one,
+            other,
+            channel_axis=0,
+            data_range=1,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+        )
+        assert ours == pytest.approx(expected, abs=1e-9)
+
+
+@given(st.integers(11, 24), st.integers(11, 24), st.integers(0, 99))
+def test_ssim_is_symmetric_and_one_only_for_equal_pictures(height: int, width: int, seed: int) -> None:
+    a, b = pictures(height, width, seed)
+    torch.testing.assert_close(ssim(a, b), ssim(b, a))
+    torch.testing.assert_close(ssim(a, a), torch.ones(2, dtype=torch.float64))
+    assert (ssim(a, b) < 1).all()
+
+
+def test_ssim_refuses_pictures_smaller_than_its_window() -> None:
+    with pytest.raises(ValueError, match="at least 11 pixels"):
+        ssim(*pictures(10, 40))
+
+
+@pytest.mark.parametrize(
+    ("rgb", "luma"),
+    [
+        # MATLAB's rgb2ycbcr of the cube's corners, before rounding.
+        ((0, 0, 0), 16),
+        ((1, 1, 1), 235),
+        ((1, 0, 0), 81.481),
+        ((0, 1, 0), 144.553),
+        ((0, 0, 1), 40.966),
+    ],
+)
+def test_luma_of_the_corners(rgb: tuple[int, int, int], luma: float) -> None:
+    picture = torch.tensor(rgb, dtype=torch.float64).reshape(1, 3, 1, 1)
+    torch.testing.assert_close(rgb_to_y(picture), torch.full((1, 1, 1, 1), luma / 255, dtype=torch.float64))
+
+
+@pytest.fixture(scope="module")
+def alexnet() -> nn.Sequential:
+    """AlexNet's convolutions, untrained: layers 0, 3, 6, 8, 10 of torchvision's `features`."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 64, 11, stride=4, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 2),
+        nn.Conv2d(64, 192, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 2),
+        nn.Conv2d(192, 384, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(384, 256, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(256, 256, 3, padding=1),
+        nn.ReLU(),
+    )
+
+
+@pytest.fixture(scope="module")
+def weights(alexnet: nn.Sequential, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("alexnet") / "features.npz"
+    np.savez(path, **{f"features.{name}": tensor.numpy() for name, tensor in alexnet.state_dict().items()})
+    return path
+
+
+@torch.inference_mode()
+def test_lpips_is_the_weighted_distance_of_unit_features(alexnet: nn.Sequential, weights: Path) -> None:
+    a, b = (picture.float() for picture in pictures(64, 80))
+    lpips = Lpips(weights)
+    # Zhang et al. 2018, Eq. (1), with the inputs scaled as in their code.
+    mean, std = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
+    x, y = ((2 * picture - 1 - mean[:, None, None]) / std[:, None, None] for picture in (a, b))
+    expected = torch.zeros(2)
+    heads = iter(lpips.net.lins)
+    for layer in alexnet:
+        x, y = layer(x), layer(y)
+        if isinstance(layer, nn.ReLU):
+            error = (x / x.norm(dim=1, keepdim=True) - y / y.norm(dim=1, keepdim=True)).square()
+            expected += next(heads)(error).mean(dim=(1, 2, 3))
+    torch.testing.assert_close(lpips(a, b), expected)
+    assert lpips(a, a).tolist() == [0, 0]
+
+
+def test_lpips_refuses_pictures_that_alexnet_cannot_see(weights: Path) -> None:
+    with pytest.raises(ValueError, match="at least 32 pixels"):
+        Lpips(weights)(torch.zeros(1, 3, 31, 64), torch.zeros(1, 3, 31, 64))
+
+
+def test_lpips_says_what_is_wrong_with_its_weights(tmp_path: Path, weights: Path) -> None:
+    empty, text, cut = tmp_path / "empty.npz", tmp_path / "text.npz", tmp_path / "cut.npz"
+    np.savez(empty, other=np.zeros(3))
+    text.write_text("not an archive", encoding="utf-8")
+    cut.write_bytes(weights.read_bytes()[:100_000])
+    for path in (empty, text, cut, tmp_path / "absent.npz"):
+        with pytest.raises(ModelError, match=path.name):
+            Lpips(path)
+
+
+def test_lpips_without_weights_or_network_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def no_network(*_: object, **__: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("torch.hub.urlopen", no_network)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(ModelError, match="cannot be downloaded"):
+        Lpips()
