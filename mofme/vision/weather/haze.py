@@ -39,7 +39,8 @@ def random_airlight(draw: Draw, darkest: float) -> Tensor:
     """Grey (B,3,1,1) in [darkest, 1] with a slight yellow or blue tint."""
     tint = draw.uniform(-0.05, 0.05)[:, None] * torch.tensor([1.0, 0.2, -1.0], device=draw.device)
     tint = tint + draw.uniform(-0.015, 0.015, 3)
-    return (draw.uniform(darkest, 1)[:, None] + tint).clamp(0, 1)[:, :, None, None]
+    grey = 1 - (1 - darkest) * draw.rand() ** 1.3
+    return (grey[:, None] + tint).clamp(0, 1)[:, :, None, None]
 
 
 def add_veil(clean: Tensor, mean_transmission_B: Tensor, darkest: float, draw: Draw) -> Tensor:

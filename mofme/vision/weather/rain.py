@@ -39,14 +39,17 @@ def _streaks(size: torch.Size, heavy: Tensor, draw: Draw) -> Tensor:
     steepest = torch.where(draw.chance(0.06), math.radians(70), math.radians(45))
     lean = draw.uniform(-1, 1)
     angle = steepest * lean * lean.abs().sqrt()
-    amount = draw.uniform(0.3, 1.3) * torch.where(heavy, 1.6, 1.0)
-    brightness = draw.uniform(0.45, 1.2)
+    # A downpour is not more of the same streaks but a fine, faint texture of very many.
+    fine = draw.rand() * heavy
+    amount = draw.uniform(0.3, 1.3) * (1 + 7 * fine)
+    brightness = draw.uniform(0.45, 1.2) * (1 - 0.65 * fine)
+    thinness = scale * (1 - 0.25 * fine)
     sure = (draw.rand() * _LAYERS).long()
     spectrum = torch.zeros((), dtype=torch.complex64, device=draw.device)
     for layer in range(_LAYERS):
         near = (layer + draw.rand()) / _LAYERS
         length = scale * (8 + 47 * near * draw.uniform(0.3, 1.1))
-        sigma = scale * (0.5 + (0.2 + 1.2 * near**2) * draw.rand() ** 1.5)
+        sigma = thinness * (0.5 + (0.2 + 1.2 * near**2) * draw.rand() ** 1.5)
         wide = draw.chance(0.1)
         sigma = torch.where(wide, sigma * 1.6, sigma)
         coverage = amount * draw.uniform(0.03, 0.13) * torch.where(wide, 0.4, 1.0)

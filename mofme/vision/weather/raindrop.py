@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
@@ -24,38 +25,51 @@ _EDGE_SIGMAS = math.sqrt(2 * math.log(2))
 
 
 def add_raindrops(clean: Tensor, draw: Draw) -> Tensor:
-    """Drops over about 3 to 30 % of (B,3,H,W); outside of them the picture stays as it is."""
+    """Drops over about 3 to 30 % of (B,3,H,W); away from them the picture stays as it is."""
     height, width = clean.shape[-2:]
-    depth, shift_x, shift_y, radius = _drops((height, width), draw)
+    water, shift, radius = _drops((height, width), draw)
     softness = per_picture(draw.uniform(0.08, 0.4))
-    ramp = ((depth - 0.5 + softness / 2) / softness).clamp(0, 1)
+    ramp = ((water - 0.5) / softness + 0.5).clamp(0, 1)
     alpha = ramp * ramp * (3 - 2 * ramp) * per_picture(draw.uniform(0.75, 1))
-    shift = torch.cat((shift_x, shift_y), 1)
-    seen = warp(_blurred(clean, draw), -per_picture(draw.uniform(1.5, 4.5)) * shift)
-    lower = (shift_y / radius).clamp(-1, 1)
-    edge = (shift.square().sum(1, keepdim=True).sqrt() / radius).clamp(0, 1)
-    gain = per_picture(draw.uniform(0.8, 1.15)) + per_picture(draw.uniform(-0.1, 0.35)) * lower
-    gain = gain - per_picture(draw.uniform(0, 0.4)) * edge**3
-    light = per_picture(draw.uniform(-0.02, 0.1))
-    glint_at = draw.uniform(-0.5, 0.5)
-    offset = (shift_x / radius - per_picture(glint_at)).square() + (shift_y / radius + 0.35).square()
-    glint = per_picture(draw.uniform(0, 0.6) * draw.chance(0.4)) * torch.exp(-offset / 0.02)
-    drop = (seen * gain + light + glint).clamp(0, 1)
-    return clean + alpha * (drop - clean)
+    drop = _seen_through(clean, shift, radius, draw)
+    # The camera looks at the scene, so drop and rim are out of focus together, and only they.
+    layer = _out_of_focus(torch.cat((drop * alpha, alpha), 1), draw)
+    return clean * (1 - layer[:, 3:]) + layer[:, :3]
 
 
-def _blurred(clean: Tensor, draw: Draw) -> Tensor:
-    scale = particle_scale((clean.shape[-2], clean.shape[-1]))
-    sigma = scale * draw.uniform(0.8, 3)
-    side = round(6 * scale) * 2 + 1
-    return gaussian_blur2d(clean, side, sigma[:, None].expand(-1, 2), border_type="replicate")
+def _seen_through(clean: Tensor, shift: Tensor, radius: Tensor, draw: Draw) -> Tensor:
+    """The scene as each drop shows it: turned about its centre, small, lit by the sky that it sees at its lower side."""
+    minified = F.avg_pool2d(clean, 3, stride=1, padding=1, count_include_pad=False)
+    seen = warp(minified, -per_picture(draw.uniform(1.5, 5)) * shift)
+    x, y = (shift / radius).clamp(-1.5, 1.5).chunk(2, 1)
+    lit = torch.sigmoid((y - per_picture(draw.uniform(-0.9, 0.4))) * per_picture(draw.uniform(2, 8)))
+    mean = clean.mean((-2, -1), keepdim=True)
+    sky = mean + per_picture(draw.uniform(0.2, 1)) * (per_picture(draw.uniform(0.7, 1)) - mean)
+    ground = mean * per_picture(draw.uniform(0.4, 1))
+    # A drop sees far beyond this picture: colours of the whole scene stand in for what lies outside of it.
+    beyond = per_picture(draw.rand()) * (0.4 + 0.6 * draw.smooth((clean.shape[-2], clean.shape[-1]), (24,)))
+    seen = seen + beyond * (ground + lit * (sky - ground) - seen)
+    gain = per_picture(draw.uniform(0.85, 1.15)) - per_picture(draw.uniform(0, 0.4)) * (
+        x * x + y * y
+    ).clamp_max(1)
+    glint_at = per_picture(draw.uniform(-0.5, 0.5))
+    spot = torch.exp(-((x - glint_at).square() + (y + 0.35).square()) / 0.02)
+    glint = per_picture(draw.uniform(0, 0.6) * draw.chance(0.4)) * spot
+    return (seen * gain + per_picture(draw.uniform(-0.02, 0.06)) + glint).clamp(0, 1)
 
 
-def _drops(size: tuple[int, int], draw: Draw) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Height of the water (above .5 is a drop), the way from the drop's centre in x and y, its radius: all (B,1,H,W)."""
+def _out_of_focus(layer: Tensor, draw: Draw) -> Tensor:
+    scale = particle_scale((layer.shape[-2], layer.shape[-1]))
+    sigma = scale * draw.uniform(0.5, 2.5)
+    side = 2 * round(6 * scale) + 1
+    return gaussian_blur2d(layer, side, sigma[:, None].expand(-1, 2), border_type="replicate")
+
+
+def _drops(size: tuple[int, int], draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
+    """Height of the water (B,1,H,W), a drop above .5; way from the drop's centre (B,2,H,W); its radius (B,1,H,W)."""
     scale = particle_scale(size)
-    coverage = draw.uniform(0.04, 0.36)
-    share = draw.rand(len(_RADII)) ** 2 + 0.02
+    coverage = 0.03 + 0.24 * draw.rand() ** 1.5
+    share = draw.rand(len(_RADII)) ** 2 * torch.tensor([1.0, 1.0, 0.6, 0.3], device=draw.device) + 0.02
     share = share / share.sum(1, keepdim=True)
     v, u = frequencies(size, draw.device)
     height = torch.zeros((), dtype=torch.complex64, device=draw.device)
@@ -73,7 +87,7 @@ def _drops(size: tuple[int, int], draw: Draw) -> tuple[Tensor, Tensor, Tensor, T
         radii = radii + spectrum * radius[:, None, None, None]
     fields = torch.cat((height, offset_x, offset_y, radii), 1)
     cells = max(1, round(min(size) / (14 * scale)))
-    bend = scale * per_picture(draw.uniform(1, 5)) * (2 * draw.smooth(size, (cells, 2 * cells), 2) - 1)
-    water, x, y, radius = warp(to_picture(fields, size), bend).chunk(4, 1)
+    bend = scale * per_picture(draw.uniform(0.5, 3)) * (2 * draw.smooth(size, (cells, 2 * cells), 2) - 1)
+    water, shift, radius = warp(to_picture(fields, size), bend).split((1, 2, 1), 1)
     weight = water.clamp_min(0.05)
-    return water, x / weight, y / weight, (radius / weight).clamp_min(1)
+    return water, shift / weight, (radius / weight).clamp_min(1)

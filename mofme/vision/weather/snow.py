@@ -44,8 +44,8 @@ def _flakes(shape: torch.Size, draw: Draw) -> Tensor:
     size = (shape[0], shape[1])
     scale = particle_scale(size)
     fall = draw.uniform(-1, 1) * math.radians(70)
-    speed = torch.where(draw.chance(0.5), draw.uniform(0, 1), draw.uniform(0, 3))
-    amount = draw.uniform(0.3, 1.8)
+    speed = 6 * draw.rand() ** 2.5
+    amount = draw.uniform(0.1, 1.8)
     sure = (draw.rand() * 3).long()
     spectrum = torch.zeros((), dtype=torch.complex64, device=draw.device)
     for layer, (small, large, coverage, (faint, solid)) in enumerate(_SIZES):
