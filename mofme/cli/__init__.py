@@ -1,0 +1,16 @@
+"""The command line: one file a command, registered here."""
+
+import importlib
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Clear pictures from rain, snow, raindrops and haze, by a mixture of feature-modulation experts.",
+)
+
+for _name in ("restore", "models", "synthesize", "train", "bench"):
+    app.command(_name)(getattr(importlib.import_module(f"mofme.cli.{_name}"), _name))
+app.add_typer(importlib.import_module("mofme.cli.evaluate").app, name="evaluate")

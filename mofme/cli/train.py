@@ -1,0 +1,51 @@
+"""`python -m mofme train`: train a restorer on clean photographs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    clean: Annotated[list[Path], typer.Argument(help="Folders of clean photographs.", exists=True, file_okay=False)],
+    out: Annotated[Path, typer.Option(help="Where the model, the log and the state to resume from go.")],
+    pairs: Annotated[
+        list[Path] | None, typer.Option(help="A folder with input/ and target/; can be given several times.")
+    ] = None,
+    size: Annotated[str, typer.Option(help="Size of the net: small or base.")] = "small",
+    init: Annotated[Path | None, typer.Option(help="Folder of a model to start from.")] = None,
+    minutes: Annotated[float, typer.Option(help="How long to train, over all resumed runs together.")] = 60.0,
+    batch: Annotated[int, typer.Option(help="Crops a step, and on each GPU.")] = 8,
+    crop: Annotated[int, typer.Option(help="Side of the first crops in pixels, a multiple of 8.")] = 96,
+    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1.5e-3,
+    seed: Annotated[int, typer.Option(help="Seed of the weights, the crops and the weather.")] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu, or nothing for the best there is.")] = None,
+    validate_minutes: Annotated[float, typer.Option(help="Minutes between two validations.")] = 10.0,
+    sources: Annotated[str, typer.Option(help="The training data and its licences, for the card.")] = "",
+    licence: Annotated[str, typer.Option(help="Licence of the weights, for the card.")] = "",
+) -> None:
+    """Train a model; stopped at any time, the same command goes on where it was."""
+    from mofme.errors import MofmeError
+    from mofme.vision.training import TrainingPlan
+    from mofme.vision.training import train as run
+
+    plan = TrainingPlan(
+        out=out,
+        clean=clean,
+        pairs=pairs or [],
+        size=size,
+        init=init,
+        minutes=minutes,
+        batch=batch,
+        crop=crop,
+        learning_rate=learning_rate,
+        seed=seed,
+        validate_minutes=validate_minutes,
+        sources=sources,
+        licence=licence,
+    )
+    try:
+        run(plan, report=lambda line: typer.echo(line, err=True), device=device)
+    except MofmeError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None

@@ -1,0 +1,52 @@
+"""Conventional experts: E separate feed-forward networks side by side."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mofme.core.routing import Experts
+
+
+class FeedForward(nn.Module):
+    """Linear, GELU, linear: (..., D) -> (..., D) through H hidden features."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.expand = nn.Linear(dim, hidden)
+        self.contract = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.contract(F.gelu(self.expand(x)))
+        return y
+
+
+class FeedForwardExperts(Experts):
+    """E feed-forward networks; each token visits only the experts whose weight is not 0 (sparse dispatch)."""
+
+    def __init__(self, dim: int, hidden: int, num_experts: int) -> None:
+        super().__init__()
+        self.num_experts = num_experts
+        self.expand_EHD = nn.Parameter(_uniform(num_experts, hidden, dim))
+        self.expand_bias_EH = nn.Parameter(torch.zeros(num_experts, hidden))
+        self.contract_EDH = nn.Parameter(_uniform(num_experts, dim, hidden))
+        self.contract_bias_ED = nn.Parameter(torch.zeros(num_experts, dim))
+
+    def forward(self, x_TD: Tensor, weights_TE: Tensor) -> Tensor:
+        # Sorted by expert, so that each expert takes its tokens in one block.
+        expert_N, token_N = weights_TE.T.nonzero(as_tuple=True)
+        gates_N1 = weights_TE[token_N, expert_N].unsqueeze(-1)
+        counts = torch.bincount(expert_N, minlength=self.num_experts).tolist()
+        y_TD = torch.zeros_like(x_TD)
+        for expert, (tokens, gates_n1) in enumerate(zip(token_N.split(counts), gates_N1.split(counts), strict=True)):
+            if len(tokens):
+                hidden = F.linear(x_TD[tokens], self.expand_EHD[expert], self.expand_bias_EH[expert])
+                y = F.linear(F.gelu(hidden), self.contract_EDH[expert], self.contract_bias_ED[expert])
+                y_TD = y_TD.index_add(0, tokens, (y * gates_n1).to(y_TD.dtype))
+        return y_TD
+
+
+def _uniform(*shape: int) -> Tensor:
+    bound = 1 / math.sqrt(shape[-1])  # nn.Linear's own initialisation
+    return torch.empty(shape).uniform_(-bound, bound)

@@ -1,0 +1,81 @@
+"""Weights on disk: `model.safetensors` and `card.json`, the card telling what they are and the checksum they must have."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mofme.errors import ModelError
+
+WEIGHTS_FILE = "model.safetensors"
+CARD_FILE = "card.json"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a set of weights is: the net and its arguments, how it was trained on what, what it measured, its licence."""
+
+    name: str
+    net: str
+    arguments: Mapping[str, Any]
+    licence: str
+    training: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    parameters: int = 0
+    sha256: str = ""
+
+
+def save_model(folder: Path, card: ModelCard, state: Mapping[str, Tensor]) -> ModelCard:
+    """Write weights in half precision and the card with their checksum; each file appears whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    half = {name: t.detach().cpu().half().contiguous() if t.is_floating_point() else t for name, t in state.items()}
+    weights = folder / WEIGHTS_FILE
+    partial = weights.with_suffix(".partial")
+    save_file(half, partial)
+    parameters = sum(tensor.numel() for tensor in half.values())
+    card = ModelCard(**{**asdict(card), "parameters": parameters, "sha256": _sha256(partial)})
+    os.replace(partial, weights)
+    _write_text(folder / CARD_FILE, json.dumps(asdict(card), indent=2) + "\n")
+    return card
+
+
+def load_card(folder: Path) -> ModelCard:
+    """Read and check `card.json`. Raises ModelError naming the file and what is wrong with it."""
+    path = folder / CARD_FILE
+    try:
+        return ModelCard(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise ModelError(f"{path} is missing: a model folder holds {WEIGHTS_FILE} and {CARD_FILE}") from None
+    except (json.JSONDecodeError, TypeError, OSError) as error:
+        raise ModelError(f"{path} is not a model card: {error}") from error
+
+
+def load_state(folder: Path, card: ModelCard) -> dict[str, Tensor]:
+    """Load the weights as float32 after verifying their checksum. Raises ModelError if they are missing or damaged."""
+    path = folder / WEIGHTS_FILE
+    if not path.is_file():
+        raise ModelError(f"{path} is missing: download the model again")
+    if _sha256(path) != card.sha256:
+        raise ModelError(f"{path} is damaged: its checksum differs from the one in {CARD_FILE}; download it again")
+    state: dict[str, Tensor] = load_file(path)
+    return {name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in state.items()}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_text(path: Path, text: str) -> None:
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
+        file.write(text)
+    os.chmod(file.name, 0o644)
+    os.replace(file.name, path)

@@ -1,0 +1,84 @@
+"""The uncertainty-aware router (UaR) of MoFME (arXiv 2312.16610), sampled as in the paper and in closed form.
+
+The router is passed M times under dropout, which gives logits with mean mu and covariance Sigma; the weights are
+
+    Sigma^-1 [r - mu] / || Sigma^-1 [r - mu] ||_2, then top-k.
+
+An expert whose score stands out is trusted more the less that score depends on which inputs were dropped.
+
+Our readings, where the paper is silent:
+- r is the mean of the passes, and what is subtracted is its mean over the experts. Subtracting the mean of the same
+  passes would leave nothing but sampling noise: zero in expectation for a linear router.
+- Sigma is kept to its diagonal, plus a ridge: M samples cannot give an E x E matrix of full rank, and one solve per
+  token would cost more than the experts.
+- The same rule holds in training and in inference.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mofme.core.routing import Router, RoutingDecision, keep_top_k
+
+_RIDGE = 1e-2
+
+
+def dropout_moments(x_TD: Tensor, weight_ED: Tensor, rate: float) -> tuple[Tensor, Tensor]:
+    """Mean (T, E) and covariance (T, E, E) of `weight @ dropout(x)`, exactly.
+
+    Inverted dropout multiplies each feature by 0 or 1/(1-p): mean 1, variance p/(1-p), independent between features.
+    So the mean is W x and the covariance p/(1-p) W diag(x^2) W^T.
+    """
+    mean_TE = x_TD @ weight_ED.T
+    covariance_TEE = rate / (1 - rate) * torch.einsum("ed,td,fd->tef", weight_ED, x_TD.square(), weight_ED)
+    return mean_TE, covariance_TEE
+
+
+class UncertaintyRouter(Router):
+    """Linear scores, calibrated by their variance under input dropout.
+
+    `samples=None` uses the closed form: the mean is W x and the variance p/(1-p) W^2 x^2, a second small product and no
+    noise. A number uses that many dropout passes, as the paper does, in training and in inference alike.
+
+    The uncertainty of a token is noise / (noise + signal) in [0, 1]: the root mean variance of its scores over the
+    experts against their spread between the experts.
+    """
+
+    def __init__(
+        self, dim: int, num_experts: int, top_k: int = 4, *, dropout: float = 0.1, samples: int | None = None
+    ) -> None:
+        super().__init__()
+        if not 0 < dropout < 1:
+            raise ValueError(f"the dropout rate lies between 0 and 1, got {dropout}")
+        if samples is not None and samples < 2:
+            raise ValueError(f"a variance needs at least 2 samples, got {samples}")
+        self.num_experts = num_experts
+        self.top_k = top_k
+        self.dropout = dropout
+        self.samples = samples
+        self.score = nn.Linear(dim, num_experts, bias=False)
+
+    def forward(self, x_TD: Tensor) -> RoutingDecision:
+        mean_TE, variance_TE = self.moments(x_TD)
+        centred_TE = mean_TE - mean_TE.mean(dim=-1, keepdim=True)
+        noise_T1 = variance_TE.mean(dim=-1, keepdim=True)
+        # A ridge in units of the token's own mean variance leaves the weights the same when all scores are scaled.
+        calibrated_TE = centred_TE / (variance_TE + _RIDGE * noise_T1 + torch.finfo(variance_TE.dtype).tiny)
+        weights_TE = keep_top_k(F.normalize(calibrated_TE, dim=-1), self.top_k)
+        return RoutingDecision(weights_TE, mean_TE, _uncertainty(centred_TE, noise_T1))
+
+    def moments(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance (T, E) of the scores under input dropout."""
+        if self.samples is None:
+            variance_TE = self.dropout / (1 - self.dropout) * (x_TD.square() @ self.score.weight.square().T)
+            return self.score(x_TD), variance_TE
+        passes_MTE = torch.stack([self.score(F.dropout(x_TD, self.dropout)) for _ in range(self.samples)])
+        return passes_MTE.mean(dim=0), passes_MTE.var(dim=0)
+
+
+def _uncertainty(centred_TE: Tensor, noise_T1: Tensor) -> Tensor:
+    noise_T = noise_T1.squeeze(-1).sqrt()
+    signal_T = centred_TE.square().mean(dim=-1).sqrt()
+    return noise_T / (noise_T + signal_T).clamp_min(torch.finfo(noise_T.dtype).tiny)

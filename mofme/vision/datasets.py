@@ -1,0 +1,93 @@
+"""Pictures for training and validation: folders of clean photographs, and folders of pairs (`input/`, `target/`)."""
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mofme.errors import MofmeError, PictureError
+from mofme.vision.image import find_pictures, read_picture
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two aligned pictures (3, H, W), uint8: as the weather left it, and clean."""
+
+    weathered: Tensor
+    clean: Tensor
+
+
+def held_back(path: Path, share: int = 20) -> bool:
+    """Whether a photograph is kept for validation: 1 in `share`, by its name alone, the same on every machine."""
+    return zlib.crc32(path.stem.encode()) % share == 0
+
+
+def load_clean(folders: Sequence[Path], *, validation: bool) -> list[Tensor]:
+    """The photographs of some folders as uint8 (3, H, W), held in memory: the training part or the held-back part."""
+    paths = [path for folder in folders for path in find_pictures(folder) if held_back(path) == validation]
+    pictures = []
+    for path in paths:
+        try:
+            pictures.append(_to_uint8(read_picture(path).rgb))
+        except PictureError as error:
+            print(f"skipped: {error}")
+    if not pictures:
+        raise MofmeError(f"no readable photograph in {', '.join(map(str, folders))}: training needs clean pictures")
+    return pictures
+
+
+def load_pairs(folders: Sequence[Path]) -> list[Pair]:
+    """Every picture of `folder/input` with the one of the same relative path in `folder/target`."""
+    pairs = []
+    for folder in folders:
+        for path in find_pictures(folder / "input"):
+            target = folder / "target" / path.relative_to(folder / "input")
+            pairs.append(Pair(_to_uint8(read_picture(path).rgb), _to_uint8(read_picture(target).rgb)))
+    return pairs
+
+
+def clean_crops(pictures: Sequence[Tensor], crop: int, batch: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Endless batches (batch, 3, crop, crop) in [0, 1]: random picture, scale, place and one of the 8 dihedral views.
+
+    Pictures are drawn by their area's square root, so that large ones, which hold more to see, come up more often.
+    """
+    areas = torch.tensor([float(p.shape[-1] * p.shape[-2]) ** 0.5 for p in pictures])
+    while True:
+        chosen = torch.multinomial(areas, batch, replacement=True, generator=generator).tolist()
+        yield torch.stack([_crop(pictures[i], crop, generator) for i in chosen])
+
+
+def pair_crops(pairs: Sequence[Pair], crop: int, batch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless aligned batches (weathered, clean) like `clean_crops`, at the pairs' own scale."""
+    while True:
+        chosen = torch.randint(len(pairs), (batch,), generator=generator).tolist()
+        both = [_crop(torch.cat([pairs[i].weathered, pairs[i].clean]), crop, generator, rescale=False) for i in chosen]
+        weathered, clean = torch.stack(both).chunk(2, dim=1)
+        yield weathered, clean
+
+
+def _crop(picture: Tensor, size: int, generator: torch.Generator, *, rescale: bool = True) -> Tensor:
+    height, width = picture.shape[-2:]
+    # From the picture's own scale to its shorter side just filling the crop, most often near its own scale.
+    largest = min(height, width) / size
+    factor = max(1.0, largest ** (torch.rand((), generator=generator).item() ** 3)) if rescale else 1.0
+    window = min(round(size * factor), height, width)
+    top = int(torch.randint(height - window + 1, (), generator=generator))
+    left = int(torch.randint(width - window + 1, (), generator=generator))
+    patch = picture[:, top : top + window, left : left + window].float() / 255
+    if window != size:
+        patch = F.interpolate(patch[None], (size, size), mode="bilinear", antialias=True, align_corners=False)[0]
+    return _dihedral(patch, int(torch.randint(8, (), generator=generator)))
+
+
+def _dihedral(picture: Tensor, view: int) -> Tensor:
+    picture = torch.rot90(picture, view % 4, dims=(-2, -1))
+    return picture.flip(-1) if view >= 4 else picture
+
+
+def _to_uint8(rgb: Tensor) -> Tensor:
+    return (rgb * 255).round().to(torch.uint8)

@@ -1,0 +1,46 @@
+"""The sizes of the restoration net, and the shipped models: folders below `weights/`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mofme.core.model_card import CARD_FILE, ModelCard, load_card, load_state
+from mofme.errors import ModelError
+from mofme.vision.nets.unet import RestorationNet
+
+SIZES: Mapping[str, Mapping[str, Any]] = {
+    "small": {"widths": [32, 64, 96], "blocks": [2, 2, 4], "feed_forward": "mofme", "num_experts": 16},
+    "base": {"widths": [64, 128, 192], "blocks": [2, 2, 4], "feed_forward": "mofme", "num_experts": 16},
+}
+
+WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
+
+
+def build_net(size: str) -> RestorationNet:
+    """An untrained net of a named size. Raises ModelError for a name that is none."""
+    if size not in SIZES:
+        raise ModelError(f"no size is called {size!r}: choose one of {', '.join(SIZES)}")
+    return RestorationNet(**SIZES[size])
+
+
+def available_models(folder: Path = WEIGHTS) -> list[ModelCard]:
+    """The cards of all models below `folder` that restore pictures, by name."""
+    cards = [load_card(path.parent) for path in sorted(folder.glob(f"*/{CARD_FILE}"))]
+    return [card for card in cards if card.net == "restoration"]
+
+
+def load_net(name: str) -> tuple[RestorationNet, ModelCard]:
+    """A trained net by the name of a shipped model, or by the path of a folder that `train` wrote."""
+    folder = WEIGHTS / name if (WEIGHTS / name / CARD_FILE).is_file() else Path(name)
+    if not (folder / CARD_FILE).is_file():
+        names = ", ".join(card.name for card in available_models()) or "none"
+        raise ModelError(f"no model is called {name!r}: shipped are {names}; or give a folder that `train` wrote")
+    card = load_card(folder)
+    if card.net != "restoration":
+        raise ModelError(f"{folder} holds a {card.net!r} net, which does not restore pictures")
+    net = RestorationNet(**card.arguments)
+    try:
+        net.load_state_dict(load_state(folder, card))
+    except RuntimeError as error:
+        raise ModelError(f"the weights in {folder} do not fit its card: {error}") from error
+    return net.eval(), card

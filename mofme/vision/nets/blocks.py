@@ -1,0 +1,57 @@
+"""The parts that every net here is built from. Feature maps are (B, C, H, W), channels_last in memory."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mofme.core.experts.feature_modulated import FeatureModulatedExperts
+from mofme.core.experts.feed_forward import FeedForward, FeedForwardExperts
+from mofme.core.moe import MoE
+from mofme.core.routers.linear import LinearRouter
+from mofme.core.routers.uncertainty import UncertaintyRouter
+
+FeedForwardKind = Literal["dense", "moe", "mofme"]
+
+
+def feed_forward(kind: FeedForwardKind, dim: int, hidden: int, num_experts: int) -> nn.Module:
+    """The one part in which the three nets differ: (..., D) -> (..., D) by one network, by E of them, or by MoFME."""
+    if kind == "dense":
+        return FeedForward(dim, hidden)
+    if kind == "moe":
+        return MoE(
+            LinearRouter(dim, num_experts, top_k=min(2, num_experts)), FeedForwardExperts(dim, hidden, num_experts)
+        )
+    if kind == "mofme":
+        return MoE(
+            UncertaintyRouter(dim, num_experts, top_k=min(4, num_experts)),
+            FeatureModulatedExperts(dim, hidden, num_experts),
+        )
+    raise ValueError(f"feed-forward must be dense, moe or mofme, got {kind!r}")
+
+
+class SpatialBlock(nn.Module):
+    """Residual block of two dense 3x3 convolutions: near a CPU's peak, where depthwise ones wait for memory."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = x + self.conv2(F.relu(self.conv1(x)))
+        return y
+
+
+class FeedForwardBlock(nn.Module):
+    """Pre-norm residual block around a feed-forward that works on each position by itself."""
+
+    def __init__(self, channels: int, layer: nn.Module) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        x_BHWC = x.permute(0, 2, 3, 1)
+        return torch.add(x_BHWC, self.layer(self.norm(x_BHWC))).permute(0, 3, 1, 2)

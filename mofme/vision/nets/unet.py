@@ -1,0 +1,115 @@
+"""The restoration net: a U of three levels at 1/2, 1/4 and 1/8 of the picture, for pictures of any size.
+
+    picture -> unshuffle -> [level 1/2] -> [level 1/4] -> [level 1/8] -> [1/4] -> [1/2] -> gain, offset
+    restored = picture * exp(gain) + offset
+
+The gain undoes what weather multiplied (haze), the offset what it added (streaks, flakes, veil). Both start at 0, so
+an untrained net returns its input. Feed-forwards stand at 1/4 and 1/8, where a position sees enough to choose experts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mofme.vision.nets.blocks import FeedForwardBlock, FeedForwardKind, SpatialBlock, feed_forward
+
+STRIDE = 8
+CONTEXT_SIZE = 64
+
+
+@dataclass(frozen=True)
+class NetOutput:
+    """`image` (B, 3, H, W), not clamped; `weather_BW` the logits of the weathers it believes it saw."""
+
+    image: Tensor
+    weather_BW: Tensor
+
+
+class RestorationNet(nn.Module):
+    """(B, 3, H, W) in [0, 1], H and W multiples of 8 -> NetOutput.
+
+    What a local net cannot know, such as the colour of the haze, comes from `context`: features of the whole picture's
+    thumbnail. `forward` takes the picture's own; who cuts a picture into tiles hands every tile that of the whole.
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int] = (24, 48, 96),
+        blocks: Sequence[int] = (2, 2, 4),
+        feed_forward: FeedForwardKind = "mofme",
+        num_experts: int = 16,
+        expansion: int = 2,
+        num_weathers: int = 4,
+    ) -> None:
+        super().__init__()
+        half, quarter, eighth = widths
+        n_half, n_quarter, n_eighth = blocks
+
+        def stage(channels: int, depth: int) -> nn.Sequential:
+            return nn.Sequential(*(_block(channels, feed_forward, num_experts, expansion) for _ in range(depth)))
+
+        self.stem = nn.Conv2d(3 * 4, half, 3, padding=1)
+        self.encoder_half = nn.Sequential(*(SpatialBlock(half) for _ in range(n_half)))
+        self.to_quarter = nn.Conv2d(half, quarter, 2, stride=2)
+        self.encoder_quarter = stage(quarter, n_quarter)
+        self.to_eighth = nn.Conv2d(quarter, eighth, 2, stride=2)
+        self.context = _Context(eighth)
+        self.middle = stage(eighth, n_eighth)
+        self.from_eighth = nn.Conv2d(eighth, quarter * 4, 1)
+        self.decoder_quarter = stage(quarter, n_quarter)
+        self.from_quarter = nn.Conv2d(quarter, half * 4, 1)
+        self.decoder_half = nn.Sequential(*(SpatialBlock(half) for _ in range(n_half)))
+        self.head = nn.Conv2d(half, 6 * 4, 3, padding=1)
+        self.weather = nn.Sequential(nn.Conv2d(eighth, eighth, 1), nn.ReLU(), nn.Conv2d(eighth, num_weathers, 1))
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+
+    def encode_context(self, image: Tensor) -> Tensor:
+        """Features of a whole picture (B, 3, any H, any W): (B, 2, C)."""
+        context: Tensor = self.context(F.adaptive_avg_pool2d(image, CONTEXT_SIZE))
+        return context
+
+    def forward(self, image: Tensor, context: Tensor | None = None) -> NetOutput:
+        if image.shape[-2] % STRIDE or image.shape[-1] % STRIDE:
+            raise ValueError(f"height and width must be multiples of {STRIDE}, got {tuple(image.shape)}")
+        if context is None:
+            context = self.encode_context(image)
+        scale, shift = context[..., None, None].unbind(1)
+
+        half = self.encoder_half(self.stem(F.pixel_unshuffle(image, 2).contiguous(memory_format=torch.channels_last)))
+        quarter = self.encoder_quarter(self.to_quarter(half))
+        eighth = self.middle(self.to_eighth(quarter) * (1 + scale) + shift)
+        quarter = self.decoder_quarter(quarter + F.pixel_shuffle(self.from_eighth(eighth), 2))
+        half = self.decoder_half(half + F.pixel_shuffle(self.from_quarter(quarter), 2))
+        gain, offset = F.pixel_shuffle(self.head(half), 2).chunk(2, dim=1)
+        return NetOutput(image * gain.exp() + offset, self.weather(eighth).mean(dim=(-2, -1)))
+
+
+def _block(channels: int, kind: FeedForwardKind, num_experts: int, expansion: int) -> nn.Sequential:
+    layer = feed_forward(kind, channels, expansion * channels, num_experts)
+    return nn.Sequential(SpatialBlock(channels), FeedForwardBlock(channels, layer))
+
+
+class _Context(nn.Module):
+    """Thumbnail (B, 3, 64, 64) -> a scale and a shift for each of C channels, (B, 2, C); both start at 0."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 16, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 3, stride=2, padding=1),
+            nn.ReLU(),
+        )
+        self.project = nn.Linear(64, 2 * channels)
+        nn.init.zeros_(self.project.weight)
+        nn.init.zeros_(self.project.bias)
+
+    def forward(self, thumbnail: Tensor) -> Tensor:
+        features: Tensor = self.project(self.features(thumbnail).mean(dim=(-2, -1)))
+        return features.unflatten(-1, (2, -1))
