@@ -1,6 +1,7 @@
 """Writers for what Pillow cannot write: 16-bit colour PNG, and TIFF of 8 or 16 bits with EXIF and ICC.
 
 Arrays are (H,W,C), uint8 or uint16, C = 1 grey, 2 grey + alpha, 3 RGB, 4 RGB + alpha.
+EXIF is a block without the prefix of JPEG ("Exif", two zeros).
 """
 
 import struct
@@ -13,10 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from mofme.vision.exif import descriptive_tags
+
 _ROWS = 64  # rows compressed at a time, which bounds the memory
-_EXIF_IFD, _GPS_IFD = 34665, 34853
-# Tags that describe the scene; all others of a TIFF's directory describe how its old samples were stored.
-_DESCRIPTIVE_TAGS = (270, 271, 272, 305, 306, 315, 316, 18246, 18249, 33432, 33723, *range(40091, 40096))
 
 
 def write_png16(
@@ -27,7 +27,7 @@ def write_png16(
     xmp: bytes | None = None,
     dpi: tuple[float, float] | None = None,
 ) -> None:
-    """Write a 16-bit PNG; `exif` is a block without prefix."""
+    """Write a 16-bit PNG."""
     height, width, channels = array.shape
     colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
 
@@ -50,13 +50,12 @@ def write_png16(
 
 
 def _png_rows(array: NDArray[np.uint16]) -> Iterator[bytes]:
-    compressor = zlib.compressobj(6)
-    height = array.shape[0]
+    compressor = zlib.compressobj()
     above = np.zeros((1, array[0].nbytes), np.uint8)
-    for top in range(0, height, _ROWS):
-        rows = np.ascontiguousarray(array[top : top + _ROWS], ">u2").view(np.uint8).reshape(-1, above.shape[1])
-        filtered = np.empty((len(rows), 1 + rows.shape[1]), np.uint8)
-        filtered[:, 0] = 2  # PNG filter "Up": each byte minus the one above it
+    for top in range(0, len(array), _ROWS):
+        rows = np.ascontiguousarray(array[top : top + _ROWS], ">u2").view(np.uint8).reshape(-1, above.size)
+        filtered = np.empty((len(rows), 1 + above.size), np.uint8)
+        filtered[:, 0] = 2  # PNG's filter "Up": each byte minus the one above it
         filtered[:, 1:] = rows - np.concatenate([above, rows[:-1]])
         above = rows[-1:]
         yield compressor.compress(filtered.tobytes())
@@ -71,10 +70,11 @@ def write_tiff(
     xmp: bytes | None = None,
     dpi: tuple[float, float] | None = None,
 ) -> None:
-    """Write a deflated TIFF. Of `exif` the descriptive tags, the camera's directory and GPS are kept."""
+    """Write a deflated TIFF; of `exif` the descriptive tags, the camera's directory and GPS are kept."""
     height, width, channels = array.shape
+    little_endian = array.dtype.newbyteorder("<")
     strips = [
-        zlib.compress(np.ascontiguousarray(array[top : top + _ROWS]).astype(array.dtype.newbyteorder("<")).tobytes())
+        zlib.compress(array[top : top + _ROWS].astype(little_endian).tobytes())
         for top in range(0, height, _ROWS)
     ]
     sizes = [len(strip) for strip in strips]
@@ -82,17 +82,13 @@ def write_tiff(
     if exif:
         carried = Image.Exif()
         carried.load(b"Exif\0\0" + exif)
-        for tag in _DESCRIPTIVE_TAGS:
-            if tag in carried:
-                directory[tag] = carried[tag]
-        for tag in (_EXIF_IFD, _GPS_IFD):
-            if inner := carried.get_ifd(tag):
-                directory[tag] = {key: value for key, value in inner.items() if not isinstance(value, dict)}
+        for tag, value in descriptive_tags(carried).items():
+            directory[tag] = value
     directory[256], directory[257] = width, height
     directory[258] = (8 * array.dtype.itemsize,) * channels
     directory[259] = 8  # deflate
     directory[262] = 1 if channels < 3 else 2  # black is zero, or RGB
-    directory[273] = tuple(int(offset) for offset in np.cumsum([0, *sizes[:-1]]))  # Pillow adds the header's length
+    directory[273] = tuple(np.cumsum([0, *sizes[:-1]]).tolist())  # Pillow adds where the data begin
     directory[277] = channels
     directory[278] = _ROWS
     directory[279] = tuple(sizes)
