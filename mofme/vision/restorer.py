@@ -1,0 +1,193 @@
+"""The one way to restore a picture: the app, the command line, the evaluation and Python users all call `Restorer`."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mofme.core.model_card import ModelCard
+from mofme.core.moe import ObservedRouting, observe_routing
+from mofme.vision.models import available_models, load_net
+from mofme.vision.nets.unet import CONTEXT_SIZE, RestorationNet
+from mofme.vision.precision import bf16_pays
+from mofme.vision.tiling import Tile, pad_to_stride, thumbnail, tiles
+from mofme.vision.weather import WEATHERS
+
+__all__ = ["Restoration", "Restorer", "RoutingMap", "available_models"]
+
+DEFAULT_TILE = 768
+HALO = 96
+_MAP_CELLS = 256
+
+
+@dataclass(frozen=True)
+class RoutingMap:
+    """Where one layer used which expert: mean magnitude of the routing weights, (E, h, w), on a coarse grid."""
+
+    layer: str
+    weights_EHW: Tensor
+
+    def shares(self) -> Tensor:
+        """Share (E,) of the whole picture's routing weight that each expert carries; sums to 1."""
+        total_E = self.weights_EHW.sum(dim=(-2, -1))
+        return total_E / total_E.sum()
+
+
+@dataclass(frozen=True)
+class Restoration:
+    """A restored picture (3, H, W) in [0, 1], and how it came about.
+
+    `weather` holds the probability of each weather; `uncertainty` (h, w) in [0, 1] the routers' mean uncertainty on a
+    coarse grid; `routing` one map a mixture layer, empty unless asked for.
+    """
+
+    image: Tensor
+    weather: dict[str, float]
+    uncertainty: Tensor
+    routing: tuple[RoutingMap, ...]
+    seconds: float
+
+    @property
+    def weather_name(self) -> str:
+        """The most likely weather, or "clear" when none is likely."""
+        name = max(self.weather, key=lambda weather: self.weather[weather])
+        return name if self.weather[name] >= 0.5 else "clear"
+
+    @property
+    def mean_uncertainty(self) -> float:
+        return self.uncertainty.mean().item()
+
+
+class Restorer:
+    """Restores pictures of any size with a trained net, tile by tile in bounded memory."""
+
+    def __init__(self, net: RestorationNet, name: str, device: torch.device | str = "cpu") -> None:
+        self.name = name
+        self.device = torch.device(device)
+        self.net = net.eval().to(self.device, memory_format=torch.channels_last)
+
+    @classmethod
+    def from_pretrained(cls, name: str = "small", device: str = "auto") -> Self:
+        """Load a shipped model by name, or one that `train` wrote by its folder. Raises ModelError."""
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        net, card = load_net(name)
+        return cls(net, card.name, device)
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        image: Tensor,
+        *,
+        strength: float = 1.0,
+        ensemble: bool = False,
+        tile: int | None = None,
+        explain: bool = False,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> Restoration:
+        """Restore `image` (3, H, W), RGB in [0, 1], any size from 1 x 1.
+
+        `strength` blends from the input (0) to the restored picture (1). `ensemble` averages the 8 rotated and mirrored
+        views: eight times the time, a little better. `tile` is the side in pixels of the parts worked on at a time.
+        `on_progress` is told the share that is done; what it raises stops the work.
+        """
+        if image.ndim != 3 or image.shape[0] != 3 or not image.numel():
+            raise ValueError(f"a picture has the shape (3, height, width), got {tuple(image.shape)}")
+        if not 0 <= strength <= 1:
+            raise ValueError(f"strength lies between 0 and 1, got {strength}")
+        start = time.perf_counter()
+        height, width = image.shape[-2:]
+        parts = list(tiles(height, width, tile or DEFAULT_TILE, HALO))
+        views = range(8) if ensemble else range(1)
+        contexts = [
+            self.net.encode_context(_view(thumbnail(image, CONTEXT_SIZE).to(self.device), view)[None]) for view in views
+        ]
+        grid = _Grid(height, width)
+        restored = torch.empty_like(image)
+        weather_W = torch.zeros(len(WEATHERS))
+        for done, part in enumerate(parts):
+            outer = image[:, *part.outer].to(self.device)
+            result = torch.zeros_like(outer)
+            for view, context in zip(views, contexts, strict=True):
+                with observe_routing(self.net) as routing, self._precision():
+                    seen = pad_to_stride(_view(outer, view))
+                    output = self.net(seen[None].contiguous(memory_format=torch.channels_last), context)
+                turned = _view(outer, view)
+                result += _undo_view(output.image[0, :, : turned.shape[-2], : turned.shape[-1]], view)
+                if view == 0:
+                    grid.add(part, routing, seen.shape[-2:], explain)
+                    weather_W += output.weather_BW[0].float().cpu() * _area(part)
+                if on_progress is not None:
+                    on_progress((done * len(views) + view + 1) / (len(parts) * len(views)))
+            blended = outer.lerp(result.div_(len(views)), strength).clamp_(0, 1)
+            restored[:, *part.inner] = part.crop(blended).to(restored)
+        probabilities = torch.sigmoid(weather_W / (height * width)).tolist()
+        return Restoration(
+            image=restored,
+            weather=dict(zip(WEATHERS, probabilities, strict=True)),
+            uncertainty=grid.uncertainty,
+            routing=tuple(RoutingMap(layer, weights_EHW) for layer, weights_EHW in grid.routing.items()),
+            seconds=time.perf_counter() - start,
+        )
+
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16_pays(self.device))
+
+
+class _Grid:
+    """Collects the tiles' coarse maps into those of the whole picture: at most 256 cells a side, of 8 pixels or more."""
+
+    def __init__(self, height: int, width: int) -> None:
+        self.cell = 8
+        while max(height, width) > self.cell * _MAP_CELLS:
+            self.cell *= 2
+        self.size = (-(-height // self.cell), -(-width // self.cell))
+        self.uncertainty = torch.zeros(self.size)
+        self.routing: dict[str, Tensor] = {}
+
+    def add(self, tile: Tile, routing: list[ObservedRouting], padded: torch.Size, explain: bool) -> None:
+        known = [(o, o.decision.uncertainty_T) for o in routing if o.decision.uncertainty_T is not None]
+        for observed, uncertainty_T in known:
+            self._paste(self.uncertainty[None], tile, uncertainty_T[:, None], observed, padded, 1 / len(known))
+        for observed in routing if explain else ():
+            weights_TE = observed.decision.weights_TE.abs()
+            target = self.routing.setdefault(observed.layer, torch.zeros(weights_TE.shape[-1], *self.size))
+            self._paste(target, tile, weights_TE, observed, padded, 1.0)
+
+    def _paste(
+        self, target: Tensor, tile: Tile, values_TC: Tensor, observed: ObservedRouting, padded: torch.Size, factor: float
+    ) -> None:
+        _, rows, columns = observed.leading_shape
+        values_CHW = values_TC.float().T.unflatten(-1, (rows, columns)).cpu()
+        stride = padded[0] // rows
+        # Sampled at the centre of each cell that this tile is responsible for.
+        index = []
+        cells = []
+        for inner, outer, count in zip(tile.inner, tile.outer, (rows, columns), strict=True):
+            first, last = -(-inner.start // self.cell), -(-inner.stop // self.cell)
+            centres = torch.arange(first, last) * self.cell + self.cell // 2 - outer.start
+            index.append((centres // stride).clamp(0, count - 1))
+            cells.append(slice(first, last))
+        pooled = F.avg_pool2d(values_CHW, 3, stride=1, padding=1, count_include_pad=False)
+        target[:, cells[0], cells[1]] += factor * pooled[:, index[0]][:, :, index[1]]
+
+
+def _area(tile: Tile) -> int:
+    rows, columns = tile.inner
+    return (rows.stop - rows.start) * (columns.stop - columns.start)
+
+
+def _view(image: Tensor, view: int) -> Tensor:
+    """One of the 8 dihedral views of (..., H, W); view 0 is the picture itself."""
+    image = image.flip(-1) if view >= 4 else image
+    return torch.rot90(image, view % 4, dims=(-2, -1))
+
+
+def _undo_view(image: Tensor, view: int) -> Tensor:
+    image = torch.rot90(image, -(view % 4), dims=(-2, -1))
+    return image.flip(-1) if view >= 4 else image
