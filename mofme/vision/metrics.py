@@ -47,7 +47,7 @@ class Lpips:
     """Learned perceptual distance (Zhang et al. 2018) on AlexNet, version 0.1: 0 for equal pictures.
 
     `weights` is an .npz of AlexNet's convolutions under torchvision's names (`features.0.weight`, ...).
-    Without it torchvision takes them from its cache or downloads them. Raises ModelError if they cannot be had.
+    Without it torchvision takes them from its cache or downloads them. ModelError if they cannot be had.
     """
 
     def __init__(self, weights: Path | None = None) -> None:

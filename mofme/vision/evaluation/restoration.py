@@ -1,0 +1,186 @@
+"""How much closer to the clean picture a restorer brings pictures taken in bad weather."""
+
+import csv
+import io
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mofme.errors import MofmeError, PictureError
+from mofme.vision.evaluation.pairs import Pair
+from mofme.vision.image import atomic_file, read_picture
+from mofme.vision.metrics import Lpips, psnr, rgb_to_y, ssim
+
+PSNR_CAP = 100.0  # dB given to equal pictures, so that a mean exists
+_RESAMPLES = 2000
+
+
+class Restored(Protocol):
+    @property
+    def image(self) -> Tensor: ...
+    @property
+    def seconds(self) -> float: ...
+
+
+class Restores(Protocol):
+    """What is measured: `Restorer`, or anything that restores one picture (3, H, W) in [0, 1]."""
+
+    def __call__(self, image: Tensor, /) -> Restored: ...
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One picture against its target; PSNR in dB. `lpips` is None where it was not measured."""
+
+    psnr_rgb: float
+    ssim_rgb: float
+    psnr_y: float
+    ssim_y: float
+    lpips: float | None = None
+
+
+METRICS = tuple(field.name for field in fields(Scores))
+
+
+@dataclass(frozen=True)
+class PairReport:
+    """One pair: scores of the untouched input and of the restored picture, or why there are none."""
+
+    name: str
+    width: int = 0
+    height: int = 0
+    seconds: float = 0.0
+    input: Scores | None = None
+    restored: Scores | None = None
+    error: str = ""
+
+    def gain(self, metric: str) -> float | None:
+        """Restored minus input, in the metric's own unit (for LPIPS less is better); None if not measured."""
+        if self.input is None or self.restored is None:
+            return None
+        before, after = getattr(self.input, metric), getattr(self.restored, metric)
+        return None if before is None or after is None else after - before
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """Over the pictures of a set; `low` to `high` is the 95 % bootstrap interval of the mean."""
+
+    mean: float
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A set of pairs: for each metric that was measured, input, restored and gain."""
+
+    pairs: int
+    failed: int
+    seconds: float  # mean time to restore one picture
+    input: dict[str, Statistic]
+    restored: dict[str, Statistic]
+    gain: dict[str, Statistic]
+
+
+def evaluate(restorer: Restores, pairs: Iterable[Pair], lpips: Lpips | None = None) -> Iterator[PairReport]:
+    """Restore and measure pair by pair. A pair that cannot be measured is reported with its error."""
+    for pair in pairs:
+        try:
+            yield _evaluate_pair(restorer, pair, lpips)
+        except (MofmeError, ValueError) as error:
+            yield PairReport(pair.name, error=str(error))
+
+
+def _evaluate_pair(restorer: Restores, pair: Pair, lpips: Lpips | None) -> PairReport:
+    if pair.target is None:
+        raise PictureError(f"{pair.input}: target/ has no picture of this name")
+    weathered, clean = read_picture(pair.input).rgb, read_picture(pair.target).rgb
+    if weathered.shape != clean.shape:
+        raise PictureError(f"{pair.input}: {_size(weathered)} pixels, but its target has {_size(clean)}")
+    restoration = restorer(weathered)
+    return PairReport(
+        pair.name,
+        width=clean.shape[2],
+        height=clean.shape[1],
+        seconds=restoration.seconds,
+        input=measure(weathered, clean, lpips),
+        restored=measure(_to_8_bits(restoration.image), clean, lpips),
+    )
+
+
+@torch.inference_mode()
+def measure(image: Tensor, target: Tensor, lpips: Lpips | None = None) -> Scores:
+    """Scores of one picture (3, H, W) against its target. ValueError under 11 pixels a side (LPIPS: 32)."""
+    a, b = image.cpu()[None], target.cpu()[None]
+    a_luma, b_luma = rgb_to_y(a), rgb_to_y(b)
+    return Scores(
+        psnr_rgb=min(psnr(a, b).item(), PSNR_CAP),
+        ssim_rgb=ssim(a, b).item(),
+        psnr_y=min(psnr(a_luma, b_luma).item(), PSNR_CAP),
+        ssim_y=ssim(a_luma, b_luma).item(),
+        lpips=None if lpips is None else lpips(a, b).item(),
+    )
+
+
+def summarize(reports: Sequence[PairReport]) -> Summary:
+    """Means, medians and intervals of the pairs that were measured."""
+    measured = [report for report in reports if report.input is not None and report.restored is not None]
+    columns: dict[str, dict[str, Statistic]] = {"input": {}, "restored": {}, "gain": {}}
+    for metric in METRICS:
+        values = {
+            "input": [getattr(report.input, metric) for report in measured],
+            "restored": [getattr(report.restored, metric) for report in measured],
+            "gain": [report.gain(metric) for report in measured],
+        }
+        for column, numbers in values.items():
+            if numbers and None not in numbers:
+                columns[column][metric] = _statistic(numbers)
+    seconds = statistics.fmean(report.seconds for report in measured) if measured else 0.0
+    return Summary(len(reports), len(reports) - len(measured), seconds, **columns)
+
+
+def write_csv(path: Path, sets: Mapping[str, Sequence[PairReport]]) -> None:
+    """One row a pair; the file appears whole or not at all."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    columns = [f"{column}_{metric}" for metric in METRICS for column in ("input", "restored", "gain")]
+    writer.writerow(["set", "name", "width", "height", "seconds", *columns, "error"])
+    for name, reports in sets.items():
+        for report in reports:
+            numbers = [
+                "" if number is None else f"{number:.6g}"
+                for metric in METRICS
+                for number in (
+                    getattr(report.input, metric, None),
+                    getattr(report.restored, metric, None),
+                    report.gain(metric),
+                )
+            ]
+            seconds = f"{report.seconds:.4g}"
+            writer.writerow([name, report.name, report.width, report.height, seconds, *numbers, report.error])
+    with atomic_file(path) as file:
+        file.write(text.getvalue().encode())
+
+
+def _statistic(numbers: Sequence[float]) -> Statistic:
+    values = np.asarray(numbers)
+    drawn = np.random.default_rng(0).integers(len(values), size=(_RESAMPLES, len(values)))
+    low, high = np.quantile(values[drawn].mean(axis=1), [0.025, 0.975])
+    return Statistic(float(values.mean()), float(np.median(values)), float(low), float(high))
+
+
+def _to_8_bits(image: Tensor) -> Tensor:
+    """As the picture would be saved: what the user gets is what is measured."""
+    return (image.clamp(0, 1) * 255).round() / 255
+
+
+def _size(image: Tensor) -> str:
+    return f"{image.shape[2]}x{image.shape[1]}"

@@ -1,0 +1,241 @@
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from typer.testing import CliRunner
+
+from mofme.cli.evaluate import app
+from mofme.errors import MofmeError
+from mofme.vision.evaluation.pairs import find_sets
+from mofme.vision.evaluation.restoration import evaluate, measure, summarize, write_csv
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@dataclass
+class Answer:
+    image: Tensor
+    seconds: float = 0.25
+
+
+class Darker:
+    """Stands in for a restorer: takes a constant away."""
+
+    def __init__(self, amount: float) -> None:
+        self.amount = amount
+
+    def __call__(self, image: Tensor, /) -> Answer:
+        return Answer(image - self.amount)
+
+
+def save(path: Path, level: int, size: tuple[int, int] = (40, 32)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (level,) * 3).save(path)
+    return path
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """Two pairs: inputs 20 and 40 levels too bright."""
+    folder = tmp_path / "set"
+    for name, level in (("a.png", 120), ("b.png", 140)):
+        save(folder / "input" / name, level)
+        save(folder / "target" / name, 100)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("input", "target"),
+    [
+        ("1.png", "1.png"),
+        ("sub/1.png", "sub/1.jpg"),
+        ("rain-001.png", "norain-001.png"),
+        ("7_rain.png", "7_clean.png"),
+        ("0001_0.8_0.2.jpg", "0001.png"),
+        ("im_0001_s80_a04.png", "im_0001.png"),
+        ("snow.png", "snow.png"),
+        ("雨 1.png", "雨 1.png"),
+    ],
+)
+def test_an_input_finds_its_target(tmp_path: Path, input: str, target: str) -> None:
+    save(tmp_path / "input" / input, 0)
+    expected = save(tmp_path / "target" / target, 0)
+    save(tmp_path / "target" / "other.png", 0)
+    ((pair,),) = find_sets(tmp_path).values()
+    assert (pair.name, pair.target) == (input, expected)
+
+
+@pytest.mark.parametrize("target", ["2.png", "sub/1.png", "10.png", "1_2.png"])
+def test_an_input_is_not_given_the_target_of_another(tmp_path: Path, target: str) -> None:
+    save(tmp_path / "input" / "1.png", 0)
+    save(tmp_path / "target" / target, 0)
+    ((pair,),) = find_sets(tmp_path).values()
+    assert pair.target is None
+
+
+def test_subfolders_are_sets_of_their_own(pairs: Path) -> None:
+    root = pairs.parent
+    save(root / "snow" / "input" / "1.png", 0)
+    save(root / "snow" / "target" / "1.png", 0)
+    (root / "notes").mkdir()
+    assert {name: len(members) for name, members in find_sets(root).items()} == {"set": 2, "snow": 1}
+
+
+def test_a_folder_without_pairs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MofmeError, match=r"input/ and target/"):
+        find_sets(tmp_path)
+
+
+def test_scores_of_pictures_that_differ_by_a_constant() -> None:
+    # Off by .1 in every channel: 20 dB. Luma is scaled by (65.481 + 128.553 + 24.966) / 255 = 219 / 255,
+    # so off by .1 * 219 / 255: 20 - 20 log10(219 / 255) = 21.32196 dB.
+    # SSIM of constants x, y has contrast 1 and luminance (2xy + C1) / (x^2 + y^2 + C1), C1 = 1e-4:
+    # (2 * .5 * .6 + .0001) / (.25 + .36 + .0001) = .983609.
+    scores = measure(torch.full((3, 40, 32), 0.5), torch.full((3, 40, 32), 0.6))
+    assert scores.psnr_rgb == pytest.approx(20, abs=1e-3)
+    assert scores.psnr_y == pytest.approx(21.32196, abs=1e-3)
+    assert scores.ssim_rgb == pytest.approx(0.983609, abs=1e-4)
+    assert scores.lpips is None
+
+
+def test_equal_pictures_get_the_cap_instead_of_infinity() -> None:
+    picture = torch.rand(3, 32, 32)
+    scores = measure(picture, picture)
+    assert (scores.psnr_rgb, scores.psnr_y) == (100, 100)
+
+
+def test_gain_is_restored_minus_input(pairs: Path) -> None:
+    # Inputs are off by 20 and 40 levels; taking 20 away leaves 0 (cap, 100 dB) and 20.
+    # PSNR at 20 levels: 20 log10(255 / 20) = 22.1103 dB; at 40 levels 6.0206 less: 16.0897 dB.
+    first, second = evaluate(Darker(20 / 255), find_sets(pairs)["set"])
+    assert first.gain("psnr_rgb") == pytest.approx(100 - 22.1103, abs=1e-3)
+    assert second.gain("psnr_rgb") == pytest.approx(6.0206, abs=1e-3)
+    assert (first.width, first.height, first.seconds) == (40, 32, 0.25)
+
+
+def test_what_is_measured_is_the_picture_in_8_bits(pairs: Path) -> None:
+    # 20.4 levels less than 120 is saved as 100, the target itself.
+    first, _ = evaluate(Darker(20.4 / 255), find_sets(pairs)["set"])
+    assert first.restored is not None
+    assert first.restored.psnr_rgb == 100
+
+
+def test_a_bad_pair_is_reported_and_the_rest_go_on(pairs: Path) -> None:
+    (pairs / "input" / "0.png").write_bytes(b"not a picture")
+    save(pairs / "target" / "0.png", 0)
+    save(pairs / "input" / "c.png", 0, (8, 8))
+    save(pairs / "target" / "c.png", 0, (8, 8))
+    save(pairs / "input" / "d.png", 0, (40, 30))
+    save(pairs / "target" / "d.png", 0, (40, 32))
+    save(pairs / "input" / "e.png", 0)
+    reports = list(evaluate(Darker(0), find_sets(pairs)["set"]))
+    errors = {report.name: report.error for report in reports}
+    assert "0.png" in errors["0.png"]
+    assert "at least 11 pixels" in errors["c.png"]
+    assert "40x30" in errors["d.png"] and "40x32" in errors["d.png"]
+    assert "target/" in errors["e.png"]
+    assert errors["a.png"] == errors["b.png"] == ""
+    summary = summarize(reports)
+    assert (summary.pairs, summary.failed) == (6, 4)
+
+
+def test_the_summary_is_over_the_pairs_that_were_measured(pairs: Path) -> None:
+    save(pairs / "input" / "c.png", 0)
+    summary = summarize(list(evaluate(Darker(0), find_sets(pairs)["set"])))
+    assert (summary.pairs, summary.failed, summary.seconds) == (3, 1, 0.25)
+    # 22.1103 and 16.0897 dB, as above: mean and median 19.1000; the interval lies between the two.
+    statistic = summary.input["psnr_rgb"]
+    assert statistic.mean == pytest.approx(19.1, abs=1e-3)
+    assert statistic.median == pytest.approx(19.1, abs=1e-3)
+    assert 16.0 < statistic.low <= statistic.mean <= statistic.high < 22.2
+    assert summary.gain["psnr_rgb"].mean == pytest.approx(0, abs=1e-6)
+    assert "lpips" not in summary.gain
+
+
+def test_the_interval_is_that_of_the_mean(tmp_path: Path) -> None:
+    # 60 pairs, off by 10 to 69 levels. The 95 % interval of a mean of n values is near mean +- 1.96 s / sqrt(n).
+    for level in range(10, 70):
+        save(tmp_path / "input" / f"{level}.png", 100 + level)
+        save(tmp_path / "target" / f"{level}.png", 100)
+    reports = list(evaluate(Darker(0), find_sets(tmp_path)[tmp_path.name]))
+    values = 20 * np.log10(255 / np.arange(10, 70))
+    half = 1.96 * values.std(ddof=1) / np.sqrt(60)
+    statistic = summarize(reports).input["psnr_rgb"]
+    assert statistic.low == pytest.approx(values.mean() - half, abs=0.1 * half)
+    assert statistic.high == pytest.approx(values.mean() + half, abs=0.1 * half)
+    assert summarize(reports).input["psnr_rgb"] == statistic
+
+
+def test_no_measured_pair_leaves_an_empty_summary(tmp_path: Path) -> None:
+    save(tmp_path / "input" / "1.png", 0)
+    (tmp_path / "target").mkdir()
+    summary = summarize(list(evaluate(Darker(0), find_sets(tmp_path)[tmp_path.name])))
+    assert (summary.pairs, summary.failed, summary.gain) == (1, 1, {})
+
+
+def test_the_csv_has_a_row_a_pair(pairs: Path, tmp_path: Path) -> None:
+    save(pairs / "input" / "c, d.png", 0)
+    path = tmp_path / "new" / "scores.csv"
+    write_csv(path, {"set": list(evaluate(Darker(20 / 255), find_sets(pairs)["set"]))})
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == ["a.png", "b.png", "c, d.png"]
+    assert float(rows[1]["gain_psnr_rgb"]) == pytest.approx(6.0206, abs=1e-3)
+    assert rows[1]["gain_lpips"] == rows[2]["gain_psnr_rgb"] == ""
+    assert "target/" in rows[2]["error"]
+    assert [item.name for item in path.parent.iterdir()] == ["scores.csv"]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """The command with a stand-in for the restorer, and neither LPIPS weights nor network."""
+
+    def no_network(*_: object, **__: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("torch.hub.urlopen", no_network)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
+    monkeypatch.setattr("mofme.vision.restorer.Restorer.from_pretrained", lambda *_, **__: Darker(20 / 255))
+
+    def invoke(*arguments: object) -> tuple[int, str, str]:
+        result = CliRunner().invoke(app, ["restoration", *map(str, arguments)])
+        return result.exit_code, result.stdout, result.stderr
+
+    return invoke
+
+
+def test_command_prints_json_and_writes_its_files(run: Run, pairs: Path) -> None:
+    out = pairs.parent / "out"
+    code, stdout, stderr = run(pairs, "--json", "--out", out, "--limit", 1)
+    assert code == 0, stderr
+    answer = json.loads(stdout)
+    assert answer["set"]["pairs"] == 1
+    assert answer["set"]["gain"]["psnr_rgb"]["mean"] == pytest.approx(77.8897, abs=1e-3)
+    assert json.loads((out / "restoration.json").read_text(encoding="utf-8")) == answer
+    assert (out / "restoration.csv").is_file()
+    assert stderr.count("LPIPS is left out") == 1
+    assert "lpips" not in answer["set"]["gain"]
+
+
+def test_command_fails_when_a_pair_fails(run: Run, pairs: Path) -> None:
+    save(pairs / "input" / "c.png", 0)
+    code, stdout, stderr = run(pairs)
+    assert code == 1
+    assert "2 of 3 pairs" in stdout
+    assert "c.png" in stderr
+
+
+@pytest.mark.parametrize("arguments", [["nowhere"], ["PAIRS", "--lpips-weights", "nowhere.npz"]])
+def test_command_names_what_it_cannot_find(
+    run: Run, pairs: Path, arguments: list[str]
+) -> None:
+    code, _, stderr = run(*[str(pairs) if argument == "PAIRS" else argument for argument in arguments])
+    assert code == 1
+    assert "nowhere" in stderr
