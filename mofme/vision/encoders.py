@@ -74,8 +74,7 @@ def write_tiff(
     height, width, channels = array.shape
     little_endian = array.dtype.newbyteorder("<")
     strips = [
-        zlib.compress(array[top : top + _ROWS].astype(little_endian).tobytes())
-        for top in range(0, height, _ROWS)
+        zlib.compress(array[top : top + _ROWS].astype(little_endian).tobytes()) for top in range(0, height, _ROWS)
     ]
     sizes = [len(strip) for strip in strips]
     directory = ImageFileDirectory_v2(prefix=b"II")

@@ -157,7 +157,7 @@ def _decode(file: BinaryIO, path: Path, max_megapixels: float) -> Picture:
         exif, xmp = _exif_block(image), image.info.get("xmp")
         depth, grey = bit_depth(image, header), is_grey(image, header)
         array = samples(image, file, path, depth)
-        array = upright(array.reshape(*array.shape[:2], -1), image.getexif().get(0x0112, 1))
+        array = upright(array.reshape(*array.shape[:2], -1), _orientation(image))
         alpha = array.shape[2] in (2, 4)
         planes = _to_tensor(array, 2**depth - 1 if depth > 8 else 255)
         return Picture(
@@ -190,11 +190,18 @@ def _open(file: BinaryIO, path: Path, header: bytes) -> Image.Image:
 
 
 def _exif_block(image: Image.Image) -> bytes | None:
-    if image.format == "TIFF":  # has no block: its directory is the file's own
-        block = Image.Exif()
-        block.update(descriptive_tags(image.getexif()))
-        return block.tobytes() if block else None
-    return image.info.get("exif")
+    if "exif" in image.info:
+        return image.info["exif"]
+    block = Image.Exif()  # of a TIFF, whose directory is the file's own, and of PNGs from before the eXIf chunk
+    block.update(descriptive_tags(image.getexif()))
+    return block.tobytes() if block else None
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(0x0112, 1)
+    except (SyntaxError, OSError, ValueError):  # damaged EXIF: no reason to refuse the picture
+        return 1
 
 
 def _to_tensor(array: NDArray[Any], peak: int) -> Tensor:
@@ -202,7 +209,7 @@ def _to_tensor(array: NDArray[Any], peak: int) -> Tensor:
     height, width, channels = array.shape
     planes = torch.empty(channels, height, width)
     for channel in range(channels):
-        planes[channel].copy_(torch.from_numpy(np.ascontiguousarray(array[..., channel])))
+        planes[channel].copy_(torch.from_numpy(array[..., channel].copy()))
     return planes.div_(peak)
 
 

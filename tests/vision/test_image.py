@@ -1,0 +1,442 @@
+import io
+import os
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageCms, ImageOps
+
+from mofme.errors import PictureError, PictureTooLargeError
+from mofme.vision.image import Picture, find_pictures, read_picture, write_picture
+
+pytestmark = pytest.mark.filterwarnings("ignore:Truncated File Read:UserWarning")
+GPS, CAMERA = 34853, 34665
+
+
+def noise(height=37, width=53, channels=3, dtype=np.uint8, seed=0):
+    return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max + 1, (height, width, channels), dtype)
+
+
+def smooth(height=48, width=64):
+    """A colour gradient, which lossy formats keep almost unchanged."""
+    y, x = np.mgrid[0:height, 0:width]
+    return np.stack([x * 255 // width, y * 255 // height, (x + y) * 255 // (width + height)], -1).astype(np.uint8)
+
+
+def exif_block(orientation=1):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    exif[0x010F] = "Maker"
+    exif[GPS] = {1: "N", 2: (48.0, 8.0, 14.5)}
+    exif[CAMERA] = {36867: "2024:02:29 12:00:00", 37500: b"maker\0note"}
+    return exif.tobytes()
+
+
+def srgb_profile():
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def as_bytes(picture):
+    return (picture.rgb * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+
+
+def as_16_bits(picture):
+    return (picture.rgb * 65535).round().permute(1, 2, 0).numpy().astype(np.uint16)
+
+
+def resave(path, name):
+    picture = read_picture(path)
+    target = path.with_name(name)
+    write_picture(target, picture.rgb, picture)
+    return target
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".avif", ".heic"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_applied_once_as_pillow_would(tmp_path, suffix, orientation):
+    path = tmp_path / f"in{suffix}"
+    Image.fromarray(noise()).save(path, exif=exif_block(orientation))
+    with Image.open(path) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+
+    np.testing.assert_array_equal(as_bytes(read_picture(path)), expected)
+    with Image.open(resave(path, f"out{suffix}")) as image:
+        image.load()
+        assert image.getexif().get(0x0112, 1) == 1
+        assert (image.height, image.width) == expected.shape[:2]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_of_a_16_bit_png(tmp_path, orientation):
+    samples = noise(dtype=np.uint16)
+    write_picture(
+        tmp_path / "in.png",
+        torch.from_numpy(samples.astype(np.float32) / 65535).permute(2, 0, 1),
+        Picture(rgb=torch.zeros(3, 1, 1), bits=16, exif=exif_block(orientation).removeprefix(b"Exif\0\0")),
+    )
+    with Image.open(tmp_path / "in.png") as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))  # the upper byte of each sample
+    picture = read_picture(tmp_path / "in.png")
+    np.testing.assert_array_equal(as_16_bits(picture) >> 8, expected)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".avif", ".heic"])
+def test_exif_and_profile_survive(tmp_path, suffix):
+    path = tmp_path / f"in{suffix}"
+    profile = srgb_profile()
+    Image.fromarray(smooth()).save(path, format="PNG", exif=exif_block(6), icc_profile=profile)
+    picture = read_picture(path)
+    write_picture(tmp_path / f"first{suffix}", picture.rgb, picture)
+
+    with Image.open(resave(tmp_path / f"first{suffix}", f"second{suffix}")) as image:
+        image.load()
+        assert image.info["icc_profile"] == profile
+        exif = image.getexif()
+        assert exif.get(0x010F) == "Maker"
+        assert exif.get_ifd(GPS) == {1: "N", 2: (48.0, 8.0, 14.5)}
+        assert exif.get_ifd(CAMERA) == {36867: "2024:02:29 12:00:00", 37500: b"maker\0note"}
+
+
+def test_exif_of_a_jpeg_changes_in_nothing_but_orientation_and_thumbnail(tmp_path):
+    # Little-endian TIFF: header, one entry (orientation 6) at offset 8, then the link to the thumbnail's directory.
+    block = b"II*\0" + struct.pack("<LHHHLHHL", 8, 1, 0x0112, 3, 1, 6, 0, 26) + b"anything, kept"
+    Image.fromarray(noise()).save(tmp_path / "in.jpg", exif=b"Exif\0\0" + block)
+    with Image.open(resave(tmp_path / "in.jpg", "out.jpg")) as image:
+        kept = image.info["exif"]
+    upright = b"II*\0" + struct.pack("<LHHHLHHL", 8, 1, 0x0112, 3, 1, 1, 0, 0) + b"anything, kept"
+    assert kept == b"Exif\0\0" + upright
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+def test_xmp_is_kept_and_its_orientation_reset(tmp_path, suffix):
+    picture = Picture(rgb=torch.zeros(3, 4, 4), xmp=b'<x:xmpmeta tiff:Orientation="6" dc:title="T"/>')
+    write_picture(tmp_path / f"a{suffix}", picture.rgb, picture)
+    xmp = read_picture(tmp_path / f"a{suffix}").xmp
+    assert b'tiff:Orientation="6"' not in xmp and b'dc:title="T"' in xmp
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")
+def test_damaged_exif_is_dropped_not_fatal(tmp_path):
+    Image.fromarray(noise()).save(tmp_path / "in.webp", lossless=True, exif=b"II*\0\xff\xff\0\0")
+    assert read_picture(tmp_path / "in.webp").exif is None
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("LA", 2), ("RGB", 3), ("RGBA", 4)])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_modes_come_back_exactly(tmp_path, mode, channels, suffix):
+    samples = noise(channels=channels)
+    path = tmp_path / f"in{suffix}"
+    Image.fromarray(samples.squeeze(-1) if channels == 1 else samples).save(path)
+    with Image.open(resave(path, f"out{suffix}")) as image:
+        assert image.mode == mode
+        np.testing.assert_array_equal(np.asarray(image).reshape(samples.shape), samples)
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".avif", ".heic"])
+def test_alpha_is_kept_by_other_formats(tmp_path, suffix):
+    path = tmp_path / f"in{suffix}"
+    samples = np.dstack([smooth(), np.full((48, 64), 77, np.uint8)])
+    Image.fromarray(samples).save(path)
+    with Image.open(resave(path, f"out{suffix}")) as image:
+        assert image.mode == "RGBA"
+        assert abs(np.asarray(image)[..., 3].astype(int) - 77).max() <= 1
+
+
+def test_grey_jpeg_stays_grey(tmp_path):
+    Image.fromarray(smooth()[..., 0]).save(tmp_path / "in.jpg")
+    picture = read_picture(tmp_path / "in.jpg")
+    write_picture(tmp_path / "out.jpg", picture.rgb, picture)
+    with Image.open(tmp_path / "out.jpg") as image:
+        assert image.mode == "L"
+
+
+def test_colour_given_to_a_grey_file_becomes_its_luma(tmp_path):
+    like = Picture(rgb=torch.zeros(3, 1, 1), grey=True)
+    write_picture(tmp_path / "a.png", torch.tensor([1.0, 0.5, 0.0]).reshape(3, 1, 1), like)
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.getpixel((0, 0)) == 151  # 255 * (.299 * 1 + .587 * .5) = 151.09
+
+
+def test_palette_with_transparency_becomes_rgba(tmp_path):
+    image = Image.new("P", (2, 1))
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    image.putpixel((1, 0), 1)
+    image.save(tmp_path / "in.png", transparency=1)
+    with Image.open(resave(tmp_path / "in.png", "out.png")) as out:
+        assert [out.getpixel((x, 0)) for x in range(2)] == [(255, 0, 0, 255), (0, 0, 255, 0)]
+
+
+def test_bilevel_and_palette_without_transparency(tmp_path):
+    Image.new("1", (3, 2), 1).save(tmp_path / "bilevel.png")
+    assert read_picture(tmp_path / "bilevel.png").grey
+    Image.new("P", (3, 2)).save(tmp_path / "palette.png")
+    palette = read_picture(tmp_path / "palette.png")
+    assert not palette.grey and palette.alpha is None
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+def test_16_bit_colour_round_trip_is_exact(tmp_path, channels, suffix):
+    samples = noise(130, 70, channels, np.uint16)
+    bgr = samples[..., [2, 1, 0, 3][:channels]] if channels == 4 else samples[..., ::-1]
+    path = tmp_path / f"Größe 漢{suffix}"
+    path.write_bytes(cv2.imencode(suffix, bgr)[1].tobytes())  # OpenCV's writer is the independent reference
+
+    picture = read_picture(path)
+    assert picture.bits == 16
+    np.testing.assert_array_equal(as_16_bits(picture), samples[..., :3])
+    again = cv2.imdecode(np.frombuffer(resave(path, f"out{suffix}").read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(again, bgr)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_16_bit_grey_round_trip_is_exact(tmp_path, suffix):
+    samples = noise(70, 33, 1, np.uint16)[..., 0]
+    Image.fromarray(samples).save(tmp_path / f"in{suffix}")
+    with Image.open(resave(tmp_path / f"in{suffix}", f"out{suffix}")) as image:
+        assert image.mode == "I;16"
+        np.testing.assert_array_equal(np.asarray(image), samples)
+
+
+@pytest.mark.parametrize("target", ["out.png", "out.tif"])
+def test_16_bit_grey_with_alpha(tmp_path, target):
+    samples = torch.from_numpy(noise(9, 7, 2, np.uint16).astype(np.float32) / 65535)
+    grey, alpha = samples[..., 0].expand(3, -1, -1), samples[..., 1][None]
+    write_picture(tmp_path / "in.png", grey, Picture(rgb=grey, alpha=alpha, grey=True, bits=16))
+    first = read_picture(tmp_path / "in.png")
+    assert first.grey
+    again = read_picture(resave(tmp_path / "in.png", target))
+    assert torch.equal(again.rgb, grey) and torch.equal(again.alpha, alpha) and again.bits == 16
+
+
+def test_premultiplied_16_bit_tiff_is_divided_by_its_alpha(tmp_path):
+    # 40000 at half alpha is stored as 20000.
+    rgb = torch.full((3, 1, 1), 20000 / 65535)
+    alpha = torch.full((1, 1, 1), 32768 / 65535)
+    write_picture(tmp_path / "in.tif", rgb, Picture(rgb=rgb, alpha=alpha, bits=16))
+    data = (tmp_path / "in.tif").read_bytes()
+    entry = struct.pack("<HHLL", 338, 3, 1, 2)
+    assert data.count(entry) == 1
+    (tmp_path / "in.tif").write_bytes(data.replace(entry, struct.pack("<HHLL", 338, 3, 1, 1)))
+    assert as_16_bits(read_picture(tmp_path / "in.tif")).tolist() == [[[39999, 39999, 39999]]]
+
+
+def test_cmyk_jpeg_becomes_rgb(tmp_path):
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "in.jpg", quality=100, icc_profile=b"not a profile")
+    picture = read_picture(tmp_path / "in.jpg")
+    assert picture.icc is None
+    np.testing.assert_allclose(picture.rgb[:, 4, 4], [1, 0, 0], atol=0.02)  # full magenta and yellow: red
+
+
+def test_a_jpeg_saved_finer_than_95_keeps_its_tables(tmp_path):
+    for quality in (80, 99):
+        path = tmp_path / f"{quality}.jpg"
+        Image.fromarray(smooth()).save(path, quality=quality)
+        with Image.open(path) as before, Image.open(resave(path, "out.jpg")) as after:
+            assert (sum(after.quantization[0]) == sum(before.quantization[0])) == (quality == 99)
+            assert sum(after.quantization[0]) <= 369  # libjpeg's luminance table at quality 95
+            assert after.layer[0][1:3] == (1, 1) and after.layer[1][1:3] == (1, 1)  # 4:4:4
+
+
+def test_lossless_webp_stays_lossless(tmp_path):
+    samples = noise(channels=4)
+    Image.fromarray(samples).save(tmp_path / "in.webp", lossless=True, exact=True, exif=exif_block())
+    with Image.open(resave(tmp_path / "in.webp", "out.webp")) as image:
+        np.testing.assert_array_equal(np.asarray(image), samples)
+
+
+def test_alpha_is_put_on_white_where_the_format_has_none(tmp_path):
+    rgb = torch.zeros(3, 8, 8)
+    write_picture(tmp_path / "a.bmp", rgb, Picture(rgb=rgb, alpha=torch.full((1, 8, 8), 0.2)))
+    with Image.open(tmp_path / "a.bmp") as image:
+        assert image.getpixel((3, 3)) == (204, 204, 204)  # black at 20 % on white
+
+
+def test_content_rules_over_the_suffix_in_reading(tmp_path):
+    samples = noise()
+    Image.fromarray(samples).save(tmp_path / "lies.jpg", format="PNG")
+    picture = read_picture(tmp_path / "lies.jpg")
+    assert picture.format == "png"
+    np.testing.assert_array_equal(as_bytes(picture), samples)
+
+
+def test_format_then_suffix_then_source_decides_what_is_written(tmp_path):
+    picture = Picture(rgb=torch.zeros(3, 4, 4), format="webp")
+    for name, format, expected in (("a.png", "jpg", "JPEG"), ("b.png", None, "PNG"), ("c.unknown", None, "WEBP")):
+        write_picture(tmp_path / name, picture.rgb, picture, format)
+        with Image.open(tmp_path / name) as image:
+            assert image.format == expected
+    with pytest.raises(PictureError, match=r"'gif'.*\.png"):
+        write_picture(tmp_path / "d.gif", picture.rgb, picture, "gif")
+
+
+def bomb_png(width, height):
+    header = b"IHDR" + struct.pack(">LLBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = b"IDAT" + zlib.compress(b"\0")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">L", len(chunk) - 4) + chunk + struct.pack(">L", zlib.crc32(chunk)) for chunk in (header, data)
+    )
+
+
+def test_a_bomb_is_refused_from_its_header(tmp_path):
+    (tmp_path / "bomb.png").write_bytes(bomb_png(60_000, 60_000))
+    with pytest.raises(PictureTooLargeError, match=r"bomb\.png: 60000x60000 is 3600\.0 .* 100; .*--max-megapixels"):
+        read_picture(tmp_path / "bomb.png")
+
+
+def test_pillows_own_limit_neither_clashes_nor_is_lost(tmp_path, monkeypatch):
+    Image.new("RGB", (100, 100)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert read_picture(tmp_path / "a.png").rgb.shape == (3, 100, 100)
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(tmp_path / "a.png")
+
+
+def test_the_limit_of_megapixels_is_exact(tmp_path):
+    Image.new("RGB", (100, 100)).save(tmp_path / "a.png")
+    assert read_picture(tmp_path / "a.png", max_megapixels=0.01).rgb.shape == (3, 100, 100)
+    with pytest.raises(PictureTooLargeError):
+        read_picture(tmp_path / "a.png", max_megapixels=0.0099)
+
+
+def test_a_file_over_a_gibibyte_is_refused(tmp_path):
+    with (tmp_path / "big.png").open("wb") as file:
+        file.truncate(2**30 + 1)  # sparse: takes no space
+    with pytest.raises(PictureTooLargeError, match="1 GiB"):
+        read_picture(tmp_path / "big.png")
+
+
+ENCODED = [".jpg", ".png", ".webp", ".tif", ".bmp", ".avif", ".heic", "16.png", "16.tif", "lzw.tif"]
+
+
+@pytest.mark.parametrize("kind", ENCODED)
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9])
+def test_a_truncated_file_is_refused(tmp_path, kind, share):
+    path = tmp_path / f"a{kind}"
+    if kind.startswith("16"):
+        rgb = torch.rand(3, 80, 60, generator=torch.Generator().manual_seed(0))
+        write_picture(path, rgb, Picture(rgb=rgb, bits=16))
+    else:
+        options = {"compression": "tiff_lzw"} if kind == "lzw.tif" else {}
+        Image.fromarray(noise(80, 60)).save(path, **options)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(PictureError, match=kind):
+        read_picture(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "empty"),
+        (b"dear diary, it rained\n" * 9, "not a picture"),
+        (b"\xff\xd8\xff\xe0junk" * 9, ""),
+        (b"II*\0", ""),
+    ],
+)
+def test_what_is_no_picture_is_refused_by_name(tmp_path, content, reason):
+    (tmp_path / "x.jpg").write_bytes(content)
+    with pytest.raises(PictureError, match=rf"x\.jpg.*{reason}"):
+        read_picture(tmp_path / "x.jpg")
+
+
+def test_formats_outside_the_list_are_refused(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png", format="EPS")
+    with pytest.raises(PictureError, match="not a picture of a known kind"):
+        read_picture(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("samples", [np.zeros((4, 4), np.float32), np.zeros((4, 4), np.int32)])
+def test_32_bit_samples_are_refused_in_words(tmp_path, samples):
+    Image.fromarray(samples).save(tmp_path / "a.tif")
+    with pytest.raises(PictureError, match="8 or 16 bits"):
+        read_picture(tmp_path / "a.tif")
+
+
+def test_missing_files_and_folders(tmp_path):
+    with pytest.raises(PictureError, match="no such file"):
+        read_picture(tmp_path / "none.png")
+    with pytest.raises(PictureError, match="is a folder"):
+        read_picture(tmp_path)
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="permissions do not bind this user")
+def test_an_unreadable_file(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    (tmp_path / "a.png").chmod(0)
+    with pytest.raises(PictureError, match="no permission"):
+        read_picture(tmp_path / "a.png")
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_trace(tmp_path):
+    target = tmp_path / "a.png"
+    target.write_bytes(b"old")
+    mismatched = Picture(rgb=torch.zeros(3, 4, 4), alpha=torch.ones(1, 5, 5))
+    with pytest.raises(PictureError, match=r"a\.png.*alpha"):
+        write_picture(target, mismatched.rgb, mismatched)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+    assert target.read_bytes() == b"old"
+    with pytest.raises(PictureError, match="cannot be written"):  # a folder's parent is a file
+        write_picture(target / "b.png", torch.zeros(3, 4, 4), Picture(rgb=torch.zeros(3, 4, 4)))
+
+
+def test_values_outside_the_range_are_clipped(tmp_path):
+    rgb = torch.tensor([-1.0, 0.5, 2.0]).reshape(3, 1, 1)
+    write_picture(tmp_path / "a.png", rgb, Picture(rgb=rgb))
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.getpixel((0, 0)) == (0, 128, 255)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    height=st.integers(1, 140),
+    width=st.integers(1, 40),
+    mode=st.sampled_from(["L", "LA", "RGB", "RGBA"]),
+    bits=st.sampled_from([8, 16]),
+    suffix=st.sampled_from([".png", ".tif"]),
+    seed=st.integers(0, 99),
+)
+def test_lossless_formats_return_what_they_were_given(tmp_path_factory, height, width, mode, bits, suffix, seed):
+    generator = torch.Generator().manual_seed(seed)
+    peak = 2**bits - 1
+    samples = torch.randint(0, peak + 1, (len(mode), height, width), generator=generator) / peak
+    grey, with_alpha = mode.startswith("L"), mode.endswith("A")
+    rgb = samples[:1].expand(3, -1, -1) if grey else samples[:3]
+    path = tmp_path_factory.mktemp("round") / f"a b é{suffix}"
+    write_picture(path, rgb, Picture(rgb=rgb, alpha=samples[-1:] if with_alpha else None, grey=grey, bits=bits))
+    picture = read_picture(path)
+    assert torch.equal(picture.rgb, rgb)
+    assert picture.bits == bits
+    assert torch.equal(picture.alpha, samples[-1:]) if with_alpha else picture.alpha is None
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_damaged_bytes_never_raise_anything_but_a_picture_error(tmp_path_factory, data):
+    suffix = data.draw(st.sampled_from(["JPEG", "PNG", "WEBP", "TIFF", "BMP"]))
+    buffer = io.BytesIO()
+    Image.fromarray(noise(16, 16)).save(buffer, format=suffix)
+    content = bytearray(buffer.getvalue())
+    for position in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=4)):
+        content[position] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.mktemp("damaged") / "x"
+    path.write_bytes(content)
+    try:
+        picture = read_picture(path, max_megapixels=1)
+    except PictureError:
+        return
+    assert picture.rgb.shape[0] == 3 and picture.rgb.min() >= 0 and picture.rgb.max() <= 1
+
+
+def test_find_pictures_is_sorted_recursive_and_skips_the_hidden(tmp_path):
+    for name in ("b.JPG", "a.png", "sub/c.heic", ".hidden.png", ".trash/d.png", "notes.txt", "sub/deep/ü e.TIFF"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "folder.png").mkdir()
+    names = [path.relative_to(tmp_path).as_posix() for path in find_pictures(tmp_path)]
+    assert names == ["a.png", "b.JPG", "sub/c.heic", "sub/deep/ü e.TIFF"]
