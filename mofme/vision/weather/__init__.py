@@ -36,13 +36,11 @@ class Weathered:
     labels: Tensor
 
 
-def synthesize(
-    clean: Tensor, weathers: Sequence[frozenset[str] | str], generator: torch.Generator, *, noise: bool = True
-) -> Weathered:
+def synthesize(clean: Tensor, weathers: Sequence[frozenset[str] | str], generator: torch.Generator) -> Weathered:
     """Put weather on `clean` (B,3,H,W), float in [0,1]: for each picture a name of WEATHERS or a set of them.
 
-    An empty set returns that picture bit for bit. `noise` adds faint sensor noise to the others. The result depends on
-    the generator's state, the batch and the weathers only. Raises ValueError for an unknown name or a wrong count.
+    An empty set returns that picture bit for bit. The result depends on the generator's state, the batch and
+    the weathers only. Raises ValueError for an unknown name or a wrong count.
     """
     wanted = [frozenset({names}) if isinstance(names, str) else names for names in weathers]
     if len(wanted) != len(clean):
@@ -54,8 +52,7 @@ def synthesize(
     image = clean
     for name, add in _ORDER:
         image = _on_some(image, [name in names for names in wanted], add, generator)
-    if noise:
-        image = _on_some(image, [bool(names) for names in wanted], _add_sensor_noise, generator)
+    image = _on_some(image, [bool(names) for names in wanted], _add_sensor_noise, generator)
     labels = [[float(name in names) for name in WEATHERS] for names in wanted]
     return Weathered(image, torch.tensor(labels, device=clean.device).reshape(-1, len(WEATHERS)))
 

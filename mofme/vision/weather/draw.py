@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Draw:
-    """Draws for `batch` pictures on `device`; all randomness comes from `generator`, on whichever device it lives."""
+    """Draws for `batch` pictures on `device`, all from `generator`, which may live on another device."""
 
     generator: torch.Generator
     batch: int
@@ -29,7 +29,7 @@ class Draw:
         return self.rand() < probability
 
     def smooth(self, size: tuple[int, int], cells: tuple[int, ...], channels: int = 1) -> Tensor:
-        """Smooth noise (B, channels, H, W) in [0, 1], mean .5: octaves of `cells` x `cells` grids, halved each time."""
+        """Noise (B, channels, H, W) in [0, 1], mean .5: an octave for each of `cells` across, halving."""
         field = torch.zeros(self.batch, channels, *size, device=self.device)
         total = 0.0
         for octave, count in enumerate(cells):

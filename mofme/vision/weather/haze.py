@@ -8,12 +8,12 @@ from mofme.vision.weather.draw import Draw, per_picture
 
 
 def koschmieder(clean: Tensor, transmission: Tensor, airlight: Tensor) -> Tensor:
-    """I = J t + A (1 - t): `clean` (B,3,H,W), `transmission` (B,1,H,W) in [0,1], `airlight` (B,3,1,1) in [0,1]."""
+    """I = J t + A (1 - t): J `clean` (B,3,H,W), t `transmission` (B,1,H,W), A `airlight` (B,3,1,1)."""
     return clean * transmission + airlight * (1 - transmission)
 
 
 def random_depth(clean: Tensor, draw: Draw) -> Tensor:
-    """Plausible relative depth (B,1,H,W), mean about 1: a ramp, far at the top, smooth noise, brighter is farther."""
+    """Relative depth (B,1,H,W), mean 1: a ramp, mostly far at the top, smooth noise, and bright is far."""
     height, width = clean.shape[-2:]
     y = torch.linspace(1, 0, height, device=clean.device)[None, None, :, None]
     x = torch.linspace(-0.5, 0.5, width, device=clean.device)[None, None, None]
@@ -27,9 +27,7 @@ def random_depth(clean: Tensor, draw: Draw) -> Tensor:
     side = max(3, min(height, width) // 24) | 1
     sigma = (side / 3, side / 3)
     luminance = gaussian_blur2d(clean.mean(1, keepdim=True), side, sigma, border_type="replicate")
-    depth = (
-        ramp + noise * per_picture(draw.uniform(0, 0.8)) + luminance * per_picture(draw.uniform(-0.1, 0.8))
-    )
+    depth = ramp + noise * per_picture(draw.uniform(0, 0.8)) + luminance * per_picture(draw.uniform(-0.1, 0.8))
     depth = depth.clamp_min(0.05)
     depth = depth / depth.mean((-2, -1), keepdim=True)
     return torch.where(per_picture(draw.chance(0.15)), torch.ones_like(depth), depth)
@@ -44,7 +42,7 @@ def random_airlight(draw: Draw, darkest: float) -> Tensor:
 
 
 def add_veil(clean: Tensor, mean_transmission_B: Tensor, darkest: float, draw: Draw) -> Tensor:
-    """Haze whose transmission averages about `mean_transmission` per picture; exactly none where that is 1."""
+    """Haze whose transmission averages about `mean_transmission` in each picture; none where that is 1."""
     transmission = torch.exp(per_picture(mean_transmission_B.log()) * random_depth(clean, draw))
     return koschmieder(clean, transmission, random_airlight(draw, darkest))
 

@@ -1,9 +1,9 @@
-"""Streaks, flakes and drops by one engine: sparse random impulses convolved with an analytic kernel in Fourier space.
+"""Streaks, flakes and drops by one engine: sparse impulses convolved with analytic kernels in Fourier space.
 
-Because the kernel is given as its transfer function, any length, angle and width is exact to a fraction of a pixel and
-costs the same two transforms. The picture is periodic: what leaves on one side enters on the other.
+As the kernel is given by its transfer function, any length, angle and width is exact to a fraction of a pixel
+and costs the same two transforms. The picture is periodic: what leaves on one side enters on the other.
 
-Axes: B pictures, H and W pixels, V = H and U = W // 2 + 1 frequencies of the real transform (cycles per pixel).
+Axes: B pictures, H and W pixels, V = H and U = W // 2 + 1 frequencies of the real transform.
 """
 
 import math
@@ -26,9 +26,7 @@ def particle_scale(size: Size) -> float:
 
 def frequencies(size: Size, device: torch.device) -> tuple[Tensor, Tensor]:
     """Vertical (V, 1) and horizontal (1, U) frequencies in cycles per pixel."""
-    return torch.fft.fftfreq(size[0], device=device)[:, None], torch.fft.rfftfreq(size[1], device=device)[
-        None
-    ]
+    return torch.fft.fftfreq(size[0], device=device)[:, None], torch.fft.rfftfreq(size[1], device=device)[None]
 
 
 def motion(length_B: Tensor, angle_B: Tensor, size: Size) -> Tensor:
@@ -53,7 +51,7 @@ def disc(radius_B: Tensor, size: Size) -> Tensor:
 
 def peak_one(transfer_BVU: Tensor, size: Size) -> Tensor:
     """Scale the kernel so that its centre is 1: an impulse of amplitude a becomes a particle of peak a."""
-    # The kernel at its centre is the mean over all frequencies; the real transform stores half of the inner columns.
+    # The kernel's centre is the mean over all frequencies; the real transform leaves out mirrored columns.
     stored_twice = torch.full((transfer_BVU.shape[-1],), 2.0, device=transfer_BVU.device)
     stored_twice[0] = 1
     if size[1] % 2 == 0:
@@ -62,10 +60,8 @@ def peak_one(transfer_BVU: Tensor, size: Size) -> Tensor:
     return transfer_BVU / centre.clamp_min(1e-6)
 
 
-def impulses(
-    density_B: Tensor, size: Size, draw: Draw, faintest: float = 1.0, at_least_one: bool = False
-) -> Tensor:
-    """Sparse field (B, 1, H, W): per pixel with probability `density` an amplitude uniform in [faintest, 1], else 0."""
+def impulses(density_B: Tensor, size: Size, draw: Draw, faintest: float = 1.0, at_least_one: bool = False) -> Tensor:
+    """Sparse field (B,1,H,W): with probability `density` an amplitude uniform in [faintest, 1], else 0."""
     field = draw.rand(1, *size)
     density = density_B[:, None, None, None].clamp_min(1e-9)
     if at_least_one:
@@ -85,7 +81,7 @@ def to_picture(spectrum: Tensor, size: Size) -> Tensor:
 
 
 def warp(field: Tensor, shift: Tensor) -> Tensor:
-    """Sample (B, C, H, W) at each pixel plus `shift` (B, 2, H, W), x then y in pixels; mirrored past the border."""
+    """`field` (B,C,H,W) at each pixel plus `shift` (B,2,H,W): x, y in pixels; mirrored past the border."""
     height, width = field.shape[-2:]
     ys = torch.arange(height, device=field.device, dtype=field.dtype)[:, None] + shift[:, 1]
     xs = torch.arange(width, device=field.device, dtype=field.dtype)[None] + shift[:, 0]

@@ -1,4 +1,4 @@
-"""Drops on the lens or a window: each a small wide-angle lens, out of focus, that shows the scene upside down."""
+"""Drops on the lens or a window: each a wide-angle lens, out of focus, that shows the scene upside down."""
 
 import math
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mofme.vision.weather.draw import Draw, per_picture
 from mofme.vision.weather.particles import (
+    Size,
     frequencies,
     gaussian,
     impulses,
@@ -38,7 +39,7 @@ def add_raindrops(clean: Tensor, draw: Draw) -> Tensor:
 
 
 def _seen_through(clean: Tensor, shift: Tensor, radius: Tensor, draw: Draw) -> Tensor:
-    """The scene as each drop shows it: turned about its centre, small, lit by the sky that it sees at its lower side."""
+    """The scene in each drop: turned about its centre, small, its lower side lit by the sky it sees there."""
     minified = F.avg_pool2d(clean, 3, stride=1, padding=1, count_include_pad=False)
     seen = warp(minified, -per_picture(draw.uniform(1.5, 5)) * shift)
     x, y = (shift / radius).clamp(-1.5, 1.5).chunk(2, 1)
@@ -49,9 +50,8 @@ def _seen_through(clean: Tensor, shift: Tensor, radius: Tensor, draw: Draw) -> T
     # A drop sees far beyond this picture: colours of the whole scene stand in for what lies outside of it.
     beyond = per_picture(draw.rand()) * (0.4 + 0.6 * draw.smooth((clean.shape[-2], clean.shape[-1]), (24,)))
     seen = seen + beyond * (ground + lit * (sky - ground) - seen)
-    gain = per_picture(draw.uniform(0.85, 1.15)) - per_picture(draw.uniform(0, 0.4)) * (
-        x * x + y * y
-    ).clamp_max(1)
+    rim = (x * x + y * y).clamp_max(1)
+    gain = per_picture(draw.uniform(0.85, 1.15)) - per_picture(draw.uniform(0, 0.4)) * rim
     glint_at = per_picture(draw.uniform(-0.5, 0.5))
     spot = torch.exp(-((x - glint_at).square() + (y + 0.35).square()) / 0.02)
     glint = per_picture(draw.uniform(0, 0.6) * draw.chance(0.4)) * spot
@@ -65,8 +65,8 @@ def _out_of_focus(layer: Tensor, draw: Draw) -> Tensor:
     return gaussian_blur2d(layer, side, sigma[:, None].expand(-1, 2), border_type="replicate")
 
 
-def _drops(size: tuple[int, int], draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
-    """Height of the water (B,1,H,W), a drop above .5; way from the drop's centre (B,2,H,W); its radius (B,1,H,W)."""
+def _drops(size: Size, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
+    """Height of the water (B,1,H,W), a drop above .5; way from its centre (B,2,H,W); its radius (B,1,H,W)."""
     scale = particle_scale(size)
     coverage = 0.03 + 0.24 * draw.rand() ** 1.5
     share = draw.rand(len(_RADII)) ** 2 * torch.tensor([1.0, 1.0, 0.6, 0.3], device=draw.device) + 0.02

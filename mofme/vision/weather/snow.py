@@ -8,6 +8,7 @@ from torch import Tensor
 from mofme.vision.weather.draw import Draw, per_picture
 from mofme.vision.weather.haze import add_veil
 from mofme.vision.weather.particles import (
+    Size,
     disc,
     gaussian,
     impulses,
@@ -19,7 +20,7 @@ from mofme.vision.weather.particles import (
     warp,
 )
 
-# Radius range in pixels, share of the picture covered, opacity range: tiny and far to large, near and out of focus.
+# Radius in pixels, share of the picture covered, opacity: from tiny and far to near and out of focus.
 _SIZES = (
     (0.5, 0.9, 0.03, (0.4, 1.0)),
     (0.9, 1.6, 0.03, (0.5, 1.0)),
@@ -33,15 +34,14 @@ def add_snow(clean: Tensor, draw: Draw) -> Tensor:
     """Light to dense snowfall on (B,3,H,W), sometimes with a veil."""
     veil = torch.where(draw.chance(0.35), draw.uniform(0.6, 0.97), 1.0)
     veiled = add_veil(clean, veil, 0.65, draw)
-    alpha = _flakes(clean.shape[-2:], draw)
+    alpha = _flakes((clean.shape[-2], clean.shape[-1]), draw)
     blueness = draw.uniform(0, 0.06)[:, None] * torch.tensor([1.0, 0.4, 0.0], device=draw.device)
     white = (draw.uniform(0.85, 1)[:, None] - blueness)[:, :, None, None]
     return veiled + alpha * (white - veiled)
 
 
-def _flakes(shape: torch.Size, draw: Draw) -> Tensor:
+def _flakes(size: Size, draw: Draw) -> Tensor:
     """Opacity of all flakes (B,1,H,W) in [0, 1]."""
-    size = (shape[0], shape[1])
     scale = particle_scale(size)
     fall = draw.uniform(-1, 1) * math.radians(70)
     speed = 6 * draw.rand() ** 2.5

@@ -1,0 +1,205 @@
+import math
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from mofme.vision.weather import WEATHERS, koschmieder, random_weathers, synthesize
+from mofme.vision.weather.draw import Draw
+from mofme.vision.weather.haze import add_veil, random_depth
+from mofme.vision.weather.particles import (
+    disc,
+    gaussian,
+    impulses,
+    motion,
+    peak_one,
+    to_frequency,
+    to_picture,
+    warp,
+)
+from mofme.vision.weather.raindrop import add_raindrops
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def draw(batch: int, seed: int = 0) -> Draw:
+    return Draw(seeded(seed), batch, torch.device("cpu"))
+
+
+def pictures(batch: int, height: int = 64, width: int = 80, seed: int = 1) -> Tensor:
+    """Smooth coloured pictures of all brightnesses."""
+    return draw(batch, seed).smooth((height, width), (3, 9), channels=3)
+
+
+def one_impulse(transfer: Tensor, side: int, amplitude: float = 1.0) -> Tensor:
+    field = torch.zeros(1, 1, side, side)
+    field[..., side // 2, side // 2] = amplitude
+    return to_picture(to_frequency(field) * transfer[:, None], (side, side))[0, 0]
+
+
+def second_moments(picture: Tensor, angle: float) -> tuple[float, float]:
+    """Variance along and across the direction `angle` from the vertical, around the centre of the picture."""
+    middle = picture.shape[0] // 2
+    y, x = torch.meshgrid(*[torch.arange(n) - float(middle) for n in picture.shape], indexing="ij")
+    along = x * math.sin(angle) + y * math.cos(angle)
+    across = x * math.cos(angle) - y * math.sin(angle)
+    total = picture.sum()
+    return float((picture * along**2).sum() / total), float((picture * across**2).sum() / total)
+
+
+@pytest.mark.parametrize(("length", "degrees", "sigma"), [(20.0, 30.0, 2.0), (31.5, -45.0, 1.0), (8.0, 0.0, 3.0)])
+def test_a_streak_has_the_length_angle_and_width_asked_for(length: float, degrees: float, sigma: float) -> None:
+    # A line of length L blurred by a Gaussian of s has variance L^2/12 + s^2 along and s^2 across.
+    side, angle = 129, math.radians(degrees)
+    transfer = motion(torch.tensor([length]), torch.tensor([angle]), (side, side))
+    transfer = transfer * gaussian(torch.tensor([sigma]), (side, side))
+    along, across = second_moments(one_impulse(transfer, side), angle)
+    assert along == pytest.approx(length**2 / 12 + sigma**2, rel=2e-3)
+    assert across == pytest.approx(sigma**2, rel=5e-3)
+
+
+def test_a_disc_has_the_variance_of_a_disc() -> None:
+    # Along any direction a uniform disc of radius R has variance R^2/4; here 6^2/4 + 1 for the blur.
+    transfer = disc(torch.tensor([6.0]), (65, 65)) * gaussian(torch.tensor([1.0]), (65, 65))
+    along, across = second_moments(one_impulse(transfer, 65), 0.4)
+    assert along == pytest.approx(10.0, rel=2e-3)
+    assert across == pytest.approx(10.0, rel=2e-3)
+
+
+@pytest.mark.parametrize("side", [64, 65])
+def test_a_particle_peaks_at_its_amplitude(side: int) -> None:
+    transfer = motion(torch.tensor([15.0]), torch.tensor([0.3]), (side, side))
+    transfer = peak_one(transfer * gaussian(torch.tensor([1.2]), (side, side)), (side, side))
+    particle = one_impulse(transfer, side, amplitude=0.7)
+    assert float(particle.max()) == pytest.approx(0.7, abs=1e-3)
+    assert float(particle[side // 2, side // 2]) == pytest.approx(0.7, abs=1e-5)
+
+
+def test_impulses_are_as_dense_and_as_strong_as_asked_for() -> None:
+    field = impulses(torch.tensor([0.02, 0.2]), (300, 300), draw(2), faintest=0.5)
+    share = (field > 0).float().mean((1, 2, 3))
+    assert share.tolist() == pytest.approx([0.02, 0.2], rel=0.1)
+    assert 0.5 <= float(field[field > 0].min()) < 0.51
+    assert float(field[field > 0].mean()) == pytest.approx(0.75, abs=0.01)
+    assert float(field.max()) <= 1
+
+
+def test_at_least_one_particle_falls_where_one_is_asked_for() -> None:
+    none = impulses(torch.zeros(8), (9, 9), draw(8))
+    some = impulses(torch.zeros(8), (9, 9), draw(8), at_least_one=True)
+    assert int((none > 0).sum()) == 0
+    assert (some > 0).sum((1, 2, 3)).tolist() == [1] * 8
+
+
+def test_warp_samples_at_the_shifted_place() -> None:
+    picture = pictures(1)
+    shift = torch.zeros(1, 2, 64, 80)
+    shift[:, 0], shift[:, 1] = 3, -2
+    moved = warp(picture, shift)
+    torch.testing.assert_close(moved[..., 2:, :-3], picture[..., :-2, 3:], atol=1e-4, rtol=0)
+
+
+def test_koschmieder_by_hand() -> None:
+    # .2 * .25 + .8 * .75 = .65 and so on, one channel each.
+    clean = torch.tensor([0.2, 0.4, 1.0]).view(1, 3, 1, 1)
+    hazy = koschmieder(clean, torch.full((1, 1, 1, 1), 0.25), torch.tensor([0.8, 0.6, 1.0]).view(1, 3, 1, 1))
+    assert hazy.flatten().tolist() == pytest.approx([0.65, 0.55, 1.0])
+
+
+def test_a_veil_through_which_everything_passes_changes_nothing() -> None:
+    clean = pictures(3)
+    assert torch.equal(add_veil(clean, torch.ones(3), 0.6, draw(3)), clean)
+
+
+def test_depth_is_relative_and_mostly_grows_upwards() -> None:
+    depth = random_depth(torch.full((200, 3, 48, 48), 0.5), draw(200))
+    torch.testing.assert_close(depth.mean((1, 2, 3)), torch.ones(200))
+    assert float(depth.min()) > 0
+    farther_at_top = depth[:, :, :12].mean((1, 2, 3)) > depth[:, :, -12:].mean((1, 2, 3))
+    assert 0.55 < float(farther_at_top.float().mean()) < 0.95
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    height=st.integers(1, 40),
+    width=st.integers(1, 40),
+    weathers=st.lists(st.frozensets(st.sampled_from(WEATHERS)), min_size=1, max_size=4),
+    seed=st.integers(0, 2**31),
+)
+def test_any_weather_on_any_size_stays_a_picture(
+    height: int, width: int, weathers: list[frozenset[str]], seed: int
+) -> None:
+    clean = torch.rand(len(weathers), 3, height, width, generator=seeded(seed))
+    result = synthesize(clean, weathers, seeded(seed))
+    assert result.image.shape == clean.shape
+    assert result.image.isfinite().all()
+    assert 0 <= float(result.image.min()) <= float(result.image.max()) <= 1
+    for clean_one, image, label, names in zip(clean, result.image, result.labels, weathers, strict=True):
+        assert label.tolist() == [float(name in names) for name in WEATHERS]
+        assert bool(names) or torch.equal(image, clean_one)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 33), (1, 50)])
+def test_odd_sizes_of_all_weathers_at_once(size: tuple[int, int]) -> None:
+    result = synthesize(torch.rand(2, 3, *size), [frozenset(WEATHERS)] * 2, seeded())
+    assert result.image.shape == (2, 3, *size)
+    assert result.image.isfinite().all()
+
+
+def test_the_seed_decides_and_the_input_is_left_alone() -> None:
+    clean = pictures(5)
+    before = clean.clone()
+    weathers = [*WEATHERS, frozenset({"rain", "haze"})]
+    first = synthesize(clean, weathers, seeded(3)).image
+    assert torch.equal(first, synthesize(clean, weathers, seeded(3)).image)
+    other = synthesize(clean, weathers, seeded(4)).image
+    assert ((first - other).abs().amax((1, 2, 3)) > 0.01).all()
+    assert torch.equal(clean, before)
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most"),
+    [("rain", 0.02, 0.2), ("snow", 0.02, 0.2), ("raindrop", 0.008, 0.1), ("haze", 0.08, 0.35)],
+)
+def test_each_weather_changes_a_picture_by_a_sensible_amount(name: str, least: float, most: float) -> None:
+    clean = pictures(48)
+    change = (synthesize(clean, [name] * 48, seeded()).image - clean).abs().mean((1, 2, 3))
+    assert least < float(change.mean()) < most
+    assert float(change.min()) > 5e-4
+
+
+def test_streaks_and_flakes_brighten_a_dark_picture() -> None:
+    dark = torch.full((16, 3, 64, 64), 0.1)
+    for name in ("rain", "snow"):
+        peak = synthesize(dark, [name] * 16, seeded()).image.amax((1, 2, 3))
+        assert float(peak.min()) > 0.15
+        assert float(peak.mean()) > 0.45
+
+
+def test_drops_leave_the_rest_of_the_picture_untouched() -> None:
+    clean = pictures(32, 96, 96)
+    changed = (add_raindrops(clean, draw(32)) != clean).any(1).float().mean((1, 2))
+    assert float(changed.min()) > 0
+    assert 0.05 < float(changed.mean()) < 0.5
+
+
+def test_the_training_mixture_has_its_shares() -> None:
+    drawn = random_weathers(6000, seeded())
+    share = {names: count / 6000 for names, count in Counter(drawn).items()}
+    single = {name: share[frozenset({name})] for name in WEATHERS}
+    assert single == pytest.approx({"rain": 0.23, "snow": 0.21, "raindrop": 0.23, "haze": 0.19}, abs=0.02)
+    assert share[frozenset()] == pytest.approx(0.06, abs=0.01)
+    assert sum(value for names, value in share.items() if len(names) == 2) == pytest.approx(0.08, abs=0.01)
+    assert drawn == random_weathers(6000, seeded())
+
+
+def test_mistakes_are_explained() -> None:
+    with pytest.raises(ValueError, match="unknown weather hail"):
+        synthesize(torch.rand(1, 3, 8, 8), ["hail"], seeded())
+    with pytest.raises(ValueError, match="2 pictures need as many sets of weathers, got 1"):
+        synthesize(torch.rand(2, 3, 8, 8), ["rain"], seeded())
