@@ -1,0 +1,142 @@
+"""Which way imports go, and what the code may not hold: read from the sources, nothing is imported."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = {path: path.read_text(encoding="utf-8") for path in sorted((ROOT / "mofme").rglob("*.py"))}
+
+# Each part may import itself, what is named here, and what every part may.
+ARROWS = {
+    "core": set(),
+    "vision": {"core"},
+    "language": {"core"},
+    "control": {"core"},
+    "ui": {"core", "vision", "language", "control"},
+    "cli": {"core", "vision", "language", "control", "ui"},
+    "errors": set(),
+    "_torchvision": set(),
+    "__init__": set(),
+    "__main__": {"cli"},
+}
+FOR_ALL = {"errors", "_torchvision", "__init__"}
+VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "misc"}
+PICKLES = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+MAX_LINES = 350
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(ROOT / "mofme").parts[0].removesuffix(".py")
+
+
+def imported_parts(tree: ast.AST, package: list[str]) -> Iterator[str]:
+    """The parts of mofme that a module names in its imports, relative ones resolved against its package."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=names):
+                modules = [name.name for name in names]
+            case ast.ImportFrom(module=module, level=level, names=names):
+                start = package[: len(package) - level + 1] if level else []
+                origin = ".".join([*start, *([module] if module else [])])
+                modules = [f"{origin}.{name.name}" for name in names]
+            case ast.Call(
+                func=ast.Attribute(attr="import_module") | ast.Name(id="import_module"),
+                args=[ast.Constant(value=str(name)), *_],
+            ):
+                modules = [name]
+            case _:
+                continue
+        for module in modules:
+            match module.split("."):
+                case ["mofme", part, *_]:
+                    yield part if part in ARROWS else "__init__"
+                case ["mofme"]:
+                    yield "__init__"
+
+
+def breaches(source: str, path: Path) -> list[str]:
+    package = list(path.relative_to(ROOT).parent.parts)
+    part = part_of(path)
+    allowed = ARROWS.get(part, set()) | {part} | FOR_ALL
+    return [name for name in imported_parts(ast.parse(source), package) if name not in allowed]
+
+
+def test_every_part_is_in_the_plan() -> None:
+    assert {part_of(path) for path in SOURCES} <= ARROWS.keys()
+
+
+def test_arrows_go_one_way() -> None:
+    wrong = {str(path): breaches(source, path) for path, source in SOURCES.items()}
+    assert {path: parts for path, parts in wrong.items() if parts} == {}
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("mofme/core/moe.py", "from mofme.vision import image"),
+        ("mofme/core/moe.py", "import mofme.vision.image"),
+        ("mofme/core/routers/linear.py", "def f():\n    from ...vision import image"),
+        ("mofme/vision/image.py", "from mofme import ui"),
+        ("mofme/vision/image.py", "from ..cli import restore"),
+        ("mofme/ui/window.py", "import importlib\nimportlib.import_module('mofme.cli.restore')"),
+        ("mofme/errors.py", "from mofme.core import moe"),
+    ],
+)
+def test_a_wrong_arrow_is_seen(file: str, source: str) -> None:
+    assert breaches(source, ROOT / file)
+
+
+def test_files_are_short() -> None:
+    lengths = {str(path): len(source.splitlines()) for path, source in SOURCES.items()}
+    assert {path: length for path, length in lengths.items() if length > MAX_LINES} == {}
+
+
+def test_names_say_what_is_inside() -> None:
+    names = {part for path in SOURCES for part in path.relative_to(ROOT).with_suffix("").parts}
+    assert names & VAGUE == set()
+
+
+def test_users_never_meet_an_assert() -> None:
+    assert [
+        f"{path}:{node.lineno}"
+        for path, source in SOURCES.items()
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Assert)
+    ] == []
+
+
+def unpickling(source: str) -> list[int]:
+    """Lines that could execute what a file says: pickle in any form, torch.load without weights_only=True."""
+    lines = []
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Import(names=names) if any(name.name.split(".")[0] in PICKLES for name in names):
+                lines.append(node.lineno)
+            case ast.ImportFrom(module=str(module)) if module.split(".")[0] in PICKLES:
+                lines.append(node.lineno)
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="torch"), attr="load"), keywords=keywords):
+                if not any(
+                    word.arg == "weights_only" and isinstance(word.value, ast.Constant) and word.value.value is True
+                    for word in keywords
+                ):
+                    lines.append(node.lineno)
+            case ast.keyword(arg="allow_pickle", value=ast.Constant(value=True)):
+                lines.append(node.lineno)
+    return lines
+
+
+
+
+def test_no_file_is_executed_by_reading_it() -> None:
+    assert [f"{path}:{line}" for path, source in SOURCES.items() for line in unpickling(source)] == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["import pickle", "from joblib import load", "torch.load(p)", "torch.load(p, weights_only=False)"],
+)
+def test_unpickling_is_seen(source: str) -> None:
+    assert unpickling(source)
