@@ -7,6 +7,7 @@ Axes: B pictures, H and W pixels, V = H and U = W // 2 + 1 frequencies of the re
 """
 
 import math
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,7 @@ def particle_scale(size: Size) -> float:
     return max(1.0, min(size) / _USUAL_SIDE)
 
 
+@lru_cache(maxsize=16)
 def frequencies(size: Size, device: torch.device) -> tuple[Tensor, Tensor]:
     """Vertical (V, 1) and horizontal (1, U) frequencies in cycles per pixel."""
     return torch.fft.fftfreq(size[0], device=device)[:, None], torch.fft.rfftfreq(size[1], device=device)[None]
@@ -39,7 +41,8 @@ def motion(length_B: Tensor, angle_B: Tensor, size: Size) -> Tensor:
 def gaussian(sigma_B: Tensor, size: Size) -> Tensor:
     """Transfer (B, V, U) of a Gaussian of standard deviation `sigma` pixels."""
     v, u = frequencies(size, sigma_B.device)
-    return torch.exp(-2 * math.pi**2 * sigma_B[:, None, None] ** 2 * (u * u + v * v))
+    steepness = -2 * math.pi**2 * sigma_B[:, None, None] ** 2
+    return torch.exp(steepness * v**2) * torch.exp(steepness * u**2)
 
 
 def disc(radius_B: Tensor, size: Size) -> Tensor:

@@ -41,8 +41,8 @@ def _streaks(size: Size, heavy: Tensor, draw: Draw) -> Tensor:
     angle = steepest * lean * lean.abs().sqrt()
     # A downpour is not more of the same streaks but a fine, faint texture of very many.
     fine = draw.rand() * heavy
-    amount = draw.uniform(0.3, 1.3) * (1 + 7 * fine)
-    brightness = draw.uniform(0.45, 1.2) * (1 - fine * draw.uniform(0.3, 0.8))
+    amount = draw.uniform(0.3, 1.3) * (1 + 6 * fine)
+    brightness = draw.uniform(0.45, 1.2) * (1 - fine * draw.uniform(0.45, 0.85))
     thinness = scale * (1 - 0.25 * fine)
     sure = (draw.rand() * _LAYERS).long()
     spectrum = torch.zeros((), dtype=torch.complex64, device=draw.device)

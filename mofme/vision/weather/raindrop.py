@@ -3,7 +3,6 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
@@ -40,8 +39,7 @@ def add_raindrops(clean: Tensor, draw: Draw) -> Tensor:
 
 def _seen_through(clean: Tensor, shift: Tensor, radius: Tensor, draw: Draw) -> Tensor:
     """The scene in each drop: turned about its centre, small, its lower side lit by the sky it sees there."""
-    minified = F.avg_pool2d(clean, 3, stride=1, padding=1, count_include_pad=False)
-    seen = warp(minified, -per_picture(draw.uniform(1.5, 5)) * shift)
+    seen = warp(clean, -per_picture(draw.uniform(1.5, 5)) * shift)
     x, y = (shift / radius).clamp(-1.5, 1.5).chunk(2, 1)
     lit = torch.sigmoid((y - per_picture(draw.uniform(-0.9, 0.4))) * per_picture(draw.uniform(2, 8)))
     mean = clean.mean((-2, -1), keepdim=True)
