@@ -1,4 +1,4 @@
-"""Weights on disk: `model.safetensors` and `card.json`, the card telling what they are and the checksum they must have."""
+"""Weights on disk: `model.safetensors`, and `card.json` telling what they are and the checksum they must have."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ CARD_FILE = "card.json"
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a set of weights is: the net and its arguments, how it was trained on what, what it measured, its licence."""
+    """What a set of weights is: net and arguments, how it was trained on what, what it measured, its licence."""
 
     name: str
     net: str

@@ -23,30 +23,46 @@ class Pair:
 
 def held_back(path: Path, share: int = 20) -> bool:
     """Whether a photograph is kept for validation: 1 in `share`, by its name alone, the same on every machine."""
-    return zlib.crc32(path.stem.encode()) % share == 0
+    return _name_checksum(path) % share == 0
 
 
 def load_clean(folders: Sequence[Path], *, validation: bool) -> list[Tensor]:
-    """The photographs of some folders as uint8 (3, H, W), held in memory: the training part or the held-back part."""
-    paths = [path for folder in folders for path in find_pictures(folder) if held_back(path) == validation]
+    """The photographs of some folders as uint8 (3, H, W), held in memory: the training part or the held-back part.
+
+    Broken files are skipped with a line. Raises MofmeError if nothing is left.
+    """
+    found = [path for folder in folders for path in find_pictures(folder)]
+    # Few photographs may all be named for training: then one of them is held back.
+    held = set(filter(held_back, found)) or set(sorted(found, key=_name_checksum)[:1])
     pictures = []
+    paths = [path for path in found if (path in held) == validation]
     for path in paths:
         try:
             pictures.append(_to_uint8(read_picture(path).rgb))
         except PictureError as error:
             print(f"skipped: {error}")
     if not pictures:
-        raise MofmeError(f"no readable photograph in {', '.join(map(str, folders))}: training needs clean pictures")
+        part = "to hold back for validation" if validation else "to train on"
+        raise MofmeError(f"no readable photograph {part} in {', '.join(map(str, folders))}: add clean pictures")
     return pictures
 
 
 def load_pairs(folders: Sequence[Path]) -> list[Pair]:
-    """Every picture of `folder/input` with the one of the same relative path in `folder/target`."""
+    """Every picture of `folder/input` with the one of the same relative path in `folder/target`.
+
+    Raises MofmeError if there are none, PictureError if one cannot be read or two differ in size.
+    """
     pairs = []
     for folder in folders:
-        for path in find_pictures(folder / "input"):
+        paths = find_pictures(folder / "input")
+        if not paths:
+            raise MofmeError(f"no picture in {folder / 'input'}: pairs are {folder / 'input'} and {folder / 'target'}")
+        for path in paths:
             target = folder / "target" / path.relative_to(folder / "input")
-            pairs.append(Pair(_to_uint8(read_picture(path).rgb), _to_uint8(read_picture(target).rgb)))
+            pair = Pair(_to_uint8(read_picture(path).rgb), _to_uint8(read_picture(target).rgb))
+            if pair.weathered.shape != pair.clean.shape:
+                raise PictureError(f"{path} and {target} differ in size: the two of a pair must be aligned")
+            pairs.append(pair)
     return pairs
 
 
@@ -61,7 +77,9 @@ def clean_crops(pictures: Sequence[Tensor], crop: int, batch: int, generator: to
         yield torch.stack([_crop(pictures[i], crop, generator) for i in chosen])
 
 
-def pair_crops(pairs: Sequence[Pair], crop: int, batch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+def pair_crops(
+    pairs: Sequence[Pair], crop: int, batch: int, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless aligned batches (weathered, clean) like `clean_crops`, at the pairs' own scale."""
     while True:
         chosen = torch.randint(len(pairs), (batch,), generator=generator).tolist()
@@ -87,6 +105,10 @@ def _crop(picture: Tensor, size: int, generator: torch.Generator, *, rescale: bo
 def _dihedral(picture: Tensor, view: int) -> Tensor:
     picture = torch.rot90(picture, view % 4, dims=(-2, -1))
     return picture.flip(-1) if view >= 4 else picture
+
+
+def _name_checksum(path: Path) -> int:
+    return zlib.crc32(path.stem.encode())
 
 
 def _to_uint8(rgb: Tensor) -> Tensor:

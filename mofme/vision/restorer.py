@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mofme.core.model_card import ModelCard
 from mofme.core.moe import ObservedRouting, observe_routing
 from mofme.vision.models import available_models, load_net
 from mofme.vision.nets.unet import CONTEXT_SIZE, RestorationNet
@@ -68,7 +67,7 @@ class Restorer:
     def __init__(self, net: RestorationNet, name: str, device: torch.device | str = "cpu") -> None:
         self.name = name
         self.device = torch.device(device)
-        self.net = net.eval().to(self.device, memory_format=torch.channels_last)
+        self.net = net.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @classmethod
     def from_pretrained(cls, name: str = "small", device: str = "auto") -> Self:
@@ -134,13 +133,12 @@ class Restorer:
             seconds=time.perf_counter() - start,
         )
 
-
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16_pays(self.device))
 
 
 class _Grid:
-    """Collects the tiles' coarse maps into those of the whole picture: at most 256 cells a side, of 8 pixels or more."""
+    """Collects the tiles' coarse maps into the whole picture's: at most 256 cells a side, of 8 pixels or more."""
 
     def __init__(self, height: int, width: int) -> None:
         self.cell = 8
@@ -160,7 +158,13 @@ class _Grid:
             self._paste(target, tile, weights_TE, observed, padded, 1.0)
 
     def _paste(
-        self, target: Tensor, tile: Tile, values_TC: Tensor, observed: ObservedRouting, padded: torch.Size, factor: float
+        self,
+        target: Tensor,
+        tile: Tile,
+        values_TC: Tensor,
+        observed: ObservedRouting,
+        padded: torch.Size,
+        factor: float,
     ) -> None:
         _, rows, columns = observed.leading_shape
         values_CHW = values_TC.float().T.unflatten(-1, (rows, columns)).cpu()

@@ -42,7 +42,7 @@ def tiles(height: int, width: int, size: int, halo: int) -> Iterator[Tile]:
 
 
 def pad_to_stride(image: Tensor) -> Tensor:
-    """Pad (..., 3, H, W) at the right and bottom to multiples of 8: by reflection as far as it goes, then by repetition."""
+    """Pad (..., 3, H, W) right and below to multiples of 8: by reflection as far as it goes, then by repetition."""
     height, width = image.shape[-2:]
     right, bottom = -width % STRIDE, -height % STRIDE
     mirrored = (0, min(right, width - 1), 0, min(bottom, height - 1))

@@ -9,19 +9,20 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast, set_seed
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from mofme.core.model_card import ModelCard, load_card, load_state, save_model
 from mofme.core.moe import observe_routing
-from mofme.vision.datasets import clean_crops, load_clean, load_pairs, pair_crops
+from mofme.errors import ModelError
+from mofme.vision.datasets import Pair, clean_crops, load_clean, load_pairs, pair_crops
 from mofme.vision.models import SIZES, build_net
 from mofme.vision.nets.unet import RestorationNet
 from mofme.vision.objective import objective
@@ -31,8 +32,9 @@ from mofme.vision.weather import WEATHERS, random_weathers, synthesize
 
 _WARMUP_STEPS = 300
 _LARGE_CROPS_FROM = 0.65
-_SAVE_SECONDS = 120.0
 _EMA_DECAY = 0.999
+
+_Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class TrainingPlan:
     learning_rate: float = 1.5e-3
     seed: int = 0
     validate_minutes: float = 10.0
+    save_seconds: float = 120.0
     sources: str = ""
     licence: str = ""
 
@@ -68,22 +71,26 @@ def train(plan: TrainingPlan, report: Callable[[str], None] = print, device: str
     """Train until `plan.minutes` are used up, over all resumed runs together; returns the card of the saved model.
 
     Everything goes to `plan.out`: `model.safetensors` and `card.json` (the moving average of the weights),
-    `state.pt` to resume from, `curve.csv` and `validation.png`.
+    `state.pt` to resume from, `curve.csv` and `validation.png`. Raises MofmeError for unusable pictures or weights.
     """
     target = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
     accelerator = Accelerator(cpu=target.type == "cpu", mixed_precision="bf16" if bf16_pays(target) else "no")
     set_seed(plan.seed + accelerator.process_index)
+    if not accelerator.is_main_process:
+        report = _keep_quiet
     plan.out.mkdir(parents=True, exist_ok=True)
 
     net = build_net(plan.size)
     history: list[dict[str, object]] = []
     if plan.init is not None:
         card = load_card(plan.init)
-        net.load_state_dict(load_state(plan.init, card))
+        _fill(net, load_state(plan.init, card), plan.init)
         history = list(card.training.get("runs", []))
-    net = net.to(accelerator.device, memory_format=torch.channels_last)
+    net = net.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = AveragedModel(net, multi_avg_fn=_moving_average)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=plan.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
+    optimizer = torch.optim.AdamW(
+        net.parameters(), lr=plan.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True
+    )
     model, optimizer = accelerator.prepare(net, optimizer)
 
     progress = _Progress()
@@ -94,15 +101,20 @@ def train(plan: TrainingPlan, report: Callable[[str], None] = print, device: str
         report(f"resumed at step {progress.steps}, {progress.seconds / 60:.1f} of {plan.minutes:g} minutes")
     # A resumed run goes on with new pictures instead of repeating those of its first minutes.
     generator.manual_seed(plan.seed + 7919 * accelerator.process_index + progress.steps)
-    batches = _batches(plan, generator, progress)
+    pictures, pairs = load_clean(plan.clean, validation=False), load_pairs(plan.pairs)
+    batches = _batches(plan, pictures, pairs, generator, progress)
     check = validation_pairs(load_clean(plan.clean, validation=True), seed=0)
 
-    def conclude() -> ModelCard:
+    def conclude() -> None:
         shown = validate(average.module, check, accelerator.device)
         _write_log(plan, progress, shown)
-        run = {**{k: str(v) for k, v in asdict(plan).items() if k in ("minutes", "batch", "crop", "learning_rate", "seed")},
-               "steps": progress.steps, "hours": round(progress.seconds / 3600, 3), "pictures": progress.pictures,
-               "device": accelerator.device.type}  # fmt: skip
+        run = {
+            **{name: str(getattr(plan, name)) for name in ("minutes", "batch", "crop", "learning_rate", "seed")},
+            "steps": progress.steps,
+            "hours": round(progress.seconds / 3600, 3),
+            "pictures": progress.pictures,
+            "device": accelerator.device.type,
+        }
         card = ModelCard(
             name=plan.size,
             net="restoration",
@@ -112,7 +124,7 @@ def train(plan: TrainingPlan, report: Callable[[str], None] = print, device: str
             metrics={"validation": shown.figures()},
         )
         report(shown.line())
-        return save_model(plan.out, card, average.module.state_dict())
+        save_model(plan.out, card, average.module.state_dict())
 
     clock = time.monotonic()
     while progress.seconds < 60 * plan.minutes:
@@ -131,32 +143,35 @@ def train(plan: TrainingPlan, report: Callable[[str], None] = print, device: str
         optimizer.zero_grad()
 
         now = time.monotonic()
-        progress.seconds, clock = progress.seconds + now - clock, now
+        elapsed, clock = now - clock, now
+        if accelerator.num_processes > 1:  # one clock for all, or some would stop while others wait for them
+            elapsed = broadcast(torch.tensor(elapsed, device=accelerator.device)).item()
+        progress.seconds += elapsed
         progress.steps += 1
         progress.pictures += len(clean) * accelerator.num_processes
         if progress.steps % 100 == 0:
             rate = progress.steps / progress.seconds
             left = plan.minutes - progress.seconds / 60
             report(f"step {progress.steps}  loss {loss.item():.4f}  {rate:.2f} steps/s  {left:.1f} minutes left")
-        if accelerator.is_main_process and progress.seconds - progress.last_save > _SAVE_SECONDS:
+        if accelerator.is_main_process and progress.seconds - progress.last_save > plan.save_seconds:
             progress.last_save = progress.seconds
             if progress.seconds - progress.last_validation > 60 * plan.validate_minutes:
                 progress.last_validation = progress.seconds
                 conclude()
             _save(state_file, net, average, optimizer, progress)
             clock = time.monotonic()
-    card = conclude()
-    _save(state_file, net, average, optimizer, progress)
-    return card
+    if accelerator.is_main_process:
+        conclude()
+        _save(state_file, net, average, optimizer, progress)
+    accelerator.wait_for_everyone()
+    return load_card(plan.out)
 
 
 def _batches(
-    plan: TrainingPlan, generator: torch.Generator, progress: _Progress
+    plan: TrainingPlan, pictures: list[Tensor], pairs: list[Pair], generator: torch.Generator, progress: _Progress
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Endless (weathered, clean, labels); every fourth batch from the pairs, if there are any."""
     device = generator.device
-    pictures = load_clean(plan.clean, validation=False)
-    pairs = load_pairs(plan.pairs)
     cpu = torch.Generator().manual_seed(generator.initial_seed() % 2**31)
     large = round(plan.crop * 5 / 3 / 8) * 8
     few = max(1, round(plan.batch * (plan.crop / large) ** 2))
@@ -184,9 +199,20 @@ def _schedule(fraction: float, steps: int) -> float:
 
 
 @torch.no_grad()
-def _moving_average(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+def _moving_average(averaged: _Tensors, current: _Tensors, count: Tensor | int) -> None:
     decay = min(_EMA_DECAY, (1 + int(count)) / (10 + int(count)))
     torch._foreach_lerp_(averaged, current, 1 - decay)
+
+
+def _fill(net: RestorationNet, state: Mapping[str, Tensor], source: Path) -> None:
+    try:
+        net.load_state_dict(state)
+    except RuntimeError as error:
+        raise ModelError(f"{source} holds a net of another size: choose its size, or another folder: {error}") from None
+
+
+def _keep_quiet(_: str) -> None:
+    """Of several processes only the first one reports."""
 
 
 def _save(
@@ -207,7 +233,7 @@ def _load(
     path: Path, net: RestorationNet, average: AveragedModel, optimizer: torch.optim.Optimizer, device: torch.device
 ) -> _Progress:
     state = torch.load(path, map_location=device, weights_only=True)
-    net.load_state_dict(state["net"])
+    _fill(net, state["net"], path)
     average.load_state_dict(state["average"])
     optimizer.load_state_dict(state["optimizer"])
     return _Progress(**state["progress"])

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 from torchvision.utils import save_image
 
+from mofme.errors import MofmeError
 from mofme.vision.metrics import psnr
 from mofme.vision.weather import WEATHERS, synthesize
 
 _SIDE = 256
 _PER_WEATHER = 8
 _BATCH = 4
+_EXACT = 100.0
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,10 @@ class ValidationPairs:
 
 @dataclass(frozen=True)
 class ValidationReport:
-    """Mean PSNR in dB on 8-bit RGB: of the untouched input and of the restored picture; clean pictures have no input."""
+    """Mean PSNR in dB on 8-bit RGB, of the untouched inputs, the restored ones, and clean pictures put through.
+
+    A picture that comes out exactly right counts as 100 dB.
+    """
 
     untouched: dict[str, float]
     restored: dict[str, float]
@@ -57,9 +62,17 @@ class ValidationReport:
 
 
 def validation_pairs(pictures: Sequence[Tensor], seed: int) -> ValidationPairs:
-    """Centre crops of held-back uint8 photographs, the same weathers on them at every call with the same seed."""
-    chosen = [picture for picture in pictures if min(picture.shape[-2:]) >= _SIDE][:: max(1, len(pictures) // _PER_WEATHER)]
-    clean = torch.stack([_centre(picture) for picture in chosen[:_PER_WEATHER]])
+    """Centre crops of held-back uint8 photographs, the same weathers on them at every call with the same seed.
+
+    Raises MofmeError if none of the photographs is large enough.
+    """
+    large = [picture for picture in pictures if min(picture.shape[-2:]) >= _SIDE]
+    if not large:
+        raise MofmeError(
+            f"no photograph held back for validation is {_SIDE} x {_SIDE} pixels or larger: add some that are"
+        )
+    chosen = large[:: max(1, len(large) // _PER_WEATHER)][:_PER_WEATHER]
+    clean = torch.stack([_centre(picture) for picture in chosen])
     generator = torch.Generator().manual_seed(seed)
     weathered = {
         name: synthesize(clean, [frozenset({name})] * len(clean), generator).image.clamp(0, 1) for name in WEATHERS
@@ -79,13 +92,17 @@ def validate(net: nn.Module, pairs: ValidationPairs, device: torch.device) -> Va
     net.eval()
     outputs = {name: restore(weathered) for name, weathered in pairs.weathered.items()}
     report = ValidationReport(
-        {name: psnr(weathered, pairs.clean).mean().item() for name, weathered in pairs.weathered.items()},
-        {name: psnr(output, pairs.clean).mean().item() for name, output in outputs.items()},
-        psnr(restore(pairs.clean), pairs.clean).mean().item(),
+        {name: _mean_psnr(weathered, pairs.clean) for name, weathered in pairs.weathered.items()},
+        {name: _mean_psnr(output, pairs.clean) for name, output in outputs.items()},
+        _mean_psnr(restore(pairs.clean), pairs.clean),
         {name: (pairs.weathered[name][:2], output[:2], pairs.clean[:2]) for name, output in outputs.items()},
     )
     net.train(was_training)
     return report
+
+
+def _mean_psnr(a: Tensor, b: Tensor) -> float:
+    return psnr(a, b).clamp(max=_EXACT).mean().item()
 
 
 def _centre(picture: Tensor) -> Tensor:

@@ -13,8 +13,8 @@ from mofme.core.routing import Experts
 class FeatureModulatedExperts(Experts):
     """Every expert is a pair of vectors (gamma_i, beta_i); one feed-forward network is shared by all.
 
-    The sum over experts is linear in (gamma, beta), so it is two small products, `weights @ gamma` and `weights @ beta`,
-    whatever the number of experts: the network itself runs once a token.
+    The sum over experts is linear in (gamma, beta), so it is two small products, `weights @ gamma` and
+    `weights @ beta`, whatever the number of experts: the network itself runs once a token.
     """
 
     def __init__(self, dim: int, hidden: int, num_experts: int) -> None:
@@ -31,7 +31,7 @@ class FeatureModulatedExperts(Experts):
 
 
 class GeneratedModulationExperts(Experts):
-    """The authors' variant: every expert generates gamma_i(x) and beta_i(x) with two D x D linear layers, all of them run.
+    """The authors' variant: every expert generates gamma_i(x) and beta_i(x) with two D x D linear layers; all run.
 
     Kept as the reference for the cost table: its parameters and time grow with E.
     """

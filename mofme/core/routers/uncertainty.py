@@ -14,8 +14,6 @@ Our readings, where the paper is silent:
 - The same rule holds in training and in inference.
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
