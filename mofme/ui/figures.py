@@ -1,0 +1,111 @@
+"""What explains a result: heat maps over the photo, the uncertainty map, the weather seen, the report as a table."""
+
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from mofme.vision.batch import FileReport
+from mofme.vision.restorer import RoutingMap
+
+FIGURE_SIDE = 640
+# Low to high, readable in grey and by the colour-blind: anchors of matplotlib's "inferno", its dark end lightened.
+RAMP = np.array([(40, 18, 84), (106, 23, 110), (174, 48, 92), (229, 92, 48), (251, 155, 6), (252, 232, 130)], float)
+
+
+def thumbnail(rgb: Tensor, side: int = FIGURE_SIDE) -> Tensor:
+    """Shrink a picture (3, H, W) so that its longer side is at most `side`; smaller pictures stay."""
+    height, width = rgb.shape[-2:]
+    scale = min(1.0, side / max(height, width))
+    size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    return interpolate(rgb[None].float(), size=size, mode="area")[0]
+
+
+def colour(values: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Colours (..., 3) in 0..255 for values (...) in [0, 1], dark violet for 0 up to light yellow for 1."""
+    at = np.linspace(0, 1, len(RAMP))
+    return np.stack([np.interp(values, at, RAMP[:, channel]) for channel in range(3)], axis=-1)
+
+
+def heat_map(rgb: Tensor, map_hw: Tensor) -> Image.Image:
+    """Lay a coarse map (h, w) in [0, 1] over the greyed picture (3, H, W)."""
+    size = (int(rgb.shape[-2]), int(rgb.shape[-1]))
+    smooth = interpolate(map_hw[None, None].float(), size=size, mode="bilinear", align_corners=False)[0, 0]
+    values = smooth.clamp(0, 1).cpu().numpy()
+    grey = rgb.mean(0).clamp(0, 1).cpu().numpy()[..., None] * 190
+    cover = (0.8 * values**0.7)[..., None]
+    return Image.fromarray((grey * (1 - cover) + colour(values) * cover).round().astype(np.uint8))
+
+
+def save_picture(rgb: Tensor, path: Path) -> Path:
+    """Write a small picture (3, H, W) in [0, 1] for showing only."""
+    pixels = (rgb.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    Image.fromarray(pixels).save(path, quality=88)
+    return path
+
+
+def telling_layer(routing: tuple[RoutingMap, ...]) -> RoutingMap:
+    """The layer whose experts divide the picture among themselves most clearly (largest spread over places)."""
+    return max(routing, key=lambda layer: float(layer.weights_EHW.float().std(dim=(1, 2), correction=0).mean()))
+
+
+def expert_figures(rgb: Tensor, layer: RoutingMap, folder: Path) -> list[tuple[str, str]]:
+    """One heat map per expert that did something, the busiest first, as (path, caption); `rgb` is (3, H, W), small."""
+    share_E = layer.shares()
+    peak = layer.weights_EHW.max().clamp_min(1e-12)
+    figures = []
+    for expert in torch.argsort(share_E, descending=True).tolist():
+        percent = 100 * float(share_E[expert])
+        if percent < 0.5:
+            continue
+        path = folder / f"expert-{expert + 1}.jpg"
+        heat_map(rgb, layer.weights_EHW[expert] / peak).save(path, quality=88)
+        figures.append((str(path), f"Expert {expert + 1} · {percent:.0f} % of the picture"))
+    return figures
+
+
+def uncertainty_figure(rgb: Tensor, map_hw: Tensor, folder: Path) -> tuple[Path, str]:
+    """The uncertainty map over the picture, stretched over the values it has, and its legend as HTML."""
+    low, high = float(map_hw.min()), float(map_hw.max())
+    path = folder / "uncertainty.jpg"
+    heat_map(rgb, (map_hw - low) / max(high - low, 0.02)).save(path, quality=88)
+    stops = ", ".join(f"rgb({red:.0f} {green:.0f} {blue:.0f})" for red, green, blue in RAMP)
+    legend = (
+        f'<div class="legend"><span>sure ({low:.2f})</span>'
+        f'<i style="background: linear-gradient(90deg, transparent, {stops})"></i>'
+        f"<span>unsure ({max(high, low + 0.02):.2f})</span></div>"
+    )
+    return path, legend
+
+
+def weather_bars(weather: Mapping[str, float]) -> str:
+    """The probability of each weather as labelled bars, in HTML."""
+    rows = "".join(
+        f'<div class="bar"><span>{html.escape(name)}</span><i><b style="width: {100 * chance:.0f}%"></b></i>'
+        f"<span>{100 * chance:.0f} %</span></div>"
+        for name, chance in weather.items()
+    )
+    return f'<div class="bars">{rows}</div>'
+
+
+def report_table(reports: Sequence[FileReport]) -> str:
+    """The report of a batch as an HTML table; empty for no reports."""
+    if not reports:
+        return ""
+    head = "".join(f"<th>{title}</th>" for title in ("File", "Size", "Seconds", "Weather", "Unsure"))
+    rows = "".join(f"<tr><td>{html.escape(report.file)}</td>{_cells(report)}</tr>" for report in reports)
+    return f'<div class="table"><table><tr>{head}</tr>{rows}</table></div>'
+
+
+def _cells(report: FileReport) -> str:
+    if report.error:
+        return f'<td class="problem" colspan="4">{html.escape(report.error)}</td>'
+    size = f"{report.width} x {report.height}"
+    cells = (size, f"{report.seconds:.1f}", report.weather, f"{report.uncertainty:.2f}")
+    return "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)

@@ -1,0 +1,128 @@
+"""Many uploads, loose or in ZIP archives, to one ZIP with a report: what the Batch tab and `/batch` do."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from mofme.errors import ArchiveError, MofmeError, PictureError
+from mofme.ui.figures import save_picture, thumbnail
+from mofme.ui.jobs import Engine, Job, new_folder, without_folders
+from mofme.ui.limits import Limits
+from mofme.ui.one_photo import Settings
+from mofme.vision.archive import extract, pack
+from mofme.vision.batch import FileReport, restore_tree, write_report
+from mofme.vision.image import READABLE_SUFFIXES, find_pictures, read_picture
+
+THUMBNAIL_SIDE = 480
+MOST_THUMBNAILS = 60
+
+
+@dataclass
+class BatchProgress:
+    """How far a batch has come: reports so far, small pictures to show, and at the end the two files to download."""
+
+    total: int
+    reports: list[FileReport]
+    thumbnails: list[tuple[str, str]] = field(default_factory=list)
+    archive: Path | None = None
+    report_file: Path | None = None
+
+
+def restore_batch(
+    engine: Engine, job: Job, uploads: Sequence[Path], settings: Settings, limits: Limits
+) -> Iterator[BatchProgress]:
+    """Restore every picture among the uploads, yielding after each; bad files are reported and skipped.
+
+    Raises MofmeError if there is no picture at all, too many of them, or the job was stopped.
+    """
+    folder = new_folder()
+    source, target = folder / "source", folder / "restored"
+    try:
+        refused = gather(uploads, source, limits)
+        pictures = find_pictures(source)
+        if not pictures:
+            reasons = " ".join(f"{report.file}: {report.error}" for report in refused[:3])
+            raise PictureError(f"There is no picture in this upload. {reasons}".strip())
+        if len(pictures) > limits.batch_pictures:
+            raise MofmeError(
+                f"{len(pictures)} pictures are more than the limit of {limits.batch_pictures}: upload fewer at a time."
+            )
+        progress = BatchProgress(len(pictures) + len(refused), refused)
+        yield progress
+        reports = restore_tree(
+            engine.restorer(settings.model),
+            source,
+            target,
+            strength=settings.strength,
+            ensemble=settings.ensemble,
+            tile=settings.tile_side,
+            max_megapixels=limits.megapixels,
+        )
+        while True:
+            job.check()
+            with engine.turn:
+                report = next(reports, None)
+            if report is None:
+                break
+            report = replace(report, error=without_folders(report.error))
+            progress.reports.append(report)
+            if not report.error and len(progress.thumbnails) < MOST_THUMBNAILS:
+                progress.thumbnails.append(_thumbnail(report, target, folder))
+            yield progress
+        write_report(target / "report.csv", progress.reports)
+        progress.archive, progress.report_file = folder / "restored.zip", folder / "report.csv"
+        shutil.copyfile(target / "report.csv", progress.report_file)
+        pack(target, progress.archive)
+        yield progress
+    finally:
+        shutil.rmtree(source, ignore_errors=True)
+        shutil.rmtree(target, ignore_errors=True)
+
+
+def gather(uploads: Sequence[Path], folder: Path, limits: Limits) -> list[FileReport]:
+    """Copy pictures and unpack archives into `folder`, each under a name of its own; report what cannot be used."""
+    folder.mkdir(parents=True)
+    refused = []
+    for upload in uploads:
+        suffix = upload.suffix.lower()
+        if suffix == ".zip":
+            try:
+                extract(upload, _free(folder / upload.stem))
+            except ArchiveError as error:
+                refused.append(_refusal(upload.name, without_folders(str(error))))
+        elif suffix in READABLE_SUFFIXES:
+            shutil.copyfile(upload, _free(folder / upload.name))
+        else:
+            refused.append(_refusal(upload.name, "is not a kind of picture this program reads."))
+    return refused
+
+
+def _free(path: Path) -> Path:
+    """`path`, or the first of path-2, path-3, ... that does not exist yet."""
+    number, free = 2, path
+    while free.exists():
+        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
+        number += 1
+    return free
+
+
+def _refusal(name: str, error: str) -> FileReport:
+    return FileReport(
+        file=name,
+        output="",
+        width=0,
+        height=0,
+        seconds=0,
+        weather="",
+        uncertainty=0,
+        error=error,
+        skipped=False,
+    )
+
+
+def _thumbnail(report: FileReport, target: Path, folder: Path) -> tuple[str, str]:
+    # What was just written was within the limit, so no second one is needed.
+    small = thumbnail(read_picture(target / report.output, float("inf")).rgb, THUMBNAIL_SIDE)
+    number = sum(1 for _ in folder.glob("thumbnail-*.jpg"))
+    return str(save_picture(small, folder / f"thumbnail-{number}.jpg")), report.file

@@ -1,0 +1,91 @@
+"""How the app looks: one calm theme in light and dark, from fonts the visitor already has."""
+
+import gradio as gr
+from gradio.themes.utils import colors
+
+FONT = ["system-ui", "-apple-system", "Segoe UI", "sans-serif"]
+
+
+def theme() -> gr.themes.Base:
+    """Slate and sea green, soft corners, no shadows."""
+    return gr.themes.Default(
+        primary_hue=colors.teal,
+        secondary_hue=colors.teal,
+        neutral_hue=colors.slate,
+        radius_size="lg",
+        font=FONT,
+        font_mono=["ui-monospace", "monospace"],
+    ).set(
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_600",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_600",
+        button_primary_text_color="white",
+        block_shadow="none",
+        block_label_background_fill="*background_fill_secondary",
+        block_label_text_color="*body_text_color_subdued",
+        color_accent="*primary_600",
+    )
+
+
+CSS = """
+.gradio-container { width: 100%; min-width: 0; max-width: 1280px !important; margin: 0 auto !important; }
+#header h1 { margin: 0; font-size: 1.6rem; }
+#header p { margin: 2px 0 0; }
+#header p, .note, .note p { color: var(--body-text-color-subdued); }
+#comparison:not(:has(img)) { min-height: 300px; }
+.html-container { padding: 0 !important; }
+.dark { --color-accent: var(--primary-400); }
+
+/* Gradio keeps 320 pixels for any gallery and cuts captions off. */
+.pictures .grid-wrap { min-height: 0; max-height: none; padding: 0; }
+.pictures .grid-container { padding: 0; }
+.pictures.block { border-width: 0 !important; background: none; padding: 0; }
+.pictures:not(:has(img)) { display: none; }
+#examples .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)); }
+#examples .thumbnail-item { min-width: 0; }
+#archive, #report { padding-inline: 8px; white-space: nowrap; }
+.pictures .caption-label { inset: auto 0 0 0; max-width: none; border: none; border-radius: 0; white-space: normal;
+    text-align: center; padding: 2px 4px; }
+
+.status progress { width: 100%; height: 10px; appearance: none; border: none; border-radius: 5px; overflow: hidden;
+    background: var(--border-color-primary); }
+.status progress::-webkit-progress-bar { background: var(--border-color-primary); }
+.status progress::-webkit-progress-value { background: var(--color-accent); }
+.status progress::-moz-progress-bar { background: var(--color-accent); }
+
+.table { overflow-x: auto; border: 1px solid var(--border-color-primary); border-radius: var(--block-radius); }
+.table table { width: 100%; margin: 0 !important; border: none !important; border-collapse: collapse;
+    font-size: var(--text-sm); }
+.table tr :is(th, td) { padding: 6px 10px; text-align: left; border: none; white-space: nowrap; }
+.table tr + tr :is(th, td) { border-top: 1px solid var(--border-color-primary); }
+.table tr td:first-child { min-width: 8em; max-width: 16em; white-space: normal; overflow-wrap: break-word; }
+.table tr td.problem { color: var(--error-text-color); min-width: 14em; white-space: normal; }
+
+.bars, .legend { display: grid; gap: 8px; }
+.bar { display: grid; grid-template-columns: 6em 1fr 3.5em; align-items: center; gap: 10px; }
+.bar span:last-child { text-align: right; font-variant-numeric: tabular-nums; }
+.bar i { height: 10px; border-radius: 5px; background: var(--border-color-primary); overflow: hidden; }
+.bar b { display: block; height: 100%; background: var(--color-accent); }
+.legend { grid-template-columns: auto 1fr auto; align-items: center; }
+.legend i { height: 10px; border-radius: 5px; }
+
+@media (max-width: 640px) {
+    .gradio-container > .main { padding: 12px !important; }
+    .pictures.wide .grid-container { grid-template-columns: repeat(2, minmax(0, 1fr)); }
+    .table :is(th, td):is(:nth-child(3), :nth-child(5)) { display: none; }
+}
+"""
+
+# A picture in the clipboard goes into the upload box wherever on the page the visitor presses Ctrl+V.
+PASTE_ANYWHERE = """
+() => document.addEventListener("paste", event => {
+    const file = [...event.clipboardData.files].find(file => file.type.startsWith("image/"));
+    const input = document.querySelector("#photo input[type=file]");
+    if (!file || !input) return;
+    const files = new DataTransfer();
+    files.items.add(file);
+    input.files = files.files;
+    input.dispatchEvent(new Event("change", { bubbles: true }));
+})
+"""

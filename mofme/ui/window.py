@@ -1,0 +1,86 @@
+"""The app's window: its tabs, its limits, and the server behind `python app.py`."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+# Before Gradio is imported: it asks its makers for news otherwise, and the app must work offline.
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+import gradio as gr
+
+from mofme.ui.examples import examples_folder
+from mofme.ui.jobs import Engine, shipped_models
+from mofme.ui.limits import Limits
+from mofme.ui.services import Services
+from mofme.ui.tabs import batch, restore
+from mofme.ui.theme import CSS, PASTE_ANYWHERE, theme
+
+TITLE = "MoFME"
+SENTENCE = "Takes rain, snow, raindrops and haze out of your photos, and shows which experts did it."
+
+# A new tab is one line here and one file in tabs/.
+TABS: tuple[tuple[str, Callable[[Services], None]], ...] = (
+    ("Restore", restore.build),
+    ("Batch", batch.build),
+)
+
+
+def build(services: Services) -> gr.Blocks:
+    """The window, not yet served."""
+    keep = services.limits.keep_seconds
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(keep, keep)) as window:
+        gr.HTML(f"<h1>{TITLE}</h1><p>{SENTENCE}</p>", elem_id="header", padding=False)
+        if not services.engine.models:
+            gr.Markdown("**No model is installed**: the weights folder is empty. Download the project again.")
+        for name, draw in TABS:
+            with gr.Tab(name):
+                draw(services)
+    return window.queue(max_size=services.limits.waiting)
+
+
+def serve(
+    services: Services,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    auth: tuple[str, str] | None = None,
+    block: bool = True,
+) -> gr.Blocks:
+    """Serve the window at `host`:`port` (0: any free port); with `block` False, return once it answers."""
+    window = build(services)
+    window.launch(
+        server_name=host,
+        server_port=port or None,
+        auth=auth,
+        share=False,
+        inbrowser=False,
+        ssr_mode=False,
+        footer_links=[],
+        max_file_size=f"{services.limits.upload_megabytes}mb",
+        allowed_paths=[str(examples_folder())],
+        theme=theme(),
+        css=CSS,
+        js=PASTE_ANYWHERE,
+        prevent_thread_lock=not block,
+    )
+    return window
+
+
+def main(
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 7860,
+    auth: Annotated[str | None, typer.Option(help="Ask for this user:password.")] = None,
+    max_megapixels: Annotated[float, typer.Option(min=0.01, help="Refuse larger pictures.")] = Limits.megapixels,
+) -> None:
+    """Open the app: restore photos taken in bad weather in your browser."""
+    if auth is not None and not all(auth.partition(":")):
+        raise typer.BadParameter("write user:password", param_hint="--auth")
+    # A Hugging Face Space reaches the app from outside its container.
+    if os.environ.get("SPACE_ID"):
+        host = "0.0.0.0"
+    user, _, password = (auth or "").partition(":")
+    services = Services(Engine(shipped_models()), limits=replace(Limits(), megapixels=max_megapixels))
+    serve(services, host, port, (user, password) if auth else None)
