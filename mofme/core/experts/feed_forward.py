@@ -43,7 +43,7 @@ class FeedForwardExperts(Experts):
             if len(tokens):
                 hidden = F.linear(x_TD[tokens], self.expand_EHD[expert], self.expand_bias_EH[expert])
                 y = F.linear(F.gelu(hidden), self.contract_EDH[expert], self.contract_bias_ED[expert])
-                y_TD = y_TD.index_add(0, tokens, (y * gates_n1).to(y_TD.dtype))
+                y_TD.index_add_(0, tokens, (y * gates_n1).to(y_TD.dtype))
         return y_TD
 
 

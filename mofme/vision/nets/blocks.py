@@ -6,29 +6,30 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mofme.core.experts.feature_modulated import FeatureModulatedExperts
+from mofme.core.experts.feature_modulated import FeatureModulatedExperts, GeneratedModulationExperts
 from mofme.core.experts.feed_forward import FeedForward, FeedForwardExperts
 from mofme.core.moe import MoE
 from mofme.core.routers.linear import LinearRouter
 from mofme.core.routers.uncertainty import UncertaintyRouter
 
-FeedForwardKind = Literal["dense", "moe", "mofme"]
+FeedForwardKind = Literal["dense", "moe", "mofme", "generated"]
 
 
 def feed_forward(kind: FeedForwardKind, dim: int, hidden: int, num_experts: int) -> nn.Module:
-    """The one part in which the three nets differ: (..., D) -> (..., D) by one network, by E of them, or by MoFME."""
+    """The one part in which the nets differ: (..., D) -> (..., D) by one network, by E of them, or by MoFME.
+
+    "generated" is MoFME with modulations generated from the input, as in its authors' code: for comparison only.
+    """
     if kind == "dense":
         return FeedForward(dim, hidden)
     if kind == "moe":
         return MoE(
             LinearRouter(dim, num_experts, top_k=min(2, num_experts)), FeedForwardExperts(dim, hidden, num_experts)
         )
-    if kind == "mofme":
-        return MoE(
-            UncertaintyRouter(dim, num_experts, top_k=min(4, num_experts)),
-            FeatureModulatedExperts(dim, hidden, num_experts),
-        )
-    raise ValueError(f"feed-forward must be dense, moe or mofme, got {kind!r}")
+    if kind in ("mofme", "generated"):
+        experts = FeatureModulatedExperts if kind == "mofme" else GeneratedModulationExperts
+        return MoE(UncertaintyRouter(dim, num_experts, top_k=min(4, num_experts)), experts(dim, hidden, num_experts))
+    raise ValueError(f"feed-forward must be dense, moe, mofme or generated, got {kind!r}")
 
 
 class SpatialBlock(nn.Module):
