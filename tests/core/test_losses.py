@@ -1,0 +1,63 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mofme.core.losses.balance import importance_loss, squared_coefficient_of_variation, switch_loss
+from mofme.core.routing import RoutingDecision, keep_top_k
+
+
+def test_squared_coefficient_of_variation_by_hand() -> None:
+    # Mean 2, squared distances 1, 1, 0, 4, 4 over 5 = 2; 2 / 2^2 = .5.
+    assert squared_coefficient_of_variation(torch.tensor([1.0, 3, 2, 0, 4])).item() == pytest.approx(0.5)
+
+
+def test_importance_loss_by_hand() -> None:
+    # Magnitudes sum to (1, 3): mean 2, variance 1, so 1 / 4. The sign does not matter.
+    weights = torch.tensor([[0.5, -1.0], [-0.5, 2.0]])
+    assert importance_loss(RoutingDecision(weights, weights)).item() == pytest.approx(0.25)
+
+
+def test_switch_loss_by_hand() -> None:
+    # 3 of 4 choices fall on the first of two experts: f = (3/4, 1/4). Probabilities (3/4, 1/4) for all four tokens.
+    # E sum f P = 2 (9/16 + 1/16) = 1.25.
+    weights = torch.tensor([[1.0, 0], [1, 0], [1, 0], [0, 1]])
+    logits = torch.tensor([3.0, 1.0]).log().expand(4, 2)
+    assert switch_loss(RoutingDecision(weights, logits)).item() == pytest.approx(1.25)
+
+
+@pytest.mark.parametrize("experts", [1, 4])
+def test_losses_of_even_use_and_of_collapse(experts: int) -> None:
+    # Even use: no variation, and E * E * (1/E * 1/E) = 1. Collapse on one of E: mean 1/E, variance (E - 1) / E^2,
+    # so E - 1; and E * 1 * 1.
+    even = torch.eye(experts)
+    assert importance_loss(RoutingDecision(even, even)).item() == pytest.approx(0, abs=1e-6)
+    assert switch_loss(RoutingDecision(even, torch.zeros(experts, experts))).item() == pytest.approx(1)
+    collapsed = torch.zeros(8, experts)
+    collapsed[:, 0] = 1
+    assert importance_loss(RoutingDecision(collapsed, collapsed)).item() == pytest.approx(experts - 1)
+    assert switch_loss(RoutingDecision(collapsed, 100 * collapsed)).item() == pytest.approx(experts)
+
+
+@given(tokens=st.integers(1, 9), experts=st.integers(2, 6), seed=st.integers(0, 99))
+def test_losses_do_not_depend_on_the_order_of_tokens_or_experts(tokens: int, experts: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(tokens, experts, generator=generator, dtype=torch.float64)
+    weights = keep_top_k(logits.softmax(-1), 1)
+    rows = torch.randperm(tokens, generator=generator)
+    columns = torch.randperm(experts, generator=generator)
+    for loss in (importance_loss, switch_loss):
+        value = loss(RoutingDecision(weights, logits))
+        assert value >= 0
+        torch.testing.assert_close(
+            loss(RoutingDecision(weights[rows][:, columns], logits[rows][:, columns])), value
+        )
+
+
+def test_a_step_down_the_losses_evens_out_the_use() -> None:
+    logits = torch.tensor([[2.0, 0.0, 0.0]] * 4, requires_grad=True)
+    for loss, k in ((importance_loss, 3), (switch_loss, 1)):
+        decision = RoutingDecision(keep_top_k(logits.softmax(-1), k), logits)
+        (gradient,) = torch.autograd.grad(loss(decision), logits)
+        assert (gradient[:, 0] > 0).all()
+        assert (gradient[:, 1:] < 0).all()

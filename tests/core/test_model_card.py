@@ -1,0 +1,100 @@
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from mofme.core.model_card import ModelCard, load_card, load_state, save_model
+from mofme.errors import ModelError
+
+CARD = ModelCard(
+    name="tiny",
+    net="restoration",
+    arguments={"widths": [1, 2], "kind": "mofme"},
+    licence="CC BY-NC 4.0",
+    training={"data": "Größe, 雨"},
+    metrics={"rain": 1.5},
+)
+
+
+def state() -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {"weight": torch.randn(3, 4, generator=generator), "bias": torch.zeros(3), "count": torch.tensor([7])}
+
+
+def test_what_was_saved_comes_back(tmp_path: Path) -> None:
+    folder = tmp_path / "weights" / "tiny"
+    saved = save_model(folder, CARD, state())
+    card = load_card(folder)
+    assert card == saved
+    # 3 * 4 + 3 + 1 numbers.
+    assert card == dataclasses.replace(CARD, parameters=16, sha256=card.sha256)
+    loaded = load_state(folder, card)
+    assert loaded.keys() == state().keys()
+    for name, tensor in state().items():
+        # Half precision keeps 11 bits: to within 2^-11 of the value.
+        torch.testing.assert_close(loaded[name], tensor, rtol=2**-11, atol=0)
+        assert loaded[name].dtype == tensor.dtype
+
+
+def test_the_files_are_safetensors_and_json(tmp_path: Path) -> None:
+    card = save_model(tmp_path, CARD, state())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["card.json", "model.safetensors"]
+    weights = tmp_path / "model.safetensors"
+    assert load_file(weights)["weight"].dtype == torch.float16
+    assert hashlib.sha256(weights.read_bytes()).hexdigest() == card.sha256
+    assert json.loads((tmp_path / "card.json").read_text(encoding="utf-8"))["licence"] == "CC BY-NC 4.0"
+
+
+def test_saving_again_replaces_both(tmp_path: Path) -> None:
+    first = save_model(tmp_path, CARD, state())
+    second = save_model(tmp_path, CARD, {"weight": torch.ones(2)})
+    assert first.sha256 != second.sha256
+    assert load_state(tmp_path, load_card(tmp_path))["weight"].tolist() == [1, 1]
+
+
+def test_parameters_that_share_or_stride_memory_are_saved(tmp_path: Path) -> None:
+    matrix = torch.arange(6.0).reshape(2, 3)
+    save_model(tmp_path, CARD, {"transposed": matrix.T})
+    assert load_state(tmp_path, load_card(tmp_path))["transposed"].tolist() == matrix.T.tolist()
+
+
+@pytest.mark.parametrize("at", [0, 100, -1])
+def test_a_changed_byte_is_refused(tmp_path: Path, at: int) -> None:
+    card = save_model(tmp_path, CARD, state())
+    weights = tmp_path / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[at] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(ModelError, match=r"model\.safetensors is damaged"):
+        load_state(tmp_path, card)
+
+
+def test_truncated_and_missing_weights_are_refused(tmp_path: Path) -> None:
+    card = save_model(tmp_path, CARD, state())
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    with pytest.raises(ModelError, match="damaged"):
+        load_state(tmp_path, card)
+    weights.unlink()
+    with pytest.raises(ModelError, match=r"model\.safetensors is missing"):
+        load_state(tmp_path, card)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b'"text"', b"null", b"{}", b'{"name": "x"}', b"\xff\xfe\x00", b'{"surprise": 1}'],
+)
+def test_what_is_no_card_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "card.json").write_bytes(content)
+    with pytest.raises(ModelError, match=r"card\.json"):
+        load_card(tmp_path)
+
+
+def test_a_missing_card_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"card\.json is missing"):
+        load_card(tmp_path)

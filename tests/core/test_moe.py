@@ -1,0 +1,201 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mofme.core.experts.feature_modulated import FeatureModulatedExperts, GeneratedModulationExperts
+from mofme.core.experts.feed_forward import FeedForwardExperts
+from mofme.core.moe import MoE, observe_routing, replace_routing
+from mofme.core.routers.linear import LinearRouter
+from mofme.core.routers.uncertainty import UncertaintyRouter
+from mofme.core.routing import Experts, Router, RoutingDecision
+
+
+class Fixed(Router):
+    """Gives every token the same weights."""
+
+    def __init__(self, *weights: float) -> None:
+        super().__init__()
+        self.num_experts = len(weights)
+        self.weights = torch.tensor(weights, dtype=torch.float32)
+
+    def forward(self, x_TD: Tensor) -> RoutingDecision:
+        weights_TE = self.weights.expand(len(x_TD), -1)
+        return RoutingDecision(weights_TE, weights_TE)
+
+
+class Multiples(Experts):
+    """Expert i multiplies by i + 1 and writes `copies` of the result."""
+
+    def __init__(self, num_experts: int, copies: int = 1) -> None:
+        super().__init__()
+        self.num_experts = num_experts
+        self.copies = copies
+
+    def forward(self, x_TD: Tensor, weights_TE: Tensor) -> Tensor:
+        factor_T = weights_TE @ torch.arange(1.0, self.num_experts + 1)
+        return (x_TD * factor_T[:, None]).repeat(1, self.copies)
+
+
+class Wrapping(Router):
+    """A router made of another router."""
+
+    def __init__(self, inner: Router) -> None:
+        super().__init__()
+        self.num_experts = inner.num_experts
+        self.inner = inner
+
+    def forward(self, x_TD: Tensor) -> RoutingDecision:
+        decision: RoutingDecision = self.inner(x_TD)
+        return decision
+
+
+@pytest.fixture
+def model() -> nn.Sequential:
+    return nn.Sequential(MoE(Fixed(1, 0), Multiples(2)), nn.Identity(), MoE(Fixed(0, 1), Multiples(2)))
+
+
+def only(*weights: float) -> RoutingDecision:
+    weights_TE = torch.tensor([weights], dtype=torch.float32)
+    return RoutingDecision(weights_TE, weights_TE)
+
+
+@pytest.mark.parametrize("leading", [(5,), (2, 3), (2, 3, 4), (0,)])
+def test_it_stands_in_for_any_layer_from_d_to_f(leading: tuple[int, ...]) -> None:
+    # Weights .5 and .25 of experts that multiply by 1 and 2: a factor of .5 + .5 = 1.
+    layer = MoE(Fixed(0.5, 0.25), Multiples(2, copies=3))
+    x = torch.rand(*leading, 4)
+    y = layer(x)
+    assert y.shape == (*leading, 12)
+    torch.testing.assert_close(y, torch.cat([x, x, x], dim=-1))
+
+
+def test_a_router_for_another_number_of_experts_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"3 experts.* 2"):
+        MoE(Fixed(1, 1, 1), Multiples(2))
+
+
+@pytest.mark.parametrize("router", [LinearRouter, UncertaintyRouter])
+@pytest.mark.parametrize("experts", [FeedForwardExperts, FeatureModulatedExperts, GeneratedModulationExperts])
+def test_the_output_teaches_router_and_experts(router: type[Router], experts: type[Experts]) -> None:
+    torch.manual_seed(0)
+    layer = MoE(router(6, 4, top_k=2), experts(6, 8, 4))  # type: ignore[call-arg]
+    layer(torch.randn(50, 6)).square().sum().backward()
+    for name, parameter in layer.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
+
+
+def test_a_top_1_router_learns_from_the_output() -> None:
+    torch.manual_seed(0)
+    router = LinearRouter(6, 4, top_k=1)
+    MoE(router, FeedForwardExperts(6, 8, 4))(torch.randn(50, 6)).sum().backward()
+    assert router.score.weight.grad is not None
+    assert router.score.weight.grad.abs().max() > 0
+
+
+def test_observing_gives_every_decision_in_order(model: nn.Sequential) -> None:
+    with observe_routing(model) as observed:
+        model(torch.ones(2, 3, 4))
+        assert [(o.layer, o.leading_shape) for o in observed] == [("0", (2, 3)), ("2", (2, 3))]
+        assert observed[0].decision.weights_TE.tolist() == [[1, 0]] * 6
+        model(torch.ones(7, 4))
+    assert [o.leading_shape for o in observed] == [(2, 3), (2, 3), (7,), (7,)]
+    model(torch.ones(7, 4))
+    assert len(observed) == 4
+
+
+def test_a_model_that_is_itself_a_layer_is_observed(model: nn.Sequential) -> None:
+    with observe_routing(model[0]) as observed:
+        model(torch.ones(1, 4))
+    assert [o.layer for o in observed] == [""]
+
+
+def test_a_router_inside_a_router_is_not_seen_twice() -> None:
+    layer = MoE(Wrapping(Wrapping(Fixed(1, 0))), Multiples(2))
+    with observe_routing(layer) as observed:
+        layer(torch.ones(3, 4))
+    assert len(observed) == 1
+
+
+def test_a_mixture_inside_an_expert_keeps_its_own_shape() -> None:
+    class Nested(Multiples):
+        def __init__(self) -> None:
+            super().__init__(2)
+            self.inner = MoE(Fixed(0, 1), Multiples(2))
+
+        def forward(self, x_TD: Tensor, weights_TE: Tensor) -> Tensor:
+            y: Tensor = self.inner(super().forward(x_TD, weights_TE))
+            return y
+
+    layer = MoE(Fixed(1, 0), Nested())
+    with observe_routing(layer) as observed:
+        layer(torch.ones(2, 3, 4))
+    assert [(o.layer, o.leading_shape) for o in observed] == [("", (2, 3)), ("experts.inner", (6,))]
+
+
+def test_observed_decisions_carry_gradients() -> None:
+    router = LinearRouter(4, 3)
+    layer = MoE(router, FeedForwardExperts(4, 4, 3))
+    with observe_routing(layer) as observed:
+        layer(torch.randn(5, 4))
+    observed[0].decision.logits_TE.sum().backward()
+    assert router.score.weight.grad is not None
+
+
+def test_observers_may_be_nested(model: nn.Sequential) -> None:
+    with observe_routing(model) as outer:
+        model(torch.ones(1, 4))
+        with observe_routing(model) as inner:
+            model(torch.ones(1, 4))
+    assert (len(outer), len(inner)) == (4, 2)
+
+
+def test_replaced_decisions_are_followed_inside_the_block_only(model: nn.Sequential) -> None:
+    # Alone the model multiplies by 1, then by 2.
+    def second(_: str, __: RoutingDecision) -> RoutingDecision:
+        return only(0, 1)
+
+    x = torch.ones(1, 4)
+    with replace_routing(model, second):
+        assert model(x).unique().item() == 4
+    assert model(x).unique().item() == 2
+
+
+def test_an_edit_is_told_the_layer_and_its_decision(model: nn.Sequential) -> None:
+    seen = []
+
+    def remember(layer: str, decision: RoutingDecision) -> RoutingDecision:
+        seen.append((layer, decision.weights_TE.tolist()))
+        return decision
+
+    with replace_routing(model, remember):
+        assert model(torch.ones(1, 4)).unique().item() == 2
+    assert seen == [("0", [[1, 0]]), ("2", [[0, 1]])]
+
+
+def test_of_two_replacements_the_inner_edits_the_outer(model: nn.Sequential) -> None:
+    def double(_: str, decision: RoutingDecision) -> RoutingDecision:
+        return RoutingDecision(2 * decision.weights_TE, decision.logits_TE)
+
+    def second(_: str, __: RoutingDecision) -> RoutingDecision:
+        return only(0, 1)
+
+    x = torch.ones(1, 4)
+    with replace_routing(model, second), replace_routing(model, double):
+        assert model(x).unique().item() == 16  # (2 * 2) in each of two layers
+    with replace_routing(model, double), replace_routing(model, second):
+        assert model(x).unique().item() == 4
+
+
+def test_who_observes_inside_a_replacement_sees_what_is_followed(model: nn.Sequential) -> None:
+    with replace_routing(model, lambda _, __: only(0, 1)), observe_routing(model) as observed:
+        model(torch.ones(1, 4))
+    assert [o.decision.weights_TE.tolist() for o in observed] == [[[0, 1]], [[0, 1]]]
+
+
+@pytest.mark.parametrize("context", [observe_routing, lambda m: replace_routing(m, lambda _, __: only(0, 1))])
+def test_nothing_stays_behind_after_an_exception(model: nn.Sequential, context: type) -> None:
+    with pytest.raises(KeyError), context(model):
+        raise KeyError
+    assert model(torch.ones(1, 4)).unique().item() == 2
+    hooks = [m._forward_hooks or m._forward_pre_hooks for m in model.modules()]
+    assert not any(hooks)
