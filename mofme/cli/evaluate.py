@@ -49,7 +49,7 @@ def restoration(
 ) -> None:
     """Restore pictures whose clean version is known; print PSNR, SSIM and LPIPS before and after.
 
-    The exit code is 1 if any pair could not be measured.
+    Exit code: 0 all is well, 1 some pairs could not be measured, 2 nothing was begun.
     """
     from mofme.errors import MofmeError
     from mofme.vision.evaluation.pairs import find_sets
@@ -74,7 +74,7 @@ def restoration(
             (out / "restoration.json").write_text(answer + "\n", encoding="utf-8")
     except MofmeError as error:
         log.print(f"error: {error}", style="red", markup=False)
-        raise typer.Exit(1) from None
+        raise typer.Exit(2) from None
     for report in (report for rows in reports.values() for report in rows if report.error):
         log.print(f"{report.name}: {report.error}", style="red", markup=False)
     if as_json:

@@ -237,5 +237,5 @@ def test_command_names_what_it_cannot_find(
     run: Run, pairs: Path, arguments: list[str]
 ) -> None:
     code, _, stderr = run(*[str(pairs) if argument == "PAIRS" else argument for argument in arguments])
-    assert code == 1
+    assert code == 2
     assert "nowhere" in stderr
