@@ -81,7 +81,9 @@ class Jobs:
         try:
             yield job
         finally:
-            self._running.pop(visitor, None)
+            # A new job may have begun while this one was winding down.
+            if self._running.get(visitor) is job:
+                del self._running[visitor]
 
     def cancel(self, request: gr.Request) -> None:
         if job := self._running.get(str(request.session_hash)):

@@ -1,5 +1,6 @@
 """Many uploads, loose or in ZIP archives, to one ZIP with a report: what the Batch tab and `/batch` do."""
 
+import math
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,8 +12,8 @@ from mofme.ui.jobs import Engine, Job, new_folder, without_folders
 from mofme.ui.limits import Limits
 from mofme.ui.one_photo import Settings
 from mofme.vision.archive import extract, pack
-from mofme.vision.batch import FileReport, restore_tree, write_report
-from mofme.vision.image import READABLE_SUFFIXES, find_pictures, read_picture
+from mofme.vision.batch import FileReport, plan_tree, restore_file, write_report
+from mofme.vision.image import READABLE_SUFFIXES, read_picture
 
 THUMBNAIL_SIDE = 480
 MOST_THUMBNAILS = 60
@@ -39,36 +40,37 @@ def restore_batch(
     folder = new_folder()
     source, target = folder / "source", folder / "restored"
     try:
-        refused = gather(uploads, source, limits)
-        pictures = find_pictures(source)
-        if not pictures:
+        refused = gather(uploads, source)
+        plan = plan_tree(source, target)
+        if not plan:
             reasons = " ".join(f"{report.file}: {report.error}" for report in refused[:3])
             raise PictureError(f"There is no picture in this upload. {reasons}".strip())
-        if len(pictures) > limits.batch_pictures:
+        if len(plan) > limits.batch_pictures:
             raise MofmeError(
-                f"{len(pictures)} pictures are more than the limit of {limits.batch_pictures}: upload fewer at a time."
+                f"{len(plan)} pictures are more than the limit of {limits.batch_pictures}: upload fewer at a time."
             )
-        progress = BatchProgress(len(pictures) + len(refused), refused)
+        restorer = engine.restorer(settings.model)
+        progress = BatchProgress(len(plan) + len(refused), refused)
         yield progress
-        reports = restore_tree(
-            engine.restorer(settings.model),
-            source,
-            target,
-            strength=settings.strength,
-            ensemble=settings.ensemble,
-            tile=settings.tile_side,
-            max_megapixels=limits.megapixels,
-        )
-        while True:
+        for path, output in plan:
             job.check()
             with engine.turn:
-                report = next(reports, None)
-            if report is None:
-                break
-            report = replace(report, error=without_folders(report.error))
-            progress.reports.append(report)
+                report = restore_file(
+                    restorer,
+                    path,
+                    output,
+                    strength=settings.strength,
+                    ensemble=settings.ensemble,
+                    tile=settings.tile_side,
+                    max_megapixels=limits.megapixels,
+                    on_progress=lambda _: job.check(),
+                )
             if not report.error and len(progress.thumbnails) < MOST_THUMBNAILS:
-                progress.thumbnails.append(_thumbnail(report, target, folder))
+                small = folder / f"thumbnail-{len(progress.thumbnails)}.jpg"
+                # What was just written kept to the limit already.
+                save_picture(thumbnail(read_picture(output, math.inf).rgb, THUMBNAIL_SIDE), small)
+                progress.thumbnails.append((str(small), path.name))
+            progress.reports.append(_relative(report, source, target))
             yield progress
         write_report(target / "report.csv", progress.reports)
         progress.archive, progress.report_file = folder / "restored.zip", folder / "report.csv"
@@ -80,7 +82,7 @@ def restore_batch(
         shutil.rmtree(target, ignore_errors=True)
 
 
-def gather(uploads: Sequence[Path], folder: Path, limits: Limits) -> list[FileReport]:
+def gather(uploads: Sequence[Path], folder: Path) -> list[FileReport]:
     """Copy pictures and unpack archives into `folder`, each under a name of its own; report what cannot be used."""
     folder.mkdir(parents=True)
     refused = []
@@ -90,11 +92,11 @@ def gather(uploads: Sequence[Path], folder: Path, limits: Limits) -> list[FileRe
             try:
                 extract(upload, _free(folder / upload.stem))
             except ArchiveError as error:
-                refused.append(_refusal(upload.name, without_folders(str(error))))
+                refused.append(FileReport(upload.name, "", error=without_folders(str(error))))
         elif suffix in READABLE_SUFFIXES:
             shutil.copyfile(upload, _free(folder / upload.name))
         else:
-            refused.append(_refusal(upload.name, "is not a kind of picture this program reads."))
+            refused.append(FileReport(upload.name, "", error="is not a kind of picture this program reads."))
     return refused
 
 
@@ -107,22 +109,7 @@ def _free(path: Path) -> Path:
     return free
 
 
-def _refusal(name: str, error: str) -> FileReport:
-    return FileReport(
-        file=name,
-        output="",
-        width=0,
-        height=0,
-        seconds=0,
-        weather="",
-        uncertainty=0,
-        error=error,
-        skipped=False,
-    )
-
-
-def _thumbnail(report: FileReport, target: Path, folder: Path) -> tuple[str, str]:
-    # What was just written was within the limit, so no second one is needed.
-    small = thumbnail(read_picture(target / report.output, float("inf")).rgb, THUMBNAIL_SIDE)
-    number = sum(1 for _ in folder.glob("thumbnail-*.jpg"))
-    return str(save_picture(small, folder / f"thumbnail-{number}.jpg")), report.file
+def _relative(report: FileReport, source: Path, target: Path) -> FileReport:
+    """The report with names as the visitor knows them, not where the server keeps the files."""
+    file, output = Path(report.file).relative_to(source), Path(report.output).relative_to(target)
+    return replace(report, file=file.as_posix(), output=output.as_posix(), error=without_folders(report.error))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mofme.ui.jobs import Engine, Job, new_folder
-from mofme.vision.image import READABLE_SUFFIXES, Picture, read_picture, write_picture
+from mofme.vision.image import FORMATS, Picture, read_picture, write_picture
 from mofme.vision.restorer import Restoration
 
 # Browsers show these formats as they are; anything else is shown as a PNG of the same pixels.
@@ -67,9 +67,10 @@ def restore_photo(
     job.check()
     folder = new_folder()
     download = folder / f"{upload.stem}-restored{_suffix(upload, picture)}"
-    write_picture(download, restoration.image, picture)
-    after = download if download.suffix == ".png" else folder / f"{upload.stem}-restored.png"
-    if after != download:
+    write_picture(download, restoration.image, picture, picture.format)
+    after = download
+    if picture.format != "png":
+        after = folder / f"{upload.stem}-restored.png"
         write_picture(after, restoration.image, picture, "png")
     before = upload
     if picture.format not in BROWSER_FORMATS:
@@ -79,6 +80,5 @@ def restore_photo(
 
 
 def _suffix(upload: Path, picture: Picture) -> str:
-    """The suffix of the upload, or that of its content where the name has none that can be written."""
-    suffixes = (upload.suffix, f".{picture.format}", ".png")
-    return next(suffix for suffix in suffixes if suffix.lower() in READABLE_SUFFIXES)
+    """The suffix of the upload, or that of its content where the name says something else."""
+    return upload.suffix if FORMATS.get(upload.suffix.lower()) == picture.format else f".{picture.format}"
