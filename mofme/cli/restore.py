@@ -1,0 +1,170 @@
+"""`python -m mofme restore`: clear one picture, or a folder of them, from the weather in it."""
+
+import json
+import time
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from mofme.vision.batch import FileReport
+    from mofme.vision.restorer import Restorer
+
+_REPORT_EVERY = 5  # seconds: what a killed run may lose of its report
+
+
+def restore(
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="INPUT", help="A picture, or a folder of them (with all folders in it).", exists=True),
+    ],
+    output: Annotated[
+        Path, typer.Argument(help="A folder; for one picture also a file, whose suffix decides the format.")
+    ],
+    model: Annotated[str, typer.Option(help="A shipped model (see `models`), or a folder from `train`.")] = "small",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    tile: Annotated[int | None, typer.Option(help="Side of a tile in pixels: smaller, less memory.", min=64)] = None,
+    strength: Annotated[float, typer.Option(help="Share of the change to apply, 0 to 1.", min=0, max=1)] = 1.0,
+    ensemble: Annotated[bool, typer.Option("--ensemble", help="Average 8 turned views: slower, a bit better.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
+    format: Annotated[
+        str | None, typer.Option(help="png, jpg, webp, tiff, ...; without it every picture keeps its own.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as one JSON document.")] = False,
+    max_megapixels: Annotated[float, typer.Option(help="Refuse larger pictures.", min=0)] = 100,
+) -> None:
+    """Restore INPUT to OUTPUT. A folder's tree is mirrored; started again, it goes on where it stopped.
+
+    Exit code: 0 all is well, 1 some pictures failed, 2 nothing was begun, 130 interrupted by Ctrl-C.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from mofme.errors import MofmeError
+
+    warnings.filterwarnings("ignore", module="PIL")  # its remarks on odd metadata say nothing to a user
+    settings = {"strength": strength, "ensemble": ensemble, "tile": tile, "max_megapixels": max_megapixels}
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    reports: list[FileReport] = []
+    interrupted = False
+    start = time.monotonic()
+    try:
+        with Progress(*columns, console=console, transient=True) as progress:
+            if source.is_dir():
+                _restore_folder(progress, reports, (model, device), source, output, overwrite, format, settings)
+            else:
+                _restore_picture(progress, reports, (model, device), source, output, overwrite, format, settings)
+    except KeyboardInterrupt:
+        interrupted = True
+    except MofmeError as error:
+        console.print(str(error))
+        raise typer.Exit(1 if reports else 2) from error
+
+    failed = sum(bool(report.error) for report in reports)
+    skipped = sum(report.skipped for report in reports)
+    restored = len(reports) - failed - skipped
+    console.print(
+        f"{restored} restored, {failed} failed, {skipped} skipped because they are there already, "
+        f"in {time.monotonic() - start:.1f} s" + (" (interrupted; start again to go on)" if interrupted else "")
+    )
+    if as_json:
+        counts = {"restored": restored, "failed": failed, "skipped": skipped, "interrupted": interrupted}
+        print(json.dumps({"model": model, **counts, "files": [asdict(report) for report in reports]}, indent=2))
+    if interrupted:
+        raise typer.Exit(130)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _restore_folder(
+    progress: "Progress",
+    reports: "list[FileReport]",
+    model: tuple[str, str],
+    source: Path,
+    target: Path,
+    overwrite: bool,
+    format: str | None,
+    settings: dict[str, Any],
+) -> None:
+    """Fill `reports`, and the report file beside the outputs, also when interrupted."""
+    from mofme.errors import PictureError
+    from mofme.vision.batch import plan_tree, restore_tree, write_report
+
+    total = len(plan_tree(source, target, format))
+    if not total:
+        raise PictureError(f"{source}: no pictures found.")
+    task = progress.add_task("restoring", total=total)
+    restorer = _load(*model)
+    report_path, written = target / "report.csv", time.monotonic()
+    try:
+        for report in restore_tree(restorer, source, target, overwrite=overwrite, format=format, **settings):
+            reports.append(report)
+            progress.advance(task)
+            if report.error:
+                progress.console.print(f"failed: {report.error}")
+            if time.monotonic() - written > _REPORT_EVERY:
+                write_report(report_path, reports)
+                written = time.monotonic()
+    finally:
+        write_report(report_path, reports)
+
+
+def _restore_picture(
+    progress: "Progress",
+    reports: "list[FileReport]",
+    model: tuple[str, str],
+    source: Path,
+    output: Path,
+    overwrite: bool,
+    format: str | None,
+    settings: dict[str, Any],
+) -> None:
+    from mofme.errors import PictureError
+    from mofme.vision.batch import restore_file
+    from mofme.vision.image import FORMATS
+
+    own = FORMATS.get(source.suffix.lower())
+    if format and f".{format.lower()}" not in FORMATS:
+        raise PictureError(f"cannot write {format!r}; choose one of {', '.join(FORMATS)}.")
+    if output.is_dir():
+        renamed = format and FORMATS[f".{format.lower()}"] != own
+        output /= source.with_suffix(f".{format}").name if renamed else source.name
+    elif format is None:
+        wanted = FORMATS.get(output.suffix.lower())
+        if wanted is None:
+            raise PictureError(f"{output}: is no folder, and no format by its suffix; end it in .png or give --format.")
+        format = wanted if wanted != own else None
+    if output.exists():
+        if output.samefile(source):
+            raise PictureError(f"{output}: the result would replace the picture itself; give another name.")
+        if not overwrite:
+            raise PictureError(f"{output}: exists already; give another name or --overwrite.")
+    task = progress.add_task(f"restoring {source.name}", total=1)
+    restorer = _load(*model)
+    report = restore_file(
+        restorer,
+        source,
+        output,
+        format=format,
+        on_progress=lambda share: progress.update(task, completed=share),
+        **settings,
+    )
+    reports.append(report)
+    if report.error:
+        progress.console.print(f"failed: {report.error}")
+
+
+def _load(model: str, device: str) -> "Restorer":
+    from mofme.errors import ModelError
+    from mofme.vision.restorer import Restorer
+
+    try:
+        return Restorer.from_pretrained(model, device)
+    except (RuntimeError, AssertionError) as error:  # what torch raises for a device that is not there
+        raise ModelError(f"the device {device!r} cannot be used: {error}") from error

@@ -1,0 +1,120 @@
+"""ZIP archives from strangers: opened within limits, refused whole if anything in them is hostile."""
+
+import contextlib
+import io
+import re
+import stat
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from mofme.errors import ArchiveError
+from mofme.vision.image import READABLE_SUFFIXES, atomic_file
+
+MAX_ENTRIES = 2_000
+MAX_TOTAL_BYTES = 2 * 2**30
+MAX_RATIO = 100  # unpacked to packed size of an entry
+RATIO_FREE_BYTES = 2**20  # up to this size, any ratio is harmless
+_MAX_READ = 8 * 2**20  # the table of contents is read in one go: 2,000 entries need far less
+_CHUNK = 2**20
+
+
+class _BoundedFile(io.FileIO):
+    """A file that refuses to load an absurd table of contents into memory."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > _MAX_READ:
+            raise ArchiveError(f"{self.name}: holds too many files; the limit is {MAX_ENTRIES}.")
+        return super().read(size) or b""
+
+
+def extract(zip_path: Path, folder: Path) -> list[Path]:
+    """Unpack the pictures of a ZIP into `folder`, keeping its tree; all else, archives included, stays packed.
+
+    Raises ArchiveError, naming archive and entry, for: no ZIP, damage, encryption, paths that lead out of `folder`,
+    links, names that occur twice, more than MAX_ENTRIES, MAX_TOTAL_BYTES or MAX_RATIO, and a ZIP without pictures.
+    Pictures unpacked before damage is met stay in `folder`.
+    """
+    try:
+        with _BoundedFile(zip_path) as file, zipfile.ZipFile(file) as archive:
+            pictures = _safe_pictures(zip_path, archive.infolist())
+            total = 0
+            for path, entry in pictures.items():
+                total += _unpack(archive, entry, folder / path, MAX_TOTAL_BYTES - total)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, ValueError) as error:
+        raise ArchiveError(f"{zip_path}: cannot be unpacked ({error}).") from error
+    return [folder / path for path in pictures]
+
+
+def pack(folder: Path, zip_path: Path) -> None:
+    """Store every file under `folder` except hidden ones in a ZIP, atomically and uncompressed, as pictures are."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.resolve() != zip_path.resolve())
+    try:
+        with atomic_file(zip_path) as file, zipfile.ZipFile(file, "w", strict_timestamps=False) as archive:
+            for path in files:
+                name = path.relative_to(folder)
+                if not _is_hidden(name):
+                    archive.write(path, name.as_posix())
+    except OSError as error:
+        raise ArchiveError(f"{zip_path}: cannot be written ({error}).") from error
+
+
+def _safe_pictures(zip_path: Path, entries: list[zipfile.ZipInfo]) -> dict[PurePosixPath, zipfile.ZipInfo]:
+    if len(entries) > MAX_ENTRIES:
+        raise ArchiveError(f"{zip_path}: holds {len(entries)} files; the limit is {MAX_ENTRIES}.")
+    if sum(entry.file_size for entry in entries) > MAX_TOTAL_BYTES:
+        raise ArchiveError(f"{zip_path}: unpacks to more than {MAX_TOTAL_BYTES / 2**30:g} GiB.")
+    pictures: dict[PurePosixPath, zipfile.ZipInfo] = {}
+    seen = set()
+    for entry in entries:
+        name = _name(entry)
+        path = PurePosixPath(name)
+        if reason := _danger(entry, name):
+            raise ArchiveError(f"{zip_path}: refused, because its entry {name!r} {reason}.")
+        if path.suffix.lower() not in READABLE_SUFFIXES or _is_hidden(path) or entry.is_dir():
+            continue
+        if str(path).casefold() in seen:
+            raise ArchiveError(f"{zip_path}: refused, because its entry {name!r} occurs twice.")
+        seen.add(str(path).casefold())
+        pictures[path] = entry
+    if not pictures:
+        raise ArchiveError(f"{zip_path}: holds no pictures.")
+    return pictures
+
+
+def _name(entry: zipfile.ZipInfo) -> str:
+    name = entry.filename
+    if not entry.flag_bits & 0x800:  # not declared as UTF-8, which many tools write all the same
+        with contextlib.suppress(UnicodeError):
+            name = name.encode("cp437").decode("utf-8")
+    return name.replace("\\", "/")
+
+
+def _danger(entry: zipfile.ZipInfo, name: str) -> str:
+    kind = stat.S_IFMT(entry.external_attr >> 16)
+    if name.startswith("/") or re.match(r"[A-Za-z]:", name) or ".." in name.split("/"):
+        return "leads out of its folder"
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        return "is a link or a special file"
+    if entry.flag_bits & 0x1:
+        return "is encrypted: unpack it yourself and zip it without a password"
+    if entry.file_size > max(RATIO_FREE_BYTES, MAX_RATIO * entry.compress_size):
+        return f"expands more than {MAX_RATIO}-fold"
+    return ""
+
+
+def _unpack(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, allowance: int) -> int:
+    """Copy one entry, counting what really comes out: the sizes in the headers are only claims."""
+    size = 0
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with archive.open(entry) as packed, path.open("xb") as file:
+        while chunk := packed.read(_CHUNK):
+            size += len(chunk)
+            if size > allowance:
+                raise ArchiveError(f"{archive.filename}: unpacks to more than {MAX_TOTAL_BYTES / 2**30:g} GiB.")
+            file.write(chunk)
+    return size
+
+
+def _is_hidden(path: PurePosixPath | Path) -> bool:
+    return any(part.startswith((".", "__MACOSX")) for part in path.parts)

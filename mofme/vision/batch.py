@@ -1,0 +1,185 @@
+"""Restore a folder of pictures into a mirrored one: resumable, and never stopped by one bad file."""
+
+import csv
+import io
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mofme.errors import Cancelled, PictureError
+from mofme.vision.image import FORMATS, atomic_file, find_pictures, read_picture, write_picture
+from mofme.vision.restorer import Restorer
+
+_COLUMNS = ("file", "output", "size", "seconds", "weather", "uncertainty", "error", "skipped")
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """What became of one picture. Paths are relative, with forward slashes; a file skipped or failed has no figures."""
+
+    file: str
+    output: str
+    width: int = 0
+    height: int = 0
+    seconds: float = 0.0
+    weather: str = ""
+    uncertainty: float = 0.0
+    error: str = ""  # empty: all is well
+    skipped: bool = False  # the output was there already
+
+
+def plan_tree(source: Path, target: Path, format: str | None = None) -> list[tuple[Path, Path]]:
+    """Pair every picture under `source` with its output under `target`, which may lie inside `source`.
+
+    With a `format` the suffix changes, and `a.jpg` that would meet another picture's `a.png` becomes `a.jpg.png`.
+    Raises PictureError if `source` is no folder, the format is unknown, or an output would replace an input.
+    """
+    if not source.is_dir():
+        raise PictureError(f"{source}: is not a folder.")
+    if format and f".{format.lower()}" not in FORMATS:
+        raise PictureError(f"cannot write {format!r}; choose one of {', '.join(FORMATS)}.")
+    if target.exists() and target.samefile(source):
+        raise PictureError(f"{target}: the results need another folder than the pictures, or they would replace them.")
+    inputs = find_pictures(source)
+    if target.resolve().is_relative_to(source.resolve()):  # earlier results are no inputs
+        inputs = [path for path in inputs if not path.resolve().is_relative_to(target.resolve())]
+    names = _output_names([path.relative_to(source) for path in inputs], format)
+    plan = [(path, target / name) for path, name in zip(inputs, names, strict=True)]
+    originals = {path.resolve() for path in inputs}
+    for path, output in plan:
+        if output.resolve() in originals:
+            raise PictureError(f"{output}: the result of {path} would replace this picture; choose another folder.")
+    return plan
+
+
+def restore_tree(
+    restorer: Restorer,
+    source: Path,
+    target: Path,
+    *,
+    strength: float = 1.0,
+    ensemble: bool = False,
+    tile: int | None = None,
+    overwrite: bool = False,
+    format: str | None = None,
+    max_megapixels: float = 100,
+) -> Iterator[FileReport]:
+    """Restore every picture under `source` into the same place under `target`, yielding each report when it is due.
+
+    Outputs appear whole or not at all, so one that exists is finished and skipped, unless `overwrite`. Closing the
+    iterator stops the work. Raises PictureError as `plan_tree` does, at once; a bad file is only reported.
+    """
+    plan = plan_tree(source, target, format)
+
+    def work() -> Iterator[FileReport]:
+        for path, output in plan:
+            if output.exists() and not overwrite:
+                report = FileReport(str(path), str(output), skipped=True)
+            else:
+                report = restore_file(
+                    restorer,
+                    path,
+                    output,
+                    strength=strength,
+                    ensemble=ensemble,
+                    tile=tile,
+                    format=format,
+                    max_megapixels=max_megapixels,
+                )
+            relative = path.relative_to(source).as_posix(), output.relative_to(target).as_posix()
+            yield replace(report, file=relative[0], output=relative[1])
+
+    return work()
+
+
+def restore_file(
+    restorer: Restorer,
+    path: Path,
+    output: Path,
+    *,
+    strength: float = 1.0,
+    ensemble: bool = False,
+    tile: int | None = None,
+    format: str | None = None,
+    max_megapixels: float = 100,
+    on_progress: Callable[[float], None] | None = None,
+) -> FileReport:
+    """Restore one picture to `output` in its own format, whatever the suffixes say, or in `format`.
+
+    What goes wrong is in the report; only Cancelled and KeyboardInterrupt are raised.
+    """
+    start = time.perf_counter()
+    names = str(path), str(output)
+    try:
+        picture = read_picture(path, max_megapixels)
+        result = restorer(picture.rgb, strength=strength, ensemble=ensemble, tile=tile, on_progress=on_progress)
+        write_picture(output, result.image, picture, format or picture.format)
+    except Cancelled:
+        raise
+    # Whatever befalls one picture, the net running out of memory included, the others go on.
+    except Exception as error:
+        return FileReport(*names, seconds=time.perf_counter() - start, error=str(error) or repr(error))
+    height, width = picture.rgb.shape[1:]
+    seconds = time.perf_counter() - start
+    return FileReport(*names, width, height, seconds, result.weather_name, result.mean_uncertainty)
+
+
+def write_report(path: Path, reports: Iterable[FileReport]) -> None:
+    """Write or update report.csv atomically, one row a file, sorted.
+
+    Of a run that resumes an earlier one, the earlier rows stay for files it skipped or has not come to.
+    """
+    rows = _earlier_rows(path)
+    for report in reports:
+        earlier = rows.get(report.file)
+        if report.skipped and earlier and earlier["output"] == report.output and not earlier["error"]:
+            continue
+        rows[report.file] = {
+            "file": report.file,
+            "output": report.output,
+            "size": f"{report.width}x{report.height}" if report.width else "",
+            "seconds": f"{report.seconds:.3f}",
+            "weather": report.weather,
+            "uncertainty": f"{report.uncertainty:.4f}" if report.width else "",
+            "error": " ".join(report.error.split()),
+            "skipped": "yes" if report.skipped else "no",
+        }
+    try:
+        with atomic_file(path) as file, io.TextIOWrapper(file, "utf-8", "backslashreplace", newline="") as text:
+            writer = csv.DictWriter(text, _COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows[name] for name in sorted(rows))
+    except OSError as error:
+        raise PictureError(f"{path}: the report cannot be written ({error}).") from error
+
+
+def _earlier_rows(path: Path) -> dict[str, dict[str, str]]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            if tuple(reader.fieldnames or ()) != _COLUMNS:
+                return {}
+            return {row["file"]: {column: row[column] or "" for column in _COLUMNS} for row in reader}
+    except (FileNotFoundError, UnicodeDecodeError, csv.Error):
+        return {}
+
+
+def _output_names(names: list[Path], format: str | None) -> list[Path]:
+    if format is None:
+        return names
+    suffix = f".{format.lower()}"
+    renamed = [name if FORMATS[name.suffix.lower()] == FORMATS[suffix] else name.with_suffix(suffix) for name in names]
+    # Compared as file systems do that ignore case.
+    often = Counter(str(name).casefold() for name in renamed)
+    taken = {str(name).casefold() for name, new in zip(names, renamed, strict=True) if name == new}
+    unique = []
+    for name, new in zip(names, renamed, strict=True):
+        if name != new and often[str(new).casefold()] > 1:
+            new = name.with_name(name.name + suffix)
+            while str(new).casefold() in taken:
+                new = new.with_name(new.name + suffix)
+            taken.add(str(new).casefold())
+        unique.append(new)
+    return unique
