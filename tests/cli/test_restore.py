@@ -1,0 +1,243 @@
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from mofme.cli import app
+from mofme.errors import ModelError
+from mofme.vision.restorer import Restoration, Restorer, available_models
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+class Inverter:
+    def __init__(self):
+        self.settings = []
+
+    def __call__(self, image, *, strength=1.0, ensemble=False, tile=None, explain=False, on_progress=None):
+        self.settings.append((strength, ensemble, tile))
+        if on_progress:
+            on_progress(0.5)
+        weather = dict.fromkeys(("rain", "snow", "raindrop"), 0.0) | {"haze": 0.75}
+        return Restoration(1 - image, weather, torch.zeros(1, 1), (), 0.0)
+
+
+@pytest.fixture
+def restorer(monkeypatch):
+    fake = Inverter()
+    fake.loaded = []
+    monkeypatch.setattr(Restorer, "from_pretrained", lambda *names: fake.loaded.append(names) or fake)
+    return fake
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["restore", *map(str, arguments)])
+
+
+def picture(path, colour=(10, 20, 30), mode="RGB"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, (6, 4), colour).save(path)
+    return path
+
+
+def test_a_folder_with_a_broken_picture(tmp_path, restorer):
+    picture(tmp_path / "in/a.png")
+    picture(tmp_path / "in/sub/b.png")
+    (tmp_path / "in/c [red].png").write_bytes(b"broken")
+    result = run(tmp_path / "in", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "c [red].png" in result.stderr and "2 restored, 1 failed, 0 skipped" in result.stderr
+    assert result.stdout == ""
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*.png")) == ["a.png", "b.png"]
+    with (tmp_path / "out/report.csv").open(encoding="utf-8", newline="") as file:
+        rows = {row["file"]: row for row in csv.DictReader(file)}
+    assert set(rows) == {"a.png", "c [red].png", "sub/b.png"}
+    assert rows["a.png"]["size"] == "6x4" and rows["a.png"]["weather"] == "haze"
+
+
+def test_json_is_one_document_on_stdout(tmp_path, restorer):
+    picture(tmp_path / "in/a.png")
+    picture(tmp_path / "in/b.png")
+    picture(tmp_path / "out/b.png")
+    result = run(tmp_path / "in", tmp_path / "out", "--json")
+    assert result.exit_code == 0
+    document = json.loads(result.stdout)
+    assert {name: document[name] for name in ("restored", "failed", "skipped", "interrupted")} == {
+        "restored": 1,
+        "failed": 0,
+        "skipped": 1,
+        "interrupted": False,
+    }
+    assert [(file["file"], file["weather"], file["skipped"]) for file in document["files"]] == [
+        ("a.png", "haze", False),
+        ("b.png", "", True),
+    ]
+
+
+def test_the_options_reach_the_restorer(tmp_path, restorer):
+    picture(tmp_path / "in/a.png")
+    options = [
+        "--model",
+        "base",
+        "--device",
+        "cpu",
+        "--tile",
+        "256",
+        "--strength",
+        "0.5",
+        "--ensemble",
+        "--format",
+        "jpg",
+    ]
+    assert run(tmp_path / "in", tmp_path / "out", *options).exit_code == 0
+    assert restorer.loaded == [("base", "cpu")] and restorer.settings == [(0.5, True, 256)]
+    with Image.open(tmp_path / "out/a.jpg") as image:
+        assert image.format == "JPEG"
+
+
+@pytest.mark.parametrize(
+    ("output", "options", "expected", "kind"),
+    [
+        ("new.png", [], "new.png", "PNG"),
+        ("deep/new.webp", [], "deep/new.webp", "WEBP"),
+        ("folder", [], "folder/a.tif", "TIFF"),
+        ("folder", ["--format", "png"], "folder/a.png", "PNG"),
+        ("folder", ["--format", "tiff"], "folder/a.tif", "TIFF"),
+        ("new", ["--format", "jpg"], "new", "JPEG"),
+    ],
+)
+def test_one_picture(tmp_path, restorer, output, options, expected, kind):
+    (tmp_path / "folder").mkdir()
+    result = run(picture(tmp_path / "a.tif"), tmp_path / output, *options)
+    assert result.exit_code == 0, result.stderr
+    with Image.open(tmp_path / expected) as image:
+        assert image.format == kind
+    assert not list(tmp_path.rglob("report.csv"))
+
+
+def test_one_mislabelled_picture_keeps_its_format_under_its_suffix(tmp_path, restorer):
+    Image.new("RGBA", (3, 3)).save(tmp_path / "a.jpg", format="PNG")
+    assert run(tmp_path / "a.jpg", tmp_path / "b.jpg").exit_code == 0
+    with Image.open(tmp_path / "b.jpg") as image:
+        assert image.format == "PNG"
+
+
+def test_one_broken_picture(tmp_path, restorer):
+    (tmp_path / "a.png").write_bytes(b"broken")
+    result = run(tmp_path / "a.png", tmp_path / "b.png")
+    assert result.exit_code == 1 and "a.png" in result.stderr
+    assert not (tmp_path / "b.png").exists()
+
+
+def test_an_existing_output_needs_overwrite(tmp_path, restorer):
+    source, target = picture(tmp_path / "a.png"), picture(tmp_path / "b.png", (0, 0, 0))
+    result = run(source, target)
+    assert result.exit_code == 2 and "--overwrite" in result.stderr
+    with Image.open(target) as image:
+        assert image.getpixel((0, 0)) == (0, 0, 0)
+    assert run(source, target, "--overwrite").exit_code == 0
+    with Image.open(target) as image:
+        assert image.getpixel((0, 0)) == (245, 235, 225)
+
+
+def test_a_picture_never_replaces_itself(tmp_path, restorer):
+    source = picture(tmp_path / "in/a.png")
+    for target in (source, source.parent):
+        result = run(source, target, "--overwrite")
+        assert result.exit_code == 2 and "would replace" in result.stderr
+    result = run(source.parent, source.parent, "--overwrite")
+    assert result.exit_code == 2 and "another folder" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--strength", "1.5"], ["--strength", "-0.1"], ["--tile", "1"], ["--format", "gif"], ["--nonsense"]],
+)
+def test_usage_errors_exit_with_2_before_a_model_is_loaded(tmp_path, restorer, options):
+    picture(tmp_path / "in/a.png")
+    for source, target in ((tmp_path / "in", tmp_path / "out"), (tmp_path / "in/a.png", tmp_path / "out.png")):
+        assert run(source, target, *options).exit_code == 2
+    assert restorer.loaded == [] and not (tmp_path / "out").exists()
+
+
+def test_outputs_and_inputs_that_make_no_sense(tmp_path, restorer):
+    source = picture(tmp_path / "in/a.png")
+    assert run(tmp_path / "none.png", tmp_path / "out.png").exit_code == 2
+    result = run(source, tmp_path / "out")
+    assert result.exit_code == 2 and "no folder" in result.stderr
+    (tmp_path / "empty").mkdir()
+    result = run(tmp_path / "empty", tmp_path / "out")
+    assert result.exit_code == 2 and "no pictures found" in result.stderr
+
+
+@pytest.mark.parametrize("error", [ModelError("no model is called 'x'"), RuntimeError("no such device")])
+def test_a_model_or_device_that_cannot_be_used(tmp_path, monkeypatch, error):
+    def fail(*names):
+        raise error
+
+    monkeypatch.setattr(Restorer, "from_pretrained", fail)
+    result = run(picture(tmp_path / "a.png"), tmp_path / "b.png", "--model", "x")
+    assert result.exit_code == 2 and str(error) in result.stderr
+
+
+INTERRUPTED = """
+import sys, time, torch
+from mofme.vision.restorer import Restoration, Restorer
+from mofme.cli import app
+
+class Slow:
+    def __call__(self, image, **settings):
+        time.sleep(0.2)
+        return Restoration(image, dict(rain=0.0), torch.zeros(1, 1), (), 0.2)
+
+Restorer.from_pretrained = lambda *names: Slow()
+app(["restore", *sys.argv[1:]])
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is sent differently")
+def test_ctrl_c_keeps_what_is_done_and_the_next_run_goes_on(tmp_path, restorer):
+    for number in range(20):
+        picture(tmp_path / f"in/{number:02}.png")
+    command = [sys.executable, "-c", INTERRUPTED, str(tmp_path / "in"), str(tmp_path / "out"), "--json"]
+    with subprocess.Popen(
+        command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "out/02.png").exists():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130 and "interrupted" in stderr and "Traceback" not in stderr
+    document = json.loads(stdout)
+    finished = sorted((tmp_path / "out").glob("*.png"))
+    assert document["interrupted"] and 3 <= len(finished) < 20
+    assert len((tmp_path / "out/report.csv").read_text().splitlines()) == 1 + document["restored"]
+    assert not list((tmp_path / "out").glob(".*"))
+
+    assert run(tmp_path / "in", tmp_path / "out").exit_code == 0
+    assert len(restorer.settings) == 20 - len(finished)
+
+
+def test_help_does_not_wait_for_torch():
+    code = "import sys, mofme.cli.restore, mofme.cli.models; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, check=False).returncode == 0
+
+
+def test_a_shipped_model_on_one_picture(tmp_path):
+    if not available_models():
+        pytest.skip("weights/ holds no model yet")
+    name = available_models()[0].name
+    result = run(picture(tmp_path / "a.png"), tmp_path / "b.png", "--model", name, "--device", "cpu")
+    assert result.exit_code == 0, result.stderr
+    with Image.open(tmp_path / "b.png") as image:
+        assert image.size == (6, 4)

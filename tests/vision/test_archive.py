@@ -1,0 +1,188 @@
+import io
+import stat
+import struct
+import zipfile
+
+import pytest
+from PIL import Image
+
+from mofme.errors import ArchiveError
+from mofme.vision import archive
+from mofme.vision.archive import extract, pack
+
+
+def png():
+    buffer = io.BytesIO()
+    Image.new("RGB", (3, 2), (1, 2, 3)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def make_zip(path, entries, compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", compression) as file:
+        for entry, content in entries:
+            file.writestr(entry, content)
+    return path
+
+
+def names(paths, folder):
+    return [path.relative_to(folder).as_posix() for path in paths]
+
+
+def test_only_pictures_come_out_with_their_tree(tmp_path):
+    entries = ["a.png", "sub/ü 漢.JPG", "notes.txt", "inner.zip", ".hidden.png", "__MACOSX/._a.png", "sub/.b/c.png"]
+    path = make_zip(tmp_path / "x.zip", [(name, png()) for name in entries])
+    out = tmp_path / "out"
+    assert names(extract(path, out), out) == ["a.png", "sub/ü 漢.JPG"]
+    assert {file.relative_to(out).as_posix() for file in out.rglob("*") if file.is_file()} == {"a.png", "sub/ü 漢.JPG"}
+    assert (out / "a.png").read_bytes() == png()
+
+
+def test_backslashes_are_folders(tmp_path):
+    path = make_zip(tmp_path / "x.zip", [("sub\\a.png", png())])
+    assert names(extract(path, tmp_path / "out"), tmp_path / "out") == ["sub/a.png"]
+
+
+def test_utf8_names_without_the_flag_are_recognised(tmp_path):
+    path = make_zip(tmp_path / "x.zip", [("aXY.png", png())])
+    path.write_bytes(path.read_bytes().replace(b"aXY.png", "aü.png".encode()))
+    assert names(extract(path, tmp_path / "out"), tmp_path / "out") == ["aü.png"]
+
+
+@pytest.mark.parametrize(
+    "name", ["../a.png", "b/../../a.png", "/etc/a.png", "C:\\a.png", "c:a.png", "..\\a.png", "../x.txt"]
+)
+def test_paths_that_lead_out_refuse_the_whole_archive(tmp_path, name):
+    path = make_zip(tmp_path / "x.zip", [("good.png", png()), (name, png())])
+    with pytest.raises(ArchiveError, match=r"x\.zip.*a\.png|x\.zip.*x\.txt"):
+        extract(path, tmp_path / "deep/out")
+    assert [file.name for file in tmp_path.iterdir()] == ["x.zip"]
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFBLK])
+def test_links_and_special_files_are_refused(tmp_path, kind):
+    entry = zipfile.ZipInfo("link.png")
+    entry.create_system = 3
+    entry.external_attr = (kind | 0o777) << 16
+    with pytest.raises(ArchiveError, match=r"'link\.png' is a link"):
+        extract(make_zip(tmp_path / "x.zip", [(entry, "/etc/passwd")]), tmp_path / "out")
+
+
+def test_encrypted_archives_are_refused_in_words(tmp_path):
+    path = make_zip(tmp_path / "x.zip", [("a.png", png())])
+    data = bytearray(path.read_bytes())
+    for signature, offset in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        data[data.index(signature) + offset] |= 1
+    path.write_bytes(data)
+    with pytest.raises(ArchiveError, match=r"'a\.png' is encrypted"):
+        extract(path, tmp_path / "out")
+
+
+def test_a_bomb_is_refused_by_its_ratio(tmp_path):
+    zeros = bytes(2 * 2**20)  # deflates about 1,000-fold
+    path = make_zip(tmp_path / "x.zip", [("a.png", zeros)], zipfile.ZIP_DEFLATED)
+    with pytest.raises(ArchiveError, match=r"'a\.png' expands more than 100-fold"):
+        extract(path, tmp_path / "out")
+    small = make_zip(tmp_path / "y.zip", [("a.png", bytes(2**20))], zipfile.ZIP_DEFLATED)
+    assert len(extract(small, tmp_path / "out")) == 1  # a flat picture of a megabyte does compress that well
+
+
+def test_too_many_entries(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "MAX_ENTRIES", 3)
+    entries = [(f"{number}.png", png()) for number in range(4)]
+    assert len(extract(make_zip(tmp_path / "three.zip", entries[:3]), tmp_path / "three")) == 3
+    with pytest.raises(ArchiveError, match="4 files; the limit is 3"):
+        extract(make_zip(tmp_path / "four.zip", entries), tmp_path / "four")
+
+
+def test_an_absurd_table_of_contents_is_not_even_loaded(tmp_path):
+    # End record: one entry, whose table claims to be 64 MiB.
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, 64 * 2**20, 0, 0)
+    with (tmp_path / "x.zip").open("wb") as file:
+        file.truncate(64 * 2**20)
+        file.seek(0, io.SEEK_END)
+        file.write(end)
+    with pytest.raises(ArchiveError, match="too many files"):
+        extract(tmp_path / "x.zip", tmp_path / "out")
+
+
+def test_total_size_is_limited_by_the_claims_and_by_what_comes_out(tmp_path, monkeypatch):
+    path = make_zip(tmp_path / "x.zip", [("a.png", bytes(60)), ("b.png", bytes(60))])
+    monkeypatch.setattr(archive, "MAX_TOTAL_BYTES", 119)
+    with pytest.raises(ArchiveError, match="unpacks to more than"):
+        extract(path, tmp_path / "claimed")
+    monkeypatch.setattr(archive, "MAX_TOTAL_BYTES", 120)
+    assert len(extract(path, tmp_path / "fits")) == 2
+
+    with zipfile.ZipFile(path) as opened:
+        entry = opened.infolist()[0]
+        with pytest.raises(ArchiveError, match="unpacks to more than"):
+            archive._unpack(opened, entry, tmp_path / "liar.png", 59)
+
+
+def test_a_header_that_claims_too_little_is_refused(tmp_path):
+    path = make_zip(tmp_path / "x.zip", [("a.png", bytes(5000))], zipfile.ZIP_DEFLATED)
+    data = path.read_bytes()
+    assert data.count(struct.pack("<L", 5000)) == 2
+    path.write_bytes(data.replace(struct.pack("<L", 5000), struct.pack("<L", 50)))
+    with pytest.raises(ArchiveError, match=r"x\.zip: cannot be unpacked"):
+        extract(path, tmp_path / "out")
+    assert (tmp_path / "out/a.png").stat().st_size <= 50
+
+
+@pytest.mark.parametrize("second", ["a.png", "A.PNG", "./a.png"])
+@pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
+def test_a_name_that_occurs_twice_is_refused(tmp_path, second):
+    path = make_zip(tmp_path / "x.zip", [("a.png", png()), (second, png())])
+    with pytest.raises(ArchiveError, match="occurs twice"):
+        extract(path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip at all", b"PK\3\4 but cut off"])
+def test_what_is_no_zip(tmp_path, content):
+    (tmp_path / "x.zip").write_bytes(content)
+    with pytest.raises(ArchiveError, match=r"x\.zip: cannot be unpacked"):
+        extract(tmp_path / "x.zip", tmp_path / "out")
+
+
+def test_damage_inside_is_found(tmp_path):
+    path = make_zip(tmp_path / "x.zip", [("a.png", png())])
+    data = bytearray(path.read_bytes())
+    data[data.index(b"IHDR")] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(ArchiveError, match=r"CRC.*a\.png"):
+        extract(path, tmp_path / "out")
+
+
+def test_missing_and_empty_archives(tmp_path):
+    with pytest.raises(ArchiveError, match="No such file"):
+        extract(tmp_path / "none.zip", tmp_path / "out")
+    with pytest.raises(ArchiveError, match="no pictures"):
+        extract(make_zip(tmp_path / "x.zip", [("notes.txt", "hi")]), tmp_path / "out")
+
+
+def test_an_existing_file_is_not_replaced(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/a.png").write_text("mine")
+    with pytest.raises(ArchiveError):
+        extract(make_zip(tmp_path / "x.zip", [("a.png", png())]), tmp_path / "out")
+    assert (tmp_path / "out/a.png").read_text() == "mine"
+
+
+def test_pack_and_extract_are_inverse(tmp_path):
+    source = tmp_path / "in"
+    for name in ("a.png", "sub/ü.png", "report.csv", ".part"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes(png())
+    pack(source, source / "all.zip")
+    pack(source, source / "all.zip")  # a second time: the old archive is not packed into the new one
+    with zipfile.ZipFile(source / "all.zip") as packed:
+        assert packed.namelist() == ["a.png", "report.csv", "sub/ü.png"]
+        assert {entry.compress_type for entry in packed.infolist()} == {zipfile.ZIP_STORED}
+    assert names(extract(source / "all.zip", tmp_path / "out"), tmp_path / "out") == ["a.png", "sub/ü.png"]
+    assert (tmp_path / "out/sub/ü.png").read_bytes() == png()
+
+
+def test_a_failed_pack_leaves_nothing(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ArchiveError, match="cannot be written"):
+        pack(tmp_path, tmp_path / "file/x.zip")

@@ -1,0 +1,238 @@
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mofme.errors import Cancelled, PictureError
+from mofme.vision.batch import FileReport, plan_tree, restore_tree, write_report
+from mofme.vision.image import read_picture
+from mofme.vision.restorer import Restoration, Restorer, available_models
+
+
+class Inverter:
+    """A restorer that turns every picture into its negative, and remembers what it was asked."""
+
+    name = "inverter"
+
+    def __init__(self):
+        self.settings = []
+
+    def __call__(self, image, *, strength=1.0, ensemble=False, tile=None, explain=False, on_progress=None):
+        self.settings.append((tuple(image.shape[1:]), strength, ensemble, tile))
+        weather = {"rain": 0.9, "snow": 0.1, "raindrop": 0.0, "haze": 0.0}
+        return Restoration(1 - image, weather, torch.full((1, 1), 0.25), (), 0.0)
+
+
+def picture(path: Path, size=(5, 4), colour=(10, 20, 30), **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path, **options)
+
+
+def rows_of(path: Path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return {row["file"]: row for row in csv.DictReader(file)}
+
+
+def test_the_tree_names_and_formats_are_kept(tmp_path):
+    names = ["a.png", "sub dir/b.jpg", "sub dir/ü/漢.webp"]
+    for name in names:
+        picture(tmp_path / "in" / name)
+    reports = list(restore_tree(Inverter(), tmp_path / "in", tmp_path / "out"))
+
+    assert [(report.file, report.output, report.error, report.skipped) for report in reports] == [
+        (name, name, "", False) for name in names
+    ]
+    assert {(report.width, report.height, report.weather, report.uncertainty) for report in reports} == {
+        (5, 4, "rain", 0.25)
+    }
+    for name, kind in zip(names, ("PNG", "JPEG", "WEBP"), strict=True):
+        with Image.open(tmp_path / "out" / name) as image:
+            assert image.format == kind
+            np.testing.assert_allclose(image.getpixel((1, 1)), (245, 235, 225), atol=3)
+
+
+def test_settings_reach_the_restorer(tmp_path):
+    picture(tmp_path / "in/a.png")
+    restorer = Inverter()
+    list(restore_tree(restorer, tmp_path / "in", tmp_path / "out", strength=0.5, ensemble=True, tile=128))
+    assert restorer.settings == [((4, 5), 0.5, True, 128)]
+
+
+def test_five_broken_of_thirty_are_reported_and_the_rest_done(tmp_path):
+    for number in range(25):
+        picture(tmp_path / f"in/{number:02}.png")
+    for number in range(25, 30):
+        (tmp_path / f"in/{number:02}.png").write_bytes(b"broken")
+    reports = list(restore_tree(Inverter(), tmp_path / "in", tmp_path / "out"))
+    assert [report.file for report in reports if report.error] == [f"{number}.png" for number in range(25, 30)]
+    assert all(report.file in report.error for report in reports if report.error)
+    assert len(list((tmp_path / "out").iterdir())) == 25
+
+
+def test_a_restorer_that_fails_on_one_picture_does_not_stop_the_others(tmp_path):
+    class OutOfMemory(Inverter):
+        def __call__(self, image, **settings):
+            if image.shape[1] > 4:
+                raise RuntimeError("out of memory")
+            return super().__call__(image, **settings)
+
+    picture(tmp_path / "in/a.png", (9, 9))
+    picture(tmp_path / "in/b.png")
+    reports = list(restore_tree(OutOfMemory(), tmp_path / "in", tmp_path / "out"))
+    assert [report.error for report in reports] == ["out of memory", ""]
+
+
+def test_cancelling_from_inside_stops_the_work(tmp_path):
+    class Stopped(Inverter):
+        def __call__(self, image, **settings):
+            raise Cancelled("stopped")
+
+    picture(tmp_path / "in/a.png")
+    with pytest.raises(Cancelled):
+        list(restore_tree(Stopped(), tmp_path / "in", tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_closed_half_way_and_started_again_it_does_only_the_rest(tmp_path):
+    for number in range(30):
+        if number % 6:
+            picture(tmp_path / f"in/{number:02}.png", (number + 1, 1))
+        else:
+            picture(tmp_path / f"in/{number:02}.png")
+            (tmp_path / f"in/{number:02}.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")  # 00, 06, 12, 18, 24
+    first = restore_tree(Inverter(), tmp_path / "in", tmp_path / "out")
+    reports = [next(first) for _ in range(15)]
+    first.close()
+    write_report(tmp_path / "out/report.csv", reports)
+
+    restorer = Inverter()
+    again = list(restore_tree(restorer, tmp_path / "in", tmp_path / "out"))
+    write_report(tmp_path / "out/report.csv", again)
+
+    # 00, 06 and 12 failed in the first half and fail again; the other 12 are skipped.
+    assert [report.file for report in again if report.skipped] == [f"{n:02}.png" for n in range(15) if n % 6]
+    assert [shape for shape, *_ in restorer.settings] == [(1, n + 1) for n in range(15, 30) if n % 6]
+    rows = rows_of(tmp_path / "out/report.csv")
+    assert list(rows) == [f"{number:02}.png" for number in range(30)]
+    for number, row in enumerate(rows.values()):
+        assert bool(row["error"]) == (number % 6 == 0)
+        assert row["size"] == (f"{number + 1}x1" if number % 6 else "")  # figures of the first half are kept
+        assert row["skipped"] == "no"
+
+
+def test_overwrite_does_everything_again(tmp_path):
+    picture(tmp_path / "in/a.png")
+    picture(tmp_path / "out/a.png", colour=(1, 2, 3))
+    assert [report.skipped for report in restore_tree(Inverter(), tmp_path / "in", tmp_path / "out")] == [True]
+    reports = restore_tree(Inverter(), tmp_path / "in", tmp_path / "out", overwrite=True)
+    assert [report.skipped for report in reports] == [False]
+    with Image.open(tmp_path / "out/a.png") as image:
+        assert image.getpixel((0, 0)) == (245, 235, 225)
+
+
+def test_a_format_for_all_never_lets_two_pictures_share_an_output(tmp_path):
+    for name in ("a.jpg", "a.png", "a.WEBP", "b.bmp", "c.jpg.png", "c.jpg", "c.png", "d.PNG"):
+        picture(tmp_path / "in" / name)
+    plan = plan_tree(tmp_path / "in", tmp_path / "out", "png")
+    assert {path.name: output.name for path, output in plan} == {
+        "a.jpg": "a.jpg.png",
+        "a.png": "a.png",
+        "a.WEBP": "a.WEBP.png",
+        "b.bmp": "b.png",
+        "c.jpg": "c.jpg.png.png",
+        "c.jpg.png": "c.jpg.png",
+        "c.png": "c.png",
+        "d.PNG": "d.PNG",
+    }
+    list(restore_tree(Inverter(), tmp_path / "in", tmp_path / "out", format="png"))
+    kinds = set()
+    for path in (tmp_path / "out").iterdir():
+        with Image.open(path) as image:
+            kinds.add(image.format)
+    assert len(list((tmp_path / "out").iterdir())) == 8 and kinds == {"PNG"}
+
+
+def test_a_mislabelled_file_keeps_its_real_format_and_alpha(tmp_path):
+    (tmp_path / "in").mkdir()
+    Image.new("RGBA", (3, 3), (1, 2, 3, 4)).save(tmp_path / "in/a.jpg", format="PNG")
+    list(restore_tree(Inverter(), tmp_path / "in", tmp_path / "out"))
+    with Image.open(tmp_path / "out/a.jpg") as image:
+        assert image.format == "PNG" and image.getpixel((0, 0))[3] == 4
+
+
+def test_a_target_inside_the_source_is_never_an_input(tmp_path):
+    picture(tmp_path / "in/a.png")
+    picture(tmp_path / "in/sub/b.png")
+    for overwrite in (False, True):
+        reports = restore_tree(Inverter(), tmp_path / "in", tmp_path / "in/sub/out", overwrite=overwrite)
+        assert [report.file for report in reports] == ["a.png", "sub/b.png"]
+
+
+def test_nothing_that_would_replace_a_picture_is_begun(tmp_path):
+    picture(tmp_path / "in/a.png")
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    for target in (tmp_path / "in", tmp_path / "in/../in", tmp_path / "link"):
+        with pytest.raises(PictureError, match="another folder"):
+            restore_tree(Inverter(), tmp_path / "in", target)
+    # The result of in/in/a.png, put into the parent folder, would be in/a.png.
+    picture(tmp_path / "in/in/a.png")
+    with pytest.raises(PictureError, match="would replace"):
+        restore_tree(Inverter(), tmp_path / "in", tmp_path)
+
+
+def test_what_cannot_be_begun_is_said_at_once(tmp_path):
+    with pytest.raises(PictureError, match="none: is not a folder"):
+        restore_tree(Inverter(), tmp_path / "none", tmp_path / "out")
+    with pytest.raises(PictureError, match="'gif'"):
+        restore_tree(Inverter(), tmp_path, tmp_path / "out", format="gif")
+
+
+def test_the_limit_of_megapixels_holds(tmp_path):
+    picture(tmp_path / "in/a.png", (100, 100))
+    (report,) = restore_tree(Inverter(), tmp_path / "in", tmp_path / "out", max_megapixels=0.001)
+    assert "--max-megapixels" in report.error
+
+
+def test_the_report_keeps_earlier_rows_and_replaces_redone_ones(tmp_path):
+    path = tmp_path / "report.csv"
+    fine = FileReport("a.png", "a.png", 4, 3, 1.5, "haze", 0.125)
+    write_report(path, [fine, FileReport("b.png", "b.png", error="broken\nin two lines"), FileReport("c", "c", 1, 1)])
+    assert rows_of(path)["a.png"] == {
+        "file": "a.png",
+        "output": "a.png",
+        "size": "4x3",
+        "seconds": "1.500",
+        "weather": "haze",
+        "uncertainty": "0.1250",
+        "error": "",
+        "skipped": "no",
+    }
+    assert rows_of(path)["b.png"]["error"] == "broken in two lines"
+
+    skipped = [FileReport(name, name, skipped=True) for name in ("a.png", "b.png", "d.png")]
+    write_report(path, skipped)
+    rows = rows_of(path)
+    assert list(rows) == ["a.png", "b.png", "c", "d.png"]
+    assert rows["a.png"]["seconds"] == "1.500" and rows["a.png"]["skipped"] == "no"
+    assert rows["b.png"]["error"] == "" and rows["b.png"]["skipped"] == "yes"  # repaired by hand since
+    assert rows["c"]["size"] == "1x1"
+    assert [path.name for path in tmp_path.iterdir()] == ["report.csv"]
+
+
+def test_a_foreign_report_file_is_replaced(tmp_path):
+    (tmp_path / "report.csv").write_bytes(b"quarter,sales\n1,\xff\n")
+    write_report(tmp_path / "report.csv", [FileReport("ü,\n.png", "o.png", 2, 2)])
+    assert list(rows_of(tmp_path / "report.csv")) == ["ü,\n.png"]
+
+
+def test_a_shipped_model_restores_a_folder(tmp_path):
+    if not (cards := available_models()):
+        pytest.skip("weights/ holds no model yet")
+    picture(tmp_path / "in/a.png", (33, 17), (120, 130, 140))
+    restorer = Restorer.from_pretrained(cards[0].name, "cpu")
+    (report,) = restore_tree(restorer, tmp_path / "in", tmp_path / "out")
+    assert report.error == ""
+    assert read_picture(tmp_path / "out/a.png").rgb.shape == (3, 17, 33)
