@@ -24,7 +24,7 @@ _TITLES = {
     "ssim_rgb": "SSIM RGB",
     "psnr_y": "PSNR Y",
     "ssim_y": "SSIM Y",
-    "lpips": "LPIPS (less is better)",
+    "lpips": "LPIPS (lower is better)",
 }
 
 
@@ -56,7 +56,7 @@ def restoration(
     from mofme.vision.evaluation.restoration import evaluate, summarize, write_csv
     from mofme.vision.restorer import Restorer
 
-    log = Console(stderr=True)
+    log = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         sets = find_sets(pairs)
         restorer = Restorer.from_pretrained(model, device=device)
@@ -96,7 +96,7 @@ def _lpips(weights: Path | None, log: Console) -> Lpips | None:
     except ModelError as error:
         if weights is not None:
             raise
-        log.print(f"LPIPS is left out: {error} Use --lpips-weights.", markup=False)
+        log.print(f"LPIPS is left out. {error} with --lpips-weights.", markup=False)
         return None
 
 
@@ -104,7 +104,7 @@ def _table(name: str, summary: Summary) -> Table:
     measured = summary.pairs - summary.failed
     table = Table(title=f"{name}: {measured} of {summary.pairs} pairs, {summary.seconds:.2f} s a picture")
     for heading in ("", "input", "restored", "gain", "95 % interval", "median gain"):
-        table.add_column(heading, justify="right" if heading else "left")
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     for metric, gain in summary.gain.items():
         digits = 2 if metric.startswith("psnr") else 4
         table.add_row(

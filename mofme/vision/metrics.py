@@ -58,8 +58,7 @@ class Lpips:
                 self.net = lpips.LPIPS(net="alex", pnet_rand=weights is not None, verbose=False).eval()
             except OSError as error:
                 raise ModelError(
-                    f"AlexNet's weights, which LPIPS needs, cannot be downloaded ({error}). "
-                    "Name a file that holds them."
+                    f"AlexNet's weights for LPIPS cannot be downloaded ({error}): name a file that holds them"
                 ) from error
         if weights is not None:
             self._load_alexnet(weights)

@@ -1,0 +1,89 @@
+"""The project's own files say the truth about each other."""
+
+import ast
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+import mofme
+
+ROOT = Path(__file__).parents[1]
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def pins(name: str) -> dict[str, str]:
+    """Package (normalized) to version; anything that is not an exact pin fails."""
+    lines = [line for line in read(name).splitlines() if line and not line.startswith(("-r ", "#"))]
+    matches = [re.fullmatch(r"([A-Za-z0-9_.-]+)==([0-9.]+)", line) for line in lines]
+    assert all(matches), lines
+    return {re.sub(r"[-_.]+", "-", m[1]).lower(): m[2] for m in matches if m}
+
+
+def imported(*folders: str) -> set[str]:
+    """Top-level packages that the Python files below the folders import."""
+    found = set()
+    for folder in folders:
+        root = ROOT / folder
+        for path in [root] if root.is_file() else root.rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Import):
+                    found |= {name.name.split(".")[0] for name in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                    found.add(node.module.split(".")[0])
+    return found - sys.stdlib_module_names - {"mofme", "tests"}
+
+
+@pytest.mark.parametrize(
+    ("folders", "files"),
+    [
+        (("mofme", "app.py", "assets"), ["requirements.txt"]),
+        (("tests",), ["requirements.txt", "requirements-dev.txt"]),
+    ],
+)
+def test_whatever_is_imported_is_pinned(folders: tuple[str, ...], files: list[str]) -> None:
+    pinned = set().union(*(pins(name) for name in files))
+    distributions = packages_distributions()
+    unpinned = {
+        module
+        for module in imported(*folders)
+        if not any(re.sub(r"[-_.]+", "-", name).lower() in pinned for name in distributions.get(module, [module]))
+    }
+    assert unpinned == set()
+
+
+def test_the_readme_gives_the_two_commands() -> None:
+    readme = read("README.md")
+    assert "pip install -r requirements.txt && python app.py\n" in readme
+    assert "pip install -r requirements-dev.txt && pytest\n" in readme
+    assert "\npip install -r requirements-dev.txt && pytest\n" in read(".ci/run")
+    assert read("requirements-dev.txt").startswith("-r requirements.txt\n")
+
+
+def test_the_space_runs_what_is_pinned() -> None:
+    front = dict(line.split(": ", 1) for line in read("README.md").split("---\n")[1].splitlines())
+    assert front["sdk"] == "gradio"
+    assert front["sdk_version"] == pins("requirements.txt")["gradio"]
+    assert (ROOT / front["app_file"]).is_file()
+    assert front["license"] == "apache-2.0"
+    assert len(front["short_description"]) <= 60  # what Hugging Face accepts
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "PAPERS.md", "CHANGELOG.md"])
+def test_links_and_named_files_exist(page: str) -> None:
+    text = read(page)
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", text)
+    named = re.findall(r"`((?:mofme|tests)/[\w/]+(?:\.py)?)`", text)
+    assert [name for name in links + named if not (ROOT / name).exists()] == []
+
+
+def test_version_and_dependencies_come_from_one_place() -> None:
+    project = tomllib.loads(read("pyproject.toml"))
+    assert project["project"]["version"] == mofme.__version__
+    assert project["tool"]["setuptools"]["dynamic"]["dependencies"] == {"file": ["requirements.txt"]}

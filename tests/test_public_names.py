@@ -1,0 +1,117 @@
+"""What users build on: a change here is a change for them, and belongs in the changelog."""
+
+import importlib
+import inspect
+
+import pytest
+import typer.main
+
+import mofme
+from mofme.cli import app
+
+# Functions and classes with the parameters that may be given by name.
+NAMES = {
+    "mofme.core.model_card": {
+        "ModelCard": "name net arguments licence training metrics parameters sha256",
+        "load_card": "folder",
+        "load_state": "folder card",
+        "save_model": "folder card state",
+    },
+    "mofme.core.moe": {
+        "MoE": "router experts",
+        "observe_routing": "model",
+        "replace_routing": "model edit",
+    },
+    "mofme.core.routing": {"RoutingDecision": "weights_TE logits_TE uncertainty_T", "Router": "", "Experts": ""},
+    "mofme.core.routers.linear": {"LinearRouter": "dim num_experts top_k"},
+    "mofme.core.routers.uncertainty": {"UncertaintyRouter": "dim num_experts top_k dropout samples"},
+    "mofme.core.experts.feed_forward": {"FeedForwardExperts": "dim hidden num_experts"},
+    "mofme.core.experts.feature_modulated": {
+        "FeatureModulatedExperts": "dim hidden num_experts",
+        "GeneratedModulationExperts": "dim hidden num_experts",
+    },
+    "mofme.core.losses.balance": {"importance_loss": "decision", "switch_loss": "decision"},
+    "mofme.vision.image": {
+        "read_picture": "path max_megapixels",
+        "write_picture": "path rgb like format",
+        "find_pictures": "folder",
+    },
+    "mofme.vision.metrics": {"psnr": "a b", "ssim": "a b", "rgb_to_y": "rgb", "Lpips": "weights"},
+    "mofme.vision.restorer": {
+        "Restorer": "net name device",
+        "Restorer.from_pretrained": "name device",
+        "Restorer.__call__": "self image strength ensemble tile explain on_progress",
+        "Restoration": "image weather uncertainty routing seconds",
+        "RoutingMap": "layer weights_EHW",
+        "available_models": "folder",
+    },
+    "mofme.vision.weather": {"synthesize": "clean weathers generator", "Weathered": "image labels"},
+}
+ERRORS = {
+    "PictureError": "MofmeError",
+    "PictureTooLargeError": "PictureError",
+    "ArchiveError": "MofmeError",
+    "ModelError": "MofmeError",
+    "Cancelled": "MofmeError",
+}
+COMMANDS = {
+    "restore": "SOURCE OUTPUT --model --device --tile --strength --ensemble --overwrite --format --json "
+    "--max-megapixels",
+    "models": "--json",
+    "synthesize": "CLEAN OUT --weather --seed --count",
+    "train": "CLEAN --out --pairs --size --init --minutes --batch --crop --learning-rate --seed --device "
+    "--validate-minutes --sources --licence",
+    "bench": "--side --experts --repeats --backbone --json",
+    "evaluate restoration": "PAIRS --model --device --out --json --lpips-weights --limit",
+}
+PUBLIC = [(module, name) for module, names in NAMES.items() for name in names]
+
+
+def find(module: str, name: str) -> object:
+    found: object = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+@pytest.mark.parametrize(("module", "name"), PUBLIC)
+def test_parameters_keep_their_names_and_order(module: str, name: str) -> None:
+    found = find(module, name)
+    if inspect.isclass(found) and inspect.isabstract(found):
+        return
+    assert callable(found)
+    assert " ".join(inspect.signature(found).parameters) == NAMES[module][name]
+
+
+@pytest.mark.parametrize(("module", "name"), PUBLIC)
+def test_every_public_name_is_documented(module: str, name: str) -> None:
+    found = find(module, name)
+    documentation = found.__doc__ or ""
+    # A dataclass without a docstring is given its own signature for one.
+    assert documentation and not documentation.startswith(f"{name}(")
+
+
+def test_the_tree_of_errors() -> None:
+    errors = importlib.import_module("mofme.errors")
+    assert {name: getattr(errors, name).__base__.__name__ for name in ERRORS} == ERRORS
+
+
+def test_the_weathers_in_their_order() -> None:
+    assert importlib.import_module("mofme.vision.weather").WEATHERS == ("rain", "snow", "raindrop", "haze")
+
+
+def test_commands_keep_their_flags() -> None:
+    def walk(command: object, name: tuple[str, ...] = ()) -> dict[str, str]:
+        if children := getattr(command, "commands", None):
+            return {k: v for child in children for k, v in walk(children[child], (*name, child)).items()}
+        parameters = [
+            p.opts[-1] if p.param_type_name == "option" else p.name.upper()
+            for p in command.params  # type: ignore[attr-defined]
+        ]
+        return {" ".join(name): " ".join(parameters)}
+
+    assert walk(typer.main.get_command(app)) == COMMANDS
+
+
+def test_it_knows_its_version() -> None:
+    assert mofme.__version__ == "0.1.0"
