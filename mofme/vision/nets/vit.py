@@ -1,7 +1,8 @@
 """The plain ViT of MoFME (arXiv 2312.16610), kept as the reference: two blocks of attention and feed-forward.
 
 What differs from the authors' code: positions are computed, not learnt for 240 x 240, so any size goes in; the decoder
-is one linear layer. Parameters in millions; in brackets what the authors' code counts, which holds 5 to 6 more outside the experts:
+is one linear layer. Parameters in millions, in brackets as counted in the authors' code, which has 5 to 6 more outside
+the experts:
 
     feed-forward   E = 4         E = 8         E = 16        E = 64   E = 128
     dense           3.7 (8.7), without experts

@@ -1,0 +1,199 @@
+"""What experts cost: parameters, MACs, time and memory of feed-forwards that differ in nothing but their experts.
+
+All arms stand on one backbone and run in one process, in turn, at the same precision and with the same threads, so
+that whatever else the machine does hits them alike. Only memory is measured apart: a process for each arm.
+"""
+
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+from mofme.core.moe import MoE
+from mofme.core.routers.linear import LinearRouter
+from mofme.core.routers.uncertainty import UncertaintyRouter
+from mofme.vision.models import SIZES
+from mofme.vision.nets.blocks import FeedForwardKind
+from mofme.vision.nets.unet import STRIDE, RestorationNet
+from mofme.vision.nets.vit import PlainViT
+from mofme.vision.precision import bf16_pays
+
+_SMALL = {name: value for name, value in SIZES["small"].items() if name not in ("feed_forward", "num_experts")}
+
+BACKBONES: Mapping[str, Callable[[FeedForwardKind, int], nn.Module]] = {
+    "small": lambda kind, num_experts: RestorationNet(**_SMALL, feed_forward=kind, num_experts=num_experts),
+    "vit": PlainViT,
+}
+# The counter knows attention's kernels on GPUs, not the one on CPUs.
+_ATTENTION_ON_CPU = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)
+}
+_EXPERT_KINDS: tuple[FeedForwardKind, ...] = ("moe", "mofme", "generated")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One feed-forward on the backbone; `num_experts` is 1 for the dense one."""
+
+    feed_forward: FeedForwardKind
+    num_experts: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one arm costs. Counts are exact; `milliseconds` holds every repeat; `peak_bytes` is None if unknown.
+
+    `activated` counts the parameters that work on one position: of experts side by side only the chosen ones.
+    `peak_bytes` is the most memory that building the net and one forward took, above a process that did neither.
+    """
+
+    arm: Arm
+    parameters: int
+    activated: int
+    macs: int
+    milliseconds: tuple[float, ...]
+    peak_bytes: int | None
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.milliseconds)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """On what, and how, everything was measured."""
+
+    cpu: str
+    threads: int
+    precision: str
+    torch: str
+
+
+def arms(experts: Sequence[int]) -> list[Arm]:
+    """The dense feed-forward first, then every kind of experts at each number of them."""
+    return [Arm("dense", 1), *(Arm(kind, count) for count in experts for kind in _EXPERT_KINDS)]
+
+
+def measure(
+    backbone: str,
+    side: int,
+    experts: Sequence[int],
+    repeats: int,
+    on_progress: Callable[[float], None] = lambda share: None,
+) -> list[Cost]:
+    """The cost of every arm on one picture of `side` x `side` pixels, a multiple of 8, on the CPU."""
+    if side % STRIDE or side <= 0:
+        raise ValueError(f"the side must be a positive multiple of {STRIDE}, got {side}")
+    chosen = arms(experts)
+    nets = [_build(backbone, arm) for arm in chosen]
+    image = _picture(side)
+    macs = [_count_macs(net, image) for net in nets]  # runs every net once: the first time counts for nothing
+    times: list[list[float]] = [[] for _ in nets]
+    for repeat in range(repeats):
+        for net, taken in zip(nets, times, strict=True):
+            start = time.perf_counter()
+            _restore(net, image)
+            taken.append(1000 * (time.perf_counter() - start))
+        on_progress(0.5 * (repeat + 1) / repeats)
+    idle = _peak_of_process(backbone, None, side)
+    costs = []
+    for index, (arm, net) in enumerate(zip(chosen, nets, strict=True)):
+        peak = _peak_of_process(backbone, arm, side)
+        above = None if peak is None or idle is None else peak - idle
+        costs.append(
+            Cost(arm, count_parameters(net), activated_parameters(net), macs[index], tuple(times[index]), above)
+        )
+        on_progress(0.5 + 0.5 * (index + 1) / len(nets))
+    return costs
+
+
+def count_parameters(net: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in net.parameters())
+
+
+def activated_parameters(net: nn.Module) -> int:
+    """Parameters that work on one position: all but those of the experts that its routers leave out."""
+    idle = 0
+    for layer in net.modules():
+        # What is an expert's own is stacked in the experts' direct parameters; what they share is in submodules.
+        if isinstance(layer, MoE) and isinstance(layer.router, LinearRouter | UncertaintyRouter):
+            own = sum(parameter.numel() for parameter in layer.experts.parameters(recurse=False))
+            idle += own * (layer.router.num_experts - layer.router.top_k) // layer.router.num_experts
+    return count_parameters(net) - idle
+
+
+def machine() -> Machine:
+    return Machine(
+        cpu=_cpu_name(),
+        threads=torch.get_num_threads(),
+        precision="bfloat16" if _half() else "float32",
+        torch=torch.__version__,
+    )
+
+
+def _build(backbone: str, arm: Arm) -> nn.Module:
+    torch.manual_seed(0)
+    net = BACKBONES[backbone](arm.feed_forward, arm.num_experts).eval()
+    return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _picture(side: int) -> torch.Tensor:
+    picture = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    return picture.contiguous(memory_format=torch.channels_last)
+
+
+def _half() -> bool:
+    return bf16_pays(torch.device("cpu"))
+
+
+def _restore(net: nn.Module, image: torch.Tensor) -> None:
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=_half()):
+        net(image)
+
+
+def _count_macs(net: nn.Module, image: torch.Tensor) -> int:
+    """Multiply-accumulates of one forward as it really ran: sparse experts count the positions they were given."""
+    with FlopCounterMode(display=False, custom_mapping=_ATTENTION_ON_CPU) as counter:
+        _restore(net, image)
+    return counter.get_total_flops() // 2
+
+
+def _peak_of_process(backbone: str, arm: Arm | None, side: int) -> int | None:
+    """Peak memory of a fresh process that builds and runs one arm, or, without one, only imports the same code."""
+    words = [backbone, str(side), str(torch.get_num_threads())]
+    words += [] if arm is None else [arm.feed_forward, str(arm.num_experts)]
+    code = "import sys; from mofme.vision import benchmark; benchmark.print_own_peak(*sys.argv[1:])"
+    root = Path(__file__).parents[2]
+    answer = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True, cwd=root)
+    return int(answer.stdout) if answer.stdout.strip() else None
+
+
+def print_own_peak(
+    backbone: str, side: str, threads: str, kind: FeedForwardKind | None = None, num_experts: str = "1"
+) -> None:
+    """Run one arm in this process and print the process's peak memory in bytes; nothing where none is told."""
+    torch.set_num_threads(int(threads))
+    if kind is not None:
+        _restore(_build(backbone, Arm(kind, int(num_experts))), _picture(int(side)))
+    # Not getrusage: its maximum goes from a parent to its children, so a large parent would hide them all.
+    status = Path("/proc/self/status")
+    if status.exists():
+        peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        print(1024 * int(peak.split()[1]))
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
