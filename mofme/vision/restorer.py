@@ -77,7 +77,7 @@ class Restorer:
         net, card = load_net(name)
         return cls(net, card.name, device)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def __call__(
         self,
         image: Tensor,
@@ -110,15 +110,16 @@ class Restorer:
         weather_W = torch.zeros(len(WEATHERS))
         for done, part in enumerate(parts):
             outer = image[:, *part.outer].to(self.device)
+            # Padded before it is turned: so the coarse grid of a turned tile falls on that of the turned picture.
+            padded = pad_to_stride(outer)
             result = torch.zeros_like(outer)
             for view, context in zip(views, contexts, strict=True):
                 with observe_routing(self.net) as routing, self._precision():
-                    seen = pad_to_stride(_view(outer, view))
+                    seen = _view(padded, view)
                     output = self.net(seen[None].contiguous(memory_format=torch.channels_last), context)
-                turned = _view(outer, view)
-                result += _undo_view(output.image[0, :, : turned.shape[-2], : turned.shape[-1]], view)
+                result += _undo_view(output.image[0], view)[:, : outer.shape[-2], : outer.shape[-1]]
                 if view == 0:
-                    grid.add(part, routing, seen.shape[-2:], explain)
+                    grid.add(part, routing, padded.shape[-2:], explain)
                     weather_W += output.weather_BW[0].float().cpu() * _area(part)
                 if on_progress is not None:
                     on_progress((done * len(views) + view + 1) / (len(parts) * len(views)))

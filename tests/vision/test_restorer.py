@@ -1,0 +1,189 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mofme.errors import Cancelled
+from mofme.vision import restorer as module
+from mofme.vision.nets.unet import RestorationNet
+from mofme.vision.restorer import Restoration, Restorer
+from mofme.vision.weather import WEATHERS
+
+
+@pytest.fixture(autouse=True)
+def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "bf16_pays", lambda device: False)
+
+
+def make_restorer(blocks: tuple[int, int, int] = (1, 1, 1), kind: str = "mofme") -> Restorer:
+    """A narrow net that changes pictures a little, by random weights where a new net has zeros."""
+    torch.manual_seed(0)
+    net = RestorationNet(widths=(8, 12, 16), blocks=blocks, feed_forward=kind, num_experts=4)  # type: ignore[arg-type]
+    for parameter in net.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.01)
+    return Restorer(net, "test")
+
+
+def picture(height: int, width: int) -> Tensor:
+    """Away from black and white, where results would be cut off."""
+    return 0.3 + 0.4 * torch.rand(3, height, width, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(
+    ("size", "tile", "ensemble"), [((203, 301), 64, False), ((64, 333), 64, False), ((211, 67), 96, True)]
+)
+def test_tiles_leave_no_trace(size: tuple[int, int], tile: int, ensemble: bool) -> None:
+    restorer, image = make_restorer(blocks=(2, 2, 4)), picture(*size)
+    whole = restorer(image, tile=512, ensemble=ensemble)
+    tiled = restorer(image, tile=tile, ensemble=ensemble)
+    assert (whole.image - image).abs().max() > 8 / 255, "the net must change something"
+    assert (whole.image - tiled.image).abs().max() < 1 / 255
+
+
+def test_tiles_leave_no_trace_in_the_maps() -> None:
+    restorer, image = make_restorer(), picture(203, 301)
+    whole, tiled = (restorer(image, tile=tile, explain=True) for tile in (512, 64))
+    torch.testing.assert_close(tiled.uncertainty, whole.uncertainty, atol=0.02, rtol=0)
+    for a, b in zip(tiled.routing, whole.routing, strict=True):
+        assert (a.weights_EHW - b.weights_EHW).abs().mean() < 0.02
+
+
+def test_strength_blends() -> None:
+    restorer, image = make_restorer(), picture(40, 56)
+    full = restorer(image).image
+    assert torch.equal(restorer(image, strength=0).image, image)
+    torch.testing.assert_close(restorer(image, strength=0.25).image, 0.75 * image + 0.25 * full)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 37), (37, 1), (2, 3), (9, 8)])
+def test_small_and_thin_pictures(size: tuple[int, int]) -> None:
+    for ensemble in (False, True):
+        restored = make_restorer()(torch.rand(3, *size), ensemble=ensemble, explain=True)
+        assert restored.image.shape == (3, *size)
+        assert restored.image.isfinite().all()
+        assert restored.uncertainty.shape == (-(-size[0] // 8), -(-size[1] // 8))
+
+
+def test_results_stay_in_range() -> None:
+    restored = make_restorer()((torch.rand(3, 64, 64) > 0.5).float()).image
+    assert restored.min() >= 0
+    assert restored.max() <= 1
+
+
+def test_the_ensemble_is_the_mean_of_all_views() -> None:
+    restorer, image = make_restorer(), picture(40, 64)
+    turns: list[tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]] = [
+        (
+            lambda a, k=k, m=m: np.rot90(a[..., ::-1] if m else a, k, (1, 2)),
+            lambda a, k=k, m=m: np.rot90(a, -k, (1, 2))[..., :: -1 if m else 1],
+        )
+        for k in range(4)
+        for m in (False, True)
+    ]
+    views = [undo(restorer(torch.from_numpy(turn(image.numpy()).copy())).image.numpy()).copy() for turn, undo in turns]
+    expected = torch.from_numpy(np.mean(views, axis=0))
+    torch.testing.assert_close(restorer(image, ensemble=True).image, expected, atol=1e-5, rtol=0)
+    assert (expected - restorer(image).image).abs().max() > 1e-3, "views must differ"
+
+
+@pytest.mark.parametrize(("ensemble", "steps"), [(False, 6), (True, 48)])
+def test_progress_rises_to_one(ensemble: bool, steps: int) -> None:
+    told: list[float] = []
+    make_restorer()(picture(100, 150), tile=64, ensemble=ensemble, on_progress=told.append)
+    assert told == pytest.approx([(i + 1) / steps for i in range(steps)])
+
+
+def test_what_progress_raises_stops_the_work() -> None:
+    told: list[float] = []
+
+    def stop(share: float) -> None:
+        told.append(share)
+        if len(told) == 2:
+            raise Cancelled("enough")
+
+    with pytest.raises(Cancelled, match="enough"):
+        make_restorer()(picture(100, 150), tile=64, on_progress=stop)
+    assert len(told) == 2
+
+
+def test_the_input_is_left_as_it_is() -> None:
+    image = torch.rand(3, 50, 70)
+    before = image.clone()
+    restored = make_restorer()(image).image
+    restored += 1  # the result belongs to the caller
+    assert torch.equal(image, before)
+
+
+def test_memory_layout_does_not_matter() -> None:
+    restorer, image = make_restorer(), picture(50, 70)
+    strided = image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    torch.testing.assert_close(restorer(strided).image, restorer(image).image)
+
+
+@pytest.mark.parametrize("size", [(100, 150), (16, 8)])
+def test_routing_maps(size: tuple[int, int]) -> None:
+    restored = make_restorer()(torch.rand(3, *size), explain=True)
+    assert len(restored.routing) == 3  # one each at 1/4 down, 1/8, and 1/4 up
+    for routing in restored.routing:
+        assert routing.weights_EHW.shape == (4, -(-size[0] // 8), -(-size[1] // 8))
+        assert (routing.weights_EHW >= 0).all()
+        assert routing.shares().sum().item() == pytest.approx(1)
+    assert len({routing.layer for routing in restored.routing}) == 3
+
+
+def test_no_routing_unless_asked_for() -> None:
+    assert make_restorer()(picture(16, 16)).routing == ()
+
+
+def test_uncertainty() -> None:
+    restored = make_restorer()(torch.rand(3, 100, 150))
+    assert restored.uncertainty.shape == (13, 19)
+    assert (restored.uncertainty > 0).all()
+    assert (restored.uncertainty < 1).all()
+    assert restored.mean_uncertainty == pytest.approx(restored.uncertainty.mean().item())
+    assert make_restorer(kind="dense")(torch.rand(3, 100, 150)).mean_uncertainty == 0
+
+
+@pytest.mark.parametrize(("side", "cells"), [(2048, 256), (2049, 129), (5000, 157)])
+def test_maps_have_at_most_256_cells_a_side(side: int, cells: int) -> None:
+    # 2049 pixels need cells of 16: 128.1 of them; 5000 need cells of 32: 156.25.
+    restored = make_restorer()(torch.rand(3, 8, side), explain=True)
+    assert restored.uncertainty.shape == (1, cells)
+    assert restored.routing[0].weights_EHW.shape == (4, 1, cells)
+    assert (restored.uncertainty > 0).all()
+
+
+def test_half_precision_is_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    restorer, image = make_restorer(), picture(64, 80)
+    full = restorer(image).image
+    monkeypatch.setattr(module, "bf16_pays", lambda device: True)
+    half = restorer(image).image
+    assert half.dtype == torch.float32
+    assert 0 < (half - full).abs().max() < 2 / 255
+
+
+def test_the_weather_it_names() -> None:
+    probabilities = make_restorer()(picture(40, 40)).weather
+    assert tuple(probabilities) == WEATHERS
+    assert all(0 < p < 1 for p in probabilities.values())
+
+    def named(**weather: float) -> str:
+        return Restoration(torch.zeros(3, 1, 1), weather, torch.zeros(1, 1), (), 0.0).weather_name
+
+    assert named(rain=0.6, snow=0.9) == "snow"
+    assert named(rain=0.4, snow=0.49) == "clear"
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (4, 8, 8), (1, 3, 8, 8), (3, 0, 8), (8, 8)])
+def test_what_is_no_picture_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="shape"):
+        make_restorer()(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.1, float("nan")])
+def test_strength_out_of_range_is_refused(strength: float) -> None:
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        make_restorer()(picture(8, 8), strength=strength)
