@@ -24,7 +24,10 @@ def restore(
         typer.Argument(metavar="INPUT", help="A picture, or a folder of them (with all folders in it).", exists=True),
     ],
     output: Annotated[
-        Path, typer.Argument(help="A folder; for one picture also a file, whose suffix decides the format.")
+        Path,
+        typer.Argument(
+            metavar="OUTPUT", help="A folder; for one picture also a file, whose suffix decides the format."
+        ),
     ],
     model: Annotated[str, typer.Option(help="A shipped model (see `models`), or a folder from `train`.")] = "small",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",

@@ -12,7 +12,7 @@ from PIL import Image, ImageCms
 from mofme.errors import PictureError
 
 _GREY_MODES = ("1", "L", "LA", "La", "I;16", "I;16B")
-_PLANAR, _EXTRA_SAMPLES = 284, 338  # TIFF tags
+_PHOTOMETRIC, _PLANAR, _EXTRA_SAMPLES = 262, 284, 338  # TIFF tags
 
 
 def is_grey(image: Image.Image, header: bytes) -> bool:
@@ -46,9 +46,10 @@ def samples(image: Image.Image, file: BinaryIO, path: Path, depth: int) -> NDArr
 
 def _deep_samples(image: Image.Image, file: BinaryIO, path: Path, depth: int) -> NDArray[Any]:
     # Pillow has checked the whole file by now, but keeps more than 8 bits for plain grey only.
-    if image.mode in ("I;16", "I;16B"):
-        return np.asarray(image).astype(np.uint16)
     tags: Any = getattr(image, "tag_v2", {})
+    if image.mode in ("I;16", "I;16B"):
+        grey = np.asarray(image).astype(np.uint16)
+        return 2**depth - 1 - grey if tags.get(_PHOTOMETRIC) == 0 else grey  # 0: white is zero
     array: NDArray[Any] | None = None
     if depth == 16 and tags.get(_PLANAR, 1) == 1:
         file.seek(0)

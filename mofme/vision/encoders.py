@@ -4,6 +4,7 @@ Arrays are (H,W,C), uint8 or uint16, C = 1 grey, 2 grey + alpha, 3 RGB, 4 RGB + 
 EXIF is a block without the prefix of JPEG ("Exif", two zeros).
 """
 
+import contextlib
 import struct
 import zlib
 from collections.abc import Iterator
@@ -82,7 +83,11 @@ def write_tiff(
         carried = Image.Exif()
         carried.load(b"Exif\0\0" + exif)
         for tag, value in descriptive_tags(carried).items():
-            directory[tag] = value
+            with contextlib.suppress(Exception):  # some cameras write tags that nobody can write again
+                probe = ImageFileDirectory_v2(prefix=b"II")
+                probe[tag] = value
+                probe.tobytes()
+                directory[tag] = value
     directory[256], directory[257] = width, height
     directory[258] = (8 * array.dtype.itemsize,) * channels
     directory[259] = 8  # deflate

@@ -115,7 +115,7 @@ def write_picture(path: Path, rgb: Tensor, like: Picture, format: str | None = N
     try:
         with atomic_file(path) as file:
             _encode(file, rgb.detach().cpu(), like, kind)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except Exception as error:  # encoders, too, raise anything
         raise PictureError(f"{path}: cannot be written as {kind} ({error}).") from error
 
 
@@ -170,7 +170,7 @@ def _decode(file: BinaryIO, path: Path, max_megapixels: float) -> Picture:
             exif=upright_exif(exif) if exif else None,
             icc=None if image.mode == "CMYK" else image.info.get("icc_profile") or None,
             xmp=upright_xmp(xmp) if isinstance(xmp, bytes) else None,
-            dpi=image.info.get("dpi"),
+            dpi=_dpi(image),
             jpeg_tables=getattr(image, "quantization", None),
         )
 
@@ -195,6 +195,11 @@ def _exif_block(image: Image.Image) -> bytes | None:
     block = Image.Exif()  # of a TIFF, whose directory is the file's own, and of PNGs from before the eXIf chunk
     block.update(descriptive_tags(image.getexif()))
     return block.tobytes() if block else None
+
+
+def _dpi(image: Image.Image) -> tuple[float, float] | None:
+    dpi = tuple(float(value) for value in image.info.get("dpi", ()))
+    return (dpi[0], dpi[1]) if len(dpi) == 2 and all(1 <= value <= 60_000 for value in dpi) else None
 
 
 def _orientation(image: Image.Image) -> int:
@@ -244,9 +249,20 @@ def _encode(file: BinaryIO, rgb: Tensor, like: Picture, kind: str) -> None:
         image.save(file, format=kind.upper(), icc_profile=icc, **_save_options(like, kind))
 
 
+def _takes_exif(kind: str, exif: bytes) -> bool:
+    if kind == "avif":  # Pillow writes the block anew, which not every camera's bears
+        try:
+            block = Image.Exif()
+            block.load(exif)
+            block.tobytes()
+        except Exception:
+            return False
+    return kind != "jpeg" or len(exif) < _JPEG_SEGMENT
+
+
 def _save_options(like: Picture, kind: str) -> dict[str, Any]:
     options: dict[str, Any] = {}
-    if like.exif and (kind != "jpeg" or len(like.exif) < _JPEG_SEGMENT):
+    if like.exif and _takes_exif(kind, like.exif):
         options["exif"] = b"Exif\0\0" + like.exif
     if like.xmp and (kind != "jpeg" or len(like.xmp) < _JPEG_SEGMENT):
         options["xmp"] = like.xmp

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
 
 from mofme.errors import PictureError, PictureTooLargeError
-from mofme.vision.image import Picture, find_pictures, read_picture, write_picture
+from mofme.vision.image import FORMATS, Picture, find_pictures, read_picture, write_picture
 
 pytestmark = pytest.mark.filterwarnings("ignore:Truncated File Read:UserWarning")
 GPS, CAMERA = 34853, 34665
@@ -201,6 +201,39 @@ def test_16_bit_grey_round_trip_is_exact(tmp_path, suffix):
     with Image.open(resave(tmp_path / f"in{suffix}", f"out{suffix}")) as image:
         assert image.mode == "I;16"
         np.testing.assert_array_equal(np.asarray(image), samples)
+
+
+def test_16_bit_grey_tiff_whose_zero_is_white(tmp_path):
+    rgb = torch.zeros(3, 1, 1)
+    write_picture(tmp_path / "a.tif", rgb, Picture(rgb=rgb, grey=True, bits=16))
+    black_is_zero, white_is_zero = (struct.pack("<HHLHH", 262, 3, 1, value, 0) for value in (1, 0))
+    data = (tmp_path / "a.tif").read_bytes()
+    assert data.count(black_is_zero) == 1
+    (tmp_path / "a.tif").write_bytes(data.replace(black_is_zero, white_is_zero))
+    assert read_picture(tmp_path / "a.tif").rgb.flatten().tolist() == [1, 1, 1]
+
+
+def test_metadata_that_cannot_be_written_does_not_lose_the_picture(tmp_path):
+    # A make whose type is IFD, a resolution of 0/0 in the camera's directory: read by Pillow, not written again.
+    tags = struct.pack("<HHHLLHHLL", 2, 271, 13, 1, 7, 34665, 4, 1, 38) + struct.pack("<L", 0)
+    camera = struct.pack("<HHHLLL", 1, 33437, 5, 1, 56, 0) + struct.pack("<LL", 0, 0)
+    Image.fromarray(noise()).save(tmp_path / "a.jpg", exif=b"Exif\0\0II*\0" + struct.pack("<L", 8) + tags + camera)
+    picture = read_picture(tmp_path / "a.jpg")
+    for suffix in FORMATS:
+        write_picture(tmp_path / f"b{suffix}", picture.rgb, picture)
+        assert read_picture(tmp_path / f"b{suffix}").rgb.shape == (3, 37, 53)
+
+
+@pytest.mark.parametrize("dpi", [(0, 0), (1e6, 1e6)])
+def test_absurd_resolutions_are_dropped(tmp_path, dpi):
+    Image.fromarray(noise()).save(tmp_path / "a.png", dpi=dpi)
+    assert read_picture(tmp_path / "a.png").dpi is None
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".bmp"])
+def test_resolution_is_kept(tmp_path, suffix):
+    Image.fromarray(noise()).save(tmp_path / f"a{suffix}", dpi=(300, 200))
+    assert read_picture(resave(tmp_path / f"a{suffix}", f"b{suffix}")).dpi == pytest.approx((300, 200), abs=0.02)
 
 
 @pytest.mark.parametrize("target", ["out.png", "out.tif"])
