@@ -8,42 +8,36 @@ from gradio.components import Component
 
 from mofme.ui.jobs import Jobs
 
+# Buttons change at once, without a place in the queue, and are no business of the API's callers.
+AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+
 
 def run_and_cancel(
     start: gr.Button,
     cancel: gr.Button,
+    status: Component,
     jobs: Jobs,
     work: Callable[..., Any],
     inputs: Sequence[Component],
     outputs: Sequence[Any],
     **event: Any,
 ) -> None:
-    """Run `work` on a click of `start`; `cancel` takes it out of the queue, or stops it at its next check."""
+    """Run `work` on a click of `start`; `cancel` takes it out of the queue, or stops it at its next check.
+
+    `status` is where words stand about how the work goes.
+    """
     buttons = [start, cancel]
 
     def set_running(running: bool) -> list[gr.Button]:
         return [gr.Button(interactive=not running), gr.Button(interactive=running)]
 
-    def stop(request: gr.Request) -> list[gr.Button]:
+    def stop(request: gr.Request) -> list[Any]:
         jobs.cancel(request)
-        gr.Info("Stopped.")
-        return set_running(False)
+        return ["Stopped.", *set_running(False)]
 
-    clicked = start.click(
-        lambda: set_running(True),
-        None,
-        buttons,
-        queue=False,
-        show_progress="hidden",
-        api_visibility="private",
-    )
+    clicked = start.click(lambda: set_running(True), None, buttons, **AT_ONCE)
     run = clicked.then(work, inputs, outputs, concurrency_limit=1, api_visibility="private", **event)
-    run.then(
-        lambda: set_running(False),
-        None,
-        buttons,
-        queue=False,
-        show_progress="hidden",
-        api_visibility="private",
-    )
-    cancel.click(stop, None, buttons, cancels=[run], queue=False, show_progress="hidden", api_visibility="private")
+    # `then` alone is not called after an error.
+    for after in (run.success, run.failure):
+        after(lambda: set_running(False), None, buttons, **AT_ONCE)
+    cancel.click(stop, None, [status, *buttons], cancels=[run], **AT_ONCE)

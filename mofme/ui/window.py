@@ -42,18 +42,11 @@ def build(services: Services) -> gr.Blocks:
     return window.queue(max_size=services.limits.waiting)
 
 
-def serve(
-    services: Services,
-    host: str = "127.0.0.1",
-    port: int = 7860,
-    auth: tuple[str, str] | None = None,
-    block: bool = True,
-) -> gr.Blocks:
-    """Serve the window at `host`:`port` (0: any free port); with `block` False, return once it answers."""
-    window = build(services)
-    window.launch(
+def serve(services: Services, host: str = "127.0.0.1", port: int = 7860, auth: tuple[str, str] | None = None) -> None:
+    """Serve the window at `host`:`port` until the process is ended."""
+    build(services).launch(
         server_name=host,
-        server_port=port or None,
+        server_port=port,
         auth=auth,
         share=False,
         inbrowser=False,
@@ -64,9 +57,7 @@ def serve(
         theme=theme(),
         css=CSS,
         js=PASTE_ANYWHERE,
-        prevent_thread_lock=not block,
     )
-    return window
 
 
 def main(

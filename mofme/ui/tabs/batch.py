@@ -83,6 +83,7 @@ def build(services: Services) -> None:
     run_and_cancel(
         start,
         cancel,
+        status,
         services.batches,
         restore_all,
         inputs,

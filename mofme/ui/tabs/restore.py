@@ -91,7 +91,7 @@ def build(services: Services) -> None:
     inputs = [photo, *chosen.widgets]
     shown = [slider, summary, download, explanation, bars, experts, uncertainty, legend]
 
-    def restore(
+    def restore_and_show(
         path: str | None,
         model: str | None,
         strength: float,
@@ -120,8 +120,9 @@ def build(services: Services) -> None:
     run_and_cancel(
         start,
         cancel,
+        summary,
         services.restoring,
-        restore,
+        restore_and_show,
         inputs,
         shown,
         show_progress_on=slider,

@@ -1,0 +1,121 @@
+"""The endpoints as programs call them, through a real server."""
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import ExifTags, Image
+
+
+@pytest.fixture(scope="module")
+def client(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    client = Client(url, verbose=False, download_files=tmp_path_factory.mktemp("downloads"))
+    yield client
+    client.close()
+
+
+def test_only_the_two_endpoints_are_offered(client: Client) -> None:
+    offered = client.view_api(return_format="dict", print_info=False)
+    assert set(offered["named_endpoints"]) == {"/restore", "/batch"}
+    assert not offered["unnamed_endpoints"]
+
+
+def test_restore_returns_the_file_in_its_format_and_a_report(client: Client, photo: Path) -> None:
+    restored, report = client.predict(handle_file(photo), api_name="/restore")
+    with Image.open(restored) as image:
+        assert (image.format, image.size) == ("JPEG", (64, 96))
+        assert image.getexif()[ExifTags.Base.Make] == "A camera"
+    assert (report["width"], report["height"]) == (64, 96)
+    assert set(report["probabilities"]) == {"rain", "snow", "raindrop", "haze"}
+
+
+def test_restore_takes_every_option(client: Client, photo: Path) -> None:
+    restored, _ = client.predict(
+        handle_file(photo), model="small", strength=0, ensemble=True, tile=256, api_name="/restore"
+    )
+    assert Path(restored).suffix == ".jpg"
+
+
+@pytest.mark.parametrize("name", ["leer.png", "weiß wie Schnee.jpg", "no suffix"])
+def test_broken_files_are_answered_in_words(client: Client, tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"this is no picture")
+    with pytest.raises(AppError, match="picture"):
+        client.predict(handle_file(path), api_name="/restore")
+
+
+def test_too_many_pixels_are_answered_with_the_limit(client: Client, tmp_path: Path) -> None:
+    path = tmp_path / "large.png"
+    Image.new("RGB", (400, 300)).save(path)
+    with pytest.raises(AppError, match=r"0\.1"):
+        client.predict(handle_file(path), api_name="/restore")
+
+
+def test_no_photo_is_answered_with_what_to_do(client: Client) -> None:
+    with pytest.raises(AppError, match="Choose a photo"):
+        client.predict(None, api_name="/restore")
+
+
+@pytest.mark.parametrize("changes", [{"model": "../../etc"}, {"strength": 7}, {"tile": 3}])
+def test_values_outside_the_choices_are_refused(client: Client, photo: Path, changes: dict[str, object]) -> None:
+    with pytest.raises(AppError):
+        client.predict(handle_file(photo), **changes, api_name="/restore")
+
+
+def call(url: str, payload: dict[str, object], endpoint: str = "restore") -> str:
+    """Call an endpoint with a made-up file, as a hostile program would, and return the stream of answers."""
+    file = {"meta": {"_type": "gradio.FileData"}, **payload}
+    data = [[file] if endpoint == "batch" else file, "small", 1, False, 0]
+    started = httpx.post(f"{url}gradio_api/call/{endpoint}", json={"data": data})
+    if started.status_code != 200:
+        return started.text
+    return httpx.get(f"{url}gradio_api/call/{endpoint}/{started.json()['event_id']}", timeout=30).text
+
+
+@pytest.mark.parametrize("endpoint", ["restore", "batch"])
+@pytest.mark.parametrize("payload", [{"path": "/etc/hostname"}, {"path": "http://127.0.0.1:9/a.png"}, {"path": ""}])
+def test_files_that_were_not_uploaded_are_never_read(url: str, payload: dict[str, object], endpoint: str) -> None:
+    answer = call(url, payload, endpoint)
+    assert "event: error" in answer
+    assert "event: complete" not in answer
+
+
+def test_uploads_beyond_the_limit_are_refused(url: str) -> None:
+    answer = httpx.post(f"{url}gradio_api/upload", files={"files": ("big.png", b"0" * 1_100_000)})
+    assert answer.status_code == 413
+    assert "exceeded" in answer.text
+
+
+@pytest.mark.parametrize("path", ["/etc/hostname", "app.py", "mofme/ui/window.py"])
+def test_files_of_the_server_are_not_served(url: str, path: str) -> None:
+    assert httpx.get(f"{url}gradio_api/file={path}").status_code in (403, 404)
+
+
+def test_batch_returns_a_zip_the_report_and_its_rows(client: Client, photo: Path, broken: Path, tmp_path: Path) -> None:
+    trip = tmp_path / "trip.zip"
+    with zipfile.ZipFile(trip, "w") as archive:
+        archive.write(photo, "day 1/ä.jpg")
+    archive_path, report, rows = client.predict(
+        [handle_file(photo), handle_file(broken), handle_file(trip)], api_name="/batch"
+    )
+    with zipfile.ZipFile(archive_path) as archive:
+        assert set(archive.namelist()) == {"my photo.jpg", "trip/day 1/ä.jpg", "report.csv"}
+    assert Path(report).read_text(encoding="utf-8").startswith("file,")
+    assert {row["file"] for row in rows if row["error"]} == {"broken.jpg"}
+
+
+def test_batch_refuses_too_many(client: Client, photo: Path) -> None:
+    with pytest.raises(AppError, match="limit of 5"):
+        client.predict([handle_file(photo)] * 6, api_name="/batch")
+
+
+def test_batch_refuses_a_hostile_archive(client: Client, photo: Path, tmp_path: Path) -> None:
+    trap = tmp_path / "trap.zip"
+    with zipfile.ZipFile(trap, "w") as archive:
+        archive.write(photo, "../../out.jpg")
+    with pytest.raises(AppError, match=r"trap\.zip"):
+        client.predict([handle_file(trap)], api_name="/batch")

@@ -1,0 +1,145 @@
+"""The app as a person uses it: a real browser, a real server."""
+
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import ExifTags, Image
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, headless=True, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, url: str) -> Iterator[Page]:
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.set_default_timeout(20_000)
+    page.goto(url)
+    yield page
+    page.close()
+
+
+def choose(page: Page, box: str, *files: Path) -> None:
+    page.set_input_files(f"{box} input[type=file]", files)
+
+
+def test_a_photo_is_restored_compared_and_downloaded(page: Page, photo: Path, tmp_path: Path) -> None:
+    choose(page, "#photo", photo)
+    expect(page.locator("#photo img")).to_be_visible()
+    page.click("#restore")
+    expect(page.locator("#comparison img")).to_have_count(2)
+    expect(page.locator("#comparison img").first).to_have_js_property("naturalWidth", 64)
+    with page.expect_download() as download:
+        page.click("#download")
+    saved = tmp_path / download.value.suggested_filename
+    download.value.save_as(saved)
+    assert saved.name == "my photo-restored.jpg"
+    with Image.open(saved) as image:
+        assert (image.format, image.size) == ("JPEG", (64, 96))
+        assert image.getexif()[ExifTags.Base.Make] == "A camera"
+    page.get_by_text("What the experts did").click()
+    expect(page.locator("#experts img").first).to_be_visible()
+    expect(page.locator("#experts")).to_contain_text(re.compile(r"Expert \d+ · \d+ % of the picture"))
+    expect(page.locator("#experts .bar")).to_have_count(4)
+
+
+def test_an_example_is_chosen_by_a_click(page: Page) -> None:
+    page.locator("#examples button").first.click()
+    expect(page.locator("#photo img")).to_be_visible()
+
+
+def test_a_picture_pasted_anywhere_on_the_page_is_taken(page: Page) -> None:
+    page.wait_for_selector("#photo input[type=file]", state="attached")
+    page.evaluate(
+        """async () => {
+            const canvas = document.createElement("canvas");
+            const blob = await new Promise(done => canvas.toBlob(done));
+            const data = new DataTransfer();
+            data.items.add(new File([blob], "pasted.png", { type: "image/png" }));
+            document.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data }));
+        }"""
+    )
+    expect(page.locator("#photo img")).to_be_visible()
+
+
+def test_a_format_the_browser_cannot_show_is_restored(page: Page, tmp_path: Path) -> None:
+    heic = tmp_path / "phone.heic"
+    Image.effect_noise((64, 48), 40).convert("RGB").save(heic, format="HEIF")
+    choose(page, "#photo", heic)
+    expect(page.locator("#photo img")).to_be_attached()
+    page.click("#restore")
+    expect(page.locator("#comparison img").first).to_have_js_property("naturalWidth", 64)
+    with page.expect_download() as download:
+        page.click("#download")
+    assert download.value.suggested_filename == "phone-restored.heic"
+
+
+def test_a_broken_file_is_explained_on_the_page(page: Page, broken: Path) -> None:
+    choose(page, "#photo", broken)
+    expect(page.locator("#photo img")).to_be_attached()
+    page.click("#restore")
+    expect(page.get_by_text("broken.jpg: damaged or incomplete")).to_be_visible()
+    expect(page.locator("#restore")).to_be_enabled()
+
+
+def test_a_batch_shows_its_results_and_reports_bad_files(page: Page, photo: Path, broken: Path, tmp_path: Path) -> None:
+    page.get_by_role("tab", name="Batch").click()
+    choose(page, "#files", photo, broken)
+    expect(page.locator("#files")).to_contain_text("broken")
+    page.click("#restore-all")
+    expect(page.get_by_text("Done: 1 of 2 restored, 1 failed")).to_be_visible()
+    with page.expect_download() as download:
+        page.click("#archive")
+    download.value.save_as(tmp_path / "results.zip")
+    with zipfile.ZipFile(tmp_path / "results.zip") as archive:
+        assert set(archive.namelist()) == {"my photo.jpg", "report.csv"}
+
+
+def test_a_running_batch_is_cancelled(page: Page, tmp_path: Path) -> None:
+    files = [tmp_path / f"{number}.png" for number in range(5)]
+    for file in files:
+        Image.effect_noise((315, 315), 40).convert("RGB").save(file)
+    page.get_by_role("tab", name="Batch").click()
+    page.get_by_text("Options").last.click()
+    page.get_by_label("Take more care").last.check()
+    choose(page, "#files", *files)
+    expect(page.locator("#files")).to_contain_text("4")
+    page.click("#restore-all")
+    expect(page.get_by_text("Working:")).to_be_visible()
+    page.locator("button:visible", has_text="Cancel").click()
+    expect(page.get_by_text("Stopped.")).to_be_visible()
+    expect(page.locator("#restore-all")).to_be_enabled()
+    expect(page.get_by_text("Done:")).not_to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_is_wider_than_a_phone_or_comes_from_elsewhere(browser: Browser, url: str, scheme: str) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme=scheme)  # type: ignore[arg-type]
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(url)
+    expect(page.locator("#examples img").first).to_be_visible()
+    for tab in ("Restore", "Batch"):
+        page.get_by_role("tab", name=tab).click()
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert {address for address in requests if not address.startswith((url, "data:", "blob:"))} == set()
+    page.close()

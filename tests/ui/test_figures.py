@@ -1,0 +1,82 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mofme.ui.figures import (
+    RAMP,
+    colour,
+    expert_figures,
+    heat_map,
+    report_table,
+    telling_layer,
+    thumbnail,
+    uncertainty_figure,
+    weather_bars,
+)
+from mofme.vision.batch import FileReport
+from mofme.vision.restorer import RoutingMap
+
+
+@given(st.integers(1, 300), st.integers(1, 300))
+def test_thumbnails_fit_and_keep_small_pictures(height: int, width: int) -> None:
+    small = thumbnail(torch.rand(3, height, width), side=100)
+    if max(height, width) <= 100:
+        assert small.shape == (3, height, width)
+    else:
+        assert max(small.shape[1:]) == 100
+        assert min(small.shape[1:]) == pytest.approx(max(1, min(height, width) * 100 / max(height, width)), abs=0.5)
+
+
+def test_colours_run_from_the_first_to_the_last_of_the_ramp() -> None:
+    assert colour(np.array([0.0, 1.0])).tolist() == [RAMP[0].tolist(), RAMP[-1].tolist()]
+
+
+def test_heat_map_is_the_grey_photo_where_nothing_happened_and_coloured_where_much_did() -> None:
+    rgb = torch.tensor([1.0, 0.5, 0.0])[:, None, None].expand(3, 8, 8)
+    left, right = torch.zeros(8, 4), torch.ones(8, 4)
+    pixels = np.asarray(heat_map(rgb, torch.cat([left, right], dim=1))).astype(int)
+    assert np.ptp(pixels[:, 0], axis=-1).max() == 0
+    red, _, blue = pixels[4, 7]
+    assert red > blue + 50
+
+
+def test_one_heat_map_for_each_expert_that_worked_the_busiest_first(tmp_path: Path) -> None:
+    # Of 4 places, expert 2 has 3, expert 1 has 1 and expert 3 none.
+    weights = torch.tensor([[[1.0, 0.0], [0.0, 0.0]], [[0.0, 1.0], [1.0, 1.0]], [[0.0, 0.0], [0.0, 0.0]]])
+    figures = expert_figures(torch.rand(3, 16, 16), RoutingMap("layer", weights), tmp_path)
+    assert [caption for _, caption in figures] == ["Expert 2 · 75 % of the picture", "Expert 1 · 25 % of the picture"]
+    assert len({path for path, _ in figures}) == 2
+
+
+def test_the_layer_that_divides_the_picture_most_is_shown() -> None:
+    even = RoutingMap("even", torch.full((2, 2, 2), 0.5))
+    split = RoutingMap("split", torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[0.0, 1.0], [0.0, 1.0]]]))
+    assert telling_layer((even, split)).layer == "split"
+
+
+def test_legend_of_the_uncertainty_names_its_range(tmp_path: Path) -> None:
+    path, legend = uncertainty_figure(torch.rand(3, 8, 8), torch.tensor([[0.1, 0.3], [0.2, 0.45]]), tmp_path)
+    assert path.exists()
+    assert "0.10" in legend
+    assert "0.45" in legend
+
+
+def test_bars_are_as_long_as_the_weather_is_likely() -> None:
+    bars = weather_bars({"rain": 0.87, "haze": 0.02})
+    assert "width: 87%" in bars
+    assert "width: 2%" in bars
+
+
+def test_names_of_files_cannot_smuggle_in_html() -> None:
+    table = report_table([FileReport("<img src=x>.jpg", "", error="<script>"), FileReport("b.jpg", "b.jpg", 3, 2)])
+    assert "<img" not in table
+    assert "<script" not in table
+    assert "3 x 2" in table
+
+
+def test_no_reports_give_no_table() -> None:
+    assert report_table([]) == ""

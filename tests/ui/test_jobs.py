@@ -1,0 +1,80 @@
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import pytest
+from gradio.utils import get_upload_folder
+
+from mofme.errors import Cancelled, ModelError, MofmeError, PictureError
+from mofme.ui.jobs import Engine, Job, Jobs, new_folder, plain_errors, without_folders
+
+
+def visitor(name: str) -> Any:
+    return SimpleNamespace(session_hash=name)
+
+
+def test_a_job_runs_until_it_is_cancelled() -> None:
+    job = Job(seconds=60)
+    job.check()
+    job.cancel()
+    with pytest.raises(Cancelled):
+        job.check()
+
+
+def test_a_job_ends_when_its_time_is_up() -> None:
+    with pytest.raises(MofmeError, match="longer than the limit"):
+        Job(seconds=-1).check()
+
+
+def test_cancel_reaches_the_job_of_this_visitor_only() -> None:
+    jobs = Jobs()
+    with jobs.running(visitor("a"), 60) as mine, jobs.running(visitor("b"), 60) as other:
+        jobs.cancel(visitor("a"))
+        other.check()
+        with pytest.raises(Cancelled):
+            mine.check()
+    jobs.cancel(visitor("a"))  # nothing runs any more: no harm
+
+
+def test_a_job_that_winds_down_late_leaves_its_successor_cancellable() -> None:
+    jobs = Jobs()
+    with jobs.running(visitor("a"), 60):
+        successor = jobs.running(visitor("a"), 60)
+        job = successor.__enter__()
+    jobs.cancel(visitor("a"))
+    with pytest.raises(Cancelled):
+        job.check()
+    successor.__exit__(None, None, None)
+
+
+def test_models_are_loaded_once_and_by_listed_names_only() -> None:
+    loaded = []
+    engine = Engine(["small"], lambda name: loaded.append(name) or object())
+    threads = [threading.Thread(target=engine.restorer, args=("small",)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert loaded == ["small"]
+    for name in ("/etc", None):
+        with pytest.raises(ModelError):
+            engine.restorer(name)
+
+
+def test_errors_for_the_user_keep_their_words_and_lose_markup_and_folders() -> None:
+    with pytest.raises(gr.Error) as caught, plain_errors():
+        raise PictureError(f"{new_folder()}/a <b>.jpg: the file is empty.")
+    assert caught.value.message == "a &lt;b&gt;.jpg: the file is empty."
+
+
+def test_other_errors_are_logged_and_hidden(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(gr.Error) as caught, plain_errors():
+        raise RuntimeError("password=1234")
+    assert "1234" not in caught.value.message
+    assert "1234" in caplog.text
+
+
+def test_folders_of_the_server_are_taken_out_of_messages() -> None:
+    assert without_folders(f"{get_upload_folder()}/ab12/x y.jpg: damaged.") == "x y.jpg: damaged."
+    assert without_folders("x y.jpg: 50% / damaged.") == "x y.jpg: 50% / damaged."

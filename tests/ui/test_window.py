@@ -1,0 +1,58 @@
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from mofme.ui import window
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What `main` would have served."""
+    calls: list[dict[str, Any]] = []
+
+    def serve(services: Any, host: str, port: int, auth: Any) -> None:
+        calls.append({"megapixels": services.limits.megapixels, "host": host, "port": port, "auth": auth})
+
+    monkeypatch.setattr(window, "serve", serve)
+    monkeypatch.delenv("SPACE_ID", raising=False)
+    return calls
+
+
+def run(*arguments: str) -> int:
+    app = typer.Typer()
+    app.command()(window.main)
+    return CliRunner().invoke(app, arguments).exit_code
+
+
+def test_only_this_machine_is_let_in_unless_told(served: list[dict[str, Any]]) -> None:
+    assert run() == 0
+    assert served == [{"megapixels": 50, "host": "127.0.0.1", "port": 7860, "auth": None}]
+
+
+def test_options_reach_the_server(served: list[dict[str, Any]]) -> None:
+    assert run("--host", "0.0.0.0", "--port", "8000", "--auth", "ann:a:b", "--max-megapixels", "12") == 0
+    assert served == [{"megapixels": 12, "host": "0.0.0.0", "port": 8000, "auth": ("ann", "a:b")}]
+
+
+@pytest.mark.parametrize("auth", ["ann", "ann:", ":secret", ""])
+def test_half_a_login_is_refused(served: list[dict[str, Any]], auth: str) -> None:
+    assert run("--auth", auth) == 2
+    assert served == []
+
+
+def test_a_space_is_reachable_from_outside_its_container(
+    served: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPACE_ID", "someone/mofme")
+    assert run() == 0
+    assert served[0]["host"] == "0.0.0.0"
+
+
+def test_fonts_come_from_the_visitor_not_from_the_net(url: str) -> None:
+    import httpx
+
+    page = httpx.get(url).text + httpx.get(f"{url}theme.css").text
+    assert "fonts.googleapis" not in page
+    assert "fonts.gstatic" not in page
