@@ -38,9 +38,9 @@ def load_net(name: str) -> tuple[RestorationNet, ModelCard]:
     card = load_card(folder)
     if card.net != "restoration":
         raise ModelError(f"{folder} holds a {card.net!r} net, which does not restore pictures")
-    net = RestorationNet(**card.arguments)
     try:
+        net = RestorationNet(**card.arguments)
         net.load_state_dict(load_state(folder, card))
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         raise ModelError(f"the weights in {folder} do not fit its card: {error}") from error
     return net.eval(), card

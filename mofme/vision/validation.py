@@ -56,9 +56,9 @@ class ValidationReport:
         return {**weathers, "clean_kept": round(self.kept_clean, 2)}
 
     def save_sheet(self, path: Path) -> None:
-        """A row for each weather: two samples, each as input, restored, clean."""
-        rows = [torch.cat([torch.stack(parts, dim=1).flatten(0, 1)]) for parts in self.samples.values()]
-        save_image(torch.cat(rows), path, nrow=6, padding=2)
+        """A row for each weather: up to two samples, each as input, restored, clean."""
+        rows = [torch.stack(parts, dim=1).flatten(0, 1) for parts in self.samples.values()]
+        save_image(torch.cat(rows), path, nrow=len(rows[0]), padding=2)
 
 
 def validation_pairs(pictures: Sequence[Tensor], seed: int) -> ValidationPairs:

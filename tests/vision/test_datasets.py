@@ -1,0 +1,144 @@
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch import Tensor
+
+from mofme.errors import MofmeError, PictureError
+from mofme.vision.datasets import Pair, clean_crops, held_back, load_clean, load_pairs, pair_crops
+
+
+def save(path: Path, value: int, size: tuple[int, int] = (12, 10)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (value, value, value)).save(path)
+    return path
+
+
+def noise(height: int, width: int, seed: int = 0, highest: int = 255) -> Tensor:
+    rng = np.random.default_rng(seed)
+    return torch.from_numpy(rng.integers(0, highest, (3, height, width), dtype=np.uint8, endpoint=True))
+
+
+def values(pictures: list[Tensor]) -> list[int]:
+    return sorted(int(picture[0, 0, 0]) for picture in pictures)
+
+
+def test_held_back_goes_by_the_name_alone() -> None:
+    # The check value of CRC-32, that of "123456789", is CBF43926 hex = 3421780262: even, but no multiple of 20.
+    assert held_back(Path("123456789.png"), share=2)
+    assert not held_back(Path("123456789.png"))
+    assert held_back(Path("a/123456789.jpg"), share=2)
+
+
+def test_about_one_in_twenty_is_held_back() -> None:
+    count = sum(held_back(Path(f"photo_{i}.jpg")) for i in range(4000))
+    assert 150 <= count <= 250  # 200 expected, deviation 14
+
+
+def test_every_photograph_is_in_one_part(tmp_path: Path) -> None:
+    for i in range(100):
+        save(tmp_path / str(i % 3) / f"{i}.png", i)
+    training, validation = (load_clean([tmp_path], validation=v) for v in (False, True))
+    assert values(training + validation) == list(range(100))
+    assert values(validation) == [i for i in range(100) if held_back(Path(f"{i}.png"))]
+    assert training[0].dtype == torch.uint8
+    assert training[0].shape == (3, 10, 12)
+
+
+def test_of_few_photographs_one_is_held_back(tmp_path: Path) -> None:
+    names = [name for name in "abcdefgh" if not held_back(Path(name))][:3]
+    for value, name in enumerate(names):
+        save(tmp_path / f"{name}.png", value)
+    training, validation = (load_clean([tmp_path], validation=v) for v in (False, True))
+    assert (len(training), len(validation)) == (2, 1)
+    assert values(training + validation) == [0, 1, 2]
+
+
+def test_a_broken_file_is_skipped_with_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for i in range(100):
+        save(tmp_path / f"{i}.png", i)
+    broken = next(path for path in sorted(tmp_path.iterdir()) if not held_back(path))
+    broken.write_bytes(b"no picture")
+    parts = [load_clean([tmp_path], validation=v) for v in (False, True)]
+    assert sum(map(len, parts)) == 99
+    assert capsys.readouterr().out.count(broken.name) == 1
+
+
+def test_no_photographs(tmp_path: Path) -> None:
+    with pytest.raises(MofmeError, match="train on"):
+        load_clean([tmp_path], validation=False)
+    save(tmp_path / "one.png", 1)
+    with pytest.raises(MofmeError, match="train on"):
+        load_clean([tmp_path], validation=False)
+
+
+@settings(max_examples=15)
+@given(height=st.integers(5, 90), width=st.integers(5, 90), crop=st.sampled_from([8, 16, 40]), seed=st.integers(0, 99))
+def test_crops(height: int, width: int, crop: int, seed: int) -> None:
+    crops = clean_crops([noise(height, width)], crop, 3, torch.Generator().manual_seed(seed))
+    for batch in islice(crops, 2):
+        assert batch.shape == (3, 3, crop, crop)
+        assert batch.dtype == torch.float32
+        assert batch.min() >= 0
+        assert batch.max() <= 1
+
+
+def test_crops_follow_the_seed() -> None:
+    def first(seed: int) -> Tensor:
+        return next(clean_crops([noise(40, 50)], 16, 4, torch.Generator().manual_seed(seed)))
+
+    assert torch.equal(first(1), first(1))
+    assert not torch.equal(first(1), first(2))
+
+
+def test_crops_come_from_everywhere_and_every_view() -> None:
+    # Of a ramp from left to right, the direction of a crop tells its view, its values tell its place.
+    ramp = torch.arange(64, dtype=torch.uint8).expand(3, 64, 64)
+    crops = torch.cat(list(islice(clean_crops([ramp], 16, 8, torch.Generator().manual_seed(0)), 40)))[:, 0] * 255
+    down, right = crops[:, -1, 0] - crops[:, 0, 0], crops[:, 0, -1] - crops[:, 0, 0]
+    directions = torch.stack([down, right], dim=1).round().sign().int().tolist()
+    assert set(map(tuple, directions)) == {(0, 1), (0, -1), (1, 0), (-1, 0)}
+    assert crops.min() < 3
+    assert crops.max() > 60
+
+
+def test_large_pictures_come_up_more_often() -> None:
+    # Sides of 16 and 64: drawn by the square root of the area, 1 to 4.
+    pictures = [torch.zeros(3, 16, 16, dtype=torch.uint8), torch.full((3, 64, 64), 255, dtype=torch.uint8)]
+    crops = torch.cat(list(islice(clean_crops(pictures, 8, 50, torch.Generator().manual_seed(0)), 20)))
+    assert crops[:, 0, 0, 0].mean().item() == pytest.approx(0.8, abs=0.05)
+
+
+@settings(max_examples=20)
+@given(height=st.integers(5, 60), width=st.integers(5, 60), seed=st.integers(0, 99))
+def test_pairs_stay_aligned(height: int, width: int, seed: int) -> None:
+    clean = noise(height, width, highest=200)
+    pair = Pair(weathered=clean + 50, clean=clean)
+    weathered, clear = next(pair_crops([pair], 16, 6, torch.Generator().manual_seed(seed)))
+    assert weathered.shape == clear.shape == (6, 3, 16, 16)
+    torch.testing.assert_close(weathered - clear, torch.full_like(clear, 50 / 255))
+
+
+def test_pairs_are_found_by_their_relative_path(tmp_path: Path) -> None:
+    for name, value in (("a.png", 10), ("deep/b.png", 20)):
+        save(tmp_path / "input" / name, value + 100)
+        save(tmp_path / "target" / name, value)
+    save(tmp_path / "target" / "extra.png", 1)
+    pairs = load_pairs([tmp_path])
+    assert [(int(p.weathered[0, 0, 0]), int(p.clean[0, 0, 0])) for p in pairs] == [(110, 10), (120, 20)]
+
+
+def test_pairs_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(MofmeError, match="input"):
+        load_pairs([tmp_path])
+    save(tmp_path / "input" / "a.png", 1)
+    with pytest.raises(PictureError, match=r"a\.png"):
+        load_pairs([tmp_path])
+    save(tmp_path / "target" / "a.png", 1, size=(10, 12))
+    with pytest.raises(PictureError, match="differ in size"):
+        load_pairs([tmp_path])
