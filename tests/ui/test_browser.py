@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 from PIL import ExifTags, Image
+from pillow_heif import register_heif_opener
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+expect.set_options(timeout=30_000)  # a busy machine is no failure
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -32,8 +34,9 @@ def browser(chromium: str) -> Iterator[Browser]:
 @pytest.fixture
 def page(browser: Browser, url: str) -> Iterator[Page]:
     page = browser.new_page(viewport={"width": 1280, "height": 800})
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(30_000)
     page.goto(url)
+    expect(page.locator("#examples img").first).to_be_visible()  # the last to come
     yield page
     page.close()
 
@@ -68,7 +71,6 @@ def test_an_example_is_chosen_by_a_click(page: Page) -> None:
 
 
 def test_a_picture_pasted_anywhere_on_the_page_is_taken(page: Page) -> None:
-    page.wait_for_selector("#photo input[type=file]", state="attached")
     page.evaluate(
         """async () => {
             const canvas = document.createElement("canvas");
@@ -82,6 +84,7 @@ def test_a_picture_pasted_anywhere_on_the_page_is_taken(page: Page) -> None:
 
 
 def test_a_format_the_browser_cannot_show_is_restored(page: Page, tmp_path: Path) -> None:
+    register_heif_opener()
     heic = tmp_path / "phone.heic"
     Image.effect_noise((64, 48), 40).convert("RGB").save(heic, format="HEIF")
     choose(page, "#photo", heic)
