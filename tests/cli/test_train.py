@@ -1,0 +1,89 @@
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from mofme.cli.train import train
+from mofme.errors import MofmeError
+from mofme.vision import training
+from mofme.vision.training import TrainingPlan
+
+app = typer.Typer()
+app.command()(train)
+
+
+@pytest.fixture
+def plans(monkeypatch: pytest.MonkeyPatch) -> list[tuple[TrainingPlan, str | None]]:
+    """Takes the plans and devices instead of training."""
+    taken: list[tuple[TrainingPlan, str | None]] = []
+
+    def take(plan: TrainingPlan, report: Callable[[str], None], device: str | None) -> None:
+        report("a line of progress")
+        taken.append((plan, device))
+
+    monkeypatch.setattr(training, "train", take)
+    return taken
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return result.exit_code, result.output
+
+
+def test_two_words_are_enough(tmp_path: Path, plans: list[tuple[TrainingPlan, str | None]]) -> None:
+    code, output = run(tmp_path, "--out", tmp_path / "out")
+    assert code == 0
+    assert "a line of progress" in output
+    assert plans == [(TrainingPlan(out=tmp_path / "out", clean=[tmp_path], pairs=[]), None)]
+
+
+def test_every_option_reaches_the_plan(tmp_path: Path, plans: list[tuple[TrainingPlan, str | None]]) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    options: dict[str, object] = {
+        "size": "base",
+        "init": tmp_path,
+        "minutes": 2.5,
+        "batch": 3,
+        "crop": 64,
+        "learning_rate": 0.01,
+        "seed": 7,
+        "validate_minutes": 1.5,
+        "sources": "my photographs",
+        "licence": "CC0",
+    }
+    words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
+    pairs = ["--pairs", tmp_path, "--pairs", other]
+    code, _ = run(tmp_path, other, "--out", tmp_path / "out", "--device", "cpu", *pairs, *words)
+    assert code == 0
+    expected = TrainingPlan(out=tmp_path / "out", clean=[tmp_path, other], pairs=[tmp_path, other], **options)  # type: ignore[arg-type]
+    assert plans == [(expected, "cpu")]
+    default = TrainingPlan(out=tmp_path, clean=[])
+    assert [f.name for f in fields(expected) if getattr(expected, f.name) == getattr(default, f.name)] == [
+        "save_seconds"
+    ]
+
+
+def test_what_goes_wrong_is_told_without_a_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise MofmeError("no photographs here")
+
+    monkeypatch.setattr(training, "train", fail)
+    code, output = run(tmp_path, "--out", tmp_path / "out")
+    assert code == 1
+    assert output == "error: no photographs here\n"
+
+
+def test_a_missing_folder_is_refused(tmp_path: Path, plans: list[tuple[TrainingPlan, str | None]]) -> None:
+    code, _ = run(tmp_path / "nowhere", "--out", tmp_path / "out")
+    assert code == 2
+    assert plans == []
+
+
+def test_real_training_of_no_minutes(tmp_path: Path) -> None:
+    code, output = run(tmp_path, "--out", tmp_path / "out", "--minutes", 0, "--device", "cpu")
+    assert code == 1
+    assert "no readable photograph" in output

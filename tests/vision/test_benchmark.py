@@ -1,0 +1,100 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from mofme.vision.benchmark import (
+    BACKBONES,
+    Arm,
+    Cost,
+    _count_macs,
+    activated_parameters,
+    arms,
+    count_parameters,
+    machine,
+    measure,
+)
+
+
+@pytest.fixture(scope="module")
+def costs() -> dict[str, Cost]:
+    """Measured once, in this process, which is larger than those that measure memory."""
+    told: list[float] = []
+    measured = measure("small", 64, [2], repeats=2, on_progress=told.append)
+    assert told == sorted(told)
+    assert told[-1] == 1
+    return {cost.arm.feed_forward: cost for cost in measured}
+
+
+def test_the_dense_net_comes_first() -> None:
+    assert arms([4, 16]) == [
+        Arm("dense", 1),
+        *(Arm(kind, count) for count in (4, 16) for kind in ("moe", "mofme", "generated")),
+    ]
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_every_arm_can_be_built(backbone: str) -> None:
+    for arm in arms([4]):
+        with torch.device("meta"):
+            assert count_parameters(BACKBONES[backbone](arm.feed_forward, arm.num_experts)) > 0
+
+
+def test_activated_parameters_by_hand() -> None:
+    # 4 layers with d = 64 features and 4 with d = 96; a feed-forward has 4 d^2 + 3 d parameters.
+    # Of 16 experts side by side 14 rest; of 16 pairs of vectors 12 rest; generators all run.
+    nets = {kind: BACKBONES["small"](kind, 16) for kind in ("dense", "moe", "mofme", "generated")}
+    resting = {kind: count_parameters(net) - activated_parameters(net) for kind, net in nets.items()}
+    assert resting == {
+        "dense": 0,
+        "moe": sum(4 * 14 * (4 * d * d + 3 * d) for d in (64, 96)),
+        "mofme": sum(4 * 12 * 2 * d for d in (64, 96)),
+        "generated": 0,
+    }
+
+
+def test_macs_by_hand(costs: dict[str, Cost]) -> None:
+    # A picture of 64 x 64 has 16 x 16 positions at 1/4 and 8 x 8 at 1/8. Beyond the dense net, each position costs
+    # with two experts of which both are chosen: a second feed-forward, 4 d^2, and two scores, 2 d;
+    # with MoFME: two scores, two variances, and gamma and beta from two each, 8 d.
+    positions = {64: 256, 96: 64}
+    dense = costs["dense"].macs
+    assert costs["moe"].macs - dense == sum(4 * t * (4 * d * d + 2 * d) for d, t in positions.items())
+    assert costs["mofme"].macs - dense == sum(4 * t * 8 * d for d, t in positions.items())
+    # Two pairs of generators instead of vectors: 4 d^2 instead of 4 d.
+    generated = sum(4 * t * (4 * d * d + 4 * d) for d, t in positions.items())
+    assert costs["generated"].macs - dense == generated
+
+
+def test_attention_is_counted() -> None:
+    # 4 patches of D = 384; q k and the mean of v take 4 * 4 * 384 each, in two blocks.
+    dense = _count_macs(BACKBONES["vit"]("dense", 1), torch.rand(1, 3, 16, 16))
+    linear = 4 * (2 * 192 * 384 + 2 * (4 * 384 * 384 + 2 * 384 * 1536))
+    assert dense == linear + 2 * 2 * 4 * 4 * 384
+
+
+def test_times(costs: dict[str, Cost]) -> None:
+    for cost in costs.values():
+        assert len(cost.milliseconds) == 2
+        assert 0 < min(cost.milliseconds) <= cost.median <= max(cost.milliseconds)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is only known on Linux")
+def test_memory_is_that_of_the_arm(costs: dict[str, Cost]) -> None:
+    for cost in costs.values():
+        assert cost.peak_bytes is not None
+        # At least the weights, and far from what this process or the libraries take.
+        assert 4 * cost.parameters < cost.peak_bytes < 200e6
+
+
+def test_the_side_must_fit_the_net() -> None:
+    with pytest.raises(ValueError, match="multiple of 8"):
+        measure("small", 60, [2], repeats=1)
+
+
+def test_the_machine_is_told() -> None:
+    told = machine()
+    assert told.cpu
+    assert told.threads == torch.get_num_threads()
+    assert told.precision in ("float32", "bfloat16")
+    assert told.torch == torch.__version__

@@ -1,0 +1,170 @@
+import csv
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mofme.core.model_card import load_card
+from mofme.errors import ModelError, MofmeError
+from mofme.vision.nets.unet import RestorationNet
+from mofme.vision.objective import relative_loss
+from mofme.vision.restorer import Restorer
+from mofme.vision.training import TrainingPlan, train
+from mofme.vision.weather import synthesize
+
+ROOT = Path(__file__).parents[2]
+
+
+def smooth_picture(seed: int, side: int) -> Image.Image:
+    coarse = np.random.default_rng(seed).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
+
+
+def save_pictures(folder: Path, count: int = 3, side: int = 260) -> Path:
+    folder.mkdir()
+    for i in range(count):
+        smooth_picture(i, side).save(folder / f"picture {i}.png")
+    return folder
+
+
+def plan(out: Path, clean: Path, **options: Any) -> TrainingPlan:
+    return TrainingPlan(**{"out": out, "clean": [clean], "crop": 32, "batch": 2, "minutes": 0.0, **options})
+
+
+def run(training: TrainingPlan) -> list[str]:
+    lines: list[str] = []
+    train(training, report=lines.append, device="cpu")
+    return lines
+
+
+def steps(folder: Path) -> int:
+    return torch.load(folder / "state.pt", weights_only=True)["progress"]["steps"]
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_pictures(tmp_path_factory.mktemp("data") / "clean")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, clean: Path) -> Path:
+    """A run of two seconds on two photographs, one more held back, and a pair."""
+    pairs = tmp_path_factory.mktemp("pairs")
+    for part in ("input", "target"):
+        (pairs / part).mkdir()
+        smooth_picture(9, 64).save(pairs / part / "pair.png")
+    out = tmp_path_factory.mktemp("trained")
+    run(plan(out, clean, minutes=2 / 60, pairs=[pairs], sources="made by code", licence="CC0"))
+    return out
+
+
+def test_a_run_writes_a_model_that_restores(trained: Path) -> None:
+    written = {path.name for path in trained.iterdir()}
+    assert {"model.safetensors", "card.json", "state.pt", "curve.csv", "validation.png"} <= written
+    assert not [name for name in written if name.endswith(".partial")]
+    restorer = Restorer.from_pretrained(str(trained), device="cpu")
+    assert restorer.name == "small"
+    assert restorer(torch.rand(3, 20, 30)).image.shape == (3, 20, 30)
+
+
+def test_the_card_tells_the_run(trained: Path) -> None:
+    card = load_card(trained)
+    assert (card.net, card.licence, card.training["data"]) == ("restoration", "CC0", "made by code")
+    (told,) = card.training["runs"]
+    assert told["steps"] == steps(trained) > 0
+    # Crops of 32 by twos; then, after 65 % of the time, of 56 one at a time.
+    assert told["steps"] < told["pictures"] <= 2 * told["steps"]
+    assert set(card.metrics["validation"]) == {"rain", "snow", "raindrop", "haze", "clean_kept"}
+
+
+def test_the_curve_has_a_row_for_each_validation(trained: Path) -> None:
+    with (trained / "curve.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert int(row["steps"]) == steps(trained)
+    assert {"minutes", "gain_rain", "gain_snow", "gain_raindrop", "gain_haze", "clean"} <= row.keys()
+
+
+def test_the_net_that_is_kept_moves(trained: Path) -> None:
+    net = Restorer.from_pretrained(str(trained), device="cpu").net
+    assert net.head.weight.any(), "it starts at 0"
+    assert all(parameter.isfinite().all() for parameter in net.parameters())
+
+
+def test_a_run_starts_from_a_model(trained: Path, clean: Path, tmp_path: Path) -> None:
+    run(plan(tmp_path, clean, init=trained))
+    first, second = (Restorer.from_pretrained(str(folder), device="cpu").net for folder in (trained, tmp_path))
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert [told["steps"] for told in load_card(tmp_path).training["runs"]] == [steps(trained), 0]
+
+
+def test_killed_it_goes_on_where_it_was(clean: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from mofme.vision.training import TrainingPlan, train;"
+        "train(TrainingPlan(out=Path(sys.argv[1]), clean=[Path(sys.argv[2])], crop=32, batch=2, minutes=60,"
+        "save_seconds=0.3), device='cpu')"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(clean)], cwd=ROOT)
+    try:
+        patience = time.monotonic() + 60
+        while not (tmp_path / "state.pt").exists():
+            assert process.poll() is None, "it ended by itself"
+            assert time.monotonic() < patience, "it saved nothing"
+            time.sleep(0.05)
+        time.sleep(0.5)  # so that it dies at any point, of a save too
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not (tmp_path / "model.safetensors").exists()
+
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    done, seconds = state["progress"]["steps"], state["progress"]["seconds"]
+    assert done > 0
+    lines = run(plan(tmp_path, clean, minutes=seconds / 60 + 1 / 60))
+    assert f"resumed at step {done}," in lines[0]
+    after = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert after["progress"]["steps"] > done
+    assert after["progress"]["seconds"] > seconds + 0.9
+    # The optimizer counts the same steps: its memory was carried over, too.
+    assert {int(s["step"]) for s in after["optimizer"]["state"].values()} == {after["progress"]["steps"]}
+    assert load_card(tmp_path).training["runs"][0]["steps"] == after["progress"]["steps"]
+
+
+def test_a_state_of_another_size_is_refused(trained: Path, clean: Path) -> None:
+    with pytest.raises(ModelError, match=r"state\.pt.*another size"):
+        run(plan(trained, clean, size="base"))
+
+
+def test_pictures_too_small_to_validate_on(tmp_path: Path) -> None:
+    folder = save_pictures(tmp_path / "small", side=100)
+    with pytest.raises(MofmeError, match="256 x 256"):
+        run(plan(tmp_path / "out", folder, minutes=1))
+
+
+def test_a_folder_without_pictures(tmp_path: Path) -> None:
+    with pytest.raises(MofmeError, match="no readable photograph"):
+        run(plan(tmp_path / "out", tmp_path, minutes=1))
+
+
+def test_learning_removes_haze() -> None:
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
+    picture = torch.from_numpy(np.array(smooth_picture(0, 48))).permute(2, 0, 1)[None] / 255
+    weathered = synthesize(picture, ["haze"], generator).image
+    net = RestorationNet(widths=(16, 24, 32), blocks=(1, 1, 1), num_experts=4)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3)
+    losses = []
+    for _ in range(60):
+        loss = relative_loss(net(weathered).image, weathered, picture)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.6 * losses[0]
