@@ -3,6 +3,7 @@
 import html
 import logging
 import re
+import shutil
 import tempfile
 import threading
 import time
@@ -17,6 +18,10 @@ from mofme.errors import Cancelled, ModelError, MofmeError
 from mofme.vision.restorer import Restorer, available_models
 
 log = logging.getLogger(__name__)
+
+# How long results may be fetched; longer than any job runs.
+KEEP_SECONDS = 2 * 3600
+_PREFIX = "mofme-"
 
 
 class Engine:
@@ -109,10 +114,13 @@ def plain_errors() -> Iterator[None]:
 
 
 def new_folder() -> Path:
-    """A fresh folder in Gradio's own temporary folder, whose files it serves and later deletes."""
+    """A fresh folder in Gradio's own temporary folder, whose files it serves; old ones are removed on the way."""
     root = Path(get_upload_folder())
     root.mkdir(parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(prefix="mofme-", dir=root))
+    for folder in root.glob(f"{_PREFIX}*"):
+        if folder.stat().st_mtime < time.time() - KEEP_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
 
 
 def without_folders(message: str) -> str:

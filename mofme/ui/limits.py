@@ -13,4 +13,3 @@ class Limits:
     picture_seconds: float = 600
     batch_seconds: float = 3600
     waiting: int = 20
-    keep_seconds: int = 3600

@@ -13,7 +13,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import gradio as gr
 
 from mofme.ui.examples import examples_folder
-from mofme.ui.jobs import Engine, shipped_models
+from mofme.ui.jobs import KEEP_SECONDS, Engine, shipped_models
 from mofme.ui.limits import Limits
 from mofme.ui.services import Services
 from mofme.ui.tabs import batch, restore
@@ -31,8 +31,7 @@ TABS: tuple[tuple[str, Callable[[Services], None]], ...] = (
 
 def build(services: Services) -> gr.Blocks:
     """The window, not yet served."""
-    keep = services.limits.keep_seconds
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(keep, keep)) as window:
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(KEEP_SECONDS, KEEP_SECONDS)) as window:
         gr.HTML(f"<h1>{TITLE}</h1><p>{SENTENCE}</p>", elem_id="header", padding=False)
         if not services.engine.models:
             gr.Markdown("**No model is installed**: the weights folder is empty. Download the project again.")

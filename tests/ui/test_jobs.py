@@ -1,4 +1,6 @@
+import os
 import threading
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,7 +9,7 @@ import pytest
 from gradio.utils import get_upload_folder
 
 from mofme.errors import Cancelled, ModelError, MofmeError, PictureError
-from mofme.ui.jobs import Engine, Job, Jobs, new_folder, plain_errors, without_folders
+from mofme.ui.jobs import KEEP_SECONDS, Engine, Job, Jobs, new_folder, plain_errors, without_folders
 
 
 def visitor(name: str) -> Any:
@@ -73,6 +75,15 @@ def test_other_errors_are_logged_and_hidden(caplog: pytest.LogCaptureFixture) ->
         raise RuntimeError("password=1234")
     assert "1234" not in caught.value.message
     assert "1234" in caplog.text
+
+
+def test_results_are_kept_for_a_while_and_then_removed() -> None:
+    old, recent = new_folder(), new_folder()
+    os.utime(old, (0, time.time() - KEEP_SECONDS - 60))
+    os.utime(recent, (0, time.time() - KEEP_SECONDS + 60))
+    new_folder()
+    assert not old.exists()
+    assert recent.exists()
 
 
 def test_folders_of_the_server_are_taken_out_of_messages() -> None:

@@ -138,7 +138,8 @@ def build(services: Services) -> None:
         concurrency_limit=1,
         concurrency_id="restore",
     )
-    _offer_examples(examples, photo)
+    gr.on(None, _examples, None, examples, api_visibility="private", show_progress="hidden")
+    examples.select(_example, None, photo, api_visibility="private", show_progress="hidden")
 
 
 def _restore(
@@ -195,17 +196,11 @@ def _report(result: RestoredPhoto) -> dict[str, Any]:
     }
 
 
-def _offer_examples(examples: gr.Gallery, photo: gr.Image) -> None:
-    """Fill the gallery when the page opens (the first time they are made), and let a click choose one."""
+def _examples() -> list[tuple[str, str]]:
+    """What the gallery shows; asked for whenever a page opens; the first time they are made."""
+    with plain_errors():
+        return make_examples(examples_folder())
 
-    def offer() -> list[tuple[str, str]]:
-        with plain_errors():
-            return make_examples(examples_folder())
 
-    def choose(event: gr.SelectData) -> str:
-        return offer()[int(event.index)][0]
-
-    blocks = gr.context.Context.root_block
-    assert blocks is not None  # a tab is only ever drawn inside the window
-    blocks.load(offer, None, examples, api_visibility="private", show_progress="hidden", concurrency_limit=1)
-    examples.select(choose, None, photo, api_visibility="private", show_progress="hidden")
+def _example(event: gr.SelectData) -> str:
+    return _examples()[int(event.index)][0]
