@@ -103,14 +103,11 @@ def plain_errors() -> Iterator[None]:
     except gr.Error:
         raise
     except MofmeError as error:
-        title = "Stopped" if isinstance(error, Cancelled) else "That did not work"
-        raise gr.Error(
-            html.escape(without_folders(str(error)), quote=False), title=title, print_exception=False
-        ) from error
+        raise gr.Error(html.escape(without_folders(str(error)), quote=False), print_exception=False) from error
     except Exception as error:
         log.exception("unexpected error")
         message = "Something went wrong on our side. Try again, or try another picture."
-        raise gr.Error(message, title="That did not work", print_exception=False) from error
+        raise gr.Error(message, print_exception=False) from error
 
 
 def new_folder() -> Path:

@@ -28,6 +28,7 @@ def build(services: Services) -> None:
         with gr.Column(scale=4, min_width=320):
             photo = photo_box(
                 label="Your photo",
+                show_label=False,
                 sources=["upload", "clipboard"],
                 height=300,
                 elem_id="photo",
