@@ -53,15 +53,16 @@ def bench(
     console.print(f"{backbone}, one picture of {side} x {side}, {what.precision}, threads: {what.threads}")
     console.print(f"{what.cpu}, torch {what.torch}")
     console.print(_table(costs))
-    console.print("M: million parameters, in all and on one position; ms: median and range; MB: above an idle process")
+    console.print("M, active: million parameters, in all and at work on one position; ms: median (range);")
+    console.print("ratio: to dense; MB: peak memory above a process that only imports")
 
 
 def _table(costs: list[Cost]) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("feed-forward", "E", "M", "active M", "GMACs", "ms", "x dense", "peak MB"):
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in ("feed-forward", "E", "M", "active", "GMACs", "ms", "ratio", "MB"):
         table.add_column(heading, justify="left" if heading == "feed-forward" else "right", no_wrap=True)
     dense = costs[0].median
     for cost in costs:

@@ -62,6 +62,15 @@ def test_a_pictures_own_context_may_be_handed_over() -> None:
     assert not torch.allclose(net(image, net.encode_context(other)).image, own)
 
 
+@pytest.mark.parametrize("part", [0, 1])
+def test_context_scales_and_shifts(part: int) -> None:
+    net = awake(tiny())
+    image, context = torch.rand(1, 3, 32, 40), torch.zeros(1, 2, 16)
+    neutral = net(image, context).image
+    context[:, part] = 1
+    assert not torch.allclose(net(image, context).image, neutral)
+
+
 @pytest.mark.parametrize("size", [(12, 16), (16, 12), (7, 7)])
 def test_other_sizes_are_refused(size: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="multiples of 8"):

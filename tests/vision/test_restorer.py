@@ -24,6 +24,7 @@ def make_restorer(blocks: tuple[int, int, int] = (1, 1, 1), kind: str = "mofme")
     for parameter in net.parameters():
         if not parameter.any():
             nn.init.normal_(parameter, std=0.01)
+    nn.init.normal_(net.context.project.weight)  # so that the thumbnail counts
     return Restorer(net, "test")
 
 
