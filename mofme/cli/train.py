@@ -17,7 +17,7 @@ def train(
     minutes: Annotated[float, typer.Option(help="How long to train, over all resumed runs together.")] = 60.0,
     batch: Annotated[int, typer.Option(help="Crops a step, and on each GPU.")] = 8,
     crop: Annotated[int, typer.Option(help="Side of the first crops in pixels, a multiple of 8.")] = 96,
-    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1.5e-3,
+    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-3,
     seed: Annotated[int, typer.Option(help="Seed of the weights, the crops and the weather.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, or nothing for the best there is.")] = None,
     validate_minutes: Annotated[float, typer.Option(help="Minutes between two validations.")] = 10.0,

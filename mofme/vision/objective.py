@@ -10,7 +10,7 @@ from mofme.vision.nets.unet import NetOutput
 
 _FLOOR = 0.03
 _BALANCE = 1e-3
-_WEATHER = 5e-3
+_WEATHER = 0.1
 
 
 def relative_loss(restored: Tensor, weathered: Tensor, clean: Tensor) -> Tensor:

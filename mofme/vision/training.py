@@ -49,7 +49,7 @@ class TrainingPlan:
     minutes: float = 60.0
     batch: int = 8
     crop: int = 96
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 1e-3
     seed: int = 0
     validate_minutes: float = 10.0
     save_seconds: float = 120.0

@@ -17,6 +17,10 @@ from torch.nn import functional as F
 from mofme.vision.nets.blocks import FeedForwardBlock, FeedForwardKind, SpatialBlock, feed_forward
 
 STRIDE = 8
+_MEAN, _STD = 0.45, 0.25
+# Adam moves every weight by about the learning rate a step, whatever its gradient. A head of full scale would shake the
+# whole picture by more than clean pictures can bear, and the net would settle for doing nothing.
+_HEAD_SCALE = 0.1
 CONTEXT_SIZE = 64
 
 
@@ -64,12 +68,24 @@ class RestorationNet(nn.Module):
         self.decoder_half = nn.Sequential(*(SpatialBlock(half) for _ in range(n_half)))
         self.head = nn.Conv2d(half, 6 * 4, 3, padding=1)
         self.weather = nn.Sequential(nn.Conv2d(eighth, eighth, 1), nn.ReLU(), nn.Conv2d(eighth, num_weathers, 1))
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Features of unit scale, quiet residual branches, and a head that changes nothing."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+        for module in self.modules():
+            if isinstance(module, SpatialBlock):
+                nn.init.kaiming_normal_(module.conv1.weight, nonlinearity="relu")
+                with torch.no_grad():
+                    module.conv2.weight.mul_(0.25)
         nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
     def encode_context(self, image: Tensor) -> Tensor:
         """Features of a whole picture (B, 3, any H, any W): (B, 2, C)."""
-        context: Tensor = self.context(F.adaptive_avg_pool2d(image, CONTEXT_SIZE))
+        context: Tensor = self.context(F.adaptive_avg_pool2d((image - _MEAN) / _STD, CONTEXT_SIZE))
         return context
 
     def forward(self, image: Tensor, context: Tensor | None = None) -> NetOutput:
@@ -79,12 +95,13 @@ class RestorationNet(nn.Module):
             context = self.encode_context(image)
         scale, shift = context[..., None, None].unbind(1)
 
-        half = self.encoder_half(self.stem(F.pixel_unshuffle(image, 2).contiguous(memory_format=torch.channels_last)))
+        folded = F.pixel_unshuffle((image - _MEAN) / _STD, 2).contiguous(memory_format=torch.channels_last)
+        half = self.encoder_half(self.stem(folded))
         quarter = self.encoder_quarter(self.to_quarter(half))
         eighth = self.middle(self.to_eighth(quarter) * (1 + scale) + shift)
         quarter = self.decoder_quarter(quarter + F.pixel_shuffle(self.from_eighth(eighth), 2))
         half = self.decoder_half(half + F.pixel_shuffle(self.from_quarter(quarter), 2))
-        gain, offset = F.pixel_shuffle(self.head(half), 2).chunk(2, dim=1)
+        gain, offset = F.pixel_shuffle(_HEAD_SCALE * self.head(half), 2).chunk(2, dim=1)
         return NetOutput(image * gain.exp() + offset, self.weather(eighth).mean(dim=(-2, -1)))
 
 
