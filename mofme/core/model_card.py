@@ -54,7 +54,7 @@ def load_card(folder: Path) -> ModelCard:
         return ModelCard(**json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise ModelError(f"{path} is missing: a model folder holds {WEIGHTS_FILE} and {CARD_FILE}") from None
-    except (json.JSONDecodeError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError) as error:
         raise ModelError(f"{path} is not a model card: {error}") from error
 
 
