@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from mofme.core.routing import Router, RoutingDecision, keep_top_k
 
 _RIDGE = 1e-2
-_TINY = 1e-6  # keeps weights and gradients finite for tokens of zeros, and for passes that happen to agree
+_TINY = 1e-12  # keeps weights and gradients finite for tokens of zeros, and for passes that happen to agree
 
 
 def dropout_moments(x_TD: Tensor, weight_ED: Tensor, rate: float) -> tuple[Tensor, Tensor]:
@@ -63,9 +63,9 @@ class UncertaintyRouter(Router):
         mean_TE, variance_TE = self.moments(x_TD)
         centred_TE = mean_TE - mean_TE.mean(dim=-1, keepdim=True)
         noise_T1 = variance_TE.mean(dim=-1, keepdim=True)
-        # A ridge in units of the token's own mean variance leaves the weights the same when all scores are scaled.
-        calibrated_TE = centred_TE / (variance_TE + _RIDGE * noise_T1 + _TINY)
-        weights_TE = keep_top_k(F.normalize(calibrated_TE, dim=-1, eps=_TINY), self.top_k)
+        # Variance in units of the token's own mean variance: the weights stay the same when all scores are scaled.
+        calibrated_TE = centred_TE / (variance_TE / noise_T1.clamp_min(_TINY) + _RIDGE)
+        weights_TE = keep_top_k(F.normalize(calibrated_TE, dim=-1), self.top_k)
         return RoutingDecision(weights_TE, mean_TE, _uncertainty(centred_TE, noise_T1))
 
     def moments(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
