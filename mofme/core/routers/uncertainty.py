@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from mofme.core.routing import Router, RoutingDecision, keep_top_k
 
 _RIDGE = 1e-2
-_TINY = 1e-12  # keeps weights and gradients finite for tokens of zeros, and for passes that happen to agree
+_TINY = 1e-20  # keeps weights and gradients finite for tokens of zeros, and for passes that happen to agree
 
 
 def dropout_moments(x_TD: Tensor, weight_ED: Tensor, rate: float) -> tuple[Tensor, Tensor]:
