@@ -58,7 +58,8 @@ def telling_layer(routing: tuple[RoutingMap, ...]) -> RoutingMap:
 def expert_figures(rgb: Tensor, layer: RoutingMap, folder: Path) -> list[tuple[str, str]]:
     """One heat map per expert that did something, the busiest first, as (path, caption); `rgb` is (3, H, W), small."""
     share_E = layer.shares()
-    peak = layer.weights_EHW.max().clamp_min(1e-12)
+    # Not the maximum: a few strong spots would leave the rest dark.
+    peak = layer.weights_EHW.float().quantile(0.99).clamp_min(1e-12)
     figures = []
     for expert in torch.argsort(share_E, descending=True).tolist():
         percent = 100 * float(share_E[expert])

@@ -28,6 +28,7 @@ def theme() -> gr.themes.Base:
     )
 
 
+# No commas inside :is(...) here: Gradio splits selectors at every comma.
 CSS = """
 .gradio-container { width: 100%; min-width: 0; max-width: 1280px !important; margin: 0 auto !important; }
 #header h1 { margin: 0; font-size: 1.6rem; }
@@ -57,10 +58,11 @@ CSS = """
 .table { overflow-x: auto; border: 1px solid var(--border-color-primary); border-radius: var(--block-radius); }
 .table table { width: 100%; margin: 0 !important; border: none !important; border-collapse: collapse;
     font-size: var(--text-sm); }
-.table tr :is(th, td) { padding: 6px 10px; text-align: left; border: none; white-space: nowrap; }
-.table tr + tr :is(th, td) { border-top: 1px solid var(--border-color-primary); }
-.table tr td:first-child { min-width: 8em; max-width: 16em; white-space: normal; overflow-wrap: break-word; }
-.table tr td.problem { color: var(--error-text-color); min-width: 14em; white-space: normal; }
+.table tr { border: none; }
+.table tr > * { padding: 6px 10px; text-align: left; border: none; white-space: nowrap; }
+.table tr + tr > * { border-top: 1px solid var(--border-color-primary); }
+.table tr > td:first-child { min-width: 8em; max-width: 16em; white-space: normal; overflow-wrap: break-word; }
+.table tr > td.problem { color: var(--error-text-color); min-width: 12em; white-space: normal; }
 
 .bars, .legend { display: grid; gap: 8px; }
 .bar { display: grid; grid-template-columns: 6em 1fr 3.5em; align-items: center; gap: 10px; }
@@ -73,7 +75,8 @@ CSS = """
 @media (max-width: 640px) {
     .gradio-container > .main { padding: 12px !important; }
     .pictures.wide .grid-container { grid-template-columns: repeat(2, minmax(0, 1fr)); }
-    .table :is(th, td):is(:nth-child(3), :nth-child(5)) { display: none; }
+    .table tr > *:nth-child(3) { display: none; }
+    .table tr > *:nth-child(5) { display: none; }
 }
 """
 

@@ -5,6 +5,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from mofme.errors import Cancelled, PictureError, PictureTooLargeError
+from mofme.ui.figures import expert_figures, telling_layer, thumbnail, uncertainty_figure
 from mofme.ui.jobs import Engine, Job
 from mofme.ui.one_photo import RestoredPhoto, Settings, restore_photo
 
@@ -75,3 +76,15 @@ def test_what_is_no_picture_or_too_large_is_refused_by_name(engine: Engine, phot
         restored(engine, broken)
     with pytest.raises(PictureTooLargeError, match="megapixels"):
         restore_photo(engine, Job(60), photo, Settings("small"), megapixels=0.001)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 700), (900, 2)])
+def test_the_explanation_is_drawn_for_any_shape(engine: Engine, tmp_path: Path, size: tuple[int, int]) -> None:
+    path = tmp_path / "thin.png"
+    Image.new("RGB", size, "teal").save(path)
+    result = restored(engine, path)
+    small = thumbnail(result.restoration.image)
+    assert expert_figures(small, telling_layer(result.restoration.routing), tmp_path)
+    figure, _ = uncertainty_figure(small, result.restoration.uncertainty, tmp_path)
+    with Image.open(figure) as image:
+        assert image.size == (small.shape[2], small.shape[1])
