@@ -53,8 +53,9 @@ def bench(
     console.print(f"{backbone}, one picture of {side} x {side}, {what.precision}, threads: {what.threads}")
     console.print(f"{what.cpu}, torch {what.torch}")
     console.print(_table(costs))
-    console.print("M, active: million parameters, in all and at work on one position; ms: median (range);")
-    console.print("ratio: to dense; MB: peak memory above a process that only imports")
+    console.print("M, active: million parameters, in all and at work on one position")
+    console.print("ms: median (range); ratio: to dense, in the same repeat")
+    console.print("MB: peak memory above a process that only imports")
 
 
 def _table(costs: list[Cost]) -> Table:
@@ -64,7 +65,6 @@ def _table(costs: list[Cost]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in ("feed-forward", "E", "M", "active", "GMACs", "ms", "ratio", "MB"):
         table.add_column(heading, justify="left" if heading == "feed-forward" else "right", no_wrap=True)
-    dense = costs[0].median
     for cost in costs:
         least, most = min(cost.milliseconds), max(cost.milliseconds)
         table.add_row(
@@ -74,7 +74,7 @@ def _table(costs: list[Cost]) -> Table:
             f"{cost.activated / 1e6:.3f}",
             f"{cost.macs / 1e9:.3f}",
             f"{cost.median:.0f} ({least:.0f}-{most:.0f})",
-            f"{cost.median / dense:.2f}",
+            f"{cost.ratio_to(costs[0]):.2f}",
             "unknown" if cost.peak_bytes is None else f"{cost.peak_bytes / 1e6:.0f}",
         )
     return table

@@ -66,6 +66,11 @@ class Cost:
     def median(self) -> float:
         return statistics.median(self.milliseconds)
 
+    def ratio_to(self, other: "Cost") -> float:
+        """Median over the repeats of this time over the other's in the same repeat, when the machine was the same."""
+        pairs = zip(self.milliseconds, other.milliseconds, strict=True)
+        return statistics.median(mine / theirs for mine, theirs in pairs)
+
 
 @dataclass(frozen=True)
 class Machine:
