@@ -1,4 +1,4 @@
-"""Makes `assets/before-after.jpg`: photographs from scikit-learn, our weather on them, and what the shipped model restores.
+"""Makes `assets/before-after.jpg`: photographs of scikit-learn with our weather, and what the shipped model restores.
 
 Run from the repository's root: `python assets/make_before_after.py`.
 """

@@ -40,6 +40,7 @@ def save_model(folder: Path, card: ModelCard, state: Mapping[str, Tensor]) -> Mo
     weights = folder / WEIGHTS_FILE
     partial = weights.with_suffix(".partial")
     save_file(half, partial)
+    partial.chmod(0o644)
     parameters = sum(tensor.numel() for tensor in half.values())
     card = ModelCard(**{**asdict(card), "parameters": parameters, "sha256": _sha256(partial)})
     os.replace(partial, weights)
