@@ -1,4 +1,4 @@
-"""What training minimises. Restored, weathered and clean are (B, 3, H, W) in [0, 1]."""
+"""What training minimises. Restored and clean are (B, 3, H, W) in [0, 1]."""
 
 import torch
 from torch import Tensor
@@ -8,27 +8,25 @@ from mofme.core.losses.balance import importance_loss
 from mofme.core.moe import ObservedRouting
 from mofme.vision.nets.unet import NetOutput
 
-_FLOOR = 0.03
+_FLOOR = 1e-4
 _BALANCE = 1e-3
 _WEATHER = 0.1
 
 
-def relative_loss(restored: Tensor, weathered: Tensor, clean: Tensor) -> Tensor:
-    """Per picture `|restored - clean| / (|weathered - clean| + .03)`, averaged over the batch.
+def psnr_loss(restored: Tensor, clean: Tensor) -> Tensor:
+    """Minus the mean PSNR of the batch in units of 20 dB, with errors below 40 dB PSNR counting ever less.
 
-    Each weather then counts by the share of it that is removed. Under a plain L1 haze, whose error is seven times that
-    of drops, would rule, and the net would learn to shift tints and leave streaks, flakes and drops alone.
+    A logarithm for each picture: a decibel gained counts the same whether haze took 25 or drops took 5. Squared errors
+    pull hardest where weather is; a relative L1 pulls as hard on what is right already, which holds a net that starts as
+    the identity back (measured at equal steps: +2.5 against +1.4 dB on snow, +4.7 against +3.4 on haze).
     """
-    error_B = (restored - clean).abs().mean(dim=(1, 2, 3))
-    untouched_B = (weathered - clean).abs().mean(dim=(1, 2, 3))
-    return (error_B / (untouched_B + _FLOOR)).mean()
+    error_B = (restored - clean).square().mean(dim=(1, 2, 3))
+    return 0.5 * torch.log10(error_B + _FLOOR).mean()
 
 
-def objective(
-    output: NetOutput, weathered: Tensor, clean: Tensor, labels_BW: Tensor, routing: list[ObservedRouting]
-) -> Tensor:
-    """Relative loss, plus small terms: balanced experts, and naming the weathers (labels_BW is 0 or 1)."""
-    loss = relative_loss(output.image.float(), weathered, clean)
+def objective(output: NetOutput, clean: Tensor, labels_BW: Tensor, routing: list[ObservedRouting]) -> Tensor:
+    """PSNR loss, plus small terms: balanced experts, and naming the weathers (labels_BW is 0 or 1)."""
+    loss = psnr_loss(output.image.float(), clean)
     loss = loss + _WEATHER * F.binary_cross_entropy_with_logits(output.weather_BW.float(), labels_BW)
     if routing:
         balance = torch.stack([importance_loss(observed.decision) for observed in routing]).mean()

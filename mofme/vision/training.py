@@ -134,7 +134,7 @@ def train(plan: TrainingPlan, report: Callable[[str], None] = print, device: str
         weathered, clean, labels = next(batches)
         with accelerator.autocast(), observe_routing(model) as routing:
             output = model(weathered)
-        loss = objective(output, weathered, clean, labels, routing)
+        loss = objective(output, clean, labels, routing)
         accelerator.backward(loss)
         norm = accelerator.clip_grad_norm_(model.parameters(), 1.0)
         if norm is None or torch.isfinite(norm):

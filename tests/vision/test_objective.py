@@ -6,7 +6,7 @@ import torch
 from mofme.core.moe import ObservedRouting
 from mofme.core.routing import RoutingDecision
 from mofme.vision.nets.unet import NetOutput
-from mofme.vision.objective import objective, relative_loss
+from mofme.vision.objective import objective, psnr_loss
 
 
 def grey(*values: float) -> torch.Tensor:
@@ -18,28 +18,36 @@ def routing(weights: list[list[float]]) -> ObservedRouting:
     return ObservedRouting("layer", (len(weights),), RoutingDecision(weights_TE, weights_TE))
 
 
-def test_relative_loss_by_hand() -> None:
-    # |.6 - .5| / (|.9 - .5| + .03) = .1 / .43; |.3 - .2| / (|.21 - .2| + .03) = .1 / .04
-    loss = relative_loss(grey(0.6, 0.3), weathered=grey(0.9, 0.21), clean=grey(0.5, 0.2))
-    assert loss.item() == pytest.approx((0.1 / 0.43 + 0.1 / 0.04) / 2, rel=1e-5)
+def test_psnr_loss_by_hand() -> None:
+    # Errors .1 and .03: log10(.01 + .0001) and log10(.0009 + .0001) = -3, halved and averaged.
+    loss = psnr_loss(grey(0.6, 0.23), grey(0.5, 0.2))
+    assert loss.item() == pytest.approx((math.log10(0.0101) - 3) / 4, rel=1e-4)
 
 
-def test_a_share_of_any_weather_counts_alike() -> None:
-    # Half of the error removed: .5 d / (d + .03), near one half for strong and weak weather, unlike an L1 loss.
-    strong = relative_loss(grey(0.7), grey(0.9), grey(0.5)).item()
-    weak = relative_loss(grey(0.6), grey(0.7), grey(0.5)).item()
-    assert (strong, weak) == pytest.approx((0.2 / 0.43, 0.1 / 0.23), rel=1e-5)
-    assert strong / weak < 1.1
+def test_a_decibel_of_any_weather_counts_alike() -> None:
+    # Halving an error gains 6 dB, from strong weather as from weak: the loss falls by log10(2), far above its floor.
+    def gained(error: float) -> float:
+        return (psnr_loss(grey(0.5 + error), grey(0.5)) - psnr_loss(grey(0.5 + error / 2), grey(0.5))).item()
+
+    assert gained(0.4) == pytest.approx(math.log10(2), rel=0.01)
+    assert gained(0.2) == pytest.approx(math.log10(2), rel=0.01)
+
+
+def test_a_clean_picture_does_not_hold_a_net_at_the_identity() -> None:
+    output = grey(0.5).clone().requires_grad_()
+    psnr_loss(output, grey(0.5)).backward()
+    assert output.grad is not None
+    assert (output.grad == 0).all()
 
 
 def test_naming_the_weather() -> None:
-    # A perfect picture and logits of 0: .005 * ln 2. A sure and right answer costs nothing.
-    clean, weathered = grey(0.5), grey(0.8)
+    # A perfect picture, log10(1e-4) / 2 = -2, and logits of 0: .1 * ln 2. A sure and right answer costs nothing.
+    clean = grey(0.5)
     labels = torch.tensor([[1.0, 0.0, 0.0, 0.0]])
-    unsure = objective(NetOutput(clean, torch.zeros(1, 4)), weathered, clean, labels, [])
-    sure = objective(NetOutput(clean, 100 * (2 * labels - 1)), weathered, clean, labels, [])
-    assert unsure.item() == pytest.approx(0.005 * math.log(2), rel=1e-5)
-    assert sure.item() == pytest.approx(0, abs=1e-7)
+    unsure = objective(NetOutput(clean, torch.zeros(1, 4)), clean, labels, [])
+    sure = objective(NetOutput(clean, 100 * (2 * labels - 1)), clean, labels, [])
+    assert unsure.item() == pytest.approx(-2 + 0.1 * math.log(2), rel=1e-5)
+    assert sure.item() == pytest.approx(-2, rel=1e-5)
 
 
 def test_balance_of_experts() -> None:
@@ -48,13 +56,13 @@ def test_balance_of_experts() -> None:
     labels = torch.zeros(1, 4)
     output = NetOutput(clean, torch.full((1, 4), -100.0))
     one_sided, even = routing([[1.0, 0.0], [1.0, 0.0]]), routing([[1.0, 0.0], [0.0, 1.0]])
-    assert objective(output, clean, clean, labels, [even]).item() == pytest.approx(0, abs=1e-7)
-    assert objective(output, clean, clean, labels, [one_sided, even]).item() == pytest.approx(0.5e-3, rel=1e-4)
+    assert objective(output, clean, labels, [even]).item() == pytest.approx(-2, rel=1e-6)
+    assert objective(output, clean, labels, [one_sided, even]).item() == pytest.approx(-2 + 0.5e-3, rel=1e-6)
 
 
 def test_gradients_reach_pictures_and_weather() -> None:
     output = NetOutput(grey(0.6).clone().requires_grad_(), torch.zeros(1, 4, requires_grad=True))
-    objective(output, grey(0.8), grey(0.5), torch.ones(1, 4), []).backward()
+    objective(output, grey(0.5), torch.ones(1, 4), []).backward()
     assert output.image.grad is not None
     assert (output.image.grad > 0).all(), "the picture is too bright"
     assert output.weather_BW.grad is not None
