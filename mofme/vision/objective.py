@@ -17,8 +17,8 @@ def psnr_loss(restored: Tensor, clean: Tensor) -> Tensor:
     """Minus the mean PSNR of the batch in units of 20 dB, with errors below 40 dB PSNR counting ever less.
 
     A logarithm for each picture: a decibel gained counts the same whether haze took 25 or drops took 5. Squared errors
-    pull hardest where weather is; a relative L1 pulls as hard on what is right already, which holds a net that starts as
-    the identity back (measured at equal steps: +2.5 against +1.4 dB on snow, +4.7 against +3.4 on haze).
+    pull hardest where weather is; a relative L1 pulls as hard on what is right already, which holds a net back that
+    starts as the identity (measured at equal steps: +2.5 against +1.4 dB on snow, +4.7 against +3.4 on haze).
     """
     error_B = (restored - clean).square().mean(dim=(1, 2, 3))
     return 0.5 * torch.log10(error_B + _FLOOR).mean()
