@@ -135,13 +135,13 @@ def _restore_picture(
     own = FORMATS.get(source.suffix.lower())
     if format and f".{format.lower()}" not in FORMATS:
         raise PictureError(f"cannot write {format!r}; choose one of {', '.join(FORMATS)}.")
-    if output.is_dir():
+    if output.is_dir() or not (output.suffix or format):  # no suffix and no format: a folder to be made
         renamed = format and FORMATS[f".{format.lower()}"] != own
         output /= source.with_suffix(f".{format}").name if renamed else source.name
     elif format is None:
         wanted = FORMATS.get(output.suffix.lower())
         if wanted is None:
-            raise PictureError(f"{output}: is no folder, and no format by its suffix; end it in .png or give --format.")
+            raise PictureError(f"{output}: no format has this suffix; end the name in .png, say, or give --format.")
         format = wanted if wanted != own else None
     if output.exists():
         if output.samefile(source):

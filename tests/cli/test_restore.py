@@ -171,11 +171,16 @@ def test_usage_errors_exit_with_2_before_a_model_is_loaded(tmp_path, restorer, o
 def test_outputs_and_inputs_that_make_no_sense(tmp_path, restorer):
     source = picture(tmp_path / "in/a.png")
     assert run(tmp_path / "none.png", tmp_path / "out.png").exit_code == 2
-    result = run(source, tmp_path / "out")
-    assert result.exit_code == 2 and "no folder" in result.stderr
+    result = run(source, tmp_path / "out.xyz")
+    assert result.exit_code == 2 and "no format" in result.stderr
     (tmp_path / "empty").mkdir()
     result = run(tmp_path / "empty", tmp_path / "out")
     assert result.exit_code == 2 and "no pictures found" in result.stderr
+
+
+def test_an_output_without_a_suffix_is_a_folder_to_be_made(tmp_path, restorer):
+    assert run(picture(tmp_path / "in/a.png"), tmp_path / "new/out").exit_code == 0
+    assert (tmp_path / "new/out/a.png").is_file()
 
 
 @pytest.mark.parametrize("error", [ModelError("no model is called 'x'"), RuntimeError("no such device")])
