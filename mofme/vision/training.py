@@ -109,7 +109,7 @@ def train(plan: TrainingPlan, report: Callable[[str], None] = print, device: str
         shown = validate(average.module, check, accelerator.device)
         _write_log(plan, progress, shown)
         run = {
-            **{name: str(getattr(plan, name)) for name in ("minutes", "batch", "crop", "learning_rate", "seed")},
+            **{name: getattr(plan, name) for name in ("minutes", "batch", "crop", "learning_rate", "seed")},
             "steps": progress.steps,
             "hours": round(progress.seconds / 3600, 3),
             "pictures": progress.pictures,
