@@ -24,7 +24,7 @@ _TITLES = {
     "ssim_rgb": "SSIM RGB",
     "psnr_y": "PSNR Y",
     "ssim_y": "SSIM Y",
-    "lpips": "LPIPS (lower is better)",
+    "lpips": "LPIPS ↓",
 }
 
 
@@ -103,10 +103,10 @@ def _lpips(weights: Path | None, log: Console) -> Lpips | None:
 def _table(name: str, summary: Summary) -> Table:
     measured = summary.pairs - summary.failed
     table = Table(title=f"{name}: {measured} of {summary.pairs} pairs, {summary.seconds:.2f} s a picture")
-    for heading in ("", "input", "restored", "gain", "95 % interval", "median gain"):
+    for heading in ("", "input", "restored", "gain", "95 % interval", "median"):
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     for metric, gain in summary.gain.items():
-        digits = 2 if metric.startswith("psnr") else 4
+        digits = 2 if metric.startswith("psnr") else 3
         table.add_row(
             _TITLES[metric],
             f"{summary.input[metric].mean:.{digits}f}",
