@@ -1,6 +1,6 @@
 """Makes `assets/before-after.jpg`: photographs of scikit-learn with our weather, and what the shipped model restores.
 
-Run from the repository's root: `python assets/make_before_after.py`.
+Run from the repository's root: `PYTHONPATH=. python assets/make_before_after.py`.
 """
 
 from pathlib import Path
@@ -9,7 +9,6 @@ import sklearn.datasets
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-from torchvision.transforms.functional import to_pil_image
 
 from mofme.vision.image import read_picture
 from mofme.vision.restorer import Restorer
@@ -38,7 +37,7 @@ def main() -> None:
 
 
 def _cell(picture: Tensor, title: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> Image.Image:
-    image = to_pil_image(picture)
+    image = Image.fromarray((picture * 255).round().byte().permute(1, 2, 0).numpy())
     image = image.resize((WIDTH, round(WIDTH * image.height / image.width)), Image.Resampling.LANCZOS)
     draw = ImageDraw.Draw(image, "RGBA")
     draw.rectangle((8, 8, 20 + draw.textlength(title, font=font), 36), fill=(0, 0, 0, 150))
