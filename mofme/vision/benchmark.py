@@ -4,6 +4,7 @@ All arms stand on one backbone and run in one process, in turn, at the same prec
 that whatever else the machine does hits them alike. Only memory is measured apart: a process for each arm.
 """
 
+import os
 import platform
 import statistics
 import subprocess
@@ -25,6 +26,10 @@ from mofme.vision.nets.blocks import FeedForwardKind
 from mofme.vision.nets.unet import STRIDE, RestorationNet
 from mofme.vision.nets.vit import PlainViT
 from mofme.vision.precision import bf16_pays
+
+# oneDNN compiles code for every number of tokens an expert gets and keeps the latest 1,024: with many arms in turn a
+# conventional mixture would be compiled anew at every run, and look up to twice as slow as it is.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "20000")
 
 _SMALL = {name: value for name, value in SIZES["small"].items() if name not in ("feed_forward", "num_experts")}
 
