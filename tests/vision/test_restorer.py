@@ -23,7 +23,7 @@ def make_restorer(blocks: tuple[int, int, int] = (1, 1, 1), kind: str = "mofme")
     net = RestorationNet(widths=(8, 12, 16), blocks=blocks, feed_forward=kind, num_experts=4)  # type: ignore[arg-type]
     for parameter in net.parameters():
         if not parameter.any():
-            nn.init.normal_(parameter, std=0.01)
+            nn.init.normal_(parameter, std=0.02)
     nn.init.normal_(net.context.project.weight)  # so that the thumbnail counts
     return Restorer(net, "test")
 
