@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mofme.errors import MofmeError, PictureError
+from mofme.vision.evaluation.pairs import find_sets
 from mofme.vision.image import find_pictures, read_picture
 
 
@@ -48,21 +49,18 @@ def load_clean(folders: Sequence[Path], *, validation: bool) -> list[Tensor]:
 
 
 def load_pairs(folders: Sequence[Path]) -> list[Pair]:
-    """Every picture of `folder/input` with the one of the same relative path in `folder/target`.
+    """The pairs of some folders, matched as `evaluate restoration` matches them.
 
-    Raises MofmeError if there are none, PictureError if one cannot be read or two differ in size.
+    Raises MofmeError if there are none, PictureError if one cannot be read, has no partner or another size than it.
     """
     pairs = []
-    for folder in folders:
-        paths = find_pictures(folder / "input")
-        if not paths:
-            raise MofmeError(f"no picture in {folder / 'input'}: pairs are {folder / 'input'} and {folder / 'target'}")
-        for path in paths:
-            target = folder / "target" / path.relative_to(folder / "input")
-            pair = Pair(_to_uint8(read_picture(path).rgb), _to_uint8(read_picture(target).rgb))
-            if pair.weathered.shape != pair.clean.shape:
-                raise PictureError(f"{path} and {target} differ in size: the two of a pair must be aligned")
-            pairs.append(pair)
+    for found in (pair for folder in folders for members in find_sets(folder).values() for pair in members):
+        if found.target is None:
+            raise PictureError(f"{found.input}: target/ has no picture of this name")
+        pair = Pair(_to_uint8(read_picture(found.input).rgb), _to_uint8(read_picture(found.target).rgb))
+        if pair.weathered.shape != pair.clean.shape:
+            raise PictureError(f"{found.input} and {found.target} differ in size: the two of a pair must be aligned")
+        pairs.append(pair)
     return pairs
 
 

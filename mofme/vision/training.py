@@ -5,7 +5,7 @@ had done since its last checkpoint is all that is lost.
 """
 
 import csv
-import json
+import io
 import math
 import os
 import time
@@ -23,6 +23,7 @@ from mofme.core.model_card import ModelCard, load_card, load_state, save_model
 from mofme.core.moe import observe_routing
 from mofme.errors import ModelError
 from mofme.vision.datasets import Pair, clean_crops, load_clean, load_pairs, pair_crops
+from mofme.vision.image import atomic_file
 from mofme.vision.models import SIZES, build_net
 from mofme.vision.nets.unet import RestorationNet
 from mofme.vision.objective import objective
@@ -120,7 +121,7 @@ def train(plan: TrainingPlan, report: Callable[[str], None] = print, device: str
             net="restoration",
             arguments=SIZES[plan.size],
             licence=plan.licence,
-            training={"data": plan.sources, "runs": [*history, run]},
+            training={"data": plan.sources, "runs": [*history, run], "curve": progress.curve},
             metrics={"validation": shown.figures()},
         )
         report(shown.line())
@@ -242,9 +243,10 @@ def _load(
 def _write_log(plan: TrainingPlan, progress: _Progress, shown: ValidationReport) -> None:
     row = {"minutes": round(progress.seconds / 60, 2), "steps": progress.steps, **shown.flat()}
     progress.curve.append(row)
-    with (plan.out / "curve.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(row))
-        writer.writeheader()
-        writer.writerows(progress.curve)
-    (plan.out / "curve.json").write_text(json.dumps(progress.curve, indent=1))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(row))
+    writer.writeheader()
+    writer.writerows(progress.curve)
+    with atomic_file(plan.out / "curve.csv") as file:
+        file.write(text.getvalue().encode())
     shown.save_sheet(plan.out / "validation.png")

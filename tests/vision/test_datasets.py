@@ -137,6 +137,7 @@ def test_pairs_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(MofmeError, match="input"):
         load_pairs([tmp_path])
     save(tmp_path / "input" / "a.png", 1)
+    save(tmp_path / "target" / "b.png", 1)
     with pytest.raises(PictureError, match=r"a\.png"):
         load_pairs([tmp_path])
     save(tmp_path / "target" / "a.png", 1, size=(10, 12))
