@@ -78,6 +78,7 @@ def test_the_card_tells_the_run(trained: Path) -> None:
     card = load_card(trained)
     assert (card.net, card.licence, card.training["data"]) == ("restoration", "CC0", "made by code")
     (told,) = card.training["runs"]
+    assert card.training["curve"][-1]["steps"] == told["steps"]
     assert told["steps"] == steps(trained) > 0
     # Crops of 32 by twos; then, after 65 % of the time, of 56 one at a time.
     assert told["steps"] < told["pictures"] <= 2 * told["steps"]
