@@ -5,6 +5,7 @@
     │   └── PictureTooLargeError  more pixels or bytes than the limit in force
     ├── ArchiveError              a ZIP that is broken, too large or unsafe to open
     ├── ModelError                weights are missing, damaged or unknown
+    ├── ResultError               a measured result is missing or damaged
     └── Cancelled                 the user stopped the work
 """
 
@@ -27,6 +28,10 @@ class ArchiveError(MofmeError):
 
 class ModelError(MofmeError):
     """A model's weights are missing, damaged or unknown."""
+
+
+class ResultError(MofmeError):
+    """A measured result is missing, damaged or not a number."""
 
 
 class Cancelled(MofmeError):  # noqa: N818 - reads as what happened, as in asyncio and concurrent.futures

@@ -52,6 +52,7 @@ ERRORS = {
     "PictureTooLargeError": "PictureError",
     "ArchiveError": "MofmeError",
     "ModelError": "MofmeError",
+    "ResultError": "MofmeError",
     "Cancelled": "MofmeError",
 }
 COMMANDS = {

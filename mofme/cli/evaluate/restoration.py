@@ -1,4 +1,4 @@
-"""`python -m mofme evaluate`: measure on data with a known answer."""
+"""`python -m mofme evaluate restoration`: how close restored pictures come to clean ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from mofme.vision.evaluation.restoration import PairReport, Summary
     from mofme.vision.metrics import Lpips
 
-app = typer.Typer(no_args_is_help=True, help="Measure on data with a known answer.")
 _TITLES = {
     "psnr_rgb": "PSNR RGB",
     "ssim_rgb": "SSIM RGB",
@@ -28,12 +27,6 @@ _TITLES = {
 }
 
 
-@app.callback()
-def evaluate() -> None:
-    """Keeps `restoration` a command of its own while it is the only one."""
-
-
-@app.command()
 def restoration(
     pairs: Annotated[
         Path, typer.Argument(help="Folder with input/ and target/, or with folders that have (rain/, snow/).")

@@ -1,0 +1,13 @@
+"""`python -m mofme evaluate`: measure on data with a known answer."""
+
+import typer
+
+from mofme.cli.evaluate.restoration import restoration
+
+app = typer.Typer(no_args_is_help=True, help="Measure on data with a known answer.")
+app.command()(restoration)
+
+
+@app.callback()
+def evaluate() -> None:
+    """Keeps `restoration` a command of its own while it is the only one."""

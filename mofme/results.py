@@ -1,0 +1,160 @@
+"""Measured results: one schema for every room, a JSON file each below `assets/results/`.
+
+The commands that measure write them; the app's tabs, the README and PAPERS.md quote them and nothing else.
+"""
+
+import json
+import math
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from mofme.errors import ResultError
+
+RESULTS = Path(__file__).resolve().parents[1] / "assets" / "results"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured number; `low` to `high` is its interval, where there is one."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured of one thing. Rows of one `table` stand together; a figure's key names its unit: "gain, dB"."""
+
+    table: str
+    name: str
+    figures: Mapping[str, Figure]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What everything was measured on, and with how many threads."""
+
+    cpu: str
+    cores: int
+    system: str
+    torch: str
+    threads: int | None = None
+    precision: str = ""
+
+
+def this_machine(threads: int | None = None, precision: str = "") -> Machine:
+    return Machine(
+        cpu=_cpu_name(),
+        cores=os.cpu_count() or 1,
+        system=platform.system(),
+        torch=metadata.version("torch"),
+        threads=threads,
+        precision=precision,
+    )
+
+
+def today() -> str:
+    return datetime.now(UTC).date().isoformat()
+
+
+@dataclass(frozen=True)
+class Result:
+    """One room's result beside its paper's claim.
+
+    `command` is what anyone types to measure it again; `verdict` is one sentence with the numbers that bear it;
+    `interval` says what the intervals are.
+    """
+
+    room: str
+    paper: str
+    claim: str
+    verdict: str
+    command: str
+    rows: Sequence[Row]
+    seeds: Sequence[int] = ()
+    interval: str = ""
+    machine: Machine = field(default_factory=this_machine)
+    date: str = field(default_factory=today)
+
+
+def save_result(result: Result, folder: Path = RESULTS) -> Path:
+    """Write `folder/<room>.json`, whole or not at all; returns its path. Raises ResultError for numbers that are none."""
+    for row in result.rows:
+        for name, figure in row.figures.items():
+            if any(number is not None and not math.isfinite(number) for number in asdict(figure).values()):
+                raise ResultError(f"{result.room}: {row.name}, {name} is not a finite number")
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{result.room}.json"
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(asdict(result), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+    return path
+
+
+def load_result(room: str, folder: Path = RESULTS) -> Result:
+    """Raises ResultError if the file is missing or not of this schema."""
+    path = folder / f"{room}.json"
+    try:
+        plain: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        rows = [
+            Row(row["table"], row["name"], {name: Figure(**figure) for name, figure in row["figures"].items()})
+            for row in plain.pop("rows")
+        ]
+        return Result(**{**plain, "rows": rows, "machine": Machine(**plain["machine"])})
+    except FileNotFoundError:
+        raise ResultError(f"{path} is missing: nothing was measured for {room!r} yet") from None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ResultError(f"{path} is not a result: {error}") from error
+
+
+def available_results(folder: Path = RESULTS) -> list[str]:
+    """The rooms that have a result, by name."""
+    return sorted(path.stem for path in folder.glob("*.json"))
+
+
+def as_text(figure: Figure, signed: bool = False) -> str:
+    """A figure as people write it: `27.39`, or with its interval `+4.63 (+3.84 to +5.43)`."""
+    value = _number(figure.value, signed)
+    if figure.low is None or figure.high is None:
+        return value
+    return f"{value} ({_number(figure.low, signed)} to {_number(figure.high, signed)})"
+
+
+def as_tables(result: Result) -> dict[str, tuple[list[str], list[list[str]]]]:
+    """Title -> headings and lines, ready to be shown; a figure that a row lacks is an empty cell."""
+    titles = dict.fromkeys(row.table for row in result.rows)
+    tables = {}
+    for title in titles:
+        rows = [row for row in result.rows if row.table == title]
+        columns = list(dict.fromkeys(name for row in rows for name in row.figures))
+        lines = [
+            [row.name]
+            + [as_text(row.figures[column], "gain" in column) if column in row.figures else "" for column in columns]
+            for row in rows
+        ]
+        tables[title] = (["", *columns], lines)
+    return tables
+
+
+def _number(value: float, signed: bool) -> str:
+    plus = "+" if signed else ""
+    if float(value).is_integer() and not signed:
+        return f"{int(value):,}"
+    size = abs(value)
+    return f"{value:{plus},.{1 if size >= 100 else 2 if size >= 1 else 3}f}"
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
