@@ -85,7 +85,7 @@ class Result:
 
 
 def save_result(result: Result, folder: Path = RESULTS) -> Path:
-    """Write `folder/<room>.json`, whole or not at all; returns its path. Raises ResultError for numbers that are none."""
+    """Write `folder/<room>.json`, whole or not at all; returns its path. Raises ResultError for NaN and infinity."""
     for row in result.rows:
         for name, figure in row.figures.items():
             if any(number is not None and not math.isfinite(number) for number in asdict(figure).values()):
