@@ -1,17 +1,9 @@
 """`python -m mofme synthesize`: put weather on clean photographs and keep both as aligned pairs."""
 
-import hashlib
-from collections import Counter
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from mofme.vision.image import Picture
 
 
 def synthesize(
@@ -21,7 +13,10 @@ def synthesize(
     out: Annotated[Path, typer.Argument(help="Folder for the pairs: OUT/input and OUT/target.", file_okay=False)],
     weather: Annotated[
         list[str],
-        typer.Option(help="rain, snow, raindrop or haze; several are mixed on one picture; all makes a pair of each."),
+        typer.Option(
+            help="rain, snow, raindrop or haze; several are mixed on one picture; all makes a pair of each; "
+            "clean leaves pictures as they are, to see how much of them is kept."
+        ),
     ],
     seed: Annotated[int, typer.Option(help="Another seed makes other weather; the same makes the same.")] = 0,
     count: Annotated[int, typer.Option(help="Pairs to make from every picture.", min=1)] = 1,
@@ -31,17 +26,10 @@ def synthesize(
     from rich.progress import Progress
 
     from mofme.errors import PictureError
-    from mofme.vision.image import find_pictures, read_picture, write_picture
-    from mofme.vision.weather import WEATHERS
+    from mofme.vision.evaluation.weathered import picture_names, write_pair
+    from mofme.vision.image import find_pictures, read_picture
 
-    wanted = frozenset(weather)
-    if unknown := wanted - {*WEATHERS, "all"}:
-        names = ", ".join((*WEATHERS, "all"))
-        raise typer.BadParameter(f"no such weather: {', '.join(sorted(unknown))}. Choose from {names}.")
-    if "all" in wanted and len(wanted) > 1:
-        raise typer.BadParameter("all makes one pair of every weather; leave the other names out.")
-    variants = {f"_{name}": frozenset({name}) for name in WEATHERS} if "all" in wanted else {"": wanted}
-
+    variants = _variants(weather)
     folder = clean if clean.is_dir() else clean.parent
     found = find_pictures(folder) if clean.is_dir() else [clean]
     paths = [path for path in found if not path.resolve().is_relative_to(out.resolve())]
@@ -51,17 +39,14 @@ def synthesize(
         raise typer.Exit(1)
     failed = 0
     with Progress(console=console, transient=True) as progress:
-        for path, name in progress.track(list(zip(paths, _names(paths, folder), strict=True)), description="pairs"):
+        named = list(zip(paths, picture_names(paths, folder), strict=True))
+        for path, name in progress.track(named, description="pairs"):
             try:
                 picture = read_picture(path)
-                # Weather covers the whole frame and has colour, so transparency and grey go.
-                like = replace(picture, alpha=None, grey=False)
                 for suffix, weathers in variants.items():
                     for number in range(count):
                         pair = f"{name}{suffix}" + (f"_{number:03d}" if count > 1 else "")
-                        weathered = _with_weather(picture, weathers, f"{seed}/{pair}")
-                        write_picture(out / "target" / f"{pair}.png", picture.rgb, like, "png")
-                        write_picture(out / "input" / f"{pair}.png", weathered, like, "png")
+                        write_pair(picture, pair, weathers, seed, out)
             except PictureError as error:
                 failed += 1
                 progress.console.print(f"skipped {error}", markup=False)
@@ -70,19 +55,16 @@ def synthesize(
         raise typer.Exit(1)
 
 
-def _names(paths: list[Path], folder: Path) -> list[str]:
-    """Relative names without suffix; where two pictures differ by it alone, it becomes part of the name."""
-    stems = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
-    often = Counter(stems)
-    return [stem if often[stem] == 1 else f"{stem}_{path.suffix[1:]}" for stem, path in zip(stems, paths, strict=True)]
+def _variants(weather: list[str]) -> dict[str, frozenset[str]]:
+    """The pairs to make of a picture: what is added to its name, and the weathers on it."""
+    from mofme.vision.weather import WEATHERS
 
-
-def _with_weather(picture: "Picture", weathers: frozenset[str], seed: str) -> "Tensor":
-    """The picture with weather that depends on `seed` alone, so not on which other pictures are there."""
-    import torch
-
-    from mofme.vision import weather
-
-    digest = hashlib.blake2b(seed.encode(), digest_size=7).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest))
-    return weather.synthesize(picture.rgb[None], [weathers], generator).image[0]
+    wanted, alone = frozenset(weather), {"all", "clean"}
+    if unknown := wanted - {*WEATHERS, *alone}:
+        names = ", ".join((*WEATHERS, "all", "clean"))
+        raise typer.BadParameter(f"no such weather: {', '.join(sorted(unknown))}. Choose from {names}.")
+    if wanted & alone and len(wanted) > 1:
+        raise typer.BadParameter("all and clean stand alone; leave the other names out.")
+    if "all" in wanted:
+        return {f"_{name}": frozenset({name}) for name in WEATHERS}
+    return {"": wanted - alone}

@@ -115,3 +115,10 @@ def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
     code, output = run(tmp_path / "clean", tmp_path / "out", "--weather", "rain")
     assert code == 1
     assert "no pictures found" in output.replace("\n", " ")
+
+
+def test_clean_makes_pairs_that_are_equal(tmp_path: Path) -> None:
+    clean = save(tmp_path / "a.png")
+    assert run(clean, tmp_path / "out", "--weather", "clean")[0] == 0
+    assert (pixels(tmp_path / "out/input/a.png") == pixels(clean)).all()
+    assert (pixels(tmp_path / "out/target/a.png") == pixels(clean)).all()

@@ -1,0 +1,61 @@
+"""Pairs made from clean photographs: the weather depends on the seed and the photograph's name alone."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from mofme.errors import MofmeError, PictureError
+from mofme.vision.datasets import held_back
+from mofme.vision.evaluation.pairs import Pair
+from mofme.vision.image import Picture, find_pictures, read_picture, write_picture
+from mofme.vision.weather import WEATHERS, synthesize
+
+CLEAN = "clean photographs"
+HELD_BACK_SETS = {f"synthesized {name}": frozenset({name}) for name in WEATHERS} | {CLEAN: frozenset[str]()}
+
+
+def write_pair(picture: Picture, name: str, weathers: frozenset[str], seed: int, folder: Path) -> Pair:
+    """Write `folder/input/NAME.png` with weather and `folder/target/NAME.png` without; no weather leaves both equal."""
+    # Weather covers the whole frame and has colour, so transparency and grey go.
+    like = replace(picture, alpha=None, grey=False)
+    digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=7).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest))
+    weathered = synthesize(picture.rgb[None], [weathers], generator).image[0]
+    pair = Pair(f"{name}.png", folder / "input" / f"{name}.png", folder / "target" / f"{name}.png")
+    write_picture(folder / "target" / pair.name, picture.rgb, like, "png")
+    write_picture(pair.input, weathered, like, "png")
+    return pair
+
+
+def held_back_sets(photographs: Sequence[Path], seed: int, folder: Path, limit: int | None) -> dict[str, list[Pair]]:
+    """The photographs that training holds back, written to `folder` in every weather and as they are.
+
+    At most `limit` of each of the folders `photographs`. Raises MofmeError if none of them is held back.
+    """
+    sets: dict[str, list[Pair]] = {name: [] for name in HELD_BACK_SETS}
+    for number, source in enumerate(photographs):
+        paths = [path for path in find_pictures(source) if held_back(path)][:limit]
+        for path, name in zip(paths, picture_names(paths, source), strict=True):
+            for title, weathers in HELD_BACK_SETS.items():
+                try:
+                    pair = write_pair(read_picture(path), name, weathers, seed, folder / str(number) / title)
+                except PictureError:
+                    pair = Pair(name, path, path)  # measuring reports what is wrong with it
+                sets[title].append(replace(pair, name=f"{source.resolve().name}/{pair.name}"))
+    if not any(sets.values()):
+        raise MofmeError(
+            f"{', '.join(map(str, photographs))}: training holds none of these photographs back. "
+            "Make pairs of your own with `python -m mofme synthesize`."
+        )
+    return sets
+
+
+def picture_names(paths: Sequence[Path], folder: Path) -> list[str]:
+    """Relative names without suffix; where two pictures differ by it alone, it becomes part of the name."""
+    stems = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
+    often = Counter(stems)
+    return [stem if often[stem] == 1 else f"{stem}_{path.suffix[1:]}" for stem, path in zip(stems, paths, strict=True)]
