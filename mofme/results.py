@@ -86,10 +86,7 @@ class Result:
 
 def save_result(result: Result, folder: Path = RESULTS) -> Path:
     """Write `folder/<room>.json`, whole or not at all; returns its path. Raises ResultError for NaN and infinity."""
-    for row in result.rows:
-        for name, figure in row.figures.items():
-            if any(number is not None and not math.isfinite(number) for number in asdict(figure).values()):
-                raise ResultError(f"{result.room}: {row.name}, {name} is not a finite number")
+    _check_finite(result)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{result.room}.json"
     partial = path.with_suffix(".partial")
@@ -107,7 +104,9 @@ def load_result(room: str, folder: Path = RESULTS) -> Result:
             Row(row["table"], row["name"], {name: Figure(**figure) for name, figure in row["figures"].items()})
             for row in plain.pop("rows")
         ]
-        return Result(**{**plain, "rows": rows, "machine": Machine(**plain["machine"])})
+        result = Result(**{**plain, "rows": rows, "machine": Machine(**plain["machine"])})
+        _check_finite(result)
+        return result
     except FileNotFoundError:
         raise ResultError(f"{path} is missing: nothing was measured for {room!r} yet") from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -121,10 +120,12 @@ def available_results(folder: Path = RESULTS) -> list[str]:
 
 def as_text(figure: Figure, signed: bool = False) -> str:
     """A figure as people write it: `27.39`, or with its interval `+4.63 (+3.84 to +5.43)`."""
-    value = _number(figure.value, signed)
-    if figure.low is None or figure.high is None:
-        return value
-    return f"{value} ({_number(figure.low, signed)} to {_number(figure.high, signed)})"
+    numbers = [figure.value] if figure.low is None or figure.high is None else [figure.value, figure.low, figure.high]
+    size = max(map(abs, numbers))
+    whole = not signed and all(float(number).is_integer() for number in numbers)
+    digits = 0 if whole else 1 if size >= 100 else 2 if size >= 1 else 3
+    value, *interval = [f"{number:{'+' if signed else ''},.{digits}f}" for number in numbers]
+    return f"{value} ({interval[0]} to {interval[1]})" if interval else value
 
 
 def as_tables(result: Result) -> dict[str, tuple[list[str], list[list[str]]]]:
@@ -143,12 +144,27 @@ def as_tables(result: Result) -> dict[str, tuple[list[str], list[list[str]]]]:
     return tables
 
 
-def _number(value: float, signed: bool) -> str:
-    plus = "+" if signed else ""
-    if float(value).is_integer() and not signed:
-        return f"{int(value):,}"
-    size = abs(value)
-    return f"{value:{plus},.{1 if size >= 100 else 2 if size >= 1 else 3}f}"
+def as_source(result: Result) -> str:
+    """How the figures came about, as Markdown: command, date, machine, seeds, and what the intervals are."""
+    machine = result.machine
+    parts = [
+        f"`{result.command}`",
+        result.date,
+        machine.cpu,
+        f"{machine.threads or machine.cores} of {machine.cores} cores",
+        machine.precision,
+        f"torch {machine.torch}",
+        f"seed{'s' * (len(result.seeds) > 1)} {', '.join(map(str, result.seeds))}" if result.seeds else "",
+        f"intervals: {result.interval}" if result.interval else "",
+    ]
+    return "; ".join(filter(None, parts))
+
+
+def _check_finite(result: Result) -> None:
+    for row in result.rows:
+        for name, figure in row.figures.items():
+            if any(number is not None and not math.isfinite(number) for number in asdict(figure).values()):
+                raise ResultError(f"{result.room}: {row.name}, {name} is not a finite number")
 
 
 def _cpu_name() -> str:

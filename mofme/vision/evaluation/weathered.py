@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from mofme.errors import MofmeError, PictureError
 from mofme.vision.datasets import held_back
@@ -18,13 +19,18 @@ CLEAN = "clean photographs"
 HELD_BACK_SETS = {f"synthesized {name}": frozenset({name}) for name in WEATHERS} | {CLEAN: frozenset[str]()}
 
 
+def with_weather(clean: Tensor, name: str, weathers: frozenset[str] | str, seed: int) -> Tensor:
+    """The photograph (3, H, W) in weather that `seed` and `name` decide, whatever other photographs there are."""
+    digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=7).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest))
+    return synthesize(clean[None], [weathers], generator).image[0]
+
+
 def write_pair(picture: Picture, name: str, weathers: frozenset[str], seed: int, folder: Path) -> Pair:
     """Write `folder/input/NAME.png` with weather and `folder/target/NAME.png` without; no weather leaves both equal."""
     # Weather covers the whole frame and has colour, so transparency and grey go.
     like = replace(picture, alpha=None, grey=False)
-    digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=7).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest))
-    weathered = synthesize(picture.rgb[None], [weathers], generator).image[0]
+    weathered = with_weather(picture.rgb, name, weathers, seed)
     pair = Pair(f"{name}.png", folder / "input" / f"{name}.png", folder / "target" / f"{name}.png")
     write_picture(folder / "target" / pair.name, picture.rgb, like, "png")
     write_picture(pair.input, weathered, like, "png")

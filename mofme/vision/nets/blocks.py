@@ -1,6 +1,6 @@
 """The parts that every net here is built from. Feature maps are (B, C, H, W), channels_last in memory."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +11,17 @@ from mofme.core.experts.feed_forward import FeedForward, FeedForwardExperts
 from mofme.core.moe import MoE
 from mofme.core.routers.linear import LinearRouter
 from mofme.core.routers.uncertainty import UncertaintyRouter
+from mofme.core.routing import Router
 
-FeedForwardKind = Literal["dense", "moe", "mofme", "generated"]
+FeedForwardKind = Literal["dense", "moe", "mofme", "mofme-linear", "mofme-sampled", "generated"]
+_PASSES = 8  # the paper does not say how many
 
 
 def feed_forward(kind: FeedForwardKind, dim: int, hidden: int, num_experts: int) -> nn.Module:
     """The one part in which the nets differ: (..., D) -> (..., D) by one network, by E of them, or by MoFME.
 
-    "generated" is MoFME with modulations generated from the input, as in its authors' code: for comparison only.
+    For comparison only: "mofme-linear" has a linear router, "mofme-sampled" the uncertainty-aware one by dropout passes
+    as in the paper, "generated" modulations generated from the input, as in its authors' code.
     """
     if kind == "dense":
         return FeedForward(dim, hidden)
@@ -26,10 +29,16 @@ def feed_forward(kind: FeedForwardKind, dim: int, hidden: int, num_experts: int)
         return MoE(
             LinearRouter(dim, num_experts, top_k=min(2, num_experts)), FeedForwardExperts(dim, hidden, num_experts)
         )
-    if kind in ("mofme", "generated"):
-        experts = FeatureModulatedExperts if kind == "mofme" else GeneratedModulationExperts
-        return MoE(UncertaintyRouter(dim, num_experts, top_k=min(4, num_experts)), experts(dim, hidden, num_experts))
-    raise ValueError(f"feed-forward must be dense, moe, mofme or generated, got {kind!r}")
+    if kind not in get_args(FeedForwardKind):
+        raise ValueError(f"feed-forward must be one of {', '.join(get_args(FeedForwardKind))}, got {kind!r}")
+    top_k = min(4, num_experts)
+    router: Router = (
+        LinearRouter(dim, num_experts, top_k)
+        if kind == "mofme-linear"
+        else UncertaintyRouter(dim, num_experts, top_k, samples=_PASSES if kind == "mofme-sampled" else None)
+    )
+    experts = GeneratedModulationExperts if kind == "generated" else FeatureModulatedExperts
+    return MoE(router, experts(dim, hidden, num_experts))
 
 
 class SpatialBlock(nn.Module):
