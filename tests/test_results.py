@@ -1,0 +1,152 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mofme.errors import ResultError
+from mofme.results import (
+    Figure,
+    Machine,
+    Result,
+    Row,
+    as_source,
+    as_tables,
+    as_text,
+    available_results,
+    load_result,
+    save_result,
+    this_machine,
+)
+
+MACHINE = Machine("A CPU", 4, "Linux", "2.13.0", threads=1, precision="bfloat16")
+
+
+def result(*rows: Row, **changes: object) -> Result:
+    plain = Result("room", "a paper", "a claim", "a verdict", "python -m mofme x", rows, machine=MACHINE)
+    return dataclasses.replace(plain, date="2026-11-22", **changes)
+
+
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+figures = st.builds(Figure, numbers, st.none() | numbers, st.none() | numbers)
+rows = st.builds(Row, st.text(), st.text(), st.dictionaries(st.text(), figures))
+machines = st.builds(Machine, st.text(), st.integers(1), st.text(), st.text(), st.none() | st.integers(1), st.text())
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(rows), st.lists(st.integers()), machines, st.text())
+def test_what_is_saved_is_loaded(
+    tmp_path: Path, rows: list[Row], seeds: list[int], machine: Machine, verdict: str
+) -> None:
+    saved = result(*rows, seeds=seeds, machine=machine, verdict=verdict)
+    assert save_result(saved, tmp_path) == tmp_path / "room.json"
+    assert dataclasses.asdict(load_result("room", tmp_path)) == {
+        **dataclasses.asdict(saved),
+        "rows": [*map(dataclasses.asdict, rows)],
+    }
+    assert available_results(tmp_path) == ["room"]
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+@pytest.mark.parametrize("place", ["value", "low", "high"])
+def test_what_is_no_number_is_neither_saved_nor_loaded(tmp_path: Path, number: float, place: str) -> None:
+    good = result(Row("t", "rain", {"gain, dB": Figure(1, 0, 2)}))
+    path = save_result(good, tmp_path)
+    before = path.read_bytes()
+    bad = result(Row("t", "rain", {"gain, dB": dataclasses.replace(Figure(1, 0, 2), **{place: number})}))
+    with pytest.raises(ResultError, match="rain, gain, dB"):
+        save_result(bad, tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["room.json"]
+    assert path.read_bytes() == before
+    path.write_text(json.dumps(dataclasses.asdict(bad)), encoding="utf-8")
+    with pytest.raises(ResultError, match="rain, gain, dB"):
+        load_result("room", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "{}",
+        '{"rows": []}',
+        '{"rows": [{"table": "t", "name": "n"}], "machine": {}}',
+        "\xff",
+    ],
+)
+def test_a_file_that_is_no_result_is_refused_by_name(tmp_path: Path, content: str) -> None:
+    (tmp_path / "room.json").write_text(content, encoding="latin-1")
+    with pytest.raises(ResultError, match=r"room\.json"):
+        load_result("room", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rows": [{"table": "t", "name": "n", "figures": {"dB": {"value": "many"}}}]},
+        {"rows": [{"table": "t", "name": "n", "figures": {"dB": {"value": 1, "spread": 2}}}]},
+        {"machine": {"cpu": "A CPU"}},
+        {"surprise": 1},
+    ],
+)
+def test_a_result_with_something_else_inside_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    path = save_result(result(), tmp_path)
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **change}), encoding="utf-8")
+    with pytest.raises(ResultError, match=r"room\.json is not a result"):
+        load_result("room", tmp_path)
+
+
+def test_a_room_without_a_result_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ResultError, match="'elsewhere'"):
+        load_result("elsewhere", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("figure", "signed", "text"),
+    [
+        (Figure(27.391), False, "27.39"),
+        (Figure(0.0512), False, "0.051"),
+        (Figure(123.46), False, "123.5"),
+        (Figure(1_372_188), False, "1,372,188"),
+        (Figure(4), True, "+4.00"),
+        (Figure(4.631, 3.84, 5.43), True, "+4.63 (+3.84 to +5.43)"),
+        # As many digits in the interval as in the figure, by the largest of the three.
+        (Figure(0.63, -0.449, 1.391), True, "+0.63 (-0.45 to +1.39)"),
+        (Figure(20, 18.5, 25), False, "20.00 (18.50 to 25.00)"),
+    ],
+)
+def test_figures_as_people_write_them(figure: Figure, signed: bool, text: str) -> None:
+    assert as_text(figure, signed) == text
+
+
+def test_tables_keep_the_order_and_leave_gaps_empty() -> None:
+    tables = as_tables(
+        result(
+            Row("Cost", "dense", {"time, s": Figure(0.5)}),
+            Row("Quality", "dense", {"PSNR gain, dB": Figure(1)}),
+            Row("Cost", "MoFME", {"time, s": Figure(0.25), "memory, MB": Figure(47)}),
+        )
+    )
+    assert tables == {
+        "Cost": (["", "time, s", "memory, MB"], [["dense", "0.500", ""], ["MoFME", "0.250", "47"]]),
+        "Quality": (["", "PSNR gain, dB"], [["dense", "+1.00"]]),
+    }
+
+
+def test_the_source_says_all_one_needs_to_measure_again() -> None:
+    source = as_source(result(seeds=[0, 1], interval="95 % bootstrap"))
+    assert source == (
+        "`python -m mofme x`; 2026-11-22; A CPU; 1 of 4 cores; bfloat16; torch 2.13.0; seeds 0, 1; "
+        "intervals: 95 % bootstrap"
+    )
+
+
+def test_this_machine_is_known() -> None:
+    machine = this_machine(threads=3)
+    assert machine.cpu and machine.system and machine.torch
+    assert machine.cores >= 1
+    assert machine.threads == 3
