@@ -62,8 +62,11 @@ COMMANDS = {
     "synthesize": "CLEAN OUT --weather --seed --count",
     "train": "CLEAN --out --pairs --size --init --minutes --batch --crop --learning-rate --seed --device "
     "--validate-minutes --sources --licence",
+    "train-segmenter": "FRAMES LABELS --out --label-set --steps --batch --learning-rate --seed --from-scratch "
+    "--sources --licence",
     "bench": "--side --experts --repeats --backbone --json",
-    "evaluate restoration": "PAIRS --model --device --out --json --lpips-weights --limit",
+    "evaluate restoration": "PAIRS --held-back --model --device --out --json --lpips-weights --limit --seed",
+    "results": "NAMES --quote --folder",
 }
 PUBLIC = [(module, name) for module, names in NAMES.items() for name in names]
 

