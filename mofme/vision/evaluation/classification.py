@@ -1,0 +1,231 @@
+"""What restoring does for recognition: does a classifier see in a restored picture what it sees in the clean one?"""
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mofme.errors import MofmeError, PictureError
+from mofme.results import Figure, Result, Row, as_text, this_machine
+from mofme.vision.evaluation.bootstrap import bootstrap
+from mofme.vision.evaluation.restoration import Restores
+from mofme.vision.evaluation.weathered import picture_names, with_weather
+from mofme.vision.image import atomic_file, find_pictures, read_picture
+from mofme.vision.imagenet import class_of
+
+ALL = "all weathers"
+CONDITIONS = ("clean", "degraded", "restored")
+AGREEMENT = "agreement, %"
+WON_BACK = "won back"
+_TOP = 5
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A clean photograph; `label` is what it shows, where its folder is named for a class."""
+
+    name: str
+    path: Path
+    label: int | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The five likeliest classes, best first, and the probability of the class that the clean picture is taken for."""
+
+    top5: tuple[int, ...]
+    probability: float
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A photograph in one weather: an answer for each of CONDITIONS, or why there is none."""
+
+    name: str
+    weather: str
+    label: int | None = None
+    answers: tuple[Answer, ...] = ()
+    error: str = ""
+
+
+Degrade = Callable[[Photo, Tensor], Tensor]
+
+
+def find_photos(folder: Path) -> list[Photo]:
+    """All photographs below `folder`, labelled if every one lies in a folder named for a class (index or WordNet id).
+
+    Raises MofmeError if there are none.
+    """
+    paths = find_pictures(folder)
+    if not paths:
+        raise MofmeError(f"{folder}: no pictures found; give a folder of clean photographs")
+    labels = [class_of(path.parent.name) for path in paths]
+    known = labels if None not in labels else [None] * len(labels)
+    return [Photo(*parts) for parts in zip(picture_names(paths, folder), paths, known, strict=True)]
+
+
+def synthesized(weather: str, seed: int) -> Degrade:
+    """The weather that `synthesize --weather all --seed SEED` puts on the photograph."""
+    return lambda photo, clean: with_weather(clean, f"{photo.name}_{weather}", weather, seed)
+
+
+def taken_from(folder: Path) -> Degrade:
+    """The picture of the same name below `folder`, whatever its suffix."""
+    found = find_pictures(folder)
+    paths = dict(zip(picture_names(found, folder), found, strict=True))
+
+    def degrade(photo: Photo, clean: Tensor) -> Tensor:
+        if photo.name not in paths:
+            raise PictureError(f"{photo.path}: {folder} has no picture of the name {photo.name}")
+        degraded = read_picture(paths[photo.name]).rgb
+        if degraded.shape != clean.shape:
+            raise PictureError(f"{paths[photo.name]} and {photo.path} differ in size")
+        return degraded
+
+    return degrade
+
+
+def compare(
+    classify: Callable[[Tensor], Tensor],
+    restore: Restores,
+    photos: Iterable[Photo],
+    weathers: dict[str, Degrade],
+) -> Iterator[Trial]:
+    """Classify every photograph clean, in each weather, and restored; one that cannot be read is told, with why."""
+    for photo in photos:
+        for weather, degrade in weathers.items():
+            try:
+                clean = read_picture(photo.path).rgb
+                degraded = degrade(photo, clean)
+                answers = _answers([classify(x) for x in (clean, degraded, restore(degraded).image)])
+                yield Trial(photo.name, weather, photo.label, answers)
+            except (MofmeError, ValueError) as error:
+                yield Trial(photo.name, weather, photo.label, error=str(error))
+
+
+def rows(trials: Sequence[Trial]) -> list[Row]:
+    """A table a weather and one of all: what share agrees; and the share of what was lost that restoring wins back.
+
+    Only photographs that were measured in every weather count, so that all tables are of the same pictures.
+    """
+    weathers = list(dict.fromkeys(trial.weather for trial in trials))
+    scores = _scores(trials, weathers)
+    columns = {weather: [number] for number, weather in enumerate(weathers)}
+    if len(weathers) > 1:
+        columns[ALL] = list(range(len(weathers)))
+    told = [
+        Row(
+            weather,
+            condition,
+            {name: bootstrap(100 * values_PWC[:, chosen, number]) for name, values_PWC in scores.items()},
+        )
+        for weather, chosen in columns.items()
+        for number, condition in enumerate(CONDITIONS)
+    ]
+    for weather, chosen in columns.items():
+        shares = {f"of lost {name}": _won_back(values[:, chosen]) for name, values in scores.items()}
+        told.append(Row(WON_BACK, weather, {name: share for name, share in shares.items() if share is not None}))
+    return told
+
+
+def as_result(trials: Sequence[Trial], command: str, seeds: Sequence[int] = ()) -> Result:
+    """The measured result. Raises MofmeError if no photograph could be measured."""
+    told = rows(trials)
+    return Result(
+        room="classification",
+        paper="MoFME, arXiv 2312.16610",
+        claim="Restored pictures serve downstream segmentation and classification in bad weather.",
+        verdict=_verdict(told),
+        command=command,
+        rows=told,
+        seeds=seeds,
+        interval="95 % bootstrap over the photographs",
+        machine=this_machine(torch.get_num_threads()),
+    )
+
+
+def _verdict(told: Sequence[Row]) -> str:
+    agreement = {(row.table, row.name): row.figures[AGREEMENT].value for row in told if row.table != WON_BACK}
+    won = {row.name: row.figures.get(f"of lost {AGREEMENT}") for row in told if row.table == WON_BACK}
+    over_all = ALL if ALL in won else next(iter(won))
+    degraded, restored = agreement[over_all, "degraded"], agreement[over_all, "restored"]
+    start = f"The classifier sees the same as in the clean picture in {degraded:.0f} % of degraded and {restored:.0f} %"
+    start += " of restored pictures"
+    share = won[over_all]
+    if share is None:
+        return f"{start}: nothing was lost that could be won back."
+    start += f": {as_text(share)} % of what the weather took is won back"
+    each = [f"{name} {figure.value:.0f} %" for name, figure in won.items() if figure is not None and name != ALL]
+    return f"{start}; {', '.join(each)}." if len(each) > 1 else f"{start}."
+
+
+def write_csv(path: Path, trials: Sequence[Trial], categories: Sequence[str]) -> None:
+    """One row a photograph and weather; the file appears whole or not at all."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    columns = ("class", "probability_of_clean_class", "top5")
+    told = [f"{condition}_{column}" for condition in CONDITIONS for column in columns]
+    writer.writerow(["name", "weather", "label", *told, "error"])
+    for trial in trials:
+        label = "" if trial.label is None else categories[trial.label]
+        cells = [
+            cell
+            for answer in trial.answers
+            for cell in (
+                categories[answer.top5[0]],
+                f"{answer.probability:.4f}",
+                "; ".join(categories[index] for index in answer.top5),
+            )
+        ] or [""] * len(told)
+        writer.writerow([trial.name, trial.weather, label, *cells, trial.error])
+    with atomic_file(path) as file:
+        file.write(text.getvalue().encode())
+
+
+def _answers(probabilities: Sequence[Tensor]) -> tuple[Answer, ...]:
+    seen = int(probabilities[0].argmax())
+    return tuple(Answer(tuple(p.topk(_TOP).indices.tolist()), float(p[seen])) for p in probabilities)
+
+
+def _scores(trials: Sequence[Trial], weathers: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    """For each measure, (photographs, weathers, conditions): 0 or 1, or a probability."""
+    measured: dict[str, dict[str, Trial]] = {}
+    for trial in trials:
+        if not trial.error:
+            measured.setdefault(trial.name, {})[trial.weather] = trial
+    complete = [found for found in measured.values() if len(found) == len(weathers)]
+    if not complete:
+        raise MofmeError("no photograph could be measured in every weather: see the errors above")
+
+    def collect(score: Callable[[Trial, Answer], float]) -> NDArray[np.float64]:
+        return np.array(
+            [[[score(found[w], answer) for answer in found[w].answers] for w in weathers] for found in complete], float
+        )
+
+    scores = {
+        AGREEMENT: collect(lambda trial, answer: answer.top5[0] == trial.answers[0].top5[0]),
+        "agreement within top-5, %": collect(lambda trial, answer: trial.answers[0].top5[0] in answer.top5),
+        "confidence, %": collect(lambda _, answer: answer.probability),
+    }
+    if all(trial.label is not None for found in complete for trial in found.values()):
+        scores["top-1, %"] = collect(lambda trial, answer: answer.top5[0] == trial.label)
+        scores["top-5, %"] = collect(lambda trial, answer: trial.label in answer.top5)
+    return scores
+
+
+def _won_back(values_PWC: NDArray[np.float64]) -> Figure | None:
+    """The share, in %, of what is lost from clean to degraded that is back in restored; None if nothing is lost."""
+    clean, degraded, restored = np.moveaxis(values_PWC, -1, 0)
+    lost_and_won = np.stack([(clean - degraded).sum(1), (restored - degraded).sum(1)], axis=1)
+
+    def share(sums: NDArray[np.float64]) -> float:
+        lost, won = sums.sum(0)
+        return 100 * won / lost if lost > 0 else np.nan
+
+    return bootstrap(lost_and_won, share) if lost_and_won[:, 0].sum() > 0 else None
