@@ -7,7 +7,7 @@ tenth of every video is held back to watch, not to choose by: the length of the 
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import import_module
 from itertools import groupby
 from pathlib import Path
@@ -57,8 +57,8 @@ class _Frame:
 def train_segmenter(plan: SegmenterPlan, report: Callable[[str], None] = print) -> ModelCard:
     """Train for `plan.steps` steps; stopped at any time, the same call goes on where it was.
 
-    `plan.out` gets `model.safetensors` and `card.json` (the moving average of the weights), and `state.pt` to resume from.
-    Raises MofmeError for unusable frames or labels.
+    `plan.out` gets `model.safetensors` and `card.json` (the moving average of the weights), and `state.pt` to resume
+    from. Raises MofmeError for unusable frames or labels.
     """
     label_set = load_label_set(plan.label_set)
     training, held_back = _load(plan, label_set)
@@ -105,7 +105,7 @@ def train_segmenter(plan: SegmenterPlan, report: Callable[[str], None] = print) 
     report(f"held back: mIoU {figures['mIoU']:.3f}")
     run = {key: getattr(plan, key) for key in ("steps", "batch", "learning_rate", "seed", "pretrained")}
     card = ModelCard(
-        name=f"segmenter-{label_set.key}",
+        name=plan.out.resolve().name,
         net="segmentation",
         arguments={"classes": len(label_set.classes)},
         licence=plan.licence,

@@ -1,7 +1,7 @@
 """Counting how predicted classes meet true ones, and what is computed from the counts.
 
-A confusion matrix is (C, C + 1) int64: row the true class, column the predicted one, the last column for predictions that
-are none of the classes. Matrices of several frames add up; they may carry leading axes.
+A confusion matrix is (C, C + 1) int64: row the true class, column the predicted one, the last column for predictions
+that are none of the classes. Matrices of several frames add up; they may carry leading axes.
 """
 
 import torch
@@ -11,7 +11,7 @@ from mofme.vision.evaluation.label_sets import IGNORE
 
 
 def confusion(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Of one frame: `predicted` (H, W) in 0..classes, where `classes` means none of them; `labels` (H, W), with IGNORE."""
+    """Of one frame: `predicted` (H, W) in 0..classes, where `classes` means none; `labels` (H, W), with IGNORE."""
     judged = labels != IGNORE
     cells = labels[judged].long() * (classes + 1) + predicted[judged].long()
     return torch.bincount(cells, minlength=classes * (classes + 1)).view(classes, classes + 1)

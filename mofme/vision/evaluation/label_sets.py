@@ -1,9 +1,9 @@
 """Label sets: what the numbers or colours of a label picture mean, as small JSON files.
 
-A file holds `name`, `source`, `classes` (each with `name`, `colour` for pictures, and `values`, the grey values that stand
-for it in label pictures), `ignore` (grey values of pixels that are not judged), and `onto`: how its classes map onto those
-of another set, by the other file's name. Classes of equal names need no entry. A net's channels come in the order of the
-classes.
+A file holds `name`, `source`, `classes` (each with `name`, `colour` for pictures, and `values`, the grey values that
+stand for it in label pictures), `ignore` (grey values of pixels that are not judged), and `onto`: how its classes map
+onto those of another set, by the other file's name. Classes of equal names need no entry. A net's channels come in the
+order of the classes.
 """
 
 import json

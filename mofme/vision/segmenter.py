@@ -1,0 +1,170 @@
+"""Segmenters: the shipped one, any ONNX file, and torchvision's by name, all called alike.
+
+segmenter = load_segmenter()
+classes = segmenter(rgb)               # (3, H, W) in [0, 1] -> class indices (H, W) of segmenter.label_set
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mofme.core.model_card import CARD_FILE, load_card, load_state
+from mofme.errors import ModelError
+from mofme.vision.evaluation.label_sets import LabelSet, load_label_set
+from mofme.vision.models import WEIGHTS
+from mofme.vision.nets.segmentation import SegmentationNet
+
+SHIPPED = "segmenter"
+# What an ONNX net expects its input to be: (x - mean) / deviation, for RGB in [0, 1].
+NORMALISATIONS = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "symmetric": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+}
+_ONNX_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+
+
+@dataclass(frozen=True)
+class Segmenter:
+    """`scores` takes one frame (1, 3, H, W), RGB in [0, 1]; it gives logits (1, C, h, w) or class indices (1, h, w),
+    of any size."""
+
+    name: str
+    label_set: LabelSet
+    scores: Callable[[Tensor], Tensor]
+
+    @torch.inference_mode()
+    def __call__(self, image: Tensor) -> Tensor:
+        """The class of each pixel, (H, W) int64, of a frame (3, H, W). Raises ModelError for an unusable output."""
+        scores = self.scores(image[None]).cpu()
+        size = image.shape[-2:]
+        if scores.ndim == 3:
+            classes = F.interpolate(scores[None].double(), size=size, mode="nearest-exact")[0, 0].long()
+            if classes.min() < 0 or classes.max() >= len(self.label_set.classes):
+                raise self._misfit(f"class {int(classes.max())}")
+            return classes
+        if scores.shape[1] != len(self.label_set.classes):
+            raise self._misfit(f"{scores.shape[1]} classes")
+        if scores.shape[-2:] != size:
+            scores = F.interpolate(scores.float(), size=size, mode="bilinear", align_corners=False)
+        return scores.argmax(dim=1)[0]
+
+    def _misfit(self, what: str) -> ModelError:
+        return ModelError(
+            f"{self.name} answers with {what}, but {self.label_set.name} has {len(self.label_set.classes)}: "
+            "name the label set it was trained on (--segmenter-labels)"
+        )
+
+
+def load_segmenter(
+    name: str = SHIPPED, labels: str | None = None, normalisation: str = "imagenet", device: str = "cpu"
+) -> Segmenter:
+    """A segmenter by the name of a shipped one, a folder that `train-segmenter` wrote, an ONNX file, or a model of
+    torchvision.
+
+    `labels` is the label set of an ONNX file or a torchvision model, a name or a file: by default "camvid" and "voc".
+    `normalisation` concerns ONNX files. Raises ModelError for what cannot be loaded.
+    """
+    folder = WEIGHTS / name if (WEIGHTS / name / CARD_FILE).is_file() else Path(name)
+    if (folder / CARD_FILE).is_file():
+        return _from_folder(folder, device)
+    if name.lower().endswith(".onnx"):
+        return _from_onnx(Path(name), load_label_set(labels or "camvid"), normalisation)
+    return _from_torchvision(name, load_label_set(labels or "voc"), device)
+
+
+def _from_folder(folder: Path, device: str) -> Segmenter:
+    card = load_card(folder)
+    if card.net != "segmentation":
+        raise ModelError(f"{folder} holds a {card.net!r} net, which does not segment pictures")
+    try:
+        net = SegmentationNet(**card.arguments)
+        net.load_state_dict(load_state(folder, card))
+        label_set = load_label_set(card.training["label_set"])
+    except (RuntimeError, TypeError, KeyError) as error:
+        raise ModelError(f"the weights in {folder} do not fit its card: {error}") from error
+    net = net.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Segmenter(card.name, label_set, lambda image: net(image.to(device, memory_format=torch.channels_last)))
+
+
+def _from_onnx(path: Path, label_set: LabelSet, normalisation: str) -> Segmenter:
+    try:
+        onnxruntime = importlib.import_module("onnxruntime")
+    except ImportError:
+        raise ModelError(f"{path} needs ONNX Runtime: pip install onnxruntime") from None
+    if normalisation not in NORMALISATIONS:
+        raise ModelError(f"no normalisation is called {normalisation!r}: choose one of {', '.join(NORMALISATIONS)}")
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file")
+    try:
+        session = onnxruntime.InferenceSession(path, _quiet(onnxruntime), providers=["CPUExecutionProvider"])
+    except Exception as error:  # it raises its own kinds, one for each way in which a file can be wrong
+        raise ModelError(f"{path} is not an ONNX file that can be run: {error}") from error
+    given = session.get_inputs()[0]
+    if len(given.shape) != 4 or (isinstance(given.shape[1], int) and given.shape[1] != 3):
+        raise ModelError(f"{path}: its input has the shape {given.shape}, expected (1, 3, height, width)")
+    if given.type not in _ONNX_TYPES:
+        raise ModelError(f"{path}: its input is a {given.type}, expected one of {', '.join(_ONNX_TYPES)}")
+    mean, deviation = (torch.tensor(values)[:, None, None] for values in NORMALISATIONS[normalisation])
+
+    def scores(image: Tensor) -> Tensor:
+        size = [
+            want if isinstance(want, int) else have for want, have in zip(given.shape[2:], image.shape[2:], strict=True)
+        ]
+        if size != list(image.shape[2:]):
+            image = F.interpolate(image, size=size, mode="bilinear", antialias=True)
+        fed = ((image.cpu() - mean) / deviation).numpy().astype(_ONNX_TYPES[given.type])
+        try:
+            answer = torch.from_numpy(np.asarray(session.run(None, {given.name: fed})[0]))
+        except Exception as error:  # as above
+            raise ModelError(f"{path} cannot take a frame of {size[1]}x{size[0]} pixels: {error}") from error
+        return _as_scores(answer, path)
+
+    return Segmenter(path.stem, label_set, scores)
+
+
+def _as_scores(answer: Tensor, path: Path) -> Tensor:
+    if answer.ndim == 4 and answer.shape[1] == 1:
+        answer = answer[:, 0]
+    if answer.ndim not in (3, 4) or len(answer) != 1:
+        raise ModelError(
+            f"{path}: its first output has the shape {tuple(answer.shape)}, "
+            "expected logits (1, classes, height, width) or classes (1, height, width)"
+        )
+    return answer
+
+
+def _quiet(onnxruntime: Any) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors: its warnings are about the file's making
+    options.intra_op_num_threads = torch.get_num_threads()
+    return options
+
+
+def _from_torchvision(name: str, label_set: LabelSet, device: str) -> Segmenter:
+    from torchvision import models
+
+    if name not in models.list_models(module=models.segmentation):
+        raise ModelError(
+            f"no segmenter is called {name!r}: shipped is {SHIPPED}; or give a folder that `train-segmenter` wrote, an "
+            f"ONNX file, or a model of torchvision: {', '.join(models.list_models(module=models.segmentation))}"
+        )
+    weights = models.get_model_weights(name).DEFAULT
+    try:
+        net = models.get_model(name, weights=weights).eval().to(device)
+    except (OSError, RuntimeError) as error:
+        raise ModelError(
+            f"the weights of torchvision's {name} cannot be downloaded ({error}): "
+            f"connect to the internet once, or use --segmenter {SHIPPED}"
+        ) from error
+    prepare = weights.transforms()
+    return Segmenter(name, label_set, lambda image: net(prepare(image.to(device)))["out"])
