@@ -67,6 +67,8 @@ COMMANDS = {
     "bench": "--side --experts --repeats --backbone --json",
     "evaluate restoration": "PAIRS --held-back --model --device --out --json --lpips-weights --limit --seed",
     "results": "NAMES --quote --folder",
+    "evaluate segmentation": "FRAMES LABELS --segmenter --label-set --segmenter-labels --normalisation --degraded "
+    "--weather --seed --model --device --limit --out --pictures --json",
 }
 PUBLIC = [(module, name) for module, names in NAMES.items() for name in names]
 

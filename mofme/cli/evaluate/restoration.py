@@ -7,76 +7,111 @@ import json
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
+
+from mofme.cli.results import print_result
 
 if TYPE_CHECKING:
-    from mofme.vision.evaluation.restoration import PairReport, Summary
+    from mofme.vision.evaluation.pairs import Pair
+    from mofme.vision.evaluation.restoration import PairReport
     from mofme.vision.metrics import Lpips
-
-_TITLES = {
-    "psnr_rgb": "PSNR RGB",
-    "ssim_rgb": "SSIM RGB",
-    "psnr_y": "PSNR Y",
-    "ssim_y": "SSIM Y",
-    "lpips": "LPIPS ↓",
-}
 
 
 def restoration(
     pairs: Annotated[
-        Path, typer.Argument(help="Folder with input/ and target/, or with folders that have (rain/, snow/).")
-    ],
-    model: Annotated[str, typer.Option(help="Name of a shipped model, or folder of one.")] = "small",
+        list[Path] | None,
+        typer.Argument(help="Folders with input/ and target/, or with folders that have (rain/, snow/)."),
+    ] = None,
+    held_back: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Folder of the photographs a model was trained on: those that training held back are measured in "
+            "every weather, and as they are; give it again for more."
+        ),
+    ] = None,
+    model: Annotated[
+        list[str], typer.Option(help="Name of a shipped model, or folder of one; give it again for more.")
+    ] = ["small"],  # noqa: B006 - typer copies it
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     out: Annotated[Path | None, typer.Option(help="Folder for restoration.csv, restoration.json.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON only.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON only.")] = False,
     lpips_weights: Annotated[
         Path | None, typer.Option(help="AlexNet's weights for LPIPS (.npz); without it they are downloaded.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N pairs of each set.")] = None,
+    seed: Annotated[int, typer.Option(help="Decides the weather on photographs held back.")] = 0,
 ) -> None:
     """Restore pictures whose clean version is known; print PSNR, SSIM and LPIPS before and after.
 
     Exit code: 0 all is well, 1 some pairs could not be measured, 2 nothing was begun.
     """
     from mofme.errors import MofmeError
-    from mofme.vision.evaluation.pairs import find_sets
-    from mofme.vision.evaluation.restoration import evaluate, summarize, write_csv
+    from mofme.results import save_result
+    from mofme.vision.evaluation.restoration import as_result, evaluate, write_csv
     from mofme.vision.restorer import Restorer
 
     log = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
-        sets = find_sets(pairs)
-        restorer = Restorer.from_pretrained(model, device=device)
-        lpips = _lpips(lpips_weights, log)
-        reports: dict[str, list[PairReport]] = {}
-        for name, members in sets.items():
-            members = members[:limit]
-            results = evaluate(restorer, members, lpips)
-            reports[name] = list(track(results, name, total=len(members), console=log))
-        summaries = {name: summarize(rows) for name, rows in reports.items()}
-        plain = {name: dataclasses.asdict(summary) for name, summary in summaries.items()}
-        answer = json.dumps(plain, indent=2)
+        with TemporaryDirectory() as made:
+            sets = _sets(pairs or [], held_back or [], seed, limit, Path(made))
+            restorers = {name: Restorer.from_pretrained(name, device=device) for name in model}
+            lpips = _lpips(lpips_weights, log)
+            reports: dict[str, list[PairReport]] = {}
+            for name, members in sets.items():
+                for chosen, restorer in restorers.items():
+                    title = f"{name}, {Path(chosen).name}" if len(restorers) > 1 else name
+                    results = evaluate(restorer, members, lpips)
+                    reports[title] = list(track(results, title, total=len(members), console=log))
+        result = as_result(reports, _command(pairs, held_back, model, limit, seed), [seed] if held_back else [])
         if out is not None:
             write_csv(out / "restoration.csv", reports)
-            (out / "restoration.json").write_text(answer + "\n", encoding="utf-8")
+            save_result(result, out)
     except MofmeError as error:
         log.print(f"error: {error}", style="red", markup=False)
         raise typer.Exit(2) from None
-    for report in (report for rows in reports.values() for report in rows if report.error):
+    failed = [report for rows in reports.values() for report in rows if report.error]
+    for report in failed:
         log.print(f"{report.name}: {report.error}", style="red", markup=False)
     if as_json:
-        typer.echo(answer)
+        typer.echo(json.dumps(dataclasses.asdict(result), indent=2))
     else:
-        for name, summary in summaries.items():
-            Console().print(_table(name, summary))
-    if any(summary.failed for summary in summaries.values()):
+        print_result(result)
+    if failed:
         raise typer.Exit(1)
+
+
+def _sets(
+    pairs: list[Path], held_back: list[Path], seed: int, limit: int | None, folder: Path
+) -> dict[str, list[Pair]]:
+    from mofme.errors import MofmeError
+    from mofme.vision.evaluation.pairs import find_sets
+    from mofme.vision.evaluation.weathered import held_back_sets
+
+    if not pairs and not held_back:
+        raise MofmeError("nothing to measure: name a folder of pairs, or photographs with --held-back")
+    sets = held_back_sets(held_back, seed, folder, limit) if held_back else {}
+    for path in pairs:
+        for name, members in find_sets(path).items():
+            if name in sets:
+                raise MofmeError(f"{path}: another set is called {name} already; rename one of the folders")
+            sets[name] = members[:limit]
+    return sets
+
+
+def _command(
+    pairs: list[Path] | None, held_back: list[Path] | None, model: list[str], limit: int | None, seed: int
+) -> str:
+    """What was typed, with the folders' names only: where they lie differs from machine to machine."""
+    words = ["python -m mofme evaluate restoration", *(path.resolve().name for path in pairs or ())]
+    words += [f"--held-back {path.resolve().name}" for path in held_back or ()]
+    words += [f"--model {Path(name).name}" for name in model]
+    words += [f"--limit {limit}"] * (limit is not None) + [f"--seed {seed}"] * bool(held_back)
+    return " ".join(words)
 
 
 def _lpips(weights: Path | None, log: Console) -> Lpips | None:
@@ -91,21 +126,3 @@ def _lpips(weights: Path | None, log: Console) -> Lpips | None:
             raise
         log.print(f"LPIPS is left out. {error} with --lpips-weights.", markup=False)
         return None
-
-
-def _table(name: str, summary: Summary) -> Table:
-    measured = summary.pairs - summary.failed
-    table = Table(title=f"{name}: {measured} of {summary.pairs} pairs, {summary.seconds:.2f} s a picture")
-    for heading in ("", "input", "restored", "gain", "95 % interval", "median"):
-        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
-    for metric, gain in summary.gain.items():
-        digits = 2 if metric.startswith("psnr") else 3
-        table.add_row(
-            _TITLES[metric],
-            f"{summary.input[metric].mean:.{digits}f}",
-            f"{summary.restored[metric].mean:.{digits}f}",
-            f"{gain.mean:+.{digits}f}",
-            f"{gain.low:+.{digits}f} to {gain.high:+.{digits}f}",
-            f"{gain.median:+.{digits}f}",
-        )
-    return table

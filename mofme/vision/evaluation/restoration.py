@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mofme.errors import MofmeError, PictureError
+from mofme.results import Figure, Result, Row, as_text, this_machine
 from mofme.vision.evaluation.pairs import Pair
 from mofme.vision.image import atomic_file, read_picture
 from mofme.vision.metrics import Lpips, psnr, rgb_to_y, ssim
@@ -46,6 +47,16 @@ class Scores:
 
 
 METRICS = tuple(field.name for field in fields(Scores))
+TABLES = {
+    "psnr_rgb": "PSNR, dB",
+    "psnr_y": "PSNR of luma, dB",
+    "ssim_rgb": "SSIM",
+    "ssim_y": "SSIM of luma",
+    "lpips": "LPIPS, lower is better",
+}
+CLEAN_TABLE = "Clean photographs, compared with themselves"
+TIME_TABLE = "Time"
+_KEPT_WELL = 40.0  # dB to itself: the eye sees no change in a picture that keeps as much
 
 
 @dataclass(frozen=True)
@@ -90,19 +101,21 @@ class Summary:
     gain: dict[str, Statistic]
 
 
-def evaluate(restorer: Restores, pairs: Iterable[Pair], lpips: Lpips | None = None) -> Iterator[PairReport]:
+def evaluate(
+    restorer: Restores, pairs: Iterable[Pair], lpips: Lpips | None = None, max_megapixels: float = 100
+) -> Iterator[PairReport]:
     """Restore and measure pair by pair. A pair that cannot be measured is reported with its error."""
     for pair in pairs:
         try:
-            yield _evaluate_pair(restorer, pair, lpips)
+            yield _evaluate_pair(restorer, pair, lpips, max_megapixels)
         except (MofmeError, ValueError) as error:
             yield PairReport(pair.name, error=str(error))
 
 
-def _evaluate_pair(restorer: Restores, pair: Pair, lpips: Lpips | None) -> PairReport:
+def _evaluate_pair(restorer: Restores, pair: Pair, lpips: Lpips | None, max_megapixels: float) -> PairReport:
     if pair.target is None:
         raise PictureError(f"{pair.input}: target/ has no picture of this name")
-    weathered, clean = read_picture(pair.input).rgb, read_picture(pair.target).rgb
+    weathered, clean = (read_picture(path, max_megapixels).rgb for path in (pair.input, pair.target))
     if weathered.shape != clean.shape:
         raise PictureError(f"{pair.input}: {_size(weathered)} pixels, but its target has {_size(clean)}")
     restoration = restorer(weathered)
@@ -145,6 +158,83 @@ def summarize(reports: Sequence[PairReport]) -> Summary:
                 columns[column][metric] = _statistic(numbers)
     seconds = statistics.fmean(report.seconds for report in measured) if measured else 0.0
     return Summary(len(reports), len(reports) - len(measured), seconds, **columns)
+
+
+def as_result(sets: Mapping[str, Sequence[PairReport]], command: str, seeds: Sequence[int] = ()) -> Result:
+    """The measured result of some sets of pairs: a table a metric, a row a set, before, after and gain.
+
+    A set whose inputs equal their targets shows how much of a clean photograph is kept. Raises MofmeError if no pair
+    could be measured.
+    """
+    measured = {name: [report for report in reports if report.restored] for name, reports in sets.items()}
+    summaries = {name: summarize(reports) for name, reports in measured.items() if reports}
+    if not summaries:
+        errors = [report.error for reports in sets.values() for report in reports]
+        raise MofmeError(f"no pair could be measured: {'; '.join(errors[:3])}")
+    clean = [name for name, summary in summaries.items() if summary.input["psnr_rgb"].low == PSNR_CAP]
+    weathered = {name: summary for name, summary in summaries.items() if name not in clean}
+    rows = [
+        Row(title, name, _columns(summary, metric))
+        for metric, title in TABLES.items()
+        for name, summary in weathered.items()
+        if metric in summary.gain
+    ]
+    rows += [Row(CLEAN_TABLE, name, _kept(measured[name], summaries[name])) for name in clean]
+    rows += [
+        Row(TIME_TABLE, name, {"pictures": Figure(summary.pairs), "seconds a picture": Figure(summary.seconds)})
+        for name, summary in summaries.items()
+    ]
+    return Result(
+        room="restoration",
+        paper="MoFME, arXiv 2312.16610",
+        claim="Experts as modulations restore pictures 0.1 to 0.2 dB better than the baselines.",
+        verdict=_verdict(weathered, {name: summaries[name] for name in clean}),
+        command=command,
+        rows=rows,
+        seeds=seeds,
+        interval="95 % bootstrap over the pictures",
+        machine=this_machine(torch.get_num_threads()),
+    )
+
+
+def _columns(summary: Summary, metric: str) -> dict[str, Figure]:
+    columns = {"input": summary.input, "restored": summary.restored, "gain": summary.gain}
+    return {name: _figure(statistics[metric]) for name, statistics in columns.items()}
+
+
+def _kept(reports: Sequence[PairReport], summary: Summary) -> dict[str, Figure]:
+    decibels = [report.restored.psnr_rgb for report in reports if report.restored]
+    return {
+        "pictures": Figure(len(decibels)),
+        "PSNR, dB": _figure(summary.restored["psnr_rgb"]),
+        "worst, dB": Figure(min(decibels)),
+        f"below {_KEPT_WELL:.0f} dB": Figure(sum(value < _KEPT_WELL for value in decibels)),
+        "SSIM": _figure(summary.restored["ssim_rgb"]),
+    }
+
+
+def _figure(statistic: Statistic) -> Figure:
+    return Figure(statistic.mean, statistic.low, statistic.high)
+
+
+def _verdict(weathered: Mapping[str, Summary], clean: Mapping[str, Summary]) -> str:
+    """One sentence: which sets gain, which lose, and which may do either, by the intervals of their gains."""
+    gains = {name: summary.gain["psnr_rgb"] for name, summary in weathered.items()}
+    groups = {
+        "closer to the truth": [name for name, gain in gains.items() if gain.low > 0],
+        "further from it": [name for name, gain in gains.items() if gain.high < 0],
+        "neither for sure": [name for name, gain in gains.items() if gain.low <= 0 <= gain.high],
+    }
+    parts = [
+        f"{words}: " + ", ".join(f"{name} ({as_text(Figure(gains[name].mean), signed=True)} dB)" for name in names)
+        for words, names in groups.items()
+        if names
+    ]
+    parts += [
+        f"{name} keep {summary.restored['psnr_rgb'].mean:.1f} dB to themselves" for name, summary in clean.items()
+    ]
+    sentence = "; ".join(parts)
+    return f"{sentence[0].upper()}{sentence[1:]}."
 
 
 def write_csv(path: Path, sets: Mapping[str, Sequence[PairReport]]) -> None:
