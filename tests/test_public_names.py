@@ -66,6 +66,8 @@ COMMANDS = {
     "--sources --licence",
     "bench": "--side --experts --repeats --backbone --json",
     "evaluate restoration": "PAIRS --held-back --model --device --out --json --lpips-weights --limit --seed",
+    "evaluate classification": "PICTURES --classifier --degraded --weather --seed --model --device --limit --out "
+    "--json",
     "results": "NAMES --quote --folder",
     "evaluate segmentation": "FRAMES LABELS --segmenter --label-set --segmenter-labels --normalisation --degraded "
     "--weather --seed --model --device --limit --out --pictures --json",

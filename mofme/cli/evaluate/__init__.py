@@ -2,10 +2,14 @@
 
 import typer
 
+from mofme.cli.evaluate.classification import classification
 from mofme.cli.evaluate.restoration import restoration
+from mofme.cli.evaluate.segmentation import segmentation
 
 app = typer.Typer(no_args_is_help=True, help="Measure on data with a known answer.")
 app.command()(restoration)
+app.command()(segmentation)
+app.command()(classification)
 
 
 @app.callback()
