@@ -52,7 +52,7 @@ def synthesize(clean: Tensor, weathers: Sequence[frozenset[str] | str], generato
     image = clean
     for name, add in _ORDER:
         image = _on_some(image, [name in names for names in wanted], add, generator)
-    image = _on_some(image, [bool(names) for names in wanted], _add_sensor_noise, generator)
+    image = _on_some(image, [bool(names) for names in wanted], _photograph, generator)
     labels = [[float(name in names) for name in WEATHERS] for names in wanted]
     return Weathered(image, torch.tensor(labels, device=clean.device).reshape(-1, len(WEATHERS)))
 
@@ -83,7 +83,8 @@ def _on_some(
     return image.index_copy(0, index, changed)
 
 
-def _add_sensor_noise(image: Tensor, draw: Draw) -> Tensor:
+def _photograph(image: Tensor, draw: Draw) -> Tensor:
+    """Noise of a sensor and the steps of 8 bits, which a restorer must not make visible in a smooth sky."""
     shape = image.shape
     grain = torch.randn(shape, generator=draw.generator, device=draw.generator.device).to(image.device)
-    return image + per_picture(draw.uniform(0, _SENSOR_NOISE)) * grain
+    return ((image + per_picture(draw.uniform(0, _SENSOR_NOISE)) * grain) * 255).round() / 255

@@ -40,9 +40,14 @@ def motion(length_B: Tensor, angle_B: Tensor, size: Size) -> Tensor:
 
 def gaussian(sigma_B: Tensor, size: Size) -> Tensor:
     """Transfer (B, V, U) of a Gaussian of standard deviation `sigma` pixels."""
-    v, u = frequencies(size, sigma_B.device)
-    steepness = -2 * math.pi**2 * sigma_B[:, None, None] ** 2
-    return torch.exp(steepness * v**2) * torch.exp(steepness * u**2)
+    return stretched_gaussian(sigma_B, sigma_B, size)
+
+
+def stretched_gaussian(tall_B: Tensor, wide_B: Tensor, size: Size) -> Tensor:
+    """Transfer (B, V, U) of a Gaussian of standard deviations `tall` downwards and `wide` across, in pixels."""
+    v, u = frequencies(size, tall_B.device)
+    downwards = torch.exp(-2 * math.pi**2 * (tall_B[:, None, None] * v) ** 2)
+    return downwards * torch.exp(-2 * math.pi**2 * (wide_B[:, None, None] * u) ** 2)
 
 
 def disc(radius_B: Tensor, size: Size) -> Tensor:

@@ -1,4 +1,4 @@
-"""Rain: layers of motion-blurred streaks from far to near, and the veil of heavy rain."""
+"""Rain: layers of motion-blurred streaks from far to near, near drops drawn out flat, and the veil of heavy rain."""
 
 import math
 
@@ -23,44 +23,69 @@ _LAYERS = 4
 
 def add_rain(clean: Tensor, draw: Draw) -> Tensor:
     """Light to heavy rain on (B,3,H,W): bright additive streaks, translucent grey ones, and those between."""
-    heavy = draw.chance(0.35)
-    veil = torch.where(heavy, draw.uniform(0.45, 0.95), 1.0)
-    veiled = add_veil(clean, veil, 0.55, draw)
-    streaks = _streaks((clean.shape[-2], clean.shape[-1]), heavy, draw)
-    # Opacity 0 adds light, as most synthetic rain sets do; 1 hides the scene, as a near drop does.
-    opacity = torch.where(draw.chance(0.4), torch.zeros_like(veil), draw.uniform(0, 1))
-    grey = draw.uniform(0.7, 1)[:, None] + draw.uniform(-0.02, 0.02, 3)
-    return veiled * (1 - per_picture(opacity) * streaks) + streaks * grey[:, :, None, None]
-
-
-def _streaks(size: Size, heavy: Tensor, draw: Draw) -> Tensor:
-    """Brightness of all streaks (B,1,H,W) in [0, 1]."""
-    scale = particle_scale(size)
+    size = (clean.shape[-2], clean.shape[-1])
+    heavy = draw.chance(0.4)
+    veil = torch.where(heavy, draw.uniform(0.4, 0.98), 1.0)
+    veiled = add_veil(clean, veil, 0.45, draw)
     steepest = torch.where(draw.chance(0.06), math.radians(70), math.radians(45))
     lean = draw.uniform(-1, 1)
     angle = steepest * lean * lean.abs().sqrt()
+    streaks = _streaks(size, heavy, angle, draw)
+    # Opacity 0 adds light, as most synthetic rain sets do; 1 hides the scene, as a near drop does.
+    opacity = torch.where(draw.chance(0.4), torch.zeros_like(veil), draw.uniform(0.2, 1))
+    image = veiled * (1 - per_picture(opacity) * streaks) + streaks * _light(draw, 0.65)
+    near = _near_streaks(size, angle, draw)
+    return image + near * (_light(draw, 0.5) - image)
+
+
+def _light(draw: Draw, darkest: float) -> Tensor:
+    """The nearly grey light (B,3,1,1) of the sky that drops show."""
+    return (draw.uniform(darkest, 1)[:, None] + draw.uniform(-0.02, 0.02, 3))[:, :, None, None]
+
+
+def _streaks(size: Size, heavy: Tensor, angle: Tensor, draw: Draw) -> Tensor:
+    """Brightness of all far streaks (B,1,H,W) in [0, 1]."""
+    # Pictures of more pixels, or a longer lens, show the same rain larger.
+    scale = particle_scale(size) * torch.where(draw.chance(0.25), draw.uniform(1, 2), 1.0)
     # A downpour is not more of the same streaks but a fine, faint texture of very many.
     fine = draw.rand() * heavy
     amount = draw.uniform(0.3, 1.3) * (1 + 6 * fine)
-    brightness = draw.uniform(0.45, 1.2) * (1 - fine * draw.uniform(0.45, 0.85))
+    brightness = draw.uniform(0.5, 1.3) * (1 - fine * draw.uniform(0.35, 0.85))
     thinness = scale * (1 - 0.25 * fine)
     sure = (draw.rand() * _LAYERS).long()
     spectrum = torch.zeros((), dtype=torch.complex64, device=draw.device)
     for layer in range(_LAYERS):
         near = (layer + draw.rand()) / _LAYERS
         length = scale * (8 + 47 * near * draw.uniform(0.3, 1.1))
-        sigma = thinness * (0.5 + (0.2 + 1.2 * near**2) * draw.rand() ** 1.5)
+        sigma = thinness * (0.45 + (0.2 + 1.2 * near**2) * draw.rand() ** 1.5)
         wide = draw.chance(0.1)
         sigma = torch.where(wide, sigma * 1.6, sigma)
         coverage = amount * draw.uniform(0.03, 0.13) * torch.where(wide, 0.4, 1.0)
-        strength = brightness * (0.25 + 0.45 * near) * draw.uniform(0.6, 1.3) * torch.where(wide, 0.6, 1.0)
+        strength = brightness * (0.25 + 0.45 * near) * draw.uniform(0.6, 1.4) * torch.where(wide, 0.6, 1.0)
         strength = strength * (draw.chance(0.5) | (sure == layer))
         tilt = angle + draw.uniform(-0.06, 0.06)
         # A short line times a long one is a line with faded ends.
         taper = draw.uniform(0.1, 0.5)
         transfer = motion(length * (1 - taper), tilt, size) * motion(length * taper, tilt, size)
         transfer = peak_one(transfer * gaussian(sigma, size), size)
-        drops = impulses(coverage / (2.5 * sigma * length), size, draw, 0.3, at_least_one=True)
+        # Squared, most drops are faint and few are bright.
+        drops = impulses(coverage / (2.5 * sigma * length), size, draw, 0.35, at_least_one=True).square()
         spectrum = spectrum + to_frequency(drops) * (transfer * strength[:, None, None])[:, None]
-    flicker = 0.6 + 0.8 * draw.smooth(size, (8, 24))
+    cells = max(1, round(min(size) / 12))
+    flicker = 0.55 + 0.9 * draw.smooth(size, (cells, 3 * cells))
     return (to_picture(spectrum, size) * flicker).clamp(0, 1)
+
+
+def _near_streaks(size: Size, angle: Tensor, draw: Draw) -> Tensor:
+    """Opacity (B,1,H,W) in [0, 1] of the few drops close by: long, wide, evenly bright, in two out of five pictures."""
+    scale = particle_scale(size)
+    width = scale * (1 + 8 * draw.rand().square())
+    length = scale * draw.uniform(15, 90) * (1 + draw.rand().square())
+    tilt = angle + draw.uniform(-0.06, 0.06)
+    # The drop itself is a disc out of focus: drawn out by its fall it has straight sides.
+    edge = 0.45 + 0.35 * width * draw.rand().square()
+    transfer = motion(length, tilt, size) * motion(width, tilt + math.pi / 2, size) * gaussian(edge, size)
+    coverage = 0.004 + 0.05 * draw.rand().square()
+    drops = impulses(coverage / (width * length), size, draw, 0.3, at_least_one=True)
+    drops = drops * per_picture(draw.uniform(0.2, 1) * draw.chance(0.4))
+    return to_picture(to_frequency(drops) * peak_one(transfer, size)[:, None], size).clamp(0, 1)
