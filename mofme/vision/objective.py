@@ -1,5 +1,7 @@
 """What training minimises. Restored and clean are (B, 3, H, W) in [0, 1]."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -24,9 +26,25 @@ def psnr_loss(restored: Tensor, clean: Tensor) -> Tensor:
     return 0.5 * torch.log10(error_B + _FLOOR).mean()
 
 
-def objective(output: NetOutput, clean: Tensor, labels_BW: Tensor, routing: list[ObservedRouting]) -> Tensor:
-    """PSNR loss, plus small terms: balanced experts, and naming the weathers (labels_BW is 0 or 1)."""
-    loss = psnr_loss(output.image.float(), clean)
+def rmse_loss(restored: Tensor, clean: Tensor) -> Tensor:
+    """Root mean square error of each picture, in tenths of the range: for short runs.
+
+    It weighs light weather less than `psnr_loss`, and gets a net that starts as the identity off the ground sooner
+    (measured after 400 steps: +0.9 against +0.4 dB on rain, +1.4 against +0.3 on haze, but worse on drops).
+    """
+    error_B = (restored - clean).square().mean(dim=(1, 2, 3))
+    return 10 * torch.sqrt(error_B + 1e-6).mean()
+
+
+def objective(
+    output: NetOutput,
+    clean: Tensor,
+    labels_BW: Tensor,
+    routing: list[ObservedRouting],
+    loss_of: Callable[[Tensor, Tensor], Tensor] = psnr_loss,
+) -> Tensor:
+    """`loss_of(restored, clean)`, plus small terms: balanced experts, naming the weathers (labels_BW is 0 or 1)."""
+    loss = loss_of(output.image.float(), clean)
     loss = loss + _WEATHER * F.binary_cross_entropy_with_logits(output.weather_BW.float(), labels_BW)
     if routing:
         balance = torch.stack([importance_loss(observed.decision) for observed in routing]).mean()

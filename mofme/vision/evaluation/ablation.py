@@ -1,0 +1,189 @@
+"""Dense, conventional mixture and MoFME with three routers: the same backbone, pictures, weather, steps and seeds.
+
+All arms of a seed are trained in step with each other: every batch is made once and shown to each of them.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from mofme.core.model_card import CARD_FILE, ModelCard, load_card, save_model
+from mofme.core.moe import observe_routing
+from mofme.vision.benchmark import Arm
+from mofme.vision.datasets import clean_crops
+from mofme.vision.evaluation.restoration import Scores, measure
+from mofme.vision.metrics import Lpips
+from mofme.vision.models import load_net
+from mofme.vision.nets.blocks import FeedForwardKind
+from mofme.vision.nets.unet import STRIDE, RestorationNet
+from mofme.vision.objective import objective, rmse_loss
+from mofme.vision.restorer import Restorer
+from mofme.vision.weather import WEATHERS, random_weathers, synthesize
+
+BACKBONE: Mapping[str, Any] = {"widths": [16, 32, 64], "blocks": [1, 1, 2], "expansion": 4}
+_SIDE = 256
+_WARMUP_STEPS = 100
+_EMA_DECAY = 0.995
+
+
+TITLES: Mapping[FeedForwardKind, str] = {
+    "dense": "dense",
+    "moe": "conventional MoE",
+    "mofme-linear": "MoFME, linear router",
+    "mofme-sampled": "MoFME, UaR sampled",
+    "mofme": "MoFME, UaR closed form",
+    "generated": "MoFME, authors' generators",
+}
+
+
+def name_of(arm: Arm) -> str:
+    """For files: `mofme-16`."""
+    return arm.feed_forward if arm.feed_forward == "dense" else f"{arm.feed_forward}-{arm.num_experts}"
+
+
+def title_of(arm: Arm) -> str:
+    """For people: "MoFME, UaR closed form, E = 16"."""
+    title = TITLES[arm.feed_forward]
+    return title if arm.feed_forward == "dense" else f"{title}, E = {arm.num_experts}"
+
+
+# 16 experts for every kind; fewer and more for the one that the paper is about.
+ARMS: Sequence[Arm] = (
+    Arm("dense", 1),
+    Arm("moe", 16),
+    Arm("mofme-linear", 16),
+    Arm("mofme-sampled", 16),
+    Arm("mofme", 16),
+    Arm("mofme", 4),
+    Arm("mofme", 64),
+)
+_COMPARED: Sequence[FeedForwardKind] = ("moe", "mofme-linear", "mofme-sampled", "mofme")
+COST_ARMS: Sequence[Arm] = (Arm("dense", 1), *(Arm(kind, count) for kind in _COMPARED for count in (1, 4, 16, 64, 128)))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How every arm is trained. `crop` is the side of a training crop in pixels."""
+
+    steps: int = 2000
+    batch: int = 8
+    crop: int = 64
+    learning_rate: float = 2e-3
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One held-back picture (3, H, W) in [0, 1] with one weather on it."""
+
+    weather: str
+    weathered: Tensor
+    clean: Tensor
+
+
+def train_or_load(
+    folder: Path,
+    arms: Sequence[Arm],
+    pictures: Sequence[Tensor],
+    recipe: Recipe,
+    seed: int,
+    report: Callable[[str], None],
+) -> dict[Arm, Restorer]:
+    """The arms of one seed, loaded from `folder` where they were trained by the same recipe, else trained and saved."""
+    paths = {arm: folder / f"seed-{seed}" / name_of(arm) for arm in arms}
+    missing = [arm for arm in arms if not _is_trained(paths[arm], recipe)]
+    if missing:
+        nets = train_arms(missing, pictures, recipe, seed, report)
+        for arm, net in nets.items():
+            card = ModelCard(
+                name=f"{name_of(arm)}-seed-{seed}",
+                net="restoration",
+                arguments=_arguments(arm),
+                licence="that of the training photographs",
+                training={**asdict(recipe), "seed": seed},
+            )
+            save_model(paths[arm], card, net.state_dict())
+    return {arm: Restorer(load_net(str(path))[0], name_of(arm)) for arm, path in paths.items()}
+
+
+def train_arms(
+    arms: Sequence[Arm], pictures: Sequence[Tensor], recipe: Recipe, seed: int, report: Callable[[str], None]
+) -> dict[Arm, RestorationNet]:
+    """Train all arms on the same batches; returns the moving averages of their weights.
+
+    In float32: the shapes inside a conventional mixture change at every step, and bf16 kernels are compiled for each.
+    """
+    learners = [_Learner(arm, recipe, seed) for arm in arms]
+    generator = torch.Generator().manual_seed(seed)
+    cleans = clean_crops(pictures, recipe.crop, recipe.batch, generator)
+    torch.manual_seed(seed)
+    for step in range(recipe.steps):
+        clean = next(cleans)
+        weathered = synthesize(clean, random_weathers(recipe.batch, generator), generator)
+        losses = [learner.learn(step, weathered.image, clean, weathered.labels) for learner in learners]
+        if (step + 1) % 100 == 0:
+            shown = "  ".join(f"{name_of(arm)} {loss:.3f}" for arm, loss in zip(arms, losses, strict=True))
+            report(f"seed {seed}, step {step + 1} of {recipe.steps}: {shown}")
+    return {arm: learner.average.module for arm, learner in zip(arms, learners, strict=True)}
+
+
+class _Learner:
+    """One net with its optimizer and the moving average of its weights."""
+
+    def __init__(self, arm: Arm, recipe: Recipe, seed: int) -> None:
+        torch.manual_seed(seed)
+        net = RestorationNet(**_arguments(arm))
+        self.net: RestorationNet = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.recipe = recipe
+        self.average = AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(_EMA_DECAY))
+        self.optimizer = torch.optim.AdamW(self.net.parameters(), betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
+
+    def learn(self, step: int, weathered: Tensor, clean: Tensor, labels_BW: Tensor) -> float:
+        cosine = 0.01 + 0.99 * (1 + math.cos(math.pi * step / self.recipe.steps)) / 2
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.learning_rate * cosine * min(1.0, (step + 1) / _WARMUP_STEPS)
+        with observe_routing(self.net) as routing:
+            output = self.net(weathered)
+        loss = objective(output, clean, labels_BW, routing, rmse_loss)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.average.update_parameters(self.net)
+        return loss.item()
+
+
+def samples(pictures: Sequence[Tensor], seed: int, limit: int | None = None) -> list[Sample]:
+    """Centre crops of held-back uint8 photographs, at most 256 pixels a side, each with each of the four weathers."""
+    cleans = [_centre(picture) for picture in pictures[:limit]]
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        Sample(weather, synthesize(clean[None], [weather], generator).image[0], clean)
+        for weather in WEATHERS
+        for clean in cleans
+    ]
+
+
+def score(restorer: Restorer, chosen: Sequence[Sample], lpips: Lpips | None) -> Iterator[Scores]:
+    """Every sample restored and measured, as it would be saved in 8 bits."""
+    for sample in chosen:
+        yield measure((restorer(sample.weathered).image * 255).round() / 255, sample.clean, lpips)
+
+
+def _arguments(arm: Arm) -> dict[str, Any]:
+    return {**BACKBONE, "feed_forward": arm.feed_forward, "num_experts": arm.num_experts}
+
+
+def _is_trained(path: Path, recipe: Recipe) -> bool:
+    return (path / CARD_FILE).is_file() and asdict(recipe).items() <= load_card(path).training.items()
+
+
+def _centre(picture: Tensor) -> Tensor:
+    height, width = (min(_SIDE, side // STRIDE * STRIDE) for side in picture.shape[-2:])
+    top, left = (picture.shape[-2] - height) // 2, (picture.shape[-1] - width) // 2
+    return picture[:, top : top + height, left : left + width].float() / 255

@@ -1,0 +1,156 @@
+"""From the scores of every arm, seed and picture to the tables and the verdict of the ablation."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from mofme.results import Figure, Row
+from mofme.vision.benchmark import Arm
+from mofme.vision.evaluation.ablation import title_of
+from mofme.vision.evaluation.bootstrap import bootstrap
+from mofme.vision.evaluation.restoration import Scores
+from mofme.vision.evaluation.uncertainty import ErrorMaps, ause, calibration, rank_correlation
+from mofme.vision.weather import WEATHERS
+
+Array = npt.NDArray[np.float64]
+METRICS: Mapping[str, str] = {"psnr_rgb": "PSNR, dB", "ssim_rgb": "SSIM", "lpips": "LPIPS"}
+MEAN = "mean"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Scores of one arm: for each seed those of all samples, in the order of the weathers and then of the pictures."""
+
+    arm: Arm
+    scores: Sequence[Sequence[Scores]]
+
+    def values(self, metric: str) -> Array | None:
+        """(seeds, weathers, pictures), or None where the metric was not measured."""
+        rows = [[getattr(score, metric) for score in seed] for seed in self.scores]
+        if any(value is None for row in rows for value in row):
+            return None
+        return np.asarray(rows, dtype=float).reshape(len(rows), len(WEATHERS), -1)
+
+
+# What the paper claims, and what each part of MoFME adds: the first minus the second, where both were measured.
+COMPARISONS: Sequence[tuple[Arm, Arm]] = (
+    (Arm("mofme", 16), Arm("moe", 16)),
+    (Arm("mofme-sampled", 16), Arm("moe", 16)),
+    (Arm("mofme-linear", 16), Arm("moe", 16)),
+    (Arm("mofme", 16), Arm("dense", 1)),
+    (Arm("moe", 16), Arm("dense", 1)),
+    (Arm("mofme", 16), Arm("mofme-linear", 16)),
+    (Arm("mofme-sampled", 16), Arm("mofme-linear", 16)),
+    (Arm("mofme", 16), Arm("mofme-sampled", 16)),
+    (Arm("mofme", 64), Arm("mofme", 16)),
+    (Arm("mofme", 16), Arm("mofme", 4)),
+)
+
+
+def quality_rows(measured: Sequence[Measured]) -> list[Row]:
+    """A table a metric: each arm on each weather; the interval is over the seeds."""
+    rows = []
+    for metric, title in METRICS.items():
+        for one in measured:
+            values_SWP = one.values(metric)
+            if values_SWP is not None:
+                columns = {**dict(zip(WEATHERS, values_SWP.mean(axis=2).T, strict=True)), MEAN: values_SWP.mean((1, 2))}
+                rows.append(Row(title, title_of(one.arm), {name: over_seeds(seeds) for name, seeds in columns.items()}))
+    return rows
+
+
+def difference_rows(measured: Sequence[Measured]) -> list[Row]:
+    """What one arm gains over another on the same pictures and seeds, in dB of PSNR; the interval is over the seeds."""
+    by_arm = {one.arm: one for one in measured}
+    rows = []
+    for first, second in COMPARISONS:
+        if first in by_arm and second in by_arm:
+            name = f"{title_of(first)} minus {title_of(second)}"
+            rows.append(Row("differences", name, difference(by_arm[first], by_arm[second])))
+    return rows
+
+
+def difference(first: Measured, second: Measured) -> dict[str, Figure]:
+    """PSNR of the first minus the second: over seeds, over pictures, and the share of pictures that are better."""
+    a, b = first.values("psnr_rgb"), second.values("psnr_rgb")
+    if a is None or b is None:
+        raise ValueError("PSNR is always measured")
+    gain_SWP = a - b
+    return {
+        "gain, dB (seeds)": over_seeds(gain_SWP.mean(axis=(1, 2))),
+        "gain, dB (pictures)": bootstrap(gain_SWP.mean(axis=(0, 1))),
+        "better pictures, %": Figure(float(100 * (gain_SWP.mean(axis=0) > 0).mean())),
+    }
+
+
+def uncertainty_rows(name: str, maps: Sequence[Sequence[ErrorMaps]]) -> list[Row]:
+    """How well the routers' uncertainty ranks errors, beside the control; `maps` holds the pictures of each weather."""
+    rows = []
+    for guess, title in (("uncertainty", "routers' uncertainty"), ("change", "control: size of the change")):
+        within = [[rank_correlation(getattr(m, guess), m.error) for m in pictures] for pictures in maps]
+        areas = [[ause(getattr(m, guess), m.error) for m in pictures] for pictures in maps]
+        between = [
+            rank_correlation(
+                np.array([getattr(m, guess).mean() for m in pictures]),
+                np.array([np.sqrt(np.square(m.error).mean()) for m in pictures]),
+            )
+            for pictures in maps
+        ]
+        rows.append(
+            Row(
+                "uncertainty",
+                f"{name}: {title}",
+                {
+                    "Spearman, parts of a picture": bootstrap(np.array(within).mean(axis=0)),
+                    "AUSE (0 best, 1 chance)": bootstrap(np.array(areas).mean(axis=0)),
+                    "Spearman, pictures of a weather": Figure(float(np.mean(between))),
+                },
+            )
+        )
+    return rows
+
+
+def calibration_rows(name: str, maps: Sequence[Sequence[ErrorMaps]]) -> list[Row]:
+    """Mean uncertainty and error of the tenths of all parts of all pictures."""
+    tenths = calibration([one for pictures in maps for one in pictures])
+    return [
+        Row(f"calibration: {name}", f"tenth {number}", {"uncertainty": Figure(mean), "RMS error": Figure(error)})
+        for number, (mean, error) in enumerate(tenths, start=1)
+    ]
+
+
+def verdict(differences: Sequence[Row], saved: Mapping[int, tuple[float, float]]) -> str:
+    """One sentence: what is saved, and whether the differences are beyond the noise of the seeds."""
+    by_name = {row.name: row.figures["gain, dB (seeds)"] for row in differences}
+
+    def said(first: Arm, second: Arm) -> str:
+        figure = by_name.get(f"{title_of(first)} minus {title_of(second)}")
+        if figure is None:
+            return "not measured"
+        if figure.low is None or figure.high is None:
+            return f"{figure.value:+.2f} dB with one seed"
+        beyond = figure.low > 0 or figure.high < 0
+        words = "beyond" if beyond else "within"
+        return f"{figure.value:+.2f} dB ({figure.low:+.2f} to {figure.high:+.2f}), {words} the noise of the seeds"
+
+    savings = "; ".join(
+        f"{parameters:.0f} % of the parameters and {time:.0f} % of the time at E = {experts}"
+        for experts, (parameters, time) in saved.items()
+    )
+    return (
+        (f"Against the conventional mixture of as many experts MoFME saves {savings}; " if savings else "")
+        + f"at E = 16 its PSNR differs by {said(Arm('mofme', 16), Arm('moe', 16))}, and the uncertainty-aware router's "
+        + f"from a linear router's by {said(Arm('mofme', 16), Arm('mofme-linear', 16))}."
+    )
+
+
+def over_seeds(values_S: Array) -> Figure:
+    """Mean with Student's 95 % interval; without one for a single seed."""
+    mean = float(values_S.mean())
+    if len(values_S) < 2:
+        return Figure(mean)
+    half = float(stats.t.ppf(0.975, len(values_S) - 1) * values_S.std(ddof=1) / np.sqrt(len(values_S)))
+    return Figure(mean, mean - half, mean + half)

@@ -1,0 +1,96 @@
+"""Does the routers' uncertainty tell where, and in which pictures, the restored picture is wrong?
+
+Measured as for any uncertainty estimate (Ilg et al. 2018): rank correlation with the error, and sparsification, the
+error that is left when the most uncertain part is taken away. The size of the change that the net made to the picture
+serves as a control: it costs nothing and asks no router.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.stats import spearmanr
+from torch import Tensor
+from torch.nn import functional as F
+
+from mofme.vision.restorer import Restorer
+
+Array = npt.NDArray[np.float64]
+_CELL = 8  # a picture of up to 2,048 pixels has one cell of the uncertainty map for every 8 x 8 pixels
+_PARTS = 20
+
+
+@dataclass(frozen=True)
+class ErrorMaps:
+    """One picture in cells of 8 x 8 pixels, each (h * w,): the routers' uncertainty, the change made, and the error.
+
+    Change and error are root mean squares over the cell's pixels and channels, in units of the picture's range.
+    """
+
+    uncertainty: Array
+    change: Array
+    error: Array
+
+
+def error_maps(restorer: Restorer, weathered: Tensor, clean: Tensor) -> ErrorMaps:
+    """Restore `weathered` (3, H, W) and compare with `clean`; sides are multiples of 8, up to 2,048."""
+    restoration = restorer(weathered)
+    return ErrorMaps(
+        restoration.uncertainty.flatten().double().numpy(),
+        _per_cell(restoration.image - weathered),
+        _per_cell(restoration.image - clean),
+    )
+
+
+def rank_correlation(guess: Array, error: Array) -> float:
+    """Spearman's rho; 0 where one of the two is constant, as then it ranks nothing."""
+    if np.ptp(guess) == 0 or np.ptp(error) == 0:
+        return 0.0
+    return float(spearmanr(guess, error).statistic)
+
+
+def sparsification(guess: Array, error: Array) -> tuple[Array, Array]:
+    """Mean error of what is left after taking away the 0, 5, ... 95 % of largest `guess`; and the same by the error
+    itself, which is the best there is. Both are relative to the mean of all.
+    """
+    kept = [len(error) - round(len(error) * part / _PARTS) for part in range(_PARTS)]
+
+    def curve(order: Array) -> Array:
+        # Of equal guesses none comes first: each gets the mean error of its equals.
+        _, rank, count = np.unique(order, return_inverse=True, return_counts=True)
+        mean = np.bincount(rank, weights=error) / count
+        total = np.cumsum(np.repeat(mean, count))
+        return np.array([total[count - 1] / count for count in kept]) / error.mean()
+
+    return curve(guess), curve(error)
+
+
+def ause(guess: Array, error: Array) -> float:
+    """Area between the two curves of `sparsification`, as a share of what a random order leaves: 0 ranks perfectly,
+    1 no better than chance, above 1 worse.
+    """
+    if not error.any() or np.ptp(error) == 0:
+        return 1.0
+    curve, best = sparsification(guess, error)
+    return float((curve - best).mean() / (1 - best).mean())
+
+
+def calibration(maps: Sequence[ErrorMaps], bins: int = 10) -> list[tuple[float, float]]:
+    """All cells of all pictures in `bins` equally filled bins of rising uncertainty: mean uncertainty, root mean
+    square error of each.
+    """
+    uncertainty = np.concatenate([one.uncertainty for one in maps])
+    error = np.concatenate([one.error for one in maps])
+    order = np.argsort(uncertainty, kind="stable")
+    return [
+        (float(uncertainty[part].mean()), float(np.sqrt(np.square(error[part]).mean())))
+        for part in np.array_split(order, bins)
+    ]
+
+
+def _per_cell(difference: Tensor) -> Array:
+    squared = F.avg_pool2d(difference.float().square().mean(dim=0, keepdim=True), _CELL)
+    cells: Array = torch.sqrt(squared).flatten().double().numpy()
+    return cells
