@@ -55,14 +55,14 @@ def sparsification(guess: Array, error: Array) -> tuple[Array, Array]:
     """Mean error of what is left after taking away the 0, 5, ... 95 % of largest `guess`; and the same by the error
     itself, which is the best there is. Both are relative to the mean of all.
     """
-    kept = [len(error) - round(len(error) * part / _PARTS) for part in range(_PARTS)]
+    kept = [max(1, len(error) - round(len(error) * part / _PARTS)) for part in range(_PARTS)]
 
     def curve(order: Array) -> Array:
         # Of equal guesses none comes first: each gets the mean error of its equals.
         _, rank, count = np.unique(order, return_inverse=True, return_counts=True)
         mean = np.bincount(rank, weights=error) / count
         total = np.cumsum(np.repeat(mean, count))
-        return np.array([total[count - 1] / count for count in kept]) / error.mean()
+        return np.array([total[left - 1] / left for left in kept]) / error.mean()
 
     return curve(guess), curve(error)
 
