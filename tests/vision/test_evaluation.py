@@ -13,8 +13,10 @@ from typer.testing import CliRunner
 
 from mofme.cli.evaluate import app
 from mofme.errors import MofmeError
+from mofme.results import Result, load_result
+from mofme.vision.datasets import held_back
 from mofme.vision.evaluation.pairs import find_sets
-from mofme.vision.evaluation.restoration import evaluate, measure, summarize, write_csv
+from mofme.vision.evaluation.restoration import as_result, evaluate, measure, summarize, write_csv
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -211,24 +213,123 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     return invoke
 
 
+def figures(result: Result) -> dict[tuple[str, str], dict[str, float]]:
+    return {
+        (row.table, row.name): {name: figure.value for name, figure in row.figures.items()} for row in result.rows
+    }
+
+
+def test_the_result_has_a_table_a_metric_and_a_row_a_set(pairs: Path) -> None:
+    reports = list(evaluate(Darker(20 / 255), find_sets(pairs)["set"]))
+    result = as_result({"far": reports, "near": reports[:1]}, "a command", [3])
+    rows = figures(result)
+    # 22.1103 and 16.0897 dB before, 100 and 22.1103 after, as above.
+    assert rows["PSNR, dB", "far"] == pytest.approx(
+        {"input": 19.1, "restored": 61.0551, "gain": 41.9551}, abs=1e-3
+    )
+    assert rows["PSNR, dB", "near"]["gain"] == pytest.approx(77.8897, abs=1e-3)
+    assert rows["Time", "far"] == {"pictures": 2, "seconds a picture": 0.25}
+    assert {table for table, _ in rows} == {"PSNR, dB", "PSNR of luma, dB", "SSIM", "SSIM of luma", "Time"}
+    gain = result.rows[0].figures["gain"]
+    assert gain.low is not None and gain.high is not None and gain.low < gain.value < gain.high
+    assert (result.room, result.command, result.seeds) == ("restoration", "a command", [3])
+
+
+def test_equal_pairs_tell_how_much_is_kept(tmp_path: Path) -> None:
+    # 2 levels off everywhere: 20 log10(255 / 2) = 42.1102 dB; 4 levels: 36.0896 dB. Mean 39.0999.
+    for part in ("input", "target"):
+        save(tmp_path / part / "a.png", 100)
+        save(tmp_path / part / "b.png", 200)
+    first, second = find_sets(tmp_path)[tmp_path.name]
+    reports = [*evaluate(Darker(2 / 255), [first]), *evaluate(Darker(4 / 255), [second])]
+    rows = figures(as_result({"clean": reports}, ""))
+    kept = rows["Clean photographs, compared with themselves", "clean"]
+    del kept["SSIM"]
+    assert kept == pytest.approx({"pictures": 2, "PSNR, dB": 39.0999, "worst, dB": 36.0896, "below 40 dB": 1}, abs=1e-3)
+    assert {table for table, _ in rows} == {"Clean photographs, compared with themselves", "Time"}
+
+
+@pytest.mark.parametrize(
+    ("amount", "words"),
+    [(10, "Closer to the truth: set (+"), (-10, "Further from it: set (-"), (40, "Neither for sure: set (")],
+)
+def test_the_verdict_goes_by_the_interval(pairs: Path, amount: int, words: str) -> None:
+    # Inputs are off by 20, 40 and 30 levels. Darker by 10: all gain; brighter by 10: all lose;
+    # darker by 40: they are off by 20, 0 and 10: the first neither, the others gain; so one more that loses: off by 2.
+    save(pairs / "input" / "c.png", 130)
+    save(pairs / "target" / "c.png", 100)
+    if amount == 40:
+        save(pairs / "input" / "d.png", 102)
+        save(pairs / "target" / "d.png", 100)
+    result = as_result({"set": list(evaluate(Darker(amount / 255), find_sets(pairs)["set"]))}, "")
+    assert result.verdict.startswith(words)
+
+
+def test_nothing_measured_is_no_result(tmp_path: Path) -> None:
+    save(tmp_path / "input" / "1.png", 0)
+    (tmp_path / "target").mkdir()
+    with pytest.raises(MofmeError, match=r"1\.png"):
+        as_result({"set": list(evaluate(Darker(0), find_sets(tmp_path)[tmp_path.name]))}, "")
+
+
 def test_command_prints_json_and_writes_its_files(run: Run, pairs: Path) -> None:
     out = pairs.parent / "out"
     code, stdout, stderr = run(pairs, "--json", "--out", out, "--limit", 1)
     assert code == 0, stderr
-    answer = json.loads(stdout)
-    assert answer["set"]["pairs"] == 1
-    assert answer["set"]["gain"]["psnr_rgb"]["mean"] == pytest.approx(77.8897, abs=1e-3)
-    assert json.loads((out / "restoration.json").read_text(encoding="utf-8")) == answer
+    result = load_result("restoration", out)
+    assert json.loads(stdout) == json.loads((out / "restoration.json").read_text(encoding="utf-8"))
+    rows = figures(result)
+    assert rows["PSNR, dB", "set"]["gain"] == pytest.approx(77.8897, abs=1e-3)
+    assert rows["Time", "set"]["pictures"] == 1
+    # Where the folder lies is left out: it differs from machine to machine.
+    assert result.command == "python -m mofme evaluate restoration set --model small --limit 1"
     assert (out / "restoration.csv").is_file()
     assert stderr.count("LPIPS is left out") == 1
-    assert "lpips" not in answer["set"]["gain"]
+    assert not any("LPIPS" in table for table, _ in rows)
+
+
+def test_command_measures_several_folders_and_models_at_once(run: Run, pairs: Path) -> None:
+    save(pairs.parent / "more" / "snow" / "input" / "1.png", 50)
+    save(pairs.parent / "more" / "snow" / "target" / "1.png", 40)
+    code, stdout, stderr = run(pairs, pairs.parent / "more", "--model", "small", "--model", "big", "--json")
+    assert code == 0, stderr
+    names = [row["name"] for row in json.loads(stdout)["rows"] if row["table"] == "SSIM"]
+    assert names == ["set, small", "set, big", "snow, small", "snow, big"]
+
+
+def test_command_puts_weather_on_what_training_held_back(run: Run, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 48, 3), np.uint8)
+    names = [f"{number}.png" for number in range(60)]
+    held = [name for name in names if held_back(Path(name))]
+    assert 0 < len(held) < 10
+    (tmp_path / "photos").mkdir()
+    for name in [*held, next(name for name in names if name not in held)]:
+        Image.fromarray(pixels).save(tmp_path / "photos" / name)
+    code, stdout, stderr = run("--held-back", tmp_path / "photos", "--seed", 3, "--json")
+    assert code == 0, stderr
+    answer = json.loads(stdout)
+    pictures = {row["name"]: row["figures"]["pictures"]["value"] for row in answer["rows"] if row["table"] == "Time"}
+    weathers = ("rain", "snow", "raindrop", "haze")
+    assert pictures == {**{f"synthesized {name}": len(held) for name in weathers}, "clean photographs": len(held)}
+    assert answer["seeds"] == [3]
+    assert "clean photographs keep" in answer["verdict"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [([], "nothing to measure"), (["PAIRS", "PAIRS"], "another set is called set"), (["--held-back", "PAIRS"], "set")],
+)
+def test_command_refuses_what_cannot_be_meant(run: Run, pairs: Path, arguments: list[str], message: str) -> None:
+    code, _, stderr = run(*[str(pairs) if argument == "PAIRS" else argument for argument in arguments])
+    assert code == 2
+    assert message in stderr
 
 
 def test_command_fails_when_a_pair_fails(run: Run, pairs: Path) -> None:
     save(pairs / "input" / "c.png", 0)
     code, stdout, stderr = run(pairs)
     assert code == 1
-    assert "2 of 3 pairs" in stdout
+    assert "Closer to the truth" in stdout
     assert "c.png" in stderr
 
 
