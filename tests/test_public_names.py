@@ -64,7 +64,8 @@ COMMANDS = {
     "--validate-minutes --sources --licence",
     "train-segmenter": "FRAMES LABELS --out --label-set --steps --batch --learning-rate --seed --from-scratch "
     "--sources --licence",
-    "bench": "--side --experts --repeats --backbone --json",
+    "bench": "--side --experts --repeats --backbone --out --json",
+    "bench restorers": "PAIRS --model --onnx --limit --out --json",
     "evaluate restoration": "PAIRS --held-back --model --device --out --json --lpips-weights --limit --seed",
     "evaluate classification": "PICTURES --classifier --degraded --weather --seed --model --device --limit --out "
     "--json",
@@ -110,13 +111,15 @@ def test_the_weathers_in_their_order() -> None:
 
 def test_commands_keep_their_flags() -> None:
     def walk(command: object, name: tuple[str, ...] = ()) -> dict[str, str]:
-        if children := getattr(command, "commands", None):
-            return {k: v for child in children for k, v in walk(children[child], (*name, child)).items()}
+        children = getattr(command, "commands", {})
+        below = {k: v for child in children for k, v in walk(children[child], (*name, child)).items()}
+        if children and not command.invoke_without_command:  # type: ignore[attr-defined]
+            return below
         parameters = [
             p.opts[-1] if p.param_type_name == "option" else p.name.upper()
             for p in command.params  # type: ignore[attr-defined]
         ]
-        return {" ".join(name): " ".join(parameters)}
+        return {" ".join(name): " ".join(parameters), **below}
 
     assert walk(typer.main.get_command(app)) == COMMANDS
 

@@ -5,14 +5,10 @@ that whatever else the machine does hits them alike. Only memory is measured apa
 """
 
 import os
-import platform
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -25,6 +21,7 @@ from mofme.vision.models import SIZES
 from mofme.vision.nets.blocks import FeedForwardKind
 from mofme.vision.nets.unet import STRIDE, RestorationNet
 from mofme.vision.nets.vit import PlainViT
+from mofme.vision.peak_memory import peak_of
 from mofme.vision.precision import bf16_pays
 
 # oneDNN compiles code for every number of tokens an expert gets and keeps the latest 1,024: with many arms in turn a
@@ -33,8 +30,12 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "20000")
 
 _SMALL = {name: value for name, value in SIZES["small"].items() if name not in ("feed_forward", "num_experts")}
 
+# The shipped net's feed-forwards are twice as wide inside as outside; "small-x4" has the four times of a transformer.
 BACKBONES: Mapping[str, Callable[[FeedForwardKind, int], nn.Module]] = {
     "small": lambda kind, num_experts: RestorationNet(**_SMALL, feed_forward=kind, num_experts=num_experts),
+    "small-x4": lambda kind, num_experts: RestorationNet(
+        **_SMALL, feed_forward=kind, num_experts=num_experts, expansion=4
+    ),
     "vit": PlainViT,
 }
 # The counter knows attention's kernels on GPUs, not the one on CPUs.
@@ -71,20 +72,13 @@ class Cost:
     def median(self) -> float:
         return statistics.median(self.milliseconds)
 
+    def ratios_to(self, other: "Cost") -> list[float]:
+        """For every repeat, this time over the other's in the same repeat, when the machine was the same."""
+        return [mine / theirs for mine, theirs in zip(self.milliseconds, other.milliseconds, strict=True)]
+
     def ratio_to(self, other: "Cost") -> float:
-        """Median over the repeats of this time over the other's in the same repeat, when the machine was the same."""
-        pairs = zip(self.milliseconds, other.milliseconds, strict=True)
-        return statistics.median(mine / theirs for mine, theirs in pairs)
-
-
-@dataclass(frozen=True)
-class Machine:
-    """On what, and how, everything was measured."""
-
-    cpu: str
-    threads: int
-    precision: str
-    torch: str
+        """The median of `ratios_to`."""
+        return statistics.median(self.ratios_to(other))
 
 
 def arms(experts: Sequence[int]) -> list[Arm]:
@@ -140,13 +134,9 @@ def activated_parameters(net: nn.Module) -> int:
     return count_parameters(net) - idle
 
 
-def machine() -> Machine:
-    return Machine(
-        cpu=_cpu_name(),
-        threads=torch.get_num_threads(),
-        precision="bfloat16" if _half() else "float32",
-        torch=torch.__version__,
-    )
+def precision() -> str:
+    """What the nets compute in here."""
+    return "bfloat16" if _half() else "float32"
 
 
 def _build(backbone: str, arm: Arm) -> nn.Module:
@@ -180,30 +170,14 @@ def _peak_of_process(backbone: str, arm: Arm | None, side: int) -> int | None:
     """Peak memory of a fresh process that builds and runs one arm, or, without one, only imports the same code."""
     words = [backbone, str(side), str(torch.get_num_threads())]
     words += [] if arm is None else [arm.feed_forward, str(arm.num_experts)]
-    code = "import sys; from mofme.vision import benchmark; benchmark.print_own_peak(*sys.argv[1:])"
-    root = Path(__file__).parents[2]
-    answer = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True, cwd=root)
-    return int(answer.stdout) if answer.stdout.strip() else None
+    code = "import sys; from mofme.vision import benchmark; benchmark.run_once(*sys.argv[1:])"
+    return peak_of(code, *words)
 
 
-def print_own_peak(
+def run_once(
     backbone: str, side: str, threads: str, kind: FeedForwardKind | None = None, num_experts: str = "1"
 ) -> None:
-    """Run one arm in this process and print the process's peak memory in bytes; nothing where none is told."""
+    """Build and run one arm in this process, as `python -c` can ask for it; without `kind` only set the threads."""
     torch.set_num_threads(int(threads))
     if kind is not None:
         _restore(_build(backbone, Arm(kind, int(num_experts))), _picture(int(side)))
-    # Not getrusage: its maximum goes from a parent to its children, so a large parent would hide them all.
-    status = Path("/proc/self/status")
-    if status.exists():
-        peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        print(1024 * int(peak.split()[1]))
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()

@@ -42,10 +42,14 @@ def tiles(height: int, width: int, size: int, halo: int) -> Iterator[Tile]:
 
 
 def pad_to_stride(image: Tensor) -> Tensor:
-    """Pad (..., 3, H, W) right and below to multiples of 8: by reflection as far as it goes, then by repetition."""
-    height, width = image.shape[-2:]
-    right, bottom = -width % STRIDE, -height % STRIDE
-    mirrored = (0, min(right, width - 1), 0, min(bottom, height - 1))
+    """Pad (..., 3, H, W) right and below to multiples of 8, as `pad_to` does."""
+    return pad_to(image, _round_up(image.shape[-2]), _round_up(image.shape[-1]))
+
+
+def pad_to(image: Tensor, height: int, width: int) -> Tensor:
+    """Pad (..., 3, H, W) right and below to a size: by reflection as far as it goes, then by repetition."""
+    right, bottom = width - image.shape[-1], height - image.shape[-2]
+    mirrored = (0, min(right, image.shape[-1] - 1), 0, min(bottom, image.shape[-2] - 1))
     if any(mirrored):
         image = F.pad(image, mirrored, mode="reflect")
     repeated = (0, right - mirrored[1], 0, bottom - mirrored[3])

@@ -1,16 +1,14 @@
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
-from mofme.cli.bench import bench
+from mofme.cli import app
+from mofme.results import load_result
 from mofme.vision import benchmark
 from mofme.vision.benchmark import Arm, Cost
-
-app = typer.Typer()
-app.command()(bench)
 
 Call = tuple[str, int, list[int], int]
 
@@ -27,7 +25,10 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
         on_progress(1.0)
         return [
             Cost(Arm("dense", 1), 1_000_000, 1_000_000, 2 * 10**9, (10.0, 30.0, 20.0), 50 * 10**6),
-            Cost(Arm("mofme", 4), 1_100_000, 1_050_000, 3 * 10**9, (25.0, 30.0, 35.0), None),
+            Cost(Arm("moe", 4), 4_000_000, 2_000_000, 3 * 10**9, (50.0, 50.0, 50.0), 200 * 10**6),
+            Cost(Arm("mofme", 4), 1_100_000, 1_050_000, 3 * 10**9, (25.0, 30.0, 35.0), 60 * 10**6),
+            Cost(Arm("moe", 8), 8_000_000, 2_000_000, 3 * 10**9, (50.0, 60.0, 50.0), 300 * 10**6),
+            Cost(Arm("mofme", 8), 6_000_000, 1_050_000, 3 * 10**9, (25.0, 30.0, 35.0), None),
         ]
 
     monkeypatch.setattr(benchmark, "measure", measure)
@@ -35,39 +36,47 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
 
 
 def run(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    result = CliRunner().invoke(app, ["bench", *map(str, arguments)])
     return result.exit_code, result.stdout
 
 
-def test_the_table(calls: list[Call]) -> None:
+def test_both_widths_and_all_numbers_of_experts(calls: list[Call]) -> None:
     code, output = run()
     assert code == 0
-    assert calls == [("small", 256, [4, 16, 64], 5)]
-    # Ratios in the same repeat: 25 / 10, 30 / 30, 35 / 20; their median is 1.75.
-    rows = {line.split()[0]: line.split() for line in output.splitlines() if line.strip()}
-    assert rows["dense"] == ["dense", "1", "1.000", "1.000", "2.000", "20", "(10-30)", "1.00", "50"]
-    assert rows["MoFME"] == ["MoFME", "4", "1.100", "1.050", "3.000", "30", "(25-35)", "1.75", "unknown"]
-    assert f"threads: {benchmark.machine().threads}" in output
-    assert benchmark.machine().precision in output
+    assert calls == [(name, 256, [1, 4, 16, 64, 128], 5) for name in ("small", "small-x4")]
+    assert "Cost on small-x4" in output
 
 
-def test_json_only(calls: list[Call]) -> None:
-    code, output = run("--json", "--side", 64, "--experts", 2, "--experts", 8, "--repeats", 3, "--backbone", "vit")
+def test_what_is_measured_and_what_is_saved(calls: list[Call], tmp_path: Path) -> None:
+    code, output = run("--backbone", "vit", "--side", 64, "--experts", 4, "--experts", 8, "--out", tmp_path, "--json")
     assert code == 0
-    assert calls == [("vit", 64, [2, 8], 3)]
-    answer = json.loads(output)
-    assert (answer["backbone"], answer["side"]) == ("vit", 64)
-    assert answer["machine"].keys() == {"cpu", "threads", "precision", "torch"}
-    assert answer["arms"][1] == {
-        "feed_forward": "mofme",
-        "num_experts": 4,
-        "parameters": 1_100_000,
-        "activated": 1_050_000,
-        "macs": 3 * 10**9,
-        "milliseconds": [25.0, 30.0, 35.0],
-        "median": 30.0,
-        "peak_bytes": None,
+    assert calls == [("vit", 64, [4, 8], 5)]
+    result = load_result("bench", tmp_path)
+    assert json.loads(output)["verdict"] == result.verdict
+    rows = {(row.table, row.name): row.figures for row in result.rows}
+    cost = {name: figure.value for name, figure in rows["Cost on vit", "MoFME, 4 experts"].items()}
+    # Ratios to the dense net in the same repeat: 25 / 10, 30 / 30, 35 / 20; their median is 1.75.
+    assert cost == {
+        "parameters, M": 1.1,
+        "activated, M": 1.05,
+        "GMACs": 3,
+        "time, ms": 30,
+        "time against dense": 1.75,
+        "peak memory, MB": 60,
     }
+    saved = {name: rows["Saved by MoFME on vit, against the conventional MoE", f"{name} experts"] for name in (4, 8)}
+    # 1.1 of 4 M; 25, 30 and 35 of 50 ms: 50, 40 and 30 %; 60 of 200 MB.
+    assert {name: figure.value for name, figure in saved[4].items()} == pytest.approx(
+        {"parameters saved, %": 72.5, "time saved, %": 40, "peak memory saved, %": 70}
+    )
+    time = saved[4]["time saved, %"]
+    assert (time.low, time.high) == pytest.approx((30, 50))
+    # 6 of 8 M is less than the paper says; 50, 50 and 30 % of the time.
+    assert {name: figure.value for name, figure in saved[8].items()} == pytest.approx(
+        {"parameters saved, %": 25, "time saved, %": 50}
+    )
+    assert "both reached at 4 on vit, missed at 8 on vit" in result.verdict
+    assert "72 and 40 % at 4, 25 and 50 % at 8" in result.verdict
 
 
 @pytest.mark.parametrize("words", [("--side", 60), ("--side", 0), ("--backbone", "tower"), ("--repeats", 0)])

@@ -11,8 +11,8 @@ from mofme.vision.benchmark import (
     activated_parameters,
     arms,
     count_parameters,
-    machine,
     measure,
+    precision,
 )
 
 
@@ -92,9 +92,17 @@ def test_the_side_must_fit_the_net() -> None:
         measure("small", 60, [2], repeats=1)
 
 
-def test_the_machine_is_told() -> None:
-    told = machine()
-    assert told.cpu
-    assert told.threads == torch.get_num_threads()
-    assert told.precision in ("float32", "bfloat16")
-    assert told.torch == torch.__version__
+def test_the_precision_is_told() -> None:
+    assert precision() in ("float32", "bfloat16")
+
+
+def test_small_x4_is_small_with_wider_feed_forwards() -> None:
+    # 4 layers with d = 64 features and 4 with d = 96: two more d x 2 d matrices each, and 2 d more biases.
+    wide, narrow = (count_parameters(BACKBONES[name]("dense", 1)) for name in ("small-x4", "small"))
+    assert wide - narrow == sum(4 * (4 * d * d + 2 * d) for d in (64, 96))
+
+
+def test_ratios_are_taken_within_a_repeat() -> None:
+    slow, fast = (Cost(Arm("dense", 1), 0, 0, 0, times, None) for times in ((20.0, 90.0, 30.0), (10.0, 30.0, 30.0)))
+    assert slow.ratios_to(fast) == [2, 3, 1]
+    assert slow.ratio_to(fast) == 2

@@ -1,0 +1,10 @@
+"""`python -m mofme bench`: what experts cost; `bench restorers`: whole restorers on the same pictures."""
+
+import typer
+
+from mofme.cli.bench.feed_forwards import feed_forwards
+from mofme.cli.bench.restorers import restorers
+
+app = typer.Typer()
+app.callback(invoke_without_command=True)(feed_forwards)
+app.command()(restorers)

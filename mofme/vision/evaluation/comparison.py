@@ -1,0 +1,203 @@
+"""Restorers against each other: the same pictures, the same machine, one run, all in turn on every picture."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mofme.errors import MofmeError, PictureError
+from mofme.results import Figure, Result, Row, as_text, this_machine
+from mofme.vision.baselines import BASELINES
+from mofme.vision.evaluation.bootstrap import bootstrap
+from mofme.vision.evaluation.pairs import Pair
+from mofme.vision.evaluation.restoration import Scores, measure
+from mofme.vision.image import read_picture
+from mofme.vision.onnx_net import load_onnx
+from mofme.vision.onnx_restorer import OnnxRestorer
+from mofme.vision.peak_memory import peak_of
+from mofme.vision.restorer import Restorer
+
+ALL = "all pictures"
+COST = "Time and memory"
+NOTHING = "doing nothing"
+Kind = Literal["nothing", "model", "baseline", "onnx"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Who takes part: a model's name or folder, a name of BASELINES, or the path of an ONNX file."""
+
+    kind: Kind
+    what: str = ""
+
+    @property
+    def title(self) -> str:
+        """The name it has in tables."""
+        return NOTHING if self.kind == "nothing" else Path(self.what).name
+
+    def load(self) -> Callable[[Tensor], Tensor]:
+        """Maps a picture (3, H, W) in [0, 1] to a restored one, on the CPU. Raises ModelError."""
+        match self.kind:
+            case "nothing":
+                return lambda image: image
+            case "baseline":
+                return BASELINES[self.what]
+            case "onnx":
+                return OnnxRestorer(load_onnx(Path(self.what)))
+            case "model":
+                restorer = Restorer.from_pretrained(self.what, device="cpu")
+                return lambda image: restorer(image).image
+
+
+@dataclass(frozen=True)
+class Outcome:
+    scores: Scores
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One pair: what every entry made of it, by its title, or why it could not be measured."""
+
+    set: str
+    name: str
+    path: Path
+    pixels: int = 0
+    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
+    error: str = ""
+
+
+def entries(models: Sequence[str], onnx: Sequence[Path]) -> list[Entry]:
+    """Doing nothing, the models, the ONNX files and all baselines. Raises MofmeError if two have one name."""
+    # Absolute, because memory is measured in a process that starts elsewhere.
+    others = [Entry("onnx", str(path.resolve())) for path in onnx]
+    chosen = [Entry("nothing"), *(Entry("model", name) for name in models), *others]
+    chosen += [Entry("baseline", name) for name in BASELINES]
+    titles = [entry.title for entry in chosen]
+    if twice := {title for title in titles if titles.count(title) > 1}:
+        raise MofmeError(f"two restorers have the name {', '.join(sorted(twice))}: rename one, or leave it out")
+    return chosen
+
+
+def compare(entered: Sequence[Entry], sets: Mapping[str, Sequence[Pair]]) -> Iterator[Trial]:
+    """Restore and measure pair by pair, all entries in turn. A pair that one of them fails on counts for none.
+
+    Raises ModelError if an entry cannot be loaded.
+    """
+    # OpenCV has threads of its own: all get as many as torch.
+    cv2.setNumThreads(torch.get_num_threads())
+    restorers = {entry.title: entry.load() for entry in entered}
+    warm = False
+    for name, pairs in sets.items():
+        for pair in pairs:
+            try:
+                weathered, clean = _read(pair)
+                if not warm:
+                    for restore in restorers.values():  # the first time, which compiles and allocates, does not count
+                        restore(weathered)
+                    warm = True
+                outcomes = {title: _outcome(restore, weathered, clean) for title, restore in restorers.items()}
+                yield Trial(name, pair.name, pair.input, clean[0].numel(), outcomes)
+            except (MofmeError, ValueError) as error:
+                yield Trial(name, pair.name, pair.input, error=str(error))
+
+
+def peaks(entered: Iterable[Entry], trials: Sequence[Trial]) -> dict[str, int]:
+    """Peak memory in bytes that each entry needs for the largest picture, above a process that does nothing with it."""
+    measured = [trial for trial in trials if not trial.error]
+    if not measured:
+        return {}
+    picture = max(measured, key=lambda trial: trial.pixels).path
+    code = "import sys; from mofme.vision.evaluation import comparison; comparison.run_once(*sys.argv[1:])"
+    words = (str(picture), str(torch.get_num_threads()))
+    told = {entry: peak_of(code, entry.kind, entry.what, *words) for entry in entered}
+    idle = next((peak for entry, peak in told.items() if entry.kind == "nothing"), None)
+    return {entry.title: max(peak - idle, 0) for entry, peak in told.items() if peak is not None and idle is not None}
+
+
+def run_once(kind: Kind, what: str, picture: str, threads: str) -> None:
+    """Restore one picture in this process, as `python -c` can ask for it."""
+    torch.set_num_threads(int(threads))
+    cv2.setNumThreads(int(threads))
+    Entry(kind, what).load()(read_picture(Path(picture)).rgb)
+
+
+def as_result(trials: Sequence[Trial], entered: Sequence[Entry], peak_bytes: Mapping[str, int], command: str) -> Result:
+    """A table a set of pairs, one of all, and one of time and memory. Raises MofmeError if nothing was measured."""
+    measured = [trial for trial in trials if not trial.error]
+    if not measured:
+        raise MofmeError(f"no pair could be measured: {'; '.join(trial.error for trial in trials[:3])}")
+    sets = {name: [trial for trial in measured if trial.set == name] for name in dict.fromkeys(t.set for t in measured)}
+    tables = sets if len(sets) == 1 else {**sets, ALL: measured}
+    rows = [Row(name, entry.title, _quality(among, entry)) for name, among in tables.items() for entry in entered]
+    rows += [Row(COST, entry.title, _cost(measured, entry, peak_bytes)) for entry in entered if entry.kind != "nothing"]
+    megapixels = max(trial.pixels for trial in measured) / 1e6
+    return Result(
+        room="restorers",
+        paper="MoFME, arXiv 2312.16610",
+        claim="One net for all weathers restores as well as the best restorers.",
+        verdict=_verdict(tables, entered),
+        command=command,
+        rows=rows,
+        interval="95 % bootstrap over the pictures, of means and of median times; memory on a picture of "
+        f"{megapixels:.2f} megapixels, above a process that does nothing with it",
+        machine=this_machine(torch.get_num_threads()),
+    )
+
+
+def _read(pair: Pair) -> tuple[Tensor, Tensor]:
+    if pair.target is None:
+        raise PictureError(f"{pair.input}: target/ has no picture of this name")
+    weathered, clean = read_picture(pair.input).rgb, read_picture(pair.target).rgb
+    if weathered.shape != clean.shape:
+        raise PictureError(f"{pair.input} and {pair.target} differ in size")
+    return weathered, clean
+
+
+def _outcome(restore: Callable[[Tensor], Tensor], weathered: Tensor, clean: Tensor) -> Outcome:
+    start = time.perf_counter()
+    restored = restore(weathered)
+    seconds = time.perf_counter() - start
+    return Outcome(measure((restored.clamp(0, 1) * 255).round() / 255, clean), seconds)
+
+
+def _values(trials: Sequence[Trial], entry: Entry, metric: str) -> NDArray[np.float64]:
+    return np.array([getattr(trial.outcomes[entry.title].scores, metric) for trial in trials])
+
+
+def _quality(trials: Sequence[Trial], entry: Entry) -> dict[str, Figure]:
+    psnr, ssim = (_values(trials, entry, metric) for metric in ("psnr_rgb", "ssim_rgb"))
+    figures = {"PSNR, dB": bootstrap(psnr), "SSIM": bootstrap(ssim)}
+    if entry.kind != "nothing":
+        figures["PSNR gain, dB"] = bootstrap(psnr - _values(trials, Entry("nothing"), "psnr_rgb"))
+        figures["SSIM gain"] = bootstrap(ssim - _values(trials, Entry("nothing"), "ssim_rgb"))
+    return figures
+
+
+def _cost(trials: Sequence[Trial], entry: Entry, peak_bytes: Mapping[str, int]) -> dict[str, Figure]:
+    per_megapixel = [1e9 * trial.outcomes[entry.title].seconds / trial.pixels for trial in trials]
+    figures = {"time, ms a megapixel": bootstrap(np.array(per_megapixel), np.median)}
+    if entry.title in peak_bytes:
+        figures["peak memory, MB"] = Figure(peak_bytes[entry.title] / 1e6)
+    return figures
+
+
+def _verdict(tables: Mapping[str, Sequence[Trial]], entered: Sequence[Entry]) -> str:
+    """Our best model against the best of all others, doing nothing included, table by table."""
+    ours = [entry for entry in entered if entry.kind == "model"]
+    others = [entry for entry in entered if entry.kind != "model"]
+    parts = []
+    for name, trials in tables.items():
+        best, rival = (
+            max(among, key=lambda entry: _values(trials, entry, "psnr_rgb").mean()) for among in (ours, others)
+        )
+        lead = bootstrap(_values(trials, best, "psnr_rgb") - _values(trials, rival, "psnr_rgb"))
+        parts.append(f"{name}: {best.title} {as_text(lead, signed=True)} dB against {rival.title}")
+    return f"Our best model against the best of the others, in PSNR. {'; '.join(parts)}."
