@@ -101,7 +101,7 @@ def report_table(reports: Sequence[FileReport]) -> str:
         return ""
     head = "".join(f"<th>{title}</th>" for title in ("File", "Size", "Seconds", "Weather", "Unsure"))
     rows = "".join(f"<tr><td>{html.escape(report.file)}</td>{_cells(report)}</tr>" for report in reports)
-    return f'<div class="table"><table><tr>{head}</tr>{rows}</table></div>'
+    return f'<div class="table files"><table><tr>{head}</tr>{rows}</table></div>'
 
 
 def _cells(report: FileReport) -> str:

@@ -14,3 +14,4 @@ class Services:
     limits: Limits = field(default_factory=Limits)
     restoring: Jobs = field(default_factory=Jobs)
     batches: Jobs = field(default_factory=Jobs)
+    measuring: Jobs = field(default_factory=Jobs)

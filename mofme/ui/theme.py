@@ -64,6 +64,17 @@ CSS = """
 .table tr > td:first-child { min-width: 8em; max-width: 16em; white-space: normal; overflow-wrap: break-word; }
 .table tr > td.problem { color: var(--error-text-color); min-width: 12em; white-space: normal; }
 
+.table.numbers tr > * + * { text-align: right; font-variant-numeric: tabular-nums; }
+.status .problem { color: var(--error-text-color); }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 300px), 1fr)); gap: 24px; }
+.plots svg { width: 100%; max-width: 460px; color: inherit; }
+.strips .grid-container { grid-template-columns: minmax(0, 1fr) !important; }
+.strips .thumbnail-item { aspect-ratio: auto; }
+.result { border-top: 1px solid var(--border-color-primary); padding: 10px 0; }
+.result summary { cursor: pointer; }
+.result summary span { color: var(--body-text-color-subdued); }
+.result img { max-width: 100%; margin: 12px 0; border-radius: var(--block-radius); }
+
 .bars, .legend { display: grid; gap: 8px; }
 .bar { display: grid; grid-template-columns: 6em 1fr 3.5em; align-items: center; gap: 10px; }
 .bar span:last-child { text-align: right; font-variant-numeric: tabular-nums; }
@@ -75,8 +86,8 @@ CSS = """
 @media (max-width: 640px) {
     .gradio-container > .main { padding: 12px !important; }
     .pictures.wide .grid-container { grid-template-columns: repeat(2, minmax(0, 1fr)); }
-    .table tr > *:nth-child(3) { display: none; }
-    .table tr > *:nth-child(5) { display: none; }
+    .table.files tr > *:nth-child(3) { display: none; }
+    .table.files tr > *:nth-child(5) { display: none; }
 }
 """
 

@@ -16,7 +16,7 @@ from mofme.ui.examples import examples_folder
 from mofme.ui.jobs import KEEP_SECONDS, Engine, shipped_models
 from mofme.ui.limits import Limits
 from mofme.ui.services import Services
-from mofme.ui.tabs import batch, restore
+from mofme.ui.tabs import batch, evaluate, restore
 from mofme.ui.theme import CSS, PASTE_ANYWHERE, theme
 
 TITLE = "MoFME"
@@ -26,6 +26,7 @@ SENTENCE = "Takes rain, snow, raindrops and haze out of your photos, and shows w
 TABS: tuple[tuple[str, Callable[[Services], None]], ...] = (
     ("Restore", restore.build),
     ("Batch", batch.build),
+    ("Evaluate", evaluate.build),
 )
 
 

@@ -1,0 +1,49 @@
+"""The shipped results, as HTML: what is shown is what the files below `assets/results/` say, and nothing else."""
+
+import base64
+import html
+from collections.abc import Sequence
+from pathlib import Path
+
+from mofme.errors import ResultError
+from mofme.results import RESULTS, Result, as_source, as_tables, available_results, load_result
+
+
+def measured_by_us(folder: Path = RESULTS) -> str:
+    """A fold-out a room: its verdict, the paper's claim, tables, plots, and how they came about."""
+    return "".join(_room(room, folder) for room in available_results(folder))
+
+
+def result_tables(result: Result) -> str:
+    """The tables of a result."""
+    return "".join(
+        f"<h4>{html.escape(title)}</h4>{_table(headings, lines)}"
+        for title, (headings, lines) in as_tables(result).items()
+    )
+
+
+def _room(room: str, folder: Path) -> str:
+    try:
+        result = load_result(room, folder)
+    except ResultError:
+        return f"<p class='note'>The result {html.escape(room)} cannot be read: measure it again.</p>"
+    plots = "".join(_plot(path) for path in sorted(folder.glob(f"{room}*.png")))
+    return (
+        f"<details class='result'><summary><b>{html.escape(room.replace('_', ' ').capitalize())}</b> "
+        f"<span>{html.escape(result.verdict)}</span></summary>"
+        f"<p class='note'>{html.escape(result.paper)} claims: {html.escape(result.claim)}</p>"
+        f"{result_tables(result)}{plots}<p class='note'>{html.escape(as_source(result).replace('`', ''))}</p></details>"
+    )
+
+
+def _table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{html.escape(heading)}</th>" for heading in headings)
+    rows = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in line)}</tr>" for line in lines)
+    return f'<div class="table numbers"><table><tr>{head}</tr>{rows}</table></div>'
+
+
+def _plot(path: Path) -> str:
+    """Inside the page, so that the server needs no right to serve the folder."""
+    data = base64.b64encode(path.read_bytes()).decode()
+    title = path.stem.replace("_", " ").replace("-", " ")
+    return f'<img src="data:image/png;base64,{data}" alt="Plot: {html.escape(title)}">'
