@@ -13,7 +13,9 @@ from mofme.errors import MofmeError, ResultError
 from mofme.results import RESULTS, Result, as_source, as_tables, available_results, load_result
 
 # <!-- result: ROOM TABLE -->...<!-- /result -->, without TABLE all of them; <!-- verdict: ROOM -->...<!-- /verdict -->
-BLOCK = re.compile(r"<!-- (?P<kind>result|verdict): (?P<room>\S+)(?: (?P<table>.+?))? -->.*?<!-- /(?P=kind) -->", re.S)
+BLOCK = re.compile(
+    r"<!-- (?P<kind>result|verdict): (?P<room>\S+)(?: (?P<table>(?:(?!-->).)+?))? -->.*?<!-- /(?P=kind) -->", re.DOTALL
+)
 NOT_YET = "Not measured yet."
 
 

@@ -37,7 +37,8 @@ def measure_pairs(
                 state.errors[pair.name] = report.error
             else:
                 strip = report_folder / "pictures" / name / f"{len(reports[name]):03d}.jpg"
-                state.cases[name].append(_case(pair, report, restorer, strip))
+                title = f"{name}: {pair.name}" if len(sets) > 1 else pair.name
+                state.cases[name].append(_case(title, pair, report, restorer, strip))
             state.done += 1
             yield state
     state.result = as_result(reports, f"tab Evaluate, model {model}")
@@ -45,8 +46,8 @@ def measure_pairs(
     yield state
 
 
-def _case(pair: Pair, report: PairReport, restorer: Watched, strip: Path) -> Case:
+def _case(title: str, pair: Pair, report: PairReport, restorer: Watched, strip: Path) -> Case:
     """A pair that was measured, so that both scores and the target are there."""
     before, after = (scores.psnr_rgb if scores else 0.0 for scores in (report.input, report.restored))
     save_strip(strip, [read_picture(pair.input).rgb, restorer.last, read_picture(pair.target or pair.input).rgb])
-    return Case(pair.name, before, after, strip)
+    return Case(title, before, after, strip)

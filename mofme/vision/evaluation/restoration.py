@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mofme.errors import MofmeError, PictureError
-from mofme.results import Figure, Result, Row, as_text, this_machine
+from mofme.results import Figure, Result, Row, this_machine
 from mofme.vision.evaluation.pairs import Pair
 from mofme.vision.image import atomic_file, read_picture
 from mofme.vision.metrics import Lpips, psnr, rgb_to_y, ssim
@@ -188,7 +188,7 @@ def as_result(sets: Mapping[str, Sequence[PairReport]], command: str, seeds: Seq
         room="restoration",
         paper="MoFME, arXiv 2312.16610",
         claim="Experts as modulations restore pictures 0.1 to 0.2 dB better than the baselines.",
-        verdict=_verdict(weathered, {name: summaries[name] for name in clean}),
+        verdict=_verdict(weathered, {name: _decibels(measured[name]) for name in clean}),
         command=command,
         rows=rows,
         seeds=seeds,
@@ -199,11 +199,11 @@ def as_result(sets: Mapping[str, Sequence[PairReport]], command: str, seeds: Seq
 
 def _columns(summary: Summary, metric: str) -> dict[str, Figure]:
     columns = {"input": summary.input, "restored": summary.restored, "gain": summary.gain}
-    return {name: _figure(statistics[metric]) for name, statistics in columns.items()}
+    return {name: _figure(by_metric[metric]) for name, by_metric in columns.items()}
 
 
 def _kept(reports: Sequence[PairReport], summary: Summary) -> dict[str, Figure]:
-    decibels = [report.restored.psnr_rgb for report in reports if report.restored]
+    decibels = _decibels(reports)
     return {
         "pictures": Figure(len(decibels)),
         "PSNR, dB": _figure(summary.restored["psnr_rgb"]),
@@ -213,11 +213,15 @@ def _kept(reports: Sequence[PairReport], summary: Summary) -> dict[str, Figure]:
     }
 
 
+def _decibels(reports: Sequence[PairReport]) -> list[float]:
+    return [report.restored.psnr_rgb for report in reports if report.restored]
+
+
 def _figure(statistic: Statistic) -> Figure:
     return Figure(statistic.mean, statistic.low, statistic.high)
 
 
-def _verdict(weathered: Mapping[str, Summary], clean: Mapping[str, Summary]) -> str:
+def _verdict(weathered: Mapping[str, Summary], clean: Mapping[str, Sequence[float]]) -> str:
     """One sentence: which sets gain, which lose, and which may do either, by the intervals of their gains."""
     gains = {name: summary.gain["psnr_rgb"] for name, summary in weathered.items()}
     groups = {
@@ -226,12 +230,13 @@ def _verdict(weathered: Mapping[str, Summary], clean: Mapping[str, Summary]) -> 
         "neither for sure": [name for name, gain in gains.items() if gain.low <= 0 <= gain.high],
     }
     parts = [
-        f"{words}: " + ", ".join(f"{name} ({as_text(Figure(gains[name].mean), signed=True)} dB)" for name in names)
+        f"{words}: " + ", ".join(f"{name} ({gains[name].mean:+.2f} dB)" for name in names)
         for words, names in groups.items()
         if names
     ]
     parts += [
-        f"{name} keep {summary.restored['psnr_rgb'].mean:.1f} dB to themselves" for name, summary in clean.items()
+        f"{name} keep {statistics.fmean(kept):.1f} dB to themselves, the worst {min(kept):.1f} dB"
+        for name, kept in clean.items()
     ]
     sentence = "; ".join(parts)
     return f"{sentence[0].upper()}{sentence[1:]}."

@@ -1,0 +1,127 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from mofme.cli import app
+from mofme.cli.results import refresh
+from mofme.errors import ResultError
+from mofme.results import Figure, Machine, Result, Row, save_result
+
+RESULT = Result(
+    room="rain",
+    paper="a paper",
+    claim="a claim",
+    verdict="Clearer by 4.6 dB.",
+    command="python -m mofme evaluate rain",
+    rows=[
+        Row("PSNR, dB", "a|b", {"input": Figure(22.886), "gain": Figure(4.63, 3.84, 5.43)}),
+        Row("Time", "a|b", {"s": Figure(0.25)}),
+    ],
+    seeds=[7],
+    machine=Machine("A CPU", 2, "Linux", "2.13.0", threads=1),
+    date="2026-11-22",
+)
+SOURCE = "<sub>`python -m mofme evaluate rain`; 2026-11-22; A CPU; 1 of 2 cores; torch 2.13.0; seed 7</sub>"
+PSNR = (
+    """<!-- result: rain PSNR, dB -->
+|  | input | gain |
+| --- | ---: | ---: |
+| a\\|b | 22.89 | +4.63 (+3.84 to +5.43) |
+
+"""
+    + f"{SOURCE}\n<!-- /result -->"
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return save_result(RESULT, tmp_path / "results").parent
+
+
+def run(folder: Path, *arguments: object) -> tuple[int, str, str]:
+    words = ["results", *map(str, arguments), "--folder", str(folder)]
+    result = CliRunner().invoke(app, words, env={"COLUMNS": "200"})
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_a_table_is_quoted_with_its_source(folder: Path) -> None:
+    page = "Before.\n\n<!-- result: rain PSNR, dB -->\nold\n<!-- /result -->\n\nAfter 1.5 dB.\n"
+    assert refresh(page, folder) == f"Before.\n\n{PSNR}\n\nAfter 1.5 dB.\n"
+
+
+def test_a_verdict_stands_in_the_sentence(folder: Path) -> None:
+    page = "- Rain: <!-- verdict: rain -->?<!-- /verdict --> Snow: <!-- verdict: snow -->9 dB<!-- /verdict -->"
+    assert refresh(page, folder) == (
+        "- Rain: <!-- verdict: rain -->Clearer by 4.6 dB.<!-- /verdict --> "
+        "Snow: <!-- verdict: snow -->Not measured yet.<!-- /verdict -->"
+    )
+
+
+def test_without_a_title_all_tables_are_quoted(folder: Path) -> None:
+    text = refresh("<!-- result: rain --><!-- /result -->", folder)
+    assert text.index("**PSNR, dB**") < text.index("+4.63") < text.index("**Time**") < text.index(SOURCE)
+    assert text.count(SOURCE) == 1
+
+
+def test_refreshing_again_changes_nothing(folder: Path) -> None:
+    once = refresh("<!-- result: rain Time -->x<!-- /result --> <!-- verdict: rain --><!-- /verdict -->", folder)
+    assert "0.250" in once
+    assert refresh(once, folder) == once
+
+
+def test_an_unknown_table_is_named_with_those_there_are(folder: Path) -> None:
+    with pytest.raises(ResultError, match=r"'LPIPS'.*'PSNR, dB'"):
+        refresh("<!-- result: rain LPIPS --><!-- /result -->", folder)
+
+
+def test_the_command_refreshes_every_page_it_is_given(folder: Path, tmp_path: Path) -> None:
+    pages = [tmp_path / name for name in ("a.md", "b.md")]
+    for page in pages:
+        page.write_text("# Ü\n<!-- result: rain PSNR, dB --><!-- /result -->", encoding="utf-8")
+    code, _, stderr = run(folder, "--quote", *pages)
+    assert code == 0, stderr
+    assert [page.read_text(encoding="utf-8") for page in pages] == [f"# Ü\n{PSNR}"] * 2
+    assert run(folder, "--quote", *pages)[2].count("up to date") == 2
+
+
+def test_the_command_lists_rooms_and_goes_past_a_bad_one(folder: Path) -> None:
+    (folder / "snow.json").write_text("{}", encoding="utf-8")
+    code, stdout, stderr = run(folder)
+    assert code == 0
+    assert "Clearer by 4.6 dB." in stdout
+    assert "snow.json" in stderr
+
+
+def test_the_command_prints_the_tables_of_a_room(folder: Path) -> None:
+    code, stdout, _ = run(folder, "rain")
+    assert code == 0
+    for text in ("PSNR, dB", "+4.63 (+3.84 to +5.43)", "Clearer by 4.6 dB.", "python -m mofme evaluate rain", "seed 7"):
+        assert text in stdout
+
+
+@pytest.mark.parametrize("arguments", [["snow"], ["--quote", "nowhere.md"]])
+def test_the_command_names_what_it_cannot_find(folder: Path, arguments: list[str]) -> None:
+    code, _, stderr = run(folder, *arguments)
+    assert code == 2
+    assert arguments[-1] in stderr
+
+
+def test_a_page_is_left_alone_when_a_result_is_damaged(folder: Path, tmp_path: Path) -> None:
+    plain = dataclasses.asdict(RESULT)
+    plain["rows"][0]["figures"]["gain"]["value"] = "much"
+    (folder / "rain.json").write_text(json.dumps(plain), encoding="utf-8")
+    page = tmp_path / "a.md"
+    page.write_text("<!-- verdict: rain -->old<!-- /verdict -->", encoding="utf-8")
+    code, _, stderr = run(folder, "--quote", page)
+    assert code == 2
+    assert "rain.json" in stderr
+    assert page.read_text(encoding="utf-8") == "<!-- verdict: rain -->old<!-- /verdict -->"
+
+
+def test_nothing_measured_is_said(tmp_path: Path) -> None:
+    code, _, stderr = run(tmp_path / "empty")
+    assert code == 0
+    assert "Nothing was measured yet" in stderr
