@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from mofme.core.model_card import CARD_FILE, load_card, load_state
 from mofme.errors import ModelError
-from mofme.vision.evaluation.label_sets import LabelSet, load_label_set
+from mofme.vision.evaluation.label_sets import LabelSet, available_label_sets, load_label_set
 from mofme.vision.models import WEIGHTS
 from mofme.vision.nets.segmentation import SegmentationNet
 
@@ -89,7 +89,8 @@ def _from_folder(folder: Path, device: str) -> Segmenter:
     try:
         net = SegmentationNet(**card.arguments)
         net.load_state_dict(load_state(folder, card))
-        label_set = load_label_set(card.training["label_set"])
+        key = card.training["label_set"]
+        label_set = load_label_set(key if key in available_label_sets() else str(folder / f"{key}.json"))
     except (RuntimeError, TypeError, KeyError) as error:
         raise ModelError(f"the weights in {folder} do not fit its card: {error}") from error
     net = net.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from mofme.core.model_card import ModelCard, load_card, save_model
 from mofme.errors import ModelError, MofmeError
 from mofme.vision.evaluation.confusion import confusion, iou, mean_iou
-from mofme.vision.evaluation.label_sets import IGNORE, LabelSet, load_label_set
+from mofme.vision.evaluation.label_sets import IGNORE, LabelSet, available_label_sets, load_label_set
 from mofme.vision.evaluation.labelled_frames import find_labelled, read_labelled
 from mofme.vision.nets.segmentation import SegmentationNet, fill_backbone
 from mofme.vision.precision import bf16_pays
@@ -119,6 +119,8 @@ def train_segmenter(plan: SegmenterPlan, report: Callable[[str], None] = print) 
         metrics={"held back": figures},
     )
     save_model(plan.out, card, average.module.state_dict())
+    if label_set.key not in available_label_sets():
+        (plan.out / f"{label_set.key}.json").write_bytes(Path(plan.label_set).read_bytes())
     return load_card(plan.out)
 
 

