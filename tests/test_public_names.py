@@ -66,6 +66,7 @@ COMMANDS = {
     "--sources --licence",
     "bench": "--side --experts --repeats --backbone --out --json",
     "bench restorers": "PAIRS --model --onnx --limit --out --json",
+    "evaluate ablation": "CLEAN --out --arms --seeds --steps --limit --lpips-weights",
     "evaluate restoration": "PAIRS --held-back --model --device --out --json --lpips-weights --limit --seed",
     "evaluate classification": "PICTURES --classifier --degraded --weather --seed --model --device --limit --out "
     "--json",

@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -30,12 +31,16 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "20000")
 
 _SMALL = {name: value for name, value in SIZES["small"].items() if name not in ("feed_forward", "num_experts")}
 
-# The shipped net's feed-forwards are twice as wide inside as outside; "small-x4" has the four times of a transformer.
+# The shipped net's feed-forwards are twice as wide inside as outside; "small-x4" has the four times of a transformer;
+# "tiny-x4", the ablation's, is small enough to be trained many times over.
+TINY: Mapping[str, Any] = {"widths": [16, 32, 64], "blocks": [1, 1, 2], "expansion": 4}
+
 BACKBONES: Mapping[str, Callable[[FeedForwardKind, int], nn.Module]] = {
     "small": lambda kind, num_experts: RestorationNet(**_SMALL, feed_forward=kind, num_experts=num_experts),
     "small-x4": lambda kind, num_experts: RestorationNet(
         **_SMALL, feed_forward=kind, num_experts=num_experts, expansion=4
     ),
+    "tiny-x4": lambda kind, num_experts: RestorationNet(**TINY, feed_forward=kind, num_experts=num_experts),
     "vit": PlainViT,
 }
 # The counter knows attention's kernels on GPUs, not the one on CPUs.
@@ -89,14 +94,13 @@ def arms(experts: Sequence[int]) -> list[Arm]:
 def measure(
     backbone: str,
     side: int,
-    experts: Sequence[int],
+    chosen: Sequence[Arm],
     repeats: int,
     on_progress: Callable[[float], None] = lambda share: None,
 ) -> list[Cost]:
-    """The cost of every arm on one picture of `side` x `side` pixels, a multiple of 8, on the CPU."""
+    """The cost of every chosen arm on one picture of `side` x `side` pixels, a multiple of 8, on the CPU."""
     if side % STRIDE or side <= 0:
         raise ValueError(f"the side must be a positive multiple of {STRIDE}, got {side}")
-    chosen = arms(experts)
     nets = [_build(backbone, arm) for arm in chosen]
     image = _picture(side)
     macs = [_count_macs(net, image) for net in nets]  # runs every net once: the first time counts for nothing

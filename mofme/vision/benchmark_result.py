@@ -10,10 +10,12 @@ from mofme.vision.benchmark import Arm, Cost, precision
 from mofme.vision.evaluation.bootstrap import bootstrap
 from mofme.vision.nets.blocks import FeedForwardKind
 
-_TITLES: Mapping[FeedForwardKind, str] = {
+TITLES: Mapping[FeedForwardKind, str] = {
     "dense": "dense",
     "moe": "conventional MoE",
     "mofme": "MoFME",
+    "mofme-linear": "MoFME, linear router",
+    "mofme-sampled": "MoFME, router sampled",
     "generated": "MoFME, authors' generators",
 }
 CLAIMED = {"parameters saved, %": 72.0, "time saved, %": 39.0}
@@ -21,27 +23,29 @@ CLAIMED = {"parameters saved, %": 72.0, "time saved, %": 39.0}
 
 def as_result(costs: Mapping[str, Sequence[Cost]], side: int, command: str) -> Result:
     """The costs of each backbone, and what MoFME saves there against the conventional mixture of as many experts."""
-    savings = {backbone: _savings(measured) for backbone, measured in costs.items()}
-    rows = [
-        Row(f"Cost on {backbone}", _title(cost.arm), _figures(cost, measured[0]))
-        for backbone, measured in costs.items()
-        for cost in measured
-    ]
-    rows += [
-        Row(f"Saved by MoFME on {backbone}, against the conventional MoE", _experts(count), figures)
-        for backbone, saved in savings.items()
-        for count, figures in saved.items()
-    ]
+    rows = [row for backbone, measured in costs.items() for row in cost_rows(backbone, measured)]
+    rows += [row for backbone, measured in costs.items() for row in saved_rows(backbone, measured)]
     return Result(
         room="bench",
         paper="MoFME, arXiv 2312.16610",
         claim="MoFME saves more than 72 % of the parameters and 39 % of the inference time of a conventional mixture.",
-        verdict=_verdict(savings, side),
+        verdict=_verdict({backbone: savings(measured) for backbone, measured in costs.items()}, side),
         command=command,
         rows=rows,
         interval="95 % bootstrap of the median over the repeats",
         machine=this_machine(torch.get_num_threads(), precision()),
     )
+
+
+def cost_rows(backbone: str, costs: Sequence[Cost]) -> list[Row]:
+    """What each arm costs; the dense one comes first."""
+    return [Row(f"Cost on {backbone}", title(cost.arm), _figures(cost, costs[0])) for cost in costs]
+
+
+def saved_rows(backbone: str, costs: Sequence[Cost]) -> list[Row]:
+    """What MoFME saves at each number of experts."""
+    table = f"Saved by MoFME on {backbone}, against the conventional MoE"
+    return [Row(table, _experts(count), figures) for count, figures in savings(costs).items()]
 
 
 def _figures(cost: Cost, dense: Cost) -> dict[str, Figure]:
@@ -57,7 +61,7 @@ def _figures(cost: Cost, dense: Cost) -> dict[str, Figure]:
     return figures
 
 
-def _savings(costs: Sequence[Cost]) -> dict[int, dict[str, Figure]]:
+def savings(costs: Sequence[Cost]) -> dict[int, dict[str, Figure]]:
     """By number of experts, in percent of what the conventional mixture needs."""
     by_arm = {cost.arm: cost for cost in costs}
     saved = {}
@@ -76,9 +80,11 @@ def _savings(costs: Sequence[Cost]) -> dict[int, dict[str, Figure]]:
     return saved
 
 
-def _verdict(savings: Mapping[str, Mapping[int, Mapping[str, Figure]]], side: int) -> str:
-    parts, reached, missed = [], [], []
-    for backbone, saved in savings.items():
+def _verdict(saved_on: Mapping[str, Mapping[int, Mapping[str, Figure]]], side: int) -> str:
+    parts: list[str] = []
+    reached: list[str] = []
+    missed: list[str] = []
+    for backbone, saved in saved_on.items():
         each = [
             f"{figures['parameters saved, %'].value:.0f} and {figures['time saved, %'].value:.0f} % at {count}"
             for count, figures in saved.items()
@@ -95,9 +101,10 @@ def _verdict(savings: Mapping[str, Mapping[int, Mapping[str, Figure]]], side: in
     )
 
 
-def _title(arm: Arm) -> str:
-    title = _TITLES.get(arm.feed_forward, arm.feed_forward)
-    return title if arm.feed_forward == "dense" else f"{title}, {_experts(arm.num_experts)}"
+def title(arm: Arm) -> str:
+    """For people: "MoFME, linear router, 16 experts"."""
+    name = TITLES[arm.feed_forward]
+    return name if arm.feed_forward == "dense" else f"{name}, {_experts(arm.num_experts)}"
 
 
 def _experts(count: int) -> str:

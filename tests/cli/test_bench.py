@@ -19,9 +19,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
     taken: list[Call] = []
 
     def measure(
-        backbone: str, side: int, experts: Sequence[int], repeats: int, on_progress: Callable[[float], None]
+        backbone: str, side: int, chosen: Sequence[Arm], repeats: int, on_progress: Callable[[float], None]
     ) -> list[Cost]:
-        taken.append((backbone, side, list(experts), repeats))
+        taken.append((backbone, side, sorted({arm.num_experts for arm in chosen[1:]}), repeats))
         on_progress(1.0)
         return [
             Cost(Arm("dense", 1), 1_000_000, 1_000_000, 2 * 10**9, (10.0, 30.0, 20.0), 50 * 10**6),

@@ -20,7 +20,7 @@ from mofme.vision.benchmark import (
 def costs() -> dict[str, Cost]:
     """Measured once, in this process, which is larger than those that measure memory."""
     told: list[float] = []
-    measured = measure("small", 64, [2], repeats=2, on_progress=told.append)
+    measured = measure("small", 64, arms([2]), repeats=2, on_progress=told.append)
     assert told == sorted(told)
     assert told[-1] == 1
     return {cost.arm.feed_forward: cost for cost in measured}
@@ -89,7 +89,7 @@ def test_memory_is_that_of_the_arm(costs: dict[str, Cost]) -> None:
 
 def test_the_side_must_fit_the_net() -> None:
     with pytest.raises(ValueError, match="multiple of 8"):
-        measure("small", 60, [2], repeats=1)
+        measure("small", 60, arms([2]), repeats=1)
 
 
 def test_the_precision_is_told() -> None:

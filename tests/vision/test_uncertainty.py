@@ -86,4 +86,4 @@ def test_maps_have_a_cell_for_every_8_pixels() -> None:
     np.testing.assert_allclose(maps.error, [0, 0.25, 0, 0, 0, 0], atol=2e-3)
     np.testing.assert_allclose(maps.change, 0, atol=2e-3)
     assert maps.uncertainty.shape == (6,)
-    assert ((0 <= maps.uncertainty) & (maps.uncertainty <= 1)).all()
+    assert ((maps.uncertainty >= 0) & (maps.uncertainty <= 1)).all()

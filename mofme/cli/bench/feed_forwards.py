@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 
 from mofme.cli.results import print_result
 
@@ -24,7 +24,7 @@ def feed_forwards(
         list[str],
         typer.Option(
             help="small: the restoration net; small-x4: with feed-forwards as wide as in transformers; "
-            "vit: the paper's plain ViT. Give it again for more."
+            "tiny-x4: the ablation's; vit: the paper's plain ViT. Give it again for more."
         ),
     ] = _BACKBONES,
     out: Annotated[Path | None, typer.Option(help="Folder for bench.json.")] = None,
@@ -38,7 +38,7 @@ def feed_forwards(
     if context.invoked_subcommand is not None:
         return
     from mofme.results import save_result
-    from mofme.vision.benchmark import BACKBONES, measure
+    from mofme.vision.benchmark import BACKBONES, arms, measure
     from mofme.vision.benchmark_result import as_result
 
     if unknown := set(backbone) - set(BACKBONES):
@@ -50,9 +50,11 @@ def feed_forwards(
     with Progress(console=Console(stderr=True), transient=True) as progress:
         for name in backbone:
             task = progress.add_task(name, total=1.0)
-            costs[name] = measure(
-                name, side, experts, repeats, lambda share, task=task: progress.update(task, completed=share)
-            )
+
+            def show(share: float, task: TaskID = task) -> None:
+                progress.update(task, completed=share)
+
+            costs[name] = measure(name, side, arms(experts), repeats, show)
     result = as_result(costs, side, _command(side, experts, repeats, backbone))
     if out is not None:
         save_result(result, out)

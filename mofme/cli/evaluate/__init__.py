@@ -2,6 +2,7 @@
 
 import typer
 
+from mofme.cli.evaluate.ablation import ablation
 from mofme.cli.evaluate.classification import classification
 from mofme.cli.evaluate.restoration import restoration
 from mofme.cli.evaluate.segmentation import segmentation
@@ -10,8 +11,4 @@ app = typer.Typer(no_args_is_help=True, help="Measure on data with a known answe
 app.command()(restoration)
 app.command()(segmentation)
 app.command()(classification)
-
-
-@app.callback()
-def evaluate() -> None:
-    """Keeps `restoration` a command of its own while it is the only one."""
+app.command()(ablation)

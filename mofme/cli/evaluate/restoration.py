@@ -60,7 +60,7 @@ def restoration(
         with TemporaryDirectory() as made:
             sets = _sets(pairs or [], held_back or [], seed, limit, Path(made))
             restorers = {name: Restorer.from_pretrained(name, device=device) for name in model}
-            lpips = _lpips(lpips_weights, log)
+            lpips = open_lpips(lpips_weights, log)
             reports: dict[str, list[PairReport]] = {}
             for name, members in sets.items():
                 for chosen, restorer in restorers.items():
@@ -114,7 +114,8 @@ def _command(
     return " ".join(words)
 
 
-def _lpips(weights: Path | None, log: Console) -> Lpips | None:
+def open_lpips(weights: Path | None, log: Console) -> Lpips | None:
+    """LPIPS with the weights of that file, or downloaded ones; None, and a line, where neither is to be had."""
     from mofme.errors import ModelError
     from mofme.vision.metrics import Lpips
 

@@ -4,7 +4,7 @@ All arms of a seed are trained in step with each other: every batch is made once
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mofme.core.model_card import CARD_FILE, ModelCard, load_card, save_model
 from mofme.core.moe import observe_routing
-from mofme.vision.benchmark import Arm
+from mofme.vision.benchmark import TINY, Arm
 from mofme.vision.datasets import clean_crops
 from mofme.vision.evaluation.restoration import Scores, measure
 from mofme.vision.metrics import Lpips
@@ -26,31 +26,14 @@ from mofme.vision.objective import objective, rmse_loss
 from mofme.vision.restorer import Restorer
 from mofme.vision.weather import WEATHERS, random_weathers, synthesize
 
-BACKBONE: Mapping[str, Any] = {"widths": [16, 32, 64], "blocks": [1, 1, 2], "expansion": 4}
 _SIDE = 256
 _WARMUP_STEPS = 100
 _EMA_DECAY = 0.995
 
 
-TITLES: Mapping[FeedForwardKind, str] = {
-    "dense": "dense",
-    "moe": "conventional MoE",
-    "mofme-linear": "MoFME, linear router",
-    "mofme-sampled": "MoFME, UaR sampled",
-    "mofme": "MoFME, UaR closed form",
-    "generated": "MoFME, authors' generators",
-}
-
-
 def name_of(arm: Arm) -> str:
     """For files: `mofme-16`."""
     return arm.feed_forward if arm.feed_forward == "dense" else f"{arm.feed_forward}-{arm.num_experts}"
-
-
-def title_of(arm: Arm) -> str:
-    """For people: "MoFME, UaR closed form, E = 16"."""
-    title = TITLES[arm.feed_forward]
-    return title if arm.feed_forward == "dense" else f"{title}, E = {arm.num_experts}"
 
 
 # 16 experts for every kind; fewer and more for the one that the paper is about.
@@ -129,7 +112,7 @@ def train_arms(
         if (step + 1) % 100 == 0:
             shown = "  ".join(f"{name_of(arm)} {loss:.3f}" for arm, loss in zip(arms, losses, strict=True))
             report(f"seed {seed}, step {step + 1} of {recipe.steps}: {shown}")
-    return {arm: learner.average.module for arm, learner in zip(arms, learners, strict=True)}
+    return {arm: learner.averaged() for arm, learner in zip(arms, learners, strict=True)}
 
 
 class _Learner:
@@ -142,6 +125,10 @@ class _Learner:
         self.recipe = recipe
         self.average = AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(_EMA_DECAY))
         self.optimizer = torch.optim.AdamW(self.net.parameters(), betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
+
+    def averaged(self) -> RestorationNet:
+        net: RestorationNet = self.average.module  # type: ignore[assignment]
+        return net
 
     def learn(self, step: int, weathered: Tensor, clean: Tensor, labels_BW: Tensor) -> float:
         cosine = 0.01 + 0.99 * (1 + math.cos(math.pi * step / self.recipe.steps)) / 2
@@ -176,7 +163,7 @@ def score(restorer: Restorer, chosen: Sequence[Sample], lpips: Lpips | None) -> 
 
 
 def _arguments(arm: Arm) -> dict[str, Any]:
-    return {**BACKBONE, "feed_forward": arm.feed_forward, "num_experts": arm.num_experts}
+    return {**TINY, "feed_forward": arm.feed_forward, "num_experts": arm.num_experts}
 
 
 def _is_trained(path: Path, recipe: Recipe) -> bool:

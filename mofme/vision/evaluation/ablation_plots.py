@@ -9,7 +9,7 @@ from matplotlib.figure import Figure as Canvas
 
 from mofme.results import Figure, Row
 from mofme.vision.benchmark import Cost
-from mofme.vision.evaluation.ablation import TITLES
+from mofme.vision.benchmark_result import TITLES
 from mofme.vision.evaluation.ablation_result import MEAN, METRICS
 from mofme.vision.evaluation.uncertainty import ErrorMaps, calibration, sparsification
 from mofme.vision.image import atomic_file

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import torch
 
-from mofme.results import Figure, Result, Row, as_source, as_tables, save_result, this_machine
-from mofme.vision.benchmark import Arm, Cost, measure
+from mofme.results import Result, as_source, as_tables, save_result, this_machine
+from mofme.vision.benchmark import Arm, measure, precision
+from mofme.vision.benchmark_result import cost_rows, saved_rows, savings, title
 from mofme.vision.datasets import load_clean
 from mofme.vision.evaluation.ablation import (
     ARMS,
     COST_ARMS,
-    TITLES,
     Recipe,
     Sample,
     name_of,
@@ -35,10 +35,10 @@ from mofme.vision.evaluation.restoration import Scores
 from mofme.vision.evaluation.uncertainty import ErrorMaps, error_maps
 from mofme.vision.image import atomic_file
 from mofme.vision.metrics import Lpips
-from mofme.vision.precision import bf16_pays
 from mofme.vision.restorer import Restorer
 from mofme.vision.weather import WEATHERS
 
+_BACKBONE = "tiny-x4"
 _REPEATS = 9
 _WEATHER_SEED = 7
 _UNSURE = (Arm("mofme", 16), Arm("mofme-sampled", 16))
@@ -78,25 +78,25 @@ def run_ablation(
     shipped: list[list[ErrorMaps]] = [[] for _ in WEATHERS]
     _add_maps(shipped, Restorer.from_pretrained("small"), chosen)
     report("measuring time and memory")
-    costs = measure("ablation", 256, COST_ARMS, _REPEATS)
+    costs = measure(_BACKBONE, 256, COST_ARMS, _REPEATS)
 
     measured = [Measured(arm, rows) for arm, rows in scores.items()]
     quality, differences = quality_rows(measured), difference_rows(measured)
-    unsure = {f"arm {TITLES[arm.feed_forward]}": rows for arm, rows in maps.items()} | {"shipped model small": shipped}
-    saved = savings(costs)
+    unsure = {title(arm): rows for arm, rows in maps.items()} | {"shipped model small": shipped}
     result = Result(
         room="ablation",
         paper="MoFME, arXiv 2312.16610",
         claim=_CLAIM,
-        verdict=verdict(differences, saved),
+        verdict=verdict(differences, savings(costs)),
         command=f"python -m mofme evaluate ablation {' '.join(path.name for path in clean)} --steps {recipe.steps}",
         seeds=seeds,
-        interval="95 %; Student's over the seeds, bootstrap over pictures, range of the repeats for times",
-        machine=this_machine(torch.get_num_threads(), "bfloat16" if bf16_pays(torch.device("cpu")) else "float32"),
+        interval="95 %; Student's over the seeds, bootstrap over pictures, of the median over the repeats for times",
+        machine=this_machine(torch.get_num_threads(), precision()),
         rows=[
             *quality,
             *differences,
-            *cost_rows(costs),
+            *cost_rows(_BACKBONE, costs),
+            *saved_rows(_BACKBONE, costs),
             *(row for name, rows in unsure.items() for row in uncertainty_rows(name, rows)),
             *(row for name, rows in unsure.items() for row in calibration_rows(name, rows)),
         ],
@@ -110,42 +110,11 @@ def run_ablation(
     return result
 
 
-def savings(costs: Sequence[Cost]) -> dict[int, tuple[float, float]]:
-    """For each number of experts: percent of parameters and of time that MoFME saves against the conventional MoE."""
-    by_arm = {cost.arm: cost for cost in costs}
-    saved = {}
-    for arm, cost in by_arm.items():
-        ours = by_arm.get(Arm("mofme", arm.num_experts))
-        if arm.feed_forward == "moe" and ours is not None and arm.num_experts > 1:
-            saved[arm.num_experts] = (100 * (1 - ours.parameters / cost.parameters), 100 * (1 - ours.ratio_to(cost)))
-    return saved
-
-
-def cost_rows(costs: Sequence[Cost]) -> list[Row]:
-    """What each arm costs, and what MoFME saves."""
-    rows = []
-    for cost in costs:
-        figures = {
-            "parameters, M": Figure(cost.parameters / 1e6),
-            "activated, M": Figure(cost.activated / 1e6),
-            "GMACs": Figure(cost.macs / 1e9),
-            "time, ms": Figure(cost.median, min(cost.milliseconds), max(cost.milliseconds)),
-            "time against dense": Figure(cost.ratio_to(costs[0])),
-        }
-        if cost.peak_bytes is not None:
-            figures["memory, MB"] = Figure(cost.peak_bytes / 1e6)
-        rows.append(Row("cost", f"{TITLES[cost.arm.feed_forward]}, E = {cost.arm.num_experts}", figures))
-    for experts, (parameters, time) in savings(costs).items():
-        figures = {"parameters, %": Figure(parameters), "time, %": Figure(time)}
-        rows.append(Row("saved against the conventional MoE", f"E = {experts}", figures))
-    return rows
-
-
 def as_markdown(result: Result) -> str:
     """The whole result as one page."""
     lines = ["# Ablation", "", f"{result.paper}. Claim: {result.claim}", "", result.verdict, "", as_source(result), ""]
-    for title, (headings, table) in as_tables(result).items():
-        lines += [f"## {title}", "", _line(headings), _line(["---"] * len(headings)), *map(_line, table), ""]
+    for heading, (headings, table) in as_tables(result).items():
+        lines += [f"## {heading}", "", _line(headings), _line(["---"] * len(headings)), *map(_line, table), ""]
     return "\n".join(lines)
 
 

@@ -9,7 +9,7 @@ from scipy import stats
 
 from mofme.results import Figure, Row
 from mofme.vision.benchmark import Arm
-from mofme.vision.evaluation.ablation import title_of
+from mofme.vision.benchmark_result import title
 from mofme.vision.evaluation.bootstrap import bootstrap
 from mofme.vision.evaluation.restoration import Scores
 from mofme.vision.evaluation.uncertainty import ErrorMaps, ause, calibration, rank_correlation
@@ -53,12 +53,12 @@ COMPARISONS: Sequence[tuple[Arm, Arm]] = (
 def quality_rows(measured: Sequence[Measured]) -> list[Row]:
     """A table a metric: each arm on each weather; the interval is over the seeds."""
     rows = []
-    for metric, title in METRICS.items():
+    for metric, table in METRICS.items():
         for one in measured:
             values_SWP = one.values(metric)
             if values_SWP is not None:
                 columns = {**dict(zip(WEATHERS, values_SWP.mean(axis=2).T, strict=True)), MEAN: values_SWP.mean((1, 2))}
-                rows.append(Row(title, title_of(one.arm), {name: over_seeds(seeds) for name, seeds in columns.items()}))
+                rows.append(Row(table, title(one.arm), {name: over_seeds(seeds) for name, seeds in columns.items()}))
     return rows
 
 
@@ -68,7 +68,7 @@ def difference_rows(measured: Sequence[Measured]) -> list[Row]:
     rows = []
     for first, second in COMPARISONS:
         if first in by_arm and second in by_arm:
-            name = f"{title_of(first)} minus {title_of(second)}"
+            name = f"{title(first)} minus {title(second)}"
             rows.append(Row("differences", name, difference(by_arm[first], by_arm[second])))
     return rows
 
@@ -89,7 +89,7 @@ def difference(first: Measured, second: Measured) -> dict[str, Figure]:
 def uncertainty_rows(name: str, maps: Sequence[Sequence[ErrorMaps]]) -> list[Row]:
     """How well the routers' uncertainty ranks errors, beside the control; `maps` holds the pictures of each weather."""
     rows = []
-    for guess, title in (("uncertainty", "routers' uncertainty"), ("change", "control: size of the change")):
+    for guess, name_of_guess in (("uncertainty", "routers' uncertainty"), ("change", "control: size of the change")):
         within = [[rank_correlation(getattr(m, guess), m.error) for m in pictures] for pictures in maps]
         areas = [[ause(getattr(m, guess), m.error) for m in pictures] for pictures in maps]
         between = [
@@ -102,7 +102,7 @@ def uncertainty_rows(name: str, maps: Sequence[Sequence[ErrorMaps]]) -> list[Row
         rows.append(
             Row(
                 "uncertainty",
-                f"{name}: {title}",
+                f"{name}: {name_of_guess}",
                 {
                     "Spearman, parts of a picture": bootstrap(np.array(within).mean(axis=0)),
                     "AUSE (0 best, 1 chance)": bootstrap(np.array(areas).mean(axis=0)),
@@ -122,12 +122,12 @@ def calibration_rows(name: str, maps: Sequence[Sequence[ErrorMaps]]) -> list[Row
     ]
 
 
-def verdict(differences: Sequence[Row], saved: Mapping[int, tuple[float, float]]) -> str:
+def verdict(differences: Sequence[Row], saved: Mapping[int, Mapping[str, Figure]]) -> str:
     """One sentence: what is saved, and whether the differences are beyond the noise of the seeds."""
     by_name = {row.name: row.figures["gain, dB (seeds)"] for row in differences}
 
     def said(first: Arm, second: Arm) -> str:
-        figure = by_name.get(f"{title_of(first)} minus {title_of(second)}")
+        figure = by_name.get(f"{title(first)} minus {title(second)}")
         if figure is None:
             return "not measured"
         if figure.low is None or figure.high is None:
@@ -137,12 +137,13 @@ def verdict(differences: Sequence[Row], saved: Mapping[int, tuple[float, float]]
         return f"{figure.value:+.2f} dB ({figure.low:+.2f} to {figure.high:+.2f}), {words} the noise of the seeds"
 
     savings = "; ".join(
-        f"{parameters:.0f} % of the parameters and {time:.0f} % of the time at E = {experts}"
-        for experts, (parameters, time) in saved.items()
+        f"{figures['parameters saved, %'].value:.0f} % of the parameters and {figures['time saved, %'].value:.0f} % "
+        f"of the time with {experts} experts"
+        for experts, figures in saved.items()
     )
     return (
         (f"Against the conventional mixture of as many experts MoFME saves {savings}; " if savings else "")
-        + f"at E = 16 its PSNR differs by {said(Arm('mofme', 16), Arm('moe', 16))}, and the uncertainty-aware router's "
+        + f"with 16 its PSNR differs by {said(Arm('mofme', 16), Arm('moe', 16))}, and the uncertainty-aware router's "
         + f"from a linear router's by {said(Arm('mofme', 16), Arm('mofme-linear', 16))}."
     )
 
