@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -150,7 +151,8 @@ def augment(rgb: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Te
 
 
 def _load(plan: SegmenterPlan, label_set: LabelSet) -> tuple[list[_Frame], list[_Frame]]:
-    training, held_back = [], []
+    training: list[_Frame] = []
+    held_back: list[_Frame] = []
     found = find_labelled(plan.frames, plan.labels)
     for _, group in groupby(found, lambda frame: frame.name.split("_")[0]):
         video = list(group)
@@ -185,18 +187,18 @@ def _validate(net: torch.nn.Module, frames: Sequence[_Frame], label_set: LabelSe
     return {name: round(figure, 4) for name, figure in {"mIoU": mean_iou(total), **figures}.items()}
 
 
-def _save(path: Path, parts: dict[str, object], step: int, seconds: float) -> None:
+def _save(path: Path, parts: dict[str, Any], step: int, seconds: float) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    state = {name: part.state_dict() for name, part in parts.items()}  # type: ignore[attr-defined]
+    state = {name: part.state_dict() for name, part in parts.items()}
     torch.save({**state, "step": step, "seconds": seconds}, partial)
     os.replace(partial, path)
 
 
-def _resume(path: Path, parts: dict[str, object]) -> tuple[int, float]:
+def _resume(path: Path, parts: dict[str, Any]) -> tuple[int, float]:
     if not path.exists():
         return 0, 0.0
     state = torch.load(path, weights_only=True)
     for name, part in parts.items():
-        part.load_state_dict(state[name])  # type: ignore[attr-defined]
+        part.load_state_dict(state[name])
     return int(state["step"]), float(state["seconds"])

@@ -21,6 +21,7 @@ from mofme.errors import MofmeError, PictureError
 FOLDER = Path(__file__).with_name("label_sets")
 IGNORE = 255  # class index of a pixel that is not judged
 _MAX_CLASSES = 254
+_FORMATS = ("PNG", "BMP", "TIFF")  # without loss: a JPEG's values are no labels
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,11 @@ class LabelSet:
     def read(self, path: Path) -> Tensor:
         """Class index of each pixel, (H, W) uint8, IGNORE where none is to be judged.
 
-        Label pictures hold grey values (or palette indices), or this set's colours. Raises PictureError for a file that
-        is no picture, or holds a grey value that the set does not know.
+        Label pictures (PNG, BMP, TIFF) hold grey values, or palette indices, or this set's colours. Raises PictureError
+        for a file that is none, or holds a grey value that the set does not know.
         """
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=_FORMATS) as image:
                 colours = image.mode not in ("L", "P", "1", "I", "I;16")
                 pixels = np.asarray(image.convert("RGB") if colours else image)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

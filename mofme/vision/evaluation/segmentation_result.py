@@ -135,4 +135,5 @@ def _figure(values: Tensor) -> Figure:
 
 
 def _percent(figure: Figure) -> Figure:
-    return Figure(*(None if part is None else 100 * part for part in (figure.value, figure.low, figure.high)))
+    low, high = (None if limit is None else 100 * limit for limit in (figure.low, figure.high))
+    return Figure(100 * figure.value, low, high)
