@@ -6,13 +6,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mofme.vision.weather.draw import Draw, per_picture
+from mofme.vision.weather.distractors import add_distractors
+from mofme.vision.weather.draw import Draw, on_some, per_picture
 from mofme.vision.weather.haze import add_haze, koschmieder
 from mofme.vision.weather.rain import add_rain
 from mofme.vision.weather.raindrop import add_raindrops
 from mofme.vision.weather.snow import add_snow
 
-__all__ = ["WEATHERS", "Weathered", "koschmieder", "random_weathers", "synthesize"]
+__all__ = ["WEATHERS", "Weathered", "add_distractors", "koschmieder", "random_weathers", "synthesize"]
 
 WEATHERS = ("rain", "snow", "raindrop", "haze")
 
@@ -24,7 +25,7 @@ _ORDER: tuple[tuple[str, Callable[[Tensor, Draw], Tensor]], ...] = (
     ("raindrop", add_raindrops),
 )
 _SINGLE_SHARES = {"rain": 0.23, "snow": 0.21, "raindrop": 0.23, "haze": 0.19}
-_CLEAN_SHARE = 0.06
+_CLEAN_SHARE = 0.08
 _SENSOR_NOISE = 2 / 255
 
 
@@ -51,14 +52,14 @@ def synthesize(clean: Tensor, weathers: Sequence[frozenset[str] | str], generato
 
     image = clean
     for name, add in _ORDER:
-        image = _on_some(image, [name in names for names in wanted], add, generator)
-    image = _on_some(image, [bool(names) for names in wanted], _photograph, generator)
+        image = on_some(image, [name in names for names in wanted], add, generator)
+    image = on_some(image, [bool(names) for names in wanted], _photograph, generator)
     labels = [[float(name in names) for name in WEATHERS] for names in wanted]
     return Weathered(image, torch.tensor(labels, device=clean.device).reshape(-1, len(WEATHERS)))
 
 
 def random_weathers(batch: int, generator: torch.Generator) -> list[frozenset[str]]:
-    """The training mixture: mostly one weather a picture, 6 % clean, 8 % two at once."""
+    """The training mixture: mostly one weather a picture, 8 % clean, 6 % two at once."""
     values = torch.rand(batch, 2, generator=generator, device=generator.device).tolist()
     pairs = [frozenset({a, b}) for i, a in enumerate(WEATHERS) for b in WEATHERS[i + 1 :]]
     return [_pick(first, pairs[int(second * len(pairs))]) for first, second in values]
@@ -70,17 +71,6 @@ def _pick(value: float, pair: frozenset[str]) -> frozenset[str]:
             return frozenset({name})
         value -= share
     return frozenset() if value < _CLEAN_SHARE else pair
-
-
-def _on_some(
-    image: Tensor, chosen: Sequence[bool], add: Callable[[Tensor, Draw], Tensor], generator: torch.Generator
-) -> Tensor:
-    """Apply `add` to the chosen pictures only, so that a batch costs no more than its weathers."""
-    index = torch.tensor([i for i, yes in enumerate(chosen) if yes], dtype=torch.long, device=image.device)
-    if len(index) == 0:
-        return image
-    changed = add(image.index_select(0, index), Draw(generator, len(index), image.device)).clamp(0, 1)
-    return image.index_copy(0, index, changed)
 
 
 def _photograph(image: Tensor, draw: Draw) -> Tensor:

@@ -1,5 +1,6 @@
 """Seeded random numbers for a batch of pictures: one value, or one smooth field, per picture."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,3 +44,14 @@ class Draw:
 def per_picture(values_B: Tensor) -> Tensor:
     """(B,) -> (B, 1, 1, 1), to scale whole pictures."""
     return values_B[:, None, None, None]
+
+
+def on_some(
+    image: Tensor, chosen: Sequence[bool], add: Callable[[Tensor, Draw], Tensor], generator: torch.Generator
+) -> Tensor:
+    """Apply `add` to the chosen pictures only, so that a batch costs no more than its weathers."""
+    index = torch.tensor([i for i, yes in enumerate(chosen) if yes], dtype=torch.long, device=image.device)
+    if len(index) == 0:
+        return image
+    changed = add(image.index_select(0, index), Draw(generator, len(index), image.device)).clamp(0, 1)
+    return image.index_copy(0, index, changed)
