@@ -18,9 +18,9 @@ def client(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clien
     client.close()
 
 
-def test_only_the_two_endpoints_are_offered(client: Client) -> None:
+def test_only_these_endpoints_are_offered(client: Client) -> None:
     offered = client.view_api(return_format="dict", print_info=False)
-    assert set(offered["named_endpoints"]) == {"/restore", "/batch"}
+    assert set(offered["named_endpoints"]) == {"/restore", "/batch", "/evaluate"}
     assert not offered["unnamed_endpoints"]
 
 
@@ -69,14 +69,18 @@ def test_values_outside_the_choices_are_refused(client: Client, photo: Path, cha
 def call(url: str, payload: dict[str, object], endpoint: str = "restore") -> str:
     """Call an endpoint with a made-up file, as a hostile program would, and return the stream of answers."""
     file = {"meta": {"_type": "gradio.FileData"}, **payload}
-    data = [[file] if endpoint == "batch" else file, "small", 1, False, 0]
+    data = {
+        "restore": [file, "small", 1, False, 0],
+        "batch": [[file], "small", 1, False, 0],
+        "evaluate": [[file], [file], "small", "camvid"],
+    }[endpoint]
     started = httpx.post(f"{url}gradio_api/call/{endpoint}", json={"data": data})
     if started.status_code != 200:
         return started.text
     return httpx.get(f"{url}gradio_api/call/{endpoint}/{started.json()['event_id']}", timeout=30).text
 
 
-@pytest.mark.parametrize("endpoint", ["restore", "batch"])
+@pytest.mark.parametrize("endpoint", ["restore", "batch", "evaluate"])
 @pytest.mark.parametrize("payload", [{"path": "/etc/hostname"}, {"path": "http://127.0.0.1:9/a.png"}, {"path": ""}])
 def test_files_that_were_not_uploaded_are_never_read(url: str, payload: dict[str, object], endpoint: str) -> None:
     answer = call(url, payload, endpoint)
@@ -119,3 +123,27 @@ def test_batch_refuses_a_hostile_archive(client: Client, photo: Path, tmp_path: 
         archive.write(photo, "../../out.jpg")
     with pytest.raises(AppError, match=r"trap\.zip"):
         client.predict([handle_file(trap)], api_name="/batch")
+
+
+def test_evaluate_returns_a_report_the_result_and_errors(client: Client, tmp_path: Path) -> None:
+    pairs = tmp_path / "my pairs.zip"
+    with zipfile.ZipFile(pairs, "w") as archive:
+        for part, level in (("input", 120), ("target", 100)):
+            Image.new("RGB", (48, 32), (level,) * 3).save(tmp_path / "a.png")
+            archive.write(tmp_path / "a.png", f"top/{part}/a.png")
+        archive.writestr("top/input/b.png", b"no picture")
+    report, answer = client.predict([handle_file(pairs)], None, api_name="/evaluate")
+    with zipfile.ZipFile(report) as archive:
+        assert {"restoration.csv", "restoration.json", "plot-1.svg", "plot-2.svg"} < set(archive.namelist())
+    assert answer["result"]["room"] == "restoration"
+    assert list(answer["errors"]) == ["b.png"]
+
+
+def test_evaluate_refuses_a_hostile_archive_and_half_of_the_pairs(client: Client, photo: Path, tmp_path: Path) -> None:
+    trap = tmp_path / "trap.zip"
+    with zipfile.ZipFile(trap, "w") as archive:
+        archive.write(photo, "../../input/a.jpg")
+    with pytest.raises(AppError, match=r"trap\.zip"):
+        client.predict([handle_file(trap)], None, api_name="/evaluate")
+    with pytest.raises(AppError, match="clean versions"):
+        client.predict([handle_file(photo)], None, api_name="/evaluate")

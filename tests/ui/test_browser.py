@@ -134,6 +134,42 @@ def test_a_running_batch_is_cancelled(page: Page, tmp_path: Path) -> None:
     expect(page.get_by_text("Done:")).not_to_be_visible()
 
 
+def test_pairs_are_measured_shown_and_reported(page: Page, tmp_path: Path) -> None:
+    for folder, level in (("rainy", 120), ("clean", 100)):
+        (tmp_path / folder).mkdir()
+        for name in ("a.png", "b.png"):
+            Image.new("RGB", (64, 48), (level,) * 3).save(tmp_path / folder / name)
+    (tmp_path / "rainy" / "c.png").write_bytes(b"no picture")
+    page.get_by_role("tab", name="Evaluate").click()
+    choose(page, "#degraded", *sorted((tmp_path / "rainy").iterdir()))
+    expect(page.locator("#degraded")).to_contain_text("c")
+    choose(page, "#clean", *sorted((tmp_path / "clean").iterdir()))
+    expect(page.locator("#clean")).to_contain_text("b")
+    page.click("#measure")
+    expect(page.get_by_text("Done: 3 of 3 pictures")).to_be_visible()
+    expect(page.get_by_text("c.png:")).to_be_visible()
+    expect(page.locator(".plots svg")).to_have_count(2)
+    expect(page.locator(".plots circle")).to_have_count(2)
+    expect(page.locator("#worst img")).to_have_count(1)
+    expect(page.locator("#best img")).to_have_count(1)
+    with page.expect_download() as download:
+        page.click("#evaluation")
+    download.value.save_as(tmp_path / "report.zip")
+    with zipfile.ZipFile(tmp_path / "report.zip") as archive:
+        assert "restoration.csv" in archive.namelist()
+
+
+def test_shipped_results_are_unfolded_on_a_phone(browser: Browser, url: str) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto(url)
+    page.get_by_role("tab", name="Evaluate").click()
+    for room in page.locator("details.result").all():
+        room.locator("summary").click()
+    expect(page.locator("details.result table").first).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    page.close()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_is_wider_than_a_phone_or_comes_from_elsewhere(browser: Browser, url: str, scheme: str) -> None:
     page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme=scheme)  # type: ignore[arg-type]
@@ -141,7 +177,7 @@ def test_nothing_is_wider_than_a_phone_or_comes_from_elsewhere(browser: Browser,
     page.on("request", lambda request: requests.append(request.url))
     page.goto(url)
     expect(page.locator("#examples img").first).to_be_visible()
-    for tab in ("Restore", "Batch"):
+    for tab in ("Restore", "Batch", "Evaluate"):
         page.get_by_role("tab", name=tab).click()
         assert page.evaluate("document.documentElement.scrollWidth") == 390
     assert {address for address in requests if not address.startswith((url, "data:", "blob:"))} == set()

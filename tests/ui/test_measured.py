@@ -1,0 +1,49 @@
+import base64
+import re
+from pathlib import Path
+
+from mofme.results import Figure, Result, Row, save_result
+from mofme.ui.measured import measured_by_us, result_tables
+
+
+def save(folder: Path, room: str, verdict: str = "Clearer.") -> None:
+    rows = [Row("PSNR, dB", "rain <b>", {"gain": Figure(4.63, 3.84, 5.43)})]
+    save_result(Result(room, "A paper", "a claim", verdict, "python -m mofme x", rows, [0, 1]), folder)
+
+
+def test_every_room_is_shown_with_what_its_file_says(tmp_path: Path) -> None:
+    save(tmp_path, "restoration")
+    save(tmp_path, "uncertainty", "Not <i>useful</i>.")
+    page = measured_by_us(tmp_path)
+    for text in ("Clearer.", "A paper claims: a claim", "+4.63 (+3.84 to +5.43)", "python -m mofme x", "seeds 0, 1"):
+        assert text in page
+    assert "Not &lt;i&gt;useful&lt;/i&gt;." in page
+    assert "rain &lt;b&gt;" in page
+    assert page.index("Restoration") < page.index("Uncertainty")
+
+
+def test_a_damaged_result_is_said_and_the_others_are_shown(tmp_path: Path) -> None:
+    save(tmp_path, "restoration")
+    (tmp_path / "bench.json").write_text("{", encoding="utf-8")
+    page = measured_by_us(tmp_path)
+    assert "The result bench cannot be read" in page
+    assert "Clearer." in page
+
+
+def test_plots_of_a_room_are_inside_the_page(tmp_path: Path) -> None:
+    save(tmp_path, "ablation")
+    save(tmp_path, "bench")
+    (tmp_path / "ablation_cost.png").write_bytes(b"a plot")
+    page = measured_by_us(tmp_path)
+    assert [base64.b64decode(data) for data in re.findall(r"base64,([^\"]+)", page)] == [b"a plot"]
+    assert page.index("base64") < page.index("<b>Bench")
+
+
+def test_no_results_show_nothing(tmp_path: Path) -> None:
+    assert measured_by_us(tmp_path) == ""
+
+
+def test_tables_of_one_result() -> None:
+    rows = [Row("Time", "a", {"s": Figure(2)}), Row("Time", "b", {})]
+    table = result_tables(Result("x", "", "", "", "", rows))
+    assert re.findall(r"<t[hd]>(.*?)</t[hd]>", table) == ["", "s", "a", "2", "b", ""]
