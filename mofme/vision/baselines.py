@@ -19,7 +19,7 @@ def guided_filter(guide_HW: Array, image_HW: Array, radius: int, epsilon: float)
     """He, Sun and Tang, "Guided image filtering" (ECCV 2010): `image` smoothed along the edges of `guide`, float32."""
 
     def mean(x: Array) -> Array:
-        return cv2.boxFilter(x, -1, (2 * radius + 1, 2 * radius + 1), borderType=cv2.BORDER_REFLECT)
+        return cv2.boxFilter(x, -1, (2 * radius + 1, 2 * radius + 1), borderType=cv2.BORDER_REFLECT_101)
 
     mean_guide, mean_image = mean(guide_HW), mean(image_HW)
     covariance = mean(guide_HW * image_HW) - mean_guide * mean_image

@@ -44,7 +44,7 @@ def load_onnx(path: Path) -> OnnxNet:
     if not path.is_file():
         raise ModelError(f"{path}: no such file")
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors: its warnings are about the making of the file
+    options.log_severity_level = 4  # fatal: what goes wrong is raised, too
     options.intra_op_num_threads = torch.get_num_threads()
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

