@@ -29,7 +29,7 @@ from mofme.vision.nets.unet import RestorationNet
 from mofme.vision.objective import objective
 from mofme.vision.precision import bf16_pays
 from mofme.vision.validation import ValidationReport, validate, validation_pairs
-from mofme.vision.weather import WEATHERS, random_weathers, synthesize
+from mofme.vision.weather import WEATHERS, add_distractors, random_weathers, synthesize
 
 _WARMUP_STEPS = 300
 _LARGE_CROPS_FROM = 0.65
@@ -187,7 +187,7 @@ def _batches(
             weathered, clean = (part.to(device) for part in next(paired))
             labels = torch.zeros(count, len(WEATHERS), device=device)
         else:
-            clean = next(cleans).to(device)
+            clean = add_distractors(next(cleans).to(device), generator)
             result = synthesize(clean, random_weathers(count, generator), generator)
             weathered, labels = result.image, result.labels
         yield weathered, clean, labels
