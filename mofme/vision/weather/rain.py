@@ -25,7 +25,7 @@ def add_rain(clean: Tensor, draw: Draw) -> Tensor:
     """Light to heavy rain on (B,3,H,W): bright additive streaks, translucent grey ones, and those between."""
     size = (clean.shape[-2], clean.shape[-1])
     heavy = draw.chance(0.4)
-    veil = torch.where(heavy, draw.uniform(0.4, 0.98), 1.0)
+    veil = torch.where(heavy & draw.chance(0.7), draw.uniform(0.35, 0.95), 1.0)
     veiled = add_veil(clean, veil, 0.45, draw)
     steepest = torch.where(draw.chance(0.06), math.radians(70), math.radians(45))
     lean = draw.uniform(-1, 1)
@@ -48,16 +48,16 @@ def _streaks(size: Size, heavy: Tensor, angle: Tensor, draw: Draw) -> Tensor:
     # Pictures of more pixels, or a longer lens, show the same rain larger.
     scale = particle_scale(size) * torch.where(draw.chance(0.25), draw.uniform(1, 2), 1.0)
     # A downpour is not more of the same streaks but a fine, faint texture of very many.
-    fine = draw.rand() * heavy
-    amount = draw.uniform(0.3, 1.3) * (1 + 6 * fine)
-    brightness = draw.uniform(0.5, 1.3) * (1 - fine * draw.uniform(0.35, 0.85))
+    fine = draw.rand().sqrt() * heavy
+    amount = draw.uniform(0.3, 1.3) * (1 + 7 * fine)
+    brightness = draw.uniform(0.5, 1.3) * (1 - fine * draw.uniform(0.55, 0.92))
     thinness = scale * (1 - 0.25 * fine)
     sure = (draw.rand() * _LAYERS).long()
     spectrum = torch.zeros((), dtype=torch.complex64, device=draw.device)
     for layer in range(_LAYERS):
         near = (layer + draw.rand()) / _LAYERS
         length = scale * (8 + 47 * near * draw.uniform(0.3, 1.1))
-        sigma = thinness * (0.45 + (0.2 + 1.2 * near**2) * draw.rand() ** 1.5)
+        sigma = thinness * (0.45 + (0.2 + 1.2 * near**2) * (1 - 0.6 * fine) * draw.rand() ** 1.5)
         wide = draw.chance(0.1)
         sigma = torch.where(wide, sigma * 1.6, sigma)
         coverage = amount * draw.uniform(0.03, 0.13) * torch.where(wide, 0.4, 1.0)
