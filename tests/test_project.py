@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import mofme
+from mofme.cli.results import BLOCK, refresh
 
 ROOT = Path(__file__).parents[1]
 
@@ -87,3 +88,58 @@ def test_version_and_dependencies_come_from_one_place() -> None:
     project = tomllib.loads(read("pyproject.toml"))
     assert project["project"]["version"] == mofme.__version__
     assert project["tool"]["setuptools"]["dynamic"]["dependencies"] == {"file": ["requirements.txt"]}
+
+
+QUOTING = ["README.md", "PAPERS.md"]
+# What looks measured and is not ours: every phrase with the reason why it may stand outside a block.
+ALLOWED = {
+    "0.1 to 0.2 dB better than the baselines": "the claim of MoFME's abstract",
+    "over 72 % fewer parameters and 39 % less time": "the claim of MoFME's abstract",
+    "over 72 % fewer parameters and 39 % less inference time": "the claim of MoFME's abstract",
+    "Apache License 2.0": "a licence's version",
+    "CC BY-NC 4.0": "a licence's version",
+    "Yuan 2.0-M32": "a model's name",
+}
+NOT_PROSE = re.compile(
+    r"\A---\n.*?\n---\n"  # the front matter
+    r"|^```.*?^```"  # commands
+    r"|`[^`\n]*`|<!--.*?-->|\]\([^)]*\)",
+    re.DOTALL | re.MULTILINE,
+)
+UNITS = (
+    "dB|%|percent|s|ms|seconds?|minutes?|hours?|[kKMG]i?B|M|million|G?MACs|times|x|fold|points?|pixels|megapixels|steps"
+)
+MEASURED = re.compile(rf"[+-]?\d[\d,.]*\s?-?(?:%|(?:{UNITS})\b)|\d+\.\d+|\d+ (?:of|out of) \d+")
+
+
+def measured_looking(page: str) -> list[str]:
+    """Numbers outside the quoting blocks that look as if someone had measured them."""
+    prose = NOT_PROSE.sub(" ", BLOCK.sub(" ", page))
+    for phrase in ALLOWED:
+        prose = re.sub(r"\s+".join(map(re.escape, phrase.split())), " ", prose)
+    return MEASURED.findall(prose)
+
+
+@pytest.mark.parametrize("page", QUOTING)
+def test_pages_quote_the_newest_results(page: str) -> None:
+    assert refresh(read(page)) == read(page), f"run: python -m mofme results --quote {' '.join(QUOTING)}"
+
+
+@pytest.mark.parametrize("page", QUOTING)
+def test_every_number_comes_from_a_result(page: str) -> None:
+    assert measured_looking(read(page)) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["gains 4.6 dB", "saves 70 %", "70% less", "takes 0.3 s", "3 times faster", "1.4 M parameters", "6 of 34 pictures"],
+)
+def test_a_number_of_ones_own_is_seen(words: str) -> None:
+    assert measured_looking(f"MoFME {words}.") != []
+    assert measured_looking(f"<!-- verdict: x -->{words}<!-- /verdict -->") == []
+
+
+@pytest.mark.parametrize("phrase", ALLOWED)
+def test_what_is_allowed_is_needed(phrase: str) -> None:
+    pages = " ".join(" ".join(read(page).split()) for page in QUOTING)
+    assert phrase in pages
