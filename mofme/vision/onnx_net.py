@@ -32,7 +32,7 @@ class OnnxNet:
             raise ModelError(
                 f"{self.path} cannot take a picture of {fed.shape[3]}x{fed.shape[2]} pixels: {error}"
             ) from error
-        return torch.from_numpy(np.asarray(answer)).to(image.dtype)
+        return torch.from_numpy(np.asarray(answer))
 
 
 def load_onnx(path: Path) -> OnnxNet:
@@ -51,9 +51,9 @@ def load_onnx(path: Path) -> OnnxNet:
     except Exception as error:  # as above
         raise ModelError(f"{path} is not an ONNX file that can be run: {error}") from error
     given = session.get_inputs()[0]
-    if len(session.get_inputs()) != 1 or len(given.shape) != 4 or given.shape[1] not in (3, None):
+    fixed = [length if isinstance(length, int) else None for length in given.shape]
+    if len(session.get_inputs()) != 1 or len(fixed) != 4 or fixed[1] not in (3, None):
         raise ModelError(f"{path}: its input has the shape {given.shape}, expected one of (1, 3, height, width)")
     if given.type not in _TYPES:
         raise ModelError(f"{path}: its input is a {given.type}, expected one of {', '.join(_TYPES)}")
-    height, width = (length if isinstance(length, int) else None for length in given.shape[2:])
-    return OnnxNet(path, (height, width), session)
+    return OnnxNet(path, (fixed[2], fixed[3]), session)

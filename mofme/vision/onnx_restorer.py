@@ -50,7 +50,7 @@ class OnnxRestorer:
                 del self._multiples[0]
 
     def _restore(self, padded: Tensor) -> Tensor:
-        restored = self._net(padded[None])
+        restored = self._net(padded[None]).to(padded.dtype)
         if restored.shape != (1, *padded.shape):
             raise ModelError(
                 f"{self._net.path}: a picture of the shape {(1, *padded.shape)} comes out as {tuple(restored.shape)}; "

@@ -6,13 +6,10 @@ classes = segmenter(rgb)               # (3, H, W) in [0, 1] -> class indices (H
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -22,6 +19,7 @@ from mofme.errors import ModelError
 from mofme.vision.evaluation.label_sets import LabelSet, available_label_sets, load_label_set
 from mofme.vision.models import WEIGHTS
 from mofme.vision.nets.segmentation import SegmentationNet
+from mofme.vision.onnx_net import load_onnx
 
 SHIPPED = "segmenter"
 # What an ONNX net expects its input to be: (x - mean) / deviation, for RGB in [0, 1].
@@ -30,7 +28,6 @@ NORMALISATIONS = {
     "symmetric": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }
-_ONNX_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
 @dataclass(frozen=True)
@@ -98,37 +95,16 @@ def _from_folder(folder: Path, device: str) -> Segmenter:
 
 
 def _from_onnx(path: Path, label_set: LabelSet, normalisation: str) -> Segmenter:
-    try:
-        onnxruntime = importlib.import_module("onnxruntime")
-    except ImportError:
-        raise ModelError(f"{path} needs ONNX Runtime: pip install onnxruntime") from None
     if normalisation not in NORMALISATIONS:
         raise ModelError(f"no normalisation is called {normalisation!r}: choose one of {', '.join(NORMALISATIONS)}")
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file")
-    try:
-        session = onnxruntime.InferenceSession(path, _quiet(onnxruntime), providers=["CPUExecutionProvider"])
-    except Exception as error:  # it raises its own kinds, one for each way in which a file can be wrong
-        raise ModelError(f"{path} is not an ONNX file that can be run: {error}") from error
-    given = session.get_inputs()[0]
-    if len(given.shape) != 4 or (isinstance(given.shape[1], int) and given.shape[1] != 3):
-        raise ModelError(f"{path}: its input has the shape {given.shape}, expected (1, 3, height, width)")
-    if given.type not in _ONNX_TYPES:
-        raise ModelError(f"{path}: its input is a {given.type}, expected one of {', '.join(_ONNX_TYPES)}")
+    net = load_onnx(path)
     mean, deviation = (torch.tensor(values)[:, None, None] for values in NORMALISATIONS[normalisation])
 
     def scores(image: Tensor) -> Tensor:
-        size = [
-            want if isinstance(want, int) else have for want, have in zip(given.shape[2:], image.shape[2:], strict=True)
-        ]
-        if size != list(image.shape[2:]):
+        size = tuple(want or have for want, have in zip(net.size, image.shape[2:], strict=True))
+        if size != image.shape[2:]:
             image = F.interpolate(image, size=size, mode="bilinear", antialias=True)
-        fed = ((image.cpu() - mean) / deviation).numpy().astype(_ONNX_TYPES[given.type])
-        try:
-            answer = torch.from_numpy(np.asarray(session.run(None, {given.name: fed})[0]))
-        except Exception as error:  # as above
-            raise ModelError(f"{path} cannot take a frame of {size[1]}x{size[0]} pixels: {error}") from error
-        return _as_scores(answer, path)
+        return _as_scores(net((image.cpu() - mean) / deviation), path)
 
     return Segmenter(path.stem, label_set, scores)
 
@@ -142,13 +118,6 @@ def _as_scores(answer: Tensor, path: Path) -> Tensor:
             "expected logits (1, classes, height, width) or classes (1, height, width)"
         )
     return answer
-
-
-def _quiet(onnxruntime: Any) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors: its warnings are about the file's making
-    options.intra_op_num_threads = torch.get_num_threads()
-    return options
 
 
 def _from_torchvision(name: str, label_set: LabelSet, device: str) -> Segmenter:
