@@ -7,6 +7,7 @@ import json
 import math
 import os
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -137,11 +138,15 @@ def as_tables(result: Result) -> dict[str, tuple[list[str], list[list[str]]]]:
         columns = list(dict.fromkeys(name for row in rows for name in row.figures))
         lines = [
             [row.name]
-            + [as_text(row.figures[column], "gain" in column) if column in row.figures else "" for column in columns]
+            + [as_text(row.figures[column], _is_gain(column)) if column in row.figures else "" for column in columns]
             for row in rows
         ]
         tables[title] = (["", *columns], lines)
     return tables
+
+
+def _is_gain(column: str) -> bool:
+    return re.search(r"\bgain\b", column) is not None  # not "against"
 
 
 def as_source(result: Result) -> str:

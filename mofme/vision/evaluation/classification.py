@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mofme.errors import MofmeError, PictureError
-from mofme.results import Figure, Result, Row, as_text, this_machine
+from mofme.results import Figure, Result, Row, this_machine
 from mofme.vision.evaluation.bootstrap import bootstrap
 from mofme.vision.evaluation.restoration import Restores
 from mofme.vision.evaluation.weathered import picture_names, with_weather
@@ -160,7 +160,7 @@ def _verdict(told: Sequence[Row]) -> str:
     share = won[over_all]
     if share is None:
         return f"{start}: nothing was lost that could be won back."
-    start += f": {as_text(share)} % of what the weather took is won back"
+    start += f": {share.value:.0f} % ({share.low:.0f} to {share.high:.0f}) of what the weather took is won back"
     each = [f"{name} {figure.value:.0f} %" for name, figure in won.items() if figure is not None and name != ALL]
     return f"{start}; {', '.join(each)}." if len(each) > 1 else f"{start}."
 
