@@ -127,8 +127,8 @@ def test_tables_keep_the_order_and_leave_gaps_empty() -> None:
     tables = as_tables(
         result(
             Row("Cost", "dense", {"time, s": Figure(0.5)}),
-            Row("Quality", "dense", {"PSNR gain, dB": Figure(1)}),
             Row("Quality", "dense", {"PSNR gain, dB": Figure(1), "time against dense": Figure(1.25)}),
+            Row("Cost", "MoFME", {"time, s": Figure(0.25), "memory, MB": Figure(47)}),
         )
     )
     assert tables == {
