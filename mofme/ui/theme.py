@@ -72,6 +72,7 @@ CSS = """
 .strips .thumbnail-item { aspect-ratio: auto; }
 .result { border-top: 1px solid var(--border-color-primary); padding: 10px 0; }
 .result summary { cursor: pointer; }
+.result > .note { margin: 8px 0; }
 .result summary span { color: var(--body-text-color-subdued); }
 .result img { max-width: 100%; margin: 12px 0; border-radius: var(--block-radius); }
 
@@ -86,6 +87,8 @@ CSS = """
 @media (max-width: 640px) {
     .gradio-container > .main { padding: 12px !important; }
     .pictures.wide .grid-container { grid-template-columns: repeat(2, minmax(0, 1fr)); }
+    .table.numbers tr > * { white-space: normal; padding: 6px; }
+    .table.numbers tr > td:first-child { min-width: 5em; }
     .table.files tr > *:nth-child(3) { display: none; }
     .table.files tr > *:nth-child(5) { display: none; }
 }
