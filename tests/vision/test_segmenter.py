@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision import models
 
 from mofme.core.model_card import ModelCard, load_card, save_model
 from mofme.errors import ModelError, MofmeError
@@ -169,6 +168,8 @@ def test_torchvision_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision import models  # after mofme, which cures it beside a CPU build of torch
+
     def untrained(name: str, weights: object) -> torch.nn.Module:
         return models.segmentation.lraspp_mobilenet_v3_large(weights_backbone=None, num_classes=21)
 
