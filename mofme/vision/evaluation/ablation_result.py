@@ -18,6 +18,7 @@ from mofme.vision.weather import WEATHERS
 Array = npt.NDArray[np.float64]
 METRICS: Mapping[str, str] = {"psnr_rgb": "PSNR, dB", "ssim_rgb": "SSIM", "lpips": "LPIPS"}
 MEAN = "mean"
+_WITHIN = "Spearman, parts of a picture"
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def uncertainty_rows(name: str, maps: Sequence[Sequence[ErrorMaps]]) -> list[Row
                 "uncertainty",
                 f"{name}: {name_of_guess}",
                 {
-                    "Spearman, parts of a picture": bootstrap(np.array(within).mean(axis=0)),
+                    _WITHIN: bootstrap(np.array(within).mean(axis=0)),
                     "AUSE (0 best, 1 chance)": bootstrap(np.array(areas).mean(axis=0)),
                     "Spearman, pictures of a weather": Figure(float(np.mean(between))),
                 },
@@ -122,8 +123,10 @@ def calibration_rows(name: str, maps: Sequence[Sequence[ErrorMaps]]) -> list[Row
     ]
 
 
-def verdict(differences: Sequence[Row], saved: Mapping[int, Mapping[str, Figure]]) -> str:
-    """One sentence: what is saved, and whether the differences are beyond the noise of the seeds."""
+def verdict(
+    differences: Sequence[Row], saved: Mapping[int, Mapping[str, Figure]], uncertainty: Sequence[Row] = ()
+) -> str:
+    """What is saved, whether the differences are beyond the noise of the seeds, and what the uncertainty ranks."""
     by_name = {row.name: row.figures["gain, dB (seeds)"] for row in differences}
 
     def said(first: Arm, second: Arm) -> str:
@@ -145,6 +148,18 @@ def verdict(differences: Sequence[Row], saved: Mapping[int, Mapping[str, Figure]
         (f"Against the conventional mixture of as many experts MoFME saves {savings}; " if savings else "")
         + f"with 16 its PSNR differs by {said(Arm('mofme', 16), Arm('moe', 16))}, and the uncertainty-aware router's "
         + f"from a linear router's by {said(Arm('mofme', 16), Arm('mofme-linear', 16))}."
+        + "".join(f" {_ranking(row)}" for row in uncertainty)
+    )
+
+
+def _ranking(row: Row) -> str:
+    figure = row.figures[_WITHIN]
+    if figure.low is None or figure.high is None:
+        raise ValueError("rank correlations have an interval")
+    better = "better than" if figure.low > 0 else "worse than" if figure.high < 0 else "no better than"
+    return (
+        f"Within a picture, {row.name} ranks errors {better} chance "
+        f"(Spearman {figure.value:+.2f}, {figure.low:+.2f} to {figure.high:+.2f})."
     )
 
 
