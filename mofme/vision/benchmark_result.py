@@ -67,7 +67,7 @@ def savings(costs: Sequence[Cost]) -> dict[int, dict[str, Figure]]:
     saved = {}
     for cost in costs:
         rival = by_arm.get(Arm("moe", cost.arm.num_experts))
-        if cost.arm.feed_forward != "mofme" or rival is None:
+        if cost.arm.feed_forward != "mofme" or rival is None or cost.arm.num_experts == 1:  # one is no mixture
             continue
         ratios = np.array(cost.ratios_to(rival))
         figures = {

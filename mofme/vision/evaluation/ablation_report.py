@@ -82,7 +82,7 @@ def run_ablation(
 
     measured = [Measured(arm, rows) for arm, rows in scores.items()]
     quality, differences = quality_rows(measured), difference_rows(measured)
-    unsure = {title(arm): rows for arm, rows in maps.items()} | {"shipped model small": shipped}
+    unsure = {title(arm): rows for arm, rows in maps.items()} | {"small": shipped}
     # The shipped model comes last, with its control.
     ranking = [row for name, rows in unsure.items() for row in uncertainty_rows(name, rows)]
     result = Result(

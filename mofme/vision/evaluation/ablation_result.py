@@ -18,6 +18,7 @@ from mofme.vision.weather import WEATHERS
 Array = npt.NDArray[np.float64]
 METRICS: Mapping[str, str] = {"psnr_rgb": "PSNR, dB", "ssim_rgb": "SSIM", "lpips": "LPIPS"}
 MEAN = "mean"
+_GUESSES = {"uncertainty": "the routers' uncertainty", "change": "the size of the change (control)"}
 _WITHIN = "Spearman, parts of a picture"
 
 
@@ -90,7 +91,7 @@ def difference(first: Measured, second: Measured) -> dict[str, Figure]:
 def uncertainty_rows(name: str, maps: Sequence[Sequence[ErrorMaps]]) -> list[Row]:
     """How well the routers' uncertainty ranks errors, beside the control; `maps` holds the pictures of each weather."""
     rows = []
-    for guess, name_of_guess in (("uncertainty", "routers' uncertainty"), ("change", "control: size of the change")):
+    for guess, title_of_guess in _GUESSES.items():
         within = [[rank_correlation(getattr(m, guess), m.error) for m in pictures] for pictures in maps]
         areas = [[ause(getattr(m, guess), m.error) for m in pictures] for pictures in maps]
         between = [
@@ -103,7 +104,7 @@ def uncertainty_rows(name: str, maps: Sequence[Sequence[ErrorMaps]]) -> list[Row
         rows.append(
             Row(
                 "uncertainty",
-                f"{name}: {name_of_guess}",
+                f"{title_of_guess}, {name}",
                 {
                     _WITHIN: bootstrap(np.array(within).mean(axis=0)),
                     "AUSE (0 best, 1 chance)": bootstrap(np.array(areas).mean(axis=0)),
@@ -139,15 +140,15 @@ def verdict(
         words = "beyond" if beyond else "within"
         return f"{figure.value:+.2f} dB ({figure.low:+.2f} to {figure.high:+.2f}), {words} the noise of the seeds"
 
-    savings = "; ".join(
-        f"{figures['parameters saved, %'].value:.0f} % of the parameters and {figures['time saved, %'].value:.0f} % "
-        f"of the time with {experts} experts"
+    savings = ", ".join(
+        f"{figures['parameters saved, %'].value:.0f} and {figures['time saved, %'].value:.0f} % with {experts}"
         for experts, figures in saved.items()
     )
     return (
-        (f"Against the conventional mixture of as many experts MoFME saves {savings}; " if savings else "")
-        + f"with 16 its PSNR differs by {said(Arm('mofme', 16), Arm('moe', 16))}, and the uncertainty-aware router's "
-        + f"from a linear router's by {said(Arm('mofme', 16), Arm('mofme-linear', 16))}."
+        (f"Of parameters and of time MoFME saves, by number of experts, {savings}. " if savings else "")
+        + "With 16 experts its PSNR differs from the conventional mixture's by "
+        + f"{said(Arm('mofme', 16), Arm('moe', 16))}, and the uncertainty-aware router's from a linear router's by "
+        + f"{said(Arm('mofme', 16), Arm('mofme-linear', 16))}."
         + "".join(f" {_ranking(row)}" for row in uncertainty)
     )
 
@@ -158,7 +159,7 @@ def _ranking(row: Row) -> str:
         raise ValueError("rank correlations have an interval")
     better = "better than" if figure.low > 0 else "worse than" if figure.high < 0 else "no better than"
     return (
-        f"Within a picture, {row.name} ranks errors {better} chance "
+        f"Of the parts of a picture, {row.name} ranks the errors {better} chance "
         f"(Spearman {figure.value:+.2f}, {figure.low:+.2f} to {figure.high:+.2f})."
     )
 
