@@ -1,5 +1,7 @@
 """`python -m mofme results`: what was measured, and the pages that quote it."""
 
+import dataclasses
+import json
 import re
 from pathlib import Path
 from typing import Annotated
@@ -41,6 +43,14 @@ def results(
     except (MofmeError, OSError) as error:
         log.print(f"error: {error}", style="red", markup=False)
         raise typer.Exit(2) from None
+
+
+def show_result(result: Result, as_json: bool) -> None:
+    """What a measuring command prints: JSON for machines, else tables, verdict and source."""
+    if as_json:
+        typer.echo(json.dumps(dataclasses.asdict(result), indent=2))
+    else:
+        print_result(result)
 
 
 def print_result(result: Result) -> None:

@@ -114,7 +114,7 @@ def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "clean").mkdir()
     code, output = run(tmp_path / "clean", tmp_path / "out", "--weather", "rain")
     assert code == 1
-    assert "no pictures found" in output.replace("\n", " ")
+    assert "no pictures found" in " ".join(output.split())
 
 
 def test_clean_makes_pairs_that_are_equal(tmp_path: Path) -> None:

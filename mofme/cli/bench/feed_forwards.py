@@ -1,7 +1,5 @@
 """`python -m mofme bench`: what experts cost, side by side on one backbone."""
 
-import dataclasses
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from mofme.cli.results import print_result
+from mofme.cli.results import show_result
 
 _EXPERTS = [1, 4, 16, 64, 128]
 _BACKBONES = ["small", "small-x4"]
@@ -58,10 +56,7 @@ def feed_forwards(
     result = as_result(costs, side, _command(side, experts, repeats, backbone))
     if out is not None:
         save_result(result, out)
-    if as_json:
-        typer.echo(json.dumps(dataclasses.asdict(result), indent=2))
-    else:
-        print_result(result)
+    show_result(result, as_json)
 
 
 def _command(side: int, experts: list[int], repeats: int, backbone: list[str]) -> str:

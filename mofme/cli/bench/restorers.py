@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from mofme.cli.results import print_result
+from mofme.cli.results import show_result
 
 
 def restorers(
@@ -55,10 +53,7 @@ def restorers(
     except MofmeError as error:
         log.print(f"error: {error}", style="red", markup=False)
         raise typer.Exit(2) from None
-    if as_json:
-        typer.echo(json.dumps(dataclasses.asdict(result), indent=2))
-    else:
-        print_result(result)
+    show_result(result, as_json)
     if any(trial.error for trial in trials):
         raise typer.Exit(1)
 

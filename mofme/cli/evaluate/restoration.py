@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -14,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from mofme.cli.results import print_result
+from mofme.cli.results import show_result
 
 if TYPE_CHECKING:
     from mofme.vision.evaluation.pairs import Pair
@@ -77,10 +75,7 @@ def restoration(
     failed = [report for rows in reports.values() for report in rows if report.error]
     for report in failed:
         log.print(f"{report.name}: {report.error}", style="red", markup=False)
-    if as_json:
-        typer.echo(json.dumps(dataclasses.asdict(result), indent=2))
-    else:
-        print_result(result)
+    show_result(result, as_json)
     if failed:
         raise typer.Exit(1)
 

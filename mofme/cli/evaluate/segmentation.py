@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -13,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from mofme.cli.results import print_result
+from mofme.cli.results import show_result
 
 if TYPE_CHECKING:
     from mofme.vision.evaluation.segmentation import Degrade
@@ -97,10 +96,7 @@ def segmentation(
     except MofmeError as error:
         log.print(f"error: {error}", style="red", markup=False)
         raise typer.Exit(2) from None
-    if as_json:
-        typer.echo(json.dumps(dataclasses.asdict(result), indent=2))
-    else:
-        print_result(result)
+    show_result(result, as_json)
     if any(report.error for report in reports):
         raise typer.Exit(1)
 
