@@ -1,0 +1,156 @@
+"""Files that are broken, too large, of no known kind or out of reach are refused in words, and nothing is lost."""
+
+import io
+import os
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from mofme.errors import PictureError, PictureTooLargeError
+from mofme.vision.image import Picture, read_picture, write_picture
+
+pytestmark = pytest.mark.filterwarnings("ignore:Truncated File Read:UserWarning")
+
+
+def noise(height=37, width=53, channels=3, dtype=np.uint8, seed=0):
+    return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max + 1, (height, width, channels), dtype)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")
+def test_damaged_exif_is_dropped_not_fatal(tmp_path):
+    Image.fromarray(noise()).save(tmp_path / "in.webp", lossless=True, exif=b"II*\0\xff\xff\0\0")
+    assert read_picture(tmp_path / "in.webp").exif is None
+
+
+def bomb_png(width, height):
+    header = b"IHDR" + struct.pack(">LLBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = b"IDAT" + zlib.compress(b"\0")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">L", len(chunk) - 4) + chunk + struct.pack(">L", zlib.crc32(chunk)) for chunk in (header, data)
+    )
+
+
+def test_a_bomb_is_refused_from_its_header(tmp_path):
+    (tmp_path / "bomb.png").write_bytes(bomb_png(60_000, 60_000))
+    with pytest.raises(PictureTooLargeError, match=r"bomb\.png: 60000x60000 is 3600\.0 .* 100; .*--max-megapixels"):
+        read_picture(tmp_path / "bomb.png")
+
+
+def test_pillows_own_limit_neither_clashes_nor_is_lost(tmp_path, monkeypatch):
+    Image.new("RGB", (100, 100)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert read_picture(tmp_path / "a.png").rgb.shape == (3, 100, 100)
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(tmp_path / "a.png")
+
+
+def test_the_limit_of_megapixels_is_exact(tmp_path):
+    Image.new("RGB", (100, 100)).save(tmp_path / "a.png")
+    assert read_picture(tmp_path / "a.png", max_megapixels=0.01).rgb.shape == (3, 100, 100)
+    with pytest.raises(PictureTooLargeError):
+        read_picture(tmp_path / "a.png", max_megapixels=0.0099)
+
+
+def test_a_file_over_a_gibibyte_is_refused(tmp_path):
+    with (tmp_path / "big.png").open("wb") as file:
+        file.truncate(2**30 + 1)  # sparse: takes no space
+    with pytest.raises(PictureTooLargeError, match="1 GiB"):
+        read_picture(tmp_path / "big.png")
+
+
+ENCODED = [".jpg", ".png", ".webp", ".tif", ".bmp", ".avif", ".heic", "16.png", "16.tif", "lzw.tif"]
+
+
+@pytest.mark.parametrize("kind", ENCODED)
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9])
+def test_a_truncated_file_is_refused(tmp_path, kind, share):
+    path = tmp_path / f"a{kind}"
+    if kind.startswith("16"):
+        rgb = torch.rand(3, 80, 60, generator=torch.Generator().manual_seed(0))
+        write_picture(path, rgb, Picture(rgb=rgb, bits=16))
+    else:
+        options = {"compression": "tiff_lzw"} if kind == "lzw.tif" else {}
+        Image.fromarray(noise(80, 60)).save(path, **options)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(PictureError, match=kind):
+        read_picture(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "empty"),
+        (b"dear diary, it rained\n" * 9, "not a picture"),
+        (b"\xff\xd8\xff\xe0junk" * 9, ""),
+        (b"II*\0", ""),
+    ],
+)
+def test_what_is_no_picture_is_refused_by_name(tmp_path, content, reason):
+    (tmp_path / "x.jpg").write_bytes(content)
+    with pytest.raises(PictureError, match=rf"x\.jpg.*{reason}"):
+        read_picture(tmp_path / "x.jpg")
+
+
+def test_formats_outside_the_list_are_refused(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png", format="EPS")
+    with pytest.raises(PictureError, match="not a picture of a known kind"):
+        read_picture(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("samples", [np.zeros((4, 4), np.float32), np.zeros((4, 4), np.int32)])
+def test_32_bit_samples_are_refused_in_words(tmp_path, samples):
+    Image.fromarray(samples).save(tmp_path / "a.tif")
+    with pytest.raises(PictureError, match="8 or 16 bits"):
+        read_picture(tmp_path / "a.tif")
+
+
+def test_missing_files_and_folders(tmp_path):
+    with pytest.raises(PictureError, match="no such file"):
+        read_picture(tmp_path / "none.png")
+    with pytest.raises(PictureError, match="is a folder"):
+        read_picture(tmp_path)
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="permissions do not bind this user")
+def test_an_unreadable_file(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    (tmp_path / "a.png").chmod(0)
+    with pytest.raises(PictureError, match="no permission"):
+        read_picture(tmp_path / "a.png")
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_trace(tmp_path):
+    target = tmp_path / "a.png"
+    target.write_bytes(b"old")
+    mismatched = Picture(rgb=torch.zeros(3, 4, 4), alpha=torch.ones(1, 5, 5))
+    with pytest.raises(PictureError, match=r"a\.png.*alpha"):
+        write_picture(target, mismatched.rgb, mismatched)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+    assert target.read_bytes() == b"old"
+    with pytest.raises(PictureError, match="cannot be written"):  # a folder's parent is a file
+        write_picture(target / "b.png", torch.zeros(3, 4, 4), Picture(rgb=torch.zeros(3, 4, 4)))
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_damaged_bytes_never_raise_anything_but_a_picture_error(tmp_path_factory, data):
+    suffix = data.draw(st.sampled_from(["JPEG", "PNG", "WEBP", "TIFF", "BMP"]))
+    buffer = io.BytesIO()
+    Image.fromarray(noise(16, 16)).save(buffer, format=suffix)
+    content = bytearray(buffer.getvalue())
+    for position in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=4)):
+        content[position] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.mktemp("damaged") / "x"
+    path.write_bytes(content)
+    try:
+        picture = read_picture(path, max_megapixels=1)
+    except PictureError:
+        return
+    assert picture.rgb.shape[0] == 3 and picture.rgb.min() >= 0 and picture.rgb.max() <= 1
