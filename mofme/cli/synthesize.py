@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from mofme.cli.weathers import check_weathers
+
 
 def synthesize(
     clean: Annotated[
@@ -59,12 +61,10 @@ def _variants(weather: list[str]) -> dict[str, frozenset[str]]:
     """The pairs to make of a picture: what is added to its name, and the weathers on it."""
     from mofme.vision.weather import WEATHERS
 
-    wanted, alone = frozenset(weather), {"all", "clean"}
-    if unknown := wanted - {*WEATHERS, *alone}:
-        names = ", ".join((*WEATHERS, "all", "clean"))
-        raise typer.BadParameter(f"no such weather: {', '.join(sorted(unknown))}. Choose from {names}.")
-    if wanted & alone and len(wanted) > 1:
+    wanted, alone = frozenset(weather), ("all", "clean")
+    check_weathers(weather, also=alone)
+    if wanted & {*alone} and len(wanted) > 1:
         raise typer.BadParameter("all and clean stand alone; leave the other names out.")
     if "all" in wanted:
         return {f"_{name}": frozenset({name}) for name in WEATHERS}
-    return {"": wanted - alone}
+    return {"": wanted - {*alone}}

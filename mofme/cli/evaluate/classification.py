@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import track
 
 from mofme.cli.results import show_result
+from mofme.cli.weathers import check_weathers
 
 if TYPE_CHECKING:
     from mofme.vision.evaluation.classification import Degrade
@@ -82,12 +83,10 @@ def classification(
 
 def _weathers(names: list[str], seed: int, degraded: Path | None) -> dict[str, Degrade]:
     from mofme.vision.evaluation.classification import synthesized, taken_from
-    from mofme.vision.weather import WEATHERS
 
     if degraded is not None:
         return {degraded.resolve().name: taken_from(degraded)}
-    if unknown := set(names) - set(WEATHERS):
-        raise typer.BadParameter(f"no such weather: {', '.join(sorted(unknown))}. Choose from {', '.join(WEATHERS)}.")
+    check_weathers(names)
     return {name: synthesized(name, seed) for name in names}
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import track
 
 from mofme.cli.results import show_result
+from mofme.cli.weathers import check_weathers
 
 if TYPE_CHECKING:
     from mofme.vision.evaluation.segmentation import Degrade
@@ -103,12 +104,10 @@ def segmentation(
 
 def _weathers(names: list[str], seed: int, degraded: Path | None) -> dict[str, Degrade]:
     from mofme.vision.evaluation.segmentation import synthesized, taken_from
-    from mofme.vision.weather import WEATHERS
 
     if degraded is not None:
         return taken_from(degraded)
-    if unknown := set(names) - set(WEATHERS):
-        raise typer.BadParameter(f"no such weather: {', '.join(sorted(unknown))}. Choose from {', '.join(WEATHERS)}.")
+    check_weathers(names)
     return synthesized(names, seed)
 
 
