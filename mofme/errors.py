@@ -6,6 +6,7 @@
     ├── ArchiveError              a ZIP that is broken, too large or unsafe to open
     ├── ModelError                weights are missing, damaged or unknown
     ├── ResultError               a measured result is missing or damaged
+    ├── TableError                a table of models' answers cannot be used
     └── Cancelled                 the user stopped the work
 """
 
@@ -32,6 +33,10 @@ class ModelError(MofmeError):
 
 class ResultError(MofmeError):
     """A measured result is missing, damaged or not a number."""
+
+
+class TableError(MofmeError):
+    """A table of what language models made of prompts is misaligned, has blanks or cannot be read."""
 
 
 class Cancelled(MofmeError):  # noqa: N818 - reads as what happened, as in asyncio and concurrent.futures

@@ -53,6 +53,7 @@ ERRORS = {
     "ArchiveError": "MofmeError",
     "ModelError": "MofmeError",
     "ResultError": "MofmeError",
+    "TableError": "MofmeError",
     "Cancelled": "MofmeError",
 }
 COMMANDS = {

@@ -46,7 +46,7 @@ def random_airlight(clean: Tensor, draw: Draw, darkest: float) -> Tensor:
     brightest = F.adaptive_avg_pool2d(clean.mean(1, keepdim=True), 6).amax((1, 2, 3))
     tied = (brightest * draw.uniform(0.92, 1.12)).clamp(darkest, 1)
     free = torch.maximum(1 - (1 - darkest) * draw.rand() ** 1.3, 0.85 * tied)
-    grey = torch.where(draw.chance(0.6), tied, free)
+    grey = torch.where(draw.chance(0.75), tied, free)
     strength = torch.where(draw.chance(0.25), 0.13, 0.05)
     tint = (strength * draw.uniform(-1, 1))[:, None] * torch.tensor([1.0, 0.2, -1.0], device=draw.device)
     tint = tint + draw.uniform(-0.02, 0.02, 3)
