@@ -7,6 +7,7 @@
     ├── ModelError                weights are missing, damaged or unknown
     ├── ResultError               a measured result is missing or damaged
     ├── TableError                a table of models' answers cannot be used
+    ├── ConfigError               a file of settings cannot be used
     └── Cancelled                 the user stopped the work
 """
 
@@ -37,6 +38,10 @@ class ResultError(MofmeError):
 
 class TableError(MofmeError):
     """A table of what language models made of prompts is misaligned, has blanks or cannot be read."""
+
+
+class ConfigError(MofmeError):
+    """A file of settings cannot be read, or a setting in it cannot be used."""
 
 
 class Cancelled(MofmeError):  # noqa: N818 - reads as what happened, as in asyncio and concurrent.futures

@@ -54,6 +54,7 @@ ERRORS = {
     "ModelError": "MofmeError",
     "ResultError": "MofmeError",
     "TableError": "MofmeError",
+    "ConfigError": "MofmeError",
     "Cancelled": "MofmeError",
 }
 COMMANDS = {
