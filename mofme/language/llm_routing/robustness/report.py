@@ -1,0 +1,106 @@
+"""What probing routers shows: where their calls go by category, and what harmless rewording turns."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mofme.language.llm_routing.prompt_router import Queries
+from mofme.language.llm_routing.robustness.intervals import mean_of
+from mofme.language.llm_routing.robustness.probes import CATEGORIES, DIFFICULTIES, Probe
+from mofme.language.llm_routing.robustness.rewording import REWORDINGS, reword
+from mofme.language.llm_routing.robustness.subjects import BoolArray, Subject
+from mofme.language.llm_routing.table import FloatArray
+from mofme.results import Figure
+
+Embed = Callable[[Sequence[str]], Queries]
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """R routers probed with N prompts.
+
+    `strong_RN`: the share of a router's runs that sent the prompt to the strong model, in [0, 1].
+    `flips_RWN`: the share of its runs in which the reworded prompt went elsewhere, in [0, 1].
+    """
+
+    routers: tuple[str, ...]
+    probes: tuple[Probe, ...]
+    rewordings: tuple[str, ...]
+    strong_RN: FloatArray
+    flips_RWN: FloatArray
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """Those that were probed, in the usual order."""
+        present = {probe.category for probe in self.probes}
+        return tuple(name for name in CATEGORIES if name in present)
+
+    def share(self, router: str, category: str | None = None, difficulty: str | None = None) -> Figure:
+        """Calls sent to the strong model, in percent. Raises ValueError where nothing was probed."""
+        return mean_of(self.strong_RN[self.routers.index(router), self._chosen(category, difficulty)], percent=True)
+
+    def flips(self, router: str, rewording: str | None = None, category: str | None = None) -> Figure:
+        """Decisions that a rewording turns, in percent; the mean of all rewordings unless one is named."""
+        flips_WN = self.flips_RWN[self.routers.index(router)]
+        rows = [self.rewordings.index(rewording)] if rewording else list(range(len(self.rewordings)))
+        return mean_of(flips_WN[rows].mean(0)[self._chosen(category, None)], percent=True)
+
+    def matrix(self, difficulty: str | None = None) -> FloatArray:
+        """Calls sent to the strong model, in percent: categories x routers, as a heat map shows it."""
+        return np.array(
+            [
+                [self.share(router, category, difficulty).value for router in self.routers]
+                for category in self.categories
+            ]
+        )
+
+    def explained(self, router: str) -> tuple[float, float]:
+        """Shares of the variance of a router's decisions that category explains, and difficulty beyond it, in percent.
+
+        (0, 0) for a router that always decides the same.
+        """
+        strong_N = self.strong_RN[self.routers.index(router)]
+        total = float(strong_N.var())
+        if total == 0:
+            return 0.0, 0.0
+        by_category_N, by_both_N = np.empty_like(strong_N), np.empty_like(strong_N)
+        for category in self.categories:
+            inside = self._chosen(category, None)
+            by_category_N[inside] = strong_N[inside].mean()
+            for difficulty in DIFFICULTIES:
+                cell = self._chosen(category, difficulty)
+                by_both_N[cell] = strong_N[cell].mean() if cell.any() else 0
+        category_share = float(by_category_N.var()) / total
+        return 100 * category_share, 100 * (float(by_both_N.var()) / total - category_share)
+
+    def _chosen(self, category: str | None, difficulty: str | None) -> BoolArray:
+        return np.array(
+            [category in (None, probe.category) and difficulty in (None, probe.difficulty) for probe in self.probes]
+        )
+
+
+def assess(
+    routers: Sequence[Subject],
+    probes: Sequence[Probe],
+    embed: Embed,
+    rewordings: Sequence[str] = tuple(REWORDINGS),
+    seed: int = 0,
+) -> Assessment:
+    """Probe routers that are ready to decide; several of one name are runs of one router, and are averaged."""
+    names = tuple(dict.fromkeys(router.name for router in routers))
+    plain = embed([probe.prompt for probe in probes])
+    changed = [embed(reword([probe.prompt for probe in probes], name, seed)) for name in rewordings]
+    strong, flips = [], []
+    for name in names:
+        runs = [router for router in routers if router.name == name]
+        before = [run.to_strong(plain) for run in runs]
+        strong.append(np.mean(before, axis=0))
+        flips.append(
+            [
+                np.mean([was != run.to_strong(queries) for run, was in zip(runs, before, strict=True)], axis=0)
+                for queries in changed
+            ]
+        )
+    shape = (len(names), len(rewordings), len(probes))
+    return Assessment(names, tuple(probes), tuple(rewordings), np.array(strong), np.array(flips).reshape(shape))
