@@ -9,9 +9,15 @@ from mofme.errors import ResultError
 from mofme.results import RESULTS, Result, as_source, as_tables, available_results, load_result
 
 
-def measured_by_us(folder: Path = RESULTS) -> str:
-    """A fold-out a room: its verdict, the paper's claim, tables, plots, and how they came about."""
-    return "".join(_room(room, folder) for room in available_results(folder))
+def measured_by_us(*starts: str, folder: Path = RESULTS) -> str:
+    """A fold-out for each room whose name starts with one of `starts`: its verdict, the paper's claim, tables, plots,
+    and how they came about.
+    """
+    return "".join(_room(room, folder) for room in available_results(folder) if room.startswith(starts))
+
+
+def _title(room: str) -> str:
+    return room.replace("_", " ").capitalize().replace("Llm", "LLM")
 
 
 def result_tables(result: Result) -> str:
@@ -27,9 +33,9 @@ def _room(room: str, folder: Path) -> str:
         result = load_result(room, folder)
     except ResultError:
         return f"<p class='note'>The result {html.escape(room)} cannot be read: measure it again.</p>"
-    plots = "".join(_plot(path) for path in sorted(folder.glob(f"{room}*.png")))
+    plots = "".join(_plot(path) for path in sorted(folder.glob(f"{room}-*.png")))
     return (
-        f"<details class='result'><summary><b>{html.escape(room.replace('_', ' ').capitalize())}</b> "
+        f"<details class='result'><summary><b>{html.escape(_title(room))}</b> "
         f"<span>{html.escape(result.verdict)}</span></summary>"
         f"<p class='note'>{html.escape(result.paper)} claims: {html.escape(result.claim)}</p>"
         f"{result_tables(result)}{plots}<p class='note'>{html.escape(as_source(result).replace('`', ''))}</p></details>"

@@ -14,7 +14,7 @@ def save(folder: Path, room: str, verdict: str = "Clearer.") -> None:
 def test_every_room_is_shown_with_what_its_file_says(tmp_path: Path) -> None:
     save(tmp_path, "restoration")
     save(tmp_path, "uncertainty", "Not <i>useful</i>.")
-    page = measured_by_us(tmp_path)
+    page = measured_by_us("", folder=tmp_path)
     for text in ("Clearer.", "A paper claims: a claim", "+4.63 (+3.84 to +5.43)", "python -m mofme x", "seeds 0, 1"):
         assert text in page
     assert "Not &lt;i&gt;useful&lt;/i&gt;." in page
@@ -22,10 +22,21 @@ def test_every_room_is_shown_with_what_its_file_says(tmp_path: Path) -> None:
     assert page.index("Restoration") < page.index("Uncertainty")
 
 
+def test_a_tab_shows_its_own_rooms_only(tmp_path: Path) -> None:
+    for room in ("ablation", "llm_routing", "llm_routing_rate", "restorers"):
+        save(tmp_path, room, f"Verdict of {room}.")
+    (tmp_path / "llm_routing_rate-slope.png").write_bytes(b"a plot")
+    page = measured_by_us("ablation", "restor", folder=tmp_path)
+    assert re.findall(r"Verdict of (\w+)", page) == ["ablation", "restorers"]
+    page = measured_by_us("llm_routing", folder=tmp_path)
+    assert re.findall(r"Verdict of (\w+)", page) == ["llm_routing", "llm_routing_rate"]
+    assert page.count("base64") == 1
+
+
 def test_a_damaged_result_is_said_and_the_others_are_shown(tmp_path: Path) -> None:
     save(tmp_path, "restoration")
     (tmp_path / "bench.json").write_text("{", encoding="utf-8")
-    page = measured_by_us(tmp_path)
+    page = measured_by_us("", folder=tmp_path)
     assert "The result bench cannot be read" in page
     assert "Clearer." in page
 
@@ -33,14 +44,14 @@ def test_a_damaged_result_is_said_and_the_others_are_shown(tmp_path: Path) -> No
 def test_plots_of_a_room_are_inside_the_page(tmp_path: Path) -> None:
     save(tmp_path, "ablation")
     save(tmp_path, "bench")
-    (tmp_path / "ablation_cost.png").write_bytes(b"a plot")
-    page = measured_by_us(tmp_path)
+    (tmp_path / "ablation-cost.png").write_bytes(b"a plot")
+    page = measured_by_us("", folder=tmp_path)
     assert [base64.b64decode(data) for data in re.findall(r"base64,([^\"]+)", page)] == [b"a plot"]
     assert page.index("base64") < page.index("<b>Bench")
 
 
 def test_no_results_show_nothing(tmp_path: Path) -> None:
-    assert measured_by_us(tmp_path) == ""
+    assert measured_by_us("", folder=tmp_path) == ""
 
 
 def test_tables_of_one_result() -> None:
