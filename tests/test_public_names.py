@@ -73,6 +73,8 @@ COMMANDS = {
     "evaluate classification": "PICTURES --classifier --degraded --weather --seed --model --device --limit --out "
     "--json",
     "results": "NAMES --quote --folder",
+    "route prompt": "PROMPT --budget --cost-weight --quality --router --json",
+    "route train": "TABLE --out --estimator --seed --prices --repair --licence",
     "evaluate segmentation": "FRAMES LABELS --segmenter --label-set --segmenter-labels --normalisation --degraded "
     "--weather --seed --model --device --limit --out --pictures --json",
 }

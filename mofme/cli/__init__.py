@@ -16,3 +16,4 @@ for _name in ("restore", "models", "synthesize", "train", "results"):
 app.command("train-segmenter")(importlib.import_module("mofme.cli.train_segmenter").train_segmenter)
 app.add_typer(importlib.import_module("mofme.cli.bench").app, name="bench")
 app.add_typer(importlib.import_module("mofme.cli.evaluate").app, name="evaluate")
+app.add_typer(importlib.import_module("mofme.cli.route").app, name="route")
