@@ -14,7 +14,7 @@ _KEPT = re.compile(
 )
 _EDGES = r"(?<![\w'@./:#$\\-]){}(?![\w'@/:#$\\(=-]|\.\w)"  # not a part of an address, a name in code or a formula
 _LONG_WORD = re.compile(_EDGES.format("[A-Za-z]{5,}"))
-_CAPITALIZED = re.compile(_EDGES.format("[A-Z][a-z]+"))
+_CAPITALIZED = re.compile(_EDGES.format("[A-Z][a-z]{2,}"))
 
 Change = Callable[[str, random.Random], str]
 
