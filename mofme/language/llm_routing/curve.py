@@ -7,6 +7,7 @@ non-decreasing convex hull of the settings' mean cost and mean quality: RouterBe
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mofme.language.llm_routing.table import FloatArray, IntArray, RoutingTable
 
@@ -19,7 +20,7 @@ class Curve:
     quality_S: FloatArray
 
 
-def curve_of(choices_SN: IntArray, table: RoutingTable) -> Curve:
+def curve_of(choices_SN: IntArray | NDArray[np.int16], table: RoutingTable) -> Curve:
     """What the choices of S settings truly cost and bring on the table's N prompts."""
     row_N = np.arange(len(table))
     return Curve(table.cost_NM[row_N, choices_SN].mean(1), table.quality_NM[row_N, choices_SN].mean(1))

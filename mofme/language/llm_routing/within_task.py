@@ -1,0 +1,118 @@
+"""What a router knows beyond the task: inside one task, does it tell the prompts apart?
+
+A router that only recognises tasks gives all prompts of one task the same prediction: AUC .5, and no gain.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mofme.language.llm_routing.comparison import Comparison, Trial
+from mofme.language.llm_routing.intervals import over_prompts, read
+from mofme.language.llm_routing.table import FloatArray
+from mofme.results import Figure
+
+ENOUGH = 25  # test prompts of a task in a split
+MEAN = "mean of the tasks"
+GOOD = 0.5  # quality from here on counts as correct
+
+
+@dataclass(frozen=True)
+class WithinTask:
+    """What `router` knows inside one task, over all trials; `prompts` is the mean number of test prompts.
+
+    `correct` is the AUC of its P(correct), averaged over the models; `better` that of which of the strong and the weak
+    model answers better, where they differ; `gain` what its AIQ is above the control's on this task's prompts alone.
+    None where a trial has nothing to tell apart.
+    """
+
+    task: str
+    prompts: float
+    correct: Figure | None
+    better: Figure | None
+    gain: Figure | None
+
+
+def auc(score_n: FloatArray, positive_n: NDArray[np.bool_], weight_Bn: FloatArray) -> FloatArray:
+    """P(a positive's score is above a negative's), ties half, for every row of weights (B,); NaN without both kinds."""
+    order = np.argsort(score_n, kind="stable")
+    _, first = np.unique(score_n[order], return_index=True)
+    sorted_Bn, positive_n = weight_Bn[:, order], positive_n[order]
+    positive_BU = np.add.reduceat(sorted_Bn * positive_n, first, axis=1)
+    negative_BU = np.add.reduceat(sorted_Bn * ~positive_n, first, axis=1)
+    below_BU = negative_BU.cumsum(1) - negative_BU / 2
+    pairs_B = positive_BU.sum(1) * negative_BU.sum(1)
+    won_B = (positive_BU * below_BU).sum(1)
+    return np.divide(won_B, pairs_B, out=np.full(len(pairs_B), np.nan), where=pairs_B > 0)
+
+
+def within_tasks(comparison: Comparison, router: str, control: str, weight_BN: FloatArray) -> list[WithinTask]:
+    """One line for each task with `ENOUGH` test prompts a split on average; with several tasks, their mean last."""
+    task_N = np.array(comparison.table.tasks)
+    lines, values = [], []
+    for task in sorted(set(comparison.table.tasks)):
+        inside = replace(comparison, trials=[trial.only(task_N == task) for trial in comparison.trials])
+        prompts = float(np.mean([len(trial.test_n) for trial in inside.trials]))
+        if prompts < ENOUGH:
+            continue
+        readings = read(inside, weight_BN, [router, control])
+        value_3TB = np.stack(
+            [
+                _each_trial(inside, weight_BN, router, auc_of_correct),
+                _each_trial(inside, weight_BN, router, auc_of_better),
+                readings[router].aiq_TB - readings[control].aiq_TB,
+            ]
+        )
+        lines.append(WithinTask(task, prompts, *map(over_prompts, value_3TB)))
+        values.append(value_3TB)
+    if len(lines) > 1:
+        prompts = float(np.mean([line.prompts for line in lines]))
+        lines.append(WithinTask(MEAN, prompts, *map(over_prompts, _mean_over_tasks(np.stack(values)))))
+    return lines
+
+
+def _mean_over_tasks(value_K3TB: FloatArray) -> FloatArray:
+    """The mean of the tasks that have a value in every trial, (3, T, B); NaN where no task has."""
+    means = []
+    for value_KTB in value_K3TB.swapaxes(0, 1):
+        known = [value_TB for value_TB in value_KTB if np.isfinite(value_TB[:, 0]).all()]
+        means.append(np.mean(known, axis=0) if known else np.full(value_K3TB.shape[2:], np.nan))
+    return np.stack(means)
+
+
+Auc = Callable[[Comparison, Trial, str, FloatArray], FloatArray]
+
+
+def _each_trial(comparison: Comparison, weight_BN: FloatArray, router: str, figure: Auc) -> FloatArray:
+    return np.stack([figure(comparison, trial, router, weight_BN[:, trial.test_n]) for trial in comparison.trials])
+
+
+def auc_of_correct(comparison: Comparison, trial: Trial, router: str, weight_Bn: FloatArray) -> FloatArray:
+    """AUC (B,) of P(correct), the mean over the models that were both right and wrong; NaN without an estimate."""
+    nothing_B = np.full(len(weight_Bn), np.nan)
+    if router not in trial.quality or not len(trial.test_n):
+        return nothing_B
+    right_nM = comparison.table.quality_NM[trial.test_n] >= GOOD
+    both = [model for model in range(right_nM.shape[1]) if 0 < right_nM[:, model].sum() < len(right_nM)]
+    aucs = [auc(trial.quality[router][:, model], right_nM[:, model], weight_Bn) for model in both]
+    return np.mean(aucs, axis=0) if aucs else nothing_B
+
+
+def auc_of_better(comparison: Comparison, trial: Trial, router: str, weight_Bn: FloatArray) -> FloatArray:
+    """AUC (B,) of whether the strong model beats the weak one, on the prompts where one does; NaN without a score."""
+    nothing_B = np.full(len(weight_Bn), np.nan)
+    strong, weak = trial.pair.strong, trial.pair.weak
+    if router in trial.quality:
+        score_n = trial.quality[router][:, strong] - trial.quality[router][:, weak]
+    elif router in trial.scores:
+        score_n = trial.scores[router]
+    else:
+        return nothing_B
+    truth_nM = comparison.table.quality_NM[trial.test_n]
+    difference_n = truth_nM[:, strong] - truth_nM[:, weak]
+    differ_n = difference_n != 0
+    if not differ_n.any():
+        return nothing_B
+    return auc(score_n[differ_n], difference_n[differ_n] > 0, weight_Bn[:, differ_n])
