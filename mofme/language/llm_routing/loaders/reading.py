@@ -1,0 +1,129 @@
+"""Files into columns of plain values: CSV, Parquet, JSON and lines of JSON, also gzipped. Nothing is ever executed."""
+
+import csv
+import gzip
+import io
+import json
+import math
+import zlib
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mofme.errors import TableError
+
+MAX_BYTES = 2 * 1024**3  # of a file, and of what is in it when it is gzipped
+Columns = dict[str, list[Any]]
+_TRUTH = {"true": 1.0, "false": 0.0}
+
+
+def content_of(path: Path) -> bytes:
+    """All bytes of a file, unzipped. Raises TableError for what is not there, is damaged or larger than MAX_BYTES."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise TableError(f"{path} is larger than {MAX_BYTES / 1e9:.1f} GB: split it or drop columns")
+        with opened(path) as file:
+            content = file.read(MAX_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise TableError(f"{path} cannot be read: {error}") from error
+    if len(content) > MAX_BYTES:
+        raise TableError(f"{path} holds more than {MAX_BYTES / 1e9:.1f} GB: split it or drop columns")
+    return content
+
+
+def opened(path: Path) -> gzip.GzipFile | BufferedReader:
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+
+
+def is_csv(path: Path) -> bool:
+    return path.name.endswith((".csv", ".csv.gz"))
+
+
+def is_parquet(path: Path) -> bool:
+    return path.suffix == ".parquet"
+
+
+def column_names(path: Path) -> list[str]:
+    """The names of the columns of a CSV or Parquet file, of the first Parquet file in a folder; else nothing."""
+    try:
+        if is_csv(path):
+            with opened(path) as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as lines:
+                return next(csv.reader(lines), [])
+        if is_parquet(path):
+            return list(pq.read_schema(path).names)
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
+        raise TableError(f"{path} cannot be read: {error}") from error
+    parquets = parquet_files(path) if path.is_dir() else []
+    return column_names(parquets[0]) if parquets else []
+
+
+def parquet_files(path: Path) -> list[Path]:
+    return sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+
+
+def read_columns(path: Path) -> Columns:
+    """A CSV or Parquet file, by column; CSV cells are strings. Raises TableError."""
+    if is_parquet(path):
+        return read_parquet(path)
+    csv.field_size_limit(2**31 - 1)
+    try:
+        text = io.TextIOWrapper(io.BytesIO(content_of(path)), encoding="utf-8-sig", newline="")
+        header, *rows = list(csv.reader(text, strict=True)) or [[]]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise TableError(f"{path} cannot be read as CSV in UTF-8: {error}") from error
+    rows = [row for row in rows if row]
+    if len(set(header)) < len(header):
+        twice = sorted({name for name in header if header.count(name) > 1})
+        raise TableError(f"{path} has two columns named {', '.join(twice)}: rename or remove one")
+    uneven = [number for number, row in enumerate(rows, 1) if len(row) != len(header)]
+    if uneven:
+        raise TableError(f"{path}: row {uneven[0]} has another number of cells than the {len(header)} of the header")
+    return {name: [row[i] for row in rows] for i, name in enumerate(header)}
+
+
+def read_parquet(path: Path, columns: list[str] | None = None) -> Columns:
+    """A Parquet file, or all of a folder one after another; `columns` may name fields of a struct as `a.b`."""
+    files = parquet_files(path)
+    if sum(file.stat().st_size for file in files) > MAX_BYTES:
+        raise TableError(f"{path} is larger than {MAX_BYTES / 1e9:.1f} GB: split it or drop columns")
+    try:
+        parts = [pq.read_table(file, columns=columns) for file in files]
+        return pa.concat_tables(parts).to_pydict()
+    except (OSError, pa.ArrowException) as error:
+        raise TableError(f"{path} cannot be read as Parquet: {error}") from error
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(content_of(path))
+    except (ValueError, RecursionError) as error:
+        raise TableError(f"{path} cannot be read as JSON: {error}") from error
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    found = []
+    for number, line in enumerate(content_of(path).splitlines(), 1):
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise TableError(f"{path}: line {number} cannot be read as JSON: {error}") from error
+        if not isinstance(record, dict):
+            raise TableError(f"{path}: line {number} is not a JSON object")
+        found.append(record)
+    return found
+
+
+def number(cell: Any) -> float:
+    """What a cell says as a number; a blank or anything that is no number is NaN."""
+    try:
+        value = float(cell)
+    except (TypeError, ValueError):
+        return _TRUTH.get(str(cell).strip().lower(), math.nan)
+    return value if math.isfinite(value) else math.nan
+
+
+def text(cell: Any) -> str:
+    return "" if cell is None else str(cell)
