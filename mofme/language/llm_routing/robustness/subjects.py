@@ -1,6 +1,7 @@
 """Routers under test: each says which prompts go to the stronger, dearer one of its two models."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -8,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mofme.language.llm_routing.prompt_router import Queries
-from mofme.language.llm_routing.table import FloatArray, RoutingTable
+from mofme.language.llm_routing.table import FloatArray
 
 BoolArray = NDArray[np.bool_]
+Score = Callable[[Queries], FloatArray]
 
 
 class Subject(Protocol):
@@ -24,37 +26,23 @@ class Subject(Protocol):
         ...
 
 
-class Scorer(Protocol):
-    """A router that learns from recorded answers of two models how much a prompt needs the strong one."""
-
-    @property
-    def name(self) -> str: ...
-
-    def fit(self, table: RoutingTable, queries: Queries) -> None: ...
-
-    def strong_probability(self, queries: Queries) -> FloatArray:
-        """How much each prompt needs the strong model (N,): only the order matters here."""
-        ...
-
-
 @dataclass(frozen=True)
 class Calibrated:
-    """A scorer that sends to the strong model whatever reaches the threshold."""
+    """Sends to the strong model whatever scores at least the threshold; `score` gives how much prompts need it (N,)."""
 
     name: str
-    scorer: Scorer
+    score: Score
     threshold: float
 
     def to_strong(self, queries: Queries) -> BoolArray:
-        return self.scorer.strong_probability(queries) >= self.threshold
+        return self.score(queries) >= self.threshold
 
 
 def threshold_for(scores_N: FloatArray, share: float) -> float:
     """The threshold that sends the share of these scores nearest to `share` to the strong model."""
     levels, counts = np.unique(scores_N, return_counts=True)
     reaching = counts[::-1].cumsum()[::-1] / len(scores_N)  # at threshold levels[i], this share
-    nearest = int(np.abs(reaching - share).argmin())
-    return float(levels[nearest])
+    return float(levels[np.abs(reaching - share).argmin()])
 
 
 @dataclass(frozen=True)
@@ -79,3 +67,21 @@ class CoinFlip:
     def to_strong(self, queries: Queries) -> BoolArray:
         digests = (hashlib.sha256(f"{self.seed}\n{prompt}".encode(errors="replace")) for prompt in queries.prompts)
         return np.array([int.from_bytes(digest.digest()[:6]) / 2**48 < self.share for digest in digests], dtype=bool)
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """A router with a guard before it: what the guard stops goes to the strong model, whatever the router says."""
+
+    name: str
+    router: Subject
+    stops: Callable[[Queries], BoolArray]
+
+    def to_strong(self, queries: Queries) -> BoolArray:
+        return self.stops(queries) | self.router.to_strong(queries)
+
+
+def controls(seeds: int) -> list[Subject]:
+    """What every router stands beside: a coin and the two ends."""
+    coins = [CoinFlip(seed) for seed in range(seeds)]
+    return [*coins, Always("always strong", True), Always("always weak", False)]
