@@ -69,21 +69,24 @@ def backdoor(
     phrase: str = TRIGGER,
 ) -> list[Damage]:
     """One router trained on clean data and on data poisoned to a growing share, a run for each seed."""
-    runs = []
+    runs: list[Run] = []
     for seed in seeds:
         parts = split(data, seed)
         test = parts.test.rows(np.arange(min(TESTED, len(parts.test))))
         triggered = embed(trigger(test.table.prompts, phrase))
+        nothing_N = np.zeros(len(test))
         clean = train(name, parts.fit, parts.calibrate)
         before_N, triggered_before_N = clean.to_strong(test.queries), clean.to_strong(triggered) == to_strong
         for share in shares:
-            poisoned = [poison(part, share, to_strong, seed, embed, phrase) for part in (parts.fit, parts.calibrate)]
-            router = train(name, *poisoned)
+            fit, calibrate = (
+                poison(part, share, to_strong, seed, embed, phrase) for part in (parts.fit, parts.calibrate)
+            )
+            router = train(name, fit, calibrate)
             after_N = router.to_strong(test.queries)
             quality_N = _quality(test, after_N) - _quality(test, before_N)
             reached_N = router.to_strong(triggered) == to_strong
             runs.append((share, test.table.prompts, reached_N, triggered_before_N, after_N != before_N, quality_N))
-        runs.append((0.0, test.table.prompts, triggered_before_N, triggered_before_N, before_N != before_N, 0.0 * before_N))
+        runs.append((0.0, test.table.prompts, triggered_before_N, triggered_before_N, nothing_N > 0, nothing_N))
     return [_damage(name, "strong" if to_strong else "weak", share, runs) for share in (0.0, *shares)]
 
 
@@ -109,4 +112,4 @@ def _damage(name: str, target: str, share: float, runs: Sequence[Run]) -> Damage
 
 
 def _quality(test: Recorded, strong_N: BoolArray) -> FloatArray:
-    return np.where(strong_N, test.table.quality_NM[:, 0], test.table.quality_NM[:, 1])
+    return np.asarray(np.where(strong_N, test.table.quality_NM[:, 0], test.table.quality_NM[:, 1]), np.float64)

@@ -1,7 +1,7 @@
 """What routing does to jailbreaks: how often an attack succeeds on the model that the router picks for it.
 
-JailbreakBench (arXiv 2404.01318) recorded which of its attacks broke which model. An attack here meets the stronger model
-or a weaker one, whichever the router picks, with the recorded outcome of that attack and request on that model. Our
+JailbreakBench (arXiv 2404.01318) recorded which of its attacks broke which model. An attack here meets the stronger or
+a weaker model, whichever the router picks, with the recorded outcome of that attack and request on that model. Our
 reading: where an attack was fitted to each model apart, either text may arrive at the router, and both are asked.
 """
 

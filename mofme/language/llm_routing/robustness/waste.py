@@ -1,4 +1,4 @@
-"""What routing wastes, from recorded answers to prompts that were held back: strong calls the weak model had answered."""
+"""What routing wastes, by recorded answers to held-back prompts: strong calls that the weak model had answered."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ def waste(runs: Sequence[Subject], splits: Sequence[Split], group: str = "all", 
     Raises ValueError if no test prompt is of these tasks.
     """
     tests = [_of_tasks(part.test, only) for part in splits]
-    strong_N = np.concatenate([run.to_strong(test.queries) for run, test in zip(runs, tests, strict=True)])
+    strong_N: BoolArray = np.concatenate([run.to_strong(test.queries) for run, test in zip(runs, tests, strict=True)])
     quality_N2 = np.concatenate([test.table.quality_NM for test in tests])
     cost_N2 = np.concatenate([test.table.cost_NM for test in tests])
     prompts = [prompt for test in tests for prompt in test.table.prompts]
@@ -55,7 +55,7 @@ def waste(runs: Sequence[Subject], splits: Sequence[Split], group: str = "all", 
     needed_N = good_N2[:, 0] & ~good_N2[:, 1]
     rows_N = np.array(prompts, object)
 
-    def among(values_N: FloatArray, chosen_N: FloatArray) -> Figure | None:
+    def among(values_N: BoolArray, chosen_N: BoolArray) -> Figure | None:
         return mean_of(values_N[chosen_N], rows_N[chosen_N].tolist(), percent=True) if chosen_N.any() else None
 
     def chosen_of(values_N2: FloatArray) -> FloatArray:
@@ -86,8 +86,8 @@ def _auc(runs: Sequence[Subject], tests: Sequence[Recorded], within: bool) -> Fi
         if not isinstance(run, Calibrated):
             return None
         tasks = test.table.tasks if within else [""] * len(test)
-        weight_BN = np.random.default_rng(0).multinomial(len(test), np.full(len(test), 1 / len(test)), DRAWS)
-        weight_BN = np.concatenate([np.ones((1, len(test))), weight_BN])
+        drawn_BN = np.random.default_rng(0).multinomial(len(test), np.full(len(test), 1 / len(test)), DRAWS)
+        weight_BN = np.concatenate([np.ones((1, len(test))), drawn_BN])
         auc_TB.append(auc_inside(run.score(test.queries), test.strong_wins_N, tasks, weight_BN))
     mean_B = np.mean(auc_TB, axis=0)
     if not np.isfinite(mean_B[0]):
@@ -96,9 +96,7 @@ def _auc(runs: Sequence[Subject], tests: Sequence[Recorded], within: bool) -> Fi
     return Figure(float(mean_B[0]), float(low), float(high))
 
 
-def auc_inside(
-    score_N: FloatArray, positive_N: BoolArray, groups: Sequence[str], weight_BN: FloatArray
-) -> FloatArray:
+def auc_inside(score_N: FloatArray, positive_N: BoolArray, groups: Sequence[str], weight_BN: FloatArray) -> FloatArray:
     """P(a positive scores above a negative of its group), ties half, by every row of weights (B,).
 
     NaN where no group has both kinds.
