@@ -23,7 +23,7 @@ def hard_sigmoid(w: Tensor) -> Tensor:
 
 
 def clip_weights(weights: Iterable[Tensor]) -> None:
-    """Bring real weights back to [-1, 1] after a step, in place: further out they would change nothing (section 2.4)."""
+    """Bring real weights back to [-1, 1] in place after a step: further out they would change nothing (section 2.4)."""
     with torch.no_grad():
         for weight in weights:
             weight.clamp_(-1, 1)
