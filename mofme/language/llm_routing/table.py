@@ -22,7 +22,8 @@ class RoutingTable:
     `quality_NM` is in [0, 1], `cost_NM` in dollars for the whole query, never below zero. `tasks` names where each
     prompt comes from ("" where nobody knows). `repairs` says what was changed on the way here, one sentence each.
 
-    Raises TableError, naming the rows, for shapes that disagree, blanks, values out of range and repeated prompts.
+    Raises TableError, naming the rows counted from 1, for shapes that disagree, blanks, values out of range and
+    repeated prompts.
     """
 
     name: str
@@ -91,5 +92,5 @@ def find_problems(table: RoutingTable) -> list[str]:
 
 
 def _rows(rows: Sequence[int] | IntArray) -> str:
-    shown = ", ".join(str(row) for row in rows[:5])
+    shown = ", ".join(str(row + 1) for row in rows[:5])
     return f"{len(rows)} rows ({shown}{', ...' if len(rows) > 5 else ''})"
