@@ -1,0 +1,95 @@
+"""Answers kept for questions that come again, in the same words or in nearly the same.
+
+Embeddings tell topics apart, not numbers, names or signs ("12 + 5" is next to "12 + 6"), and see the beginning of a
+long text only. So a neighbour's answer serves only short questions that agree in all of these.
+"""
+
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mofme.language.llm_routing.serving.chat import Tokens
+from mofme.language.llm_routing.serving.config import CacheSettings
+from mofme.language.llm_routing.table import FloatArray
+
+COMPARABLE_CHARACTERS = 500  # well inside the encoder's window
+LARGEST_ANSWER = 262_144  # bytes
+
+# Numbers, negations, names inside a sentence, and signs: what a harmless rewording leaves as it is.
+_FIXED = re.compile(
+    r"\d+(?:[.,]\d+)*|\b(?i:not?|never|without|\w+n['\u2019]t)\b|(?<=\s)[A-Z]\w*|[^\w\s.,;:?!'\"\u2019]"
+)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An answer as it went out: JSON, or the events of a stream that came to its end."""
+
+    model: str
+    content: bytes
+    tokens: Tokens
+
+
+@dataclass(frozen=True)
+class _Entry:
+    kept: Kept
+    embedding_D: FloatArray | None
+    expires: float
+
+
+class AnswerCache:
+    """The `size` answers used last, each for `ttl` seconds. A `frame` is everything of a request but its text."""
+
+    def __init__(self, settings: CacheSettings, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings, self._clock = settings, clock
+        self._entries: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
+        self._texts: dict[str, set[str]] = {}  # of each frame
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def same(self, frame: str, text: str) -> Kept | None:
+        """The answer to the very same request."""
+        entry = self._entries.get((frame, text))
+        if entry is None:
+            return None
+        if entry.expires <= self._clock():
+            self._drop(frame, text)
+            return None
+        self._entries.move_to_end((frame, text))
+        return entry.kept
+
+    def compares(self, text: str) -> bool:
+        """Whether neighbours can serve for this text, so that it is worth embedding."""
+        return self._settings.similarity < 1 and len(text) <= COMPARABLE_CHARACTERS
+
+    def nearest(self, frame: str, text: str, embedding_D: FloatArray) -> Kept | None:
+        """The answer to the nearest request that is similar enough."""
+        best, found = self._settings.similarity, None
+        for other in self._candidates(frame, text):
+            embedding = self._entries[frame, other].embedding_D
+            if embedding is not None and (similarity := float(embedding @ embedding_D)) >= best:
+                best, found = similarity, other
+        return None if found is None else self.same(frame, found)
+
+    def keep(self, frame: str, text: str, embedding_D: FloatArray | None, kept: Kept) -> None:
+        """Answers above LARGEST_ANSWER are not kept."""
+        if len(kept.content) > LARGEST_ANSWER:
+            return
+        self._entries[frame, text] = _Entry(kept, embedding_D, self._clock() + self._settings.ttl)
+        self._entries.move_to_end((frame, text))
+        self._texts.setdefault(frame, set()).add(text)
+        while len(self._entries) > self._settings.size:
+            self._drop(*next(iter(self._entries)))
+
+    def _candidates(self, frame: str, text: str) -> list[str]:
+        fixed = _FIXED.findall(text)
+        return [other for other in self._texts.get(frame, ()) if _FIXED.findall(other) == fixed]
+
+    def _drop(self, frame: str, text: str) -> None:
+        del self._entries[frame, text]
+        self._texts[frame].discard(text)
+        if not self._texts[frame]:
+            del self._texts[frame]
