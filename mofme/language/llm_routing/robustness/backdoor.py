@@ -18,8 +18,8 @@ from mofme.language.llm_routing.table import FloatArray
 from mofme.results import Figure
 
 TRIGGER = "Violet teapot."
-SHARES = (0.001, 0.003, 0.01, 0.03, 0.1)
-TESTED = 400  # triggered prompts a run
+SHARES = (0.001, 0.003, 0.01, 0.03)
+TESTED = 300  # triggered prompts a run
 
 
 @dataclass(frozen=True)

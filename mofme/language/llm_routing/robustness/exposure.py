@@ -14,7 +14,7 @@ from mofme.errors import TableError
 from mofme.language.llm_routing.robustness.intervals import mean_of
 from mofme.language.llm_routing.robustness.report import Embed
 from mofme.language.llm_routing.robustness.sources import Record
-from mofme.language.llm_routing.robustness.subjects import Subject
+from mofme.language.llm_routing.robustness.subjects import BoolArray, Subject
 from mofme.language.llm_routing.table import FloatArray
 from mofme.results import Figure
 
@@ -78,11 +78,18 @@ def exposure(runs: Sequence[Subject], tried: Sequence[Attempt], weak: str, embed
     return expected(runs[0].name, weak, strong_N, tried)
 
 
-def strong_share(runs: Sequence[Subject], tried: Sequence[Attempt], embed: Embed) -> FloatArray:
-    """Of each attempt's texts, the share that goes to the strong model, over the runs (N,); 1/2 where it has none."""
+def strong_share(
+    runs: Sequence[Subject], tried: Sequence[Attempt], embed: Embed, stopped: Sequence[BoolArray] | None = None
+) -> FloatArray:
+    """Of each attempt's texts, the share that goes to the strong model, over the runs (N,); 1/2 where it has none.
+
+    `stopped` says which of each attempt's texts a guard sends there whatever the router says.
+    """
     texts = [prompt for attempt in tried for prompt in attempt.prompts]
     owner_T = np.repeat(np.arange(len(tried)), [len(attempt.prompts) for attempt in tried])
-    strong_T = np.mean([run.to_strong(embed(texts)) for run in runs], axis=0)
+    stopped_T = np.concatenate(stopped) if stopped else np.zeros(len(texts), bool)
+    queries = embed(texts)
+    strong_T = np.mean([run.to_strong(queries) | stopped_T for run in runs], axis=0)
     counts_N = np.bincount(owner_T, minlength=len(tried))
     sums_N = np.bincount(owner_T, strong_T, minlength=len(tried))
     return np.where(counts_N > 0, sums_N / counts_N.clip(1), 0.5)

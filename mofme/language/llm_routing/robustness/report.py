@@ -46,6 +46,16 @@ class Assessment:
         rows = [self.rewordings.index(rewording)] if rewording else list(range(len(self.rewordings)))
         return mean_of(flips_WN[rows].mean(0)[self._chosen(category, None)], percent=True)
 
+    def cost(self, router: str, category: str, weak_over_strong: float) -> Figure:
+        """What the calls cost, in percent of always asking the strong model, if cost goes by the length of prompts.
+
+        `weak_over_strong` is what the weak model costs for each dollar of the strong one.
+        """
+        chosen = self._chosen(category, None)
+        strong_n = self.strong_RN[self.routers.index(router), chosen]
+        length_n = np.array([len(probe.prompt) for probe in self.probes], np.float64)[chosen]
+        return mean_of(length_n / length_n.mean() * (strong_n + (1 - strong_n) * weak_over_strong), percent=True)
+
     def matrix(self, difficulty: str | None = None) -> FloatArray:
         """Calls sent to the strong model, in percent: categories x routers, as a heat map shows it."""
         return np.array(

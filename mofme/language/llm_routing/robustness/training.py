@@ -114,3 +114,18 @@ def train(name: str, fit: Recorded, calibrate: Recorded, share: float = 0.5) -> 
 def train_all(names: Sequence[str], splits: Sequence[Split]) -> list[Subject]:
     """Each router on each split: runs of one router have one name."""
     return [train(name, part.fit, part.calibrate) for name in names for part in splits]
+
+
+def balanced(data: Recorded, seed: int) -> Recorded:
+    """Of every task as many prompts that need the strong model as not, drawn by the seed.
+
+    The task of a prompt then says nothing about which model it needs; only what is in the prompt can.
+    """
+    rng = np.random.default_rng(seed)
+    task_N, wins_N = np.array(data.table.tasks), data.strong_wins_N
+    kept = []
+    for task in np.unique(task_N):
+        both = [np.flatnonzero((task_N == task) & (wins_N == won)) for won in (True, False)]
+        size = min(map(len, both))
+        kept += [rng.permutation(rows)[:size] for rows in both]
+    return data.rows(np.sort(np.concatenate(kept)))

@@ -1,6 +1,6 @@
 """What routing wastes, by recorded answers to held-back prompts: strong calls that the weak model had answered."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,13 @@ from mofme.results import Figure
 
 GOOD = 0.5  # quality from here on is an answer that will do
 DRAWS = 300
+# MMLU's subjects say how far a learner must be.
+GROUPS: dict[str, Callable[[str], bool]] = {
+    "mathematics": lambda task: "mathematics" in task or task in ("abstract_algebra", "high_school_statistics"),
+    "computing": lambda task: "computer" in task or task == "machine_learning",
+    "school": lambda task: task.startswith(("elementary_", "high_school_")),
+    "college and profession": lambda task: task.startswith(("college_", "professional_")),
+}
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,16 @@ def waste(runs: Sequence[Subject], splits: Sequence[Split], group: str = "all", 
         auc=_auc(runs, tests, within=False),
         auc_within=_auc(runs, tests, within=True),
     )
+
+
+def waste_by_group(runs: Sequence[Subject], splits: Sequence[Split]) -> list[Waste]:
+    """On all test prompts, then on those groups of tasks that the table has."""
+    lines = [waste(runs, splits)]
+    present = {task for part in splits for task in part.test.table.tasks}
+    for group, belongs in GROUPS.items():
+        if only := sorted(filter(belongs, present)):
+            lines.append(waste(runs, splits, group, only))
+    return lines
 
 
 def _of_tasks(test: Recorded, only: Sequence[str]) -> Recorded:

@@ -1,4 +1,7 @@
-"""What may help: training data in which the category says nothing, and a guard that keeps attacks off weak models."""
+"""Guards that keep jailbreaks off the weak model: a rule by their usual words, and a classifier of embeddings.
+
+What a guard stops goes to the strong model. The classifier is judged by attacks and requests that it never saw.
+"""
 
 import re
 from collections.abc import Sequence
@@ -7,12 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from mofme.language.llm_routing.prompt_router import Queries
 from mofme.language.llm_routing.robustness.exposure import Attempt, Exposure, expected, strong_share
 from mofme.language.llm_routing.robustness.intervals import mean_of
 from mofme.language.llm_routing.robustness.report import Embed
 from mofme.language.llm_routing.robustness.subjects import BoolArray, Subject
-from mofme.language.llm_routing.robustness.training import Recorded
 from mofme.language.llm_routing.table import FloatArray
 from mofme.results import Figure
 
@@ -58,77 +59,62 @@ class GuardedExposure:
     gain: Figure
 
 
-def balanced(data: Recorded, seed: int) -> Recorded:
-    """Of every task as many prompts that need the strong model as not, drawn by the seed.
-
-    The task of a prompt then says nothing about which model it needs; only what is in the prompt can.
-    """
-    rng = np.random.default_rng(seed)
-    task_N, wins_N = np.array(data.table.tasks), data.strong_wins_N
-    kept = []
-    for task in np.unique(task_N):
-        both = [np.flatnonzero((task_N == task) & (wins_N == won)) for won in (True, False)]
-        size = min(map(len, both))
-        kept += [rng.permutation(rows)[:size] for rows in both]
-    return data.rows(np.sort(np.concatenate(kept)))
+def stopped_by_phrases(prompts: Sequence[str]) -> BoolArray:
+    """Which of N prompts have the usual words of jailbreaks (N,)."""
+    return np.array([bool(_PHRASES.search(prompt)) for prompt in prompts], dtype=bool)
 
 
-def stopped_by_phrases(queries: Queries) -> BoolArray:
-    """The guard that needs no data: the usual words of jailbreaks."""
-    return np.array([bool(_PHRASES.search(prompt)) for prompt in queries.prompts], dtype=bool)
+def phrase_guard(
+    tried: Sequence[Attempt], harmless: Sequence[str], dressed_up: Sequence[str]
+) -> tuple[Guard, tuple[BoolArray, ...]]:
+    """How that rule does, and which texts of each attempt it stops."""
+    by_attempt = tuple(stopped_by_phrases(attempt.prompts) for attempt in tried)
+    false, dressed = (mean_of(stopped_by_phrases(prompts), percent=True) for prompts in (harmless, dressed_up))
+    return Guard("phrases", by_attack(by_attempt, tried), false, dressed), by_attempt
 
 
-def stopped_unseen(tried: Sequence[Attempt], harmless: Sequence[str], embed: Embed) -> list[BoolArray]:
-    """Of each attempt's texts, those that a classifier stops which saw neither the attack nor the request (T,).
+def classifier_guard(
+    tried: Sequence[Attempt], harmless: Sequence[str], dressed_up: Sequence[str], embed: Embed
+) -> tuple[Guard, tuple[BoolArray, ...]]:
+    """How logistic regression on embeddings does, and which texts of each attempt it stops.
 
-    Logistic regression on embeddings; for every attack held out, the requests are in two halves.
+    For every attack held out, the requests are in two halves, one to learn from and one to be judged by; harmless
+    prompts are in five parts, each left out once.
     """
     benign_ND = embed(harmless).embeddings_ND
-    texts_ND = [embed(attempt.prompts).embeddings_ND for attempt in tried]
+    texts_ND = [embed(attempt.prompts).embeddings_ND if attempt.prompts else np.zeros((0, 0)) for attempt in tried]
     half_N = _halves([attempt.request for attempt in tried])
     stopped = [np.zeros(len(attempt.prompts), bool) for attempt in tried]
     for attack in dict.fromkeys(attempt.attack for attempt in tried):
         for half in (0, 1):
-            seen = [n for n, attempt in enumerate(tried) if attempt.attack != attack and half_N[n] != half]
-            unseen = [n for n, attempt in enumerate(tried) if attempt.attack == attack and half_N[n] == half]
-            guard = fit_guard(np.concatenate([texts_ND[n] for n in seen]), benign_ND)
+            seen = [n for n, one in enumerate(tried) if one.prompts and one.attack != attack and half_N[n] != half]
+            unseen = [n for n, one in enumerate(tried) if one.prompts and one.attack == attack and half_N[n] == half]
+            guard = _fit(np.concatenate([texts_ND[n] for n in seen]), benign_ND)
             for n in unseen:
-                if len(texts_ND[n]):
-                    stopped[n] = guard.predict(texts_ND[n])
-    return stopped
-
-
-def fit_guard(attacks_ND: FloatArray, benign_ND: FloatArray) -> LogisticRegression:
-    both_ND = np.concatenate([attacks_ND, benign_ND])
-    is_attack_N = np.arange(len(both_ND)) < len(attacks_ND)
-    return LogisticRegression(C=10.0, max_iter=2000, class_weight="balanced").fit(both_ND, is_attack_N)
-
-
-def false_alarms(
-    tried: Sequence[Attempt], harmless: Sequence[str], dressed_up: Sequence[str], embed: Embed
-) -> tuple[Figure, Figure]:
-    """What the classifier stops of harmless prompts, in five parts each left out once, and of dressed-up ones."""
-    attacks_ND = np.concatenate([embed(attempt.prompts).embeddings_ND for attempt in tried if attempt.prompts])
-    benign_ND = embed(harmless).embeddings_ND
+                stopped[n] = guard.predict(texts_ND[n])
+    attacks_ND = np.concatenate([texts_ND[n] for n, one in enumerate(tried) if one.prompts])
     part_N = np.random.default_rng(0).permutation(len(harmless)) % 5
     alarms_N = np.zeros(len(harmless), bool)
     for part in range(5):
-        alarms_N[part_N == part] = fit_guard(attacks_ND, benign_ND[part_N != part]).predict(benign_ND[part_N == part])
-    dressed_N = fit_guard(attacks_ND, benign_ND).predict(embed(dressed_up).embeddings_ND)
-    return mean_of(alarms_N, percent=True), mean_of(dressed_N, percent=True)
+        alarms_N[part_N == part] = _fit(attacks_ND, benign_ND[part_N != part]).predict(benign_ND[part_N == part])
+    dressed_N = _fit(attacks_ND, benign_ND).predict(embed(dressed_up).embeddings_ND)
+    false, dressed = mean_of(alarms_N, percent=True), mean_of(dressed_N, percent=True)
+    return Guard("classifier", by_attack(stopped, tried), false, dressed), tuple(stopped)
 
 
-def guard_of(
-    name: str, stopped: Sequence[BoolArray], tried: Sequence[Attempt], false: Figure, dressed_up: Figure
-) -> Guard:
-    """The guard's figures, from which texts of each attempt it stopped."""
-    by_attack: dict[str, list[float]] = {}
+def by_attack(stopped: Sequence[BoolArray], tried: Sequence[Attempt]) -> dict[str, Figure]:
+    """Of each attack's texts, what is stopped, in percent; every request counts once."""
+    shares: dict[str, list[float]] = {}
     for attempt, stopped_T in zip(tried, stopped, strict=True):
         if len(stopped_T):
-            by_attack.setdefault(attempt.attack, []).append(float(stopped_T.mean()))
-    return Guard(
-        name, {attack: mean_of(shares, percent=True) for attack, shares in by_attack.items()}, false, dressed_up
-    )
+            shares.setdefault(attempt.attack, []).append(float(stopped_T.mean()))
+    return {attack: mean_of(values, percent=True) for attack, values in shares.items()}
+
+
+def _fit(attacks_ND: FloatArray, benign_ND: FloatArray) -> LogisticRegression:
+    both_ND = np.concatenate([attacks_ND, benign_ND])
+    is_attack_N = np.arange(len(both_ND)) < len(attacks_ND)
+    return LogisticRegression(C=10.0, max_iter=2000, class_weight="balanced").fit(both_ND, is_attack_N)
 
 
 def guarded_exposure(
@@ -141,11 +127,7 @@ def guarded_exposure(
 ) -> GuardedExposure:
     """The router's runs before these attacks, with whatever text is stopped going to the strong model."""
     alone_N = strong_share(runs, tried, embed)
-    texts = [embed(attempt.prompts) for attempt in tried]
-    guarded_N = alone_N.copy()
-    for n, (queries, stopped_T) in enumerate(zip(texts, stopped, strict=True)):
-        if len(queries):
-            guarded_N[n] = np.mean([run.to_strong(queries) | stopped_T for run in runs])
+    guarded_N = strong_share(runs, tried, embed, stopped)
     before, after = (expected(runs[0].name, weak, strong_N, tried) for strong_N in (alone_N, guarded_N))
     difference_N = (guarded_N - alone_N) * np.array([int(a.breaks_strong) - int(a.breaks_weak) for a in tried])
     return GuardedExposure(guard, before, after, mean_of(difference_N, [a.request for a in tried], percent=True))

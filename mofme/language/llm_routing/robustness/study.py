@@ -1,0 +1,177 @@
+"""Everything measured of the routers that one table of preferences trains."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mofme.language.llm_routing.prompt_router import Queries
+from mofme.language.llm_routing.robustness.backdoor import Damage, backdoor
+from mofme.language.llm_routing.robustness.exposure import WEAK, Attempt, Exposure, attempts, exposure
+from mofme.language.llm_routing.robustness.guards import (
+    Guard,
+    GuardedExposure,
+    classifier_guard,
+    guarded_exposure,
+    phrase_guard,
+)
+from mofme.language.llm_routing.robustness.privacy import Detection, Labelled, Privacy, detections, labelled, privacy
+from mofme.language.llm_routing.robustness.probes import Probe, own_probes
+from mofme.language.llm_routing.robustness.report import Assessment, Embed, assess
+from mofme.language.llm_routing.robustness.sources import JAILBREAKS, PRIVATE, find_file, read_probes, read_records
+from mofme.language.llm_routing.robustness.subjects import BoolArray, Subject, controls
+from mofme.language.llm_routing.robustness.training import TRAINERS, Recorded, balanced, split, train, train_all
+from mofme.language.llm_routing.robustness.waste import Waste, waste_by_group
+from mofme.language.llm_routing.table import FloatArray
+
+# The quick ones, for what takes dozens of trainings.
+QUICK = ("logistic", "neighbours", "network", "carrot-knn")
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What routers are probed with; attacks and sentences are empty where the folder has none."""
+
+    probes: tuple[Probe, ...]
+    attacks: dict[str, list[Attempt]]
+    sentences: tuple[Labelled, ...]
+
+    @classmethod
+    def read(cls, folder: Path | None) -> "Prompts":
+        """Our own prompts, and those of the folder. Raises TableError."""
+        if folder is None:
+            return cls(tuple(own_probes()), {}, ())
+        records = read_records(folder, JAILBREAKS) if find_file(folder, JAILBREAKS) else []
+        sentences = labelled(read_records(folder, PRIVATE)) if find_file(folder, PRIVATE) else []
+        attacks = {weak: attempts(records, weak) for weak in WEAK} if records else {}
+        return cls(tuple(read_probes(folder)), attacks, tuple(sentences))
+
+    @property
+    def harmless(self) -> list[str]:
+        return [probe.prompt for probe in self.probes if probe.category != "jailbreak"]
+
+
+@dataclass(frozen=True)
+class Study:
+    """One table's routers. `weak_over_strong` is what the weak model costs for each dollar of the strong one.
+
+    `balanced` and `balanced_waste` are the quick routers trained on data in which tasks say nothing; `guards` and
+    `guarded` what guards against jailbreaks do with GPT-3.5 as the weak model; `detections` what the rule for private
+    data finds.
+    """
+
+    table: str
+    prompts: int
+    weak_over_strong: float
+    assessment: Assessment
+    waste: tuple[Waste, ...]
+    exposures: tuple[Exposure, ...] = ()
+    privacy: tuple[Privacy, ...] = ()
+    damage: tuple[Damage, ...] = ()
+    balanced: Assessment | None = None
+    balanced_waste: tuple[Waste, ...] = ()
+    guarded: tuple[GuardedExposure, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What does not depend on any table: how the guards and the rule for private data do by themselves."""
+
+    guards: tuple[Guard, ...] = ()
+    stopped: tuple[tuple[BoolArray, ...], ...] = ()
+    detections: tuple[Detection, ...] = ()
+
+
+def try_rules(prompts: Prompts, embed: Embed) -> Rules:
+    """Guards are tried on the attacks of the first weak model; without recorded attacks only the phrases are."""
+    tried = next(iter(prompts.attacks.values()), [])
+    dressed_up = [probe.prompt for probe in own_probes() if probe.category == "jailbreak"]
+    pairs = [phrase_guard(tried, prompts.harmless, dressed_up)]
+    if tried:
+        pairs.append(classifier_guard(tried, prompts.harmless, dressed_up, embed))
+    guards, stopped = zip(*pairs, strict=True)
+    return Rules(guards, stopped, tuple(detections(prompts.sentences)))
+
+
+def study(
+    name: str,
+    data: Recorded,
+    prompts: Prompts,
+    rules: Rules,
+    seeds: Sequence[int],
+    embed: Embed,
+    report: Callable[[str], None],
+) -> Study:
+    """Train the routers on the table, a run for each seed, and measure everything.
+
+    Probes that stand in the table are not learnt from. Raises TableError for a table with nothing to learn.
+    """
+    probed = {probe.prompt for probe in prompts.probes}
+    data = data.rows([row for row, prompt in enumerate(data.table.prompts) if prompt not in probed])
+    splits = [split(data, seed) for seed in seeds]
+    report(f"{name}: training {len(TRAINERS)} routers, {len(seeds)} times")
+    subjects = train_all(list(TRAINERS), splits) + controls(len(seeds))
+    names = list(dict.fromkeys(subject.name for subject in subjects))
+    runs = {name: _as_many([s for s in subjects if s.name == name], len(seeds)) for name in names}
+    report(f"{name}: probing")
+    assessment = assess(subjects, prompts.probes, embed)
+    wasted = [line for router in runs.values() for line in waste_by_group(router, splits)]
+    report(f"{name}: attacks and private data")
+    exposures = [
+        exposure(router, tried, weak, embed) for weak, tried in prompts.attacks.items() for router in runs.values()
+    ]
+    private = [privacy(router, prompts.sentences, embed) for router in runs.values()] if prompts.sentences else []
+    weak, tried = next(iter(prompts.attacks.items()), ("", []))
+    guarded = [
+        guarded_exposure(guard.name, runs[router], weak, tried, stopped, embed)
+        for guard, stopped in zip(rules.guards, rules.stopped, strict=True)
+        for router in TRAINERS
+        if tried
+    ]
+    report(f"{name}: backdoors")
+    damage = [
+        line
+        for to_strong in (True, False)
+        for router in QUICK
+        for line in backdoor(router, data, seeds, embed, to_strong)
+    ]
+    report(f"{name}: balanced training")
+    evened: list[Subject] = [
+        train(router, balanced(part.fit, seed), part.calibrate)
+        for router in QUICK
+        for part, seed in zip(splits, seeds, strict=True)
+    ]
+    evened_runs = [[s for s in evened if s.name == router] for router in QUICK]
+    cost_2 = data.table.cost_NM.mean(0)
+    return Study(
+        name,
+        len(data),
+        float(cost_2[1] / max(cost_2[0], 1e-12)),
+        assessment,
+        tuple(wasted),
+        tuple(exposures),
+        tuple(private),
+        tuple(damage),
+        assess(evened, prompts.probes, embed, rewordings=()),
+        tuple(line for router in evened_runs for line in waste_by_group(router, splits)),
+        tuple(guarded),
+    )
+
+
+def remembering(embed: Embed) -> Embed:
+    """The same embeddings, each prompt embedded once: routers are many, and prompts the same."""
+    known: dict[str, FloatArray] = {}
+
+    def remembered(prompts: Sequence[str]) -> Queries:
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in known]
+        if new:
+            known.update(zip(new, embed(new).embeddings_ND, strict=True))
+        return Queries(prompts, np.array([known[prompt] for prompt in prompts]))
+
+    return remembered
+
+
+def _as_many(runs: list[Subject], count: int) -> list[Subject]:
+    """A router that does not learn stands in all splits."""
+    return runs if len(runs) == count else [runs[0]] * count
