@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from mofme.language.llm_routing.question import question_of
 from mofme.language.llm_routing.serving.chat import Tokens
 from mofme.language.llm_routing.serving.config import CacheSettings
 from mofme.language.llm_routing.table import FloatArray
@@ -63,7 +64,8 @@ class AnswerCache:
 
     def compares(self, text: str) -> bool:
         """Whether neighbours can serve for this text, so that it is worth embedding."""
-        return self._settings.similarity < 1 and len(text) <= COMPARABLE_CHARACTERS
+        whole = question_of(text) == text  # else the encoder would not see the examples in it
+        return self._settings.similarity < 1 and len(text) <= COMPARABLE_CHARACTERS and whole
 
     def nearest(self, frame: str, text: str, embedding_D: FloatArray) -> Kept | None:
         """The answer to the nearest request that is similar enough."""

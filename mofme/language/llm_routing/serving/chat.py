@@ -54,8 +54,8 @@ class ChatRequest:
     def text(self) -> str:
         """The text parts of the last message of the user; "" if there are none."""
         messages: list[dict[str, Any]] = self.body["messages"]
-        message = next((each for each in reversed(messages) if each.get("role") == "user"), {})
-        text = "\n".join(_texts(message.get("content"))).strip()
+        contents = (message.get("content") for message in reversed(messages) if message.get("role") == "user")
+        text = "\n".join(_texts(next(contents, None))).strip()
         return text.encode("utf-8", "replace").decode()  # half a surrogate pair would stop the tokenizer
 
     @property

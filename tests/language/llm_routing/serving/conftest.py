@@ -1,10 +1,9 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
+from urllib.request import urlopen
 
-import httpx
 import numpy as np
 import openai
 import pytest
@@ -61,49 +60,62 @@ class Endpoint:
         return self.client.chat.completions.with_raw_response.create(messages=messages, **settings)
 
     def metrics(self) -> dict[str, float]:
-        lines = httpx.get(f"{self.url}/metrics").text.splitlines()
+        with urlopen(f"{self.url}/metrics") as page:
+            lines = page.read().decode().splitlines()
         return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if not line.startswith("#")}
 
 
 Start = Callable[..., Endpoint]
 
 
+@pytest.fixture(scope="session")
+def client() -> Iterator[openai.OpenAI]:
+    """One for all tests: to make one takes longer than most of them."""
+    with openai.OpenAI(base_url="http://127.0.0.1", api_key="client-secret", max_retries=0, timeout=20) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def stopping() -> Iterator[ThreadPoolExecutor]:
+    """Where servers stop, as each takes a moment that no test need wait for."""
+    with ThreadPoolExecutor() as pool:
+        yield pool
+
+
 @pytest.fixture
-def start() -> Iterator[Start]:
+def start(client: openai.OpenAI, stopping: ThreadPoolExecutor) -> Iterator[Start]:
     """Starts an endpoint: `backends` by name, `options` of each by name, and the rest of its settings."""
     running: list[Served] = []
-    with ExitStack() as clients:
 
-        def begin(
-            backends: dict[str, FakeBackend] | None = None,
-            options: dict[str, dict[str, Any]] | None = None,
-            embed: Callable[[str], np.ndarray] | None = None,
-            **settings: Any,
-        ) -> Endpoint:
-            backends = backends or {"weak": FakeBackend(), "strong": FakeBackend()}
-            machines = {name: Served(fake.app).__enter__() for name, fake in backends.items()}
-            running.extend(machines.values())
-            prices = {"weak": (1, 2), "strong": (10, 20)}  # dollars per million tokens
-            listed = [
-                {
-                    "name": name,
-                    "base_url": f"{machine.url}/v1",
-                    "model": f"vendor/{name}",
-                    "price_in": prices.get(name, (0, 0))[0],
-                    "price_out": prices.get(name, (0, 0))[1],
-                    "timeout": 5,
-                    **(options or {}).get(name, {}),
-                }
-                for name, machine in machines.items()
-            ]
-            config = ServingConfig.model_validate({"backends": listed, "rule": {"cost_weight": 0.5}, **settings})
-            router = WordRouter()
-            served = Served(create_app(config, router, embed)).__enter__()
-            running.append(served)
-            client = openai.OpenAI(base_url=f"{served.url}/v1", api_key="client-secret", max_retries=0, timeout=20)
-            clients.enter_context(client)
-            return Endpoint(served.url, router, backends, machines, client)
+    def begin(
+        backends: dict[str, FakeBackend] | None = None,
+        options: dict[str, dict[str, Any]] | None = None,
+        embed: Callable[[str], np.ndarray] | None = None,
+        **settings: Any,
+    ) -> Endpoint:
+        backends = backends or {"weak": FakeBackend(), "strong": FakeBackend()}
+        machines = {name: Served(fake.app).__enter__() for name, fake in backends.items()}
+        running.extend(machines.values())
+        prices = {"weak": (1, 2), "strong": (10, 20)}  # dollars per million tokens
+        listed = [
+            {
+                "name": name,
+                "base_url": f"{machine.url}/v1",
+                "model": f"vendor/{name}",
+                "price_in": prices.get(name, (0, 0))[0],
+                "price_out": prices.get(name, (0, 0))[1],
+                "timeout": 30,
+                **(options or {}).get(name, {}),
+            }
+            for name, machine in machines.items()
+        ]
+        config = ServingConfig.model_validate({"backends": listed, "rule": {"cost_weight": 0.5}, **settings})
+        router = WordRouter()
+        served = Served(create_app(config, router, embed)).__enter__()
+        running.append(served)
+        ours = client.with_options(base_url=f"{served.url}/v1")
+        return Endpoint(served.url, router, backends, machines, ours)
 
-        yield begin
-    with ThreadPoolExecutor() as pool:  # each takes a moment
-        list(pool.map(Served.stop, running))
+    yield begin
+    for server in running:
+        stopping.submit(server.stop)

@@ -179,7 +179,7 @@ def test_a_backend_gets_no_more_at_once_than_it_takes(start) -> None:
 def test_fifty_clients_lose_nothing_while_a_backend_dies(start) -> None:
     backends = {"weak": FakeBackend(seconds=0.01, pause=0.001), "strong": FakeBackend(seconds=0.01, pause=0.001)}
     endpoint = start(backends)
-    tokens = [f"token-{number}" + " hard" * (number % 2) for number in range(300)]
+    tokens = [f"token-{number}" + " hard" * (number % 2) for number in range(150)]
 
     def ask(token: str) -> str:
         if int(token.split()[0][6:]) % 3:
@@ -193,14 +193,14 @@ def test_fifty_clients_lose_nothing_while_a_backend_dies(start) -> None:
 
     with ThreadPoolExecutor(50) as pool:
         answers = [pool.submit(ask, token) for token in tokens]
-        while sum(backends["weak"].asked.values()) < 40:
+        while sum(backends["weak"].asked.values()) < 20:
             time.sleep(0.002)
         endpoint.machines["weak"].stop(at_once=True)
         assert [answer.result() for answer in answers] == tokens
     metrics = endpoint.metrics()
     outcomes = {name: value for name, value in metrics.items() if name.startswith("mofme_requests_total")}
-    assert sum(outcomes.values()) == 300
+    assert sum(outcomes.values()) == 150
     assert metrics["mofme_fallbacks_total"] > 0
     answered = metrics['mofme_requests_total{outcome="answered"}']
     assert answered == metrics['mofme_answers_total{model="weak"}'] + metrics['mofme_answers_total{model="strong"}']
-    assert answered + metrics['mofme_requests_total{outcome="broken"}'] == 300
+    assert answered + metrics['mofme_requests_total{outcome="broken"}'] == 150
