@@ -23,11 +23,11 @@ class Format:
 
 
 FORMATS: tuple[Format, ...] = (
+    Format("plain", plain.LOOKS_LIKE, plain.matches, plain.read),
     Format("routerbench", routerbench.LOOKS_LIKE, routerbench.matches, routerbench.read),
     Format("llmrouter", llmrouter.LOOKS_LIKE, llmrouter.matches, llmrouter.read),
     Format("mmlu_pro", mmlu_pro.LOOKS_LIKE, mmlu_pro.matches, mmlu_pro.read, mmlu_pro.TEN_MODELS),
     Format("routellm", routellm.LOOKS_LIKE, routellm.matches, routellm.read),
-    Format("plain", plain.LOOKS_LIKE, plain.matches, plain.read),
     Format("sprout", sprout.LOOKS_LIKE, sprout.matches, sprout.read),
 )
 

@@ -175,7 +175,7 @@ def below_chance(draft: Draft) -> Fault | None:
         right_M, count, chance = draft.quality_NM[rows].sum(0), int(rows.sum()), float(chance_N[rows].mean())
         # Half points count upwards, so that partial credit never raises the alarm.
         probability_M = binom.cdf(np.ceil(right_M), count, chance)
-        limit = BELOW_CHANCE / (len(tasks) * len(draft.models))
+        limit = BELOW_CHANCE / max(len(tasks) * len(draft.models), 1)
         broken += [
             (
                 task,

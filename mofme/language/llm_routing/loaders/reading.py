@@ -90,10 +90,15 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> Columns:
     if sum(file.stat().st_size for file in files) > MAX_BYTES:
         raise TableError(f"{path} is larger than {MAX_BYTES / 1e9:.1f} GB: split it or drop columns")
     try:
-        parts = [pq.read_table(file, columns=columns) for file in files]
+        parts = [_read(file, columns) for file in files]
         return pa.concat_tables(parts).to_pydict()
     except (OSError, pa.ArrowException) as error:
         raise TableError(f"{path} cannot be read as Parquet: {error}") from error
+
+
+def _read(file: Path, columns: list[str] | None) -> pa.Table:
+    with pq.ParquetFile(file) as parquet:  # pq.read_table would take "a=b" in a path for a column
+        return parquet.read(columns=columns)
 
 
 def read_json(path: Path) -> Any:

@@ -36,7 +36,7 @@ def read(path: Path, prices: Prices) -> Draft:
     """Cost: the recorded tokens at `prices`. The answers themselves are not read."""
     files = parquet_files(path)
     models = _models(files[0])
-    asked = [name for name in ("prompt", "dataset", "key") if name in column_names(files[0])]
+    asked = [name for name in ("prompt", "dataset") if name in column_names(files[0])]
     columns = read_parquet(path, [*asked, *(f"{model}.{field}" for model in models for field in _FIELDS)])
     prompts = [text(cell) for cell in columns["prompt"]]
     quality, cost = [], []
@@ -55,7 +55,6 @@ def read(path: Path, prices: Prices) -> Draft:
         models,
         np.stack(quality, 1),
         np.stack(cost, 1),
-        [text(key) for key in columns.get("key", [])],
     )
 
 

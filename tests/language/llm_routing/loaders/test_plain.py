@@ -1,0 +1,175 @@
+"""A table of one's own: read, refused, repaired, and written so that it comes back exactly."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mofme.errors import TableError
+from mofme.language.llm_routing.loaders import load_table
+from mofme.language.llm_routing.loaders.plain import save_plain
+from mofme.language.llm_routing.table import RoutingTable
+
+HEADER = "prompt,task,quality:a,cost:a,quality:b,cost:b\n"
+
+
+def written(folder: Path, lines: str) -> Path:
+    path = folder / "mine.csv"
+    path.write_text(lines, encoding="utf-8")
+    return path
+
+
+def test_csv(tmp_path: Path) -> None:
+    table = load_table(written(tmp_path, HEADER + '"one, or\ntwo?",x,1,0.25,0,0\nNA,,0.5,1e-6,1,0\n'))
+    assert table.name == "mine" and table.models == ("a", "b")
+    assert table.prompts == ("one, or\ntwo?", "NA") and table.tasks == ("x", "")
+    assert table.quality_NM.tolist() == [[1, 0], [0.5, 1]] and table.cost_NM.tolist() == [[0.25, 0], [1e-6, 0]]
+    assert table.repairs == ()
+
+
+def test_csv_as_a_spreadsheet_writes_it(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_bytes(b"\xef\xbb\xbfprompt,quality:a,cost:a\r\nhow?,1,0.5\r\n\r\n")
+    table = load_table(path)
+    assert table.prompts == ("how?",) and table.tasks == ("",)
+
+
+def test_parquet(tmp_path: Path) -> None:
+    columns = {"prompt": ["p", "q"], "quality:a": [1.0, 0.0], "cost:a": [0.1, 0.2]}
+    pq.write_table(pa.table(columns), tmp_path / "mine.parquet")
+    table = load_table(tmp_path / "mine.parquet")
+    assert table.prompts == ("p", "q") and table.cost_NM.tolist() == [[0.1], [0.2]]
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ("p2,,,1,1,1", r"blank qualities or costs in 1 rows \(31\)"),
+        ("p2,,1,1,1,", r"blank qualities or costs in 1 rows \(31\)"),
+        ("p2,,1,1,good,1", r"blank qualities or costs in 1 rows \(31\)"),
+        ("p2,,1,1,nan,1", r"blank qualities or costs in 1 rows \(31\)"),
+        ("p2,,1,inf,1,1", r"blank qualities or costs in 1 rows \(31\)"),
+        ("p2,,1,-0.001,1,1", r"costs below zero in 1 rows \(31\)"),
+        ("p2,,1.5,1,1,1", r"qualities outside 0 to 1 in 1 rows \(31\)"),
+        ("p2,,1,1,-0.5,1", r"qualities outside 0 to 1 in 1 rows \(31\)"),
+        ("   ,,1,1,1,1", r"blank prompts in 1 rows \(31\)"),
+    ],
+)
+def test_a_bad_row_is_refused_by_name_and_dropped_on_repair(tmp_path: Path, row: str, problem: str) -> None:
+    good = [f"good {i},,1,1,0,1" for i in range(30)]
+    path = written(tmp_path, HEADER + "\n".join([*good, row]) + "\n")
+    with pytest.raises(TableError, match=rf"mine\.csv .*{problem}.*--repair"):
+        load_table(path)
+    table = load_table(path, repair=True)
+    assert len(table) == 30 and len(table.repairs) == 1 and "dropped 1 rows (31)" in table.repairs[0]
+
+
+def test_repeated_prompts_are_averaged_on_repair(tmp_path: Path) -> None:
+    path = written(tmp_path, HEADER + "p,x,1,1,0,1\nq,,1,1,1,1\np,y,0,3,0,1\n")
+    with pytest.raises(TableError, match=r"repeated prompts in 1 rows \(3\)"):
+        load_table(path)
+    table = load_table(path, repair=True)
+    assert table.prompts == ("p", "q") and table.tasks == ("x", "")
+    assert table.quality_NM[0].tolist() == [0.5, 0] and table.cost_NM[0].tolist() == [2, 1]
+
+
+def test_a_model_that_is_mostly_blank_goes_not_its_prompts(tmp_path: Path) -> None:
+    path = written(tmp_path, HEADER + "p,,1,1,,\nq,,1,1,1,1\n")
+    table = load_table(path, repair=True)
+    assert table.models == ("a",) and len(table) == 2
+    assert "dropped the model b" in table.repairs[0]
+
+
+def test_a_table_of_nothing_but_faults_is_refused_even_with_repair(tmp_path: Path) -> None:
+    path = written(tmp_path, HEADER + "p,,-1,1,1,1\n")
+    with pytest.raises(TableError, match="no prompts or no models after repair"):
+        load_table(path, repair=True)
+
+
+def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+    path = written(tmp_path, HEADER + "p,,1,1,1,1\np,,1,1,1,1\nq,,2,1,1,1\nr,,1,-1,1,1\n")
+    with pytest.raises(TableError, match=r"outside 0 to 1.*below zero.*repeated"):
+        load_table(path)
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        ("prompt,quality:a\np,1\n", "a needs both a column"),
+        ("prompt,quality:a,cost:b\np,1,1\n", "a, b needs both a column"),
+        ("prompt,quality:a,cost:a,cost:a\np,1,1,1\n", "two columns named cost:a"),
+        ("prompt,quality:a,cost:a\np,1\n", "row 1 has another number of cells"),
+        ("prompt,quality:a,cost:a\n", "no prompts or no models"),
+    ],
+)
+def test_files_that_no_repair_can_mend(tmp_path: Path, lines: str, problem: str) -> None:
+    with pytest.raises(TableError, match=problem):
+        load_table(written(tmp_path, lines), repair=True)
+
+
+LONG = "id,prompt,model,quality,cost\n"
+
+
+def test_one_row_an_answer(tmp_path: Path) -> None:
+    path = written(tmp_path, LONG + "1,p,a,1,0.1\n1,p,b,0,0.2\n2,q,b,1,0.2\n2,q,a,0.5,0.1\n")
+    table = load_table(path)
+    assert table.prompts == ("p", "q") and table.models == ("a", "b")
+    assert table.quality_NM.tolist() == [[1, 0], [0.5, 1]] and table.cost_NM.tolist() == [[0.1, 0.2]] * 2
+
+
+def test_models_that_were_asked_different_prompts_are_refused(tmp_path: Path) -> None:
+    """Row 2 of the second model is another question: joined by position, all its outcomes would be off."""
+    good = "".join(f"{i},p{i},{model},1,1\n" for i in range(3, 40) for model in "ab")
+    path = written(tmp_path, LONG + good + "1,p,a,1,1\n1,p,b,1,1\n2,q,a,1,1\n2,other,b,1,1\n")
+    with pytest.raises(TableError, match="the models were not asked the same"):
+        load_table(path)
+    table = load_table(path, repair=True)
+    assert len(table) == 38 and "q" not in table.prompts and "other" not in table.prompts
+
+
+def test_two_answers_of_one_model_to_one_question(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="row 2 is a second answer of a to 1"):
+        load_table(written(tmp_path, LONG + "1,p,a,1,1\n1,p,a,0,1\n"), repair=True)
+
+
+CHARACTERS = st.characters(exclude_categories=["Cs"])
+WORDS = st.text(CHARACTERS, min_size=1, max_size=20).filter(str.strip)
+NAMES = st.text(CHARACTERS, min_size=1, max_size=8)
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> RoutingTable:
+    prompts = draw(st.lists(WORDS, min_size=1, max_size=6, unique=True))
+    models = draw(st.lists(NAMES, min_size=1, max_size=4, unique=True))
+    cells = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1e6)), min_size=len(models), max_size=len(models))
+    drawn = np.array([draw(cells) for _ in prompts])
+    tasks = draw(st.lists(st.text(CHARACTERS, max_size=5), min_size=len(prompts), max_size=len(prompts)))
+    return RoutingTable("any", tuple(prompts), tuple(models), drawn[..., 0], drawn[..., 1], tuple(tasks))
+
+
+@settings(max_examples=100)
+@given(table=tables())
+def test_what_is_written_is_read_back_exactly(table: RoutingTable) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "any.csv"
+        save_plain(table, path)
+        back = load_table(path)
+        assert list(Path(folder).iterdir()) == [path]
+    assert (back.name, back.prompts, back.models, back.tasks) == (table.name, table.prompts, table.models, table.tasks)
+    np.testing.assert_array_equal(back.quality_NM, table.quality_NM)
+    np.testing.assert_array_equal(back.cost_NM, table.cost_NM)
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+    old = RoutingTable("t", ("old",), ("a",), np.ones((1, 1)), np.ones((1, 1)), ("",))
+    save_plain(old, tmp_path / "t.csv")
+    broken = RoutingTable("t", ("\ud800",), ("a",), np.ones((1, 1)), np.ones((1, 1)), ("",))
+    with pytest.raises(UnicodeEncodeError):
+        save_plain(broken, tmp_path / "t.csv")
+    assert load_table(tmp_path / "t.csv").prompts == ("old",)
+    assert len(list(tmp_path.iterdir())) == 1
