@@ -31,6 +31,26 @@ NAMES = {
         "GeneratedModulationExperts": "dim hidden num_experts",
     },
     "mofme.core.losses.balance": {"importance_loss": "decision", "switch_loss": "decision"},
+    "mofme.language.llm_routing.table": {
+        "RoutingTable": "name prompts models quality_NM cost_NM tasks repairs",
+        "RoutingTable.rows": "self index",
+        "RoutingTable.keep_models": "self names",
+    },
+    "mofme.language.llm_routing.loaders": {"load_table": "path repair models prices"},
+    "mofme.language.llm_routing.loaders.plain": {"save_plain": "table path"},
+    "mofme.language.llm_routing.prices": {
+        "Price": "input output",
+        "Prices": "models source as_of",
+        "Prices.load": "path",
+        "Prices.cost": "self model input_tokens_N output_tokens_N",
+    },
+    "mofme.language.llm_routing.twins": {
+        "near_twins": "embeddings_ND threshold",
+        "same_text": "prompts",
+        "groups_of": "queries threshold",
+        "grouped_splits": "group_N tasks splits test_share seed",
+    },
+    "mofme.language.llm_routing.worth_routing": {"worth_routing": "table seed", "best_within": "table dollars"},
     "mofme.vision.image": {
         "read_picture": "path max_megapixels",
         "write_picture": "path rgb like format",
