@@ -72,25 +72,24 @@ def _figures(cost_S: FloatArray, quality_S: FloatArray, highest: float, budget: 
     return aiq(hull, highest), quality_at(hull, budget)
 
 
-def over_prompts(figure_TB: FloatArray) -> Figure | None:
-    """Mean over the trials, with its 95 % percentile interval over the draws. None where a trial has no value."""
+def as_figure(figure_TB: FloatArray) -> Figure | None:
+    """Mean over the trials with the wider of two 95 % intervals at either end; None where a trial has no value.
+
+    One is over the prompts: percentiles of the draws. The other is over the splits: Student's, its variance corrected
+    for the prompts that splits share (Nadeau and Bengio, 2003); with one trial there is none.
+    """
     if not np.isfinite(figure_TB[:, 0]).all():
         return None
     mean_B = figure_TB.mean(0)
-    low, high = np.quantile(mean_B[np.isfinite(mean_B)], [0.025, 0.975])
-    return Figure(float(mean_B[0]), float(low), float(high))
+    ends = [*np.quantile(mean_B[np.isfinite(mean_B)], [0.025, 0.975])]
+    if len(figure_TB) > 1:
+        half = half_width(figure_TB[:, 0])
+        ends += [mean_B[0] - half, mean_B[0] + half]
+    return Figure(float(mean_B[0]), float(min(ends)), float(max(ends)))
 
 
-def over_splits(figure_T: FloatArray) -> Figure | None:
-    """Mean over the trials, with Student's 95 % interval; None where a trial has no value.
-
-    The splits share prompts: the variance of their mean is corrected for it (Nadeau and Bengio, 2003).
-    """
-    if not np.isfinite(figure_T).all():
-        return None
-    mean, trials = float(figure_T.mean()), len(figure_T)
-    if trials < 2:
-        return Figure(mean)
+def half_width(figure_T: FloatArray) -> float:
+    """Half of Student's 95 % interval of the mean of `figure_T` (T,) over splits that share prompts."""
+    trials = len(figure_T)
     error = figure_T.std(ddof=1) * np.sqrt(1 / trials + TEST_SHARE / (1 - TEST_SHARE))
-    half = float(stats.t.ppf(0.975, trials - 1) * error)
-    return Figure(mean, mean - half, mean + half)
+    return float(stats.t.ppf(0.975, trials - 1) * error)

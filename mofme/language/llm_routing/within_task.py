@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mofme.language.llm_routing.comparison import Comparison, Trial
-from mofme.language.llm_routing.intervals import over_prompts, read
+from mofme.language.llm_routing.intervals import as_figure, read
 from mofme.language.llm_routing.table import FloatArray
 from mofme.results import Figure
 
@@ -65,11 +65,11 @@ def within_tasks(comparison: Comparison, router: str, control: str, weight_BN: F
                 readings[router].aiq_TB - readings[control].aiq_TB,
             ]
         )
-        lines.append(WithinTask(task, prompts, *map(over_prompts, value_3TB)))
+        lines.append(WithinTask(task, prompts, *map(as_figure, value_3TB)))
         values.append(value_3TB)
     if len(lines) > 1:
         prompts = float(np.mean([line.prompts for line in lines]))
-        lines.append(WithinTask(MEAN, prompts, *map(over_prompts, _mean_over_tasks(np.stack(values)))))
+        lines.append(WithinTask(MEAN, prompts, *map(as_figure, _mean_over_tasks(np.stack(values)))))
     return lines
 
 

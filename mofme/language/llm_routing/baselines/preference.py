@@ -1,6 +1,5 @@
 """Learners of P(the strong model wins) from embeddings: what routers between two models score prompts by.
 
-Each returns from `learn` the scores of its own training prompts as if it had not seen them, for thresholds.
 Sources: RouteLLM (arXiv 2406.18665) for the similarity-weighted ranking; RoRF (Not Diamond) for the forest.
 """
 
@@ -31,18 +30,14 @@ class Preference(ABC):
         """P(the strong model wins), (N,)."""
 
     def learn(self, embeddings_ND: FloatArray, wins_N: BoolArray) -> FloatArray:
-        """Fit; returns the training prompts' scores (N,), from five fits that each left a fifth of them out."""
-        scores_N = np.empty(len(wins_N))
-        fold_N = np.random.default_rng(0).permutation(len(wins_N)) % 5
-        for fold in range(5):
-            out_N = fold_N == fold
-            if len(np.unique(wins_N[~out_N])) < 2:
-                scores_N[out_N] = wins_N[~out_N].any()
-                continue
+        """Fit; returns scores (K,) of prompts that had been left out: here a fifth, by a fit on the others."""
+        out_N = np.random.default_rng(0).permutation(len(wins_N)) % 5 == 0
+        scores_K = np.zeros(1)
+        if len(np.unique(wins_N[~out_N])) == 2:
             self.fit(embeddings_ND[~out_N], wins_N[~out_N])
-            scores_N[out_N] = self.score(embeddings_ND[out_N])
+            scores_K = self.score(embeddings_ND[out_N])
         self.fit(embeddings_ND, wins_N)
-        return scores_N
+        return scores_K
 
 
 class Logistic(Preference):
@@ -59,7 +54,8 @@ class Network(Preference):
     """A hidden layer of 64 units, 20 epochs of Adam."""
 
     def fit(self, embeddings_ND: FloatArray, wins_N: BoolArray) -> None:
-        self.network = MLPClassifier(hidden_layer_sizes=(64,), alpha=1e-2, random_state=0)
+        batch = min(128, len(wins_N))
+        self.network = MLPClassifier((64,), alpha=1e-2, batch_size=batch, learning_rate_init=3e-3, random_state=0)
         for _ in range(20):
             self.network.partial_fit(embeddings_ND, wins_N, classes=[False, True])
 
@@ -98,7 +94,9 @@ class Forest(Preference):
     """A random forest of 100 trees, as in RoRF; the training prompts are scored by the trees that did not see them."""
 
     def fit(self, embeddings_ND: FloatArray, wins_N: BoolArray) -> None:
-        self.forest = RandomForestClassifier(100, max_depth=20, min_samples_leaf=4, oob_score=True, random_state=0)
+        self.forest = RandomForestClassifier(
+            100, max_depth=20, min_samples_leaf=4, max_samples=0.3, oob_score=True, random_state=0
+        )
         self.forest.fit(embeddings_ND, wins_N)
 
     def score(self, embeddings_ND: FloatArray) -> FloatArray:

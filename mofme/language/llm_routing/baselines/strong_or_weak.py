@@ -56,13 +56,13 @@ class StrongOrWeak(PromptRouter):
         self.pair = choose_pair(table)
         # A tie is a win of the weak model: the dearer answer would not have been worth it.
         strong_wins_N = table.quality_NM[:, self.pair.strong] > table.quality_NM[:, self.pair.weak]
-        training_scores_N = self.learn(queries, strong_wins_N)
-        self.thresholds_S = np.quantile(training_scores_N, 1 - SHARES)
+        unseen_K = self.learn(queries, strong_wins_N)
+        self.thresholds_S = np.quantile(unseen_K, 1 - SHARES)
         self.thresholds_S[0], self.thresholds_S[-1] = np.inf, -np.inf
 
     @abstractmethod
     def learn(self, queries: Queries, strong_wins_N: BoolArray) -> FloatArray:
-        """Learn what scores need; returns the training prompts' own scores (N,), as unseen prompts would have them."""
+        """Learn what scores need; returns scores (K,) such as unseen prompts would have."""
 
     @abstractmethod
     def score(self, queries: Queries) -> FloatArray:

@@ -28,7 +28,9 @@ class TaskTable(EstimatingRouter):
         )
         self.classifier = None
         if len(tasks) > 1:
-            self.classifier = LogisticRegression(C=_INVERSE_PENALTY, max_iter=2000).fit(queries.embeddings_ND, task_N)
+            self.classifier = LogisticRegression(C=_INVERSE_PENALTY, max_iter=2000, tol=1e-3).fit(
+                queries.embeddings_ND, task_N
+            )
 
     def predict_task(self, queries: Queries) -> IntArray:
         """Row of the table (N,) that each prompt is held to belong to: its task's place in alphabetical order."""
