@@ -86,7 +86,7 @@ class ChatRequest:
         body = {**self.body, "model": backend.model}
         if self.stream and backend.stream_usage:
             body["stream_options"] = {**(self.body.get("stream_options") or {}), "include_usage": True}
-        return json.dumps(body).encode()
+        return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")  # half a surrogate pair is a "?"
 
     def estimated_tokens(self, answer_characters: int) -> Tokens:
         characters = sum(len(text) for message in self.body["messages"] for text in _texts(message.get("content")))
@@ -123,7 +123,8 @@ def counted_tokens(answer: dict[str, Any]) -> Tokens | None:
 def characters_in(answer: dict[str, Any]) -> int:
     """The length of what a whole answer or one event of a stream says."""
     choices = answer.get("choices")
-    parts = [choice.get("message") or choice.get("delta") for choice in choices or [] if isinstance(choice, dict)]
+    listed = choices if isinstance(choices, list) else []
+    parts = [choice.get("message") or choice.get("delta") for choice in listed if isinstance(choice, dict)]
     return sum(len(text) for part in parts if isinstance(part, dict) for text in _texts(part.get("content")))
 
 

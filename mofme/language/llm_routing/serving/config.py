@@ -93,7 +93,7 @@ class Limits(_Settings):
 class ServingConfig(_Settings):
     """`best` is what savings are counted against, and what answers where routing fails: the dearest by default."""
 
-    backends: Annotated[tuple[Backend, ...], Field(min_length=1)]
+    backends: tuple[Backend, ...]
     rule: Rule
     fallbacks: tuple[str, ...] = ()  # tried in this order, then the rest as listed
     best: str | None = None
@@ -106,6 +106,8 @@ class ServingConfig(_Settings):
     @model_validator(mode="after")
     def _names(self) -> "ServingConfig":
         names = [backend.name for backend in self.backends]
+        if not names:
+            raise ValueError("backends is empty: list at least one")
         if repeated := [name for name, count in Counter(names).items() if count > 1]:
             raise ValueError(f"two backends are named {repeated[0]!r}: give each its own name")
         if AUTO in names:
@@ -183,5 +185,6 @@ def _sentence(problem: Any) -> str:
             return f"{field} is no setting: check its spelling or remove it"
         case "value_error":
             return f"{field}: {problem['ctx']['error']}" if field else str(problem["ctx"]["error"])
-        case _:
-            return f"{field}: {problem['msg'].lower()}, got {problem['input']!r}"
+        case _:  # of what was given only numbers are repeated: a text may be a key in the wrong place
+            given = problem["input"]
+            return f"{field}: {problem['msg'].lower()}" + (f", got {given}" if isinstance(given, int | float) else "")

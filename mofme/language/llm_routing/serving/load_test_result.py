@@ -21,8 +21,8 @@ def as_result(overheads: Mapping[str, Overhead], storms: Mapping[str, Storm], co
         room="llm_serving",
         paper="CARROT (arXiv 2502.03261)",
         claim="None about serving; ours: 50 clients lose no answer and get none twice while a backend dies.",
-        verdict=f"Of {total} requests of {clients} clients at once, {lost} were lost and {doubled} doubled while one of "
-        f"two backends died; the endpoint added {' and '.join(parts)} to a request at the median.",
+        verdict=f"Of {total} requests of {clients} clients at once, {lost} were lost and {doubled} doubled while one "
+        f"of two backends died; the endpoint added {' and '.join(parts)} to a request at the median.",
         command=command,
         rows=[_overhead_row(name, overhead) for name, overhead in overheads.items()]
         + [_storm_row(name, storm) for name, storm in storms.items()],
