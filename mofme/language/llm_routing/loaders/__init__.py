@@ -1,7 +1,7 @@
 """Tables in the formats in which others publish them, recognised by what the files look like."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from mofme.errors import TableError
@@ -18,7 +18,7 @@ class Format:
     name: str
     looks_like: str
     matches: Callable[[Path], bool]
-    read: Callable[[Path, Prices], Draft]
+    read: Callable[[Path, Prices | None], Draft]
     models: tuple[str, ...] = ()  # those taken where nobody asks for others; empty for all
 
 
@@ -39,7 +39,8 @@ def load_table(
 
     `repair` drops or merges what is wrong and says so in `table.repairs`; otherwise any fault is an error. `models`
     takes these only, ["all"] every one; by default all but for MMLU-Pro (mmlu_pro.TEN_MODELS). `prices` stand in
-    where costs were not recorded. Raises TableError, which names the file, the rows, the fault and the remedy.
+    where costs were not recorded; else those beside the table, else the list prices. Raises TableError, which names
+    the file, the rows, the fault and the remedy.
     """
     path = Path(path)
     if not path.exists():
@@ -48,8 +49,8 @@ def load_table(
     if found is None:
         known = "; ".join(f"{format.name}: {format.looks_like}" for format in FORMATS)
         raise TableError(f"{path} is no table of a format known here. Known are {known}")
-    draft = found.read(path, prices or Prices.load())
+    draft = found.read(path, prices)
     wanted = list(found.models) if models is None else list(models)
     if wanted and wanted != ["all"]:
         draft = draft.keep_models(wanted)
-    return replace(draft.checked(repair), name=found.name if found.name != "plain" else draft.name)
+    return draft.checked(repair)

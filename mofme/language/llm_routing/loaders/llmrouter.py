@@ -20,18 +20,17 @@ def matches(path: Path) -> bool:
     return bool(_files(path))
 
 
-def read(path: Path, prices: Prices) -> Draft:
+def read(path: Path, prices: Prices | None) -> Draft:
     """The questions of the file, or of both files of a folder, training first.
 
     119 of the 500 test questions are copies of training questions: a fault unless one file is read on its own.
-    Cost: a token for every 4 characters of the question and ANSWER_TOKENS of answer, at the prices in
-    `default_llm.json`, else at `prices`. Two models (chatqa) score 0 to .03 on several multiple-choice tasks,
-    probably because their answers could not be read; that is how they were recorded, and they are kept.
+    Cost: a token for every 4 characters of the question and ANSWER_TOKENS of answer, at `prices`, else those in
+    `default_llm.json`. llama3-chatqa-1.5-70b scores 0 to .03 on six multiple-choice tasks, below chance, as if its
+    answers could not be read; the prompts do not list the options, so the check for that cannot see it. It is kept.
     """
     folder = path if path.is_dir() else path.parent
-    listed = folder / "default_llm.json"
-    if listed.exists():
-        prices = _prices_in(listed)
+    beside = folder / "default_llm.json"
+    listed = prices or (_prices_in(beside) if beside.exists() else Prices.load())
     task_of = {
         record.get("query"): str(record.get("task_name", ""))
         for file in sorted(folder.glob("default_query_*.jsonl*"))
@@ -44,7 +43,7 @@ def read(path: Path, prices: Prices) -> Draft:
             raise TableError(f"{path}: question {row} was not answered by the same models as the first")
     prompts = [str(record["question"]) for record in records]
     tokens_N = np.array([len(prompt) for prompt in prompts]) / CHARS_PER_TOKEN
-    cost_NM: FloatArray = np.stack([prices.cost(model, tokens_N, ANSWER_TOKENS) for model in models], 1)
+    cost_NM: FloatArray = np.stack([listed.cost(model, tokens_N, ANSWER_TOKENS) for model in models], 1)
     return Draft.of(
         path,
         "llmrouter",

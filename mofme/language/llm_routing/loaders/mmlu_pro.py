@@ -34,12 +34,13 @@ def matches(path: Path) -> bool:
     return "question_id" in names and any(name.endswith(_CORRECT) for name in names)
 
 
-def read(path: Path, prices: Prices) -> Draft:
+def read(path: Path, prices: Prices | None) -> Draft:
     """All models of the file; the prompt is the question and its options, A to J, one a line.
 
     Cost: a token for every 4 characters, of the prompt and of the recorded answer, at `prices`; the worked examples
     that the models were also shown are not counted. An answer that could not be read counts as wrong.
     """
+    prices = prices or Prices.load()
     table = _table_in(path) or path
     columns = read_columns(table)
     questions = {text(record.get("question_id")): record for record in _questions_beside(table)}

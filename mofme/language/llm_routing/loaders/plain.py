@@ -29,7 +29,7 @@ def matches(path: Path) -> bool:
     return set(names) >= _LONG or ("prompt" in names and any(name.startswith((_QUALITY, _COST)) for name in names))
 
 
-def read(path: Path, _prices: Prices) -> Draft:
+def read(path: Path, _prices: Prices | None) -> Draft:
     """Quality from 0 to 1 and cost in dollars, as they stand in the file."""
     columns = read_columns(path)
     return _long(path, columns) if columns.keys() >= _LONG else _wide(path, columns)

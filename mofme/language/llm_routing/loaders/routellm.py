@@ -25,14 +25,15 @@ def matches(path: Path) -> bool:
     return bool(_parts(path))
 
 
-def read(path: Path, prices: Prices) -> Draft:
+def read(path: Path, prices: Prices | None) -> Draft:
     """The table of the file, or of the files in the folder one after another.
 
     Cost: a token for every 4 characters of the question and of the recorded answer (MMLU: ANSWER_TOKENS), at
     `prices`. Tasks are the subjects of MMLU, "gsm8k" and "mt_bench". GPT-4's column of high_school_mathematics is
     broken (.030, where guessing gives .25): a fault.
     """
-    parts = [read_part(file, prices) for read_part, file in _parts(path)]
+    listed = prices or Prices.load()
+    parts = [read_part(file, listed) for read_part, file in _parts(path)]
     return Draft.of(
         path,
         "routellm",

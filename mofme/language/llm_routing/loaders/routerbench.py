@@ -20,7 +20,7 @@ def matches(path: Path) -> bool:
     return "prompt" in names and any(name.endswith(_COST) for name in names)
 
 
-def read(path: Path, _prices: Prices) -> Draft:
+def read(path: Path, _prices: Prices | None) -> Draft:
     """The prompts are kept whole, worked examples included: `question_of` finds the question in them."""
     columns = read_columns(_table_in(path) or path)
     models = [name.removesuffix(_COST) for name in columns if name.endswith(_COST)]

@@ -32,8 +32,9 @@ def matches(path: Path) -> bool:
     return bool(_models(parquet_files(path)[0]))
 
 
-def read(path: Path, prices: Prices) -> Draft:
+def read(path: Path, prices: Prices | None) -> Draft:
     """Cost: the recorded tokens at `prices`. The answers themselves are not read."""
+    prices = prices or Prices.load()
     files = parquet_files(path)
     models = _models(files[0])
     asked = [name for name in ("prompt", "dataset") if name in column_names(files[0])]

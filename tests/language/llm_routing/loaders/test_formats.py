@@ -181,6 +181,11 @@ def test_llmrouter(tmp_path: Path) -> None:
     assert table.cost_NM[0, 0] == pytest.approx(210e-6, rel=1e-12)
 
 
+def test_llmrouter_at_prices_of_ones_own(tmp_path: Path) -> None:
+    table = load_table(llmrouter_folder(tmp_path, ["new"]), prices=PRICES)
+    assert table.cost_NM[0, 1] == pytest.approx(410e-6, rel=1e-12)  # 10 tokens at 1 and 200 at 2 dollars a million
+
+
 def test_llmrouter_test_questions_that_are_copies_of_training_questions(tmp_path: Path) -> None:
     folder = llmrouter_folder(tmp_path, ["new", "q" * 40])
     with pytest.raises(TableError, match=r"repeated prompts in 1 rows \(4\)"):
