@@ -88,12 +88,14 @@ COMMANDS = {
     "--sources --licence",
     "bench": "--side --experts --repeats --backbone --out --json",
     "bench restorers": "PAIRS --model --onnx --limit --out --json",
+    "bench routing-server": "--clients --requests --router --out --json",
     "evaluate ablation": "CLEAN --out --arms --seeds --steps --limit --lpips-weights",
     "evaluate restoration": "PAIRS --held-back --model --device --out --json --lpips-weights --limit --seed",
     "evaluate classification": "PICTURES --classifier --degraded --weather --seed --model --device --limit --out "
     "--json",
     "results": "NAMES --quote --folder",
     "route prompt": "PROMPT --budget --cost-weight --quality --router --json",
+    "route serve": "CONFIG --host --port --router --check",
     "route train": "TABLE --out --estimator --seed --prices --repair --licence",
     "evaluate segmentation": "FRAMES LABELS --segmenter --label-set --segmenter-labels --normalisation --degraded "
     "--weather --seed --model --device --limit --out --pictures --json",

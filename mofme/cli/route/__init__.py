@@ -24,5 +24,6 @@ app = typer.Typer(
 for _name in (
     "prompt",
     "train",
+    "serve",
 ):
     app.command(_name)(getattr(importlib.import_module(f"mofme.cli.route.{_name}"), _name))
