@@ -32,9 +32,16 @@ class Backend(_Settings):
     key_env: str | None = None
     price_in: Price
     price_out: Price
-    timeout: Positive = 60.0  # until the first byte, and between one and the next
+    timeout: Positive = 120.0  # until the whole answer, or of a stream until each next event
     max_concurrent: Annotated[int, Field(ge=1)] = 100
     stream_usage: bool = True  # ask streams for their token counts; off for servers that refuse `stream_options`
+
+    @field_validator("name")
+    @classmethod
+    def _fits_a_header(cls, value: str) -> str:
+        if not (value.isascii() and value.isprintable()):
+            raise ValueError("names go into HTTP headers: use plain letters, digits and signs")
+        return value
 
     @field_validator("base_url")
     @classmethod

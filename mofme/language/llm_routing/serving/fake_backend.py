@@ -63,6 +63,8 @@ class FakeBackend:
     pause: float = 0.0  # seconds between two events
     without_usage: bool = False
     asked: Counter[str] = field(default_factory=Counter)
+    busy: int = 0
+    busiest: int = 0  # requests waiting for their first byte at once
     left: int = 0  # clients that went away during a stream
     headers: list[dict[str, str]] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
@@ -79,7 +81,12 @@ class FakeBackend:
         self.asked[text] += 1
         self.headers.append(dict(request.headers))
         self.bodies.append(body)
-        await asyncio.sleep(self.seconds)
+        self.busy += 1
+        self.busiest = max(self.busiest, self.busy)
+        try:
+            await asyncio.sleep(self.seconds)
+        finally:
+            self.busy -= 1
         if self.status != 200 and sum(self.asked.values()) <= self.limited:
             headers = {"retry-after": self.retry_after} if self.retry_after is not None else {}
             error = {"message": f"no, {request.headers.get('authorization')}", "type": "fake", "code": None}

@@ -55,6 +55,7 @@ def test_the_dearest_is_the_best_unless_said(tmp_path) -> None:
         ({"backends": [{**BACKEND, "base_url": "api.openai.com"}]}, r"base_url: write a whole address"),
         ({"backends": [{**BACKEND, "base_url": "file:///etc/passwd"}]}, r"base_url: write a whole address"),
         ({"backends": [BACKEND, BACKEND]}, "two backends are named 'weak'"),
+        ({"backends": [{**BACKEND, "name": "modèle"}]}, r"backends\[0\].name: names go into HTTP headers"),
         ({"backends": [{**BACKEND, "name": "auto"}]}, "no backend can be named 'auto'"),
         ({"backends": [{**BACKEND, "key_env": "MOFME_NOT_SET"}]}, "MOFME_NOT_SET, which is not set: export it"),
         ({"token_env": "MOFME_NOT_SET"}, "token_env names the environment variable MOFME_NOT_SET"),

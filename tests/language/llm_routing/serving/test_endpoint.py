@@ -54,7 +54,7 @@ def test_a_client_that_asks_for_token_counts_gets_them(start) -> None:
 
 
 def test_the_first_piece_does_not_wait_for_the_last(start) -> None:
-    endpoint = start({"weak": FakeBackend(pause=0.2), "strong": FakeBackend()})
+    endpoint = start({"weak": FakeBackend(pause=2), "strong": FakeBackend()})
     with endpoint.ask("one two three", stream=True) as stream:
         next(iter(stream))
         assert endpoint.metrics()["mofme_in_flight"] == 1

@@ -120,14 +120,14 @@ def test_a_stream_that_breaks_before_its_first_event_goes_on_to_the_next(start) 
 
 def test_a_stream_that_halts_ends_with_an_error(start) -> None:
     backends = {"weak": FakeBackend(pause=3), "strong": FakeBackend()}
-    endpoint = start(backends, {"weak": {"timeout": 0.2}})
+    endpoint = start(backends, {"weak": {"timeout": 1}})
     with pytest.raises(openai.APIError, match="broke off"), endpoint.ask("one two", stream=True) as stream:
         list(stream)
 
 
 def test_no_request_is_longer_than_the_limit(start) -> None:
     backends = {"weak": FakeBackend(seconds=3), "strong": FakeBackend(pause=3)}
-    endpoint = start(backends, limits={"seconds": 0.3})
+    endpoint = start(backends, limits={"seconds": 1})
     with pytest.raises(openai.InternalServerError) as raised:
         endpoint.ask(EASY)
     assert raised.value.status_code == 504
@@ -137,14 +137,14 @@ def test_no_request_is_longer_than_the_limit(start) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_goes_away_stops_the_backend(start, stream) -> None:
-    weak = FakeBackend(seconds=0 if stream else 0.3, pause=0.02)
+    weak = FakeBackend(seconds=0 if stream else 1.5, pause=0.02)
     endpoint = start({"weak": weak, "strong": FakeBackend()})
     if stream:
         with endpoint.ask("word " * 1000, stream=True) as answer:
             next(iter(answer))
     else:
         with pytest.raises(openai.APITimeoutError):
-            endpoint.ask(EASY, timeout=0.1)
+            endpoint.ask(EASY, timeout=0.5)
     deadline = time.monotonic() + 5
     while endpoint.metrics()["mofme_in_flight"] and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -155,7 +155,7 @@ def test_a_client_that_goes_away_stops_the_backend(start, stream) -> None:
 
 
 def test_too_many_at_once_are_sent_away(start) -> None:
-    endpoint = start({"weak": FakeBackend(seconds=0.3)}, limits={"concurrency": 1})
+    endpoint = start({"weak": FakeBackend(seconds=1)}, limits={"concurrency": 1})
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(endpoint.ask, EASY)
         while not endpoint.backends["weak"].asked:
@@ -166,14 +166,12 @@ def test_too_many_at_once_are_sent_away(start) -> None:
 
 
 def test_a_backend_gets_no_more_at_once_than_it_takes(start) -> None:
-    weak = FakeBackend(seconds=0.1)
+    weak = FakeBackend(seconds=0.05)
     endpoint = start({"weak": weak, "strong": FakeBackend()}, {"weak": {"max_concurrent": 1}})
     with ThreadPoolExecutor(3) as pool:
         waiting = [pool.submit(endpoint.ask, f"easy {number}") for number in range(3)]
-        while not weak.asked:
-            time.sleep(0.005)
-        assert sum(weak.asked.values()) == 1
         assert [each.result().choices[0].message.content for each in waiting] == ["easy 0", "easy 1", "easy 2"]
+    assert weak.busiest == 1
 
 
 def test_fifty_clients_lose_nothing_while_a_backend_dies(start) -> None:
