@@ -10,6 +10,9 @@ _STREETS = (
 )
 
 
+_DATE = re.compile(r"\d{1,4}[-./ ]\d{1,2}[-./ ]\d{1,4}|[12]\d{3}-[12]\d{3}")
+
+
 def luhn(number: str) -> bool:
     """Whether the digits carry a valid check digit (ISO/IEC 7812-1): every second from the right counts double."""
     digits = [int(digit) for digit in reversed(number)]
@@ -30,9 +33,9 @@ def _iban(found: str) -> bool:
 
 
 def _phone(found: str) -> bool:
-    """Seven to fifteen digits (E.164), and not the form of a date."""
+    """Seven to fifteen digits (E.164), and not the form of a date or of two years."""
     digits = re.sub(r"\D", "", found)
-    return 7 <= len(digits) <= 15 and not re.fullmatch(r"\d{1,4}[-./ ]\d{1,2}[-./ ]\d{1,4}", found.strip())
+    return 7 <= len(digits) <= 15 and not _DATE.fullmatch(found.strip())
 
 
 def _always(_: str) -> bool:

@@ -10,7 +10,9 @@ from mofme.errors import TableError
 from mofme.language.llm_routing.baselines.complexity import complexity
 from mofme.language.llm_routing.baselines.preference import PREFERENCES, Kind
 from mofme.language.llm_routing.baselines.strong_or_weak import choose_pair
+from mofme.language.llm_routing.carrot import CarrotRouter
 from mofme.language.llm_routing.prompt_router import Queries
+from mofme.language.llm_routing.question import question_of
 from mofme.language.llm_routing.robustness.subjects import BoolArray, Calibrated, Score, Subject, threshold_for
 from mofme.language.llm_routing.table import FloatArray, IntArray, RoutingTable
 
@@ -73,8 +75,6 @@ def _preference(kind: Kind, data: Recorded) -> Score:
 
 def _carrot(estimator: str, data: Recorded) -> Score:
     """CARROT asked about two models: how much better it expects the strong one to be."""
-    from mofme.language.llm_routing.carrot import CarrotRouter
-
     router = CarrotRouter(estimator)
     router.fit(data.table, data.queries)
 
@@ -86,7 +86,7 @@ def _carrot(estimator: str, data: Recorded) -> Score:
 
 
 def _complexity(_: Recorded) -> Score:
-    return lambda queries: np.array([complexity(prompt) for prompt in queries.prompts])
+    return lambda queries: np.array([complexity(question_of(prompt)) for prompt in queries.prompts])
 
 
 TRAINERS: dict[str, Trainer] = {
