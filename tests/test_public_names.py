@@ -94,6 +94,7 @@ COMMANDS = {
     "evaluate classification": "PICTURES --classifier --degraded --weather --seed --model --device --limit --out "
     "--json",
     "results": "NAMES --quote --folder",
+    "route evaluate": "TABLES --splits --seed --repair --models --out --json",
     "route prompt": "PROMPT --budget --cost-weight --quality --router --json",
     "route serve": "CONFIG --host --port --router --check",
     "route train": "TABLE --out --estimator --seed --prices --repair --licence",

@@ -24,6 +24,8 @@ app = typer.Typer(
 for _name in (
     "prompt",
     "train",
+    "robustness",
     "serve",
+    "evaluate",
 ):
     app.command(_name)(getattr(importlib.import_module(f"mofme.cli.route.{_name}"), _name))

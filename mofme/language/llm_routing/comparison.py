@@ -1,15 +1,15 @@
 """Routers side by side: the same prompts to learn from, the same to be judged on, split again and again."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mofme.errors import TableError
 from mofme.language.llm_routing.baselines.strong_or_weak import Pair, StrongOrWeak, choose_pair
 from mofme.language.llm_routing.prompt_router import EstimatingRouter, PromptRouter, Queries
 from mofme.language.llm_routing.table import FloatArray, IntArray, RoutingTable
+from mofme.language.llm_routing.twins import grouped_splits
 
 TEST_SHARE = 0.2
 ChoiceArray = NDArray[np.int16]  # a fourth of the memory: there is one for every prompt, setting, router and split
@@ -66,10 +66,12 @@ def compare(
     """Train every router on four fifths of the table and let it choose for the rest, `splits` times.
 
     `groups` (N,) keeps prompts with the same number on one side. The routers are left as the last split trained them.
+    Raises TableError where there is nothing to split.
     """
     group_N = np.arange(len(table)) if groups is None else groups
+    parted = grouped_splits(group_N, table.tasks, splits, TEST_SHARE, seed)
     trials = []
-    for number, (train, test) in enumerate(split(group_N, splits, seed), start=1):
+    for number, (train, test) in enumerate(parted, start=1):
         choices, quality, scores = {}, {}, {}
         known, unseen = table.rows(train), queries.rows(test)
         for router in routers:
@@ -82,27 +84,3 @@ def compare(
                 scores[router.name] = router.score(unseen)
         trials.append(Trial(test, choose_pair(known), choices, quality, scores))
     return Comparison(table, group_N, trials)
-
-
-def split(group_N: IntArray, splits: int, seed: int) -> Iterator[tuple[IntArray, IntArray]]:
-    """Rows to train on and rows to test on: whole groups at random until a fifth of the prompts is for testing.
-
-    Raises TableError where the groups leave no such fifth.
-    """
-    random = np.random.default_rng(seed)
-    group_N = np.unique(group_N, return_inverse=True)[1]
-    size_G = np.bincount(group_N)
-    wanted = max(1, round(TEST_SHARE * len(group_N)))
-    for _ in range(splits):
-        order_G = random.permutation(len(size_G))
-        chosen, left = [], wanted
-        for group in order_G:
-            if size_G[group] <= left:
-                chosen.append(group)
-                left -= size_G[group]
-        test_N = np.isin(group_N, chosen)
-        if not test_N.any() or test_N.all():
-            raise TableError(
-                f"{len(group_N)} prompts in {len(size_G)} groups of near copies are too few to keep a fifth for testing"
-            )
-        yield np.flatnonzero(~test_N), np.flatnonzero(test_N)

@@ -5,6 +5,7 @@ from functools import partial
 from time import thread_time
 
 import numpy as np
+import torch
 
 from mofme.language.llm_routing.prompt_router import EstimatingRouter, PromptRouter, Queries, plug_in
 from mofme.language.llm_routing.table import FloatArray
@@ -12,8 +13,13 @@ from mofme.language.llm_routing.table import FloatArray
 
 def milliseconds_to_embed(embed: Callable[[Sequence[str]], Queries], prompts: Sequence[str]) -> FloatArray:
     """Processor time of this thread to embed each prompt by itself, after one for warming up."""
-    embed(prompts[:1])
-    return np.array([_milliseconds(partial(embed, [prompt])) for prompt in prompts])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # what other threads do would not be counted
+    try:
+        embed(prompts[:1])
+        return np.array([_milliseconds(partial(embed, [prompt])) for prompt in prompts])
+    finally:
+        torch.set_num_threads(threads)
 
 
 def milliseconds_to_choose(router: PromptRouter, queries: Queries) -> FloatArray:

@@ -1,0 +1,70 @@
+"""The comparison as a picture and as numbers to plot again: cost against quality, a curve for each router."""
+
+import csv
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure as Canvas
+
+from mofme.language.llm_routing.baselines import BestSingle, Hull, Oracle
+from mofme.language.llm_routing.comparison import Comparison
+from mofme.language.llm_routing.curve import Curve, curve_of, hull_of
+
+
+def mean_curve(comparison: Comparison, router: str) -> Curve:
+    """A router's curve, its settings averaged over the trials."""
+    curves = [curve_of(trial.choices[router], comparison.table.rows(trial.test_n)) for trial in comparison.trials]
+    return Curve(
+        np.mean([curve.cost_S for curve in curves], axis=0), np.mean([curve.quality_S for curve in curves], axis=0)
+    )
+
+
+def plot_curves(comparison: Comparison, title: str, path: Path) -> None:
+    """The hull of every router's mean curve, and every single model, as a PNG."""
+    canvas = Canvas(figsize=(9, 5.5), layout="constrained")
+    axes = canvas.subplots()
+    for router in comparison.routers:
+        if router == BestSingle.name:
+            continue
+        hull = hull_of(mean_curve(comparison, router))
+        bound = router in (Hull.name, Oracle.name)
+        line = {Hull.name: "--", Oracle.name: ":"}.get(router, "-")
+        axes.plot(1000 * hull.cost_S, hull.quality_S, line, label=router, color="0.5" if bound else None)
+    single = mean_curve(comparison, Hull.name)
+    axes.plot(1000 * single.cost_S, single.quality_S, "k.", markersize=5)
+    for model, cost, quality in zip(comparison.table.models, single.cost_S, single.quality_S, strict=True):
+        axes.annotate(
+            model.split("/")[-1], (1000 * cost, quality), fontsize=6, xytext=(3, -7), textcoords="offset points"
+        )
+    axes.set(xlabel="mean cost, dollars per 1,000 prompts", ylabel="mean quality", title=title)
+    axes.legend(fontsize="small", ncols=2, loc="lower right")
+    with _whole(path) as partial:
+        canvas.savefig(partial, format="png", dpi=120)
+
+
+def write_curves(comparison: Comparison, path: Path) -> None:
+    """One line for each setting of each router in each split: what it costs in dollars a prompt, and its quality."""
+    with _whole(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        lines = csv.writer(file)
+        lines.writerow(["router", "split", "setting", "cost", "quality"])
+        for number, trial in enumerate(comparison.trials, start=1):
+            truth = comparison.table.rows(trial.test_n)
+            for router, choices in trial.choices.items():
+                curve = curve_of(choices, truth)
+                for setting, (cost, quality) in enumerate(zip(curve.cost_S, curve.quality_S, strict=True)):
+                    lines.writerow([router, number, setting, f"{cost:.9g}", f"{quality:.6f}"])
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A file beside `path` that takes its place once it is complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,56 @@
+"""The comparison in words: first where no router beats a control, then what CARROT gains on every table."""
+
+from collections.abc import Sequence
+
+from mofme.language.llm_routing.baselines import BestSingle, Hull, TaskTable
+from mofme.language.llm_routing.comparison_figures import CONTROLS, UNTRAINED, Measured
+from mofme.results import Figure, as_text
+
+TITLES = {"routerbench": "RouterBench", "llmrouter": "LLMRouter", "mmlu_pro": "MMLU-Pro", "routellm": "RouteLLM"}
+JUDGED = "carrot"
+WHAT = {
+    Hull.name: "the hull of single models",
+    BestSingle.name: "the best single model for the same money",
+    TaskTable.name: "the task table",
+}
+
+
+def title(measured: Measured) -> str:
+    name = measured.comparison.table.name
+    return TITLES.get(name, name)
+
+
+def verdict(tables: Sequence[Measured]) -> str:
+    """A gain is claimed only where its interval is above zero."""
+    unbeaten = []
+    for control in CONTROLS:
+        where = [title(measured) for measured in tables if not winners(measured, control)]
+        if where:
+            unbeaten.append(f"{WHAT[control]} on {', '.join(where)}")
+    first = [f"No router beats {'; none '.join(unbeaten)}."] if unbeaten else []
+    return " ".join([*first, *(_carrot(measured) for measured in tables)])
+
+
+def winners(measured: Measured, control: str) -> list[str]:
+    """The trained routers whose gain over the control is above zero, its interval included."""
+    trained = [name for name in measured.comparison.routers if name not in (*UNTRAINED, control)]
+    return [name for name in trained if (gain := measured.gain(name, control)) and _sign(gain) > 0]
+
+
+def _sign(gain: Figure) -> int:
+    low, high = gain.low or 0.0, gain.high or 0.0
+    return 1 if low > 0 else -1 if high < 0 else 0
+
+
+def _carrot(measured: Measured) -> str:
+    """One sentence on the judged router: its AIQ, and whether it is above, below or level with each control."""
+    phrases = []
+    for control in CONTROLS:
+        if gain := measured.gain(JUDGED, control):
+            relation = {1: "above", 0: "level with", -1: "below"}[_sign(gain)]
+            what = "in quality " if control == BestSingle.name else ""
+            phrases.append(f"{what}{relation} {WHAT[control]} ({as_text(gain, signed=True).replace(' (', ', ')}")
+    aiq = measured.aiq(JUDGED)
+    return (
+        f"{title(measured)}: CARROT's AIQ is {as_text(Figure(aiq.value)) if aiq else 'unknown'}, {'; '.join(phrases)}."
+    )
