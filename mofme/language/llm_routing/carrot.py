@@ -1,7 +1,6 @@
 """CARROT: estimate each model's quality and cost for a prompt, and let the plug-in rule choose (arXiv 2502.03261)."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +25,11 @@ _FEWEST = 20
 
 
 def _ensemble(seed: int) -> Ensemble:
-    parts: dict[str, Callable[[], Estimator]] = {
-        "tasks": TaskMeans,
-        "knn": partial(NearestNeighbours, seed=seed),
-        "linear": partial(Linear, seed),
-        "network": partial(Network, seed),
+    parts = {
+        "tasks": TaskMeans(),
+        "knn": NearestNeighbours(seed=seed),
+        "linear": Linear(seed),
+        "network": Network(seed),
     }
     return Ensemble(parts, seed)
 

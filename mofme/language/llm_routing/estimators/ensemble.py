@@ -1,6 +1,6 @@
 """Several estimators, weighted by what each of them adds on prompts that it did not learn from."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from scipy.optimize import nnls
@@ -25,25 +25,24 @@ class Ensemble(Estimator):
     own: an estimator may know one and not the other, and only the contrasts decide the choice.
     """
 
-    def __init__(self, makers: Mapping[str, Callable[[], Estimator]], seed: int = 0) -> None:
-        self._makers = makers
+    def __init__(self, parts: Mapping[str, Estimator], seed: int = 0) -> None:
+        self.parts = parts
         self._seed = seed
-        self.parts = {name: make() for name, make in makers.items()}
-        self.level_P = self.contrast_P = np.full(len(makers), 1 / len(makers))
+        self.level_P = self.contrast_P = np.full(len(parts), 1 / len(parts))
 
     def fit(self, inputs: Inputs, target_NM: FloatArray) -> None:
+        for part in self.parts.values():
+            part.fit(inputs, target_NM)
         unseen_PNM = np.zeros((len(self.parts), *target_NM.shape))
         for train, test in folds(len(inputs), self._seed):
-            for index, make in enumerate(self._makers.values()):
-                part = make()
+            for index, trained in enumerate(self.parts.values()):
+                part = trained.untrained()
                 part.fit(inputs.rows(train), target_NM[train])
                 unseen_PNM[index, test] = part.predict(inputs.rows(test))
         level_NP = np.stack([values_NM.mean(1) for values_NM in unseen_PNM], 1)
         contrast_NP = np.stack([contrasts(values_NM).ravel() for values_NM in unseen_PNM], 1)
         self.level_P = nnls(level_NP, target_NM.mean(1))[0]
         self.contrast_P = nnls(contrast_NP, contrasts(target_NM).ravel())[0]
-        for part in self.parts.values():
-            part.fit(inputs, target_NM)
 
     def predict(self, inputs: Inputs) -> FloatArray:
         values_PNM = np.stack([part.predict(inputs) for part in self.parts.values()])
@@ -51,6 +50,9 @@ class Ensemble(Estimator):
         offsets_PNM = values_PNM - values_PNM.mean(2, keepdims=True)
         mixed_NM: FloatArray = level_N1 + np.tensordot(self.contrast_P, offsets_PNM, 1)
         return mixed_NM
+
+    def untrained(self) -> "Ensemble":
+        return Ensemble({name: part.untrained() for name, part in self.parts.items()}, self._seed)
 
     def state(self) -> dict[str, Tensor]:
         weights = {"level": as_tensor(self.level_P), "contrast": as_tensor(self.contrast_P)}

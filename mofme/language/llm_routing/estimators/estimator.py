@@ -25,6 +25,10 @@ class Estimator(ABC):
         """Estimates (N, M), not clipped to any range."""
 
     @abstractmethod
+    def untrained(self) -> "Estimator":
+        """Another one with the settings that `fit` chose for this one."""
+
+    @abstractmethod
     def state(self) -> dict[str, Tensor]: ...
 
     @abstractmethod

@@ -41,6 +41,9 @@ class NearestNeighbours(Estimator):
         order = np.argsort(-similarity[0], kind="stable")
         return rows[0][order], similarity[0][order].astype(np.float64)
 
+    def untrained(self) -> "NearestNeighbours":
+        return NearestNeighbours(self.k, self._seed)
+
     def state(self) -> dict[str, Tensor]:
         return {
             "known": torch.from_numpy(self.known_ND),

@@ -19,24 +19,29 @@ class Linear(Estimator):
     weights_FM: FloatArray
     bias_M: FloatArray
 
-    def __init__(self, seed: int = 0, by_length: bool = False) -> None:
+    def __init__(self, seed: int = 0, by_length: bool = False, penalties: tuple[float, ...] = PENALTIES) -> None:
+        self._penalties = penalties
         self._by_length = by_length
         self._seed = seed
 
     def fit(self, inputs: Inputs, target_NM: FloatArray) -> None:
         x_NF = self._features(inputs)
-        errors = np.zeros(len(PENALTIES))
-        for train, test in folds(len(inputs), self._seed):
-            solutions = _solve(x_NF[train], target_NM[train], PENALTIES)
-            errors += [error(x_NF[test] @ weights + bias, target_NM[test]) for weights, bias in solutions]
-        self.penalty = PENALTIES[int(errors.argmin())]
-        [(self.weights_FM, self.bias_M)] = _solve(x_NF, target_NM, (self.penalty,))
+        if len(self._penalties) > 1:
+            errors = np.zeros(len(self._penalties))
+            for train, test in folds(len(inputs), self._seed):
+                solutions = _solve(x_NF[train], target_NM[train], self._penalties)
+                errors += [error(x_NF[test] @ weights + bias, target_NM[test]) for weights, bias in solutions]
+            self._penalties = (self._penalties[int(errors.argmin())],)
+        [(self.weights_FM, self.bias_M)] = _solve(x_NF, target_NM, self._penalties)
 
     def predict(self, inputs: Inputs) -> FloatArray:
         return self._features(inputs) @ self.weights_FM + self.bias_M
 
     def _features(self, inputs: Inputs) -> FloatArray:
         return inputs.with_length_NF if self._by_length else inputs.all_NF
+
+    def untrained(self) -> "Linear":
+        return Linear(self._seed, self._by_length, self._penalties)
 
     def state(self) -> dict[str, Tensor]:
         return {"weights": as_tensor(self.weights_FM), "bias": as_tensor(self.bias_M)}

@@ -13,7 +13,7 @@ _WIDTH = 64
 _DROPOUT = 0.5
 _EPOCHS = 60
 _PATIENCE = 5
-_BATCH = 128
+_BATCH = 256
 
 
 class Network(Estimator):
@@ -48,6 +48,9 @@ class Network(Estimator):
         hidden = F.gelu(F.linear(torch.from_numpy(inputs.all_NF).float(), p["trunk.weight"], p["trunk.bias"]))
         return as_array(torch.sigmoid(F.linear(hidden, p["heads.weight"], p["heads.bias"])))
 
+    def untrained(self) -> "Network":
+        return Network(self._seed)
+
     def state(self) -> dict[str, Tensor]:
         return dict(self.parameters)
 
@@ -57,7 +60,7 @@ class Network(Estimator):
 
 def _train(net: nn.Module, x_NF: Tensor, y_NM: Tensor, train: Tensor, held: Tensor) -> None:
     """Leaves `net` as it was when it did best on the prompts held out."""
-    optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=0.1)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3, weight_decay=0.1)
     best, best_state, waited = float("inf"), net.state_dict(), 0
     for _ in range(_EPOCHS):
         net.train()

@@ -29,7 +29,7 @@ class TaskMeans(Estimator):
         self.weights_FT = np.zeros((inputs.all_NF.shape[1], len(tasks)))
         self.bias_T = np.zeros(len(tasks))
         if len(tasks) > 1:
-            classifier = LogisticRegression(C=_INVERSE_PENALTY, max_iter=1000).fit(inputs.all_NF, task_N)
+            classifier = LogisticRegression(C=_INVERSE_PENALTY, max_iter=1000, tol=1e-3).fit(inputs.all_NF, task_N)
             # Of two classes scikit-learn keeps the second one's weights only.
             self.weights_FT[:, -len(classifier.coef_) :] = classifier.coef_.T
             self.bias_T[-len(classifier.coef_) :] = classifier.intercept_
@@ -38,6 +38,9 @@ class TaskMeans(Estimator):
         logits_NT = inputs.all_NF @ self.weights_FT + self.bias_T
         odds_NT = np.exp(logits_NT - logits_NT.max(1, keepdims=True))
         return odds_NT / odds_NT.sum(1, keepdims=True) @ self.means_TM
+
+    def untrained(self) -> "TaskMeans":
+        return TaskMeans()
 
     def state(self) -> dict[str, Tensor]:
         return {
