@@ -28,15 +28,22 @@ def train(
     """
     from mofme.errors import MofmeError
     from mofme.language.llm_routing.loaders import load_table
-    from mofme.language.llm_routing.trained_router import train_router
+    from mofme.language.llm_routing.prices import Prices
+    from mofme.language.llm_routing.router_training import train_router
 
     log = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def report(message: str) -> None:
+        log.print(message, markup=False)
+
     try:
-        loaded = load_table(table, repair=repair)
+        loaded = load_table(table, repair, prices=Prices.load(prices) if prices else None)
         for sentence in loaded.repairs:
-            log.print(sentence, markup=False)
-        card = train_router(loaded, out, estimator, seed, licence)
+            report(sentence)
+        card = train_router(loaded, out, estimator, seed, licence, report)
     except MofmeError as error:
         log.print(f"error: {error}", style="red", markup=False)
         raise typer.Exit(2) from None
-    log.print(f"{out}: {card.parameters:,} numbers; {card.metrics}", markup=False)
+    for name, figure in card.metrics.items():
+        report(f"{name}: {figure}")
+    report(f"{out}: {card.parameters:,} numbers")

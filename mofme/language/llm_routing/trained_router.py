@@ -1,0 +1,155 @@
+"""A trained router as users meet it: a prompt goes in, and out come a model and the reasons for it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mofme.core.model_card import CARD_FILE, load_card
+from mofme.core.routing import RoutingDecision
+from mofme.errors import ModelError
+from mofme.language.llm_routing.carrot import NET, CarrotRouter
+from mofme.language.llm_routing.prompt_router import (
+    Estimate,
+    Queries,
+    as_decision,
+    at_least_quality,
+    plug_in,
+    within_budget,
+)
+from mofme.language.llm_routing.sentence_encoder import SentenceEncoder
+from mofme.language.llm_routing.table import FloatArray
+
+WEIGHTS = Path(__file__).resolve().parents[3] / "weights"
+_SOLVED = 0.5
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A known prompt near the one asked about: cosine similarity, task, each model's recorded quality (M,).
+
+    `prompt` is "" in a router that was loaded: no prompts are kept in files. `solved_by` names the models whose quality
+    was at least .5.
+    """
+
+    similarity: float
+    task: str
+    quality_M: FloatArray
+    solved_by: tuple[str, ...]
+    prompt: str = ""
+
+
+@dataclass(frozen=True)
+class Routed:
+    """The choice for one prompt: expected quality in [0, 1] and cost in dollars of M models, and what is near it."""
+
+    model: str
+    models: tuple[str, ...]
+    quality_M: FloatArray
+    cost_M: FloatArray
+    neighbours: tuple[Neighbour, ...]
+    decision: RoutingDecision
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values: `model`, `models` (quality and cost of each), `neighbours`."""
+        return {
+            "model": self.model,
+            "models": {
+                name: {"quality": round(float(quality), 4), "cost": float(f"{cost:.4g}")}
+                for name, quality, cost in zip(self.models, self.quality_M, self.cost_M, strict=True)
+            },
+            "neighbours": [
+                {"similarity": round(near.similarity, 4), "task": near.task, "solved_by": list(near.solved_by)}
+                for near in self.neighbours
+            ],
+        }
+
+
+class TrainedRouter:
+    """Routes prompts by a trained CARROT. Prompts are not written anywhere, unless the encoder given does so."""
+
+    def __init__(self, carrot: CarrotRouter, encoder: SentenceEncoder | None = None, name: str = "") -> None:
+        self.carrot = carrot
+        self.encoder = encoder or SentenceEncoder(remember=False)
+        self.name = name
+
+    @classmethod
+    def from_pretrained(cls, name: str = "router") -> "TrainedRouter":
+        """By the name of a shipped router or the folder of one. Raises ModelError if there is none, or a damaged one."""
+        folder = WEIGHTS / name if (WEIGHTS / name / CARD_FILE).is_file() else Path(name)
+        if not (folder / CARD_FILE).is_file():
+            names = ", ".join(available_routers()) or "none"
+            raise ModelError(f"no router is called {name!r}: shipped are {names}; or give a folder of `route train`")
+        return cls(CarrotRouter.load(folder), name=load_card(folder).name)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        return self.carrot.models
+
+    def queries(self, prompts: Sequence[str]) -> Queries:
+        return self.encoder.queries(prompts)
+
+    def estimate(self, queries: Queries) -> Estimate:
+        return self.carrot.estimate(queries)
+
+    def route(
+        self,
+        prompt: str,
+        cost_weight: float | None = None,
+        budget: float | None = None,
+        quality: float | None = None,
+        neighbours: int = 5,
+    ) -> Routed:
+        """Choose by one of the three, or for the best quality by none.
+
+        `cost_weight` is CARROT's lambda in [0, 1]; `budget` dollars for this prompt; `quality` the least in [0, 1] that
+        is expected. Raises ValueError if more than one is given or one is out of range.
+        """
+        _check(cost_weight, budget, quality)
+        queries = self.queries([prompt])
+        estimate = self.estimate(queries)
+        utility_NM = plug_in(estimate, cost_weight or 0.0, self.carrot.scale)
+        chosen_N = utility_NM.argmax(1)
+        if budget is not None:
+            chosen_N = within_budget(estimate, budget)
+        if quality is not None:
+            chosen_N = at_least_quality(estimate, quality)
+        if budget is not None or quality is not None:  # neither rule has a utility: the chosen one alone is wanted
+            utility_NM = np.eye(len(self.models))[chosen_N]
+        return Routed(
+            self.models[int(chosen_N[0])],
+            self.models,
+            estimate.quality_NM[0],
+            estimate.cost_NM[0],
+            self._neighbours(queries, neighbours),
+            as_decision(utility_NM),
+        )
+
+    def _neighbours(self, queries: Queries, count: int) -> tuple[Neighbour, ...]:
+        known = self.carrot.known
+        if known is None or not count:
+            return ()
+        near = zip(*known.nearest(queries.embeddings_ND[0], count), strict=True)
+        return tuple(self._neighbour(int(row), float(similarity), known.target_NM[row]) for row, similarity in near)
+
+    def _neighbour(self, row: int, similarity: float, quality_M: FloatArray) -> Neighbour:
+        solved_by = tuple(name for name, q in zip(self.models, quality_M, strict=True) if q >= _SOLVED)
+        prompt = self.carrot.prompts[row] if self.carrot.prompts else ""
+        return Neighbour(similarity, self.carrot.tasks[row], quality_M, solved_by, prompt)
+
+
+def available_routers(folder: Path = WEIGHTS) -> list[str]:
+    """The names of the routers below `folder`."""
+    return [path.parent.name for path in sorted(folder.glob(f"*/{CARD_FILE}")) if load_card(path.parent).net == NET]
+
+
+def _check(cost_weight: float | None, budget: float | None, quality: float | None) -> None:
+    if sum(dial is not None for dial in (cost_weight, budget, quality)) > 1:
+        raise ValueError("give one of cost_weight, budget and quality")
+    for name, share in (("cost_weight", cost_weight), ("quality", quality)):
+        if share is not None and not 0 <= share <= 1:
+            raise ValueError(f"{name} is {share}: it has to be from 0 to 1")
+    if budget is not None and not budget >= 0:
+        raise ValueError(f"budget is {budget}: it has to be 0 or above")
