@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from mofme.language.llm_routing.robustness.between_two import BetweenTwo
 from mofme.language.llm_routing.robustness.claims import claims, verdict
 from mofme.language.llm_routing.robustness.probes import CATEGORIES, DIFFICULTIES, Probe
 from mofme.language.llm_routing.robustness.report import Assessment
@@ -27,14 +28,14 @@ def as_result(
     return Result(ROOM, PAPER, CLAIM, verdict(studies), command, rows, list(seeds), INTERVAL)
 
 
-def as_result_of_router(assessment: Assessment, rules: Rules, command: str) -> Result:
-    """One router probed with our own prompts, without any data: its first router bears the verdict."""
-    name = assessment.routers[0]
+def as_result_of_router(assessment: Assessment, two: BetweenTwo, rules: Rules, command: str) -> Result:
+    """One router probed beside controls, without any table: it bears the verdict."""
+    name = two.subject.name
     shares = {category: assessment.share(name, category).value for category in assessment.categories}
     least, most = min(shares, key=lambda c: shares[c]), max(shares, key=lambda c: shares[c])
     said = (
-        f"{name} sends {shares[most]:.0f} % of {most} and {shares[least]:.0f} % of {least} to the strong model; "
-        f"harmless rewording turns {assessment.flips(name).value:.0f} % of its decisions."
+        f"{name} sends {shares[most]:.0f} % of {most} and {shares[least]:.0f} % of {least} to {two.strong}, "
+        f"the rest to {two.weak}; harmless rewording turns {assessment.flips(name).value:.0f} % of its decisions."
     )
     rows = rows_of_assessment(name, assessment) + _rows_of_rules(rules) + rows_of_probes(assessment.probes)
     return Result(ROOM, PAPER, CLAIM, said, command, rows, [0], INTERVAL)
