@@ -23,6 +23,7 @@ def serve(
     Exit code: 0 all is well, 2 the file, the keys or the router cannot be used.
     """
     from mofme.errors import MofmeError
+    from mofme.language.llm_routing.sentence_encoder import SentenceEncoder
     from mofme.language.llm_routing.serving.app import create_app
     from mofme.language.llm_routing.serving.config import load_config
     from mofme.language.llm_routing.trained_router import TrainedRouter
@@ -31,8 +32,8 @@ def serve(
     try:
         changes = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
         settings = load_config(config, **changes)
-        trained = TrainedRouter.from_pretrained(router)
-        app = create_app(settings, trained, lambda text: trained.encoder.embed([text])[0])
+        encoder = SentenceEncoder(remember=False)  # for the cache of answers; nothing is loaded until it is used
+        app = create_app(settings, TrainedRouter.from_pretrained(router), lambda text: encoder.embed([text])[0])
     except MofmeError as error:
         log.print(f"error: {error}", style="red", markup=False)
         raise typer.Exit(2) from None

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mofme.language.llm_routing.serving import events
@@ -69,6 +69,7 @@ def test_a_finish_reason_is_an_end_and_an_error_is_one() -> None:
     assert finished.complete and failed.error
 
 
+@settings(max_examples=30)
 @given(
     st.binary(max_size=200)
     | st.recursive(st.none() | st.text() | st.integers(), st.lists).map(
