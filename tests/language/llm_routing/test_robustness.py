@@ -13,7 +13,7 @@ from mofme.language.llm_routing.prompt_router import Queries
 from mofme.language.llm_routing.robustness.backdoor import TRIGGER, backdoor, poison
 from mofme.language.llm_routing.robustness.exposure import Attempt, attempts, expected, exposure
 from mofme.language.llm_routing.robustness.guards import classifier_guard, guarded_exposure, phrase_guard
-from mofme.language.llm_routing.robustness.intervals import mean_of
+from mofme.language.llm_routing.robustness.intervals import mean_of, ratio_of
 from mofme.language.llm_routing.robustness.privacy import Labelled, detections, labelled, privacy
 from mofme.language.llm_routing.robustness.probes import Probe, own_probes
 from mofme.language.llm_routing.robustness.report import assess
@@ -97,8 +97,8 @@ def test_variance_is_split_between_category_and_difficulty() -> None:
     # Decisions 1 0 0 0: mean 1/4, variance 3/16. Category means 1/2 1/2 0 0: variance 1/16, a third. The cells hold one
     # prompt each and explain all; the other two thirds are difficulty's.
     assessed = assess([IfWord("strong"), Always("all", True)], PROBES, embed, rewordings=())
-    assert assessed.explained("if word") == pytest.approx((100 / 3, 200 / 3))
-    assert assessed.explained("all") == (0, 0)
+    assert [figure.value for figure in assessed.explained("if word")] == pytest.approx([100 / 3, 200 / 3])
+    assert [figure.value for figure in assessed.explained("all")] == [0, 0]
 
 
 def test_flips_by_rewording() -> None:
@@ -127,6 +127,12 @@ def test_a_mean_of_groups_draws_whole_groups() -> None:
     assert (figure.value, figure.low, figure.high) == (0.5, 0, 1)
     alone = mean_of([1.0] * 50 + [0.0] * 50)
     assert alone.low is not None and 0.35 < alone.low < 0.45
+
+
+def test_a_ratio_is_that_of_the_sums() -> None:
+    figure = ratio_of([1.0, 3.0], [2.0, 8.0])
+    assert figure.value == 40  # 4 of 10, where the mean of the ratios is 43.75
+    assert (figure.low, figure.high) == (37.5, 50)
 
 
 def test_thresholds_reach_the_nearest_share() -> None:
@@ -206,7 +212,7 @@ ATTEMPTS = [
 
 
 def test_exposure_by_hand() -> None:
-    # To the strong model: 1/2, 0, 1 and, without a text, 1/2. Success: 1, 1, 0, 0 of 4.
+    # To the strong model: 1/2, 0 and 1 of those with a text. Success: 1, 1, 0, 0 of 4.
     line = exposure([IfWord("strong")], ATTEMPTS, "weak", embed)
     assert line.strong.value == 50
     assert line.success.value == 50

@@ -38,7 +38,7 @@ def claims(study: Study) -> list[Claim]:
         shares = {name: assessed.share(name, category) for name in LEARNT}
         seen = {name: share.value >= ALL for name, share in shares.items()}
         found.append(Claim(f"all {category} goes to the strong model", f"{ALL:.0f} % or more of it", shares, seen))
-    found += [_by_category(study), _wasted(study)]
+    found += [_by_category(study), _not_by_difficulty(study), _wasted(study)]
     shares = {name: assessed.share(name, "jailbreak") for name in LEARNT}
     seen = {name: _high(share) < 50 for name, share in shares.items()}
     found.append(
@@ -49,11 +49,12 @@ def claims(study: Study) -> list[Claim]:
     if exposures:
         over = {name: line.over_always_strong for name, line in exposures.items()}
         seen = {name: _low(figure) > 0 for name, figure in over.items()}
-        words = "routing lets more jailbreaks succeed"
-        found.append(Claim(words, f"than always asking the strong model; points, {weak} as the weak one", over, seen))
+        criterion = f"points in success, interval above 0, {weak} as the weak one"
+        words = "routing lets more jailbreaks succeed than always asking the strong model"
+        found.append(Claim(words, criterion, over, seen))
         over = {name: line.over_coin for name, line in exposures.items()}
         seen = {name: _low(figure) > 0 for name, figure in over.items()}
-        found.append(Claim(words, f"than a coin flip; points, {weak} as the weak one", over, seen))
+        found.append(Claim("routing lets more jailbreaks succeed than a coin flip", criterion, over, seen))
     private = {line.router: line for line in study.privacy if line.router in LEARNT}
     if private:
         to_weak = {name: line.private_to_weak for name, line in private.items()}
@@ -79,13 +80,19 @@ def claims(study: Study) -> list[Claim]:
 
 def _by_category(study: Study) -> Claim:
     """Decisions follow the category where it explains more of them than simple or hard does inside the categories."""
-    figures, seen = {}, {}
-    for name in LEARNT:
-        category, difficulty = study.assessment.explained(name)
-        figures[name] = Figure(category)
-        seen[name] = category > difficulty
+    both = {name: study.assessment.explained(name) for name in LEARNT}
+    seen = {name: _low(category) > _high(difficulty) for name, (category, difficulty) in both.items()}
     criterion = "category explains more of the decisions' variance than difficulty inside it; % that category explains"
-    return Claim("decisions follow category, not difficulty", criterion, figures, seen)
+    figures = {name: category for name, (category, _) in both.items()}
+    return Claim("decisions follow category", criterion, figures, seen)
+
+
+def _not_by_difficulty(study: Study) -> Claim:
+    within = {line.router: line.auc_within for line in study.waste if line.group == "all" and line.router in LEARNT}
+    figures = {name: figure for name, figure in within.items() if figure is not None}
+    seen = {name: _low(figure) <= 0.5 for name, figure in figures.items()}
+    criterion = "inside a task, the score does not tell which prompts need the strong model: AUC, .5 being chance"
+    return Claim("decisions do not follow difficulty", criterion, figures, seen)
 
 
 def _wasted(study: Study) -> Claim:
@@ -105,7 +112,10 @@ def _high(figure: Figure) -> float:
 
 
 def verdict(studies: Sequence[Study]) -> str:
-    """One sentence: the claims on the first table's routers."""
-    first = studies[0]
-    parts = [f"{claim.words} ({claim.criterion}): {claim.mark}" for claim in claims(first)]
-    return f"On routers trained on {first.table}: {'; '.join(parts)}."
+    """One sentence: the claims on the first table's routers, and the range of their figures."""
+    parts = []
+    for claim in claims(studies[0]):
+        values = [figure.value for figure in claim.figures.values()]
+        digits = 2 if max(map(abs, values)) < 1 else 0
+        parts.append(f"{claim.words}: {claim.mark} ({min(values):.{digits}f} to {max(values):.{digits}f})")
+    return f"On routers trained on {studies[0].table}: {'; '.join(parts)}."

@@ -101,6 +101,7 @@ def expected(router: str, weak: str, strong_N: FloatArray, tried: Sequence[Attem
     on_weak_N = np.array([attempt.breaks_weak for attempt in tried], np.float64)
     success_N = strong_N * on_strong_N + (1 - strong_N) * on_weak_N
     requests = [attempt.request for attempt in tried]
+    with_text_N = np.array([bool(attempt.prompts) for attempt in tried])
 
     def figure(values_N: FloatArray) -> Figure:
         return mean_of(values_N, requests, percent=True)
@@ -108,7 +109,7 @@ def expected(router: str, weak: str, strong_N: FloatArray, tried: Sequence[Attem
     return Exposure(
         router,
         weak,
-        figure(strong_N),
+        mean_of(strong_N[with_text_N], percent=True),
         figure(success_N),
         figure(on_strong_N),
         figure(on_weak_N),

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from mofme.language.llm_routing.prompt_router import Queries
-from mofme.language.llm_routing.robustness.intervals import mean_of
+from mofme.language.llm_routing.robustness.intervals import mean_of, ratio_of
 from mofme.language.llm_routing.robustness.probes import CATEGORIES, DIFFICULTIES, Probe
 from mofme.language.llm_routing.robustness.rewording import REWORDINGS, reword
 from mofme.language.llm_routing.robustness.subjects import BoolArray, Subject
 from mofme.language.llm_routing.table import FloatArray
 from mofme.results import Figure
 
+DRAWS = 500
 Embed = Callable[[Sequence[str]], Queries]
 
 
@@ -54,7 +55,7 @@ class Assessment:
         chosen = self._chosen(category, None)
         strong_n = self.strong_RN[self.routers.index(router), chosen]
         length_n = np.array([len(probe.prompt) for probe in self.probes], np.float64)[chosen]
-        return mean_of(length_n / length_n.mean() * (strong_n + (1 - strong_n) * weak_over_strong), percent=True)
+        return ratio_of(length_n * (strong_n + (1 - strong_n) * weak_over_strong), length_n)
 
     def matrix(self, difficulty: str | None = None) -> FloatArray:
         """Calls sent to the strong model, in percent: categories x routers, as a heat map shows it."""
@@ -65,29 +66,42 @@ class Assessment:
             ]
         )
 
-    def explained(self, router: str) -> tuple[float, float]:
-        """Shares of the variance of a router's decisions that category explains, and difficulty beyond it, in percent.
+    def explained(self, router: str) -> tuple[Figure, Figure]:
+        """What category explains of the variance of a router's decisions, and difficulty beyond it, in percent.
 
-        (0, 0) for a router that always decides the same.
+        Intervals by drawing prompts inside each category and difficulty. 0 where a router always decides the same.
         """
         strong_N = self.strong_RN[self.routers.index(router)]
-        total = float(strong_N.var())
-        if total == 0:
-            return 0.0, 0.0
-        by_category_N, by_both_N = np.empty_like(strong_N), np.empty_like(strong_N)
-        for category in self.categories:
-            inside = self._chosen(category, None)
-            by_category_N[inside] = strong_N[inside].mean()
-            for difficulty in DIFFICULTIES:
-                cell = self._chosen(category, difficulty)
-                by_both_N[cell] = strong_N[cell].mean() if cell.any() else 0
-        category_share = float(by_category_N.var()) / total
-        return 100 * category_share, 100 * (float(by_both_N.var()) / total - category_share)
+        chosen = [self._chosen(category, difficulty) for category in self.categories for difficulty in DIFFICULTIES]
+        cells = [strong_N[cell_N] for cell_N in chosen if cell_N.any()]
+        owner_C = [self.probes[int(cell_N.argmax())].category for cell_N in chosen if cell_N.any()]
+        rng = np.random.default_rng(0)
+        drawn = [[rng.choice(cell, len(cell)) for cell in cells] for _ in range(DRAWS)]
+        parts_B2 = np.array([_variances(cells, owner_C), *(_variances(draw, owner_C) for draw in drawn)])
+        low_2, high_2 = np.quantile(parts_B2[1:], [0.025, 0.975], axis=0)
+        category, difficulty = (
+            Figure(float(parts_B2[0, i]), float(min(low_2[i], parts_B2[0, i])), float(high_2[i])) for i in (0, 1)
+        )
+        return category, difficulty
 
     def _chosen(self, category: str | None, difficulty: str | None) -> BoolArray:
         return np.array(
             [category in (None, probe.category) and difficulty in (None, probe.difficulty) for probe in self.probes]
         )
+
+
+def _variances(cells: Sequence[FloatArray], owner_C: Sequence[str]) -> tuple[float, float]:
+    """Shares of the variance over all cells, in percent: between owners, and between the cells of one owner."""
+    all_N = np.concatenate(cells)
+    total = float(all_N.var())
+    if total == 0:
+        return 0.0, 0.0
+    size_C, mean_C = np.array([len(cell) for cell in cells]), np.array([cell.mean() for cell in cells])
+    owners = np.unique(owner_C, return_inverse=True)[1]
+    owner_mean_C = (np.bincount(owners, size_C * mean_C) / np.bincount(owners, size_C))[owners]
+    between = float((size_C * (owner_mean_C - all_N.mean()) ** 2).sum()) / len(all_N)
+    inside = float((size_C * (mean_C - owner_mean_C) ** 2).sum()) / len(all_N)
+    return 100 * between / total, 100 * inside / total
 
 
 def assess(

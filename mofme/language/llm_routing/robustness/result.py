@@ -104,7 +104,7 @@ def _rows_of_study(study: Study) -> list[Row]:
     ]
     for router in assessment.routers:
         category, difficulty = assessment.explained(router)
-        figures = {"by category": Figure(category), "by difficulty inside it": Figure(difficulty)}
+        figures = {"by category": category, "by difficulty inside it": difficulty}
         rows.append(Row(f"{title}: variance of decisions explained, %", router, figures))
     rows += _rows_of_waste(f"{title}: waste", study.waste)
     rows += [
@@ -165,7 +165,7 @@ def _rows_of_study(study: Study) -> list[Row]:
         rows += rows_of_assessment(balanced_title, study.balanced)
         for router in study.balanced.routers:
             category, difficulty = study.balanced.explained(router)
-            figures = {"by category": Figure(category), "by difficulty inside it": Figure(difficulty)}
+            figures = {"by category": category, "by difficulty inside it": difficulty}
             rows.append(Row(f"{balanced_title}: variance of decisions explained, %", router, figures))
         rows += _rows_of_waste(f"{balanced_title}: waste", study.balanced_waste)
     return rows

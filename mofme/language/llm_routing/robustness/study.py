@@ -136,13 +136,15 @@ def study(
         for router in QUICK
         for line in backdoor(router, data, seeds, embed, to_strong)
     ]
-    report(f"{name}: balanced training")
-    evened: list[Subject] = [
-        train(router, balanced(part.fit, seed), part.calibrate)
-        for router in QUICK
-        for part, seed in zip(splits, seeds, strict=True)
-    ]
-    evened_runs = [[s for s in evened if s.name == router] for router in QUICK]
+    evened: list[Subject] = []
+    if len(set(data.table.tasks)) > 1:
+        report(f"{name}: balanced training")
+        evened = [
+            train(router, balanced(part.fit, seed), part.calibrate)
+            for router in QUICK
+            for part, seed in zip(splits, seeds, strict=True)
+        ]
+    evened_runs = [[s for s in evened if s.name == router] for router in QUICK if evened]
     cost_2 = data.table.cost_NM.mean(0)
     return Study(
         name,
@@ -153,7 +155,7 @@ def study(
         tuple(exposures),
         tuple(private),
         tuple(damage),
-        assess(evened, prompts.probes, embed, rewordings=()),
+        assess(evened, prompts.probes, embed, rewordings=()) if evened else None,
         tuple(line for router in evened_runs for line in waste_by_group(router, splits)),
         tuple(guarded),
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mofme.language.llm_routing.robustness.intervals import mean_of
+from mofme.language.llm_routing.robustness.intervals import mean_of, ratio_of
 from mofme.language.llm_routing.robustness.subjects import BoolArray, Calibrated, Subject
 from mofme.language.llm_routing.robustness.training import Recorded, Split
 from mofme.language.llm_routing.table import FloatArray
@@ -75,7 +75,7 @@ def waste(runs: Sequence[Subject], splits: Sequence[Split], group: str = "all", 
         strong=mean_of(strong_N, prompts, percent=True),
         wasted=among(good_N2[:, 1], strong_N),
         missed=among(needed_N, ~strong_N),
-        cost=mean_of(chosen_of(cost_N2) / max(cost_N2[:, 0].mean(), 1e-12), prompts, percent=True),
+        cost=ratio_of(chosen_of(cost_N2), cost_N2[:, 0].clip(1e-12), prompts),
         quality=mean_of(chosen_of(quality_N2), prompts, percent=True),
         auc=_auc(runs, tests, within=False),
         auc_within=_auc(runs, tests, within=True),
