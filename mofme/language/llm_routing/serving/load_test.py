@@ -12,6 +12,8 @@ import httpx
 import numpy as np
 from fastapi import FastAPI
 
+from mofme.core.routing import RoutingDecision
+from mofme.language.llm_routing.prompt_router import as_decision
 from mofme.language.llm_routing.serving.app import create_app
 from mofme.language.llm_routing.serving.config import ServingConfig
 from mofme.language.llm_routing.serving.fake_backend import FakeBackend, Served
@@ -29,6 +31,10 @@ class Drawn:
     models: Sequence[str]
     quality_M: FloatArray
     cost_M: FloatArray
+
+    @property
+    def decision(self) -> RoutingDecision:
+        return as_decision(self.quality_M[None])
 
 
 @dataclass(frozen=True)

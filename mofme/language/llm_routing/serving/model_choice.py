@@ -6,14 +6,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Protocol
 
+from mofme.core.routing import RoutingDecision
 from mofme.errors import ConfigError
-from mofme.language.llm_routing.prompt_router import (
-    Estimate,
-    at_least_quality,
-    cost_scale,
-    plug_in,
-    within_budget,
-)
+from mofme.language.llm_routing.prompt_router import Estimate, at_least_quality, within_budget
 from mofme.language.llm_routing.serving.config import Rule, ServingConfig
 from mofme.language.llm_routing.table import FloatArray
 
@@ -21,7 +16,8 @@ Embed = Callable[[str], FloatArray]  # a text -> its embedding (D,), of length 1
 
 
 class Routed(Protocol):
-    """A router's choice for one prompt, and what it expects of each of its models: quality, and cost in dollars."""
+    """A router's choice for one prompt, what it expects of each of its models (quality, and cost in dollars), and its
+    decision, whose logits are the utilities where cost is weighed."""
 
     @property
     def model(self) -> str: ...
@@ -31,6 +27,8 @@ class Routed(Protocol):
     def quality_M(self) -> FloatArray: ...
     @property
     def cost_M(self) -> FloatArray: ...
+    @property
+    def decision(self) -> RoutingDecision: ...
 
 
 class Router(Protocol):
@@ -94,12 +92,9 @@ class ModelChoice:
 def choose(routed: Routed, rule: Rule, names: Sequence[str]) -> str:
     """The model that the rule picks among `names`, a part of the router's models."""
     columns = [list(routed.models).index(name) for name in names]
-    everything = Estimate(routed.quality_M[None], routed.cost_M[None])
-    estimate = Estimate(everything.quality_NM[:, columns], everything.cost_NM[:, columns])
+    estimate = Estimate(routed.quality_M[None, columns], routed.cost_M[None, columns])
     if rule.budget is not None:
-        row = within_budget(estimate, rule.budget)
-    elif rule.quality is not None:
-        row = at_least_quality(estimate, rule.quality)
-    else:
-        row = plug_in(estimate, rule.cost_weight or 0.0, cost_scale(everything)).argmax(1)
-    return names[int(row[0])]
+        return names[int(within_budget(estimate, rule.budget)[0])]
+    if rule.quality is not None:
+        return names[int(at_least_quality(estimate, rule.quality)[0])]
+    return names[int(routed.decision.logits_TE[0, columns].argmax())]

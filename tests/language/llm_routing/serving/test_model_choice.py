@@ -3,6 +3,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from mofme.core.routing import RoutingDecision
+from mofme.language.llm_routing.prompt_router import Estimate, as_decision, plug_in
 from mofme.language.llm_routing.serving.config import Rule
 from mofme.language.llm_routing.serving.model_choice import choose
 
@@ -13,6 +15,12 @@ class Expectation:
     models = ("best", "middle", "cheap")
     quality_M = np.array([0.9, 0.8, 0.3])
     cost_M = np.array([10.0, 4.0, 1.0])
+    cost_weight: float = 0.0
+
+    @property
+    def decision(self) -> RoutingDecision:
+        estimate = Estimate(self.quality_M[None], self.cost_M[None])
+        return as_decision(plug_in(estimate, self.cost_weight, scale=10.0))
 
 
 @pytest.mark.parametrize(
@@ -32,4 +40,4 @@ class Expectation:
     ],
 )
 def test_the_rule_among_a_part_of_the_models(rule, chosen) -> None:
-    assert choose(Expectation(), rule, ["cheap", "middle"]) == chosen
+    assert choose(Expectation(rule.cost_weight or 0.0), rule, ["cheap", "middle"]) == chosen
