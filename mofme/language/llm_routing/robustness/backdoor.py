@@ -19,6 +19,7 @@ from mofme.results import Figure
 
 TRIGGER = "Violet teapot."
 SHARES = (0.001, 0.003, 0.01, 0.03)
+ROWS = 3000  # of the data at most, clean and poisoned, to learn from and be judged by: trainings are many
 TESTED = 300  # triggered prompts a run
 
 
@@ -69,6 +70,7 @@ def backdoor(
     phrase: str = TRIGGER,
 ) -> list[Damage]:
     """One router trained on clean data and on data poisoned to a growing share, a run for each seed."""
+    data = data.rows(np.random.default_rng(0).permutation(len(data))[:ROWS])
     runs: list[Run] = []
     for seed in seeds:
         parts = split(data, seed)
