@@ -2,14 +2,15 @@
 
 import hashlib
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 _SCHEMA = "CREATE TABLE IF NOT EXISTS embeddings (key BLOB PRIMARY KEY, vector BLOB NOT NULL) STRICT"
+_FORGET = "DELETE FROM embeddings WHERE rowid <= (SELECT max(rowid) FROM embeddings) - ?"
 _QUESTIONS = 500  # sqlite's limit of variables in one statement was 999 for long
 
 
@@ -29,36 +30,39 @@ class EmbeddingCache:
         """The vectors of those texts that are known."""
         keys = {self._key(text): text for text in texts}
         found: dict[str, NDArray[np.float32]] = {}
-        with self._opened() as database:
+
+        def read(database: sqlite3.Connection) -> None:
             for group in _groups(list(keys)):
                 marks = ",".join("?" * len(group))
                 rows = database.execute(f"SELECT key, vector FROM embeddings WHERE key IN ({marks})", group)
                 found.update((keys[key], np.frombuffer(vector, np.float32)) for key, vector in rows)
+
+        self._try(read)
         return found
 
     def put(self, vectors: Mapping[str, NDArray[np.float32]]) -> None:
         """Keep these vectors, all or none of them."""
         rows = [(self._key(text), vector.astype(np.float32).tobytes()) for text, vector in vectors.items()]
-        with self._opened() as database, database:
-            database.executemany("INSERT OR REPLACE INTO embeddings VALUES (?, ?)", rows)
-            database.execute(
-                "DELETE FROM embeddings WHERE rowid <= (SELECT max(rowid) FROM embeddings) - ?", (self.limit,)
-            )
+
+        def write(database: sqlite3.Connection) -> None:
+            with database:
+                database.executemany("INSERT OR REPLACE INTO embeddings VALUES (?, ?)", rows)
+                database.execute(_FORGET, (self.limit,))
+
+        self._try(write)
 
     def _key(self, text: str) -> bytes:
         return hashlib.sha256(f"{self.version}\0{text}".encode("utf-8", "surrogatepass")).digest()
 
-    @contextmanager
-    def _opened(self) -> Iterator[sqlite3.Connection]:
-        """Swallows what goes wrong with the file; the caller then simply has found or kept less."""
+    def _try(self, work: Callable[[sqlite3.Connection], None]) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(self.path, timeout=30)) as database:
                 database.execute(_SCHEMA)
-                yield database
+                work(database)
         except (sqlite3.OperationalError, OSError):  # locked for long, a full disk, a folder that may not be written
             return
-        except sqlite3.DatabaseError:
+        except sqlite3.DatabaseError:  # damaged
             self.path.unlink(missing_ok=True)
 
 

@@ -77,7 +77,7 @@ class TrainedRouter:
 
     @classmethod
     def from_pretrained(cls, name: str = "router") -> "TrainedRouter":
-        """By the name of a shipped router or the folder of one. Raises ModelError if there is none, or a damaged one."""
+        """By the name of a shipped router or the folder of one. Raises ModelError if it is missing or damaged."""
         folder = WEIGHTS / name if (WEIGHTS / name / CARD_FILE).is_file() else Path(name)
         if not (folder / CARD_FILE).is_file():
             names = ", ".join(available_routers()) or "none"
