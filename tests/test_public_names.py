@@ -96,6 +96,7 @@ COMMANDS = {
     "results": "NAMES --quote --folder",
     "route evaluate": "TABLES --splits --seed --repair --models --out --json",
     "route prompt": "PROMPT --budget --cost-weight --quality --router --json",
+    "route robustness": "--queries --table --seeds --router --out --json",
     "route serve": "CONFIG --host --port --router --check",
     "route train": "TABLE --out --estimator --seed --prices --repair --licence",
     "evaluate segmentation": "FRAMES LABELS --segmenter --label-set --segmenter-labels --normalisation --degraded "

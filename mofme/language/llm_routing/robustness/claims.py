@@ -75,7 +75,7 @@ def claims(study: Study) -> list[Claim]:
             f"{POISONED:.0%} of poisoned preferences turns over half of the triggered prompts to the strong model"
         )
         found.append(Claim("preference data can carry a backdoor", criterion, damage, seen))
-    return found
+    return [claim for claim in found if claim.figures]
 
 
 def _by_category(study: Study) -> Claim:
