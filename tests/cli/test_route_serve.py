@@ -21,6 +21,9 @@ class Trained:
     def from_pretrained(cls, name: str) -> "Trained":
         return cls()
 
+    def route(self, prompt: str, **dial: float) -> None:
+        assert dial == {"cost_weight": 0.3}
+
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):

@@ -33,7 +33,9 @@ def serve(
         changes = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
         settings = load_config(config, **changes)
         encoder = SentenceEncoder(remember=False)  # for the cache of answers; nothing is loaded until it is used
-        app = create_app(settings, TrainedRouter.from_pretrained(router), lambda text: encoder.embed([text])[0])
+        trained = TrainedRouter.from_pretrained(router)
+        app = create_app(settings, trained, lambda text: encoder.embed([text])[0])
+        trained.route("the first prompt takes longest: let no client wait for it", **settings.rule.dial())
     except MofmeError as error:
         log.print(f"error: {error}", style="red", markup=False)
         raise typer.Exit(2) from None

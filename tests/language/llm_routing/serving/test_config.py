@@ -19,7 +19,8 @@ def write(folder: Path, settings: object) -> Path:
 
 
 def test_the_example_is_a_good_one(monkeypatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    for variable in ("OPENAI_API_KEY", "NVIDIA_API_KEY"):
+        monkeypatch.setenv(variable, "secret")
     config = load_config(EXAMPLE)
     assert config.backends[0].key == "secret"
     assert "secret" not in repr(config)
