@@ -10,7 +10,7 @@ import numpy as np
 from mofme.language.llm_routing.baselines import BestSingle, Hull, Oracle, TaskTable
 from mofme.language.llm_routing.comparison import Comparison
 from mofme.language.llm_routing.curve import Curve, cost_to_reach, curve_of, quality_at
-from mofme.language.llm_routing.intervals import Reading, as_figure, draw_weights, read
+from mofme.language.llm_routing.intervals import DRAWS, Reading, as_figure, draw_weights, read
 from mofme.language.llm_routing.table import FloatArray
 from mofme.language.llm_routing.within_task import WithinTask, within_tasks
 from mofme.language.llm_routing.worth_routing import Worth
@@ -67,9 +67,10 @@ def measure(
     choice_ms: Mapping[str, FloatArray],
     judged: Sequence[str],
     seed: int = 0,
+    draws: int = DRAWS,
 ) -> Measured:
     """Read all figures off a comparison; within tasks, those of the routers `judged`."""
-    weight_BN = draw_weights(comparison, seed=seed)
+    weight_BN = draw_weights(comparison, draws, seed)
     within = {name: within_tasks(comparison, name, TaskTable.name, weight_BN) for name in judged}
     return Measured(comparison, worth, read(comparison, weight_BN), within, embedding_ms, choice_ms)
 

@@ -3,7 +3,7 @@
 A router that only recognises tasks gives all prompts of one task the same prediction: AUC .5, and no gain.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,7 +25,7 @@ class WithinTask:
 
     `correct` is the AUC of its P(correct), averaged over the models; `better` that of which of the strong and the weak
     model answers better, where they differ; `gain` what its AIQ is above the control's on this task's prompts alone.
-    None where a trial has nothing to tell apart.
+    None where no trial has anything to tell apart.
     """
 
     task: str
@@ -57,7 +57,7 @@ def within_tasks(comparison: Comparison, router: str, control: str, weight_BN: F
         prompts = float(np.mean([len(trial.test_n) for trial in inside.trials]))
         if prompts < ENOUGH:
             continue
-        readings = read(inside, weight_BN, [router, control])
+        readings = read(inside, weight_BN, sorted({router, control}))
         value_3TB = np.stack(
             [
                 _each_trial(inside, weight_BN, router, auc_of_correct),
@@ -65,21 +65,27 @@ def within_tasks(comparison: Comparison, router: str, control: str, weight_BN: F
                 readings[router].aiq_TB - readings[control].aiq_TB,
             ]
         )
-        lines.append(WithinTask(task, prompts, *map(as_figure, value_3TB)))
+        lines.append(WithinTask(task, prompts, *map(_figure, value_3TB)))
         values.append(value_3TB)
     if len(lines) > 1:
         prompts = float(np.mean([line.prompts for line in lines]))
-        lines.append(WithinTask(MEAN, prompts, *map(as_figure, _mean_over_tasks(np.stack(values)))))
+        lines.append(WithinTask(MEAN, prompts, *map(_figure, _mean_over_tasks(values))))
     return lines
 
 
-def _mean_over_tasks(value_K3TB: FloatArray) -> FloatArray:
-    """The mean of the tasks that have a value in every trial, (3, T, B); NaN where no task has."""
-    means = []
-    for value_KTB in value_K3TB.swapaxes(0, 1):
-        known = [value_TB for value_TB in value_KTB if np.isfinite(value_TB[:, 0]).all()]
-        means.append(np.mean(known, axis=0) if known else np.full(value_K3TB.shape[2:], np.nan))
-    return np.stack(means)
+def _figure(value_TB: FloatArray) -> Figure | None:
+    """Over the trials that have a value: those whose prompts of a small task are all alike have none."""
+    known_TB = value_TB[np.isfinite(value_TB[:, 0])]
+    return as_figure(known_TB) if len(known_TB) else None
+
+
+def _mean_over_tasks(values: Sequence[FloatArray]) -> FloatArray:
+    """The mean of each trial's tasks that have a value there, (3, T, B); NaN where none has."""
+    value_K3TB = np.stack(values)
+    known_K3TB = np.isfinite(value_K3TB[..., :1]) & np.ones_like(value_K3TB, dtype=bool)
+    total_3TB = np.where(known_K3TB, value_K3TB, 0).sum(0)
+    count_3TB = known_K3TB.sum(0)
+    return np.divide(total_3TB, count_3TB, out=np.full(total_3TB.shape, np.nan), where=count_3TB > 0)
 
 
 Auc = Callable[[Comparison, Trial, str, FloatArray], FloatArray]
