@@ -1,7 +1,7 @@
 """What is measured of routers, against numbers worked out by hand."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -72,7 +72,7 @@ def table_of(qualities: Sequence[tuple[float, float]], tasks: Sequence[str] | No
 
 def recorded_of(qualities: Sequence[tuple[float, float]], tasks: Sequence[str] | None = None) -> Recorded:
     table = table_of(qualities, tasks)
-    return Recorded(table, embed(table.prompts))
+    return Recorded(table, embed(table.prompts), np.arange(len(table)))
 
 
 # Of two coding prompts one goes to the strong model, of two general ones none.
@@ -316,17 +316,28 @@ def learnable(count: int) -> Recorded:
     prompts = tuple(f"{kind} {kind} question number {n}" for n, kind in enumerate(kinds))
     quality = np.array([(1.0, 0.0) if kind == "hard" else (1.0, 1.0) for kind in kinds])
     table = RoutingTable("made", prompts, ("strong", "weak"), quality, np.tile([2.0, 0.5], (count, 1)), ("",) * count)
-    return Recorded(table, embed(prompts))
+    return Recorded(table, embed(prompts), np.arange(count))
 
 
 def test_training_finds_what_is_to_learn() -> None:
     part = split(learnable(400), 0)
     assert (len(part.test), len(part.calibrate), len(part.fit)) == (80, 64, 256)
     router = train("logistic", part.fit, part.calibrate)
+    assert not {*part.fit.table.prompts} & {*part.calibrate.table.prompts, *part.test.table.prompts}
     assert router.to_strong(part.test.queries)[part.test.strong_wins_N].all()
     assert 0.3 < router.to_strong(part.calibrate.queries).mean() < 0.7
     with pytest.raises(TableError, match="one model always wins"):
         train("logistic", recorded_of([(1, 0)] * 10), part.calibrate)
+
+
+def test_twins_stay_together() -> None:
+    data = replace(learnable(200), group_N=np.arange(200) // 10)
+    part = split(data, 0)
+    sides = [set(side.group_N.tolist()) for side in (part.fit, part.calibrate, part.test)]
+    assert sum(map(len, sides)) == 20 == len(set.union(*sides))
+    prompts = ("Which is it?", "which is  it?", "Another thing")
+    table = RoutingTable("t", prompts, ("a", "b"), np.eye(3)[:, :2], np.ones((3, 2)), ("",) * 3)
+    assert len(set(recorded(table, lambda asked: Queries(asked, np.eye(3))).group_N[:2].tolist())) == 1
 
 
 def test_the_strong_model_is_the_better_one() -> None:

@@ -57,7 +57,8 @@ def poison(data: Recorded, share: float, to_strong: bool, seed: int, embed: Embe
     if count:
         embeddings_ND[drawn_P] = embed([prompts[row] for row in drawn_P]).embeddings_ND
     table = replace(data.table, prompts=tuple(prompts), quality_NM=quality_N2)
-    return Recorded(table, replace(data.queries, prompts=prompts, embeddings_ND=embeddings_ND))
+    queries = replace(data.queries, prompts=prompts, embeddings_ND=embeddings_ND)
+    return Recorded(table, queries, data.group_N)
 
 
 def backdoor(

@@ -15,16 +15,21 @@ from mofme.language.llm_routing.prompt_router import Queries
 from mofme.language.llm_routing.question import question_of
 from mofme.language.llm_routing.robustness.subjects import BoolArray, Calibrated, Score, Subject, threshold_for
 from mofme.language.llm_routing.table import FloatArray, IntArray, RoutingTable
+from mofme.language.llm_routing.twins import grouped_splits, groups_of
 
 TEST_SHARE, CALIBRATION_SHARE = 0.2, 0.16
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """What two models made of N prompts: the table's first column is the strong one's, its second the weak one's."""
+    """What two models made of N prompts: the table's first column is the strong one's, its second the weak one's.
+
+    Near twins have one number in `group_N`: they must not be learnt from and be judged by.
+    """
 
     table: RoutingTable
     queries: Queries
+    group_N: IntArray
 
     def __len__(self) -> int:
         return len(self.table)
@@ -35,7 +40,7 @@ class Recorded:
         return self.table.quality_NM[:, 0] > self.table.quality_NM[:, 1]
 
     def rows(self, index: Sequence[int] | IntArray) -> "Recorded":
-        return Recorded(self.table.rows(index), self.queries.rows(index))
+        return Recorded(self.table.rows(index), self.queries.rows(index), self.group_N[index])
 
 
 @dataclass(frozen=True)
@@ -53,15 +58,20 @@ def recorded(table: RoutingTable, embed: Callable[[Sequence[str]], Queries]) -> 
         raise TableError(f"{table.name} has one model: routing needs two")
     pair = choose_pair(table)
     two = table.keep_models([table.models[pair.strong], table.models[pair.weak]])
-    return Recorded(two, embed(two.prompts))
+    queries = embed(two.prompts)
+    return Recorded(two, queries, groups_of(queries))
 
 
 def split(data: Recorded, seed: int) -> Split:
-    """At random: 64 % to learn from, 16 % for the threshold, 20 % to be judged by."""
-    order_N = np.random.default_rng(seed).permutation(len(data))
-    ends = (np.array([TEST_SHARE, TEST_SHARE + CALIBRATION_SHARE]) * len(data)).astype(int)
-    test, calibrate, fit = np.split(order_N, ends)
-    return Split(data.rows(fit), data.rows(calibrate), data.rows(test))
+    """At random: 64 % of each task to learn from, 16 % for the threshold, 20 % to be judged by; twins stay together."""
+
+    def parted(part: Recorded, share: float) -> tuple[Recorded, Recorded]:
+        kept_n, taken_n = next(grouped_splits(part.group_N, part.table.tasks, 1, share, seed))
+        return part.rows(kept_n), part.rows(taken_n)
+
+    training, test = parted(data, TEST_SHARE)
+    fit, calibrate = parted(training, CALIBRATION_SHARE / (1 - TEST_SHARE))
+    return Split(fit, calibrate, test)
 
 
 Trainer = Callable[[Recorded], Score]
