@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 
 import numpy as np
+import torch
 
 from mofme.language.llm_routing.serving.load_test import Overhead, Storm
 from mofme.language.llm_routing.table import FloatArray
-from mofme.results import Figure, Result, Row
+from mofme.results import Figure, Result, Row, this_machine
 
 _RESAMPLES = 1000
 
@@ -15,7 +16,7 @@ def as_result(overheads: Mapping[str, Overhead], storms: Mapping[str, Storm], co
     """Overheads and storms by the name of what routed."""
     total = sum(storm.requests for storm in storms.values())
     lost, doubled = (sum(getattr(storm, what) for storm in storms.values()) for what in ("lost", "duplicated"))
-    parts = [f"{_median((o.through - o.direct) * 1e3).value:.1f} ms {name}" for name, o in overheads.items()]
+    parts = [f"{_added(o).value:.1f} ms {name} ({_added_cpu(o).value:.1f} of CPU)" for name, o in overheads.items()]
     clients = next(iter(storms.values())).clients
     return Result(
         room="llm_serving",
@@ -27,20 +28,22 @@ def as_result(overheads: Mapping[str, Overhead], storms: Mapping[str, Storm], co
         rows=[_overhead_row(name, overhead) for name, overhead in overheads.items()]
         + [_storm_row(name, storm) for name, storm in storms.items()],
         seeds=(0,),
+        machine=this_machine(threads=torch.get_num_threads()),
         interval=f"95 %, of the median, {_RESAMPLES} bootstrap resamples of the requests",
     )
 
 
 def _overhead_row(name: str, overhead: Overhead) -> Row:
-    added = (overhead.through - overhead.direct) * 1e3
     return Row(
         "one request at a time",
         name,
         {
             "backend alone, ms": _median(overhead.direct * 1e3),
-            "added by the endpoint, ms": _median(added),
-            "added at the 95th percentile, ms": Figure(float(np.quantile(added, 0.95))),
-            "CPU added, ms": _median((overhead.cpu_through - overhead.cpu_direct) * 1e3),
+            "added by the endpoint, ms": _added(overhead),
+            "added at the 95th percentile, ms": Figure(
+                float(np.quantile(overhead.through - overhead.direct, 0.95)) * 1e3
+            ),
+            "CPU added, ms": _added_cpu(overhead),
         },
     )
 
@@ -58,6 +61,14 @@ def _storm_row(name: str, storm: Storm) -> Row:
             "median time, ms": Figure(float(np.median(storm.latencies)) * 1e3),
         },
     )
+
+
+def _added(overhead: Overhead) -> Figure:
+    return _median((overhead.through - overhead.direct) * 1e3)
+
+
+def _added_cpu(overhead: Overhead) -> Figure:
+    return _median((overhead.cpu_through - overhead.cpu_direct) * 1e3)
 
 
 def _median(values: FloatArray) -> Figure:
