@@ -131,7 +131,7 @@ class TrainedRouter:
         known = self.carrot.known
         if known is None or not count:
             return ()
-        near = zip(*known.nearest(queries.embeddings_ND[0], count), strict=True)
+        near = zip(*known.nearest(queries.embeddings_ND, count), strict=True)
         return tuple(self._neighbour(int(row), float(similarity), known.target_NM[row]) for row, similarity in near)
 
     def _neighbour(self, row: int, similarity: float, quality_M: FloatArray) -> Neighbour:
