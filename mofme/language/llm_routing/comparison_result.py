@@ -28,8 +28,8 @@ def as_result(tables: Sequence[Measured], command: str, seed: int) -> Result:
         command=command,
         rows=[row for measured in tables for make in makers for row in make(measured)],
         seeds=[seed],
-        interval="95 %, the wider of paired bootstrap over the prompts and Student's over the splits, corrected for "
-        "shared prompts",
+        interval="95 %, the wider of a paired basic bootstrap over the prompts and Student's over the splits, "
+        "corrected for shared prompts",
         machine=this_machine(torch.get_num_threads()),
     )
 
@@ -91,6 +91,7 @@ def within_rows(measured: Measured) -> list[Row]:
             row[f"{name}: AUC, which is better"] = line.better
             if name == JUDGED:
                 row["AIQ, gain over the task table"] = line.gain
+                row["AIQ, gain over its choices dealt out at random"] = line.lost
     return _rows(measured, "within tasks", rows)
 
 

@@ -75,13 +75,15 @@ def _figures(cost_S: FloatArray, quality_S: FloatArray, highest: float, budget: 
 def as_figure(figure_TB: FloatArray) -> Figure | None:
     """Mean over the trials with the wider of two 95 % intervals at either end; None where a trial has no value.
 
-    One is over the prompts: percentiles of the draws. The other is over the splits: Student's, its variance corrected
-    for the prompts that splits share (Nadeau and Bengio, 2003); with one trial there is none.
+    One is over the prompts: the draws' percentiles, reflected about the value (basic bootstrap), for the best of many
+    settings looks better in a draw than it is, by as much as the value itself may flatter. The other is over the
+    splits: Student's, its variance corrected for the prompts that splits share (Nadeau and Bengio, 2003); with one
+    trial there is none.
     """
     if not np.isfinite(figure_TB[:, 0]).all():
         return None
     mean_B = figure_TB.mean(0)
-    ends = [*np.quantile(mean_B[np.isfinite(mean_B)], [0.025, 0.975])]
+    ends = [*(2 * mean_B[0] - np.quantile(mean_B[np.isfinite(mean_B)], [0.025, 0.975]))]
     if len(figure_TB) > 1:
         half = half_width(figure_TB[:, 0])
         ends += [mean_B[0] - half, mean_B[0] + half]

@@ -5,6 +5,7 @@ A router that only recognises tasks gives all prompts of one task the same predi
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from mofme.results import Figure
 
 ENOUGH = 25  # test prompts of a task in a split
 MEAN = "mean of the tasks"
+DEALT = "dealt out"
+EACH = 5  # prompts on which one of two models wins, for the pair to count
 GOOD = 0.5  # quality from here on counts as correct
 
 
@@ -23,9 +26,12 @@ GOOD = 0.5  # quality from here on counts as correct
 class WithinTask:
     """What `router` knows inside one task, over all trials; `prompts` is the mean number of test prompts.
 
-    `correct` is the AUC of its P(correct), averaged over the models; `better` that of which of the strong and the weak
-    model answers better, where they differ; `gain` what its AIQ is above the control's on this task's prompts alone.
-    None where no trial has anything to tell apart.
+    `correct` is the AUC of its P(correct), averaged over the models; `better` that of which of two models answers
+    better where they differ, averaged over the pairs (of a router between two models, its own pair). `gain` is what
+    its AIQ on this task's prompts alone is above the control's; `lost` what it loses when its choices are dealt out
+    among these prompts at random. A curve is drawn from the best of many settings, which favours a router with many
+    different ones over the control, yet not over itself: `lost` is the cleaner figure. None where no trial has
+    anything to tell apart.
     """
 
     task: str
@@ -33,6 +39,7 @@ class WithinTask:
     correct: Figure | None
     better: Figure | None
     gain: Figure | None
+    lost: Figure | None
 
 
 def auc(score_n: FloatArray, positive_n: NDArray[np.bool_], weight_Bn: FloatArray) -> FloatArray:
@@ -53,24 +60,32 @@ def within_tasks(comparison: Comparison, router: str, control: str, weight_BN: F
     task_N = np.array(comparison.table.tasks)
     lines, values = [], []
     for task in sorted(set(comparison.table.tasks)):
-        inside = replace(comparison, trials=[trial.only(task_N == task) for trial in comparison.trials])
+        inside = replace(comparison, trials=[_dealt(trial.only(task_N == task), router) for trial in comparison.trials])
         prompts = float(np.mean([len(trial.test_n) for trial in inside.trials]))
         if prompts < ENOUGH:
             continue
-        readings = read(inside, weight_BN, sorted({router, control}))
-        value_3TB = np.stack(
+        readings = read(inside, weight_BN, sorted({router, control, DEALT}))
+        value_FTB = np.stack(
             [
                 _each_trial(inside, weight_BN, router, auc_of_correct),
                 _each_trial(inside, weight_BN, router, auc_of_better),
                 readings[router].aiq_TB - readings[control].aiq_TB,
+                readings[router].aiq_TB - readings[DEALT].aiq_TB,
             ]
         )
-        lines.append(WithinTask(task, prompts, *map(_figure, value_3TB)))
-        values.append(value_3TB)
+        lines.append(WithinTask(task, prompts, *map(_figure, value_FTB)))
+        values.append(value_FTB)
     if len(lines) > 1:
         prompts = float(np.mean([line.prompts for line in lines]))
         lines.append(WithinTask(MEAN, prompts, *map(_figure, _mean_over_tasks(values))))
     return lines
+
+
+def _dealt(trial: Trial, router: str) -> Trial:
+    """With one more router: the same choices, each for another of the prompts."""
+    choices_Sn = trial.choices[router]
+    order_n = np.random.default_rng(len(trial.test_n)).permutation(len(trial.test_n))
+    return replace(trial, choices={**trial.choices, DEALT: choices_Sn[:, order_n]})
 
 
 def _figure(value_TB: FloatArray) -> Figure | None:
@@ -80,12 +95,12 @@ def _figure(value_TB: FloatArray) -> Figure | None:
 
 
 def _mean_over_tasks(values: Sequence[FloatArray]) -> FloatArray:
-    """The mean of each trial's tasks that have a value there, (3, T, B); NaN where none has."""
-    value_K3TB = np.stack(values)
-    known_K3TB = np.isfinite(value_K3TB[..., :1]) & np.ones_like(value_K3TB, dtype=bool)
-    total_3TB = np.where(known_K3TB, value_K3TB, 0).sum(0)
-    count_3TB = known_K3TB.sum(0)
-    return np.divide(total_3TB, count_3TB, out=np.full(total_3TB.shape, np.nan), where=count_3TB > 0)
+    """The mean of each trial's tasks that have a value there, (F, T, B); NaN where none has."""
+    value_KFTB = np.stack(values)
+    known_KFTB = np.isfinite(value_KFTB[..., :1]) & np.ones_like(value_KFTB, dtype=bool)
+    total_FTB = np.where(known_KFTB, value_KFTB, 0).sum(0)
+    count_FTB = known_KFTB.sum(0)
+    return np.divide(total_FTB, count_FTB, out=np.full(total_FTB.shape, np.nan), where=count_FTB > 0)
 
 
 Auc = Callable[[Comparison, Trial, str, FloatArray], FloatArray]
@@ -107,18 +122,19 @@ def auc_of_correct(comparison: Comparison, trial: Trial, router: str, weight_Bn:
 
 
 def auc_of_better(comparison: Comparison, trial: Trial, router: str, weight_Bn: FloatArray) -> FloatArray:
-    """AUC (B,) of whether the strong model beats the weak one, on the prompts where one does; NaN without a score."""
-    nothing_B = np.full(len(weight_Bn), np.nan)
-    strong, weak = trial.pair.strong, trial.pair.weak
-    if router in trial.quality:
-        score_n = trial.quality[router][:, strong] - trial.quality[router][:, weak]
-    elif router in trial.scores:
-        score_n = trial.scores[router]
-    else:
-        return nothing_B
+    """AUC (B,) of which of two models is better, the mean over the pairs that differ often enough; NaN without any."""
     truth_nM = comparison.table.quality_NM[trial.test_n]
-    difference_n = truth_nM[:, strong] - truth_nM[:, weak]
-    differ_n = difference_n != 0
-    if not differ_n.any():
-        return nothing_B
-    return auc(score_n[differ_n], difference_n[differ_n] > 0, weight_Bn[:, differ_n])
+    if router in trial.quality:
+        expected_nM = trial.quality[router]
+        pairs = combinations(range(truth_nM.shape[1]), 2)
+        scores = {(one, other): expected_nM[:, one] - expected_nM[:, other] for one, other in pairs}
+    else:
+        pair = (trial.pair.strong, trial.pair.weak)
+        scores = {pair: trial.scores[router]} if router in trial.scores else {}
+    aucs = []
+    for (one, other), score_n in scores.items():
+        difference_n = truth_nM[:, one] - truth_nM[:, other]
+        if min((difference_n > 0).sum(), (difference_n < 0).sum()) >= EACH:
+            differ_n = difference_n != 0
+            aucs.append(auc(score_n[differ_n], difference_n[differ_n] > 0, weight_Bn[:, differ_n]))
+    return np.mean(aucs, axis=0) if aucs else np.full(len(weight_Bn), np.nan)
