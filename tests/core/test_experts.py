@@ -135,3 +135,27 @@ def test_the_cost_of_an_expert_in_parameters(experts: int) -> None:
     assert count(FeedForwardExperts(6, 10, experts)) == 136 * experts
     assert count(FeatureModulatedExperts(6, 10, experts)) == 136 + 12 * experts
     assert count(GeneratedModulationExperts(6, 10, experts)) == 136 + 84 * experts
+
+
+@pytest.mark.parametrize("tokens", [1, 3, 4, 9])
+def test_many_tokens_are_worked_on_in_parts(tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Room for 16 hidden values is room for 3 tokens of 5.
+    torch.manual_seed(0)
+    layer, x = FeedForward(4, 5).double(), torch.randn(tokens, 4, dtype=torch.float64)
+    at_once = layer(x)
+    monkeypatch.setattr("mofme.core.experts.feed_forward._HIDDEN_VALUES", 16)
+    monkeypatch.setattr("mofme.core.experts.feed_forward._FEWEST_TOKENS", 1)
+    in_parts = layer(x)
+    torch.testing.assert_close(in_parts, at_once)
+    for ours, expected in zip(
+        torch.autograd.grad(in_parts.square().sum(), list(layer.parameters())),
+        torch.autograd.grad(at_once.square().sum(), list(layer.parameters())),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, expected)
+
+
+def test_a_feed_forward_takes_a_single_vector() -> None:
+    torch.manual_seed(0)
+    layer, x = FeedForward(4, 5), torch.randn(3, 4)
+    torch.testing.assert_close(torch.stack([layer(row) for row in x]), layer(x))

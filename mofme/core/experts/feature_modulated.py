@@ -25,7 +25,7 @@ class FeatureModulatedExperts(Experts):
         self.feed_forward = FeedForward(dim, hidden)
 
     def forward(self, x_TD: Tensor, weights_TE: Tensor) -> Tensor:
-        modulated_TD = x_TD * (weights_TE @ self.gamma_ED) + weights_TE @ self.beta_ED
+        modulated_TD = torch.addcmul(weights_TE @ self.beta_ED, x_TD, weights_TE @ self.gamma_ED)
         y_TD: Tensor = self.feed_forward(modulated_TD)
         return y_TD
 

@@ -8,6 +8,10 @@ from torch.nn import functional as F
 
 from mofme.core.routing import Experts
 
+# A CPU still has the hidden features of so many tokens in its cache when it comes to contract them.
+_HIDDEN_VALUES = 2**19
+_FEWEST_TOKENS = 1024  # with fewer at a time, fetching the weights anew costs more
+
 
 class FeedForward(nn.Module):
     """Linear, GELU, linear: (..., D) -> (..., D) through H hidden features."""
@@ -18,8 +22,8 @@ class FeedForward(nn.Module):
         self.contract = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.contract(F.gelu(self.expand(x)))
-        return y
+        layers = (self.expand.weight, self.expand.bias, self.contract.weight, self.contract.bias)
+        return _two_layers(x.reshape(-1, x.shape[-1]), *layers).reshape(x.shape)
 
 
 class FeedForwardExperts(Experts):
@@ -42,8 +46,7 @@ class FeedForwardExperts(Experts):
         blocks = zip(token_N.split(counts), gates_N1.split(counts), *self._each_expert(), strict=True)
         for tokens, gates_n1, expand_HD, expand_bias_H, contract_DH, contract_bias_D in blocks:
             if len(tokens):
-                hidden = F.linear(x_TD[tokens], expand_HD, expand_bias_H)
-                y = F.linear(F.gelu(hidden), contract_DH, contract_bias_D)
+                y = _two_layers(x_TD[tokens], expand_HD, expand_bias_H, contract_DH, contract_bias_D)
                 y_TD.index_add_(0, tokens, (y * gates_n1).to(y_TD.dtype))
         return y_TD
 
@@ -51,6 +54,16 @@ class FeedForwardExperts(Experts):
         # Unbound at once: the gradient of E single selections would be E tensors as large as all experts together.
         stacked = (self.expand_EHD, self.expand_bias_EH, self.contract_EDH, self.contract_bias_ED)
         return [parameter.unbind() for parameter in stacked]
+
+
+def _two_layers(
+    x_TD: Tensor, expand_HD: Tensor, expand_bias_H: Tensor, contract_DH: Tensor, contract_bias_D: Tensor
+) -> Tensor:
+    tokens = max(_FEWEST_TOKENS, _HIDDEN_VALUES // len(expand_HD))
+    if x_TD.device.type == "cpu" and len(x_TD) > tokens:
+        layers = (expand_HD, expand_bias_H, contract_DH, contract_bias_D)
+        return torch.cat([_two_layers(part_TD, *layers) for part_TD in x_TD.split(tokens)])
+    return F.linear(F.gelu(F.linear(x_TD, expand_HD, expand_bias_H)), contract_DH, contract_bias_D)
 
 
 def _uniform(*shape: int) -> Tensor:

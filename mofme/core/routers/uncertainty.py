@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mofme.core.routing import Router, RoutingDecision, keep_top_k
+from mofme.core.routing import Router, RoutingDecision, expert_scores, keep_top_k
 
 _RIDGE = 1e-2
 _TINY = 1e-20  # keeps weights and gradients finite for tokens of zeros, and for passes that happen to agree
@@ -66,14 +66,16 @@ class UncertaintyRouter(Router):
         noise_T1 = variance_TE.mean(dim=-1, keepdim=True)
         # Variance in units of the token's own mean variance: the weights stay the same when all scores are scaled.
         calibrated_TE = centred_TE / (variance_TE / noise_T1.clamp_min(_TINY) + _RIDGE)
-        weights_TE = keep_top_k(F.normalize(calibrated_TE, dim=-1), self.top_k)
+        length_T1 = (calibrated_TE.square().sum(dim=-1, keepdim=True) + _TINY).sqrt()
+        weights_TE = keep_top_k(calibrated_TE / length_T1, self.top_k)
         return RoutingDecision(weights_TE, mean_TE, _uncertainty(centred_TE, noise_T1))
 
     def moments(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance (T, E) of the scores under input dropout."""
         if self.samples is None:
-            variance_TE = self.dropout / (1 - self.dropout) * (x_TD.square() @ self.score.weight.square().T)
-            return self.score(x_TD), variance_TE
+            weight_ED = self.score.weight
+            variance_ED = self.dropout / (1 - self.dropout) * weight_ED.square()
+            return expert_scores(x_TD, weight_ED), expert_scores(x_TD.square(), variance_ED)
         passes_MTE = torch.stack([self.score(F.dropout(x_TD, self.dropout)) for _ in range(self.samples)])
         return passes_MTE.mean(dim=0), passes_MTE.var(dim=0)
 

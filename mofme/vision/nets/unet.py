@@ -93,16 +93,17 @@ class RestorationNet(nn.Module):
             raise ValueError(f"height and width must be multiples of {STRIDE}, got {tuple(image.shape)}")
         if context is None:
             context = self.encode_context(image)
-        scale, shift = context[..., None, None].unbind(1)
 
         folded = F.pixel_unshuffle((image - _MEAN) / _STD, 2).contiguous(memory_format=torch.channels_last)
         half = self.encoder_half(self.stem(folded))
         quarter = self.encoder_quarter(self.to_quarter(half))
+        # In the precision of the features: a whole picture's context may have been made outside of autocast.
+        scale, shift = context[..., None, None].to(quarter.dtype).unbind(1)
         eighth = self.middle(self.to_eighth(quarter) * (1 + scale) + shift)
         quarter = self.decoder_quarter(quarter + F.pixel_shuffle(self.from_eighth(eighth), 2))
         half = self.decoder_half(half + F.pixel_shuffle(self.from_quarter(quarter), 2))
-        gain, offset = F.pixel_shuffle(_HEAD_SCALE * self.head(half), 2).chunk(2, dim=1)
-        return NetOutput(image * gain.exp() + offset, self.weather(eighth).mean(dim=(-2, -1)))
+        gain, offset = (F.pixel_shuffle(part, 2) for part in (_HEAD_SCALE * self.head(half)).chunk(2, dim=1))
+        return NetOutput(torch.addcmul(offset, image, gain.exp()), self.weather(eighth).mean(dim=(-2, -1)))
 
 
 def _block(channels: int, kind: FeedForwardKind, num_experts: int, expansion: int) -> nn.Sequential:
