@@ -1,0 +1,120 @@
+"""Texts to read and questions to answer, from files: plain text, or lines of JSON, also gzipped."""
+
+import ast
+import gzip
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mofme.errors import TableError
+
+_LETTERS = list("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+
+
+@dataclass(frozen=True)
+class Question:
+    """A multiple-choice question as a model meets it: the context, the choices after it, and which one is right."""
+
+    context: str
+    choices: tuple[str, ...]
+    answer: int
+    task: str = ""
+
+
+def read_text(path: Path) -> str:
+    """A text file as it is; of lines of JSON their `text`, or `question` and `answer`, parted by empty lines.
+
+    Raises TableError naming the file and the line.
+    """
+    if not _is_lines(path):
+        text = _content(path)
+    else:
+        text = "\n\n".join(_passage(row, path, number) for number, row in _rows(path))
+    if not text.strip():
+        raise TableError(f"{path} holds no text")
+    return text
+
+
+def _passage(row: Mapping[str, Any], path: Path, number: int) -> str:
+    parts = [row["text"]] if "text" in row else [row[name] for name in ("question", "answer") if name in row]
+    if not parts or not all(isinstance(part, str) for part in parts):
+        raise TableError(f"{path}, line {number}: expected a `text`, or a `question` and an `answer`")
+    return "\n".join(parts)
+
+
+def read_questions(path: Path, tasks: tuple[str, ...] = (), limit: int | None = None, seed: int = 0) -> list[Question]:
+    """Multiple-choice questions from lines of JSON; at most `limit`, drawn by `seed`, in the order of the file.
+
+    A line holds the question (`question` or `query`), its `choices` or `options` (a list, or a mapping with the lists
+    `text` and `label`), and the right one by its label, else by a letter or a number from 0 (`answer` or
+    `ground_truth`); perhaps a task (`task`, `task_name` or `category`), of which `tasks` keeps some. Lines without
+    choices are passed over. Raises TableError naming the file and the line, or if nothing is left.
+    """
+    found = [question for number, row in _rows(path) if (question := _question(row, path, number, tasks)) is not None]
+    if not found:
+        raise TableError(f"{path} holds no multiple-choice question" + (f" of {', '.join(tasks)}" if tasks else ""))
+    if limit is None or limit >= len(found):
+        return found
+    drawn = np.random.default_rng(seed).choice(len(found), limit, replace=False)
+    return [found[index] for index in sorted(drawn)]
+
+
+def _question(row: Mapping[str, Any], path: Path, number: int, tasks: tuple[str, ...]) -> Question | None:
+    task = str(_first(row, "task", "task_name", "category") or "")
+    choices, labels = _choices(_first(row, "choices", "options"))
+    if (tasks and task not in tasks) or not choices:
+        return None
+    asked, answer = _first(row, "question", "query"), _first(row, "answer", "ground_truth")
+    if not isinstance(asked, str) or not isinstance(choices, list) or len(choices) < 2:
+        raise TableError(f"{path}, line {number}: expected a question and at least two choices")
+    right = labels.index(answer) if answer in labels else answer
+    if not isinstance(right, int) or not 0 <= right < len(choices):
+        advice = "" if tasks else "; if the file holds other tasks too, name those of multiple choice"
+        raise TableError(f"{path}, line {number}: {answer!r} names none of the {len(choices)} choices{advice}")
+    # The template of ARC in lm-evaluation-harness.
+    return Question(f"Question: {asked.strip()}\nAnswer:", tuple(str(choice) for choice in choices), right, task)
+
+
+def _choices(value: Any) -> tuple[Any, list[Any]]:
+    """The choices' texts and the labels that name them."""
+    if isinstance(value, str):  # LLMRouter's files hold the list or the mapping as Python writes it
+        try:
+            value = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            return value, []
+    if isinstance(value, Mapping):
+        return value.get("text"), _first(value, "label", "labels") or _LETTERS
+    return value, _LETTERS
+
+
+def _first(row: Mapping[str, Any], *names: str) -> Any:
+    return next((row[name] for name in names if row.get(name) is not None), None)
+
+
+def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    for number, line in enumerate(_content(path).split("\n"), start=1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise TableError(f"{path}, line {number} is not JSON: {error}") from error
+            if not isinstance(row, dict):
+                raise TableError(f"{path}, line {number} is not a JSON object")
+            yield number, row
+
+
+def _is_lines(path: Path) -> bool:
+    return path.name.removesuffix(".gz").endswith(".jsonl")
+
+
+def _content(path: Path) -> str:
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        return content.decode("utf-8")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise TableError(f"{path} cannot be read: {error}") from error
