@@ -98,6 +98,7 @@ COMMANDS = {
     "route prompt": "PROMPT --budget --cost-weight --quality --router --json",
     "route robustness": "--queries --table --seeds --router --out --json",
     "route serve": "CONFIG --host --port --router --check",
+    "route simulate": "--out --largest --json",
     "route train": "TABLE --out --estimator --seed --prices --repair --licence",
     "evaluate segmentation": "FRAMES LABELS --segmenter --label-set --segmenter-labels --normalisation --degraded "
     "--weather --seed --model --device --limit --out --pictures --json",

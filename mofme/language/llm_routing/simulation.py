@@ -1,0 +1,191 @@
+"""Is the plug-in rule as fast as it can be? A simulation in which the best choice is known.
+
+CARROT (arXiv 2502.03261, minimax analysis): where quality and cost are Hoelder-smooth of order gamma and the best two
+models are seldom close, P(0 < lead <= t) <= c t^alpha, no router's excess risk falls faster with n recorded queries
+than n^(-gamma (1 + alpha) / (2 gamma + d)), and the plug-in rule on rate-optimal estimates falls as fast.
+
+Ours: queries are uniform on a torus, which has no edges, cut finely into a grid of G cells; three models whose
+utilities cross twice; outcomes are right or wrong, costs are noisy, and both are estimated by Nadaraya-Watson means.
+The excess risk is averaged over all cells, not over a sample of queries.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.ndimage import uniform_filter1d
+
+from mofme.language.llm_routing.prompt_router import Estimate, plug_in
+from mofme.language.llm_routing.table import FloatArray, IntArray
+from mofme.results import Figure
+
+COST_WEIGHT = 0.5  # lambda of the plug-in rule
+_CROSSING = 0.6
+_HEIGHT = 0.19  # the largest utility, plus or minus, at which every quality stays in [0, 1]
+_COSTS = (0.05, 0.1, 0.2)
+_SIDES = {1: 65536, 2: 256, 3: 64}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What was recorded in each of G cells: how many queries, and the sums of M models' outcomes and costs."""
+
+    count_G: FloatArray
+    outcome_MG: FloatArray
+    cost_MG: FloatArray
+
+    def __add__(self, other: "Sample") -> "Sample":
+        return Sample(self.count_G + other.count_G, self.outcome_MG + other.outcome_MG, self.cost_MG + other.cost_MG)
+
+
+@dataclass(frozen=True)
+class World:
+    """A regression function of known smoothness gamma (at most 2) and margin alpha, in 1, 2 or 3 dimensions."""
+
+    dim: int
+    smoothness: float
+    margin: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.dim}-D, smoothness {self.smoothness:g}, margin {self.margin:g}"
+
+    @property
+    def rate(self) -> float:
+        """The exponent of n in the minimax excess risk."""
+        return -self.smoothness * (1 + self.margin) / (2 * self.smoothness + self.dim)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (_SIDES[self.dim],) * self.dim
+
+    @cached_property
+    def utility_MG(self) -> FloatArray:
+        """Cheap is best where the position is below -0.6, dear above +0.6; the model between is worth 0 everywhere."""
+        waves = np.sin(2 * math.pi * np.indices(self.shape) / _SIDES[self.dim])
+        position_G = waves.sum(0).ravel() / math.sqrt(self.dim)
+        leads = [self._lead(-position_G - _CROSSING), np.zeros_like(position_G), self._lead(position_G - _CROSSING)]
+        utility_MG = np.stack(leads)
+        return _HEIGHT / np.abs(utility_MG).max() * utility_MG
+
+    def _lead(self, distance_G: FloatArray) -> FloatArray:
+        """|distance|^(1 / alpha) with its sign; half as steep below 0, so that it is no smoother than gamma = 1."""
+        signed_G = np.sign(distance_G) * np.abs(distance_G) ** (1 / self.margin)
+        return np.where((signed_G > 0) | (self.smoothness > 1), signed_G, signed_G / 2)
+
+    @cached_property
+    def cost_MG(self) -> FloatArray:
+        """The mean cost of each model."""
+        first_G = np.indices(self.shape)[0].ravel() / _SIDES[self.dim]
+        return np.outer(_COSTS, 1 + 0.25 * np.cos(2 * math.pi * first_G))
+
+    @cached_property
+    def quality_MG(self) -> FloatArray:
+        """The probability of a right answer: `plug_in` of it and the cost is the utility, plus 0.2."""
+        return (self.utility_MG + 0.2 + COST_WEIGHT * self.cost_MG) / (1 - COST_WEIGHT)
+
+    def sample(self, n: int, generator: np.random.Generator) -> Sample:
+        """n recorded queries: Bernoulli outcomes, Gamma costs of deviation mean / 2, their sums drawn at once."""
+        count_G = np.bincount(generator.integers(self.cost_MG.shape[1], size=n), minlength=self.cost_MG.shape[1])
+        outcome_MG = generator.binomial(count_G, self.quality_MG).astype(float)
+        cost_MG = self.cost_MG / 4 * generator.gamma(4 * count_G, size=self.cost_MG.shape)
+        return Sample(count_G.astype(float), outcome_MG, cost_MG)
+
+
+WORLDS = (World(1, 1, 1), World(2, 1, 1), World(3, 1, 1), World(2, 2, 1), World(2, 1, 0.5), World(1, 0.5, 2))
+
+
+def excess_risk(utility_MG: FloatArray, choice_G: IntArray) -> float:
+    """The mean utility that is lost against the best choice for every query; exactly 0 for that choice."""
+    return float((utility_MG.max(0) - np.take_along_axis(utility_MG, choice_G[None], axis=0)[0]).mean())
+
+
+def by_window(world: World, sample: Sample, share: float) -> IntArray:
+    """The plug-in rule on means over the cube around each query that fills `share` of the space."""
+    return _chosen(*(window_means(world, sample, sums, share) for sums in (sample.outcome_MG, sample.cost_MG)))
+
+
+def best_single(sample: Sample) -> IntArray:
+    """One model for every query: a control."""
+    overall = (sums_MG.sum(1, keepdims=True) / sample.count_G.sum() for sums_MG in (sample.outcome_MG, sample.cost_MG))
+    return np.repeat(_chosen(*overall), len(sample.count_G))
+
+
+def _chosen(quality_MG: FloatArray, cost_MG: FloatArray) -> IntArray:
+    return plug_in(Estimate(quality_MG.T, cost_MG.T), COST_WEIGHT).T.argmax(0)
+
+
+def optimal_share(world: World, n: int) -> float:
+    """The optimal order of a window's share of the space: a bandwidth of n^(-1 / (2 gamma + d))."""
+    return float(n ** (-world.dim / (2 * world.smoothness + world.dim)))
+
+
+def held_out_share(world: World, kept: Sample, held: Sample) -> float:
+    """The cube of a half, a quarter, ... of each side whose means of `kept` fit the outcomes of `held` best."""
+    halvings = range(1, max(2, int(math.log2(kept.count_G.sum()) / world.dim)))
+    return min((2.0 ** (-world.dim * power) for power in halvings), key=lambda s: _error(world, kept, held, s))
+
+
+def _error(world: World, kept: Sample, held: Sample, share: float) -> float:
+    """The summed squared error of the estimated qualities, less what no estimate changes."""
+    mean_MG = window_means(world, kept, kept.outcome_MG, share)
+    return float((mean_MG * (mean_MG * held.count_G - 2 * held.outcome_MG)).sum())
+
+
+def window_means(world: World, sample: Sample, sums_MG: FloatArray, share: float) -> FloatArray:
+    """Means (M, G) of what was recorded in the cube around each cell; where there is nothing, the mean of it all."""
+    count_G = _window_sums(world, sample.count_G, share)
+    means = [
+        np.where(count_G > 1e-6, _window_sums(world, sums_G, share) / np.maximum(count_G, 1e-6), sums_G.sum() / total)
+        for total in [sample.count_G.sum()]
+        for sums_G in sums_MG
+    ]
+    return np.stack(means)
+
+
+def _window_sums(world: World, values_G: FloatArray, share: float) -> FloatArray:
+    width = min(max(share ** (1 / world.dim) * _SIDES[world.dim], 1), _SIDES[world.dim] - 2)
+    inner = 2 * math.floor((width - 1) / 2) + 1
+    part = (width - inner) / 2  # of the cell at either end
+    sums = values_G.reshape(world.shape)
+    for axis in range(world.dim):
+        narrow, wide = (size * uniform_filter1d(sums, size, axis, mode="wrap") for size in (inner, inner + 2))
+        sums = (1 - part) * narrow + part * wide
+    return sums.ravel()
+
+
+POLICIES = (
+    "window of the optimal order",
+    "window by hold-out",
+    "window of 16 queries",
+    "window of 1/4 of the space",
+    "best single model",
+)
+
+
+def simulate(world: World, n: int, seed: int) -> list[float]:
+    """The excess risk of every policy after n recorded queries, a fifth of which the hold-out sets aside."""
+    generator = np.random.default_rng([seed, n])
+    held, kept = world.sample(n // 5, generator), world.sample(n - n // 5, generator)
+    sample = kept + held
+    shares = (optimal_share(world, n), held_out_share(world, kept, held), 16 / n, 1 / 4)
+    choices = [*(by_window(world, sample, share) for share in shares), best_single(sample)]
+    return [excess_risk(world.utility_MG, choice_G) for choice_G in choices]
+
+
+def slope_of(sizes: Sequence[int], excess_NS: FloatArray, draws: int = 1000) -> Figure:
+    """The exponent of n: the least-squares slope of log mean excess risk against log n.
+
+    `excess_NS` has a row for each size and a column for each seed; the interval is a 95 % bootstrap over the seeds.
+    """
+    generator = np.random.default_rng(0)
+    drawn = generator.integers(excess_NS.shape[1], size=(len(sizes), draws, excess_NS.shape[1]))
+    means_ND = np.stack([excess_S[index] for excess_S, index in zip(excess_NS, drawn, strict=True)]).mean(2)
+
+    def fit(mean_N: FloatArray) -> FloatArray:
+        return np.asarray(np.polyfit(np.log(sizes), np.log(mean_N), 1)[0])
+
+    low, high = np.quantile(fit(means_ND), [0.025, 0.975])
+    return Figure(float(fit(excess_NS.mean(1))), float(low), float(high))
