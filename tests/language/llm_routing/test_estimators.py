@@ -134,6 +134,17 @@ def test_ridge_is_that_of_scikit_learn_with_the_best_penalty() -> None:
     np.testing.assert_allclose(estimator.predict(unseen), reference.predict(unseen.all_NF), atol=1e-9)
 
 
+def test_costs_grow_with_the_length_whatever_the_embedding() -> None:
+    known, _ = made_up(150)
+    cost_NM = known.length_N[:, None] * [1e-3, 4e-3]
+    estimator = Linear(by_length=True)
+    estimator.fit(known, cost_NM)
+    unseen, _ = made_up(40, seed=1)
+    longer = Inputs(unseen.embeddings_ND, unseen.traits_NF, unseen.length_N + 10_000)
+    expected_NM = longer.length_N[:, None] * [1e-3, 4e-3]
+    np.testing.assert_allclose(estimator.predict(longer), expected_NM, rtol=2e-3)
+
+
 def test_contrasts_by_hand() -> None:
     np.testing.assert_allclose(contrasts(np.array([[1.0, 0.0, 0.5]])), [[0.5, -0.5, 0.0]])
     np.testing.assert_allclose(contrasts(np.array([[1.0], [0.2]])), [[1.0], [0.2]])
@@ -204,4 +215,4 @@ def test_traits_are_of_the_size_of_an_embedding(prompt: str) -> None:
     inputs = Inputs.of(Queries([prompt], np.ones((1, 1))))
     assert inputs.traits_NF.shape == (1, 8) and np.isfinite(inputs.traits_NF).all()
     assert abs(inputs.traits_NF).max() < 1
-    assert inputs.with_length_NF[0, -1] == len(prompt) / 2000
+    assert inputs.with_length_NF[0, -1] == len(prompt) / 4

@@ -15,7 +15,7 @@ TRAITS = 8
 _SYMBOLS = re.compile(r"[\\$=^{}]")
 # An embedding of length 1 has numbers of about this size; traits have as much weight as they.
 _SIZE = 0.05
-_LENGTH = 2000
+_LENGTH = 4  # characters, about a token; large beside the rest, so that a penalty leaves its weight alone
 
 
 @dataclass(frozen=True)

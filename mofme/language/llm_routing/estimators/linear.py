@@ -13,7 +13,8 @@ PENALTIES = (0.1, 1.0, 4.0, 16.0, 64.0)
 class Linear(Estimator):
     """Linear in embedding and traits, and in the prompt's length if `by_length` (for costs).
 
-    The penalty is the one of PENALTIES with the least error in 5-fold cross-validation.
+    The penalty is the one of PENALTIES with the least error in 5-fold cross-validation: of contrasts for qualities, of
+    the values themselves for costs, which budgets are held against.
     """
 
     weights_FM: FloatArray
@@ -30,12 +31,15 @@ class Linear(Estimator):
             errors = np.zeros(len(self._penalties))
             for train, test in folds(len(inputs), self._seed):
                 solutions = _solve(x_NF[train], target_NM[train], self._penalties)
-                errors += [error(x_NF[test] @ weights + bias, target_NM[test]) for weights, bias in solutions]
+                errors += [self._error(x_NF[test] @ weights + bias, target_NM[test]) for weights, bias in solutions]
             self._penalties = (self._penalties[int(errors.argmin())],)
         [(self.weights_FM, self.bias_M)] = _solve(x_NF, target_NM, self._penalties)
 
     def predict(self, inputs: Inputs) -> FloatArray:
         return self._features(inputs) @ self.weights_FM + self.bias_M
+
+    def _error(self, estimate_NM: FloatArray, target_NM: FloatArray) -> float:
+        return float(((estimate_NM - target_NM) ** 2).mean()) if self._by_length else error(estimate_NM, target_NM)
 
     def _features(self, inputs: Inputs) -> FloatArray:
         return inputs.with_length_NF if self._by_length else inputs.all_NF
