@@ -5,11 +5,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """Largest picture, upload and batch, longest work and queue. Every limit is told to the user when it is met."""
+    """Largest picture, upload, batch, prompt and table, longest work and queue.
+
+    Every limit is told to the user when it is met.
+    """
 
     megapixels: float = 50
     upload_megabytes: int = 200
     batch_pictures: int = 500
     picture_seconds: float = 600
     batch_seconds: float = 3600
+    prompt_characters: int = 20_000
+    table_megabytes: float = 50
+    table_prompts: int = 5000
+    table_models: int = 50
+    training_seconds: float = 1200
+    probes: int = 500
     waiting: int = 20

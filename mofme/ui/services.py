@@ -1,9 +1,26 @@
 """What every tab is given: the engine that does the work, the jobs that run, and the limits that hold."""
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from mofme.ui.jobs import Engine, Jobs
 from mofme.ui.limits import Limits
+
+if TYPE_CHECKING:
+    from mofme.language.llm_routing.trained_router import TrainedRouter
+
+
+@functools.cache
+def shipped_router() -> "TrainedRouter":
+    """The router of prompts that ships with the project, read when it is first asked for.
+
+    Raises ModelError if it is missing or damaged.
+    """
+    from mofme.language.llm_routing.trained_router import TrainedRouter
+
+    return TrainedRouter.from_pretrained("router")
 
 
 @dataclass(frozen=True)
@@ -12,6 +29,9 @@ class Services:
 
     engine: Engine
     limits: Limits = field(default_factory=Limits)
+    prompt_router: Callable[[], "TrainedRouter"] = shipped_router
     restoring: Jobs = field(default_factory=Jobs)
     batches: Jobs = field(default_factory=Jobs)
     measuring: Jobs = field(default_factory=Jobs)
+    training: Jobs = field(default_factory=Jobs)
+    probing: Jobs = field(default_factory=Jobs)

@@ -76,6 +76,20 @@ CSS = """
 .result summary span { color: var(--body-text-color-subdued); }
 .result img { max-width: 100%; margin: 12px 0; border-radius: var(--block-radius); }
 
+.choice { font-size: 1.3rem; margin: 0; }
+#answer .plots, #answer h4 { margin-top: 20px; }
+.table.models td:first-child { min-width: 0; }
+.table.models td:nth-child(2) { width: 30%; }
+.table.models i { display: block; height: 8px; border-radius: 4px; background: var(--border-color-primary); }
+.table.models i b { display: block; height: 100%; border-radius: 4px; background: var(--color-accent); }
+.table .chosen td { background: var(--background-fill-secondary); font-weight: 600; }
+.table.neighbours td { white-space: normal; }
+.table.neighbours .text td { max-width: none; border-top: none; padding-top: 0; color: var(--body-text-color-subdued);
+    overflow-wrap: anywhere; }
+.table.heat tr > * + * { text-align: center !important; }
+.table.heat td + td { background: color-mix(in srgb, var(--color-accent) var(--heat, 0%), transparent); }
+.table.heat tr > *:first-child { position: sticky; left: 0; background: var(--background-fill-primary); }
+
 .bars, .legend { display: grid; gap: 8px; }
 .bar { display: grid; grid-template-columns: 6em 1fr 3.5em; align-items: center; gap: 10px; }
 .bar span:last-child { text-align: right; font-variant-numeric: tabular-nums; }

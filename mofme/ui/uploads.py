@@ -17,6 +17,13 @@ def photo_box(**arguments: Any) -> gr.Image:
     return box
 
 
+def file_box(**arguments: Any) -> gr.File:
+    """A box for one file that is no picture. The function behind it receives its path."""
+    box = gr.File(type="filepath", **arguments)
+    _refuse_addresses(box)
+    return box
+
+
 def files_box(**arguments: Any) -> gr.File:
     """A box for many files, pictures or ZIP archives. The function behind it receives their paths."""
     box = gr.File(file_count="multiple", type="filepath", **arguments)

@@ -16,7 +16,7 @@ from mofme.ui.examples import examples_folder
 from mofme.ui.jobs import KEEP_SECONDS, Engine, shipped_models
 from mofme.ui.limits import Limits
 from mofme.ui.services import Services
-from mofme.ui.tabs import batch, evaluate, restore
+from mofme.ui.tabs import batch, evaluate, llm_routing, restore, router_robustness
 from mofme.ui.theme import CSS, PASTE_ANYWHERE, theme
 
 TITLE = "MoFME"
@@ -27,6 +27,8 @@ TABS: tuple[tuple[str, Callable[[Services], None]], ...] = (
     ("Restore", restore.build),
     ("Batch", batch.build),
     ("Evaluate", evaluate.build),
+    ("LLM routing", llm_routing.build),
+    ("Router robustness", router_robustness.build),
 )
 
 

@@ -1,0 +1,1 @@
+"""What the tab "LLM routing" shows and runs."""

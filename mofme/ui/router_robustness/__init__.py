@@ -1,0 +1,1 @@
+"""What the tab "Router robustness" shows and runs."""

@@ -1,0 +1,132 @@
+"""The shipped router and simple ones, probed with prompts of known category and difficulty."""
+
+import csv
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mofme.errors import TableError
+from mofme.language.llm_routing.baselines.complexity import complexity
+from mofme.language.llm_routing.prompt_router import Queries
+from mofme.language.llm_routing.question import question_of
+from mofme.language.llm_routing.robustness.between_two import between_two
+from mofme.language.llm_routing.robustness.guards import stopped_by_phrases
+from mofme.language.llm_routing.robustness.private_data import find_private
+from mofme.language.llm_routing.robustness.probes import Probe
+from mofme.language.llm_routing.robustness.report import Assessment, assess
+from mofme.language.llm_routing.robustness.rewording import REWORDINGS
+from mofme.language.llm_routing.robustness.subjects import (
+    Always,
+    BoolArray,
+    Calibrated,
+    CoinFlip,
+    Guarded,
+    Subject,
+    threshold_for,
+)
+from mofme.language.llm_routing.table import FloatArray
+from mofme.language.llm_routing.trained_router import TrainedRouter
+from mofme.results import Figure
+from mofme.ui.jobs import Job
+from mofme.ui.limits import Limits
+from mofme.ui.router_robustness.choices import CARROT, COIN, GUARDED, ROUTERS, RULE, STRONG
+
+Report = Callable[[float, str], None]
+
+_COLUMNS = ("prompt", "category", "difficulty")
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What probing showed, and between which two models the routers chose."""
+
+    assessment: Assessment
+    strong: str
+    weak: str
+
+    def to_strong(self, router: str, category: str, difficulty: str | None = None) -> Figure | None:
+        """Prompts that go to the strong model, in percent; None where nothing was probed."""
+        kinds = {(probe.category, level) for probe in self.assessment.probes for level in (None, probe.difficulty)}
+        return self.assessment.share(router, category, difficulty) if (category, difficulty) in kinds else None
+
+    def to_weak(self, router: str, category: str) -> Figure | None:
+        share = self.to_strong(router, category)
+        if share is None or share.low is None or share.high is None:
+            return None
+        return Figure(100 - share.value, 100 - share.high, 100 - share.low)
+
+
+def read_probes(path: Path, limits: Limits) -> list[Probe]:
+    """A visitor's CSV of prompts. Raises TableError, naming the row and what is wrong with it."""
+    if path.stat().st_size > limits.table_megabytes * 1e6:
+        raise TableError(f"{path.name} is larger than the limit of {limits.table_megabytes:g} MB.")
+    probes: list[Probe] = []
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as lines:
+            reader = csv.DictReader(lines)
+            if missing := [name for name in _COLUMNS if name not in (reader.fieldnames or ())]:
+                raise TableError(f"{path.name} lacks {', '.join(missing)}: its first line names the columns.")
+            for number, row in enumerate(reader, start=2):
+                if len(probes) == limits.probes:
+                    raise TableError(f"{path.name} has more prompts than the limit of {limits.probes}.")
+                try:
+                    prompt, category, difficulty = ((row[name] or "").strip() for name in _COLUMNS)
+                    probes.append(Probe(prompt, category.lower(), difficulty.lower(), path.name))
+                except TableError as error:
+                    raise TableError(f"{path.name}, row {number}: {error}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise TableError(f"{path.name} is no CSV in UTF-8: {error}") from error
+    if not probes:
+        raise TableError(f"{path.name} has no prompts.")
+    return probes
+
+
+def probe(
+    router: TrainedRouter, names: Sequence[str], probes: Sequence[Probe], share: float, job: Job, report: Report
+) -> Probed:
+    """Let the routers named, of ROUTERS, choose for all prompts as they are and reworded.
+
+    Thresholds are set on these very prompts, so that `share` of them goes to the strong model. Raises MofmeError when
+    the job is stopped, or its time is up.
+    """
+    embed = _Embedding(router, len(probes) * (1 + len(REWORDINGS)), job, report)
+    plain = embed([probe.prompt for probe in probes])
+    two = between_two(CARROT, router.estimate, router.models, plain, share)
+    make: dict[str, Callable[[], Subject]] = {
+        CARROT: lambda: two.subject,
+        GUARDED: lambda: Guarded(GUARDED, two.subject, _stopped),
+        RULE: lambda: Calibrated(RULE, _complexity, threshold_for(_complexity(plain), share)),
+        COIN: lambda: CoinFlip(share=share),
+        STRONG: lambda: Always(STRONG, True),
+    }
+    return Probed(assess([make[name]() for name in ROUTERS if name in names], probes, embed), two.strong, two.weak)
+
+
+def _stopped(queries: Queries) -> BoolArray:
+    """What rules without a model keep off the weak one: the usual words of jailbreaks, and private data."""
+    private_N = np.array([bool(find_private(prompt)) for prompt in queries.prompts])
+    return stopped_by_phrases(queries.prompts) | private_N
+
+
+def _complexity(queries: Queries) -> FloatArray:
+    return np.array([complexity(question_of(prompt)) for prompt in queries.prompts])
+
+
+class _Embedding:
+    """Embeds by batches, so that work can be seen and stopped, and every text once."""
+
+    def __init__(self, router: TrainedRouter, total: int, job: Job, report: Report) -> None:
+        self._router, self._total, self._job, self._report = router, total, job, report
+        self._known: dict[str, FloatArray] = {}
+
+    def __call__(self, prompts: Sequence[str]) -> Queries:
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._known]
+        for start in range(0, len(new), _BATCH):
+            self._job.check()
+            self._report(len(self._known) / self._total, "Reading the prompts, as they are and reworded")
+            batch = new[start : start + _BATCH]
+            self._known.update(zip(batch, self._router.queries(batch).embeddings_ND, strict=True))
+        return Queries(prompts, np.stack([self._known[prompt] for prompt in prompts]))
