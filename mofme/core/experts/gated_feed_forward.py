@@ -1,0 +1,88 @@
+"""Experts cut out of one gated feed-forward network (SwiGLU), so that a token computes only a part of it.
+
+FFN(x) = down( silu(gate x) o up x ) is a sum over its N neurons; grouped, it is a sum over experts. With every expert
+at weight 1 the layer is that network. Axis names: N neurons, H neurons of one expert.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mofme.core.routing import Experts
+
+
+class GatedFeedForwardExperts(Experts):
+    """`shared` neurons that every token computes, then E experts of H neurons each, computed where their weight is not 0.
+
+    Instead of an expert that a token leaves out, it takes the vector `idle`: what the expert puts out on average, say.
+    """
+
+    def __init__(self, dim: int, hidden: int, num_experts: int, shared: int = 0) -> None:
+        super().__init__()
+        self.num_experts = num_experts
+        self.hidden = hidden
+        self.shared = shared
+        neurons = shared + num_experts * hidden
+        self.gate_ND = nn.Parameter(torch.randn(neurons, dim) / dim**0.5)
+        self.up_ND = nn.Parameter(torch.randn(neurons, dim) / dim**0.5)
+        self.down_ND = nn.Parameter(torch.randn(neurons, dim) / neurons**0.5)
+        self.idle_ED = nn.Parameter(torch.zeros(num_experts, dim))
+
+    @classmethod
+    def from_dense(
+        cls, gate_ND: Tensor, up_ND: Tensor, down_DN: Tensor, order_N: Tensor, num_experts: int, shared: int = 0
+    ) -> "GatedFeedForwardExperts":
+        """Cut a dense network, given by its three weights, in this order of its neurons: first those that are shared.
+
+        Raises ValueError if the rest cannot be divided evenly.
+        """
+        neurons, dim = gate_ND.shape
+        if (neurons - shared) % num_experts:
+            raise ValueError(f"{neurons - shared} neurons cannot be divided evenly among {num_experts} experts")
+        experts = cls(dim, (neurons - shared) // num_experts, num_experts, shared)
+        with torch.no_grad():
+            experts.gate_ND.copy_(gate_ND[order_N])
+            experts.up_ND.copy_(up_ND[order_N])
+            experts.down_ND.copy_(down_DN.T[order_N])
+        return experts
+
+    def forward(self, x_TD: Tensor, weights_TE: Tensor) -> Tensor:
+        y_TD = (weights_TE == 0).to(x_TD.dtype) @ self.idle_ED
+        plain = (weights_TE == 1).all(dim=0).tolist()
+        for start, stop in self._runs(plain):
+            y_TD = y_TD + _gated(x_TD, self.gate_ND[start:stop], self.up_ND[start:stop]) @ self.down_ND[start:stop]
+        if not all(plain):
+            self._add_chosen(y_TD, x_TD, weights_TE, [e for e, every in enumerate(plain) if not every])
+        return y_TD
+
+    def _runs(self, plain: Sequence[bool]) -> Iterator[tuple[int, int]]:
+        """Stretches of neurons that all tokens compute, the shared ones first: each is one product, however long.
+
+        A token on its own, as when text is written, has nothing else.
+        """
+        start, stop = 0, self.shared
+        for expert, every in enumerate(plain):
+            if not every:
+                if stop > start:
+                    yield start, stop
+                start = self.shared + (expert + 1) * self.hidden
+            stop = self.shared + (expert + 1) * self.hidden
+        if stop > start:
+            yield start, stop
+
+    def _add_chosen(self, y_TD: Tensor, x_TD: Tensor, weights_TE: Tensor, experts: Sequence[int]) -> None:
+        # Split at once: the gradient of E single slices would be E tensors as large as all experts together.
+        sizes = [self.shared, *[self.hidden] * self.num_experts]
+        gates, ups, downs = (weight.split(sizes) for weight in (self.gate_ND, self.up_ND, self.down_ND))
+        for expert in experts:
+            tokens = weights_TE[:, expert].nonzero().squeeze(-1)
+            if len(tokens):
+                h_nH = _gated(x_TD[tokens], gates[expert + 1], ups[expert + 1])
+                h_nH = h_nH * weights_TE[tokens, expert].unsqueeze(-1)
+                y_TD.index_add_(0, tokens, h_nH @ downs[expert + 1])
+
+
+def _gated(x_TD: Tensor, gate_ND: Tensor, up_ND: Tensor) -> Tensor:
+    return F.silu(F.linear(x_TD, gate_ND)) * F.linear(x_TD, up_ND)
