@@ -50,6 +50,30 @@ NAMES = {
         "groups_of": "queries threshold",
         "grouped_splits": "group_N tasks splits test_share seed",
     },
+    "mofme.language.llm_routing.question": {"question_of": "prompt"},
+    "mofme.language.llm_routing.sentence_encoder": {
+        "SentenceEncoder": "cache remember",
+        "SentenceEncoder.embed": "self prompts report",
+        "SentenceEncoder.queries": "self prompts",
+    },
+    "mofme.language.llm_routing.carrot": {
+        "CarrotRouter": "quality_estimator seed",
+        "CarrotRouter.fit": "self table queries",
+        "CarrotRouter.estimate": "self queries",
+        "CarrotRouter.save": "self folder card",
+        "CarrotRouter.load": "folder",
+    },
+    "mofme.language.llm_routing.router_training": {
+        "train_router": "table out estimator seed licence report encoder",
+    },
+    "mofme.language.llm_routing.trained_router": {
+        "TrainedRouter": "carrot encoder name",
+        "TrainedRouter.from_pretrained": "name",
+        "TrainedRouter.route": "self prompt cost_weight budget quality neighbours",
+        "Routed": "model models quality_M cost_M neighbours decision",
+        "Neighbour": "similarity task quality_M solved_by prompt",
+        "available_routers": "folder",
+    },
     "mofme.language.llm_routing.worth_routing": {"worth_routing": "table seed", "best_within": "table dollars"},
     "mofme.vision.image": {
         "read_picture": "path max_megapixels",

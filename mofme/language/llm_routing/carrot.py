@@ -75,6 +75,7 @@ class CarrotRouter(EstimatingRouter):
         self._load({name: _rounded(tensor) for name, tensor in self._state().items()})
 
     def estimate(self, queries: Queries) -> Estimate:
+        """Expected quality and cost (N, M); no cost is below the least that was recorded of its model."""
         inputs = Inputs.of(queries)
         cost_NM: FloatArray = np.maximum(self.cost.predict(inputs) * self.unit_M, self.least_M)
         return Estimate(self.quality.predict(inputs).clip(0, 1), cost_NM)

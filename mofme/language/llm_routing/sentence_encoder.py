@@ -54,6 +54,7 @@ class SentenceEncoder:
         return np.array(rows, np.float64).reshape(len(questions), DIM)
 
     def queries(self, prompts: Sequence[str]) -> Queries:
+        """The prompts with their embeddings, as routers take them."""
         return Queries(prompts, self.embed(prompts))
 
     def _embed_questions(self, questions: list[str]) -> dict[str, NDArray[np.float32]]:
