@@ -23,7 +23,9 @@ NAMES = {
         "replace_routing": "model edit",
     },
     "mofme.core.routing": {"RoutingDecision": "weights_TE logits_TE uncertainty_T", "Router": "", "Experts": ""},
+    "mofme.core.routers.attention": {"AttentionRouter": "dim num_experts top_k"},
     "mofme.core.routers.linear": {"LinearRouter": "dim num_experts top_k"},
+    "mofme.core.routers.mixture": {"MixtureOfRouters": "dim num_experts top_k num_routers"},
     "mofme.core.routers.uncertainty": {"UncertaintyRouter": "dim num_experts top_k dropout samples"},
     "mofme.core.experts.feed_forward": {"FeedForwardExperts": "dim hidden num_experts"},
     "mofme.core.experts.feature_modulated": {
@@ -70,7 +72,7 @@ NAMES = {
         "TrainedRouter": "carrot encoder name",
         "TrainedRouter.from_pretrained": "name",
         "TrainedRouter.route": "self prompt cost_weight budget quality neighbours",
-        "Routed": "model models quality_M cost_M neighbours decision",
+        "Routed": "model models quality_M cost_M neighbours utility_M",
         "Neighbour": "similarity task quality_M solved_by prompt",
         "available_routers": "folder",
     },

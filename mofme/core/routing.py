@@ -59,6 +59,21 @@ def expert_scores(x_TD: Tensor, weight_ED: Tensor) -> Tensor:
     return (weight_ED @ x_TD.T).T
 
 
+def expert_probabilities(logits_TE: Tensor) -> Tensor:
+    """The softmax over the experts, by hand: `torch.softmax` would put the experts of a token side by side again."""
+    odds_TE = (logits_TE - logits_TE.detach().amax(dim=-1, keepdim=True)).exp()
+    return odds_TE / odds_TE.sum(dim=-1, keepdim=True)
+
+
+def top_k_weights(probabilities_TE: Tensor, k: int) -> Tensor:
+    """The k largest probabilities of every token, for k > 1 scaled to sum to 1; 0 elsewhere.
+
+    A single one stays as it is: scaled, it would be the constant 1 and teach the router nothing.
+    """
+    weights_TE = keep_top_k(probabilities_TE, k)
+    return weights_TE / weights_TE.sum(dim=-1, keepdim=True) if k > 1 else weights_TE
+
+
 def keep_top_k(scores_TE: Tensor, k: int) -> Tensor:
     """Zero all but the k largest of every token's finite scores; differentiable in those that stay.
 

@@ -16,6 +16,8 @@ TITLES: Mapping[FeedForwardKind, str] = {
     "mofme": "MoFME",
     "mofme-linear": "MoFME, linear router",
     "mofme-sampled": "MoFME, router sampled",
+    "mofme-attention": "MoFME, attention router",
+    "mofme-mixture": "MoFME, mixture of routers",
     "generated": "MoFME, authors' generators",
 }
 CLAIMED = {"parameters saved, %": 72.0, "time saved, %": 39.0}

@@ -9,6 +9,7 @@ from mofme.vision.nets.blocks import FeedForwardKind, feed_forward
 from mofme.vision.nets.unet import RestorationNet
 
 KINDS: tuple[FeedForwardKind, ...] = ("dense", "moe", "mofme", "generated")
+ROUTERS: tuple[FeedForwardKind, ...] = ("mofme-linear", "mofme-attention", "mofme-mixture")
 
 
 def tiny(kind: FeedForwardKind = "mofme", seed: int = 0) -> RestorationNet:
@@ -85,6 +86,20 @@ def test_gradients_reach_every_parameter(kind: FeedForwardKind) -> None:
     assert [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
+@pytest.mark.parametrize("kind", ROUTERS)
+def test_a_net_with_another_router_learns_in_one_step(kind: FeedForwardKind) -> None:
+    net = awake(tiny(kind))
+    image, clean = torch.rand(2, 1, 3, 32, 32)
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
+    before = (net(image).image - clean).square().mean()
+    before.backward()
+    routers = {name: p for name, p in net.named_parameters() if ".router." in name}
+    assert routers
+    assert [name for name, p in routers.items() if p.grad is None or not p.grad.any()] == []
+    optimizer.step()
+    assert (net(image).image - clean).square().mean() < before
+
+
 def test_mofme_has_few_parameters_more_than_dense_and_moe_has_many() -> None:
     # d features, 2d hidden. A feed-forward: 2 * d * 2d weights, 2d + d biases = 4 d^2 + 3 d; a router: E d.
     # MoE: 15 more feed-forwards and a router; MoFME: E vectors gamma, as many beta, and a router.
@@ -99,7 +114,7 @@ def test_mofme_has_few_parameters_more_than_dense_and_moe_has_many() -> None:
     assert count(RestorationNet(**arguments, feed_forward="mofme")) == dense + mofme
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KINDS + ROUTERS)
 def test_one_expert_is_allowed(kind: FeedForwardKind) -> None:
     layer = feed_forward(kind, 8, 16, num_experts=1)
     assert layer(torch.rand(2, 3, 5, 8)).shape == (2, 3, 5, 8)

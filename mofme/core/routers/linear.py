@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from mofme.core.routing import Router, RoutingDecision, expert_scores, keep_top_k
+from mofme.core.routing import Router, RoutingDecision, expert_probabilities, expert_scores, top_k_weights
 
 
 class LinearRouter(Router):
@@ -19,14 +19,11 @@ class LinearRouter(Router):
         self.score = nn.Linear(dim, num_experts, bias=False)
 
     def forward(self, x_TD: Tensor) -> RoutingDecision:
-        # In single precision also under autocast: of half-precise scores many are equal.
+        logits_TE = self.logits(x_TD)
+        return RoutingDecision(top_k_weights(expert_probabilities(logits_TE), self.top_k), logits_TE)
+
+    def logits(self, x_TD: Tensor) -> Tensor:
+        """The scores (T, E), in single precision also under autocast: of half-precise scores many are equal."""
         weight_ED = self.score.weight
         with torch.autocast(x_TD.device.type, enabled=False):
-            logits_TE = expert_scores(x_TD.to(weight_ED.dtype), weight_ED)
-        # By hand, for torch.softmax would put the experts of a token side by side again.
-        odds_TE = (logits_TE - logits_TE.detach().amax(dim=-1, keepdim=True)).exp()
-        probabilities_TE = odds_TE / odds_TE.sum(dim=-1, keepdim=True)
-        weights_TE = keep_top_k(probabilities_TE, self.top_k)
-        if self.top_k > 1:
-            weights_TE = weights_TE / weights_TE.sum(dim=-1, keepdim=True)
-        return RoutingDecision(weights_TE, logits_TE)
+            return expert_scores(x_TD.to(weight_ED.dtype), weight_ED)

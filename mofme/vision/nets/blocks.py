@@ -9,19 +9,24 @@ from torch.nn import functional as F
 from mofme.core.experts.feature_modulated import FeatureModulatedExperts, GeneratedModulationExperts
 from mofme.core.experts.feed_forward import FeedForward, FeedForwardExperts
 from mofme.core.moe import MoE
+from mofme.core.routers.attention import AttentionRouter
 from mofme.core.routers.linear import LinearRouter
+from mofme.core.routers.mixture import MixtureOfRouters
 from mofme.core.routers.uncertainty import UncertaintyRouter
 from mofme.core.routing import Router
 
-FeedForwardKind = Literal["dense", "moe", "mofme", "mofme-linear", "mofme-sampled", "generated"]
+FeedForwardKind = Literal[
+    "dense", "moe", "mofme", "mofme-linear", "mofme-sampled", "mofme-attention", "mofme-mixture", "generated"
+]
 _PASSES = 8  # the paper does not say how many
 
 
 def feed_forward(kind: FeedForwardKind, dim: int, hidden: int, num_experts: int) -> nn.Module:
     """The one part in which the nets differ: (..., D) -> (..., D) by one network, by E of them, or by MoFME.
 
-    For comparison only: "mofme-linear" has a linear router, "mofme-sampled" the uncertainty-aware one by dropout passes
-    as in the paper, "generated" modulations generated from the input, as in its authors' code.
+    For comparison only: "mofme-linear", "mofme-attention" and "mofme-mixture" have other routers, "mofme-sampled" the
+    uncertainty-aware one by dropout passes as in the paper, "generated" modulations generated from the input, as in its
+    authors' code.
     """
     if kind == "dense":
         return FeedForward(dim, hidden)
@@ -31,14 +36,23 @@ def feed_forward(kind: FeedForwardKind, dim: int, hidden: int, num_experts: int)
         )
     if kind not in get_args(FeedForwardKind):
         raise ValueError(f"feed-forward must be one of {', '.join(get_args(FeedForwardKind))}, got {kind!r}")
-    top_k = min(4, num_experts)
-    router: Router = (
-        LinearRouter(dim, num_experts, top_k)
-        if kind == "mofme-linear"
-        else UncertaintyRouter(dim, num_experts, top_k, samples=_PASSES if kind == "mofme-sampled" else None)
-    )
+    router = _router(kind, dim, num_experts, top_k=min(4, num_experts))
     experts = GeneratedModulationExperts if kind == "generated" else FeatureModulatedExperts
     return MoE(router, experts(dim, hidden, num_experts))
+
+
+def _router(kind: FeedForwardKind, dim: int, num_experts: int, top_k: int) -> Router:
+    match kind:
+        case "mofme-linear":
+            return LinearRouter(dim, num_experts, top_k)
+        case "mofme-attention":
+            return AttentionRouter(dim, num_experts, top_k)
+        case "mofme-mixture":
+            return MixtureOfRouters(dim, num_experts, top_k)
+        case "mofme-sampled":
+            return UncertaintyRouter(dim, num_experts, top_k, samples=_PASSES)
+        case _:
+            return UncertaintyRouter(dim, num_experts, top_k)
 
 
 class SpatialBlock(nn.Module):
