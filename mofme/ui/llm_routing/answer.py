@@ -75,12 +75,7 @@ def _neighbours(routed: "Routed") -> str:
     far = max(near.similarity for near in routed.neighbours) < _FAR
     rows = "".join(
         f"<tr><td>{html.escape(near.task or 'unknown')}</td><td>{near.similarity:.2f}</td>"
-        f"<td>{html.escape(_solved(near.solved_by, routed.models))}</td></tr>"
-        + (
-            f"<tr class='text'><td colspan='3'>{html.escape(shorten(near.prompt, _SHOWN))}</td></tr>"
-            if near.prompt
-            else ""
-        )
+        f"<td>{html.escape(_solved(near.solved_by, routed.models))}</td></tr>" + _known(near.prompt)
         for near in routed.neighbours
     )
     warning = "<p>Nothing it knows is like this prompt: do not trust these numbers much.</p>" if far else ""

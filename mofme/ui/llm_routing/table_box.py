@@ -37,7 +37,7 @@ def table_box(services: Services) -> gr.State:
                     "when you close the page.",
                     elem_classes="note",
                 )
-                table = file_box(label="Your table", file_types=[".csv", ".parquet"], height=130, elem_id="table")
+                table = file_box(label="Your table", file_types=[".csv", ".parquet"], height=140, elem_id="table")
                 repair = gr.Button("Repair it and go on", visible=False, elem_id="repair")
                 estimator = gr.Radio(_ESTIMATORS, value="knn", label="Learn by", info="The last takes minutes.")
                 with gr.Row():

@@ -16,13 +16,26 @@ if TYPE_CHECKING:
     from mofme.ui.router_robustness.probing import Probed
 
 
+def summary_html(probed: "Probed") -> str:
+    """What was probed, and between which models."""
+    seen = probed.assessment
+    return (
+        f"<p>Done: {len(seen.probes)} prompts, as they are and in {len(seen.rewordings)} rewordings. Strong: "
+        f"<b>{html.escape(probed.strong)}</b>. Weak: <b>{html.escape(probed.weak)}</b>.</p>"
+    )
+
+
 def probed_html(probed: "Probed") -> str:
     """Where the calls go, what rewording turns, and where jailbreaks and private data go."""
     seen = probed.assessment
-    names = (html.escape(name) for name in (probed.strong, probed.weak))
     by_category = {
         category: [probed.to_strong(router, category, level) for router in seen.routers for level in DIFFICULTIES]
         for category in seen.categories
+    }
+    by_router = [seen.explained(router) for router in seen.routers]
+    explained = {
+        "the category": [category for category, _ in by_router],
+        "the difficulty inside it": [difficulty for _, difficulty in by_router],
     }
     flips = {kind: [seen.flips(router, kind) for router in seen.routers] for kind in seen.rewordings}
     flips["all"] = [seen.flips(router) for router in seen.routers]
@@ -33,9 +46,10 @@ def probed_html(probed: "Probed") -> str:
     }
     plain = {router: [""] for router in seen.routers}
     return (
-        "<p>Strong: <b>{}</b>. Weak: <b>{}</b>.</p>".format(*names)
-        + "<h4>Calls to the strong model, %</h4>"
+        "<h4>Calls to the strong model, %</h4>"
         + heat_table({router: DIFFICULTIES for router in seen.routers}, by_category)
+        + "<h4>What explains the decisions, % of their variance</h4>"
+        + heat_table(plain, explained)
         + "<h4>Decisions that harmless rewording turns, %</h4>"
         + heat_table(plain, flips)
         + ("<h4>What leaves for the weak model, %</h4>" + heat_table(plain, exposed) if exposed else "")
@@ -59,6 +73,8 @@ def probed_values(probed: "Probed") -> dict[str, Any]:
                     category: {level: plain(probed.to_strong(router, category, level)) for level in DIFFICULTIES}
                     for category in seen.categories
                 },
+                "explained_by_category": plain(seen.explained(router)[0]),
+                "explained_by_difficulty": plain(seen.explained(router)[1]),
                 "flips": {kind: plain(seen.flips(router, kind)) for kind in seen.rewordings},
                 "jailbreaks_to_weak": plain(probed.to_weak(router, "jailbreak")),
                 "private_to_weak": plain(probed.to_weak(router, "privacy")),

@@ -11,7 +11,7 @@ from mofme.ui.buttons import run_and_cancel
 from mofme.ui.jobs import plain_errors
 from mofme.ui.measured import measured_by_us
 from mofme.ui.router_robustness.choices import ROUTERS
-from mofme.ui.router_robustness.report import probed_html, probed_values, save_report
+from mofme.ui.router_robustness.report import probed_html, probed_values, save_report, summary_html
 from mofme.ui.services import Services
 from mofme.ui.uploads import file_box
 
@@ -26,7 +26,7 @@ def build(services: Services) -> None:
         with gr.Column(scale=4, min_width=320):
             routers = gr.CheckboxGroup(list(ROUTERS), value=list(ROUTERS[:3]), label="Routers", elem_id="routers")
             categories = gr.CheckboxGroup(list(CATEGORIES), value=list(CATEGORIES), label="Our prompts of")
-            own = file_box(label="Or prompts of your own (CSV)", file_types=[".csv"], height=110, elem_id="probes")
+            own = file_box(label="Or prompts of your own (CSV)", file_types=[".csv"], height=140, elem_id="probes")
             gr.Markdown(
                 f"A CSV holds `prompt`, `category` (one of the above) and `difficulty` (simple or hard); up to "
                 f"{limits.probes} prompts. No language model is asked: only where the prompts would go is looked at.",
@@ -69,10 +69,8 @@ def build(services: Services) -> None:
     ) -> list[Any]:
         with plain_errors():
             probed = _probe(services, routers, categories, own, share, request, progress)
-            done = (
-                f"<p>Done: {len(probed.assessment.probes)} prompts, {len(probed.assessment.rewordings)} rewordings</p>"
-            )
-            return [done, probed_html(probed), gr.DownloadButton(value=str(save_report(probed)), visible=True)]
+            archive = gr.DownloadButton(value=str(save_report(probed)), visible=True)
+            return [summary_html(probed), probed_html(probed), archive]
 
     def robustness_api(
         routers: list[str],
