@@ -71,7 +71,7 @@ NAMES = {
     "mofme.language.llm_routing.trained_router": {
         "TrainedRouter": "carrot encoder name",
         "TrainedRouter.from_pretrained": "name",
-        "TrainedRouter.route": "self prompt cost_weight budget quality neighbours",
+        "TrainedRouter.route": "self prompt cost_weight budget quality",
         "Routed": "model models quality_M cost_M neighbours utility_M",
         "Neighbour": "similarity task quality_M solved_by prompt",
         "available_routers": "folder",

@@ -24,6 +24,7 @@ from mofme.language.llm_routing.table import FloatArray
 
 WEIGHTS = Path(__file__).resolve().parents[3] / "weights"
 _SOLVED = 0.5
+_NEIGHBOURS = 5
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,22 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Routed:
-    """The choice for one prompt: expected quality in [0, 1] and cost in dollars of M models, and what is near it."""
+    """The choice for one prompt: expected quality in [0, 1] and cost in dollars of M models, and what is near it.
+
+    The chosen model has the largest utility (M,).
+    """
 
     model: str
     models: tuple[str, ...]
     quality_M: FloatArray
     cost_M: FloatArray
     neighbours: tuple[Neighbour, ...]
-    decision: RoutingDecision
+    utility_M: FloatArray
+
+    @property
+    def decision(self) -> RoutingDecision:
+        """The choice in the core's own words: one token, M experts, all weight on one."""
+        return as_decision(self.utility_M[None])
 
     def as_json(self) -> dict[str, Any]:
         """Plain values: `model`, `models` (quality and cost of each), `neighbours`."""
@@ -100,7 +109,6 @@ class TrainedRouter:
         cost_weight: float | None = None,
         budget: float | None = None,
         quality: float | None = None,
-        neighbours: int = 5,
     ) -> Routed:
         """Choose by one of the three, or for the best quality by none.
 
@@ -123,15 +131,15 @@ class TrainedRouter:
             self.models,
             estimate.quality_NM[0],
             estimate.cost_NM[0],
-            self._neighbours(queries, neighbours),
-            as_decision(utility_NM),
+            self._neighbours(queries),
+            utility_NM[0],
         )
 
-    def _neighbours(self, queries: Queries, count: int) -> tuple[Neighbour, ...]:
+    def _neighbours(self, queries: Queries) -> tuple[Neighbour, ...]:
         known = self.carrot.known
-        if known is None or not count:
+        if known is None:
             return ()
-        near = zip(*known.nearest(queries.embeddings_ND, count), strict=True)
+        near = zip(*known.nearest(queries.embeddings_ND, _NEIGHBOURS), strict=True)
         return tuple(self._neighbour(int(row), float(similarity), known.target_NM[row]) for row, similarity in near)
 
     def _neighbour(self, row: int, similarity: float, quality_M: FloatArray) -> Neighbour:
