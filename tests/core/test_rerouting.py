@@ -1,0 +1,258 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from mofme.core.experts.feature_modulated import FeatureModulatedExperts
+from mofme.core.moe import MoE
+from mofme.core.rerouting import (
+    Neighbours,
+    descend,
+    find_mode,
+    frozen,
+    nearest,
+    regress,
+    rerouted,
+    routing_of,
+)
+from mofme.core.routers.linear import LinearRouter
+from mofme.core.routing import Experts, Router, RoutingDecision
+
+
+class Fixed(Router):
+    """Gives every token the same weights."""
+
+    def __init__(self, *weights: float) -> None:
+        super().__init__()
+        self.num_experts = len(weights)
+        self.weights = nn.Parameter(torch.tensor(weights, dtype=torch.float64))
+
+    def forward(self, x_TD: Tensor) -> RoutingDecision:
+        weights_TE = self.weights.expand(len(x_TD), -1)
+        return RoutingDecision(weights_TE, weights_TE)
+
+
+class Multiples(Experts):
+    """Expert i multiplies by i + 1."""
+
+    def __init__(self, num_experts: int) -> None:
+        super().__init__()
+        self.num_experts = num_experts
+
+    def forward(self, x_TD: Tensor, weights_TE: Tensor) -> Tensor:
+        return x_TD * (weights_TE @ torch.arange(1.0, self.num_experts + 1, dtype=weights_TE.dtype))[:, None]
+
+
+# Twice as much is wanted of every input, and the router always takes the expert that changes nothing.
+NEIGHBOURS_kD = torch.tensor([[1.0], [3.0]], dtype=torch.float64)
+ALIKE = Neighbours(torch.tensor([0, 1]), torch.tensor([0.5, 0.5], dtype=torch.float64))
+
+
+@pytest.fixture
+def model() -> MoE:
+    return MoE(Fixed(1, 0), Multiples(2))
+
+
+def loss_on_neighbours(model: MoE, routing_R: Tensor) -> Tensor:
+    with rerouted(model, routing_R):
+        losses = [(model(x_D[None]) - 2 * x_D).square().sum() for x_D in NEIGHBOURS_kD]
+    return ALIKE.mean(torch.stack(losses))
+
+
+def tensor(*values: float) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def test_one_step_of_descent_by_hand(model: MoE) -> None:
+    # L(r) = (1 + 9) / 2 * (r_1 + 2 r_2 - 2)^2; at (1, 0) its gradient is 10 * (-1) * (1, 2).
+    start = routing_of(model, lambda: model(NEIGHBOURS_kD))
+    assert start.tolist() == [1, 0]
+    moved = descend(start, lambda r: loss_on_neighbours(model, r), steps=1, rates=(0.01, 0.01))
+    torch.testing.assert_close(moved, tensor(1.1, 0.2))
+
+
+def test_the_rate_falls_along_a_cosine() -> None:
+    # The gradient of sum(r) is 1 everywhere. Rates at 0, a half and all of the way: 3, 2 and 1, together 6.
+    assert descend(tensor(0.0), Tensor.sum, steps=3, rates=(3, 1)).item() == pytest.approx(-6)
+
+
+def test_descent_repairs_what_the_router_gets_wrong(model: MoE) -> None:
+    def loss_of(routing_R: Tensor) -> Tensor:
+        return loss_on_neighbours(model, routing_R)
+
+    start = routing_of(model, lambda: model(NEIGHBOURS_kD))
+    default = descend(start, loss_of)
+    assert loss_of(default) < loss_of(start) / 2
+    better = descend(start, loss_of, steps=100, rates=(0.02, 0.02))
+    assert loss_of(better).item() == pytest.approx(0, abs=1e-9)
+    with rerouted(model, better):
+        assert model(tensor(7.0)[None]).item() == pytest.approx(14)
+
+
+def test_descent_works_where_gradients_are_off(model: MoE) -> None:
+    start = tensor(1, 0)
+    with torch.no_grad():
+        moved = descend(start, lambda r: loss_on_neighbours(model, r), steps=1)
+    assert not torch.equal(moved, start)
+    assert not moved.requires_grad
+    assert start.tolist() == [1, 0]
+
+
+def test_regression_takes_the_neighbours_routing_where_that_is_right(model: MoE) -> None:
+    references_NR = torch.stack([tensor(0, 1), tensor(0, 1), tensor(5, 5)])
+    found = regress(tensor(1, 0), ALIKE, references_NR, lambda r: loss_on_neighbours(model, r))
+    torch.testing.assert_close(found, tensor(0, 1))
+
+
+def test_regression_goes_as_far_as_is_good(model: MoE) -> None:
+    # a (1, 0) + (1 - a) (0, 2) makes a + 4 (1 - a) = 2 for a = 2/3: of the tenths, 0.7 comes closest.
+    references_NR = torch.stack([tensor(0, 2), tensor(0, 2)])
+    found = regress(tensor(1, 0), ALIKE, references_NR, lambda r: loss_on_neighbours(model, r))
+    torch.testing.assert_close(found, tensor(0.7, 0.6))
+
+
+def test_regression_stays_where_nothing_is_gained() -> None:
+    own = tensor(1, 0)
+    assert torch.equal(regress(own, ALIKE, torch.stack([tensor(0, 1)] * 2), lambda r: torch.zeros(())), own)
+
+
+@given(seed=st.integers(0, 99))
+def test_regression_never_raises_the_loss(seed: int) -> None:
+    torch.manual_seed(seed)
+    own, goal, references_NR = torch.randn(4), torch.randn(4), torch.randn(6, 4)
+
+    def loss_of(routing_R: Tensor) -> Tensor:
+        return (routing_R - goal).square().sum()
+
+    assert loss_of(regress(own, nearest(own, references_NR), references_NR, loss_of)) <= loss_of(own)
+
+
+def test_mode_finding_goes_to_the_nearer_crowd() -> None:
+    generator = torch.Generator().manual_seed(0)
+    crowds = [centre + 0.01 * torch.randn(8, 2, generator=generator) for centre in (0.0, 10.0)]
+    for start, crowd in ((4.0, crowds[0]), (6.0, crowds[1])):
+        found = find_mode(torch.full((2,), start), torch.cat(crowds), k=5, steps=20)
+        torch.testing.assert_close(found, crowd.mean(dim=0), atol=0.02, rtol=0)
+
+
+def test_one_step_of_mode_finding_by_hand() -> None:
+    # Both references are 1 away, so they weigh alike: their mean is (0, 1), half of the way to it (0, 0.5).
+    assert find_mode(tensor(0, 0), torch.stack([tensor(0, 1), tensor(0, 1)]), k=2, steps=1).tolist() == [0, 0.5]
+    assert find_mode(tensor(0, 0), torch.stack([tensor(0, 1)] * 2), k=2, steps=1, own=0).tolist() == [0, 1]
+
+
+@given(count=st.integers(1, 8), dim=st.integers(1, 4), seed=st.integers(0, 99), data=st.data())
+def test_the_kernel_is_that_of_a_loop(count: int, dim: int, seed: int, data: st.DataObject) -> None:
+    k = data.draw(st.integers(1, count))
+    generator = torch.Generator().manual_seed(seed)
+    x_D = torch.randn(dim, generator=generator, dtype=torch.float64)
+    references_ND = torch.randn(count, dim, generator=generator, dtype=torch.float64)
+    distances = [math.dist(x_D.tolist(), reference) for reference in references_ND.tolist()]
+    index = sorted(range(count), key=distances.__getitem__)[:k]
+    width = sum(distances[i] for i in index) / k
+    kernel = [math.exp(-(distances[i] ** 2) / (2 * width**2)) for i in index]
+    near = nearest(x_D, references_ND, k)
+    assert near.index_k.tolist() == index
+    assert near.kernel_k.tolist() == pytest.approx([one / sum(kernel) for one in kernel])
+
+
+def test_neighbours_that_are_the_sample_itself_weigh_alike() -> None:
+    assert nearest(torch.ones(3), torch.ones(4, 3), k=2).kernel_k.tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("k", [0, 3])
+def test_more_neighbours_than_references_are_refused(k: int) -> None:
+    with pytest.raises(ValueError, match=f"not {k}"):
+        nearest(torch.ones(3), torch.ones(2, 3), k)
+
+
+@pytest.fixture
+def deep() -> nn.Sequential:
+    torch.manual_seed(0)
+    layers = [MoE(LinearRouter(4, experts), FeatureModulatedExperts(4, 8, experts)) for experts in (3, 5)]
+    return nn.Sequential(*layers, nn.Dropout(0.5)).double()
+
+
+def test_own_routing_changes_nothing(deep: nn.Sequential) -> None:
+    x = torch.randn(6, 4, dtype=torch.float64)
+    with frozen(deep):
+        before = deep(x)
+        routing_R = routing_of(deep, lambda: deep(x))
+        assert routing_R.shape == (8,)
+        torch.testing.assert_close(routing_R[:3].sum(), tensor(1).squeeze())
+        with rerouted(deep, routing_R):
+            torch.testing.assert_close(deep(x), before)
+            other = deep(x + 1)
+        assert not torch.allclose(other, deep(x + 1))
+
+
+def test_the_tokens_mean_is_what_was_asked_for_and_their_differences_stay(deep: nn.Sequential) -> None:
+    x = torch.randn(6, 4, dtype=torch.float64)
+    asked = torch.rand(8, dtype=torch.float64)
+    first = deep[0]
+    assert isinstance(first, MoE)
+    before = first.router(x).weights_TE
+    with rerouted(deep, asked):
+        torch.testing.assert_close(routing_of(deep, lambda: deep(x)), asked)
+        after = first.router(x).weights_TE
+    torch.testing.assert_close(after - after.mean(0), before - before.mean(0))
+
+
+def test_gradients_reach_the_routing_of_every_layer(deep: nn.Sequential) -> None:
+    x = torch.randn(6, 4, dtype=torch.float64)
+
+    def output(routing_R: Tensor) -> Tensor:
+        with rerouted(deep, routing_R):
+            total: Tensor = deep(x).square().sum()
+        return total
+
+    with frozen(deep):
+        assert torch.autograd.gradcheck(output, torch.rand(8, dtype=torch.float64, requires_grad=True))
+
+
+def test_nothing_is_left_changed(deep: nn.Sequential) -> None:
+    x = torch.randn(6, 4, dtype=torch.float64)
+    deep[1].eval()
+    deep[0].router.requires_grad_(False)
+    modes = [module.training for module in deep.modules()]
+    learning = [parameter.requires_grad for parameter in deep.parameters()]
+    before = {name: value.clone() for name, value in deep.state_dict().items()}
+
+    def loss_of(routing_R: Tensor) -> Tensor:
+        with rerouted(deep, routing_R):
+            loss: Tensor = deep(x).square().mean()
+        return loss
+
+    with frozen(deep):
+        assert not any(module.training for module in deep.modules())
+        own = deep(x)
+        start = routing_of(deep, lambda: deep(x))
+        moved = descend(start, loss_of)
+        regress(start, nearest(start, start[None], 1), moved[None], loss_of)
+        torch.testing.assert_close(deep(x), own, rtol=0, atol=0)
+    assert [module.training for module in deep.modules()] == modes
+    assert [parameter.requires_grad for parameter in deep.parameters()] == learning
+    assert all(parameter.grad is None for parameter in deep.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in deep.state_dict().items())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in deep.modules())
+
+
+def test_a_failure_inside_leaves_nothing_behind(deep: nn.Sequential) -> None:
+    with pytest.raises(RuntimeError, match="broke"), frozen(deep), rerouted(deep, torch.rand(8)):
+        raise RuntimeError("broke")
+    assert all(module.training for module in deep.modules())
+    assert all(parameter.requires_grad for parameter in deep.parameters())
+    assert not any(module._forward_hooks for module in deep.modules())
+
+
+def test_a_routing_of_another_model_is_refused(deep: nn.Sequential) -> None:
+    with pytest.raises(ValueError, match="8 routing weights"), rerouted(deep, torch.rand(7)):
+        pass
+
+
+def test_a_layer_that_was_not_run_is_named(deep: nn.Sequential) -> None:
+    with pytest.raises(ValueError, match="'1' was not run"):
+        routing_of(deep, lambda: deep[0](torch.randn(2, 4, dtype=torch.float64)))
