@@ -4,16 +4,13 @@ Difficulty is our reading, since DSC's is not public: a set that was made easy o
 others it is the length of the known solution, the number of its steps, or how much private data there is.
 """
 
-import csv
-import gzip
-import io
-import json
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from mofme.errors import TableError
+from mofme.language.llm_routing.loaders.reading import read_columns, read_json, read_json_lines
 from mofme.language.llm_routing.robustness.probes import CATEGORIES, DIFFICULTIES, Probe, own_probes
 
 PER_CELL = 40
@@ -72,14 +69,15 @@ def read_records(folder: Path, name: str) -> list[Record]:
     path = find_file(folder, name)
     if path is None:
         raise TableError(f"{folder} has no {name}")
-    try:
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
-        if ".jsonl" in path.suffixes:
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
-        return json.loads(text) if ".json" in path.suffixes else list(csv.DictReader(io.StringIO(text, newline="")))
-    except (OSError, EOFError, ValueError, csv.Error) as error:
-        raise TableError(f"{path} cannot be read: {error}") from error
+    if ".jsonl" in path.suffixes:
+        return read_json_lines(path)
+    if ".csv" in path.suffixes:
+        columns = read_columns(path)
+        return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+    records = read_json(path)
+    if not isinstance(records, list):
+        raise TableError(f"{path} is not a list of records")
+    return records
 
 
 def _humaneval(records: list[Record]) -> Iterator[Probe]:
