@@ -14,7 +14,7 @@ from mofme.core.routing import Experts
 
 
 class GatedFeedForwardExperts(Experts):
-    """`shared` neurons that every token computes, then E experts of H neurons each, computed where their weight is not 0.
+    """`shared` neurons that every token computes, then E experts of H neurons each, only where their weight is not 0.
 
     Instead of an expert that a token leaves out, it takes the vector `idle`: what the expert puts out on average, say.
     """

@@ -1,0 +1,176 @@
+"""Stage 1 of LaDiMo: every feed-forward network becomes a mixture, from the first layer to the last.
+
+Each is trained on its own, on the hidden states that really reach it through those that are converted already.
+Axis names: P passages, L tokens of a passage, S sampled tokens, N neurons.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from mofme.errors import ModelError
+from mofme.language.dense_to_moe.converted_layer import ConvertedLayer, Recipe
+from mofme.language.dense_to_moe.hidden_states import HiddenStates
+from mofme.language.dense_to_moe.layers import (
+    DecoderLayer,
+    after_attention,
+    decoder_layers,
+    dense_weights,
+    embed,
+    neurons,
+)
+from mofme.language.dense_to_moe.lesson import learn, prepare
+from mofme.language.dense_to_moe.policy import Policy, RepresentativeRouter
+from mofme.language.dense_to_moe.profile import Candidate, profile
+from mofme.language.dense_to_moe.splits import FloatArray, representatives, split_neurons
+
+Report = Callable[[int, int], None]
+PASSAGE = 256
+_SAMPLE = 2048
+_HELD_BACK = 8  # passages at most, and a tenth, on which policies are tried
+
+
+def drawn_passages(ids: Sequence[int], tokens: int, seed: int) -> Tensor:
+    """Passages (P, 256) of a text, drawn without replacement, that hold at most `tokens` in all.
+
+    Raises ModelError if that leaves fewer than two.
+    """
+    count, wanted = len(ids) // PASSAGE, tokens // PASSAGE
+    if min(count, wanted) < 2:
+        raise ModelError(f"two passages of {PASSAGE} tokens are needed: {min(len(ids), tokens)} are too few")
+    passages_PL = torch.tensor(ids[: count * PASSAGE]).view(count, PASSAGE)
+    return passages_PL[torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:wanted]]
+
+
+def convert(
+    model: PreTrainedModel, ids: Sequence[int], recipe: Recipe, work: Path, report: Report | None = None
+) -> list[list[Candidate]]:
+    """Replace every feed-forward network of `model` by a mixture with the policy top-`active`.
+
+    Returns, for every layer, what each policy would cost and lose on passages held back; see `choose`. `work` keeps
+    finished layers and the hidden states after them: stopped, and called again with the same recipe and text, it goes
+    on after the last one. `report` is told how many layers of how many are done. Raises ModelError for a model that is
+    not built like Llama, and for a recipe that does not fit it.
+    """
+    layers = decoder_layers(model)
+    for layer in layers:
+        recipe.check(len(dense_weights(layer.mlp)[0]))
+    passages_PL = drawn_passages(ids, recipe.tokens, recipe.seed)
+    _begin(work, recipe, passages_PL)
+    states = _states(work, 0)
+    if not any(work.glob("states_*.npy")):
+        shape = (*passages_PL.shape, int(model.config.hidden_size))
+        HiddenStates.write(states, shape, (embed(model, part_PL) for part_PL in passages_PL.split(4)))
+    profiles = []
+    for number, layer in enumerate(layers):
+        if report:
+            report(number, len(layers))
+        profiles.append(_convert_layer(model, layer, number, recipe, work))
+    if report:
+        report(len(layers), len(layers))
+    return profiles
+
+
+def _begin(work: Path, recipe: Recipe, passages_PL: Tensor) -> None:
+    work.mkdir(parents=True, exist_ok=True)
+    path = work / "recipe.json"
+    text = json.dumps({**asdict(recipe), "text": int(passages_PL.sum())}, indent=2)
+    if path.is_file() and path.read_text(encoding="utf-8") != text:
+        raise ModelError(f"{work} holds a conversion by another recipe or of another text: delete it or take another")
+    path.write_text(text, encoding="utf-8")
+
+
+def _states(work: Path, number: int) -> Path:
+    """The file of what enters a layer."""
+    return work / f"states_{number:03}.npy"
+
+
+def _convert_layer(
+    model: PreTrainedModel, layer: DecoderLayer, number: int, recipe: Recipe, work: Path
+) -> list[Candidate]:
+    weights, profiled = work / f"layer_{number:03}.safetensors", work / f"profile_{number:03}.json"
+    dense = dense_weights(layer.mlp)
+    if not _states(work, number).is_file():  # deleted when the layer was finished
+        layer.mlp = ConvertedLayer.empty(dense[0].shape[1], len(dense[0]), recipe).requires_grad_(False)
+        layer.mlp.load_state_dict(load_file(weights))
+        return _read_profile(profiled)
+    states = HiddenStates(_states(work, number))
+    residual = states.through(work / "residual.npy", partial(after_attention, model, layer))
+    generator = torch.Generator().manual_seed(1000 * recipe.seed + number)
+    norm = layer.post_attention_layernorm
+    moe = _construct(dense, norm, residual, recipe, generator, work)
+    candidates = _profile(moe, dense, norm, residual)
+    layer.mlp = moe
+    save_file(moe.state_dict(), weights)
+    profiled.write_text(json.dumps([asdict(candidate) for candidate in candidates]), encoding="utf-8")
+    residual.through(_states(work, number + 1), partial(_after_feed_forward, layer))
+    states.delete()
+    residual.delete()
+    return candidates
+
+
+def _read_profile(path: Path) -> list[Candidate]:
+    rows = json.loads(path.read_text(encoding="utf-8"))
+    return [Candidate(Policy(**row["policy"]), row["active"], row["error"]) for row in rows]
+
+
+@torch.no_grad()
+def _profile(
+    moe: ConvertedLayer, dense: tuple[Tensor, Tensor, Tensor], norm: nn.Module, residual: HiddenStates
+) -> list[Candidate]:
+    first = _learned_passages(residual) * residual.length
+    stream_TD = residual.tokens(torch.arange(first, len(residual)))
+    x_TD = norm(stream_TD)
+    return profile(moe, x_TD, neurons(x_TD, dense) @ dense[2].T, stream_TD)
+
+
+def _learned_passages(residual: HiddenStates) -> int:
+    return int(residual.passages - min(_HELD_BACK, max(1, residual.passages // 10)))
+
+
+def _construct(
+    dense: tuple[Tensor, Tensor, Tensor],
+    norm: nn.Module,
+    residual: HiddenStates,
+    recipe: Recipe,
+    generator: torch.Generator,
+    work: Path,
+) -> ConvertedLayer:
+    strength_SN = _strengths(norm, dense, residual, generator)
+    random = np.random.default_rng(generator.initial_seed())
+    order_N = split_neurons(recipe.split, strength_SN, recipe.experts, recipe.shared, random)
+    moe = ConvertedLayer.cut(dense, torch.from_numpy(order_N), recipe).requires_grad_(False)
+    if isinstance(router := moe.router.router, RepresentativeRouter):
+        chosen_E = torch.from_numpy(representatives(strength_SN, order_N, recipe.experts, recipe.shared))
+        router.gate_ED.copy_(dense[0][chosen_E])
+        router.up_ED.copy_(dense[1][chosen_E])
+    if recipe.learned:
+        lesson = prepare(moe, norm, residual, _learned_passages(residual), recipe.active, work / "targets.npy")
+        learn(moe, norm, residual, lesson, recipe, generator)
+        lesson.targets.delete()
+    return moe
+
+
+@torch.no_grad()
+def _strengths(
+    norm: nn.Module, dense: tuple[Tensor, Tensor, Tensor], residual: HiddenStates, generator: torch.Generator
+) -> FloatArray:
+    """What every neuron adds to the output, as a magnitude, for a sample of tokens (S, N)."""
+    learned = _learned_passages(residual) * residual.length
+    sample_S = torch.randperm(learned, generator=generator)[:_SAMPLE].sort().values
+    strength_SN = neurons(norm(residual.tokens(sample_S)), dense).abs() * dense[2].norm(dim=0)
+    return strength_SN.double().numpy()
+
+
+@torch.no_grad()
+def _after_feed_forward(layer: DecoderLayer, residual_BLD: Tensor) -> Tensor:
+    out_BLD: Tensor = residual_BLD + layer.mlp(layer.post_attention_layernorm(residual_BLD))
+    return out_BLD

@@ -1,0 +1,85 @@
+"""A feed-forward network that has become a mixture of its own neurons, and the recipe by which it did."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mofme.core.experts.gated_feed_forward import GatedFeedForwardExperts
+from mofme.core.moe import MoE
+from mofme.core.routers.linear import LinearRouter
+from mofme.core.routing import Router
+from mofme.errors import ModelError
+from mofme.language.dense_to_moe.policy import FixedRouter, Policy, PolicyRouter, RepresentativeRouter
+from mofme.language.dense_to_moe.splits import Split
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is converted. `active` of the `experts` are used while converting; `shared` neurons are always used.
+
+    `learned` False leaves all weights as they are and takes CMoE's untrained router. `tokens` are drawn from the text.
+    """
+
+    experts: int = 8
+    active: int = 5
+    shared: int = 0
+    split: Split = "activation"
+    tokens: int = 100_000
+    learned: bool = True
+    learning_rate: float = 3e-4
+    seed: int = 0
+
+    def check(self, neurons: int) -> None:
+        """Raises ModelError for what cannot be made of so many neurons."""
+        if not 1 <= self.active <= self.experts:
+            raise ModelError(f"{self.active} of {self.experts} experts cannot be active")
+        if self.shared < 0 or (neurons - self.shared) % self.experts or self.shared >= neurons:
+            rest = f"{neurons} neurons less {self.shared} shared ones"
+            raise ModelError(f"{rest} cannot be divided evenly among {self.experts} experts: change one of the numbers")
+
+
+class ConvertedLayer(MoE):
+    """Stands in for a dense feed-forward network; with the policy `dense`, before training, it is that network."""
+
+    router: PolicyRouter
+    experts: GatedFeedForwardExperts
+
+    @classmethod
+    def empty(cls, dim: int, neurons: int, recipe: Recipe) -> "ConvertedLayer":
+        """To load weights into."""
+        recipe.check(neurons)
+        hidden = (neurons - recipe.shared) // recipe.experts
+        return cls._of(GatedFeedForwardExperts(dim, hidden, recipe.experts, recipe.shared), recipe)
+
+    @classmethod
+    def cut(cls, dense: tuple[Tensor, Tensor, Tensor], order_N: Tensor, recipe: Recipe) -> "ConvertedLayer":
+        """From the weights of a dense network (see `dense_weights`) and the order of its neurons."""
+        recipe.check(len(dense[0]))
+        return cls._of(GatedFeedForwardExperts.from_dense(*dense, order_N, recipe.experts, recipe.shared), recipe)
+
+    @classmethod
+    def _of(cls, experts: GatedFeedForwardExperts, recipe: Recipe) -> "ConvertedLayer":
+        router = _router(experts.gate_ND.shape[1], recipe)
+        return cls(PolicyRouter(router, Policy("top-k", recipe.active)), experts)
+
+    def each_expert(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
+        """What the shared neurons (T, D) and each expert (E, T, D) add to the output, were all of them active."""
+        experts = self.experts
+        h_TN = nn.functional.silu(x_TD @ experts.gate_ND.T) * (x_TD @ experts.up_ND.T)
+        shared_TD = h_TN[:, : experts.shared] @ experts.down_ND[: experts.shared]
+        h_ETH = h_TN[:, experts.shared :].unflatten(1, (experts.num_experts, -1)).transpose(0, 1)
+        return shared_TD, torch.bmm(h_ETH, experts.down_ND[experts.shared :].unflatten(0, (experts.num_experts, -1)))
+
+
+def converted_layers(model: nn.Module) -> list[ConvertedLayer]:
+    """In order, those of a model that were converted."""
+    return [module for module in model.modules() if isinstance(module, ConvertedLayer)]
+
+
+def _router(dim: int, recipe: Recipe) -> Router:
+    if recipe.split == "importance":
+        return FixedRouter(recipe.experts)
+    if not recipe.learned:
+        return RepresentativeRouter(dim, recipe.experts)
+    return LinearRouter(dim, recipe.experts, top_k=recipe.experts)

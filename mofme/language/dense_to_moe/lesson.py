@@ -1,0 +1,121 @@
+"""What one layer learns, from the hidden states that really reach it.
+
+Our reading. A choice of experts has no gradient of its own, so the router learns how the layer's output is shared
+among its experts: cross-entropy with the shares of squared norm. The experts learn MSE(MoE(x), FFN(x)), as the paper
+says, with some of them left out. Axis names: T tokens, D features, E experts.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from mofme.core.routers.linear import LinearRouter
+from mofme.language.dense_to_moe.converted_layer import ConvertedLayer, Recipe
+from mofme.language.dense_to_moe.hidden_states import HiddenStates
+from mofme.language.dense_to_moe.policy import FixedRouter, Policy
+
+_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A dense layer's output for every token, its variance, and each expert's share of it."""
+
+    targets: HiddenStates
+    variance: float
+    shares_TE: Tensor
+
+
+@torch.no_grad()
+def prepare(
+    moe: ConvertedLayer, norm: nn.Module, residual: HiddenStates, passages: int, active: int, path: Path
+) -> Lesson:
+    """One pass of the layer over the first `passages` while it is still the dense one, written to `path`.
+
+    It also sets where training begins: a linear router by least squares on the logarithms of the squared norms, and
+    what stands in for an expert as the mean of its outputs where it is not among the `active` strongest.
+    """
+    begin = _Beginning(moe, residual.dim, active)
+    shares: list[Tensor] = []
+    sum_D, squares = torch.zeros(residual.dim), 0.0
+
+    def outputs() -> Iterator[Tensor]:
+        nonlocal squares
+        for block_BLD in residual.blocks(passages):
+            x_TD = norm(block_BLD).flatten(0, 1)
+            shared_TD, parts_ETD = moe.each_expert(x_TD)
+            y_TD = shared_TD + parts_ETD.sum(0)
+            energy_TE = parts_ETD.square().sum(-1).T.clamp_min(1e-20)
+            shares.append(energy_TE / energy_TE.sum(-1, keepdim=True))
+            begin.see(x_TD, parts_ETD, energy_TE)
+            sum_D.add_(y_TD.sum(0))
+            squares += float(y_TD.square().sum())
+            yield y_TD.unflatten(0, block_BLD.shape[:2])
+
+    shape = (passages, residual.length, residual.dim)
+    targets = HiddenStates.write(path, shape, outputs())
+    begin.set()
+    variance = squares / len(targets) - float((sum_D / len(targets)).square().sum())
+    return Lesson(targets, max(variance, 1e-20), torch.cat(shares))
+
+
+class _Beginning:
+    """Sums over all tokens, from which router and stand-ins begin."""
+
+    def __init__(self, moe: ConvertedLayer, dim: int, active: int) -> None:
+        self.moe = moe
+        self.policy = Policy("top-k", active)
+        experts = moe.experts.num_experts
+        self.products_DD, self.answers_DE = torch.zeros(dim, dim), torch.zeros(dim, experts)
+        self.left_out_ED, self.counts_E = torch.zeros(experts, dim), torch.zeros(experts)
+
+    def see(self, x_TD: Tensor, parts_ETD: Tensor, energy_TE: Tensor) -> None:
+        router = self.moe.router.router
+        # A fixed router leaves out the same experts whatever the token.
+        score_TE = router(x_TD).logits_TE if isinstance(router, FixedRouter) else energy_TE
+        left_out_TE = (~self.policy.choose(score_TE)).to(x_TD.dtype)
+        self.left_out_ED += torch.bmm(left_out_TE.T.unsqueeze(1), parts_ETD).squeeze(1)
+        self.counts_E += left_out_TE.sum(0)
+        log_TE = energy_TE.log()
+        self.products_DD += x_TD.T @ x_TD
+        self.answers_DE += x_TD.T @ (log_TE - log_TE.mean(-1, keepdim=True))
+
+    def set(self) -> None:
+        self.moe.experts.idle_ED.copy_(self.left_out_ED / self.counts_E.clamp_min(1).unsqueeze(-1))
+        router = self.moe.router.router
+        if isinstance(router, LinearRouter):
+            ridge_DD = 1e-3 * self.products_DD.diagonal().mean() * torch.eye(len(self.products_DD))
+            router.score.weight.copy_(torch.linalg.solve(self.products_DD + ridge_DD, self.answers_DE).T)
+
+
+def learn(
+    moe: ConvertedLayer,
+    norm: nn.Module,
+    residual: HiddenStates,
+    lesson: Lesson,
+    recipe: Recipe,
+    generator: torch.Generator,
+) -> None:
+    """One pass over the lesson's tokens. Each batch uses another number of experts, as no policy is chosen yet."""
+    moe.requires_grad_(True)
+    optimizer = torch.optim.Adam(moe.parameters(), lr=recipe.learning_rate)
+    batches = torch.randperm(len(lesson.targets), generator=generator).split(_BATCH)
+    span = recipe.experts // 4
+    for step, index_T in enumerate(batches):
+        k = recipe.active + int(torch.randint(-span, span + 1, (), generator=generator))
+        moe.router.policy = Policy("top-k", max(1, min(k, recipe.experts - 1)))
+        optimizer.param_groups[0]["lr"] = recipe.learning_rate * (1 - step / len(batches))
+        with torch.no_grad():
+            x_TD = norm(residual.tokens(index_T))
+        decision = moe.router(x_TD)
+        y_TD = moe.experts(x_TD, decision.weights_TE)
+        error = (y_TD - lesson.targets.tokens(index_T)).square().sum(-1).mean() / lesson.variance
+        surprise = -(lesson.shares_TE[index_T] * decision.logits_TE.log_softmax(-1)).sum(-1).mean()
+        optimizer.zero_grad()
+        (error + surprise).backward()
+        optimizer.step()
+    moe.router.policy = Policy("top-k", recipe.active)
+    moe.requires_grad_(False)

@@ -1,0 +1,70 @@
+"""A converted model in one folder: weights, card and tokenizer, ready to be opened anywhere."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from mofme.core.model_card import CARD_FILE, ModelCard, load_card, load_state, save_model
+from mofme.errors import ModelError
+from mofme.language.dense_to_moe.converted_layer import ConvertedLayer, Recipe, converted_layers
+from mofme.language.dense_to_moe.layers import decoder_layers, dense_weights
+from mofme.language.dense_to_moe.policy import Policy
+from mofme.language.host import Host, open_host
+
+NET = "dense-to-moe"
+
+
+def save_converted(
+    folder: Path,
+    host: Host,
+    recipe: Recipe,
+    licence: str,
+    training: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+) -> ModelCard:
+    """Write a converted model in half precision, with the policies its layers have, as `open_model` reads it."""
+    state = host.model.state_dict()
+    if host.model.config.tie_word_embeddings:
+        del state["lm_head.weight"]
+    arguments = {
+        "config": host.model.config.to_diff_dict(),
+        "recipe": asdict(recipe),
+        "policies": [asdict(moe.router.policy) for moe in converted_layers(host.model)],
+    }
+    host.tokenizer.save_pretrained(folder)
+    return save_model(folder, ModelCard(folder.name, NET, arguments, licence, training, metrics), state)
+
+
+def open_model(name: str) -> Host:
+    """Open a folder that `save_converted` wrote, or else whatever `open_host` opens."""
+    folder = Path(name)
+    if not (folder / CARD_FILE).is_file():
+        return open_host(name)
+    card = load_card(folder)
+    if card.net != NET:
+        raise ModelError(f"{folder} holds a model of another kind: {card.net}")
+    state = load_state(folder, card)
+    try:
+        values = dict(card.arguments["config"])
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(values.pop("model_type"), **values))
+        set_layers(model, Recipe(**card.arguments["recipe"]), card.arguments["policies"])
+        model.float()
+        if model.config.tie_word_embeddings:
+            state["lm_head.weight"] = state["model.embed_tokens.weight"]
+        model.load_state_dict(state)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+        raise ModelError(f"{folder} does not hold what its card says: {error}") from error
+    return Host(name, model.eval().requires_grad_(False), tokenizer)
+
+
+def set_layers(model: PreTrainedModel, recipe: Recipe, policies: Sequence[Mapping[str, Any]]) -> None:
+    """Put empty converted layers, with their policies, in the place of the dense ones."""
+    for layer, policy in zip(decoder_layers(model), policies, strict=True):
+        neurons, dim = dense_weights(layer.mlp)[0].shape
+        moe = ConvertedLayer.empty(dim, neurons, recipe)
+        moe.router.policy = Policy(**policy)
+        layer.mlp = moe

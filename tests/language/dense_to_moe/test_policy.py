@@ -1,0 +1,48 @@
+import pytest
+import torch
+
+from mofme.core.routers.linear import LinearRouter
+from mofme.language.dense_to_moe.policy import FixedRouter, Policy, PolicyRouter, RepresentativeRouter
+
+PROBABILITIES = torch.tensor([[0.5, 0.3, 0.15, 0.05], [0.1, 0.2, 0.3, 0.4]])
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        (Policy("dense"), [[1, 1, 1, 1], [1, 1, 1, 1]]),
+        (Policy("top-k", 1), [[1, 0, 0, 0], [0, 0, 0, 1]]),
+        (Policy("top-k", 3), [[1, 1, 1, 0], [0, 1, 1, 1]]),
+        (Policy("threshold", 0.3), [[1, 1, 0, 0], [0, 0, 1, 1]]),
+        (Policy("threshold", 0.9), [[1, 0, 0, 0], [0, 0, 0, 1]]),  # nothing is heavy enough: the best alone
+        (Policy("threshold", 0.0), [[1, 1, 1, 1], [1, 1, 1, 1]]),
+    ],
+)
+def test_what_each_policy_chooses(policy: Policy, expected: list[list[int]]) -> None:
+    assert policy.choose(PROBABILITIES).int().tolist() == expected
+
+
+def test_chosen_experts_take_part_whole() -> None:
+    inner = LinearRouter(3, 4, top_k=4)
+    x = torch.randn(5, 3)
+    decision = PolicyRouter(inner, Policy("top-k", 2))(x)
+    logits = x @ inner.score.weight.T
+    torch.testing.assert_close(decision.logits_TE, logits)
+    assert (decision.weights_TE.sum(-1) == 2).all()
+    chosen = logits.gather(-1, decision.weights_TE.topk(2).indices).min(-1).values
+    left = logits.masked_fill(decision.chosen_TE, -torch.inf).max(-1).values
+    assert (chosen > left).all()
+
+
+def test_a_fixed_router_leaves_out_the_last() -> None:
+    decision = PolicyRouter(FixedRouter(4), Policy("top-k", 3))(torch.randn(2, 3))
+    assert decision.weights_TE.tolist() == [[1, 1, 1, 0]] * 2
+
+
+def test_a_representative_scores_as_its_neuron_is_active() -> None:
+    router = RepresentativeRouter(2, 2)
+    router.gate_ED.data = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+    router.up_ED.data = torch.tensor([[3.0, 0.0], [0.0, -1.0]])
+    # silu(1) = 1 / (1 + e^-1) = .731059, times 3; silu(2) = 2 / (1 + e^-2) = 1.761594, times |-1|.
+    logits = router(torch.tensor([[1.0, 1.0]])).logits_TE
+    torch.testing.assert_close(logits, torch.tensor([[3 * 0.731059, 1.761594]]), rtol=1e-5, atol=1e-5)

@@ -1,0 +1,78 @@
+import itertools
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mofme.language.dense_to_moe.converted_layer import ConvertedLayer, Recipe
+from mofme.language.dense_to_moe.policy import Policy
+from mofme.language.dense_to_moe.profile import Candidate, choose, profile
+
+
+def layer() -> ConvertedLayer:
+    torch.manual_seed(0)
+    return ConvertedLayer.empty(6, 16, Recipe(experts=4, active=2)).requires_grad_(False)
+
+
+def test_errors_are_relative_to_the_stream() -> None:
+    moe = layer()
+    x, stream = torch.randn(30, 6), torch.randn(30, 6)
+    y = moe.experts(x, torch.ones(30, 4))
+    found = {(one.policy.kind, one.policy.value): one for one in profile(moe, x, y, stream)}
+    assert found["dense", 0.0].error == pytest.approx(0, abs=1e-10)
+    assert found["dense", 0.0].active == 4
+    moe.router.policy = Policy("top-k", 2)
+    expected = float(((moe(x) - y) ** 2).sum() / ((stream + y) ** 2).sum())
+    assert found["top-k", 2].error == pytest.approx(expected, rel=1e-4)
+    assert found["top-k", 2].active == 2
+
+
+def test_thresholds_activate_about_as_many_as_their_top_k() -> None:
+    thresholds = [one for one in profile(layer(), torch.randn(500, 6), torch.randn(500, 6), torch.randn(500, 6))]
+    active = [one.active for one in thresholds if one.policy.kind == "threshold"]
+    assert active == pytest.approx([1, 2, 3], abs=0.3)
+
+
+def candidates(errors: list[float]) -> list[Candidate]:
+    """Top-1, top-2, ... with these errors."""
+    return [Candidate(Policy("top-k", k), k, error) for k, error in enumerate(errors, start=1)]
+
+
+def test_the_layer_that_loses_least_gives_up_first() -> None:
+    # Giving up an expert costs the first layer 5, then 1 more; the second 2, then 3 more.
+    profiles = [candidates([6.0, 5.0, 0.0]), candidates([5.0, 2.0, 0.0])]
+    # Hull of the first: from 3 experts at 0 to 1 expert at 6, a slope of 3 for each: the middle lies above it.
+    assert [one.active for one in choose(profiles, 6)] == [3, 3]
+    assert [one.active for one in choose(profiles, 5)] == [3, 2]
+    assert [one.active for one in choose(profiles, 4)] == [1, 2] or [one.active for one in choose(profiles, 4)] == [
+        3,
+        1,
+    ]
+    assert [one.active for one in choose(profiles, 1)] == [1, 1]
+
+
+def test_a_worse_and_dearer_policy_is_never_chosen() -> None:
+    profiles = [[*candidates([2.0, 1.0]), Candidate(Policy("dense"), 3, 1.5)]]
+    assert choose(profiles, 10)[0].policy == Policy("top-k", 2)
+
+
+@given(
+    errors=st.lists(st.lists(st.integers(0, 20), min_size=3, max_size=3), min_size=1, max_size=3),
+    budget=st.integers(3, 9),
+)
+def test_with_convex_errors_no_choice_is_better(errors: list[list[int]], budget: int) -> None:
+    # Falling errors whose falls grow smaller, as sums of sorted falls.
+    profiles = []
+    for falls in errors:
+        small, middle, large = sorted(falls)
+        profiles.append(candidates([float(small + middle + large), float(small + middle), float(small), 0.0]))
+    budget = max(budget, len(profiles))
+    chosen = choose(profiles, budget)
+    assert sum(one.active for one in chosen) <= budget
+    best = min(
+        sum(one.error for one in several)
+        for several in itertools.product(*profiles)
+        if sum(one.active for one in several) <= budget
+    )
+    assert sum(one.error for one in chosen) == pytest.approx(best)

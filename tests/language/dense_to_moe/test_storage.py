@@ -1,0 +1,62 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from mofme.core.model_card import ModelCard, load_card, save_model
+from mofme.errors import ModelError
+from mofme.language.dense_to_moe.construction import convert
+from mofme.language.dense_to_moe.converted_layer import Recipe, converted_layers
+from mofme.language.dense_to_moe.policy import Policy
+from mofme.language.dense_to_moe.storage import open_model, save_converted
+from mofme.language.host import Host
+
+IDS = [(i * i) % 60 + 1 for i in range(2048)]
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(experts=4, active=3, tokens=512),
+        Recipe(experts=4, active=2, tokens=512, split="importance"),
+        Recipe(experts=4, active=2, shared=8, tokens=512, learned=False),
+    ],
+)
+def test_it_loads_back_to_the_same_logits(tmp_path: Path, tiny_host: Callable[..., Host], recipe: Recipe) -> None:
+    host = tiny_host()
+    convert(host.model, IDS, recipe, tmp_path / "work")
+    policies = [Policy("top-k", 2), Policy("threshold", 0.2), Policy("dense")]
+    for moe, policy in zip(converted_layers(host.model), policies, strict=True):
+        moe.router.policy = policy
+    save_converted(tmp_path / "model", host, recipe, "CC0", {"tokens": 512}, {"perplexity": 3.5})
+    for parameter in host.model.parameters():  # stored in half precision
+        parameter.data = parameter.data.half().float()
+    opened = open_model(str(tmp_path / "model"))
+    ids = torch.tensor([IDS[:50]])
+    torch.testing.assert_close(opened.model(ids).logits, host.model(ids).logits, rtol=1e-5, atol=1e-6)
+    assert [moe.router.policy for moe in converted_layers(opened.model)] == policies
+    assert opened.tokens("Every good boy") == host.tokens("Every good boy")
+    card = load_card(tmp_path / "model")
+    assert (card.licence, card.metrics) == ("CC0", {"perplexity": 3.5})
+
+
+def test_a_dense_folder_opens_too(tmp_path: Path, tiny_host: Callable[..., Host]) -> None:
+    host = tiny_host()
+    host.model.save_pretrained(tmp_path)
+    host.tokenizer.save_pretrained(tmp_path)
+    assert converted_layers(open_model(str(tmp_path)).model) == []
+
+
+def test_another_rooms_model_is_refused(tmp_path: Path) -> None:
+    save_model(tmp_path, ModelCard("x", "restoration", {}, "CC0"), {"a": torch.zeros(1)})
+    with pytest.raises(ModelError, match="another kind: restoration"):
+        open_model(str(tmp_path))
+
+
+def test_a_card_that_does_not_fit_its_weights_is_refused(tmp_path: Path, tiny_host: Callable[..., Host]) -> None:
+    host = tiny_host()
+    convert(host.model, IDS, Recipe(experts=4, active=3, tokens=512), tmp_path / "work")
+    save_converted(tmp_path / "model", host, Recipe(experts=8, active=3, tokens=512), "CC0", {}, {})
+    with pytest.raises(ModelError, match="does not hold what its card says"):
+        open_model(str(tmp_path / "model"))
