@@ -13,10 +13,24 @@ import httpx
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from mofme.ui.jobs import Engine
 from mofme.vision.models import build_net
 from mofme.vision.restorer import Restorer
+
+expect.set_options(timeout=30_000)  # a busy machine is no failure
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -85,3 +99,11 @@ def chromium() -> str:
         message = "no Chromium is installed: apt-get install chromium"
         pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
     return path
+
+
+@pytest.fixture(scope="session")
+def browser(chromium: str) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, headless=True, args=FLAGS)
+        yield browser
+        browser.close()

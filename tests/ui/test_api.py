@@ -20,7 +20,7 @@ def client(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clien
 
 def test_only_these_endpoints_are_offered(client: Client) -> None:
     offered = client.view_api(return_format="dict", print_info=False)
-    assert set(offered["named_endpoints"]) == {"/restore", "/batch", "/evaluate"}
+    assert set(offered["named_endpoints"]) == {"/restore", "/batch", "/evaluate", "/route", "/robustness"}
     assert not offered["unnamed_endpoints"]
 
 
@@ -73,6 +73,7 @@ def call(url: str, payload: dict[str, object], endpoint: str = "restore") -> str
         "restore": [file, "small", 1, False, 0],
         "batch": [[file], "small", 1, False, 0],
         "evaluate": [[file], [file], "small", "camvid"],
+        "robustness": [["coin flip"], ["coding"], file, 50],
     }[endpoint]
     started = httpx.post(f"{url}gradio_api/call/{endpoint}", json={"data": data})
     if started.status_code != 200:
@@ -80,7 +81,7 @@ def call(url: str, payload: dict[str, object], endpoint: str = "restore") -> str
     return httpx.get(f"{url}gradio_api/call/{endpoint}/{started.json()['event_id']}", timeout=30).text
 
 
-@pytest.mark.parametrize("endpoint", ["restore", "batch", "evaluate"])
+@pytest.mark.parametrize("endpoint", ["restore", "batch", "evaluate", "robustness"])
 @pytest.mark.parametrize("payload", [{"path": "/etc/hostname"}, {"path": "http://127.0.0.1:9/a.png"}, {"path": ""}])
 def test_files_that_were_not_uploaded_are_never_read(url: str, payload: dict[str, object], endpoint: str) -> None:
     answer = call(url, payload, endpoint)

@@ -1,6 +1,7 @@
-"""Serves the app at the port given, with an untrained net and limits low enough to be met; stays until it is ended."""
+"""Serves the app at the port given, with an untrained net, a toy router and limits low enough to be met."""
 
 import sys
+from functools import cache
 
 from mofme.ui.jobs import Engine
 from mofme.ui.limits import Limits
@@ -8,7 +9,9 @@ from mofme.ui.services import Services
 from mofme.ui.window import serve
 from mofme.vision.models import build_net
 from mofme.vision.restorer import Restorer
+from tests.ui.toy_router import toy_router
 
 if __name__ == "__main__":
     engine = Engine(["small"], lambda name: Restorer(build_net(name), name))
-    serve(Services(engine, Limits(megapixels=0.1, upload_megabytes=1, batch_pictures=5)), port=int(sys.argv[1]))
+    limits = Limits(megapixels=0.1, upload_megabytes=1, batch_pictures=5, prompt_characters=500)
+    serve(Services(engine, limits, cache(toy_router)), port=int(sys.argv[1]))

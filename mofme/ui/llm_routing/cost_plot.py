@@ -11,6 +11,7 @@ Point = tuple[float, float]  # dollars per 1,000 prompts, quality in [0, 1]
 
 _LEFT, _RIGHT, _HEIGHT = 40, WIDTH - 14, 250
 _LETTER_HEIGHT = 12
+_FREE = 1e-6  # costs up to here are none
 
 
 def cost_plot(
@@ -65,9 +66,9 @@ def cost_plot(
 
 def _cost_axis(costs: Sequence[float]) -> tuple["_Across", list[float]]:
     """Where a cost stands, and the costs to write below."""
-    paid = [cost for cost in costs if cost > 0] or [1.0]
+    paid = [cost for cost in costs if cost > _FREE] or [1.0]
     low, high = math.log10(min(paid)), math.log10(max(paid))
-    if min(costs) <= 0:
+    if min(costs) <= _FREE:
         low -= 0.5
     margin = max(0.08 * (high - low), 0.1)
     across = _Across(low - margin, high + margin)
@@ -87,7 +88,7 @@ class _Across:
         self.low, self.high = low, high
 
     def __call__(self, cost: float) -> float:
-        power = math.log10(cost) if cost > 0 else self.low
+        power = math.log10(cost) if cost > _FREE else self.low
         return _LEFT + (max(power, self.low) - self.low) / (self.high - self.low) * (_RIGHT - _LEFT)
 
 

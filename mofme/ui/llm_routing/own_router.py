@@ -64,12 +64,11 @@ class OwnRouter:
 def check_table(path: Path, repair: bool, limits: Limits) -> CheckedTable:
     """The uploaded table, if it can be used as it is or `repair` is asked for; else its problem."""
     try:
-        _check_size(path, limits)
-        return CheckedTable(_within(load_table(path, repair), limits))
+        return CheckedTable(_read(path, repair, limits))
     except TableError as error:
         problem = without_folders(str(error)).removesuffix(". Mend the file, or give --repair")
     try:
-        return CheckedTable(problem=problem, repaired=_within(load_table(path, repair=True), limits))
+        return CheckedTable(problem=problem, repaired=_read(path, True, limits))
     except TableError:
         return CheckedTable(problem=problem)
 
@@ -156,6 +155,11 @@ def _embed(encoder: SentenceEncoder, prompts: tuple[str, ...], job: Job, report:
         report(start / len(prompts))
         parts.append(encoder.embed(prompts[start : start + _BATCH]))
     return Queries(prompts, np.concatenate(parts))
+
+
+def _read(path: Path, repair: bool, limits: Limits) -> RoutingTable:
+    _check_size(path, limits)
+    return _within(load_table(path, repair), limits)
 
 
 def _check_size(path: Path, limits: Limits) -> None:

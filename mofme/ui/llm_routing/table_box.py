@@ -6,7 +6,7 @@ from typing import Any
 import gradio as gr
 
 from mofme.errors import TableError
-from mofme.ui.buttons import AT_ONCE, run_and_cancel
+from mofme.ui.buttons import run_and_cancel
 from mofme.ui.jobs import KEEP_SECONDS, plain_errors
 from mofme.ui.services import Services
 from mofme.ui.uploads import file_box
@@ -98,5 +98,12 @@ def table_box(services: Services) -> gr.State:
         show_progress_on=status,
         concurrency_id="train",
     )
-    forget.click(lambda: [None, "", "", gr.Button(visible=False)], None, [own, status, comparison, forget], **AT_ONCE)
+    # In the queue, or nobody is told that the state has changed.
+    forget.click(
+        lambda: [None, "", "", gr.Button(visible=False)],
+        None,
+        [own, status, comparison, forget],
+        show_progress="hidden",
+        api_visibility="private",
+    )
     return own

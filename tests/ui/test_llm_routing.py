@@ -1,0 +1,225 @@
+"""The tab "LLM routing": its parts, its endpoint, and a person's way through it."""
+
+import csv
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+from hypothesis import given
+from hypothesis import strategies as st
+from playwright.sync_api import Browser, expect
+
+from mofme.errors import Cancelled, MofmeError, TableError
+from mofme.language.llm_routing.loaders.plain import save_plain
+from mofme.language.llm_routing.trained_router import TrainedRouter
+from mofme.ui.jobs import Job
+from mofme.ui.limits import Limits
+from mofme.ui.llm_routing import own_router
+from mofme.ui.llm_routing.answer import answer_html, dollars
+from mofme.ui.llm_routing.cost_plot import cost_plot
+from mofme.ui.llm_routing.dial import BUDGET, QUALITY, WEIGHT, Dial
+from tests.ui.toy_router import CHEAP, DEAR, WordEncoder, toy_router, toy_table
+
+SUM, RHYME = "what sum is 7", "find a rhyme 8"
+
+
+@pytest.fixture(scope="module")
+def router() -> TrainedRouter:
+    return toy_router()
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """The toy table with a blank quality in its third row and its fourth twice."""
+    path = tmp_path / "my table.csv"
+    save_plain(toy_table(), path)
+    rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
+    rows[3][2] = ""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([*rows, rows[4]])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("dial", "prompt", "model"),
+    [
+        (Dial(WEIGHT, 0, 0, 0), SUM, DEAR),
+        (Dial(WEIGHT, 1, 9, 99), SUM, CHEAP),
+        (Dial(WEIGHT, 0.7, 0, 0), RHYME, CHEAP),  # .343 of cost: .657 * .1 of quality is not worth .343 * .9
+        (Dial(BUDGET, 0, 0.5, 99), SUM, CHEAP),  # dollars per 1,000: .1 and 1
+        (Dial(BUDGET, 1, 2, 0), SUM, DEAR),
+        (Dial(QUALITY, 0, 0, 70), RHYME, CHEAP),
+        (Dial(QUALITY, 0, 0, 70), SUM, DEAR),
+    ],
+)
+def test_only_the_widget_that_is_shown_counts(router: TrainedRouter, dial: Dial, prompt: str, model: str) -> None:
+    assert dial.route(router, prompt).model == model
+
+
+def test_an_answer_names_the_choice_the_others_and_what_is_near(router: TrainedRouter) -> None:
+    page = answer_html(Dial(QUALITY, 0, 0, 70).route(router, RHYME), "It knows <i>.")
+    assert "Ask <b>cheap</b>" in page
+    assert "Expected quality 80 %, $0.10 per 1,000 prompts" in page
+    assert "The best, dear &lt;b&gt;, is expected to be 10 points better, for $1.00" in page
+    assert re.findall(r"<tr class=chosen><td>(.*?)</td>", page) == ["cheap"]
+    assert "find a rhyme" in page and "<td>rhymes</td>" in page and "<td>all</td>" in page
+    assert "dear <b>" not in page and "<i>." not in page
+
+
+def test_a_prompt_like_nothing_known_is_said_to_be_so(router: TrainedRouter) -> None:
+    assert "do not trust" not in answer_html(router.route(SUM), "")
+    assert "do not trust" in answer_html(router.route("zebra quagga okapi"), "")
+
+
+@pytest.mark.parametrize(("cost", "words"), [(0.0025, "$2.50"), (1.234, "$1,234.00"), (3e-7, "$0.0003"), (0, "$0")])
+def test_dollars_can_be_read(cost: float, words: str) -> None:
+    assert dollars(cost) == words
+
+
+costs = st.floats(0, 1e3) | st.just(0.0)
+points = st.tuples(costs, st.floats(0, 1))
+
+
+@given(
+    st.dictionaries(st.text(st.characters(codec="utf-8", exclude_categories=["C"]), max_size=30), points, min_size=1)
+)
+def test_any_models_make_a_plot_that_fits(models: dict[str, tuple[float, float]]) -> None:
+    chosen = next(iter(models))
+    root = ElementTree.fromstring(cost_plot("Costs", models, {"one": list(models.values())}, chosen))
+    bottom = float(root.attrib["viewBox"].split()[3])
+    dots = [part for part in root.iter() if part.tag.endswith("circle")]
+    assert len(dots) == len(models) + 1
+    for dot in dots:
+        assert 0 < float(dot.attrib["cx"]) < 360
+        assert 0 < float(dot.attrib["cy"]) < bottom
+
+
+def test_a_plot_puts_cheap_to_the_left_and_good_above() -> None:
+    root = ElementTree.fromstring(cost_plot("Costs", {"a": (0.1, 0.2), "b": (1, 0.9), "c": (10, 0.9)}, {}))
+    (ax, ay), (bx, by), (cx, cy) = (
+        (float(dot.attrib["cx"]), float(dot.attrib["cy"])) for dot in root.iter() if dot.tag.endswith("circle")
+    )
+    assert ax < bx < cx and bx - ax == pytest.approx(cx - bx, abs=0.2)  # logarithmic
+    assert ay > by == cy
+
+
+def test_a_damaged_table_says_what_is_wrong_and_what_repairing_would_do(table: Path) -> None:
+    checked = own_router.check_table(table, False, Limits())
+    assert checked.table is None and checked.repaired is not None
+    page = own_router.table_html(checked)
+    assert "blank qualities or costs" in page and "59 prompts" in page
+    assert "--repair" not in page
+    repaired = own_router.check_table(table, True, Limits())
+    assert repaired.table is not None and len(repaired.table) == 59
+    assert "outing can" in own_router.table_html(repaired)
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        (Limits(table_prompts=10), "limit of 10"),
+        (Limits(table_models=1), "limit of 1"),
+        (Limits(table_megabytes=0.001), r"0\.001 MB"),
+    ],
+)
+def test_limits_of_tables_are_told(table: Path, limits: Limits, words: str) -> None:
+    checked = own_router.check_table(table, True, limits)
+    assert checked.table is None and checked.repaired is None
+    assert re.search(words, checked.problem)
+
+
+def test_what_parquet_unpacks_to_counts(tmp_path: Path) -> None:
+    path = tmp_path / "packed.parquet"
+    column = pyarrow.array(["x" * 1000 + str(row) for row in range(2000)])
+    pyarrow.parquet.write_table(pyarrow.table({"prompt": column}), path, compression="zstd")
+    assert path.stat().st_size < 100_000
+    assert "larger than the limit" in own_router.check_table(path, False, Limits(table_megabytes=0.1)).problem
+
+
+@pytest.mark.parametrize("name", ["table.csv", "table.parquet", "table.pickle"])
+def test_no_table_is_answered_in_words(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"\x80\x04\x95\xff")
+    checked = own_router.check_table(tmp_path / name, True, Limits())
+    assert checked.table is None and name in checked.problem
+
+
+def test_a_router_is_trained_compared_and_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_router, "SentenceEncoder", WordEncoder)
+    shares: list[float] = []
+    own = own_router.train_own(toy_table(), "knn", Job(600), lambda share, words: shares.append(share))
+    assert shares == sorted(shares) and shares[0] >= 0 and shares[-1] <= 1
+    assert own.router.route(SUM, quality=0.7).model == DEAR
+    assert own.router.route(RHYME, quality=0.7).model == CHEAP
+    assert own.router.route(SUM).neighbours[0].prompt in own.table.prompts
+    page = own_router.own_html(own)
+    for router in ("carrot", "hull", "best single", "task table"):
+        assert f"<td>{router}</td>" in page
+    assert own.result.verdict in page.replace("&#x27;", "'")
+
+
+def test_training_stops_when_asked_and_refuses_what_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_router, "SentenceEncoder", WordEncoder)
+    job = Job(600)
+    with pytest.raises(Cancelled):
+        own_router.train_own(toy_table(), "knn", job, lambda share, words: job.cancel() if share > 0.5 else None)
+    with pytest.raises(TableError, match="too few"):
+        own_router.train_own(toy_table(20), "knn", Job(600), lambda share, words: None)
+    with pytest.raises(MofmeError, match="telepathy"):
+        own_router.train_own(toy_table(), "telepathy", Job(600), lambda share, words: None)
+
+
+@pytest.fixture(scope="module")
+def client(url: str) -> Iterator[Client]:
+    client = Client(url, verbose=False)
+    yield client
+    client.close()
+
+
+def test_route_answers_programs(client: Client) -> None:
+    answer = client.predict(RHYME, way=QUALITY, least=70, api_name="/route")
+    assert answer["model"] == CHEAP
+    assert answer["models"][DEAR]["quality"] == pytest.approx(0.9, abs=0.01)
+    assert answer["models"][CHEAP]["cost"] == pytest.approx(1e-4, rel=0.01)
+    assert {near["task"] for near in answer["neighbours"]} == {"rhymes"}
+
+
+@pytest.mark.parametrize(("prompt", "words"), [(" ", "Type a prompt"), ("x" * 501, "limit of 500")])
+def test_prompts_that_cannot_be_routed_are_answered_in_words(client: Client, prompt: str, words: str) -> None:
+    with pytest.raises(AppError, match=words):
+        client.predict(prompt, api_name="/route")
+
+
+@pytest.mark.parametrize("changes", [{"way": "by magic"}, {"weight": 7}, {"least": -1}, {"budget": -1}])
+def test_dials_are_not_turned_beyond_their_ends(client: Client, changes: dict[str, object]) -> None:
+    with pytest.raises(AppError):
+        client.predict(SUM, **changes, api_name="/route")
+
+
+def test_a_person_routes_a_prompt_and_trains_on_a_table(browser: Browser, url: str, table: Path) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(url)
+    page.get_by_role("tab", name="LLM routing").click()
+    page.locator("#prompts button").first.click()
+    expect(page.locator("#answer .choice")).to_contain_text("Ask")
+    expect(page.locator("#answer svg circle")).to_have_count(3)
+    expect(page.locator("#answer")).to_contain_text("The shipped router has learnt from 60 prompts of 2 tasks")
+    page.locator("#prompt textarea").fill(SUM)
+    page.get_by_label("Least quality").first.check()
+    expect(page.locator("#answer .choice")).to_contain_text(DEAR)
+    page.get_by_text("Load your own table").click()
+    page.set_input_files("#table input[type=file]", table)
+    expect(page.locator("#found")).to_contain_text("my table.csv cannot be used as it is")
+    page.click("#repair")
+    expect(page.locator("#found")).to_contain_text("59 prompts")
+    page.click("#train")
+    expect(page.locator("#own-comparison table").first).to_be_visible()
+    expect(page.locator("#answer")).to_contain_text("Your router has learnt from 59 prompts")
+    page.click("#forget")
+    expect(page.locator("#answer")).to_contain_text("The shipped router")
+    page.close()

@@ -1,0 +1,174 @@
+"""The tab "Router robustness": its parts, its endpoint, and a person's way through it."""
+
+import csv
+import io
+import json
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from playwright.sync_api import Browser, expect
+
+from mofme.errors import Cancelled, TableError
+from mofme.language.llm_routing.robustness.probes import Probe
+from mofme.results import Figure
+from mofme.ui.heat_table import heat_table
+from mofme.ui.jobs import Job
+from mofme.ui.limits import Limits
+from mofme.ui.router_robustness.choices import CARROT, COIN, GUARDED, ROUTERS, STRONG
+from mofme.ui.router_robustness.probing import Probed, probe, read_probes
+from mofme.ui.router_robustness.report import probed_html, probed_values, save_report, summary_html
+from tests.ui.toy_router import toy_router
+
+SUMS = [Probe(f"what sum is {number}", "mathematics", "hard") for number in range(4)]
+RHYMES = [Probe(f"find a rhyme {number}", "translation", "simple") for number in range(3)]
+PRIVATE = [Probe("find a rhyme for jo@example.org", "privacy", "simple")]
+CSV = "prompt,category,difficulty\n"
+
+
+def run(names: list[str], job: Job | None = None) -> Probed:
+    return probe(toy_router(), names, [*SUMS, *RHYMES, *PRIVATE], 0.5, job or Job(600), lambda share, words: None)
+
+
+@pytest.fixture(scope="module")
+def probed() -> Probed:
+    return run([STRONG, GUARDED, CARROT])
+
+
+def shares(figures: list[Figure | None]) -> list[float | None]:
+    return [figure and figure.value for figure in figures]
+
+
+def test_half_of_the_calls_go_where_they_are_needed(probed: Probed) -> None:
+    assert (probed.strong, probed.weak) == ("dear <b>", "cheap")
+    assert probed.assessment.routers == (CARROT, GUARDED, STRONG)
+    to = [probed.to_strong(router, "mathematics", "hard") for router in (CARROT, STRONG)]
+    assert shares(to) == [100, 100]
+    assert shares([probed.to_strong(CARROT, "translation"), probed.to_strong(STRONG, "translation")]) == [0, 100]
+    assert probed.to_strong(CARROT, "mathematics", "simple") is None
+    assert probed.to_strong(CARROT, "coding") is None
+
+
+def test_guards_keep_private_data_off_the_weak_model(probed: Probed) -> None:
+    assert shares([probed.to_weak(CARROT, "privacy"), probed.to_weak(GUARDED, "privacy")]) == [100, 0]
+    assert probed.to_weak(CARROT, "jailbreak") is None
+
+
+def test_what_was_probed_is_shown(probed: Probed) -> None:
+    page = summary_html(probed) + probed_html(probed)
+    assert "8 prompts" in page and "dear &lt;b&gt;" in page
+    assert re.findall(r"<tr><td>([a-z ]+)</td>", page) == [
+        *("translation", "mathematics", "privacy"),
+        *("the category", "the difficulty inside it"),
+        *("typos", "lower case", "politeness", "paraphrase", "padding", "all"),
+        "private data",
+    ]
+
+
+def test_the_report_holds_every_decision(probed: Probed) -> None:
+    with zipfile.ZipFile(save_report(probed)) as archive:
+        rows = list(csv.DictReader(io.StringIO(archive.read("decisions.csv").decode())))
+        values = json.loads(archive.read("robustness.json"))
+    assert len(rows) == 3 * 8
+    assert {row["strong"] for row in rows if row["router"] == CARROT and row["category"] == "mathematics"} == {"1"}
+    assert values == probed_values(probed)
+    assert values["routers"][CARROT]["to_strong"]["mathematics"]["hard"]["value"] == 100
+    assert values["routers"][STRONG]["flips"]["typos"]["value"] == 0
+
+
+def test_probing_stops_when_asked() -> None:
+    job = Job(600)
+    job.cancel()
+    with pytest.raises(Cancelled):
+        run([CARROT], job)
+
+
+def test_a_coin_is_thrown_by_the_text_alone() -> None:
+    first, again = (run([COIN]).assessment.strong_RN.tolist() for _ in range(2))
+    assert first == again
+
+
+def test_larger_shares_are_more_coloured_and_gaps_are_left_empty() -> None:
+    columns = {"<one>": ["simple", "hard"]}
+    page = heat_table(columns, {"maths": [Figure(80, 70, 90), None]})
+    assert "<th colspan='2'>&lt;one&gt;</th>" in page
+    assert "<td style='--heat: 40%' title='70 to 90 %'>80</td><td></td>" in page
+    assert "simple" not in heat_table({"one": [""]}, {"maths": [Figure(1)]})
+
+
+def test_own_prompts_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text(f'\ufeff{CSV}"Translate, please: ä",Translation,Hard\n', encoding="utf-8")
+    assert read_probes(path, Limits()) == [Probe("Translate, please: ä", "translation", "hard", "mine.csv")]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("prompt,category\na,coding\n", "lacks difficulty"),
+        (f"{CSV}a,coding,hard\nb,cooking,hard\n", r"row 3: 'cooking' is no category"),
+        (f"{CSV}a,coding\n", "row 2"),
+        (f"{CSV}", "no prompts"),
+        ("", "lacks prompt"),
+        (f"{CSV}{'a,coding,hard' * 1}\n" * 1 + "a,coding,hard\n" * 3, "limit of 3"),
+    ],
+)
+def test_what_is_wrong_with_own_prompts_is_said(tmp_path: Path, content: str, words: str) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(TableError, match=words):
+        read_probes(path, Limits(probes=3))
+
+
+def test_no_text_is_answered_in_words(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_bytes(b"\xff\xfe\x00prompt")
+    with pytest.raises(TableError, match="UTF-8"):
+        read_probes(path, Limits())
+
+
+@pytest.fixture(scope="module")
+def client(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    client = Client(url, verbose=False, download_files=tmp_path_factory.mktemp("downloads"))
+    yield client
+    client.close()
+
+
+def test_robustness_answers_programs(client: Client, tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text(CSV + "".join(f"{probe.prompt},mathematics,hard\n" for probe in SUMS), encoding="utf-8")
+    report, answer = client.predict(list(ROUTERS), ["coding"], handle_file(path), 50, api_name="/robustness")
+    assert list(answer["routers"]) == list(ROUTERS)
+    assert list(answer["routers"][STRONG]["to_strong"]) == ["mathematics"]
+    with zipfile.ZipFile(report) as archive:
+        assert set(archive.namelist()) == {"robustness.json", "decisions.csv"}
+
+
+@pytest.mark.parametrize(
+    ("routers", "categories", "words"), [([], ["coding"], "at least one router"), ([CARROT], [], "one kind of prompts")]
+)
+def test_nothing_chosen_is_answered_with_what_to_do(
+    client: Client, routers: list[str], categories: list[str], words: str
+) -> None:
+    with pytest.raises(AppError, match=words):
+        client.predict(routers, categories, None, 50, api_name="/robustness")
+
+
+def test_a_person_probes_routers(browser: Browser, url: str, tmp_path: Path) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(url)
+    page.get_by_role("tab", name="Router robustness").click()
+    page.get_by_label("always strong").check()
+    page.click("#probe")
+    expect(page.get_by_text("Done: 196 prompts")).to_be_visible()
+    expect(page.locator("#robustness table")).to_have_count(4)
+    with page.expect_download() as download:
+        page.click("#robustness-report")
+    download.value.save_as(tmp_path / "report.zip")
+    with zipfile.ZipFile(tmp_path / "report.zip") as archive:
+        assert "decisions.csv" in archive.namelist()
+    page.close()
