@@ -2,8 +2,9 @@ import base64
 import re
 from pathlib import Path
 
-from mofme.results import Figure, Result, Row, save_result
+from mofme.results import Figure, Result, Row, available_results, save_result
 from mofme.ui.measured import measured_by_us, result_tables
+from mofme.ui.tabs import evaluate, llm_routing, router_robustness
 
 
 def save(folder: Path, room: str, verdict: str = "Clearer.") -> None:
@@ -31,6 +32,13 @@ def test_a_tab_shows_its_own_rooms_only(tmp_path: Path) -> None:
     page = measured_by_us("llm_routing", folder=tmp_path)
     assert re.findall(r"Verdict of (\w+)", page) == ["llm_routing", "llm_routing_rate"]
     assert page.count("base64") == 1
+
+
+def test_no_shipped_result_is_in_two_tabs_and_those_of_routing_are_in_one() -> None:
+    tabs = (evaluate, llm_routing, router_robustness)
+    shown = {room: [tab.__name__ for tab in tabs if room.startswith(tab.MEASURED)] for room in available_results()}
+    assert {room: names for room, names in shown.items() if len(names) > 1} == {}
+    assert [room for room, names in shown.items() if room.startswith("llm_") and not names] == []
 
 
 def test_a_damaged_result_is_said_and_the_others_are_shown(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from mofme.language.llm_routing.trained_router import Routed, TrainedRouter
     from mofme.ui.llm_routing.own_router import OwnRouter
 
+MEASURED = ("llm_routing", "llm_serving")
+
 # A label and a prompt each.
 EXAMPLES = (
     ("A fact", "Which planet of the solar system has the most moons?"),
@@ -67,7 +69,7 @@ def build(services: Services) -> None:
                 min_height=120,
             )
     own = table_box(services)
-    gr.HTML(f"<h3>Measured by us</h3>{measured_by_us('llm_routing')}", padding=False)
+    gr.HTML(f"<h3>Measured by us</h3>{measured_by_us(*MEASURED)}", padding=False)
 
     dial = [way, weight, budget, least]
 

@@ -18,6 +18,8 @@ from mofme.ui.uploads import file_box
 if TYPE_CHECKING:
     from mofme.ui.router_robustness.probing import Probed
 
+MEASURED = ("llm_robustness",)
+
 
 def build(services: Services) -> None:
     """Draw the tab and connect it."""
@@ -55,7 +57,7 @@ def build(services: Services) -> None:
             archive = gr.DownloadButton(
                 "Download the report", variant="primary", visible=False, elem_id="robustness-report"
             )
-    gr.HTML(f"<h3>Measured by us</h3>{measured_by_us('llm_robustness')}", padding=False)
+    gr.HTML(f"<h3>Measured by us</h3>{measured_by_us(*MEASURED)}", padding=False)
 
     inputs = [routers, categories, own, share]
 
