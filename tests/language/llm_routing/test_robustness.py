@@ -89,6 +89,7 @@ def test_shares_by_category_and_difficulty() -> None:
     assert assessed.share("if word", "coding").value == 50
     assert assessed.share("if word", "coding", "simple").value == 100
     assert assessed.share("if word").value == 25
+    assert assessed.share_of("if word", "own", "coding").value == 50
     np.testing.assert_array_equal(assessed.matrix(), [[50, 100], [0, 100]])
     np.testing.assert_array_equal(assessed.matrix("hard"), [[0, 100], [0, 100]])
 

@@ -41,6 +41,11 @@ class Assessment:
         """Calls sent to the strong model, in percent. Raises ValueError where nothing was probed."""
         return mean_of(self.strong_RN[self.routers.index(router), self._chosen(category, difficulty)], percent=True)
 
+    def share_of(self, router: str, source: str, category: str) -> Figure:
+        """As `share`, of one source's prompts of a category."""
+        chosen_N = [probe.source == source and probe.category == category for probe in self.probes]
+        return mean_of(self.strong_RN[self.routers.index(router), chosen_N], percent=True)
+
     def flips(self, router: str, rewording: str | None = None, category: str | None = None) -> Figure:
         """Decisions that a rewording turns, in percent; the mean of all rewordings unless one is named."""
         flips_WN = self.flips_RWN[self.routers.index(router)]

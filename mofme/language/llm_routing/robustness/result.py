@@ -17,6 +17,7 @@ CLAIM = (
     "routers trained on preferences decide by category instead of difficulty: all coding and mathematics goes to the "
     "strong model, jailbreaks go to weak ones, and privacy and backdoors go unexamined"
 )
+ENOUGH = 20  # prompts of a source
 INTERVAL = "95 % bootstrap over the prompts, requests or sentences; decisions are means over the seeds"
 
 
@@ -58,6 +59,18 @@ def rows_of_assessment(title: str, assessment: Assessment) -> list[Row]:
         for difficulty in DIFFICULTIES
         if any((probe.category, probe.difficulty) == (category, difficulty) for probe in assessment.probes)
     ]
+    counts = Counter((probe.category, probe.source) for probe in assessment.probes)
+    if len({source for _, source in counts}) > 1:
+        rows += [
+            Row(
+                f"{title}: calls to the strong model by source, %",
+                f"{category}, {source}",
+                {router: assessment.share_of(router, source, category) for router in routers},
+            )
+            for category in assessment.categories
+            for (of, source), count in counts.items()
+            if of == category and count >= ENOUGH
+        ]
     if assessment.rewordings:
         for router in routers:
             figures = {name: assessment.flips(router, name) for name in assessment.rewordings}
@@ -174,8 +187,8 @@ def _rows_of_study(study: Study) -> list[Row]:
 def _rows_of_waste(title: str, lines: Iterable[Waste]) -> list[Row]:
     return [
         Row(
-            title,
-            line.router if line.group == "all" else f"{line.router}, {line.group}",
+            title if line.group == "all" else f"{title} by kind of task",
+            line.router if line.group == "all" else f"{line.group}, {line.router}",
             _known(
                 {
                     "to the strong model, %": line.strong,
