@@ -41,6 +41,10 @@ NAMES = {
         "FeatureModulatedExperts": "dim hidden num_experts",
         "GeneratedModulationExperts": "dim hidden num_experts",
     },
+    "mofme.core.experts.gated_feed_forward": {
+        "GatedFeedForwardExperts": "dim hidden num_experts shared",
+        "GatedFeedForwardExperts.from_dense": "gate_ND up_ND down_DN order_N num_experts shared",
+    },
     "mofme.core.losses.balance": {"importance_loss": "decision", "switch_loss": "decision"},
     "mofme.language.llm_routing.table": {
         "RoutingTable": "name prompts models quality_NM cost_NM tasks repairs",
@@ -86,6 +90,17 @@ NAMES = {
         "available_routers": "folder",
     },
     "mofme.language.llm_routing.worth_routing": {"worth_routing": "table seed", "best_within": "table dollars"},
+    "mofme.language.host": {"open_host": "name cache", "Host": "name model tokenizer"},
+    "mofme.language.scoring": {
+        "score_text": "model ids window stride report",
+        "score_questions": "host questions report",
+    },
+    "mofme.language.texts": {"read_text": "path", "read_questions": "path tasks limit seed"},
+    "mofme.language.dense_to_moe.conversion": {"convert_to": "model ids recipe target work report"},
+    "mofme.language.dense_to_moe.storage": {
+        "save_converted": "folder host recipe licence training metrics",
+        "open_model": "name",
+    },
     "mofme.vision.image": {
         "read_picture": "path max_megapixels",
         "write_picture": "path rgb like format",
@@ -128,6 +143,9 @@ COMMANDS = {
     "evaluate restoration": "PAIRS --held-back --model --device --out --json --lpips-weights --limit --seed",
     "evaluate classification": "PICTURES --classifier --degraded --weather --seed --model --device --limit --out "
     "--json",
+    "moefy": "MODEL --text --out --target --experts --shared --split --tokens --seed --licence",
+    "evaluate dense-to-moe": "MODEL --text --questions --arms --task --target --experts --shared --tokens --measure "
+    "--limit --seeds --out --json",
     "results": "NAMES --quote --folder",
     "route evaluate": "TABLES --splits --seed --repair --models --out --json",
     "route prompt": "PROMPT --budget --cost-weight --quality --router --json",

@@ -4,6 +4,7 @@ import typer
 
 from mofme.cli.evaluate.ablation import ablation
 from mofme.cli.evaluate.classification import classification
+from mofme.cli.evaluate.dense_to_moe import dense_to_moe
 from mofme.cli.evaluate.restoration import restoration
 from mofme.cli.evaluate.segmentation import segmentation
 
@@ -12,3 +13,4 @@ app.command()(restoration)
 app.command()(segmentation)
 app.command()(classification)
 app.command()(ablation)
+app.command("dense-to-moe")(dense_to_moe)

@@ -65,15 +65,15 @@ def convert(
         recipe.check(len(dense_weights(layer.mlp)[0]))
     passages_PL = drawn_passages(ids, recipe.tokens, recipe.seed)
     _begin(work, recipe, passages_PL)
-    states = _states(work, 0)
-    if not any(work.glob("states_*.npy")):
+    if not any(work.glob("states_*.npy")) and not _profile_file(work, len(layers) - 1).is_file():
         shape = (*passages_PL.shape, int(model.config.hidden_size))
-        HiddenStates.write(states, shape, (embed(model, part_PL) for part_PL in passages_PL.split(4)))
+        HiddenStates.write(_states(work, 0), shape, (embed(model, part_PL) for part_PL in passages_PL.split(4)))
     profiles = []
     for number, layer in enumerate(layers):
         if report:
             report(number, len(layers))
         profiles.append(_convert_layer(model, layer, number, recipe, work))
+    _states(work, len(layers)).unlink(missing_ok=True)
     if report:
         report(len(layers), len(layers))
     return profiles
@@ -93,10 +93,14 @@ def _states(work: Path, number: int) -> Path:
     return work / f"states_{number:03}.npy"
 
 
+def _profile_file(work: Path, number: int) -> Path:
+    return work / f"profile_{number:03}.json"
+
+
 def _convert_layer(
     model: PreTrainedModel, layer: DecoderLayer, number: int, recipe: Recipe, work: Path
 ) -> list[Candidate]:
-    weights, profiled = work / f"layer_{number:03}.safetensors", work / f"profile_{number:03}.json"
+    weights, profiled = work / f"layer_{number:03}.safetensors", _profile_file(work, number)
     dense = dense_weights(layer.mlp)
     if not _states(work, number).is_file():  # deleted when the layer was finished
         layer.mlp = ConvertedLayer.empty(dense[0].shape[1], len(dense[0]), recipe).requires_grad_(False)

@@ -27,7 +27,7 @@ class Recipe:
     split: Split = "activation"
     tokens: int = 100_000
     learned: bool = True
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3
     seed: int = 0
 
     def check(self, neurons: int) -> None:

@@ -2,7 +2,8 @@
 
 Our reading. A choice of experts has no gradient of its own, so the router learns how the layer's output is shared
 among its experts: cross-entropy with the shares of squared norm. The experts learn MSE(MoE(x), FFN(x)), as the paper
-says, with some of them left out. Axis names: T tokens, D features, E experts.
+says, with some of them left out, each token's relative to the stream it is added to: all that follows normalizes the
+stream, and else the few tokens with huge states would be all that counts. Axis names: T tokens, D features, E experts.
 """
 
 from collections.abc import Iterator
@@ -22,11 +23,16 @@ _BATCH = 1024
 
 @dataclass(frozen=True)
 class Lesson:
-    """A dense layer's output for every token, its variance, and each expert's share of it."""
+    """A dense layer's output for every token, its mean size (see `relative`), and each expert's share of it."""
 
     targets: HiddenStates
-    variance: float
+    size: float
     shares_TE: Tensor
+
+
+def relative(error_TD: Tensor, stream_TD: Tensor) -> Tensor:
+    """Mean over tokens of the squared error over the squared norm of the stream."""
+    return (error_TD.square().sum(-1) / stream_TD.square().sum(-1).clamp_min(1e-20)).mean()
 
 
 @torch.no_grad()
@@ -40,10 +46,9 @@ def prepare(
     """
     begin = _Beginning(moe, residual.dim, active)
     shares: list[Tensor] = []
-    sum_D, squares = torch.zeros(residual.dim), 0.0
+    sizes: list[Tensor] = []
 
     def outputs() -> Iterator[Tensor]:
-        nonlocal squares
         for block_BLD in residual.blocks(passages):
             x_TD = norm(block_BLD).flatten(0, 1)
             shared_TD, parts_ETD = moe.each_expert(x_TD)
@@ -51,15 +56,13 @@ def prepare(
             energy_TE = parts_ETD.square().sum(-1).T.clamp_min(1e-20)
             shares.append(energy_TE / energy_TE.sum(-1, keepdim=True))
             begin.see(x_TD, parts_ETD, energy_TE)
-            sum_D.add_(y_TD.sum(0))
-            squares += float(y_TD.square().sum())
+            sizes.append(relative(y_TD, block_BLD.flatten(0, 1) + y_TD) * len(y_TD))
             yield y_TD.unflatten(0, block_BLD.shape[:2])
 
     shape = (passages, residual.length, residual.dim)
     targets = HiddenStates.write(path, shape, outputs())
     begin.set()
-    variance = squares / len(targets) - float((sum_D / len(targets)).square().sum())
-    return Lesson(targets, max(variance, 1e-20), torch.cat(shares))
+    return Lesson(targets, float(sum(sizes)) / len(targets), torch.cat(shares))
 
 
 class _Beginning:
@@ -109,10 +112,11 @@ def learn(
         moe.router.policy = Policy("top-k", max(1, min(k, recipe.experts - 1)))
         optimizer.param_groups[0]["lr"] = recipe.learning_rate * (1 - step / len(batches))
         with torch.no_grad():
-            x_TD = norm(residual.tokens(index_T))
+            stream_TD, target_TD = residual.tokens(index_T), lesson.targets.tokens(index_T)
+            x_TD = norm(stream_TD)
         decision = moe.router(x_TD)
         y_TD = moe.experts(x_TD, decision.weights_TE)
-        error = (y_TD - lesson.targets.tokens(index_T)).square().sum(-1).mean() / lesson.variance
+        error = relative(y_TD - target_TD, stream_TD + target_TD) / lesson.size
         surprise = -(lesson.shares_TE[index_T] * decision.logits_TE.log_softmax(-1)).sum(-1).mean()
         optimizer.zero_grad()
         (error + surprise).backward()

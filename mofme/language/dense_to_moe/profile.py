@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from mofme.language.dense_to_moe.converted_layer import ConvertedLayer
+from mofme.language.dense_to_moe.lesson import relative
 from mofme.language.dense_to_moe.policy import Policy
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A policy, the experts it activates on average, and its error: squared, relative to the stream it is added to."""
+    """A policy, the experts it activates on average, and its error, relative to the stream it is added to."""
 
     policy: Policy
     active: float
@@ -35,12 +36,11 @@ def profile(moe: ConvertedLayer, x_TD: Tensor, y_TD: Tensor, stream_TD: Tensor) 
             probability_TE.flatten().kthvalue(max(1, round((1 - k / experts) * probability_TE.numel())))[0]
         )
         policies += [Policy("top-k", k), Policy("threshold", threshold)]
-    whole = float((stream_TD + y_TD).square().sum())
     candidates = []
     for policy in policies:
         chosen_TE = policy.choose(probability_TE)
         out_TD = moe.experts(x_TD, chosen_TE.to(x_TD.dtype))
-        error = float((out_TD - y_TD).square().sum()) / max(whole, 1e-20)
+        error = float(relative(out_TD - y_TD, stream_TD + y_TD))
         candidates.append(Candidate(policy, float(chosen_TE.sum(-1).double().mean()), error))
     return candidates
 

@@ -5,11 +5,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from mofme.core.model_card import CARD_FILE, ModelCard, load_card, load_state, save_model
 from mofme.errors import ModelError
+from mofme.language.dense_to_moe.conversion import Conversion
 from mofme.language.dense_to_moe.converted_layer import ConvertedLayer, Recipe, converted_layers
+from mofme.language.dense_to_moe.cost import activated_parameters
 from mofme.language.dense_to_moe.layers import decoder_layers, dense_weights
 from mofme.language.dense_to_moe.policy import Policy
 from mofme.language.host import Host, open_host
@@ -36,6 +39,19 @@ def save_converted(
     }
     host.tokenizer.save_pretrained(folder)
     return save_model(folder, ModelCard(folder.name, NET, arguments, licence, training, metrics), state)
+
+
+def describe(host: Host, conversion: Conversion, texts: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the card tells of a conversion's training and of what it measured on the passages held back."""
+    active = np.array([candidate.active for candidate in conversion.chosen])
+    training = {"model": host.name, "texts": list(texts), "tokens": conversion.recipe.tokens}
+    errors = [candidate.error for candidate in conversion.chosen]
+    metrics = {
+        "activated parameters": activated_parameters(host.model, active),
+        "active experts": [round(float(mean), 3) for mean in active],
+        "relative squared error": [float(f"{error:.3g}") for error in errors],
+    }
+    return training, metrics
 
 
 def open_model(name: str) -> Host:

@@ -105,8 +105,10 @@ def test_stopped_and_started_again_it_ends_the_same(
     assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
     assert done == profiles
     torch.testing.assert_close(again.model.state_dict(), whole.model.state_dict(), rtol=0, atol=0)
-    left = {path.name for path in (tmp_path / "parted").iterdir() if path.suffix in (".npy", ".partial")}
-    assert left == {"states_003.npy"}
+    assert {path.suffix for path in (tmp_path / "parted").iterdir()} == {".json", ".safetensors"}
+    finished = tiny_host()
+    assert convert(finished.model, some_ids(), RECIPE, tmp_path / "parted") == profiles
+    torch.testing.assert_close(finished.model.state_dict(), whole.model.state_dict(), rtol=0, atol=0)
 
 
 def test_another_recipe_or_text_wants_another_folder(tiny_host: Make, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def test_errors_are_relative_to_the_stream() -> None:
     assert found["dense", 0.0].error == pytest.approx(0, abs=1e-10)
     assert found["dense", 0.0].active == 4
     moe.router.policy = Policy("top-k", 2)
-    expected = float(((moe(x) - y) ** 2).sum() / ((stream + y) ** 2).sum())
+    expected = float((((moe(x) - y) ** 2).sum(-1) / ((stream + y) ** 2).sum(-1)).mean())
     assert found["top-k", 2].error == pytest.approx(expected, rel=1e-4)
     assert found["top-k", 2].active == 2
 

@@ -1,0 +1,132 @@
+"""From what every arm measured to the tables and the verdict. Axis names: W windows, S seeds."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+from mofme.language.dense_to_moe.comparison import (
+    ARMS,
+    CMOE,
+    DENSE,
+    OURS,
+    PRUNED,
+    RANDOM,
+    UNIFORM,
+    Comparison,
+    Measured,
+)
+from mofme.language.dense_to_moe.cost import FloatArray
+from mofme.language.scoring import ChoiceScore, TextScore
+from mofme.results import Figure, Result, Row, this_machine
+
+_PAPER = "LaDiMo (arXiv 2408.04278)"
+_CLAIM = "with 100K tokens a dense model becomes a mixture that activates over 20 % fewer parameters, accuracy kept"
+
+
+def as_result(comparison: Comparison, seeds: Sequence[int], command: str) -> Result:
+    """Everything that `compare` measured, beside the paper's claim."""
+    rows = [Row("quality", arm, _quality(comparison, arm)) for arm in ARMS]
+    rows += [Row("differences", f"{OURS} against {arm}", _difference(comparison, arm)) for arm in ARMS if arm != OURS]
+    rows += [Row("CPU time of one thread", arm, _time(comparison, arm)) for arm in comparison.seconds]
+    return Result(
+        room="dense_to_moe",
+        paper=_PAPER,
+        claim=_CLAIM,
+        verdict=_verdict(comparison),
+        command=command,
+        rows=rows,
+        seeds=list(seeds),
+        interval="95 %; of the text Student's over its windows, of accuracy Wilson's over the questions, "
+        "of time Student's over the repeats",
+        machine=this_machine(threads=1),
+    )
+
+
+def _quality(comparison: Comparison, arm: str) -> dict[str, Figure]:
+    seeds = comparison.arms[arm]
+    activated = float(np.mean([one.activated for one in seeds]))
+    return {
+        "activated parameters, M": Figure(activated / 1e6),
+        "saved, %": Figure(100 * (1 - activated / comparison.parameters)),
+        "perplexity": _text(seeds).perplexity_figure(),
+        "nats a token": _text(seeds).nats_figure(),
+        **{f"{name}, %": _times_100(figure) for name, figure in _choice(seeds).figures().items()},
+    }
+
+
+def _text(seeds: Sequence[Measured]) -> TextScore:
+    """Each window's mean over the seeds."""
+    return TextScore(np.mean([one.nats_W for one in seeds], axis=0), seeds[0].tokens_W)
+
+
+def _choice(seeds: Sequence[Measured]) -> ChoiceScore:
+    """All answers of all seeds. Seeds share their questions, so Wilson's interval is of one seed's questions."""
+    return ChoiceScore(
+        np.concatenate([one.right_N for one in seeds]), np.concatenate([one.right_normalized_N for one in seeds])
+    )
+
+
+def _times_100(figure: Figure) -> Figure:
+    ends = [None if end is None else 100 * end for end in (figure.low, figure.high)]
+    return Figure(100 * figure.value, *ends)
+
+
+def _difference(comparison: Comparison, other: str) -> dict[str, Figure]:
+    """What ours gains over another arm on the same windows and questions."""
+    ours, theirs = comparison.arms[OURS], comparison.arms[other]
+    tokens_W = ours[0].tokens_W
+    gain_W = (_text(theirs).nats_W - _text(ours).nats_W) / tokens_W
+    right = np.mean([one.right_normalized_N for one in ours], axis=0) - np.mean(
+        [one.right_normalized_N for one in theirs], axis=0
+    )
+    return {"gain, nats a token": _students(gain_W), "gain, points of normalized accuracy": _students(100 * right)}
+
+
+def _time(comparison: Comparison, arm: str) -> dict[str, Figure]:
+    taken, dense = comparison.seconds[arm], comparison.seconds[DENSE]
+    figures = {}
+    for column, name in enumerate(("read 256 tokens", "write one token")):
+        figures[f"{name}, ms"] = _students(1000 * taken[:, column])
+        if arm != DENSE:
+            figures[f"{name}: saved, %"] = _students(100 * (1 - taken[:, column] / dense[:, column]))
+    return figures
+
+
+def _students(values: FloatArray) -> Figure:
+    """Mean with Student's 95 % interval, if there is more than one."""
+    mean = float(values.mean())
+    if len(values) < 2:
+        return Figure(mean)
+    half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
+    return Figure(mean, mean - half, mean + half)
+
+
+def _verdict(comparison: Comparison) -> str:
+    dense, ours = _quality(comparison, DENSE), _quality(comparison, OURS)
+    gains = ", ".join(
+        f"{name} {_said(_difference(comparison, arm)['gain, nats a token'])}"
+        for name, arm in (
+            ("a random split", RANDOM),
+            ("static pruning", PRUNED),
+            ("a uniform top-k", UNIFORM),
+            ("CMoE's way", CMOE),
+        )
+    )
+    time = _time(comparison, OURS)
+    accuracy = "accuracy, normalized, %"
+    return (
+        f"With {ours['saved, %'].value:.1f} % fewer activated parameters perplexity goes from "
+        f"{dense['perplexity'].value:.1f} to {ours['perplexity'].value:.1f} and normalized accuracy from "
+        f"{dense[accuracy].value:.1f} to {ours[accuracy].value:.1f} %. In nats a token it gains over {gains}. "
+        f"CPU time to read changes by {0 - time['read 256 tokens: saved, %'].value:+.0f} %, to write by "
+        f"{0 - time['write one token: saved, %'].value:+.0f} %."
+    )
+
+
+def _said(figure: Figure) -> str:
+    if figure.low is None or figure.high is None:
+        return f"{figure.value:+.3f}"
+    beyond = "beyond" if figure.low > 0 or figure.high < 0 else "within"
+    return f"{figure.value:+.3f} ({beyond} the noise)"

@@ -1,0 +1,92 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mofme.language.dense_to_moe import comparison as comparison_module
+from mofme.language.dense_to_moe.comparison import (
+    ARMS,
+    CMOE,
+    DENSE,
+    OURS,
+    PRUNED,
+    RANDOM,
+    UNIFORM,
+    Comparison,
+    Measured,
+    Setting,
+    compare,
+)
+from mofme.language.dense_to_moe.comparison_result import as_result
+from mofme.language.dense_to_moe.converted_layer import Recipe
+from mofme.language.host import Host
+from mofme.language.texts import Question
+from mofme.results import as_text
+
+IDS = [(i * i + i // 7) % 60 + 1 for i in range(3000)]
+QUESTIONS = [Question("Who?", ("me", "you"), 0), Question("What?", ("that", "this"), 1)]
+
+
+def test_every_arm_is_measured_and_nothing_twice(
+    tiny_host: Callable[..., Host], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting = Setting(IDS[:2048], IDS[2048:], QUESTIONS, Recipe(experts=8, active=1, tokens=1024), 0.2, repeats=2)
+    first = compare(tiny_host, setting, [0, 1], tmp_path, lambda _: None)
+    assert tuple(first.arms) == ARMS
+    assert all(len(seeds) == 2 for seeds in first.arms.values())
+    dense = first.arms[DENSE][0]
+    assert dense.activated == first.parameters
+    for arm in (OURS, UNIFORM, RANDOM, CMOE):
+        assert first.arms[arm][0].activated < 0.87 * first.parameters
+        assert first.arms[arm][0].nats_W.tolist() != dense.nats_W.tolist()
+        assert first.arms[arm][0].tokens_W.tolist() == dense.tokens_W.tolist()
+    assert first.arms[PRUNED][0].activated < 0.87 * first.parameters
+    assert first.arms[RANDOM][0].nats_W.tolist() != first.arms[RANDOM][1].nats_W.tolist()
+    assert set(first.seconds) == {DENSE, OURS, PRUNED}
+
+    def measures_again(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(comparison_module, "_measure", measures_again)
+    again = compare(tiny_host, setting, [0, 1], tmp_path, lambda _: None)
+    assert again.arms[OURS][1].nats_W.tolist() == first.arms[OURS][1].nats_W.tolist()
+
+
+def measured(nats: list[float], right: list[bool], activated: float = 80e6) -> Measured:
+    """Windows of ten tokens."""
+    return Measured(activated, np.array(nats), np.full(len(nats), 10.0), np.array(right), np.array(right))
+
+
+def some_comparison() -> Comparison:
+    arms = {arm: [measured([24.0, 26.0, 28.0], [True, False, False, False])] for arm in ARMS}
+    arms[DENSE] = [measured([20.0, 22.0, 24.0], [True, True, False, False], activated=100e6)]
+    arms[OURS] = [measured([23.0, 25.0, 27.0], [True, False, False, False])]
+    arms[RANDOM] = [measured([30.0, 24.0, 30.0], [False, False, False, False])]
+    seconds = {DENSE: np.array([[1.0, 0.1], [2.0, 0.1]]), OURS: np.array([[0.8, 0.1], [1.6, 0.1]])}
+    return Comparison(arms, seconds, 100_000_000)
+
+
+def test_figures_by_hand() -> None:
+    result = as_result(some_comparison(), [0], "command")
+    quality = {row.name: row.figures for row in result.rows if row.table == "quality"}
+    assert quality[OURS]["saved, %"].value == pytest.approx(20)
+    assert quality[OURS]["nats a token"].value == pytest.approx(2.5)
+    assert quality[OURS]["perplexity"].value == pytest.approx(np.exp(2.5))
+    assert quality[DENSE]["accuracy, normalized, %"].value == pytest.approx(50)
+    differences = {row.name: row.figures["gain, nats a token"] for row in result.rows if row.table == "differences"}
+    # 0.1 nats a token better on every window: no noise at all.
+    assert as_text(differences[f"{OURS} against {PRUNED}"]) == "0.100 (0.100 to 0.100)"
+    # .7, -.1 and .3: mean .3, deviation .4, t(.975, 2) = 4.30265: half width .99366.
+    assert differences[f"{OURS} against {RANDOM}"].low == pytest.approx(0.3 - 0.99366, abs=1e-4)
+    time = next(row.figures for row in result.rows if row.table.startswith("CPU") and row.name == OURS)
+    assert time["read 256 tokens: saved, %"].value == pytest.approx(20)
+    assert time["write one token, ms"].value == pytest.approx(100)
+
+
+def test_the_verdict_names_noise() -> None:
+    verdict = as_result(some_comparison(), [0], "command").verdict
+    assert "With 20.0 % fewer activated parameters perplexity goes from 9.0 to 12.2" in verdict
+    assert "a random split +0.300 (within the noise)" in verdict
+    assert "static pruning +0.100 (beyond the noise)" in verdict
+    assert "CPU time to read changes by -20 %, to write by +0 %" in verdict
