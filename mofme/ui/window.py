@@ -20,7 +20,10 @@ from mofme.ui.tabs import batch, evaluate, llm_routing, restore, router_robustne
 from mofme.ui.theme import CSS, PASTE_ANYWHERE, theme
 
 TITLE = "MoFME"
-SENTENCE = "Takes rain, snow, raindrops and haze out of your photos, and shows which experts did it."
+SENTENCE = (
+    "Takes rain, snow, raindrops and haze out of your photos, and shows which experts did it. "
+    "The same idea picks the language model for a prompt."
+)
 
 # A new tab is one line here and one file in tabs/.
 TABS: tuple[tuple[str, Callable[[Services], None]], ...] = (
