@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from mofme.errors import ModelError
 from mofme.language.host import Host
@@ -87,12 +88,9 @@ def test_normalized_accuracy_divides_by_the_characters(host: Host, monkeypatch: 
 
 
 def test_shares_have_wilsons_interval() -> None:
-    # Wilson, 1 of 4 at 95 %: z = 1.95996; centre (.25 + z^2/8) / (1 + z^2/4), half width as published.
-    z = 1.959963985
-    centre = (0.25 + z**2 / 8) / (1 + z**2 / 4)
-    half = z / (1 + z**2 / 4) * math.sqrt(0.25 * 0.75 / 4 + z**2 / 64)
+    expected = stats.binomtest(1, 4).proportion_ci(method="wilson")
     figure = ChoiceScore(np.array([True, False, False, False]), np.ones(4, bool)).figures()["accuracy"]
-    assert (figure.low, figure.high) == (pytest.approx(centre - half), pytest.approx(centre + half))
+    assert (figure.low, figure.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
 
 
 def test_progress_reaches_the_end(host: Host) -> None:

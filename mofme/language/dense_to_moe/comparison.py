@@ -81,7 +81,7 @@ def compare(fresh: Callable[[], Host], setting: Setting, seeds: Sequence[int], f
     timed: dict[str, PreTrainedModel] = {}
     for seed in seeds:
         for arm in ARMS:
-            path = folder / f"{ARMS.index(arm)}-{seed}.json"
+            path = folder / f"{ARMS.index(arm)}-{seeds[0] if arm == DENSE else seed}.json"
             timing = seed == seeds[0] and arm in (DENSE, OURS, PRUNED)
             if not path.is_file() or timing:
                 say(f"{arm}, seed {seed}")

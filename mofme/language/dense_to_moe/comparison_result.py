@@ -18,7 +18,7 @@ from mofme.language.dense_to_moe.comparison import (
     Measured,
 )
 from mofme.language.dense_to_moe.cost import FloatArray
-from mofme.language.scoring import ChoiceScore, TextScore
+from mofme.language.scoring import BoolArray, TextScore, wilson
 from mofme.results import Figure, Result, Row, this_machine
 
 _PAPER = "LaDiMo (arXiv 2408.04278)"
@@ -38,8 +38,9 @@ def as_result(comparison: Comparison, seeds: Sequence[int], command: str) -> Res
         command=command,
         rows=rows,
         seeds=list(seeds),
-        interval="95 %; of the text Student's over its windows, of accuracy Wilson's over the questions, "
-        "of time Student's over the repeats",
+        interval="95 %; of the text Student's over its windows, of accuracy Wilson's over the questions, of "
+        "differences Student's over windows or questions, or over seeds where that is wider, of time Student's over "
+        "the repeats",
         machine=this_machine(threads=1),
     )
 
@@ -52,7 +53,8 @@ def _quality(comparison: Comparison, arm: str) -> dict[str, Figure]:
         "saved, %": Figure(100 * (1 - activated / comparison.parameters)),
         "perplexity": _text(seeds).perplexity_figure(),
         "nats a token": _text(seeds).nats_figure(),
-        **{f"{name}, %": _times_100(figure) for name, figure in _choice(seeds).figures().items()},
+        "accuracy, %": _share([one.right_N for one in seeds]),
+        "accuracy, normalized, %": _share([one.right_normalized_N for one in seeds]),
     }
 
 
@@ -61,27 +63,26 @@ def _text(seeds: Sequence[Measured]) -> TextScore:
     return TextScore(np.mean([one.nats_W for one in seeds], axis=0), seeds[0].tokens_W)
 
 
-def _choice(seeds: Sequence[Measured]) -> ChoiceScore:
-    """All answers of all seeds. Seeds share their questions, so Wilson's interval is of one seed's questions."""
-    return ChoiceScore(
-        np.concatenate([one.right_N for one in seeds]), np.concatenate([one.right_normalized_N for one in seeds])
-    )
-
-
-def _times_100(figure: Figure) -> Figure:
+def _share(right: Sequence[BoolArray]) -> Figure:
+    """In percent. All seeds answer the same questions, so that the interval is that of one seed's number."""
+    figure = wilson(float(np.mean(right)), len(right[0]))
     ends = [None if end is None else 100 * end for end in (figure.low, figure.high)]
     return Figure(100 * figure.value, *ends)
 
 
 def _difference(comparison: Comparison, other: str) -> dict[str, Figure]:
     """What ours gains over another arm on the same windows and questions."""
-    ours, theirs = comparison.arms[OURS], comparison.arms[other]
-    tokens_W = ours[0].tokens_W
-    gain_W = (_text(theirs).nats_W - _text(ours).nats_W) / tokens_W
-    right = np.mean([one.right_normalized_N for one in ours], axis=0) - np.mean(
-        [one.right_normalized_N for one in theirs], axis=0
-    )
-    return {"gain, nats a token": _students(gain_W), "gain, points of normalized accuracy": _students(100 * right)}
+    pairs = list(zip(comparison.arms[OURS], comparison.arms[other], strict=True))
+    gain_SW = np.array([(theirs.nats_W - ours.nats_W) / ours.tokens_W for ours, theirs in pairs])
+    right_SN = np.array([ours.right_normalized_N.astype(float) - theirs.right_normalized_N for ours, theirs in pairs])
+    return {"gain, nats a token": _wider(gain_SW), "gain, points of normalized accuracy": _wider(100 * right_SN)}
+
+
+def _wider(values_SX: FloatArray) -> Figure:
+    """Mean with the wider of two intervals: over windows or questions, and over the seeds if there are several."""
+    over_text, over_seeds = _students(values_SX.mean(0)), _students(values_SX.mean(1))
+    ends = [end for one in (over_text, over_seeds) for end in (one.low, one.high) if end is not None]
+    return Figure(over_text.value, min(ends), max(ends)) if ends else over_text
 
 
 def _time(comparison: Comparison, arm: str) -> dict[str, Figure]:
