@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.ndimage import uniform_filter1d
+from scipy import fft
 
 from mofme.language.llm_routing.prompt_router import Estimate, plug_in
 from mofme.language.llm_routing.table import FloatArray, IntArray
@@ -26,6 +26,7 @@ _CROSSING = 0.6
 _HEIGHT = 0.19  # the largest utility, plus or minus, at which every quality stays in [0, 1]
 _COSTS = (0.05, 0.1, 0.2)
 _SIDES = {1: 65536, 2: 256, 3: 64}
+_NOTHING = 1e-6  # queries in a window, weighed by it: below this there is none, only rounding
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def excess_risk(utility_MG: FloatArray, choice_G: IntArray) -> float:
 
 
 def by_window(world: World, sample: Sample, share: float) -> IntArray:
-    """The plug-in rule on means over the cube around each query that fills `share` of the space."""
+    """The plug-in rule on means over a Gaussian window around each query that takes up `share` of the space."""
     return _chosen(*(window_means(world, sample, sums, share) for sums in (sample.outcome_MG, sample.cost_MG)))
 
 
@@ -123,7 +124,7 @@ def optimal_share(world: World, n: int) -> float:
 
 
 def held_out_share(world: World, kept: Sample, held: Sample) -> float:
-    """The cube of a half, a quarter, ... of each side whose means of `kept` fit the outcomes of `held` best."""
+    """The window a half, a quarter, ... as wide as the space whose means of `kept` fit the outcomes of `held` best."""
     halvings = range(1, max(2, int(math.log2(kept.count_G.sum()) / world.dim)))
     return min((2.0 ** (-world.dim * power) for power in halvings), key=lambda s: _error(world, kept, held, s))
 
@@ -135,31 +136,25 @@ def _error(world: World, kept: Sample, held: Sample, share: float) -> float:
 
 
 def window_means(world: World, sample: Sample, sums_MG: FloatArray, share: float) -> FloatArray:
-    """Means (M, G) of what was recorded in the cube around each cell; where there is nothing, the mean of it all."""
-    count_G = _window_sums(world, sample.count_G, share)
-    means = [
-        np.where(count_G > 1e-6, _window_sums(world, sums_G, share) / np.maximum(count_G, 1e-6), sums_G.sum() / total)
-        for total in [sample.count_G.sum()]
-        for sums_G in sums_MG
-    ]
-    return np.stack(means)
+    """Means (M, G) under a Gaussian around each cell; where nothing was recorded for far, the mean of it all.
 
-
-def _window_sums(world: World, values_G: FloatArray, share: float) -> FloatArray:
-    width = min(max(share ** (1 / world.dim) * _SIDES[world.dim], 1), _SIDES[world.dim] - 2)
-    inner = 2 * math.floor((width - 1) / 2) + 1
-    part = (width - inner) / 2  # of the cell at either end
-    sums = values_G.reshape(world.shape)
-    for axis in range(world.dim):
-        narrow, wide = (size * uniform_filter1d(sums, size, axis, mode="wrap") for size in (inner, inner + 2))
-        sums = (1 - part) * narrow + part * wide
-    return sums.ravel()
+    The Gaussian is as wide as makes its means as noisy as those over a cube that fills `share` of the space.
+    """
+    sigma = share ** (1 / world.dim) / (2 * math.sqrt(math.pi))
+    steps = np.minimum(np.arange(_SIDES[world.dim]), np.arange(_SIDES[world.dim], 0, -1)) / _SIDES[world.dim]
+    kernel = np.exp(-np.square(np.meshgrid(*[steps] * world.dim, indexing="ij")).sum(0) / (2 * sigma**2))
+    axes = range(1, world.dim + 1)
+    grids = np.vstack([sample.count_G, sums_MG]).reshape(-1, *world.shape)
+    spread = fft.irfftn(fft.rfftn(grids, axes=axes) * fft.rfftn(kernel), world.shape, axes=axes)
+    count_G, *spread_MG = spread.reshape(len(grids), -1)
+    overall_M1 = sums_MG.sum(1, keepdims=True) / sample.count_G.sum()
+    return np.where(count_G > _NOTHING, spread_MG / np.maximum(count_G, _NOTHING), overall_M1)
 
 
 POLICIES = (
     "window of the optimal order",
     "window by hold-out",
-    "window of 16 queries",
+    "window of 64 queries",
     "window of 1/4 of the space",
     "best single model",
 )
@@ -170,7 +165,7 @@ def simulate(world: World, n: int, seed: int) -> list[float]:
     generator = np.random.default_rng([seed, n])
     held, kept = world.sample(n // 5, generator), world.sample(n - n // 5, generator)
     sample = kept + held
-    shares = (optimal_share(world, n), held_out_share(world, kept, held), 16 / n, 1 / 4)
+    shares = (optimal_share(world, n), held_out_share(world, kept, held), 64 / n, 1 / 4)
     choices = [*(by_window(world, sample, share) for share in shares), best_single(sample)]
     return [excess_risk(world.utility_MG, choice_G) for choice_G in choices]
 

@@ -55,6 +55,6 @@ def _verdict(slopes: Mapping[World, Sequence[Figure]]) -> str:
         f"With windows of the optimal order the plug-in rule's excess risk falls with n to the power of {best}: at "
         f"most {short:.2f} short of it over all n, {late:.2f} over the three largest; with windows found by hold-out "
         f"it falls at least as fast in {faster} of {len(slopes)} worlds, these being smoother than the worst of their "
-        f"kind; with windows that never gather more than 16 queries, and with one model for all, it hardly falls "
+        f"kind; with windows that never gather more than 64 queries, and with one model for all, it hardly falls "
         f"({min(controls):.2f} to {max(controls):.2f})."
     )
