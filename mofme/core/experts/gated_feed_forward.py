@@ -53,8 +53,9 @@ class GatedFeedForwardExperts(Experts):
         plain = (weights_TE == 1).all(dim=0).tolist()
         for start, stop in self._runs(plain):
             y_TD = y_TD + _gated(x_TD, self.gate_ND[start:stop], self.up_ND[start:stop]) @ self.down_ND[start:stop]
-        if not all(plain):
-            self._add_chosen(y_TD, x_TD, weights_TE, [e for e, every in enumerate(plain) if not every])
+        used = (weights_TE != 0).any(dim=0).tolist()
+        if some := [e for e in range(self.num_experts) if used[e] and not plain[e]]:
+            self._add_chosen(y_TD, x_TD, weights_TE, some)
         return y_TD
 
     def _runs(self, plain: Sequence[bool]) -> Iterator[tuple[int, int]]:
@@ -78,10 +79,9 @@ class GatedFeedForwardExperts(Experts):
         gates, ups, downs = (weight.split(sizes) for weight in (self.gate_ND, self.up_ND, self.down_ND))
         for expert in experts:
             tokens = weights_TE[:, expert].nonzero().squeeze(-1)
-            if len(tokens):
-                h_nH = _gated(x_TD[tokens], gates[expert + 1], ups[expert + 1])
-                h_nH = h_nH * weights_TE[tokens, expert].unsqueeze(-1)
-                y_TD.index_add_(0, tokens, h_nH @ downs[expert + 1])
+            h_nH = _gated(x_TD[tokens], gates[expert + 1], ups[expert + 1])
+            h_nH = h_nH * weights_TE[tokens, expert].unsqueeze(-1)
+            y_TD.index_add_(0, tokens, h_nH @ downs[expert + 1])
 
 
 def _gated(x_TD: Tensor, gate_ND: Tensor, up_ND: Tensor) -> Tensor:
