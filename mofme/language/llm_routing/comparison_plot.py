@@ -40,7 +40,8 @@ def plot_curves(comparison: Comparison, title: str, path: Path) -> None:
             model.split("/")[-1], (1000 * cost, quality), fontsize=6, xytext=(3, -7), textcoords="offset points"
         )
     axes.set(xlabel="mean cost, dollars per 1,000 prompts", ylabel="mean quality", title=title)
-    axes.legend(fontsize="small", ncols=2, loc="lower right")
+    axes.margins(x=0.12)  # for the names
+    canvas.legend(fontsize="small", loc="outside right upper")
     with _whole(path) as partial:
         canvas.savefig(partial, format="png", dpi=120)
 

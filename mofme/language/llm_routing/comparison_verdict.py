@@ -28,13 +28,20 @@ def verdict(tables: Sequence[Measured]) -> str:
         if where:
             unbeaten.append(f"{WHAT[control]} on {', '.join(where)}")
     first = [f"No router beats {'; none '.join(unbeaten)}."] if unbeaten else []
-    return " ".join([*first, *(_carrot(measured) for measured in tables)])
+    return " ".join([*first, *(_carrot(measured) for measured in tables), *_beyond_the_task(tables)])
 
 
 def winners(measured: Measured, control: str) -> list[str]:
     """The trained routers whose gain over the control is above zero, its interval included."""
     trained = [name for name in measured.comparison.routers if name not in (*UNTRAINED, control)]
     return [name for name in trained if (gain := measured.gain(name, control)) and _sign(gain) > 0]
+
+
+def _beyond_the_task(tables: Sequence[Measured]) -> list[str]:
+    """What the judged router's choices are worth within tasks, beside the same choices dealt out at random."""
+    lost = {title(measured): lines[-1].lost for measured in tables if (lines := measured.within[JUDGED])}
+    figures = [f"{where} {as_text(figure, signed=True)}" for where, figure in lost.items() if figure]
+    return [f"Within a task, what it knows of each prompt is worth in AIQ: {', '.join(figures)}."] if figures else []
 
 
 def _sign(gain: Figure) -> int:

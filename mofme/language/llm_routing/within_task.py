@@ -30,8 +30,8 @@ class WithinTask:
     better where they differ, averaged over the pairs (of a router between two models, its own pair). `gain` is what
     its AIQ on this task's prompts alone is above the control's; `lost` what it loses when its choices are dealt out
     among these prompts at random. A curve is drawn from the best of many settings, which favours a router with many
-    different ones over the control, yet not over itself: `lost` is the cleaner figure. None where no trial has
-    anything to tell apart.
+    different ones over the control, yet not over itself: `lost` is the cleaner figure. None where most trials
+    have nothing to tell apart.
     """
 
     task: str
@@ -89,9 +89,9 @@ def _dealt(trial: Trial, router: str) -> Trial:
 
 
 def _figure(value_TB: FloatArray) -> Figure | None:
-    """Over the trials that have a value: those whose prompts of a small task are all alike have none."""
+    """Over the trials that have a value, if most have: in a small task a trial's prompts may all be alike."""
     known_TB = value_TB[np.isfinite(value_TB[:, 0])]
-    return as_figure(known_TB) if len(known_TB) else None
+    return as_figure(known_TB) if 2 * len(known_TB) > len(value_TB) else None
 
 
 def _mean_over_tasks(values: Sequence[FloatArray]) -> FloatArray:

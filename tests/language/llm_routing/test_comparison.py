@@ -204,14 +204,15 @@ def test_a_pair_router_is_judged_by_its_score_alone() -> None:
 
 
 def test_a_trial_with_nothing_to_tell_apart_does_not_count() -> None:
-    quality_NM = TABLE.quality_NM.copy()
-    quality_NM[COMPARISON.trials[0].test_n] = 1
-    alike = replace(COMPARISON, table=replace(TABLE, quality_NM=quality_NM))
-    for line in within_tasks(alike, "pair, logistic", "task table", WEIGHT_BN):
-        assert line.better
-    all_alike = replace(COMPARISON, table=replace(TABLE, quality_NM=np.ones_like(quality_NM)))
-    for line in within_tasks(all_alike, "pair, logistic", "task table", WEIGHT_BN):
-        assert line.better is None and line.gain
+    first, *others = COMPARISON.trials
+    empty = replace(COMPARISON, trials=[first.only(np.zeros(COUNT, bool)), *others])
+    without = replace(COMPARISON, trials=others)
+    lines = [within_tasks(each, "carrot", "task table", WEIGHT_BN) for each in (empty, without)]
+    for one, other in zip(*lines, strict=True):
+        assert one.better and other.better and one.better.value == pytest.approx(other.better.value)
+    alike = replace(COMPARISON, table=replace(TABLE, quality_NM=np.ones_like(TABLE.quality_NM)))
+    for line in within_tasks(alike, "carrot", "task table", WEIGHT_BN):
+        assert line.better is None and line.correct is None and line.gain
 
 
 def test_small_tasks_are_left_out() -> None:
@@ -233,6 +234,7 @@ def test_the_first_words_tell_a_defeat() -> None:
     text = as_result([judged(compared(known=0.0))], "c", 0).verdict
     assert text.startswith("No router beats the task table on world.") or "none the task table on world." in text
     assert "below the task table" in text
+    assert "Within a task, what it knows of each prompt is worth in AIQ: world " in text
     assert not as_result([MEASURED], "c", 0).verdict.startswith("No router beats")
 
 
