@@ -27,5 +27,6 @@ for _name in (
     "robustness",
     "serve",
     "evaluate",
+    "simulate",
 ):
     app.command(_name)(getattr(importlib.import_module(f"mofme.cli.route.{_name}"), _name))
