@@ -12,6 +12,9 @@ from torch.nn import functional as F
 
 from mofme.core.routing import Experts
 
+# Where more of the tokens choose an expert, computing it for all takes less time than collecting them.
+_WORTH_GATHERING = 0.8
+
 
 class GatedFeedForwardExperts(Experts):
     """`shared` neurons that every token computes, then E experts of H neurons each, only where their weight is not 0.
@@ -78,10 +81,14 @@ class GatedFeedForwardExperts(Experts):
         sizes = [self.shared, *[self.hidden] * self.num_experts]
         gates, ups, downs = (weight.split(sizes) for weight in (self.gate_ND, self.up_ND, self.down_ND))
         for expert in experts:
-            tokens = weights_TE[:, expert].nonzero().squeeze(-1)
-            h_nH = _gated(x_TD[tokens], gates[expert + 1], ups[expert + 1])
-            h_nH = h_nH * weights_TE[tokens, expert].unsqueeze(-1)
-            y_TD.index_add_(0, tokens, h_nH @ downs[expert + 1])
+            gate_HD, up_HD, down_HD = gates[expert + 1], ups[expert + 1], downs[expert + 1]
+            gates_T1 = weights_TE[:, expert].unsqueeze(-1)
+            tokens_n = gates_T1.squeeze(-1).nonzero().squeeze(-1)
+            if len(tokens_n) > _WORTH_GATHERING * len(x_TD):
+                y_TD += (_gated(x_TD, gate_HD, up_HD) * gates_T1) @ down_HD
+            else:
+                h_nH = _gated(x_TD[tokens_n], gate_HD, up_HD) * gates_T1[tokens_n]
+                y_TD.index_add_(0, tokens_n, h_nH @ down_HD)
 
 
 def _gated(x_TD: Tensor, gate_ND: Tensor, up_ND: Tensor) -> Tensor:
