@@ -8,13 +8,14 @@ import torch
 from PIL import Image
 from scipy.stats import ttest_1samp
 
+from mofme.intervals import students_mean
 from mofme.results import Figure, Row, load_result
 from mofme.vision.benchmark import Arm, Cost
 from mofme.vision.benchmark_result import savings
 from mofme.vision.evaluation import ablation, ablation_report
 from mofme.vision.evaluation.ablation import Recipe, name_of, samples, score, train_arms, train_or_load
 from mofme.vision.evaluation.ablation_report import run_ablation
-from mofme.vision.evaluation.ablation_result import Measured, difference, difference_rows, over_seeds, verdict
+from mofme.vision.evaluation.ablation_result import Measured, difference, difference_rows, verdict
 from mofme.vision.evaluation.restoration import Scores
 from mofme.vision.restorer import Restorer
 from mofme.vision.weather import WEATHERS
@@ -94,8 +95,8 @@ def test_the_difference_over_seeds_is_students() -> None:
 
 
 def test_one_seed_has_no_interval() -> None:
-    assert over_seeds(np.array([1.5])) == over_seeds(np.array([1.5]))
-    assert over_seeds(np.array([1.5])).low is None
+    assert students_mean(np.array([1.5])) == students_mean(np.array([1.5]))
+    assert students_mean(np.array([1.5])).low is None
 
 
 def costs() -> list[Cost]:

@@ -1,11 +1,10 @@
 """From what every arm measured to the tables and the verdict. Axis names: W windows, S seeds."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
 
+from mofme.intervals import students_mean
 from mofme.language.dense_to_moe.comparison import (
     ARMS,
     CMOE,
@@ -80,7 +79,7 @@ def _difference(comparison: Comparison, other: str) -> dict[str, Figure]:
 
 def _wider(values_SX: FloatArray) -> Figure:
     """Mean with the wider of two intervals: over windows or questions, and over the seeds if there are several."""
-    over_text, over_seeds = _students(values_SX.mean(0)), _students(values_SX.mean(1))
+    over_text, over_seeds = students_mean(values_SX.mean(0)), students_mean(values_SX.mean(1))
     ends = [end for one in (over_text, over_seeds) for end in (one.low, one.high) if end is not None]
     return Figure(over_text.value, min(ends), max(ends)) if ends else over_text
 
@@ -89,19 +88,10 @@ def _time(comparison: Comparison, arm: str) -> dict[str, Figure]:
     taken, dense = comparison.seconds[arm], comparison.seconds[DENSE]
     figures = {}
     for column, name in enumerate(("read 256 tokens", "write one token")):
-        figures[f"{name}, ms"] = _students(1000 * taken[:, column])
+        figures[f"{name}, ms"] = students_mean(1000 * taken[:, column])
         if arm != DENSE:
-            figures[f"{name}: saved, %"] = _students(100 * (1 - taken[:, column] / dense[:, column]))
+            figures[f"{name}: saved, %"] = students_mean(100 * (1 - taken[:, column] / dense[:, column]))
     return figures
-
-
-def _students(values: FloatArray) -> Figure:
-    """Mean with Student's 95 % interval, if there is more than one."""
-    mean = float(values.mean())
-    if len(values) < 2:
-        return Figure(mean)
-    half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
-    return Figure(mean, mean - half, mean + half)
 
 
 def _verdict(comparison: Comparison) -> str:

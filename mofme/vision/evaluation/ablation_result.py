@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
+from mofme.intervals import students_mean
 from mofme.results import Figure, Row
 from mofme.vision.benchmark import Arm
 from mofme.vision.benchmark_result import title
@@ -60,7 +60,7 @@ def quality_rows(measured: Sequence[Measured]) -> list[Row]:
             values_SWP = one.values(metric)
             if values_SWP is not None:
                 columns = {**dict(zip(WEATHERS, values_SWP.mean(axis=2).T, strict=True)), MEAN: values_SWP.mean((1, 2))}
-                rows.append(Row(table, title(one.arm), {name: over_seeds(seeds) for name, seeds in columns.items()}))
+                rows.append(Row(table, title(one.arm), {name: students_mean(seeds) for name, seeds in columns.items()}))
     return rows
 
 
@@ -82,7 +82,7 @@ def difference(first: Measured, second: Measured) -> dict[str, Figure]:
         raise ValueError("PSNR is always measured")
     gain_SWP = a - b
     return {
-        "gain, dB (seeds)": over_seeds(gain_SWP.mean(axis=(1, 2))),
+        "gain, dB (seeds)": students_mean(gain_SWP.mean(axis=(1, 2))),
         "gain, dB (pictures)": bootstrap(gain_SWP.mean(axis=(0, 1))),
         "better pictures, %": Figure(float(100 * (gain_SWP.mean(axis=0) > 0).mean())),
     }
@@ -162,12 +162,3 @@ def _ranking(row: Row) -> str:
         f"Of the parts of a picture, {row.name} ranks the errors {better} chance "
         f"(Spearman {figure.value:+.2f}, {figure.low:+.2f} to {figure.high:+.2f})."
     )
-
-
-def over_seeds(values_S: Array) -> Figure:
-    """Mean with Student's 95 % interval; without one for a single seed."""
-    mean = float(values_S.mean())
-    if len(values_S) < 2:
-        return Figure(mean)
-    half = float(stats.t.ppf(0.975, len(values_S) - 1) * values_S.std(ddof=1) / np.sqrt(len(values_S)))
-    return Figure(mean, mean - half, mean + half)
