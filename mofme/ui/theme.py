@@ -36,6 +36,13 @@ CSS = """
 #header p, .note, .note p { color: var(--body-text-color-subdued); }
 #comparison:not(:has(img)) { min-height: 300px; }
 .html-container { padding: 0 !important; }
+
+/* Tabs that do not fit go onto a second line, not into a menu. Gradio decides by the width of a hidden copy of them. */
+.tab-container.visually-hidden button { width: 1px; padding: 0; font-size: 0; }
+.tab-wrapper { height: auto !important; }
+.tab-container[role=tablist] { flex-wrap: wrap; height: auto; overflow: visible; }
+.tab-container[role=tablist] button { height: var(--size-8); }
+#groups > .tab-wrapper button { font-size: 1.05rem; font-weight: 600; }
 .dark { --color-accent: var(--primary-400); }
 
 /* Gradio keeps 320 pixels for any gallery and cuts captions off. */
@@ -100,6 +107,7 @@ CSS = """
 
 @media (max-width: 640px) {
     .gradio-container > .main { padding: 12px !important; }
+    .tab-container[role=tablist] button { padding-inline: 10px; }
     .pictures.wide .grid-container { grid-template-columns: repeat(2, minmax(0, 1fr)); }
     .table.numbers tr > * { white-space: normal; padding: 6px; }
     .table.numbers tr > td:first-child { min-width: 5em; }

@@ -26,13 +26,17 @@ SENTENCE = (
 )
 
 # A new tab is one line here and one file in tabs/.
-TABS: tuple[tuple[str, Callable[[Services], None]], ...] = (
-    ("Restore", restore.build),
-    ("Batch", batch.build),
-    ("Evaluate", evaluate.build),
-    ("LLM routing", llm_routing.build),
-    ("Router robustness", router_robustness.build),
-)
+GROUPS: dict[str, dict[str, Callable[[Services], None]]] = {
+    "Photos": {
+        "Restore": restore.build,
+        "Batch": batch.build,
+        "Evaluate": evaluate.build,
+    },
+    "Language models": {
+        "LLM routing": llm_routing.build,
+        "Router robustness": router_robustness.build,
+    },
+}
 
 
 def build(services: Services) -> gr.Blocks:
@@ -41,9 +45,12 @@ def build(services: Services) -> gr.Blocks:
         gr.HTML(f"<h1>{TITLE}</h1><p>{SENTENCE}</p>", elem_id="header", padding=False)
         if not services.engine.models:
             gr.Markdown("**No model is installed**: the weights folder is empty. Download the project again.")
-        for name, draw in TABS:
-            with gr.Tab(name):
-                draw(services)
+        with gr.Tabs(elem_id="groups"):
+            for group, tabs in GROUPS.items():
+                with gr.Tab(group), gr.Tabs():
+                    for name, draw in tabs.items():
+                        with gr.Tab(name):
+                            draw(services)
     return window.queue(max_size=services.limits.waiting)
 
 

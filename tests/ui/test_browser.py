@@ -10,7 +10,8 @@ from PIL import ExifTags, Image
 from pillow_heif import register_heif_opener
 from playwright.sync_api import Browser, Page, expect
 
-from mofme.ui.window import TABS
+from mofme.ui.window import GROUPS
+from tests.ui.visiting import open_tab
 
 
 @pytest.fixture
@@ -21,15 +22,6 @@ def page(browser: Browser, url: str) -> Iterator[Page]:
     expect(page.locator("#examples img").first).to_be_visible()  # the last to come
     yield page
     page.close()
-
-
-def open_tab(page: Page, name: str) -> None:
-    """Click a tab, or its line in the menu of those that a phone has no room for."""
-    tab = page.get_by_role("tab", name=name)
-    if not tab.is_visible():
-        page.locator(".overflow-menu > button").click()
-        tab = page.locator(".overflow-dropdown").get_by_text(name)
-    tab.click()
 
 
 def choose(page: Page, box: str, *files: Path) -> None:
@@ -96,7 +88,7 @@ def test_a_broken_file_is_explained_on_the_page(page: Page, broken: Path) -> Non
 
 
 def test_a_batch_shows_its_results_and_reports_bad_files(page: Page, photo: Path, broken: Path, tmp_path: Path) -> None:
-    page.get_by_role("tab", name="Batch").click()
+    open_tab(page, "Batch")
     choose(page, "#files", photo, broken)
     expect(page.locator("#files")).to_contain_text("broken")
     page.click("#restore-all")
@@ -112,7 +104,7 @@ def test_a_running_batch_is_cancelled(page: Page, tmp_path: Path) -> None:
     files = [tmp_path / f"{number}.png" for number in range(5)]
     for file in files:
         Image.effect_noise((315, 315), 40).convert("RGB").save(file)
-    page.get_by_role("tab", name="Batch").click()
+    open_tab(page, "Batch")
     page.get_by_text("Options").last.click()
     page.get_by_label("Take more care").last.check()
     choose(page, "#files", *files)
@@ -131,7 +123,7 @@ def test_pairs_are_measured_shown_and_reported(page: Page, tmp_path: Path) -> No
         for name in ("a.png", "b.png"):
             Image.new("RGB", (64, 48), (level,) * 3).save(tmp_path / folder / name)
     (tmp_path / "rainy" / "c.png").write_bytes(b"no picture")
-    page.get_by_role("tab", name="Evaluate").click()
+    open_tab(page, "Evaluate")
     choose(page, "#degraded", *sorted((tmp_path / "rainy").iterdir()))
     expect(page.locator("#degraded")).to_contain_text("c")
     choose(page, "#clean", *sorted((tmp_path / "clean").iterdir()))
@@ -168,7 +160,7 @@ def test_nothing_is_wider_than_a_phone_or_comes_from_elsewhere(browser: Browser,
     page.on("request", lambda request: requests.append(request.url))
     page.goto(url)
     expect(page.locator("#examples img").first).to_be_visible()
-    for name, _ in TABS:
+    for name in (name for tabs in GROUPS.values() for name in tabs):
         open_tab(page, name)
         assert page.evaluate("document.documentElement.scrollWidth") == 390
     assert {address for address in requests if not address.startswith((url, "data:", "blob:"))} == set()

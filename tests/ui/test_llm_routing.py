@@ -25,6 +25,7 @@ from mofme.ui.llm_routing.answer import answer_html, dollars
 from mofme.ui.llm_routing.cost_plot import cost_plot
 from mofme.ui.llm_routing.dial import BUDGET, QUALITY, WEIGHT, Dial
 from tests.ui.toy_router import CHEAP, DEAR, WordEncoder, toy_router, toy_table
+from tests.ui.visiting import open_tab
 
 SUM, RHYME = "what sum is 7", "find a rhyme 8"
 
@@ -204,7 +205,7 @@ def test_dials_are_not_turned_beyond_their_ends(client: Client, changes: dict[st
 def test_a_person_routes_a_prompt_and_trains_on_a_table(browser: Browser, url: str, table: Path) -> None:
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.goto(url)
-    page.get_by_role("tab", name="LLM routing").click()
+    open_tab(page, "LLM routing")
     page.locator("#prompts button").first.click()
     expect(page.locator("#answer .choice")).to_contain_text("Ask")
     expect(page.locator("#answer svg circle")).to_have_count(3)

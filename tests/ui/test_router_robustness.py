@@ -23,6 +23,7 @@ from mofme.ui.router_robustness.choices import CARROT, COIN, GUARDED, ROUTERS, S
 from mofme.ui.router_robustness.probing import Probed, probe, read_probes
 from mofme.ui.router_robustness.report import probed_html, probed_values, save_report, summary_html
 from tests.ui.toy_router import toy_router
+from tests.ui.visiting import open_tab
 
 SUMS = [Probe(f"what sum is {number}", "mathematics", "hard") for number in range(4)]
 RHYMES = [Probe(f"find a rhyme {number}", "translation", "simple") for number in range(3)]
@@ -161,7 +162,7 @@ def test_nothing_chosen_is_answered_with_what_to_do(
 def test_a_person_probes_routers(browser: Browser, url: str, tmp_path: Path) -> None:
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.goto(url)
-    page.get_by_role("tab", name="Router robustness").click()
+    open_tab(page, "Router robustness")
     page.get_by_label("always strong").check()
     page.click("#probe")
     expect(page.get_by_text("Done: 196 prompts")).to_be_visible()
