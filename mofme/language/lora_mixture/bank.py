@@ -1,0 +1,119 @@
+"""Banks of LoRA experts beside the frozen linear layers of a pretrained model, and the routers to compare.
+
+    y = W x + sum_e w_e B_e A_e x * alpha / r
+
+Our reading, as MixLoRA and MoLA do: 8 experts of rank 8, alpha 16, dropout .05, two a token, a router for each layer.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mofme.core.experts.low_rank import LowRankExperts
+from mofme.core.moe import MoE
+from mofme.core.routers.linear import LinearRouter
+from mofme.core.routers.mixture import MixtureOfRouters
+from mofme.core.routing import Router, RoutingDecision, expert_probabilities, top_k_weights
+from mofme.errors import ModelError
+
+SINGLE = "single"
+WIDE = "wide"
+MIXTURE = "mixture"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The banks of one model. `wrapped` are endings of the names of the linear layers that get one.
+
+    `router` is SINGLE, MIXTURE (of `sub_routers`), or WIDE: two layers with no fewer parameters than that mixture.
+    """
+
+    wrapped: tuple[str, ...]
+    router: str = MIXTURE
+    sub_routers: int = 2
+    experts: int = 8
+    top_k: int = 2
+    rank: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.05
+
+
+class WideRouter(Router):
+    """The control with as many parameters: scores from one layer of ReLU features, then as the linear router."""
+
+    def __init__(self, dim: int, num_experts: int, top_k: int, hidden: int) -> None:
+        super().__init__()
+        self.num_experts = num_experts
+        self.top_k = top_k
+        self.widen = nn.Linear(dim, hidden, bias=False)
+        self.score = LinearRouter(hidden, num_experts, top_k)
+
+    def forward(self, x_TD: Tensor) -> RoutingDecision:
+        logits_TE = self.score.logits(self.widen(x_TD).relu())
+        return RoutingDecision(top_k_weights(expert_probabilities(logits_TE), self.top_k), logits_TE)
+
+
+class LoraBank(nn.Module):
+    """A frozen linear layer and, added to it, what the experts that a router chose make of the same input."""
+
+    def __init__(self, frozen: nn.Linear, recipe: Recipe) -> None:
+        super().__init__()
+        self.frozen = frozen.requires_grad_(False)
+        experts = LowRankExperts(
+            frozen.in_features, frozen.out_features, recipe.experts, recipe.rank, recipe.alpha, recipe.dropout
+        )
+        # Whatever numbers the router draws, those that follow stay the same: arms that differ in it alone are paired.
+        with torch.random.fork_rng(devices=[]):
+            router = make_router(frozen.in_features, recipe)
+        self.mixture = MoE(router, experts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.frozen(x)
+        return y + self.mixture(x)
+
+
+def make_router(dim: int, recipe: Recipe) -> Router:
+    """A new router of the recipe's kind. Raises ValueError for an unknown one."""
+    if recipe.router == SINGLE:
+        return LinearRouter(dim, recipe.experts, recipe.top_k)
+    if recipe.router == MIXTURE:
+        return MixtureOfRouters(dim, recipe.experts, recipe.top_k, recipe.sub_routers)
+    if recipe.router == WIDE:
+        parameters = recipe.sub_routers * (dim * recipe.experts + dim)
+        return WideRouter(dim, recipe.experts, recipe.top_k, math.ceil(parameters / (dim + recipe.experts)))
+    raise ValueError(f"{recipe.router!r} is no router here: {SINGLE}, {WIDE} and {MIXTURE} are")
+
+
+def wrap(model: nn.Module, recipe: Recipe) -> dict[str, LoraBank]:
+    """Put a bank on every linear layer whose name ends with one of `recipe.wrapped`; freezes all the rest.
+
+    Returns the banks by the layers' names. Raises ModelError if no layer has such a name.
+    """
+    names = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and _ends_with(name, recipe.wrapped)
+    ]
+    if not names:
+        raise ModelError(f"the model has no linear layer called {' or '.join(recipe.wrapped)}")
+    model.requires_grad_(False)
+    banks = {}
+    for name in names:
+        parent, _, child = name.rpartition(".")
+        banks[name] = LoraBank(model.get_submodule(name), recipe)  # type: ignore[arg-type]
+        setattr(model.get_submodule(parent), child, banks[name])
+    return banks
+
+
+def _ends_with(name: str, endings: Sequence[str]) -> bool:
+    """Whole parts of the name: `0.up` is the ending of `layers.0.up`, not of `layers.10.up`."""
+    return any(f".{name}".endswith(f".{ending}") for ending in endings)
+
+
+def adapter_state(model: nn.Module) -> dict[str, Tensor]:
+    """What was added and learns, by the names in `model.state_dict()`: nothing of the frozen model."""
+    learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return {name: tensor for name, tensor in model.state_dict().items() if name in learning}

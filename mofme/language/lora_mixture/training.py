@@ -1,0 +1,139 @@
+"""Training a classifier's banks and head on a prepared task, and measuring it.
+
+Axis names: N texts, C classes, T tokens, E experts.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from mofme.core.losses.balance import squared_coefficient_of_variation, switch_loss
+from mofme.core.moe import ObservedRouting, observe_routing
+from mofme.core.routing import RoutingDecision
+from mofme.errors import Cancelled
+from mofme.language.llm_routing.table import IntArray
+from mofme.language.lora_mixture.bank import Recipe
+from mofme.language.lora_mixture.classifier import Classifier
+from mofme.language.lora_mixture.encoder import Encoder
+from mofme.language.lora_mixture.lessons import Lessons, Passages
+
+_BALANCE = 0.01  # Switch Transformer's weight of its loss of balance
+_MEASURED_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One training run. The same lessons, steps, batch, learning rate and seed give every recipe the same batches,
+    the same beginning of head and experts, and the same dropout: only the routers differ.
+    """
+
+    lessons: Lessons
+    recipe: Recipe
+    steps: int = 300
+    batch: int = 32
+    learning_rate: float = 3e-4
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """After `step` of `steps`: this batch's cross-entropy, and the share of it that was classified correctly."""
+
+    step: int
+    steps: int
+    loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """`right_N`: which texts were classified correctly. `load`: the coefficient of variation of the number of tokens
+    that choose each expert, mean over the banks; 0 means that all are used equally.
+    """
+
+    right_N: NDArray[np.bool_]
+    load: float
+
+    @property
+    def accuracy(self) -> float:
+        return float(self.right_N.mean())
+
+
+def train(
+    plan: Plan,
+    report: Callable[[Progress], None] = lambda progress: None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Classifier:
+    """Train the banks and the head, and take the last step's. Raises Cancelled once `stopped` says so."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(plan.seed)
+        classifier = Classifier(Encoder.pretrained(), plan.recipe, len(plan.lessons.task.labels)).train()
+        _check_first(classifier, plan.lessons)
+        learning = [parameter for parameter in classifier.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(learning, lr=plan.learning_rate)
+        batches = _batches(len(plan.lessons.training), plan)
+        for step, index_B in enumerate(batches):
+            if stopped():
+                raise Cancelled(f"stopped after {step} of {plan.steps} steps")
+            optimizer.param_groups[0]["lr"] = plan.learning_rate * (1 - step / plan.steps)
+            x_BTD, seen_BT, label_B = plan.lessons.training.batch(index_B)
+            with observe_routing(classifier) as observed:
+                scores_BC = classifier(x_BTD, seen_BT)
+            loss = F.cross_entropy(scores_BC, label_B)
+            balance = torch.stack([switch_loss(_of_tokens(one, seen_BT)) for one in observed]).mean()
+            optimizer.zero_grad()
+            (loss + _BALANCE * balance).backward()
+            optimizer.step()
+            right = float((scores_BC.argmax(-1) == label_B).double().mean())
+            report(Progress(step + 1, plan.steps, float(loss.detach()), right))
+    return classifier.eval()
+
+
+@torch.no_grad()
+def measure(classifier: Classifier, passages: Passages) -> Measured:
+    """How well a classifier does on one part of a task, and how evenly it uses its experts there."""
+    right_N = np.zeros(len(passages), bool)
+    loads: dict[str, Tensor] = {}
+    by_length = np.argsort(passages.length_N, kind="stable")
+    for start in range(0, len(passages), _MEASURED_AT_ONCE):
+        index_B = by_length[start : start + _MEASURED_AT_ONCE]
+        x_BTD, seen_BT, label_B = passages.batch(index_B)
+        with observe_routing(classifier) as observed:
+            right_N[index_B] = (classifier(x_BTD, seen_BT).argmax(-1) == label_B).numpy()
+        for one in observed:
+            chosen_E = _of_tokens(one, seen_BT).chosen_TE.double().sum(0)
+            loads[one.layer] = loads.get(one.layer, torch.zeros_like(chosen_E)) + chosen_E
+    cv = [float(squared_coefficient_of_variation(load_E).sqrt()) for load_E in loads.values()]
+    return Measured(right_N, float(np.mean(cv)))
+
+
+def trained_parameters(classifier: Classifier) -> int:
+    """Of all banks and the head."""
+    return sum(parameter.numel() for parameter in classifier.parameters() if parameter.requires_grad)
+
+
+def _check_first(classifier: Classifier, lessons: Lessons) -> None:
+    if classifier.first != lessons.first:
+        raise ValueError(f"the lessons are for banks from layer {lessons.first}, the lowest is in {classifier.first}")
+
+
+def _batches(count: int, plan: Plan) -> Iterator[IntArray]:
+    """All texts in an order drawn anew for every pass, `batch` at a time, for so many steps."""
+    generator = np.random.default_rng(plan.seed)
+    order = np.empty(0, np.int64)
+    for _ in range(plan.steps):
+        while len(order) < plan.batch:
+            order = np.concatenate([order, generator.permutation(count)])
+        yield order[: plan.batch]
+        order = order[plan.batch :]
+
+
+def _of_tokens(one: ObservedRouting, seen_BT: Tensor) -> RoutingDecision:
+    """Without what was decided for padding."""
+    seen_T = seen_BT.flatten()
+    return RoutingDecision(one.decision.weights_TE[seen_T], one.decision.logits_TE[seen_T])
