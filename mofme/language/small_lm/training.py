@@ -1,0 +1,107 @@
+"""Training a small language model, and what it makes of text it never saw. Axis names: P passages, T tokens."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mofme.core.losses.balance import switch_loss
+from mofme.core.moe import observe_routing
+from mofme.errors import Cancelled
+from mofme.language.scoring import TextScore
+from mofme.language.small_lm.model import SmallLM
+
+Report = Callable[[int, int, float], None]
+Stopped = Callable[[], bool]
+_REPORT_EVERY = 50
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to train: `steps` batches of `batch` windows of `context` tokens, drawn by `seed`.
+
+    The learning rate rises over `warm_up` steps and falls along a cosine to a tenth. `balance` weighs Switch's loss.
+    """
+
+    steps: int = 1000
+    batch: int = 16
+    context: int = 128
+    learning_rate: float = 3e-3
+    warm_up: int = 50
+    weight_decay: float = 0.1
+    balance: float = 0.0
+    seed: int = 0
+
+
+def train(
+    model: SmallLM,
+    learned_N: Tensor,
+    plan: Plan,
+    report: Report | None = None,
+    stopped: Stopped | None = None,
+) -> list[float]:
+    """Train in place; returns the loss of every step, in nats per token. `report` gets step, steps and their mean.
+
+    AdamW with clipped gradients. Raises Cancelled as soon as `stopped` says so.
+    """
+    matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
+    vectors = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
+    groups = [{"params": matrices, "weight_decay": plan.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True)
+    generator = torch.Generator().manual_seed(plan.seed)
+    losses: list[float] = []
+    model.train()
+    for step in range(plan.steps):
+        if stopped is not None and stopped():
+            raise Cancelled("Stopped, as you asked.")
+        for group in optimizer.param_groups:
+            group["lr"] = _rate(step, plan)
+        windows_BT = draw_windows(learned_N, plan, generator)
+        loss, nats = _loss(model, windows_BT, plan.balance)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(nats)
+        if report is not None and ((step + 1) % _REPORT_EVERY == 0 or step + 1 == plan.steps):
+            report(step + 1, plan.steps, float(np.mean(losses[-_REPORT_EVERY:])))
+    model.eval()
+    return losses
+
+
+def draw_windows(learned_N: Tensor, plan: Plan, generator: torch.Generator) -> Tensor:
+    """A batch of windows (batch, context + 1), anywhere in the tokens."""
+    start_B1 = torch.randint(len(learned_N) - plan.context, (plan.batch, 1), generator=generator)
+    return learned_N[start_B1 + torch.arange(plan.context + 1)]
+
+
+def _loss(model: SmallLM, windows_BT: Tensor, balance: float) -> tuple[Tensor, float]:
+    if not balance:
+        nats = next_token_loss(model, windows_BT).mean()
+        return nats, nats.item()
+    with observe_routing(model) as observed:
+        nats = next_token_loss(model, windows_BT).mean()
+    return nats + balance * torch.stack([switch_loss(one.decision) for one in observed]).mean(), nats.item()
+
+
+def next_token_loss(model: SmallLM, windows_BT: Tensor) -> Tensor:
+    """Of every token but the first, given those before it: (B, T - 1), in nats."""
+    logits_BTV = model(windows_BT[:, :-1])
+    return F.cross_entropy(logits_BTV.transpose(1, 2), windows_BT[:, 1:], reduction="none")
+
+
+@torch.inference_mode()
+def score_passages(model: SmallLM, passages_PT: Tensor, batch: int = 32) -> TextScore:
+    """What each passage costs; every token but a passage's first is scored, and sees its own passage only."""
+    nats = [next_token_loss(model, part_BT).double().sum(1) for part_BT in passages_PT.split(batch)]
+    nats_P = torch.cat(nats).numpy()
+    return TextScore(nats_P, np.full(len(nats_P), float(passages_PT.shape[1] - 1)))
+
+
+def _rate(step: int, plan: Plan) -> float:
+    cosine = 0.1 + 0.9 * (1 + math.cos(math.pi * step / plan.steps)) / 2
+    return plan.learning_rate * cosine * min(1.0, (step + 1) / max(1, plan.warm_up))
