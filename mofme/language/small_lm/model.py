@@ -158,10 +158,12 @@ def _feed_forward(shape: Shape) -> nn.Module:
 
 
 def _draw(model: nn.Module, seed: int) -> None:
-    """Normal with variance 1 / inputs for every matrix; vectors stay as they are."""
+    """Normal with variance 1 / inputs for every matrix, 0 for every bias; the norms' weights stay 1."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if parameter.dim() > 1 and not name.endswith(("bias_EH", "bias_ED")):
+            if "bias" in name.rpartition(".")[2]:
+                parameter.zero_()
+            elif parameter.dim() > 1:
                 generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
                 parameter.normal_(std=parameter.shape[-1] ** -0.5, generator=generator)
 

@@ -1,0 +1,117 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from mofme.core.moe import observe_routing
+from mofme.language.small_lm.model import KeysAndValues, Shape, SmallLM, _turns, generate
+
+TINY = {"vocabulary": 11, "dim": 8, "layers": 2, "heads": 2, "hidden": 6}
+ROUTERS = ("dense", "linear", "mlp", "attention", "mixture", "uncertainty")
+
+
+def tiny(router: str = "linear", seed: int = 0) -> SmallLM:
+    return SmallLM(Shape(**TINY, router=router, experts=4), seed).eval()  # type: ignore[arg-type]
+
+
+def ids(*shape: int) -> Tensor:
+    return torch.randint(11, shape, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("router", ROUTERS)
+def test_no_token_sees_those_after_it(router: str) -> None:
+    ids_BT = ids(2, 9)
+    changed_BT = ids_BT.clone()
+    changed_BT[:, 6:] = (changed_BT[:, 6:] + 1) % 11
+    with torch.no_grad():
+        before, after = tiny(router)(ids_BT), tiny(router)(changed_BT)
+    torch.testing.assert_close(before[:, :6], after[:, :6])
+    assert not torch.allclose(before[:, 6:], after[:, 6:])
+
+
+@pytest.mark.parametrize("router", ROUTERS)
+def test_token_by_token_it_says_what_it_says_at_once(router: str) -> None:
+    model, ids_BT = tiny(router), ids(2, 9)
+    past = KeysAndValues()
+    with torch.no_grad():
+        parts = [model(part_BT, past) for part_BT in ids_BT.split([4, 1, 3, 1], dim=1)]
+        torch.testing.assert_close(torch.cat(parts, dim=1), model(ids_BT), atol=1e-5, rtol=1e-4)
+    assert len(past) == 9
+
+
+def test_attention_is_the_textbooks_with_turned_keys_and_queries() -> None:
+    """Against a loop in double precision over complex numbers: feature i + features/2 is the imaginary part of i."""
+    block = tiny("dense").double().blocks[0]
+    torch.manual_seed(0)
+    x_TD = torch.randn(5, 8, dtype=torch.float64)
+    turns = _turns(0, 5, 4, x_TD)
+    with torch.no_grad():
+        got = block._attend(x_TD[None], turns, None)[0]  # type: ignore[operator, union-attr]
+        q, k, v = (block.query_key_value.weight @ x_TD.T).T.split(8, dim=1)  # type: ignore[union-attr, operator]
+
+    def turned(row: Tensor, place: int) -> list[complex]:
+        angles = (1.0, 10_000.0**-0.5)  # frequencies 1 and base^(-1/2) for 4 features
+        return [
+            complex(row[i], row[i + 2]) * complex(math.cos(place * a), math.sin(place * a))
+            for i, a in enumerate(angles)
+        ]
+
+    rows = []
+    for t in range(5):
+        heads: list[float] = []
+        for h in (slice(0, 4), slice(4, 8)):
+            mine = turned(q[t, h], t)
+            scores = [
+                sum((a * b.conjugate()).real for a, b in zip(mine, turned(k[s, h], s), strict=True)) / 2
+                for s in range(t + 1)
+            ]
+            odds = [math.exp(score) for score in scores]
+            heads += [sum(o * v[s, h][i].item() for s, o in enumerate(odds)) / sum(odds) for i in range(4)]
+        rows.append(heads)
+    expected = torch.tensor(rows, dtype=torch.float64) @ block.attention_out.weight.T  # type: ignore[union-attr]
+    torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-6)
+
+
+def test_models_that_differ_in_their_router_start_alike_in_all_else() -> None:
+    linear, attention = tiny("linear").state_dict(), tiny("attention").state_dict()
+    shared = [name for name in linear if ".router." not in name]
+    assert len(shared) == len([name for name in attention if ".router." not in name]) > 10
+    for name in shared:
+        torch.testing.assert_close(linear[name], attention[name], atol=0, rtol=0)
+
+
+def test_another_seed_is_another_model() -> None:
+    assert not torch.equal(tiny(seed=0).embedding.weight, tiny(seed=1).embedding.weight)
+
+
+def test_it_is_a_mixture_in_every_layer() -> None:
+    model = tiny()
+    with observe_routing(model) as observed:
+        model(ids(2, 3))
+    assert [one.layer for one in observed] == ["blocks.0.feed_forward", "blocks.1.feed_forward"]
+    assert all((one.decision.chosen_TE.sum(-1) == 2).all() for one in observed)
+
+
+def test_the_likeliest_tokens_are_those_of_reading_all_anew() -> None:
+    model, text = tiny("mlp"), ids(2, 4)
+    written = generate(model, text, 5, temperature=0)
+    for _ in range(5):
+        text = torch.cat([text, model(text)[:, -1].argmax(-1, keepdim=True)], dim=1)
+    assert written.tolist() == text[:, 4:].tolist()
+
+
+def test_drawn_tokens_follow_the_probabilities() -> None:
+    model, text = tiny(), ids(1, 4)
+    drawn = generate(model, text.expand(4000, -1), 1, temperature=0.5, generator=torch.Generator().manual_seed(0))
+    share = torch.bincount(drawn.flatten(), minlength=11) / 4000
+    expected = (model(text)[0, -1] / 0.5).softmax(-1)
+    # Four standard deviations of a share of 4,000 draws are at most 4 * sqrt(1/4 / 4000) = 0.032.
+    torch.testing.assert_close(share, expected.detach(), atol=0.032, rtol=0)
+
+
+def test_impossible_shapes_are_refused() -> None:
+    with pytest.raises(ValueError, match="router is one of dense"):
+        Shape(router="magic")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="even number"):
+        Shape(dim=12, heads=4)
