@@ -29,6 +29,7 @@ NAMES = {
         "find_mode": "routing_R references_NR k steps own",
         "routing_of": "model run",
         "rerouted": "model routing_R",
+        "shifted": "model shift_R",
         "frozen": "model",
     },
     "mofme.core.routing": {"RoutingDecision": "weights_TE logits_TE uncertainty_T", "Router": "", "Experts": ""},
@@ -107,6 +108,11 @@ NAMES = {
         "find_pictures": "folder",
     },
     "mofme.vision.metrics": {"psnr": "a b", "ssim": "a b", "rgb_to_y": "rgb", "Lpips": "weights"},
+    "mofme.vision.rerouting": {
+        "explain": "restorer picture method references how",
+        "Rerouter": "restorer references method report",
+        "References.load": "folder",
+    },
     "mofme.vision.restorer": {
         "Restorer": "net name device",
         "Restorer.from_pretrained": "name device",

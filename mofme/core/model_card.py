@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
 from mofme.errors import ModelError
@@ -36,7 +36,7 @@ class ModelCard:
 def save_model(folder: Path, card: ModelCard, state: Mapping[str, Tensor]) -> ModelCard:
     """Write weights in half precision and the card with their checksum; each file appears whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    half = {name: t.detach().cpu().half().contiguous() if t.is_floating_point() else t for name, t in state.items()}
+    half = _halved(state)
     weights = folder / WEIGHTS_FILE
     partial = weights.with_suffix(".partial")
     save_file(half, partial)
@@ -46,6 +46,11 @@ def save_model(folder: Path, card: ModelCard, state: Mapping[str, Tensor]) -> Mo
     os.replace(partial, weights)
     _write_text(folder / CARD_FILE, json.dumps(asdict(card), indent=2) + "\n")
     return card
+
+
+def checksum(state: Mapping[str, Tensor]) -> str:
+    """The SHA-256 that the card of a model with these weights holds: it tells whether something was made for it."""
+    return hashlib.sha256(save(_halved(state))).hexdigest()
 
 
 def load_card(folder: Path) -> ModelCard:
@@ -68,6 +73,10 @@ def load_state(folder: Path, card: ModelCard) -> dict[str, Tensor]:
         raise ModelError(f"{path} is damaged: its checksum differs from the one in {CARD_FILE}; download it again")
     state: dict[str, Tensor] = load_file(path)
     return {name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in state.items()}
+
+
+def _halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: t.detach().cpu().half().contiguous() if t.is_floating_point() else t for name, t in state.items()}
 
 
 def _sha256(path: Path) -> str:

@@ -88,7 +88,7 @@ def routing_of(model: nn.Module, run: Callable[[], object]) -> Tensor:
     with torch.no_grad(), observe_routing(model) as observed:
         run()
     means = []
-    for layer in _layers(model):
+    for layer in layer_sizes(model):
         weights = [one.decision.weights_TE for one in observed if one.layer == layer]
         if not weights:
             raise ValueError(f"the MoE layer {layer!r} was not run")
@@ -102,14 +102,27 @@ def rerouted(model: nn.Module, routing_R: Tensor) -> Iterator[None]:
 
     The weights of all tokens of a layer are shifted so that this is their mean. Raises ValueError for another R.
     """
-    sizes = _layers(model)
-    if routing_R.shape != (sum(sizes.values()),):
-        raise ValueError(f"the model has {sum(sizes.values())} routing weights, got {tuple(routing_R.shape)}")
-    mean_E = dict(zip(sizes, routing_R.split(list(sizes.values())), strict=True))
+    mean_E = by_layer(model, routing_R)
 
     def shift(layer: str, decision: RoutingDecision) -> RoutingDecision:
         weights_TE = decision.weights_TE
         return replace(decision, weights_TE=weights_TE + (mean_E[layer].to(weights_TE) - weights_TE.mean(dim=0)))
+
+    with replace_routing(model, shift):
+        yield
+
+
+@contextmanager
+def shifted(model: nn.Module, shift_R: Tensor) -> Iterator[None]:
+    """Inside the block `shift_R` is added to the weights of every token: for a sample that is run in several parts.
+
+    Of one that is run as a whole this is `rerouted` by its own routing plus the shift. Raises ValueError for another R.
+    """
+    shift_E = by_layer(model, shift_R)
+
+    def shift(layer: str, decision: RoutingDecision) -> RoutingDecision:
+        weights_TE = decision.weights_TE
+        return replace(decision, weights_TE=weights_TE + shift_E[layer].to(weights_TE))
 
     with replace_routing(model, shift):
         yield
@@ -130,6 +143,14 @@ def frozen(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def _layers(model: nn.Module) -> dict[str, int]:
+def by_layer(model: nn.Module, routing_R: Tensor) -> dict[str, Tensor]:
+    """A routing cut into that (E) of each MoE layer, by name. Raises ValueError for a routing of another model."""
+    sizes = layer_sizes(model)
+    if routing_R.shape != (sum(sizes.values()),):
+        raise ValueError(f"the model has {sum(sizes.values())} routing weights, got {tuple(routing_R.shape)}")
+    return dict(zip(sizes, routing_R.split(list(sizes.values())), strict=True))
+
+
+def layer_sizes(model: nn.Module) -> dict[str, int]:
     """The model's MoE layers and how many experts each has, in the order in which they are named."""
     return {name: module.router.num_experts for name, module in model.named_modules() if isinstance(module, MoE)}

@@ -1,0 +1,112 @@
+"""The reference set on disk: numbers about pairs that the net solved, and the pairs themselves where they may be kept.
+
+Axis names: N references, D embedding, R routing weights (all experts of all layers in a row).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mofme.core.model_card import ModelCard, checksum, load_card, load_state, save_model
+from mofme.core.rerouting import Neighbours, nearest
+from mofme.errors import ModelError
+from mofme.vision.models import WEIGHTS
+from mofme.vision.weather import WEATHERS
+
+NET = "rerouting-references"
+SHIPPED = WEIGHTS / "rerouting"
+KINDS = (*WEATHERS, "clear")
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What is chosen on tuning pictures: the method, the neighbours k, the own share of regression and of mode finding,
+    how much of a stored step is taken, and the first rate of descent."""
+
+    method: str = "stored steps"
+    k: int = 5
+    own: float = 0.5
+    stride: float = 1.0
+    rate: float = 1e-2
+
+
+@dataclass(frozen=True)
+class References:
+    """N pairs: where they lie, how they were routed, and the step to where descent on their own loss led them.
+
+    `kind_N` counts through KINDS; `gain_N` is in dB. `weathered_NCHW` and `clean_NCHW` are uint8, or None in a set
+    whose pictures may not be passed on.
+    """
+
+    model: str
+    model_sha256: str
+    embedding_ND: Tensor
+    routing_NR: Tensor
+    step_NR: Tensor
+    kind_N: Tensor
+    gain_N: Tensor
+    choices: Choices = Choices()
+    weathered_NCHW: Tensor | None = None
+    clean_NCHW: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.kind_N)
+
+    @cached_property
+    def _scale(self) -> tuple[Tensor, Tensor]:
+        return self.embedding_ND.mean(dim=0), self.embedding_ND.std(dim=0).clamp_min(1e-6)
+
+    def near(self, embedding_D: Tensor) -> Neighbours:
+        """The k nearest, every number of an embedding in units of its spread over the references."""
+        return nearest(self.placed(embedding_D), self.placed(self.embedding_ND), self.choices.k)
+
+    def placed(self, embedding: Tensor) -> Tensor:
+        """Embeddings (..., D) where distances are measured."""
+        mean_D, deviation_D = self._scale
+        return (embedding - mean_D) / deviation_D
+
+    def check(self, net: nn.Module) -> None:
+        """Raises ModelError if they were made for other weights than those of `net`."""
+        if checksum(net.state_dict()) != self.model_sha256:
+            raise ModelError(
+                f"the re-routing references were made for other weights than these, of a model called {self.model!r}: "
+                "make them again, type: python -m mofme build-references PHOTOGRAPHS --model MODEL --out FOLDER, and "
+                "give that folder with --references"
+            )
+
+    def save(self, folder: Path, licence: str, training: Mapping[str, Any]) -> ModelCard:
+        """Write them in half precision, with a card."""
+        state = {"embedding": self.embedding_ND, "routing": self.routing_NR, "step": self.step_NR}
+        state |= {"kind": self.kind_N.to(torch.uint8), "gain": self.gain_N}
+        if self.weathered_NCHW is not None and self.clean_NCHW is not None:
+            state |= {"weathered": self.weathered_NCHW, "clean": self.clean_NCHW}
+        arguments = {"model": self.model, "model_sha256": self.model_sha256, "choices": vars(self.choices)}
+        return save_model(folder, ModelCard(folder.name, NET, arguments, licence, training), state)
+
+    @classmethod
+    def load(cls, folder: Path = SHIPPED) -> "References":
+        """Raises ModelError if the folder holds none, or they are damaged."""
+        card = load_card(folder)
+        if card.net != NET:
+            raise ModelError(f"{folder} holds a {card.net!r}, not references: make them with `build-references`")
+        state = load_state(folder, card)
+        try:
+            return cls(
+                model=card.arguments["model"],
+                model_sha256=card.arguments["model_sha256"],
+                embedding_ND=state["embedding"],
+                routing_NR=state["routing"],
+                step_NR=state["step"],
+                kind_N=state["kind"].long(),
+                gain_N=state["gain"],
+                choices=Choices(**card.arguments["choices"]),
+                weathered_NCHW=state.get("weathered"),
+                clean_NCHW=state.get("clean"),
+            )
+        except (KeyError, TypeError) as error:
+            raise ModelError(f"{folder} does not hold what its card says: {error}; make it again") from error
