@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from mofme.core.moe import MoE
+from mofme.core.precision import bf16_pays
 from mofme.core.routers.linear import LinearRouter
 from mofme.core.routers.uncertainty import UncertaintyRouter
 from mofme.vision.models import SIZES
@@ -23,7 +24,6 @@ from mofme.vision.nets.blocks import FeedForwardKind
 from mofme.vision.nets.unet import STRIDE, RestorationNet
 from mofme.vision.nets.vit import PlainViT
 from mofme.vision.peak_memory import peak_of
-from mofme.vision.precision import bf16_pays
 
 # oneDNN compiles code for every number of tokens an expert gets and keeps the latest 1,024: with many arms in turn a
 # conventional mixture would be compiled anew at every run, and look up to twice as slow as it is.

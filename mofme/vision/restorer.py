@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mofme.core.moe import ObservedRouting, observe_routing
+from mofme.core.precision import bf16_pays
 from mofme.vision.models import available_models, load_net
 from mofme.vision.nets.unet import CONTEXT_SIZE, RestorationNet
-from mofme.vision.precision import bf16_pays
 from mofme.vision.tiling import Tile, pad_to_stride, thumbnail, tiles
 from mofme.vision.weather import WEATHERS
 

@@ -19,12 +19,12 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mofme.core.model_card import ModelCard, load_card, save_model
+from mofme.core.precision import bf16_pays
 from mofme.errors import ModelError, MofmeError
 from mofme.vision.evaluation.confusion import confusion, iou, mean_iou
 from mofme.vision.evaluation.label_sets import IGNORE, LabelSet, available_label_sets, load_label_set
 from mofme.vision.evaluation.labelled_frames import find_labelled, read_labelled
 from mofme.vision.nets.segmentation import SegmentationNet, fill_backbone
-from mofme.vision.precision import bf16_pays
 
 _CROP = (256, 320)
 _WARMUP_STEPS = 50

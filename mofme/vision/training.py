@@ -21,13 +21,13 @@ from torch.optim.swa_utils import AveragedModel
 
 from mofme.core.model_card import ModelCard, load_card, load_state, save_model
 from mofme.core.moe import observe_routing
+from mofme.core.precision import bf16_pays
 from mofme.errors import ModelError
 from mofme.vision.datasets import Pair, clean_crops, load_clean, load_pairs, pair_crops
 from mofme.vision.image import atomic_file
 from mofme.vision.models import SIZES, build_net
 from mofme.vision.nets.unet import RestorationNet
 from mofme.vision.objective import objective
-from mofme.vision.precision import bf16_pays
 from mofme.vision.validation import ValidationReport, validate, validation_pairs
 from mofme.vision.weather import WEATHERS, add_distractors, random_weathers, synthesize
 
