@@ -35,6 +35,7 @@ NAMES = {
     "mofme.core.routing": {"RoutingDecision": "weights_TE logits_TE uncertainty_T", "Router": "", "Experts": ""},
     "mofme.core.routers.attention": {"AttentionRouter": "dim num_experts top_k"},
     "mofme.core.routers.linear": {"LinearRouter": "dim num_experts top_k"},
+    "mofme.core.routers.mlp": {"MLPRouter": "dim num_experts top_k hidden"},
     "mofme.core.routers.mixture": {"MixtureOfRouters": "dim num_experts top_k num_routers"},
     "mofme.core.routers.uncertainty": {"UncertaintyRouter": "dim num_experts top_k dropout samples"},
     "mofme.core.experts.feed_forward": {"FeedForwardExperts": "dim hidden num_experts"},
@@ -97,6 +98,22 @@ NAMES = {
         "score_questions": "host questions report",
     },
     "mofme.language.texts": {"read_text": "path", "read_questions": "path tasks limit seed"},
+    "mofme.language.small_lm.model": {
+        "Shape": "vocabulary dim layers heads hidden router experts top_k",
+        "SmallLM": "shape seed",
+        "generate": "model ids_BT count temperature generator",
+    },
+    "mofme.language.small_lm.training": {
+        "Plan": "steps batch context learning_rate warm_up weight_decay balance seed",
+        "train": "model learned_N plan report stopped",
+        "score_passages": "model passages_PT batch",
+    },
+    "mofme.language.small_lm.storage": {
+        "save_lm": "folder model vocabulary licence training metrics",
+        "load_lm": "folder",
+    },
+    "mofme.language.attention_router.explanation": {"explain": "text folder most"},
+    "mofme.language.attention_router.live": {"train_briefly": "text plan report stopped vocabulary"},
     "mofme.language.dense_to_moe.conversion": {"convert_to": "model ids recipe target work report"},
     "mofme.language.dense_to_moe.storage": {
         "save_converted": "folder host recipe licence training metrics",
@@ -145,6 +162,7 @@ COMMANDS = {
     "bench": "--side --experts --repeats --backbone --out --json",
     "bench restorers": "PAIRS --model --onnx --limit --out --json",
     "bench routing-server": "--clients --requests --router --out --json",
+    "evaluate attention-router": "--text --arms --seeds --steps --balance --out --json",
     "evaluate ablation": "CLEAN --out --arms --seeds --steps --limit --lpips-weights",
     "evaluate restoration": "PAIRS --held-back --model --device --out --json --lpips-weights --limit --seed",
     "evaluate classification": "PICTURES --classifier --degraded --weather --seed --model --device --limit --out "

@@ -3,6 +3,7 @@
 import typer
 
 from mofme.cli.evaluate.ablation import ablation
+from mofme.cli.evaluate.attention_router import attention_router
 from mofme.cli.evaluate.classification import classification
 from mofme.cli.evaluate.dense_to_moe import dense_to_moe
 from mofme.cli.evaluate.restoration import restoration
@@ -14,3 +15,4 @@ app.command()(segmentation)
 app.command()(classification)
 app.command()(ablation)
 app.command("dense-to-moe")(dense_to_moe)
+app.command("attention-router")(attention_router)
