@@ -28,7 +28,7 @@ NAMES = {
         "regress": "routing_R neighbours references_NR loss_of",
         "find_mode": "routing_R references_NR k steps own",
         "routing_of": "model run",
-        "rerouted": "model routing_R",
+        "rerouted": "model routing_R samples",
         "shifted": "model shift_R",
         "frozen": "model",
     },
@@ -163,6 +163,7 @@ COMMANDS = {
     "bench restorers": "PAIRS --model --onnx --limit --out --json",
     "bench routing-server": "--clients --requests --router --out --json",
     "evaluate attention-router": "--text --arms --seeds --steps --balance --out --json",
+    "evaluate routers": "CLEAN --arms --seeds --steps --limit --out --json",
     "evaluate ablation": "CLEAN --out --arms --seeds --steps --limit --lpips-weights",
     "evaluate restoration": "PAIRS --held-back --model --device --out --json --lpips-weights --limit --seed",
     "evaluate classification": "PICTURES --classifier --degraded --weather --seed --model --device --limit --out "

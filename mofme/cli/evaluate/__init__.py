@@ -7,6 +7,7 @@ from mofme.cli.evaluate.attention_router import attention_router
 from mofme.cli.evaluate.classification import classification
 from mofme.cli.evaluate.dense_to_moe import dense_to_moe
 from mofme.cli.evaluate.restoration import restoration
+from mofme.cli.evaluate.routers import routers
 from mofme.cli.evaluate.segmentation import segmentation
 
 app = typer.Typer(no_args_is_help=True, help="Measure on data with a known answer.")
@@ -16,3 +17,4 @@ app.command()(classification)
 app.command()(ablation)
 app.command("dense-to-moe")(dense_to_moe)
 app.command("attention-router")(attention_router)
+app.command()(routers)
