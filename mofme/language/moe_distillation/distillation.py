@@ -1,0 +1,197 @@
+"""Six ways by which a mixture of experts teaches a smaller model, on equal terms (arXiv 2502.12947, section 3).
+
+Our readings: every response has the same number of tokens, and the student's rate falls to 0 along a line. SAR's
+routers learn at a tenth of the student's rate, as the authors' 1e-6 is of the 1e-5 of their other students.
+Axis names: B texts, T tokens, V vocabulary.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mofme.core.losses.distillation import augmentation_loss, gkd_loss, kd_loss, router_feedback_loss
+from mofme.core.moe import observe_routing
+from mofme.errors import Cancelled, ModelError
+from mofme.language.moe_distillation.causal_lm import CausalLM
+from mofme.language.moe_distillation.methods import Method
+from mofme.language.moe_distillation.passages import Passages
+from mofme.language.moe_distillation.quality import Quality, held_out_kl, measure, response_logits
+from mofme.language.moe_distillation.teaching import most_experts, router_parameters
+
+_LOOKS = 10  # at the held-out KL, on the way
+_LOOKED_AT = 32  # passages
+_ROUTER_RATE = 0.1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to distil: `steps` batches, drawn by `seed`. KA averages over `draws` teachers, M in the paper, whose tokens
+    draw their experts with probability `chance`, lambda in the paper. Then `samplings` continuations are measured.
+    """
+
+    method: Method
+    steps: int = 100
+    seed: int = 0
+    batch: int = 16
+    learning_rate: float = 3e-4
+    draws: int = 2
+    chance: float = 0.05
+    samplings: int = 5
+
+
+@dataclass(frozen=True)
+class Progress:
+    """After a step: its loss, and about every tenth of the way KL(student || teacher) on passages held out."""
+
+    step: int
+    steps: int
+    loss: float
+    held_out_kl: float | None = None
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """What came of it: the loss of every step, the held-out KL on the way by step (0: before), and the quality."""
+
+    losses: tuple[float, ...]
+    held_out_kl: tuple[tuple[int, float], ...]
+    quality: Quality
+
+
+def distil(
+    teacher: CausalLM,
+    student: CausalLM,
+    prompts: Passages,
+    plan: Plan,
+    report: Callable[[Progress], None] | None = None,
+    stopped: Callable[[], bool] | None = None,
+) -> Distilled:
+    """Train the student in place; the teacher is left as it was.
+
+    Raises ModelError if the two do not share a vocabulary, or the teacher has no experts that the method could choose
+    from; Cancelled as soon as `stopped` says so.
+    """
+    lesson = _Lesson(teacher, student, prompts, plan)
+    losses: list[float] = []
+    looks = [(0, lesson.held_out())]
+    try:
+        for step in range(1, plan.steps + 1):
+            if stopped is not None and stopped():
+                raise Cancelled("Stopped, as you asked.")
+            losses.append(lesson.step(1 - (step - 1) / plan.steps))
+            look = step % max(1, plan.steps // _LOOKS) == 0 or step == plan.steps
+            kl = lesson.held_out() if look else None
+            if kl is not None:
+                looks.append((step, kl))
+            if report is not None:
+                report(Progress(step, plan.steps, losses[-1], kl))
+    finally:
+        lesson.end()
+    return Distilled(tuple(losses), tuple(looks), measure(student, teacher, prompts, plan.samplings))
+
+
+class _Lesson:
+    """One run: the models, what optimizes them, and where chance stands."""
+
+    def __init__(self, teacher: CausalLM, student: CausalLM, passages: Passages, plan: Plan) -> None:
+        self.teacher, self.student, self.passages, self.plan = teacher, student, passages, plan
+        widths = [model.logits(passages.held_out_PT[:1, :1]).shape[-1] for model in (teacher, student)]
+        if widths[0] != widths[1]:
+            raise ModelError(
+                f"teacher and student must share a vocabulary, they have {widths[0]} and {widths[1]} tokens"
+            )
+        teacher.module.eval().requires_grad_(False)
+        student.module.eval().requires_grad_(True)
+        # One for each, so that all methods meet the same prompts in the same order.
+        self.prompts, self.writing, self.drawing = (
+            torch.Generator().manual_seed(3 * plan.seed + number) for number in range(3)
+        )
+        self.optimizers = [torch.optim.AdamW(student.module.parameters(), lr=plan.learning_rate)]
+        self.routers = router_parameters(teacher) if plan.method == "sar" else []
+        self.as_they_were = [parameter.clone() for parameter in self.routers]
+        if self.routers:
+            self.optimizers.append(torch.optim.AdamW(self.routers, lr=_ROUTER_RATE * plan.learning_rate))
+        self.rates = [optimizer.param_groups[0]["lr"] for optimizer in self.optimizers]
+
+    def step(self, rate: float) -> float:
+        """One batch at `rate`, a share of the learning rate; returns the student's loss."""
+        for optimizer, full in zip(self.optimizers, self.rates, strict=True):
+            optimizer.param_groups[0]["lr"] = rate * full
+        ids_BT = self._batch()
+        student_TV = self._response(self.student, ids_BT)
+        if self.routers:
+            self._teach_routers(ids_BT, student_TV.detach())
+        loss = self._loss(ids_BT, student_TV)
+        self.optimizers[0].zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.student.module.parameters(), 1.0)
+        self.optimizers[0].step()
+        return loss.item()
+
+    def held_out(self) -> float:
+        """The student's distance from the teacher that was shipped, even while SAR changes it."""
+        changed = [parameter.clone() for parameter in self.routers]
+        _restore(self.routers, self.as_they_were)
+        looked_at_PT = self.passages.held_out_PT[:: -(-len(self.passages.held_out_PT) // _LOOKED_AT)]
+        kl = float(held_out_kl(self.student, self.teacher, looked_at_PT, self.passages.prompt).mean())
+        _restore(self.routers, changed)
+        return kl
+
+    def end(self) -> None:
+        _restore(self.routers, self.as_they_were)
+        self.teacher.module.requires_grad_(False)
+        self.student.module.requires_grad_(False)
+
+    def _batch(self) -> Tensor:
+        learned_PT = self.passages.learned_PT
+        index_B = torch.randint(len(learned_PT), (self.plan.batch,), generator=self.prompts)
+        if self.plan.method == "kd":
+            return learned_PT[index_B]
+        prompt_BT = learned_PT[index_B, : self.passages.prompt]
+        written_BT = self.student.write(prompt_BT, self.passages.response, self.writing)
+        return torch.cat([prompt_BT, written_BT], dim=1)
+
+    def _response(self, model: CausalLM, ids_BT: Tensor) -> Tensor:
+        return response_logits(model, ids_BT, self.passages.prompt).flatten(0, 1)
+
+    def _loss(self, ids_BT: Tensor, student_TV: Tensor) -> Tensor:
+        match self.plan.method:
+            case "kd":
+                labels_T = ids_BT[:, self.passages.prompt :].flatten()
+                return kd_loss(student_TV, self._taught(ids_BT), labels_T)
+            case "gkd":
+                return gkd_loss(student_TV, self._taught(ids_BT))
+            case "all" | "sar":
+                return gkd_loss(student_TV, self._taught(ids_BT, spared=0))
+            case "top-(n-1)":
+                return gkd_loss(student_TV, self._taught(ids_BT, spared=1))
+            case "ka":
+                draws = [self._taught(ids_BT, spared=1, chance=self.plan.chance) for _ in range(self.plan.draws)]
+                return augmentation_loss(student_TV, draws)
+
+    @torch.no_grad()
+    def _taught(self, ids_BT: Tensor, spared: int | None = None, chance: float = 0.0) -> Tensor:
+        if spared is None:
+            return self._response(self.teacher, ids_BT)
+        with most_experts(self.teacher, spared, chance, self.drawing):
+            return self._response(self.teacher, ids_BT)
+
+    def _teach_routers(self, ids_BT: Tensor, student_TV: Tensor) -> None:
+        for parameter in self.routers:
+            parameter.requires_grad_(True)
+        with most_experts(self.teacher, spared=0), observe_routing(self.teacher.module) as observed:
+            teacher_TV = self._response(self.teacher, ids_BT)
+        loss = router_feedback_loss(teacher_TV, student_TV, [one.decision for one in observed])
+        self.optimizers[1].zero_grad()
+        loss.backward()
+        self.optimizers[1].step()
+        for parameter in self.routers:
+            parameter.requires_grad_(False)
+
+
+@torch.no_grad()
+def _restore(parameters: list[torch.nn.Parameter], values: list[Tensor]) -> None:
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter.copy_(value)

@@ -1,0 +1,64 @@
+"""What is distilled on and what is measured on: passages of text, each a prompt and what follows it.
+
+Axis names: P passages, T tokens.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mofme.errors import TableError
+from mofme.language.moe_distillation.causal_lm import CausalLM
+from mofme.language.small_lm.corpus import Corpus
+
+PROMPT, RESPONSE = 32, 64
+_PASSAGES = 2048
+_HELD_OUT = 64
+
+
+@dataclass(frozen=True)
+class Passages:
+    """Token ids, of which the first `prompt` of every passage are its prompt; `held_out_PT` is never learned from."""
+
+    learned_PT: Tensor
+    held_out_PT: Tensor
+    prompt: int = PROMPT
+
+    @property
+    def response(self) -> int:
+        """How many tokens follow a prompt."""
+        return self.learned_PT.shape[1] - self.prompt
+
+
+def passages_of(text: str, model: CausalLM, prompt: int = PROMPT, response: int = RESPONSE) -> Passages:
+    """Passages of one's own text: its last tenth is held out. Raises TableError for a text that is too short."""
+    length = prompt + response
+    ids = torch.tensor(model.encode(text))
+    begin = len(ids) * 9 // 10
+    if len(ids) - begin < 2 * length:
+        raise TableError(f"the text has {len(ids)} tokens; at least {20 * length} are needed to distil and to measure")
+    learned_PT = _evenly(ids[:begin].unfold(0, length, length // 2), _PASSAGES)
+    return Passages(learned_PT, _evenly(ids[begin:].unfold(0, length, length), _HELD_OUT), prompt)
+
+
+def passages_in(corpus: Corpus, count: int = 8192, seed: int = 0) -> Passages:
+    """Of a corpus: `count` passages drawn from what was learned, and the beginnings of those that were held back."""
+    length = PROMPT + RESPONSE
+    generator = torch.Generator().manual_seed(seed)
+    start_P1 = torch.randint(len(corpus.learned_N) - length, (count, 1), generator=generator)
+    held_out_PT = torch.cat(list(corpus.held_back.values()))[:, :length]
+    return Passages(corpus.learned_N[start_P1 + torch.arange(length)], held_out_PT)
+
+
+def passages_written_by(teacher: CausalLM, seed: int = 0, learned: int = 256, held_out: int = 48) -> Passages:
+    """Passages that the teacher writes itself, where no text is at hand; they begin at the start of a paragraph."""
+    generator = torch.Generator().manual_seed(seed)
+    begin_BT = torch.tensor([teacher.encode("\n\n")]).expand(learned + held_out, -1)
+    written_BT = teacher.write(begin_BT, PROMPT + RESPONSE, generator)
+    return Passages(written_BT[:learned], written_BT[learned:])
+
+
+def _evenly(found_PT: Tensor, most: int) -> Tensor:
+    count = min(most, len(found_PT))
+    return found_PT[torch.arange(count) * len(found_PT) // count].clone()
