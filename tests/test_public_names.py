@@ -151,8 +151,9 @@ ERRORS = {
     "Cancelled": "MofmeError",
 }
 COMMANDS = {
-    "restore": "SOURCE OUTPUT --model --device --tile --strength --ensemble --overwrite --format --json "
-    "--max-megapixels",
+    "restore": "SOURCE OUTPUT --model --device --tile --strength --ensemble --reroute --references --overwrite "
+    "--format --json --max-megapixels",
+    "build-references": "PHOTOGRAPHS --out --model --limit --pairs --seed --sources --licence",
     "models": "--json",
     "synthesize": "CLEAN OUT --weather --seed --count",
     "train": "CLEAN --out --pairs --size --init --minutes --batch --crop --learning-rate --seed --device "
@@ -172,6 +173,9 @@ COMMANDS = {
     "evaluate dense-to-moe": "MODEL --text --questions --arms --task --target --experts --shared --tokens --measure "
     "--limit --seeds --out --json",
     "results": "NAMES --quote --folder",
+    "control train": "ENVIRONMENT --out --steps --seed --experts --balance",
+    "control evaluate": "POLICIES --episodes --no-trees --out --json",
+    "control explain": "POLICY --depth --seed",
     "route evaluate": "TABLES --splits --seed --repair --models --out --json",
     "route prompt": "PROMPT --budget --cost-weight --quality --router --json",
     "route robustness": "--queries --table --seeds --router --out --json",

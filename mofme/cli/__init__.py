@@ -14,6 +14,9 @@ app = typer.Typer(
 for _name in ("restore", "models", "synthesize", "train", "results", "moefy"):
     app.command(_name)(getattr(importlib.import_module(f"mofme.cli.{_name}"), _name))
 app.command("train-segmenter")(importlib.import_module("mofme.cli.train_segmenter").train_segmenter)
+app.command("build-references")(importlib.import_module("mofme.cli.build_references").build_references)
+app.add_typer(importlib.import_module("mofme.cli.binary").app, name="binary")
 app.add_typer(importlib.import_module("mofme.cli.bench").app, name="bench")
 app.add_typer(importlib.import_module("mofme.cli.evaluate").app, name="evaluate")
 app.add_typer(importlib.import_module("mofme.cli.route").app, name="route")
+app.add_typer(importlib.import_module("mofme.cli.control").app, name="control")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mofme.errors import Cancelled, PictureError
 from mofme.vision.image import FORMATS, atomic_file, find_pictures, read_picture, write_picture
-from mofme.vision.restorer import Restorer
+from mofme.vision.restorer import Restoration
 
 _COLUMNS = ("file", "output", "size", "seconds", "weather", "uncertainty", "error", "skipped")
 
@@ -55,7 +55,7 @@ def plan_tree(source: Path, target: Path, format: str | None = None) -> list[tup
 
 
 def restore_tree(
-    restorer: Restorer,
+    restorer: Callable[..., Restoration],
     source: Path,
     target: Path,
     *,
@@ -95,7 +95,7 @@ def restore_tree(
 
 
 def restore_file(
-    restorer: Restorer,
+    restorer: Callable[..., Restoration],
     path: Path,
     output: Path,
     *,

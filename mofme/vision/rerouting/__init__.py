@@ -4,7 +4,7 @@ A reference set of synthesized pairs that the net solved is kept as numbers: whe
 how it was routed, and the step by which gradient descent would have routed it better.
 """
 
-from mofme.vision.rerouting.references import SHIPPED, References
-from mofme.vision.rerouting.rerouter import METHODS, Neighbour, Rerouted, Rerouter, explain
+from mofme.vision.rerouting.references import METHODS, SHIPPED, Method, References
+from mofme.vision.rerouting.rerouter import Neighbour, Rerouted, Rerouter, explain
 
-__all__ = ["METHODS", "SHIPPED", "Neighbour", "References", "Rerouted", "Rerouter", "explain"]
+__all__ = ["METHODS", "SHIPPED", "Method", "Neighbour", "References", "Rerouted", "Rerouter", "explain"]

@@ -4,10 +4,10 @@ Axis names: N references, D embedding, R routing weights (all experts of all lay
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,8 @@ from mofme.vision.weather import WEATHERS
 NET = "rerouting-references"
 SHIPPED = WEIGHTS / "rerouting"
 KINDS = (*WEATHERS, "clear")
+Method = Literal["stored steps", "kernel regression", "mode finding", "gradient descent"]
+METHODS: tuple[Method, ...] = get_args(Method)
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Choices:
     """What is chosen on tuning pictures: the method, the neighbours k, the own share of regression and of mode finding,
     how much of a stored step is taken, and the first rate of descent."""
 
-    method: str = "stored steps"
+    method: Method = "stored steps"
     k: int = 5
     own: float = 0.5
     stride: float = 1.0
@@ -39,8 +41,9 @@ class Choices:
 class References:
     """N pairs: where they lie, how they were routed, and the step to where descent on their own loss led them.
 
-    `kind_N` counts through KINDS; `gain_N` is in dB. `weathered_NCHW` and `clean_NCHW` are uint8, or None in a set
-    whose pictures may not be passed on.
+    `kind_N` counts through KINDS; `gain_N` is in dB. `choices` is what was best on tuning pictures, `others` the best
+    of the other methods. `weathered_NCHW` and `clean_NCHW` are uint8, or None in a set whose pictures may not be
+    passed on.
     """
 
     model: str
@@ -51,19 +54,25 @@ class References:
     kind_N: Tensor
     gain_N: Tensor
     choices: Choices = Choices()
+    others: tuple[Choices, ...] = ()
     weathered_NCHW: Tensor | None = None
     clean_NCHW: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.kind_N)
 
+    def best(self, method: Method) -> Choices:
+        """The best settings of a method; those of the paper if none were tuned."""
+        tuned = [choices for choices in (self.choices, *self.others) if choices.method == method]
+        return tuned[0] if tuned else Choices(method)
+
     @cached_property
     def _scale(self) -> tuple[Tensor, Tensor]:
         return self.embedding_ND.mean(dim=0), self.embedding_ND.std(dim=0).clamp_min(1e-6)
 
-    def near(self, embedding_D: Tensor) -> Neighbours:
+    def near(self, embedding_D: Tensor, k: int) -> Neighbours:
         """The k nearest, every number of an embedding in units of its spread over the references."""
-        return nearest(self.placed(embedding_D), self.placed(self.embedding_ND), self.choices.k)
+        return nearest(self.placed(embedding_D), self.placed(self.embedding_ND), k)
 
     def placed(self, embedding: Tensor) -> Tensor:
         """Embeddings (..., D) where distances are measured."""
@@ -85,7 +94,12 @@ class References:
         state |= {"kind": self.kind_N.to(torch.uint8), "gain": self.gain_N}
         if self.weathered_NCHW is not None and self.clean_NCHW is not None:
             state |= {"weathered": self.weathered_NCHW, "clean": self.clean_NCHW}
-        arguments = {"model": self.model, "model_sha256": self.model_sha256, "choices": vars(self.choices)}
+        arguments: dict[str, Any] = {
+            "model": self.model,
+            "model_sha256": self.model_sha256,
+            "choices": asdict(self.choices),
+        }
+        arguments["others"] = [asdict(choices) for choices in self.others]
         return save_model(folder, ModelCard(folder.name, NET, arguments, licence, training), state)
 
     @classmethod
@@ -96,6 +110,9 @@ class References:
             raise ModelError(f"{folder} holds a {card.net!r}, not references: make them with `build-references`")
         state = load_state(folder, card)
         try:
+            choices, *others = (Choices(**one) for one in (card.arguments["choices"], *card.arguments["others"]))
+            if choices.method not in METHODS:
+                raise TypeError(f"no method is called {choices.method!r}")
             return cls(
                 model=card.arguments["model"],
                 model_sha256=card.arguments["model_sha256"],
@@ -104,7 +121,8 @@ class References:
                 step_NR=state["step"],
                 kind_N=state["kind"].long(),
                 gain_N=state["gain"],
-                choices=Choices(**card.arguments["choices"]),
+                choices=choices,
+                others=tuple(others),
                 weathered_NCHW=state.get("weathered"),
                 clean_NCHW=state.get("clean"),
             )

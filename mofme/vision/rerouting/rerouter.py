@@ -3,21 +3,19 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from mofme.core.rerouting import Neighbours, by_layer, descend, find_mode, frozen, nearest, rerouted, shifted
+from mofme.core.rerouting import LossOf, Neighbours, by_layer, descend, find_mode, frozen, nearest, rerouted, shifted
 from mofme.errors import ModelError
 from mofme.vision.nets.unet import RestorationNet
 from mofme.vision.objective import psnr_loss
 from mofme.vision.rerouting.observation import Observation, observed
-from mofme.vision.rerouting.references import KINDS, References
+from mofme.vision.rerouting.references import KINDS, Method, References
 from mofme.vision.restorer import Restoration, Restorer
 
-Method = Literal["stored steps", "kernel regression", "mode finding", "gradient descent"]
-METHODS: tuple[Method, ...] = get_args(Method)
 RATE_FALLS_TO = 1e-3  # of the first rate, as in the paper
 
 
@@ -82,7 +80,7 @@ def reroute(restorer: Restorer, picture: Tensor, method: Method | None, referenc
     with observed(restorer.net) as observation:
         plain = restorer(picture, **how, on_progress=tell and (lambda share: tell(share / 2)))
     between = time.perf_counter()
-    method = method or chosen_method(references)
+    method = method or references.choices.method
     found = find(restorer.net, observation, references, method)
     shift_R = found.routing_R - observation.routing_R
     with shifted(restorer.net, shift_R):
@@ -102,24 +100,16 @@ def reroute(restorer: Restorer, picture: Tensor, method: Method | None, referenc
     )
 
 
-def chosen_method(references: References) -> Method:
-    """The method that was best on tuning pictures. Raises ModelError for one that is none."""
-    for method in METHODS:
-        if method == references.choices.method:
-            return method
-    raise ModelError(f"no re-routing method is called {references.choices.method!r}: choose {', '.join(METHODS)}")
-
-
 def find(
     net: RestorationNet, seen: Observation, references: References, method: Method, near: Neighbours | None = None
 ) -> Found:
     """Where the routing of what was seen should go; `near` are other neighbours than the nearest."""
-    choices, own_R = references.choices, seen.routing_R
+    choices, own_R = references.best(method), seen.routing_R
     if method == "mode finding":
         target_R = find_mode(own_R, references.routing_NR, choices.k, own=choices.own)
         near = nearest(target_R, references.routing_NR, choices.k)
         return Found(target_R, target_R, near, (references.routing_NR[near.index_k] - own_R).norm(dim=-1))
-    near = near or references.near(seen.embedding_D)
+    near = near or references.near(seen.embedding_D, choices.k)
     place_D, place_kD = references.placed(seen.embedding_D), references.placed(references.embedding_ND[near.index_k])
     distance_k = (place_kD - place_D).norm(dim=-1)
     match method:
@@ -136,29 +126,31 @@ def find(
             return Found(target_R, target_R, near, distance_k)
 
 
-def neighbours_loss(net: RestorationNet, references: References, near: Neighbours) -> Callable[[Tensor], Tensor]:
+def neighbours_loss(net: RestorationNet, references: References, near: Neighbours) -> LossOf:
     """L(r) of the paper: the net's training loss, on the neighbours' pairs. Raises ModelError without pairs."""
     if references.weathered_NCHW is None or references.clean_NCHW is None:
         raise ModelError(
             "gradient descent needs the references' pictures, which may not be passed on with the shipped ones: make "
             "some of your own photographs, type: python -m mofme build-references PHOTOGRAPHS --out FOLDER --pairs"
         )
+    device = net.stem.weight.device
     weathered_kCHW, clean_kCHW = (
-        pictures[near.index_k].to(net.stem.weight.device).float() / 255
+        pictures[near.index_k].to(device).float() / 255
         for pictures in (references.weathered_NCHW, references.clean_NCHW)
     )
+    return pairs_loss(net, weathered_kCHW, clean_kCHW, near.kernel_k.to(device))
+
+
+def pairs_loss(net: RestorationNet, weathered_BCHW: Tensor, clean_BCHW: Tensor, share_B: Tensor) -> LossOf:
+    """Of a routing: the training loss of pairs (B, 3, H, W) under it, each by its share."""
 
     def loss_of(routing_R: Tensor) -> Tensor:
-        losses = [pair_loss(net, x, y, routing_R) for x, y in zip(weathered_kCHW, clean_kCHW, strict=True)]
-        return near.mean(torch.stack(losses).cpu())
+        with rerouted(net, routing_R.to(share_B), samples=len(share_B)):
+            restored_BCHW = net(weathered_BCHW).image
+        losses = [psnr_loss(*pair) for pair in zip(restored_BCHW.split(1), clean_BCHW.split(1), strict=True)]
+        return (torch.stack(losses) * share_B).sum().to(routing_R)
 
     return loss_of
-
-
-def pair_loss(net: RestorationNet, weathered: Tensor, clean: Tensor, routing_R: Tensor) -> Tensor:
-    """The training loss of one pair (3, H, W) under a routing."""
-    with rerouted(net, routing_R):
-        return psnr_loss(net(weathered[None]).image, clean[None])
 
 
 def _neighbours(references: References, found: Found) -> tuple[Neighbour, ...]:
@@ -183,7 +175,7 @@ class Rerouter:
         references.check(restorer.net)
         self.restorer = restorer
         self.references = references
-        self.method = method or chosen_method(references)
+        self.method = method or references.choices.method
         self.report = report
 
     def __call__(self, image: Tensor, **how: Any) -> Restoration:

@@ -1,0 +1,138 @@
+"""How much re-routing gains on photographs that neither training, references nor tuning have seen.
+
+Every picture is written down as soon as it is measured, so that a stopped run goes on where it was.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mofme.core.rerouting import Neighbours, by_layer, frozen, nearest, regress
+from mofme.errors import MofmeError, PictureError
+from mofme.vision.datasets import held_back
+from mofme.vision.evaluation.weathered import with_weather
+from mofme.vision.image import find_pictures, read_picture
+from mofme.vision.rerouting.building import own_step
+from mofme.vision.rerouting.references import KINDS, References
+from mofme.vision.rerouting.rerouter import Found, find, neighbours_loss, reroute
+from mofme.vision.rerouting.samples import Sample, decibels, sample
+from mofme.vision.rerouting.tuning import moved
+from mofme.vision.restorer import Restorer
+from mofme.vision.weather import WEATHERS
+
+TEST_CROP = 128
+BASE = "as its routers say"
+ORACLE = "oracle: descent on the picture's own loss"
+SEARCHED = "kernel regression, share searched on the neighbours"
+RANDOM_STEPS = "control: stored steps of random references"
+RANDOM_DESCENT = "control: gradient descent on random references"
+UNIFORM = "control: all experts alike"
+WHOLE_PLAIN, WHOLE_REROUTED = "whole, plain", "whole, re-routed"
+
+Measured = dict[str, Any]
+Report = Callable[[int, int], None]
+
+
+def measure(
+    restorer: Restorer,
+    references: References,
+    folders: Sequence[Path],
+    work: Path,
+    limit: int | None = None,
+    seed: int = 0,
+    report: Report | None = None,
+) -> list[Measured]:
+    """For every held-back photograph and weather: its name, kind, PSNR in dB and seconds of every arm.
+
+    The arms of a picture work on its central crop, since the oracle would take minutes on all of it; the method chosen
+    works on the whole photograph too. `work` is a folder for what is finished. Raises MofmeError if no photograph is
+    held back, ModelError if the references lack pairs or are of another model.
+    """
+    references.check(restorer.net)
+    paths = [path for folder in folders for path in find_pictures(folder) if held_back(path)][:limit]
+    if not paths:
+        raise MofmeError("training holds none of these photographs back: name the folders that it was given")
+    work.mkdir(parents=True, exist_ok=True)
+    log = work / f"{references.model_sha256[:12]}-{len(references)}-{seed}.jsonl"
+    done = _read(log)
+    todo = [(path, kind) for path in paths for kind in KINDS]
+    for number, (path, kind) in enumerate(todo, start=1):
+        if (path.stem, kind) not in done:
+            try:
+                rgb = (read_picture(path).rgb * 255).round() / 255
+            except PictureError:
+                continue
+            if min(rgb.shape[1:]) < TEST_CROP:
+                continue
+            row = {"name": path.stem, "kind": kind, **_measure(restorer, references, rgb, path.stem, kind, seed)}
+            with log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            done[path.stem, kind] = row
+        if report:
+            report(number, len(todo))
+    return [done[path.stem, kind] for path, kind in todo if (path.stem, kind) in done]
+
+
+def _read(log: Path) -> dict[tuple[str, str], Measured]:
+    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
+    rows = [json.loads(line) for line in lines if line.endswith("}")]  # the last one may have been cut off
+    return {(row["name"], row["kind"]): row for row in rows}
+
+
+def _measure(
+    restorer: Restorer, references: References, rgb: Tensor, name: str, kind: str, seed: int
+) -> dict[str, dict[str, float]]:
+    weathered = with_weather(rgb, name, frozenset({kind}) & frozenset(WEATHERS), seed)
+    window = [slice((side - TEST_CROP) // 2, (side + TEST_CROP) // 2) for side in rgb.shape[1:]]
+    start = time.process_time()
+    one = sample(restorer, kind, weathered[:, *window], rgb[:, *window])
+    seconds = {BASE: time.process_time() - start}
+    reached = {BASE: one.decibels}
+    random = torch.Generator().manual_seed(seed + sum(name.encode()))
+    start = time.process_time()
+    for arm, shift_R in _shifts(restorer, references, one, random):
+        seconds[arm] = time.process_time() - start
+        reached[arm] = moved(restorer, one, shift_R)
+        start = time.process_time()
+    result = reroute(restorer, weathered, None, references)
+    reached[WHOLE_PLAIN] = decibels(result.plain.image, rgb)
+    reached[WHOLE_REROUTED] = decibels(result.restoration.image, rgb)
+    seconds[WHOLE_PLAIN], seconds[WHOLE_REROUTED] = result.plain.seconds, result.seconds
+    return {"decibels": reached, "seconds": seconds, "moved": {WHOLE_REROUTED: result.moved}}
+
+
+def _shifts(
+    restorer: Restorer, references: References, one: Sample, random: torch.Generator
+) -> Iterator[tuple[str, Tensor]]:
+    """Every arm, and how it shifts the routing."""
+    net, own_R = restorer.net, one.seen.routing_R
+
+    def shift(found: Found) -> Tensor:
+        return found.routing_R - own_R
+
+    yield "mode finding", shift(find(net, one.seen, references, "mode finding"))
+    yield "kernel regression", shift(find(net, one.seen, references, "kernel regression"))
+    yield "stored steps", shift(find(net, one.seen, references, "stored steps"))
+    near = references.near(one.seen.embedding_D, references.best("gradient descent").k)
+    with frozen(net):
+        yield SEARCHED, regress(own_R, near, references.routing_NR, neighbours_loss(net, references, near)) - own_R
+    yield "gradient descent", shift(find(net, one.seen, references, "gradient descent"))
+    yield ORACLE, own_step(restorer, one)
+    yield RANDOM_STEPS, shift(find(net, one.seen, references, "stored steps", _any(references, "stored steps", random)))
+    others = _any(references, "gradient descent", random)
+    yield RANDOM_DESCENT, shift(find(net, one.seen, references, "gradient descent", others))
+    even = [weights_E.mean().expand_as(weights_E) for weights_E in by_layer(net, own_R).values()]
+    yield UNIFORM, torch.cat(even) - own_R
+
+
+def _any(references: References, method: Any, random: torch.Generator) -> Neighbours:
+    """As many references drawn at random, weighed by the same kernel as if they were the nearest."""
+    drawn = torch.randperm(len(references), generator=random)[: references.best(method).k]
+    placed_kD = references.placed(references.embedding_ND[drawn])
+    near = nearest(placed_kD.mean(dim=0), placed_kD, len(drawn))
+    return Neighbours(drawn[near.index_k], near.kernel_k)
