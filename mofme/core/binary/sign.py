@@ -8,13 +8,14 @@ from torch import Tensor, nn
 
 def sign(w: Tensor) -> Tensor:
     """+1 where w >= 0, -1 elsewhere (Eq. 1); the gradient passes straight through to w."""
-    return _straight_through(w, torch.where(w < 0, -1.0, 1.0).to(w.dtype))
+    return _straight_through(w, _signs(w + 0.0))  # -0.0 + 0.0 is +0.0
 
 
 def stochastic_sign(w: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """+1 with probability `hard_sigmoid(w)`, else -1 (Eq. 2); the gradient passes straight through to w."""
     chance = torch.rand(w.shape, dtype=w.dtype, device=w.device, generator=generator)
-    return _straight_through(w, torch.where(chance < hard_sigmoid(w), 1.0, -1.0).to(w.dtype))
+    # 1 - chance <= hard_sigmoid(w) where 2 chance + w - 1 >= 0: fewer passes over memory, and these take the time.
+    return _straight_through(w, _signs(chance.mul_(2).add_(w.detach() - 1)))
 
 
 def hard_sigmoid(w: Tensor) -> Tensor:
@@ -36,6 +37,11 @@ def glorot_scale(weight: Tensor) -> float:
     """
     fan_in, fan_out = nn.init._calculate_fan_in_and_fan_out(weight)
     return 1 / (1.5 / (fan_in + fan_out)) ** 0.5
+
+
+def _signs(w: Tensor) -> Tensor:
+    """Several times faster than a comparison and a choice."""
+    return torch.copysign(torch.ones((), dtype=w.dtype, device=w.device), w)
 
 
 class _StraightThrough(torch.autograd.Function):

@@ -1,0 +1,202 @@
+"""Algorithm 1 of BinaryConnect, an epoch at a time: what a killed run loses is the epoch it was in."""
+
+import copy
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from mofme.core.binary.layers import binary_layers, recalibrate
+from mofme.core.binary.sign import clip_weights, glorot_scale
+from mofme.core.precision import bf16_pays
+from mofme.errors import ModelError
+from mofme.vision.digits.data import Digits, Mnist
+from mofme.vision.digits.net import ARMS, STOCHASTIC, DigitNet, squared_hinge
+
+STATE = "state.safetensors"
+
+_RECALIBRATION = 10_000
+_PART = 1000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to train. The learning rate falls exponentially from `learning_rate`, a factor `decay` in all."""
+
+    arm: str
+    seed: int = 0
+    epochs: int = 100
+    batch: int = 200
+    learning_rate: float = 3e-3
+    decay: float = 1e-3
+    width: int = 1024
+
+    @property
+    def name(self) -> str:
+        return f"{self.arm}-{self.seed}"
+
+
+@dataclass
+class Run:
+    """How far a plan has come; errors are shares of the validation digits."""
+
+    plan: Plan
+    epochs: int = 0
+    seconds: float = 0.0
+    best_epoch: int = 0
+    best_error: float = 1.0
+    curve: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        return self.epochs >= self.plan.epochs
+
+
+def train(plan: Plan, mnist: Mnist, folder: Path, report: Callable[[str], None] = print) -> Run:
+    """Train what is missing of a plan; everything goes to `folder/<arm>-<seed>`.
+
+    Kept is the net of the epoch with the lowest validation error, each arm tested as the paper does: the stochastic one
+    with its real weights. Raises ModelError if the folder holds a run of another plan.
+    """
+    if plan.arm not in ARMS:
+        raise ModelError(f"no arm is called {plan.arm!r}: choose of {', '.join(ARMS)}")
+    path = folder / plan.name / STATE
+    torch.manual_seed(plan.seed)
+    net = DigitNet(plan.arm, plan.width)
+    optimizer = _optimizer(net)
+    run, best = Run(plan), net.state_dict()
+    if path.exists():
+        run, best = _resume(path, plan, net, optimizer)
+    clipped = [layer.weight for _, layer in binary_layers(net)]
+    while not run.complete:
+        start = time.process_time()
+        rate = plan.learning_rate * plan.decay ** (run.epochs / max(1, plan.epochs - 1))
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group["scale"]
+        # Seeded by the epoch, so that a resumed run sees what an unbroken one would.
+        torch.manual_seed(100_003 * (plan.seed + 1) + run.epochs)
+        loss = _epoch(net, optimizer, clipped, mnist.training, plan.batch)
+        error = error_of(judged(net, plan.arm, mnist.training), mnist.validation)
+        run.epochs += 1
+        run.seconds += time.process_time() - start
+        run.curve.append({"epoch": run.epochs, "loss": round(loss, 6), "validation_error": error})
+        if error <= run.best_error:
+            run.best_epoch, run.best_error = run.epochs, error
+            best = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+        _save(path, run, net, optimizer, best)
+        report(
+            f"{plan.name}  epoch {run.epochs} of {plan.epochs}  loss {loss:.4f}  validation error {100 * error:.2f} %  "
+            f"{run.seconds / run.epochs:.1f} CPU s an epoch"
+        )
+    return run
+
+
+def load_run(path: Path) -> tuple[Run, DigitNet]:
+    """A run and the net of its best epoch. Raises ModelError if the file is missing or damaged."""
+    run, tensors = _read(path)
+    net = DigitNet(run.plan.arm, run.plan.width)
+    net.load_state_dict(_part(tensors, "best."))
+    return run, net.eval()
+
+
+def judged(net: DigitNet, arm: str, training: Digits) -> DigitNet:
+    """A copy as the paper tests it, its batch normalisation measured anew."""
+    copied = copy.deepcopy(net)
+    copied.use_real_weights(arm == STOCHASTIC)
+    recalibrate(copied, list(training[:_RECALIBRATION].inputs_ND().split(_PART)))
+    return copied.eval()
+
+
+@torch.no_grad()
+def error_of(net: nn.Module, digits: Digits) -> float:
+    """Share of digits that are taken for another."""
+    return (predictions(net, digits) != digits.labels_N).float().mean().item()
+
+
+@torch.no_grad()
+def predictions(net: nn.Module, digits: Digits) -> Tensor:
+    """The class (N,) of each digit, in full precision."""
+    return torch.cat([net(part).argmax(1) for part in digits.inputs_ND().split(_PART)])
+
+
+def _epoch(net: DigitNet, optimizer: torch.optim.Optimizer, clipped: list[Tensor], digits: Digits, batch: int) -> float:
+    net.train()
+    # -1 and +1 are exact in bfloat16.
+    half = torch.autocast("cpu", torch.bfloat16, enabled=bf16_pays(torch.device("cpu")), cache_enabled=False)
+    losses = []
+    for chosen in torch.randperm(len(digits)).split(batch):
+        if len(chosen) < batch:
+            break  # too few to normalise by
+        part = digits[chosen]
+        with half:
+            scores_NC = net(part.inputs_ND())
+        loss = squared_hinge(scores_NC.float(), part.labels_N)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        clip_weights(clipped)
+        losses.append(loss.detach())
+    return torch.stack(losses).mean().item()
+
+
+def _optimizer(net: DigitNet) -> torch.optim.Adam:
+    """ADAM, the rate of binary weights times their Glorot coefficient (section 2.6)."""
+    scales = {id(layer.weight): glorot_scale(layer.weight) for _, layer in binary_layers(net)}
+    groups = [{"params": [weight], "scale": scales.get(id(weight), 1.0)} for weight in net.parameters()]
+    return torch.optim.Adam(groups, fused=True)
+
+
+def _save(path: Path, run: Run, net: DigitNet, optimizer: torch.optim.Optimizer, best: Mapping[str, Tensor]) -> None:
+    moments = {
+        f"optimizer.{number}.{name}": tensor
+        for number, moment in optimizer.state_dict()["state"].items()
+        for name, tensor in moment.items()
+    }
+    nets = {
+        f"{part}.{name}": tensor
+        for part, state in (("net", net.state_dict()), ("best", best))
+        for name, tensor in state.items()
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    save_file({**{n: t.clone() for n, t in nets.items()}, **moments}, partial, {"run": json.dumps(asdict(run))})
+    os.replace(partial, path)
+
+
+def _resume(
+    path: Path, plan: Plan, net: DigitNet, optimizer: torch.optim.Optimizer
+) -> tuple[Run, Mapping[str, Tensor]]:
+    run, tensors = _read(path)
+    if run.plan != plan:
+        raise ModelError(f"{path} was trained as {run.plan}, not as {plan}: choose another folder, or the same plan")
+    net.load_state_dict(_part(tensors, "net."))
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in _part(tensors, "optimizer.").items():
+        number, name = key.split(".")
+        state.setdefault(int(number), {})[name] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    return run, _part(tensors, "best.")
+
+
+def _read(path: Path) -> tuple[Run, dict[str, Tensor]]:
+    try:
+        tensors = load_file(path)
+        with safe_open(path, "pt") as file:
+            plain: dict[str, Any] = json.loads(file.metadata()["run"])
+        return Run(**{**plain, "plan": Plan(**plain["plan"])}), tensors
+    except FileNotFoundError:
+        raise ModelError(f"{path} is missing: train that arm first") from None
+    except (SafetensorError, ValueError, TypeError, KeyError) as error:
+        raise ModelError(f"{path} holds no run: {error}") from error
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

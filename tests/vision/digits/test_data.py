@@ -1,0 +1,50 @@
+"""Digits from a file: how they are split, and what is said of a file that holds none."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mofme.errors import TableError
+from mofme.vision.digits.data import load_mnist
+
+
+def test_the_last_digits_are_held_back_and_pixels_go_from_0_to_1(digits_file: Path) -> None:
+    mnist = load_mnist(digits_file, held_back=100)
+    assert [len(part) for part in (mnist.training, mnist.validation, mnist.test)] == [200, 100, 100]
+    with np.load(digits_file) as file:
+        expected = file["train_x"][200].reshape(-1) / 255
+        assert mnist.validation.labels_N[0] == file["train_y"][200]
+    np.testing.assert_allclose(mnist.validation.inputs_ND()[0].numpy(), expected, rtol=1e-6)
+
+
+def save(path: Path, **changed: np.ndarray) -> Path:
+    parts = {"train_x": np.zeros((4, 28, 28), np.uint8), "train_y": np.zeros(4, np.uint8)}
+    parts |= {"test_x": np.zeros((2, 28, 28), np.uint8), "test_y": np.zeros(2, np.uint8)}
+    np.savez(path, **(parts | changed))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"train_x": np.zeros((4, 28, 28))}, "float64"),
+        ({"test_x": np.zeros((3, 28, 28), np.uint8)}, r"\(3, 28, 28\), not uint8 \(2, 28, 28\)"),
+        ({"test_y": np.full(2, 10, np.uint8)}, "not from 0 to 9"),
+        ({}, "more than 4 are needed"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said(tmp_path: Path, changed: dict[str, np.ndarray], words: str) -> None:
+    with pytest.raises(TableError, match=words):
+        load_mnist(save(tmp_path / "digits.npz", **changed), held_back=4)
+
+
+def test_files_that_are_missing_or_something_else_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="missing"):
+        load_mnist(tmp_path / "digits.npz")
+    (tmp_path / "digits.npz").write_text("no archive")
+    with pytest.raises(TableError, match="no digits"):
+        load_mnist(tmp_path / "digits.npz")
+    np.savez(tmp_path / "digits.npz", train_x=np.zeros(1))
+    with pytest.raises(TableError, match="train_y"):
+        load_mnist(tmp_path / "digits.npz")
