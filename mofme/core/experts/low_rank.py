@@ -1,4 +1,4 @@
-"""Low-rank experts: each is one LoRA adapter (arXiv 2106.09685), a bank of them what MixLoRA and MoLA put on a layer."""
+"""Low-rank experts: each is one LoRA adapter (arXiv 2106.09685); MixLoRA and MoLA put banks of them on a layer."""
 
 import math
 

@@ -15,32 +15,29 @@ from torch.nn import functional as F
 from mofme.errors import ModelError
 from mofme.language.llm_routing.minilm import DIM, model_folder
 
-LAYERS = 6
-WINDOW = 64  # tokens; what follows in longer texts is left out
+BLOCKS = 12  # attention and feed-forward in turn
+WINDOW = 32  # tokens; what follows in longer texts is left out
 _HEADS = 12
 _HIDDEN = 1536
 _EPSILON = 1e-12
-# Our names for the package's, so that a layer's name says what it is.
-_PARTS = {
+# Our names for the package's, so that the name of a linear layer says what it is.
+_ATTENTION = {
     "query": "attention.self.query",
     "key": "attention.self.key",
     "value": "attention.self.value",
     "attended": "attention.output.dense",
-    "attention_norm": "attention.output.LayerNorm",
-    "widen": "intermediate.dense",
-    "narrow": "output.dense",
-    "norm": "output.LayerNorm",
+    "norm": "attention.output.LayerNorm",
 }
+_FEED_FORWARD = {"widen": "intermediate.dense", "narrow": "output.dense", "norm": "output.LayerNorm"}
 
 
-class EncoderLayer(nn.Module):
-    """Attention between the tokens of a text, then a feed-forward network; each added to its input and normalized."""
+class Attention(nn.Module):
+    """Attention between the tokens of a text, added to its input and normalized."""
 
     def __init__(self) -> None:
         super().__init__()
         self.query, self.key, self.value, self.attended = (nn.Linear(DIM, DIM) for _ in range(4))
-        self.widen, self.narrow = nn.Linear(DIM, _HIDDEN), nn.Linear(_HIDDEN, DIM)
-        self.attention_norm, self.norm = nn.LayerNorm(DIM, _EPSILON), nn.LayerNorm(DIM, _EPSILON)
+        self.norm = nn.LayerNorm(DIM, _EPSILON)
 
     def forward(self, x_BTD: Tensor, seen_BT: Tensor) -> Tensor:
         query, key, value = (
@@ -48,19 +45,30 @@ class EncoderLayer(nn.Module):
         )
         mask = None if bool(seen_BT.all()) else seen_BT[:, None, None]
         attended_BTD = F.scaled_dot_product_attention(query, key, value, mask).transpose(1, 2).flatten(2)
-        x_BTD = self.attention_norm(x_BTD + self.attended(attended_BTD))
+        return self.norm(x_BTD + self.attended(attended_BTD))
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with a GELU between them, added to their input and normalized."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.widen, self.narrow = nn.Linear(DIM, _HIDDEN), nn.Linear(_HIDDEN, DIM)
+        self.norm = nn.LayerNorm(DIM, _EPSILON)
+
+    def forward(self, x_BTD: Tensor, seen_BT: Tensor) -> Tensor:
         return self.norm(x_BTD + self.narrow(F.gelu(self.widen(x_BTD))))
 
 
 class Encoder(nn.Module):
-    """Token ids -> hidden states, from which on `layers` can be run one by one."""
+    """Token ids -> hidden states, through `blocks` that can be run one by one."""
 
     def __init__(self) -> None:
         super().__init__()
         self.words = nn.Embedding(30522, DIM)
         self.positions = nn.Embedding(512, DIM)
         self.norm = nn.LayerNorm(DIM, _EPSILON)
-        self.layers = nn.ModuleList(EncoderLayer() for _ in range(LAYERS))
+        self.blocks = nn.ModuleList(FeedForward() if block % 2 else Attention() for block in range(BLOCKS))
 
     @classmethod
     def pretrained(cls) -> "Encoder":
@@ -76,9 +84,9 @@ class Encoder(nn.Module):
             }
             for part in ("weight", "bias"):
                 state[f"norm.{part}"] = stored[f"embeddings.LayerNorm.{part}"]
-                for layer in range(LAYERS):
-                    for ours, theirs in _PARTS.items():
-                        state[f"layers.{layer}.{ours}.{part}"] = stored[f"encoder.layer.{layer}.{theirs}.{part}"]
+                for block in range(BLOCKS):
+                    for ours, theirs in (_FEED_FORWARD if block % 2 else _ATTENTION).items():
+                        state[f"blocks.{block}.{ours}.{part}"] = stored[f"encoder.layer.{block // 2}.{theirs}.{part}"]
             encoder.load_state_dict({name: tensor.float() for name, tensor in state.items()})
         except (OSError, KeyError, RuntimeError) as error:
             raise ModelError(
@@ -87,24 +95,18 @@ class Encoder(nn.Module):
         return encoder.eval().requires_grad_(False)
 
     def embed(self, ids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """What enters the first layer (B, T, D), and which of it are tokens, not padding (B, T)."""
+        """What enters the first block (B, T, D), and which of it are tokens, not padding (B, T)."""
         lengths_B = torch.tensor([len(row) for row in ids])
         longest = int(lengths_B.max())
         ids_BT = torch.tensor([[*row, *[0] * (longest - len(row))] for row in ids])
         x_BTD = self.norm(self.words(ids_BT) + self.positions.weight[:longest])
         return x_BTD, torch.arange(longest) < lengths_B[:, None]
 
-    def run(self, x_BTD: Tensor, seen_BT: Tensor, first: int = 0, stop: int = LAYERS) -> Tensor:
-        """Layers `first` to `stop`, the latter not included."""
-        for layer in self.layers[first:stop]:
-            x_BTD = layer(x_BTD, seen_BT)
+    def run(self, x_BTD: Tensor, seen_BT: Tensor, first: int = 0, stop: int = BLOCKS) -> Tensor:
+        """Blocks `first` to `stop`, the latter not included."""
+        for block in self.blocks[first:stop]:
+            x_BTD = block(x_BTD, seen_BT)
         return x_BTD
-
-
-def mean_of_tokens(x_BTD: Tensor, seen_BT: Tensor) -> Tensor:
-    """The mean (B, D) over each text's tokens."""
-    seen_BT1 = seen_BT.unsqueeze(-1).to(x_BTD.dtype)
-    return (x_BTD * seen_BT1).sum(1) / seen_BT1.sum(1)
 
 
 def read_tokens(text: str) -> tuple[list[int], list[str]]:

@@ -16,7 +16,7 @@ from mofme.language.llm_routing.question import question_of
 from mofme.language.llm_routing.robustness.probes import own_probes
 from mofme.language.llm_routing.sentence_encoder import SentenceEncoder
 from mofme.language.llm_routing.table import IntArray
-from mofme.language.llm_routing.twins import groups_of, grouped_splits
+from mofme.language.llm_routing.twins import grouped_splits, groups_of
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,8 @@ class Plan:
 
     lessons: Lessons
     recipe: Recipe
-    steps: int = 300
-    batch: int = 32
+    steps: int = 200
+    batch: int = 16
     learning_rate: float = 3e-4
     seed: int = 0
 
@@ -69,11 +69,15 @@ def train(
     report: Callable[[Progress], None] = lambda progress: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Classifier:
-    """Train the banks and the head, and take the last step's. Raises Cancelled once `stopped` says so."""
+    """Train the banks, and the head that the lessons begin with; the last step's are taken.
+
+    Raises Cancelled once `stopped` says so.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
         classifier = Classifier(Encoder.pretrained(), plan.recipe, len(plan.lessons.task.labels)).train()
         _check_first(classifier, plan.lessons)
+        classifier.head.load_state_dict(plan.lessons.head.state_dict())
         learning = [parameter for parameter in classifier.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(learning, lr=plan.learning_rate)
         batches = _batches(len(plan.lessons.training), plan)
@@ -119,7 +123,7 @@ def trained_parameters(classifier: Classifier) -> int:
 
 def _check_first(classifier: Classifier, lessons: Lessons) -> None:
     if classifier.first != lessons.first:
-        raise ValueError(f"the lessons are for banks from layer {lessons.first}, the lowest is in {classifier.first}")
+        raise ValueError(f"the lessons are for banks from block {lessons.first}, the lowest is in {classifier.first}")
 
 
 def _batches(count: int, plan: Plan) -> Iterator[IntArray]:
