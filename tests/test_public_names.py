@@ -174,7 +174,7 @@ COMMANDS = {
     "--limit --seeds --out --json",
     "results": "NAMES --quote --folder",
     "control train": "ENVIRONMENT --out --steps --seed --experts --balance",
-    "control evaluate": "POLICIES --episodes --no-trees --out --json",
+    "control evaluate": "POLICIES --episodes --trees --out --json",
     "control explain": "POLICY --depth --seed",
     "route evaluate": "TABLES --splits --seed --repair --models --out --json",
     "route prompt": "PROMPT --budget --cost-weight --quality --router --json",

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mofme.core.losses.balance import importance_loss, squared_coefficient_of_variation, switch_loss
+from mofme.core.losses.balance import importance_loss, load_loss, squared_coefficient_of_variation, switch_loss
 from mofme.core.routing import RoutingDecision, keep_top_k
 
 
@@ -24,6 +24,24 @@ def test_switch_loss_by_hand() -> None:
     weights = torch.tensor([[1.0, 0], [1, 0], [1, 0], [0, 1]])
     logits = torch.tensor([3.0, 1.0]).log().expand(4, 2)
     assert switch_loss(RoutingDecision(weights, logits)).item() == pytest.approx(1.25)
+
+
+def test_load_loss_counts_the_chances_to_be_chosen_after_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Noise of (0, 1) on logits (0, 0), at standard deviation 1/2, sets the threshold at 1/2: both experts pass it with
+    # chance Phi(-1), so the load is even. Logits (1, 0) set it at 1: chances Phi(0) = .5 and Phi(-2) = .02275.
+    monkeypatch.setattr(torch, "randn_like", lambda _: torch.tensor([[0.0, 1.0]]))
+    even, uneven = torch.zeros(1, 2), torch.tensor([[1.0, 0.0]])
+    assert load_loss(RoutingDecision(even, even), k=1, noise=0.5).item() == pytest.approx(0, abs=1e-7)
+    # Mean .26138, distance .23862: (.23862 / .26138)^2 = .83346.
+    assert load_loss(RoutingDecision(uneven, uneven), k=1, noise=0.5).item() == pytest.approx(0.83346, abs=1e-4)
+
+
+def test_the_load_loss_lowers_the_logits_of_who_has_too_much() -> None:
+    torch.manual_seed(0)
+    logits = torch.tensor([[1.0, 0.0, 0.0]]).repeat(64, 1).requires_grad_()
+    load_loss(RoutingDecision(logits, logits), k=1, noise=1.0).backward()
+    assert logits.grad is not None
+    assert logits.grad[:, 0].mean() > 0 > logits.grad[:, 1:].mean()
 
 
 @pytest.mark.parametrize("experts", [1, 4])

@@ -19,6 +19,18 @@ def importance_loss(decision: RoutingDecision) -> Tensor:
     return squared_coefficient_of_variation(decision.weights_TE.abs().sum(dim=0))
 
 
+def load_loss(decision: RoutingDecision, k: int, noise: float) -> Tensor:
+    """CV^2 of the expected number of tokens of each expert (Riquelme et al. 2021, Appendix A, Eq. 7 to 10).
+
+    Counts have no gradient; the chance to be among the top k after normal noise of standard deviation `noise` on the
+    logits has. The noise that sets the threshold is drawn from torch's global generator.
+    """
+    noisy_TE = decision.logits_TE + noise * torch.randn_like(decision.logits_TE)
+    threshold_T1 = noisy_TE.detach().topk(k, dim=-1).values[:, -1:]
+    chance_TE = torch.special.ndtr((decision.logits_TE - threshold_T1) / noise)
+    return squared_coefficient_of_variation(chance_TE.sum(dim=0))
+
+
 def switch_loss(decision: RoutingDecision) -> Tensor:
     """E * sum_i f_i P_i (Fedus et al. 2022, Eq. 4): share of choices times mean probability; 1 when uniform."""
     share_E = decision.chosen_TE.to(decision.logits_TE.dtype).sum(dim=0)

@@ -1,0 +1,169 @@
+"""Training a policy in one environment: it can be stopped at any time and goes on where it was saved."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mofme.control.environments import make, spaces
+from mofme.control.evaluation import Evaluation, evaluate
+from mofme.control.policy import SparseLinearPolicy
+from mofme.control.replay import Replay
+from mofme.control.sac import BATCH, Critics, Learner
+from mofme.control.storage import save_policy
+from mofme.core.precision import bf16_pays
+from mofme.errors import ModelError
+
+_RANDOM_STEPS = 10_000
+_STATE, _MEMORY, _PLAN, _CURVE = "state.safetensors", "memory.safetensors", "plan.json", "curve.jsonl"
+
+
+@dataclass(frozen=True)
+class ControlPlan:
+    """What to learn, for how many steps of the robot. One expert makes a plain linear policy, the control."""
+
+    environment: str
+    out: Path
+    steps: int = 1_000_000
+    seed: int = 0
+    experts: int = 8
+    balance: float = 0.1
+    check_steps: int = 25_000
+    check_episodes: int = 5
+
+
+@dataclass(frozen=True)
+class ControlProgress:
+    """Where training is: steps done of how many, steps a second, and the return of the last check."""
+
+    step: int
+    steps: int
+    rate: float
+    checked: Evaluation
+
+
+def train(
+    plan: ControlPlan,
+    report: Callable[[ControlProgress], None] | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> SparseLinearPolicy:
+    """Learn until `plan.steps`, over all resumed runs together; the policy and its card are saved at every check.
+
+    Raises ModelError if `plan.out` holds a run of another plan.
+    """
+    plan.out.mkdir(parents=True, exist_ok=True)
+    _same_plan(plan)
+    torch.manual_seed(plan.seed)
+    generator = np.random.default_rng(plan.seed)
+    environment = make(plan.environment)
+    learner = fresh_learner(plan)
+    memory = Replay(plan.steps, environment.observation_space.shape[0], environment.action_space.shape[0])
+    step = _resume(plan.out, learner, memory)
+    # A resumed run goes on with new episodes and new noise instead of repeating those of its beginning.
+    torch.manual_seed(plan.seed + step)
+    generator = np.random.default_rng((plan.seed, step))
+    x_D, _ = environment.reset(seed=plan.seed + step)
+    started, first = time.monotonic(), step
+    while step < plan.steps and not stopped():
+        action_A = _act(learner.policy, x_D, environment, generator, random=step < _RANDOM_STEPS)
+        next_D, reward, ended, cut, _ = environment.step(action_A)
+        memory.add(x_D, action_A, float(reward), next_D, bool(ended))
+        x_D = environment.reset()[0] if ended or cut else next_D
+        step += 1
+        if step > _RANDOM_STEPS:
+            learner.learn(memory.sample(BATCH, generator))
+        if step % plan.check_steps == 0 or step == plan.steps:
+            rate = (step - first) / (time.monotonic() - started)
+            progress = ControlProgress(step, plan.steps, rate, _check(plan, learner, memory, step))
+            if report is not None:
+                report(progress)
+    environment.close()
+    return learner.policy
+
+
+def fresh_learner(plan: ControlPlan) -> Learner:
+    """Untrained networks for a plan, drawn from torch's global generator."""
+    names = spaces(plan.environment)
+    observations, actions = len(names.observations), len(names.actions)
+    policy = SparseLinearPolicy(observations, torch.tensor(names.low_A), torch.tensor(names.high_A), plan.experts)
+    half = bf16_pays(torch.device("cpu"))
+    return Learner(
+        policy, Critics(observations, actions, half), Critics(observations, actions, half), balance=plan.balance
+    )
+
+
+def _act(
+    policy: SparseLinearPolicy, x_D: np.ndarray, environment: Any, generator: np.random.Generator, random: bool
+) -> np.ndarray:
+    if random:
+        space = environment.action_space
+        return generator.uniform(space.low, space.high).astype(np.float32)
+    with torch.no_grad():
+        x_1D = torch.from_numpy(x_D.astype(np.float32)).unsqueeze(0)
+        action_A: np.ndarray = policy.sample(x_1D).action_TA[0].numpy()
+    return action_A
+
+
+def _check(plan: ControlPlan, learner: Learner, memory: Replay, step: int) -> Evaluation:
+    checked = evaluate(learner.policy, plan.environment, plan.check_episodes, seed=10_000 + plan.seed)
+    line = {"step": step, "return": checked.mean, "shares": [round(share, 4) for share in checked.shares_E]}
+    with (plan.out / _CURVE).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+    save_policy(
+        plan.out, learner.policy, plan.environment, {"steps": step, "seed": plan.seed}, {"return": checked.mean}
+    )
+    memory.save(plan.out / _MEMORY)
+    partial = plan.out / "state.partial"
+    save_file(_state(learner, step), partial)
+    partial.replace(plan.out / _STATE)
+    return checked
+
+
+def _state(learner: Learner, step: int) -> dict[str, Tensor]:
+    """Everything to go on from, as tensors with names."""
+    state = {"step": torch.tensor(step), "log_alpha": learner.log_alpha.detach()}
+    for name in ("policy", "critics", "targets"):
+        state |= {f"{name}.{key}": value.clone() for key, value in getattr(learner, name).state_dict().items()}
+    for name, optimizer in learner.optimizers.items():
+        for number, moments in optimizer.state_dict()["state"].items():
+            state |= {f"adam.{name}.{number}.{key}": value.clone() for key, value in moments.items()}
+    return state
+
+
+def _resume(folder: Path, learner: Learner, memory: Replay) -> int:
+    if not (folder / _STATE).is_file():
+        return 0
+    state = load_file(folder / _STATE)
+    memory.load(folder / _MEMORY)
+    with torch.no_grad():
+        learner.log_alpha.copy_(state["log_alpha"])
+    for name in ("policy", "critics", "targets"):
+        getattr(learner, name).load_state_dict(_below(state, name))
+    for name, optimizer in learner.optimizers.items():
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in _below(state, f"adam.{name}").items():
+            number, _, moment = key.partition(".")
+            moments.setdefault(int(number), {})[moment] = value
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+    return int(state["step"])
+
+
+def _below(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix + "."): value for key, value in state.items() if key.startswith(prefix + ".")}
+
+
+def _same_plan(plan: ControlPlan) -> None:
+    """The steps may be raised later; everything else must stay."""
+    told = {key: value for key, value in asdict(plan).items() if key not in ("out", "steps")}
+    path = plan.out / _PLAN
+    if not path.is_file():
+        path.write_text(json.dumps(told, indent=1), encoding="utf-8")
+    elif json.loads(path.read_text(encoding="utf-8")) != told:
+        raise ModelError(f"{plan.out} holds a run of another plan: choose another folder, or delete it")
