@@ -12,8 +12,8 @@ from mofme.language.attention_router import study as studied
 from mofme.language.attention_router.study import Measured, Setting, Study, load_entropy, study
 from mofme.language.attention_router.study_plot import plot_losses
 from mofme.language.attention_router.study_result import as_result
-from mofme.language.scoring import TextScore
-from mofme.language.small_lm.model import Shape
+from mofme.language.scoring import FloatArray, TextScore
+from mofme.language.small_lm.model import RouterKind, Shape
 from mofme.language.small_lm.training import Plan
 from mofme.results import load_result
 
@@ -34,8 +34,12 @@ def measured(*nats: float, entropy: float = 0.5) -> Measured:
 
 
 def found(linear: list[Measured], mlp: list[Measured], attention: list[Measured]) -> Study:
-    seconds = {"linear": np.array([1.0, 1.0]), "mlp": np.array([1.1, 1.1]), "attention": np.array([1.2, 1.2])}
-    return Study({"linear": linear, "mlp": mlp, "attention": attention}, seconds, SMALL)  # type: ignore[dict-item]
+    seconds: dict[RouterKind, FloatArray] = {
+        "linear": np.array([1.0, 1.0]),
+        "mlp": np.array([1.1, 1.1]),
+        "attention": np.array([1.2, 1.2]),
+    }
+    return Study({"linear": linear, "mlp": mlp, "attention": attention}, seconds, SMALL)
 
 
 def quiet(_: str) -> None: ...

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from mofme.core.moe import observe_routing
-from mofme.language.small_lm.model import KeysAndValues, Shape, SmallLM, _turns, generate
+from mofme.language.small_lm.model import Block, KeysAndValues, Shape, SmallLM, _turns, generate
 
 TINY = {"vocabulary": 11, "dim": 8, "layers": 2, "heads": 2, "hidden": 6}
 ROUTERS = ("dense", "linear", "mlp", "attention", "mixture", "uncertainty")
@@ -43,12 +43,13 @@ def test_token_by_token_it_says_what_it_says_at_once(router: str) -> None:
 def test_attention_is_the_textbooks_with_turned_keys_and_queries() -> None:
     """Against a loop in double precision over complex numbers: feature i + features/2 is the imaginary part of i."""
     block = tiny("dense").double().blocks[0]
+    assert isinstance(block, Block)
     torch.manual_seed(0)
     x_TD = torch.randn(5, 8, dtype=torch.float64)
     turns = _turns(0, 5, 4, x_TD)
     with torch.no_grad():
-        got = block._attend(x_TD[None], turns, None)[0]  # type: ignore[operator, union-attr]
-        q, k, v = (block.query_key_value.weight @ x_TD.T).T.split(8, dim=1)  # type: ignore[union-attr, operator]
+        got = block._attend(x_TD[None], turns, None)[0]
+        q, k, v = (block.query_key_value.weight @ x_TD.T).T.split(8, dim=1)
 
     def turned(row: Tensor, place: int) -> list[complex]:
         angles = (1.0, 10_000.0**-0.5)  # frequencies 1 and base^(-1/2) for 4 features
@@ -69,7 +70,7 @@ def test_attention_is_the_textbooks_with_turned_keys_and_queries() -> None:
             odds = [math.exp(score) for score in scores]
             heads += [sum(o * v[s, h][i].item() for s, o in enumerate(odds)) / sum(odds) for i in range(4)]
         rows.append(heads)
-    expected = torch.tensor(rows, dtype=torch.float64) @ block.attention_out.weight.T  # type: ignore[union-attr]
+    expected = torch.tensor(rows, dtype=torch.float64) @ block.attention_out.weight.T
     torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-6)
 
 
