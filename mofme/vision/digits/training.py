@@ -72,7 +72,7 @@ def train(plan: Plan, mnist: Mnist, folder: Path, report: Callable[[str], None] 
     torch.manual_seed(plan.seed)
     net = DigitNet(plan.arm, plan.width)
     optimizer = _optimizer(net)
-    run, best = Run(plan), net.state_dict()
+    run, best = Run(plan), dict(net.state_dict())
     if path.exists():
         run, best = _resume(path, plan, net, optimizer)
     clipped = [layer.weight for _, layer in binary_layers(net)]
@@ -84,7 +84,8 @@ def train(plan: Plan, mnist: Mnist, folder: Path, report: Callable[[str], None] 
         # Seeded by the epoch, so that a resumed run sees what an unbroken one would.
         torch.manual_seed(100_003 * (plan.seed + 1) + run.epochs)
         loss = _epoch(net, optimizer, clipped, mnist.training, plan.batch)
-        error = error_of(judged(net, plan.arm, mnist.training), mnist.validation)
+        with _half():
+            error = error_of(judged(net, plan.arm, mnist.training), mnist.validation)
         run.epochs += 1
         run.seconds += time.process_time() - start
         run.curve.append({"epoch": run.epochs, "loss": round(loss, 6), "validation_error": error})
@@ -129,14 +130,12 @@ def predictions(net: nn.Module, digits: Digits) -> Tensor:
 
 def _epoch(net: DigitNet, optimizer: torch.optim.Optimizer, clipped: list[Tensor], digits: Digits, batch: int) -> float:
     net.train()
-    # -1 and +1 are exact in bfloat16.
-    half = torch.autocast("cpu", torch.bfloat16, enabled=bf16_pays(torch.device("cpu")), cache_enabled=False)
     losses = []
     for chosen in torch.randperm(len(digits)).split(batch):
         if len(chosen) < batch:
             break  # too few to normalise by
         part = digits[chosen]
-        with half:
+        with _half():
             scores_NC = net(part.inputs_ND())
         loss = squared_hinge(scores_NC.float(), part.labels_N)
         loss.backward()
@@ -145,6 +144,11 @@ def _epoch(net: DigitNet, optimizer: torch.optim.Optimizer, clipped: list[Tensor
         clip_weights(clipped)
         losses.append(loss.detach())
     return torch.stack(losses).mean().item()
+
+
+def _half() -> torch.autocast:
+    """Products in bfloat16, where -1 and +1 are exact, if that is faster here."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=bf16_pays(torch.device("cpu")), cache_enabled=False)
 
 
 def _optimizer(net: DigitNet) -> torch.optim.Adam:
@@ -171,9 +175,7 @@ def _save(path: Path, run: Run, net: DigitNet, optimizer: torch.optim.Optimizer,
     os.replace(partial, path)
 
 
-def _resume(
-    path: Path, plan: Plan, net: DigitNet, optimizer: torch.optim.Optimizer
-) -> tuple[Run, Mapping[str, Tensor]]:
+def _resume(path: Path, plan: Plan, net: DigitNet, optimizer: torch.optim.Optimizer) -> tuple[Run, dict[str, Tensor]]:
     run, tensors = _read(path)
     if run.plan != plan:
         raise ModelError(f"{path} was trained as {run.plan}, not as {plan}: choose another folder, or the same plan")

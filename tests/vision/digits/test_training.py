@@ -39,8 +39,8 @@ def test_every_arm_learns(mnist: Mnist, tmp_path: Path, arm: str) -> None:
     assert run.complete and run.best_error < 0.2  # guessing errs in .9
     again, net = load_run(tmp_path / f"{arm}-0" / STATE)
     assert again == run
-    # what is kept is the net of the best epoch
-    assert error_of(judged(net, arm, mnist.training), mnist.validation) == pytest.approx(run.best_error)
+    # what is kept is the net of the best epoch, tried then in half precision
+    assert error_of(judged(net, arm, mnist.training), mnist.validation) == pytest.approx(run.best_error, abs=0.03)
 
 
 @pytest.mark.parametrize("arm", BINARY)
