@@ -13,6 +13,8 @@ from torch import Tensor
 
 from mofme.core.routers.linear import LinearRouter
 from mofme.core.routers.mixture import MixtureOfRouters
+from mofme.errors import ModelError
+from mofme.language.lora_mixture.classifier import Classifier
 
 FloatArray = NDArray[np.float64]
 
@@ -63,19 +65,49 @@ class Explained:
 
 
 @torch.no_grad()
+def explain_batch(classifier: Classifier, x_BTD: Tensor, seen_BT: Tensor) -> tuple[Tensor, tuple[ExplainedLayer, ...]]:
+    """The classes' scores (B, C) of a batch, and what the sub-routers of every bank make of its tokens, one after the
+    other and without padding. Raises ModelError if the banks have another kind of router.
+    """
+    routers = {name: bank.mixture.router for name, bank in classifier.banks.items()}
+    reached: dict[str, Tensor] = {}
+    handles = [
+        router.register_forward_pre_hook(lambda _, args, name=name: reached.update({name: args[0]}))
+        for name, router in routers.items()
+    ]
+    try:
+        scores_BC = classifier(x_BTD, seen_BT)
+    finally:
+        for handle in handles:
+            handle.remove()
+    layers = []
+    for name, router in routers.items():
+        if not isinstance(router, MixtureOfRouters):
+            raise ModelError("these adapters have no mixture of routers to explain")
+        layers.append(explain_layer(readable(name), router, reached[name][seen_BT.flatten()]))
+    return scores_BC, tuple(layers)
+
+
+@torch.no_grad()
 def explain_layer(name: str, router: MixtureOfRouters, x_TD: Tensor) -> ExplainedLayer:
     """What a mixture of routers makes of the tokens that reach it."""
     votes_STE = torch.stack([cast(LinearRouter, member).logits(x_TD).softmax(-1) for member in router.members])
-    decision = router(x_TD)
+    shares_TS = router.main.logits(x_TD).softmax(-1)
     return ExplainedLayer(
         name,
         _array(votes_STE),
-        _array(router.main.logits(x_TD).softmax(-1)),
-        _array(decision.logits_TE.softmax(-1)),
-        _array(decision.weights_TE),
+        _array(shares_TS),
+        _array(torch.einsum("ts,ste->te", shares_TS, votes_STE)),
+        _array(router(x_TD).weights_TE),
         agreement(votes_STE),
         divergence(votes_STE),
     )
+
+
+def readable(name: str) -> str:
+    """`layer 6, widen` for `blocks.11.widen`: layers as people count them, of two blocks each."""
+    _, block, part = name.split(".")
+    return f"layer {int(block) // 2 + 1}, {part}"
 
 
 def agreement(votes_STE: Tensor) -> float:

@@ -3,14 +3,11 @@
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from mofme.core.model_card import CARD_FILE
-from mofme.core.routers.mixture import MixtureOfRouters
-from mofme.errors import ModelError
 from mofme.language.lora_mixture.classifier import Classifier
 from mofme.language.lora_mixture.encoder import read_tokens
-from mofme.language.lora_mixture.explanation import Explained, FloatArray, explain_layer
+from mofme.language.lora_mixture.explanation import Explained, FloatArray, explain_batch
 from mofme.language.lora_mixture.storage import load_adapters
 
 WEIGHTS = Path(__file__).resolve().parents[3] / "weights"
@@ -42,25 +39,9 @@ class LoraMixture:
 
         Raises ModelError if the adapters were trained with another kind of router.
         """
-        routers = {name: bank.mixture.router for name, bank in self.classifier.banks.items()}
-        if not all(isinstance(router, MixtureOfRouters) for router in routers.values()):
-            raise ModelError(f"{self.name or 'this model'} has no mixture of routers to explain")
-        reached: dict[str, Tensor] = {}
-        handles = [
-            router.register_forward_pre_hook(lambda _, args, name=name: reached.update({name: args[0]}))
-            for name, router in routers.items()
-        ]
         ids, tokens = read_tokens(text)
-        try:
-            x_BTD, seen_BT = self.classifier.encoder.embed([ids])
-            x_BTD = self.classifier.encoder.run(x_BTD, seen_BT, stop=self.classifier.first)
-            probabilities_BC = self.classifier(x_BTD, seen_BT).softmax(-1)
-        finally:
-            for handle in handles:
-                handle.remove()
-        layers = [
-            explain_layer(name, router, reached[name])
-            for name, router in routers.items()
-            if isinstance(router, MixtureOfRouters)
-        ]
-        return Explained(tuple(tokens), tuple(layers), self.labels, probabilities_BC[0].double().numpy())
+        encoder = self.classifier.encoder
+        x_BTD, seen_BT = encoder.embed([ids])
+        x_BTD = encoder.run(x_BTD, seen_BT, stop=self.classifier.first)
+        scores_BC, layers = explain_batch(self.classifier, x_BTD, seen_BT)
+        return Explained(tuple(tokens), layers, self.labels, scores_BC[0].softmax(-1).double().numpy())

@@ -1,0 +1,164 @@
+"""The paper's comparison: the same banks under one router, under one with as many parameters, and under a mixture.
+
+Axis names: N questions of the test part.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mofme.language.lora_mixture.bank import MIXTURE, SINGLE, WIDE, Recipe
+from mofme.language.lora_mixture.classifier import LAST, lowest_block
+from mofme.language.lora_mixture.explanation import explain_batch
+from mofme.language.lora_mixture.lessons import Lessons, prepare
+from mofme.language.lora_mixture.storage import save_adapters
+from mofme.language.lora_mixture.tasks import read_task
+from mofme.language.lora_mixture.training import Plan, measure, train, trained_parameters
+
+ARMS: Mapping[str, Recipe] = {
+    "single router": Recipe(LAST, SINGLE),
+    "wide router, as large as 2": Recipe(LAST, WIDE, 2),
+    "mixture of 2": Recipe(LAST, MIXTURE, 2),
+    "wide router, as large as 4": Recipe(LAST, WIDE, 4),
+    "mixture of 4": Recipe(LAST, MIXTURE, 4),
+}
+CONTROL = "single router"
+WIDE_CONTROL = {"mixture of 2": "wide router, as large as 2", "mixture of 4": "wide router, as large as 4"}
+SHIPPED_ARM = "mixture of 2"
+_EXPLAINED = 64
+
+Say = Callable[[str], None]
+Kept = TypeVar("Kept", "TaskFacts", "Outcome")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all arms share. `limit` texts are drawn from each table at most."""
+
+    steps: int = 200
+    batch: int = 16
+    learning_rate: float = 3e-4
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """One task: its classes, the texts of each part, and what the encoder with its head alone gets right (N,)."""
+
+    name: str
+    classes: int
+    training: int
+    validation: int
+    right_N: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One arm on one task with one seed: what it got right of the test part (N,); CPU seconds of training.
+
+    `agreement` and `divergence` are those of `explanation`, 1 and 0 for arms without sub-routers.
+    """
+
+    right_N: NDArray[np.int64]
+    load: float
+    seconds: float
+    parameters: int
+    agreement: float = 1.0
+    divergence: float = 0.0
+
+
+@dataclass(frozen=True)
+class Study:
+    """All outcomes, by task and arm, one a seed; seeds are paired."""
+
+    tasks: Sequence[TaskFacts]
+    outcomes: Mapping[str, Mapping[str, Sequence[Outcome]]]
+
+
+def study(tables: Sequence[Path], setting: Setting, seeds: Sequence[int], folder: Path, say: Say) -> Study:
+    """Train and measure every arm on every task with every seed.
+
+    `folder` keeps what is finished: stopped and called again with the same arguments it goes on from there. Raises
+    TableError for a table that cannot be read, ModelError if the encoder is not installed.
+    """
+    prepared: dict[Path, Lessons] = {}
+
+    def lessons(table: Path) -> Lessons:
+        if table not in prepared:
+            say(f"{table.name}: reading")
+            prepared[table] = prepare(read_task(table, limit=setting.limit), lowest_block(ARMS[CONTROL]))
+        return prepared[table]
+
+    facts = [_kept(folder / f"{table.name}.json", TaskFacts, lambda: _facts(lessons(table))) for table in tables]  # noqa: B023
+    outcomes: dict[str, dict[str, list[Outcome]]] = {one.name: {arm: [] for arm in ARMS} for one in facts}
+    for seed in seeds:
+        for table, one in zip(tables, facts, strict=True):
+            for number, (arm, recipe) in enumerate(ARMS.items()):
+                path = folder / f"{table.name}-{number}-{seed}.json"
+                if not path.is_file():
+                    say(f"seed {seed}, {one.name}: {arm}")
+                outcome = _kept(path, Outcome, lambda: run_arm(lessons(table), recipe, setting, seed))  # noqa: B023
+                outcomes[one.name][arm].append(outcome)
+    return Study(facts, outcomes)
+
+
+def run_arm(lessons: Lessons, recipe: Recipe, setting: Setting, seed: int) -> Outcome:
+    """Train one arm and measure it on the test part."""
+    begin = time.process_time()
+    classifier = train(_plan(lessons, recipe, setting, seed))
+    seconds = time.process_time() - begin
+    measured = measure(classifier, lessons.test)
+    outcome = Outcome(measured.right_N.astype(np.int64), measured.load, seconds, trained_parameters(classifier))
+    if recipe.router != MIXTURE:
+        return outcome
+    x_BTD, seen_BT, _ = lessons.test.batch(np.arange(min(_EXPLAINED, len(lessons.test))))
+    _, layers = explain_batch(classifier, x_BTD, seen_BT)
+    return replace(
+        outcome,
+        agreement=float(np.mean([layer.agreement for layer in layers])),
+        divergence=float(np.mean([layer.divergence for layer in layers])),
+    )
+
+
+def save_trained(table: Path, setting: Setting, folder: Path, licence: str) -> None:
+    """Train the mixture of 2 on one task with the seed 0 and write its adapters."""
+    recipe = ARMS[SHIPPED_ARM]
+    lessons = prepare(read_task(table, limit=setting.limit), lowest_block(recipe))
+    classifier = train(_plan(lessons, recipe, setting, 0))
+    training = {"task": lessons.task.name, "texts": len(lessons.training), "seed": 0, **asdict(setting)}
+    metrics = {"test texts": len(lessons.test), "accuracy": round(measure(classifier, lessons.test).accuracy, 4)}
+    save_adapters(folder, classifier, recipe, lessons.task.labels, licence, training, metrics)
+
+
+def _plan(lessons: Lessons, recipe: Recipe, setting: Setting, seed: int) -> Plan:
+    return Plan(lessons, recipe, setting.steps, setting.batch, setting.learning_rate, seed)
+
+
+def _facts(lessons: Lessons) -> TaskFacts:
+    return TaskFacts(
+        lessons.task.name,
+        len(lessons.task.labels),
+        len(lessons.training),
+        len(lessons.validation),
+        lessons.right_without_banks(lessons.test),
+    )
+
+
+def _kept(path: Path, kind: type[Kept], make: Callable[[], Kept]) -> Kept:
+    """What the file says, or else what `make` makes, written into it. Which answers are right is a row of 0 and 1."""
+    if not path.is_file():
+        plain = asdict(make())
+        plain["right_N"] = "".join(map(str, plain["right_N"]))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(plain), encoding="utf-8")
+        partial.replace(path)
+    stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    stored["right_N"] = np.array([int(digit) for digit in stored["right_N"]], np.int64)
+    return kind(**stored)
