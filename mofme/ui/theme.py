@@ -96,6 +96,12 @@ CSS = """
 .table.heat tr > * + * { text-align: center !important; }
 .table.heat td + td { background: color-mix(in srgb, var(--color-accent) var(--heat, 0%), transparent); }
 .table.heat tr > *:first-child { position: sticky; left: 0; background: var(--background-fill-primary); }
+.table.grid { max-height: 70vh; overflow: auto; }
+.table.grid table { font-size: var(--text-xs); }
+.table.grid tr > * { padding: 2px 4px; min-width: 1.9em; }
+.table.grid tr > *:first-child { min-width: 4.5em; }
+.table.grid td.first { border-left: 6px solid var(--background-fill-primary); }
+.table.grid thead { position: sticky; top: 0; z-index: 1; background: var(--background-fill-primary); }
 
 .bars, .legend { display: grid; gap: 8px; }
 .bar { display: grid; grid-template-columns: 6em 1fr 3.5em; align-items: center; gap: 10px; }
