@@ -1,0 +1,1 @@
+"""What the tab "Dense to MoE" shows and runs."""

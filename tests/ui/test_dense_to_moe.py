@@ -1,0 +1,295 @@
+"""The tab "Dense to MoE": its parts, its endpoint, and a person's way through it, all with a tiny random model."""
+
+import json
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import gradio as gr
+import pytest
+import torch
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from playwright.sync_api import Browser, expect
+
+from mofme.errors import Cancelled, ModelError, MofmeError, TableError
+from mofme.language.dense_to_moe.policy import Policy
+from mofme.language.host import Host
+from mofme.language.scoring import score_text
+from mofme.language.texts import Question
+from mofme.results import Figure
+from mofme.ui.dense_to_moe.choices import CONTROLS, PRUNED, RANDOM, SHIPPED_TEXT
+from mofme.ui.dense_to_moe.converting import DENSE, OURS, UNIFORM, Converted, Wish, convert_live, divide, read_own_text
+from mofme.ui.dense_to_moe.report import converted_html, converted_values, policy_words, summary_html, written_html
+from mofme.ui.dense_to_moe.shelf import Shelf
+from mofme.ui.dense_to_moe.tradeoff_plot import tradeoff_plot
+from mofme.ui.dense_to_moe.writing import Written, write
+from mofme.ui.jobs import Engine, Job
+from mofme.ui.services import Services
+from mofme.ui.tabs import dense_to_moe
+from mofme.ui.theme import CSS, theme
+from tests.language.conftest import make_tiny_host
+
+TEXT = "The moon, methinks, looks with a watery eye.\n" * 40
+WISH = Wish(target=0.2, experts=4, shared=1 / 3, tokens=1024, split="co-activation", controls=CONTROLS)
+QUESTIONS = [Question("Is it?\nAnswer:", ("yes", "no"), 0), Question("Was it?\nAnswer:", ("yes", "no"), 1)]
+
+
+@pytest.fixture(scope="module")
+def host() -> Host:
+    return make_tiny_host()
+
+
+def run(
+    host: Host, wish: Wish = WISH, job: Job | None = None, told: list[tuple[float, str]] | None = None
+) -> Converted:
+    def report(done: float, words: str) -> None:
+        if told is not None:
+            told.append((done, words))
+
+    return convert_live(host, host.tokens(TEXT), "moon.txt", QUESTIONS, wish, job or Job(600), report)
+
+
+@pytest.fixture(scope="module")
+def told() -> list[tuple[float, str]]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def converted(host: Host, told: list[tuple[float, str]]) -> Converted:
+    return run(host, told=told)
+
+
+def test_all_models_meet_the_target_but_the_dense_one(converted: Converted) -> None:
+    assert [arm.name for arm in converted.arms] == [DENSE, OURS, UNIFORM, RANDOM, PRUNED]
+    assert converted.arms[0].activated == converted.parameters
+    for arm in converted.arms[1:]:
+        # Policies are chosen on other tokens than these, so that the target is met about.
+        assert arm.activated == pytest.approx(0.8 * converted.parameters, rel=0.05), arm.name
+
+
+def test_what_is_shown_is_the_model_that_is_handed_on(converted: Converted, host: Host) -> None:
+    measured = divide(host.tokens(TEXT), "moon.txt")[1]
+    again = score_text(converted.host.model, measured)
+    assert again.perplexity == pytest.approx(converted.arms[1].text.perplexity)
+    policies = [layer.mlp.router.policy for layer in converted.host.model.model.layers]
+    assert policies == [candidate.policy for candidate in converted.conversion.chosen]
+
+
+def test_the_dense_model_stays_as_it_was(converted: Converted, host: Host) -> None:
+    ids = torch.tensor([host.tokens("The moon")])
+    with torch.no_grad():
+        torch.testing.assert_close(host.model(ids).logits, make_tiny_host().model(ids).logits)
+
+
+def test_every_layer_of_every_conversion_is_told(converted: Converted, told: list[tuple[float, str]]) -> None:
+    shares = [share for share, _ in told]
+    assert shares == sorted(shares) and shares[-1] == 1
+    words = [words for _, words in told]
+    for start in (OURS, RANDOM, PRUNED):
+        assert [f"{start[:1].upper()}{start[1:]}: layer {number} of 3" in words for number in (1, 2, 3)] == [True] * 3
+
+
+def test_experts_are_counted_as_they_take_part(converted: Converted) -> None:
+    assert converted.use_LE.shape == (3, 4)
+    model = converted.host.model
+    idle = (4 - converted.use_LE.sum(-1)).sum()
+    # An expert holds (48 - 16) / 4 = 8 neurons of three vectors of 16.
+    total = sum(parameter.numel() for parameter in model.parameters())
+    assert converted.arms[1].activated == pytest.approx(total - idle * 8 * 3 * 16)
+
+
+@pytest.mark.parametrize(("shared", "experts", "neurons"), [(0.0, 4, 0), (1 / 3, 4, 16), (0.5, 16, 16)])
+def test_shared_neurons_leave_equal_experts(host: Host, shared: float, experts: int, neurons: int) -> None:
+    # Of 48 neurons half are 24; 24 / 16 experts = 1.5, rounded to even 2: 48 - 32 = 16 are left to share.
+    recipe = Wish(0.2, experts, shared, 1024, "activation").recipe(host.model)
+    assert recipe.shared == neurons
+    recipe.check(48)
+
+
+def test_converting_stops_at_the_next_layer_when_asked(host: Host) -> None:
+    job = Job(600)
+    seen: list[str] = []
+
+    def report(_: float, words: str) -> None:
+        seen.append(words)
+        if "layer 2" in words:
+            job.cancel()
+
+    with pytest.raises(Cancelled):
+        convert_live(host, host.tokens(TEXT), "moon.txt", [], WISH, job, report)
+    assert "layer 2" in seen[-1]
+
+
+@pytest.mark.parametrize("count", [10, 600])
+def test_too_short_a_text_is_answered_with_what_is_needed(count: int) -> None:
+    with pytest.raises(TableError, match=f"moon.txt has {count} tokens.* 640 are needed"):
+        divide(range(count), "moon.txt")
+
+
+def test_what_is_measured_is_not_learned_from() -> None:
+    learned, measured = divide(range(1000), "")
+    assert (learned[-1], measured[0], len(measured)) == (799, 800, 200)
+    assert len(divide(range(100_000), "")[1]) == 2048
+
+
+def test_the_shipped_text_holds_enough_for_the_slider() -> None:
+    text = read_own_text(SHIPPED_TEXT)
+    assert text.startswith("A MIDSUMMER NIGHT'S DREAM")
+    assert len(text) > 90_000
+
+
+@pytest.mark.parametrize(("content", "words"), [(b"\xff\xfe\x00", "UTF-8"), (b" \n", "empty")])
+def test_what_is_no_text_is_answered_in_words(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "own.txt"
+    path.write_bytes(content)
+    with pytest.raises(TableError, match=f"own.txt.*{words}"):
+        read_own_text(path)
+
+
+def test_a_conversion_is_shown(converted: Converted) -> None:
+    page = summary_html(converted) + converted_html(converted)
+    assert "% fewer</b>" in page
+    rows = re.findall(r"<tr><td>([^<]+)</td>", page)
+    assert rows == [DENSE, OURS, UNIFORM, RANDOM, PRUNED, "Layer 1", "Layer 2", "Layer 3"]
+    assert page.count("class='bar'") == 3
+    assert page.count("<circle") == 5
+    assert "Right answers" in page
+
+
+def test_values_for_programs_are_those_measured(converted: Converted) -> None:
+    values = json.loads(json.dumps(converted_values(converted)))
+    assert list(values["models"]) == [DENSE, OURS, UNIFORM, RANDOM, PRUNED]
+    assert values["models"][OURS]["perplexity"]["value"] == pytest.approx(converted.arms[1].text.perplexity)
+    assert [layer["active_experts"] for layer in values["layers"]] == pytest.approx(converted.use_LE.sum(-1).tolist())
+    assert 0 <= values["models"][DENSE]["accuracy"]["value"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [(Policy("dense"), "all"), (Policy("top-k", 6.0), "best 6"), (Policy("threshold", 0.0612), "≥ 6.1 %")],
+)
+def test_policies_are_named(policy: Policy, words: str) -> None:
+    assert policy_words(policy) == words
+
+
+def test_one_dot_stands_right_of_and_below_another() -> None:
+    page = tradeoff_plot("a <title>", "cost", {"<a>": (1.0, Figure(10, 9, 11)), "b": (2.0, Figure(5))})
+    places = [(float(x), float(y)) for x, y in re.findall(r"cx='([\d.]+)' cy='([\d.]+)'", page)]
+    assert places[0][0] < places[1][0] and places[0][1] < places[1][1]
+    assert "<a>" not in page
+
+
+def test_writing_takes_the_likeliest_token_each_time(host: Host) -> None:
+    written = list(write(host, "The moon", tokens=5))[-1]
+    ids = host.tokens("The moon")
+    for _ in range(5):
+        with torch.no_grad():
+            ids.append(int(host.model(torch.tensor([ids])).logits[0, -1].argmax()))
+    assert written.text == host.tokenizer.decode(ids[8:])
+    assert written.used == 1 and written.speed > 0
+
+
+def test_a_converted_model_writes_with_fewer_parameters(converted: Converted) -> None:
+    assert 0.5 < list(write(converted.host, "The moon"))[-1].used < 1
+
+
+@pytest.mark.parametrize(("prompt", "words"), [("", "Type how"), ("a" * 2001, "limit of 2,000")])
+def test_a_beginning_must_be_there_and_short(host: Host, prompt: str, words: str) -> None:
+    with pytest.raises(MofmeError, match=words):
+        next(write(host, prompt))
+
+
+def test_what_is_written_is_shown_as_text() -> None:
+    page = written_html("Dense", "<i>", Written("<b>", 12.34, 0.8))
+    assert "&lt;i&gt;<b>&lt;b&gt;</b>" in page and "12.3 tokens a second, 80 %" in page
+
+
+def test_only_the_newest_models_are_kept() -> None:
+    shelf: Shelf[str] = Shelf(2)
+    tickets = [shelf.put(name) for name in "abc"]
+    assert [shelf.get(ticket) for ticket in tickets[1:]] == ["b", "c"]
+    with pytest.raises(ModelError, match="convert again"):
+        shelf.get(tickets[0])
+    with pytest.raises(ModelError, match="Convert the model first"):
+        shelf.get(None)
+
+
+def serve(services: Services) -> gr.Blocks:
+    with gr.Blocks() as window:
+        dense_to_moe.build(services)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    window.queue().launch(
+        prevent_thread_lock=True, quiet=True, ssr_mode=False, server_port=port, theme=theme(), css=CSS
+    )
+    return window
+
+
+@pytest.fixture(scope="module")
+def address(folders: None, host: Host) -> Iterator[str]:
+    """Address of an app with this tab alone."""
+    window = serve(Services(Engine(["small"]), language_model=lambda: host))
+    yield window.local_url
+    window.close()
+
+
+@pytest.fixture
+def client(address: str) -> Iterator[Client]:
+    client = Client(address, verbose=False)
+    yield client
+    client.close()
+
+
+def test_programs_convert_a_text_of_their_own(client: Client, tmp_path: Path) -> None:
+    path = tmp_path / "moon.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    answer = client.predict(
+        *(20, 4, "a third", 1024, handle_file(path), [PRUNED], None, "by which neurons fire together", 0),
+        api_name="/dense_to_moe",
+    )
+    assert list(answer["models"]) == [DENSE, OURS, UNIFORM, PRUNED]
+    assert answer["learned_tokens"] == 1024
+    assert len(answer["layers"]) == 3
+
+
+def test_a_target_out_of_reach_is_answered_with_what_to_do(client: Client) -> None:
+    # A quarter of the tiny model's parameters stay in half of its neurons, more than 40 % cannot be saved.
+    with pytest.raises(AppError, match="choose another target"):
+        client.predict(*(40, 4, "half", 1024, None, [], None, "by how strongly they fire", 0), api_name="/dense_to_moe")
+
+
+def test_a_person_converts_and_lets_both_write(browser: Browser, address: str, tmp_path: Path) -> None:
+    path = tmp_path / "moon.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto(address)
+    page.click("#write")
+    expect(page.get_by_text("Convert the model first")).to_be_visible()
+    page.get_by_role("radio", name="4", exact=True).check()
+    page.set_input_files("#own-text input[type=file]", path)
+    expect(page.get_by_text("moon.txt")).to_be_visible()
+    page.click("#convert")
+    expect(page.locator("#conversion").get_by_text("Done: an average token")).to_be_visible()
+    expect(page.locator("#converted .bar")).to_have_count(3)
+    page.click("#write")
+    for side in ("#by-dense", "#by-converted"):
+        expect(page.locator(side).get_by_text("tokens a second")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    page.close()
+
+
+def test_without_the_model_the_tab_says_what_to_type(browser: Browser, folders: None) -> None:
+    def missing() -> Host:
+        raise ModelError("the language model 'smollm2' is not installed: type: pip install it")
+
+    window = serve(Services(Engine(["small"]), language_model=missing))
+    page = browser.new_page()
+    page.goto(window.local_url)
+    page.click("#convert")
+    expect(page.locator("#conversion").get_by_text("pip install it")).to_be_visible()
+    expect(page.locator("#convert")).to_be_enabled()
+    page.close()
+    window.close()
