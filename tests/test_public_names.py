@@ -48,6 +48,11 @@ NAMES = {
         "GatedFeedForwardExperts.from_dense": "gate_ND up_ND down_DN order_N num_experts shared",
     },
     "mofme.core.losses.balance": {"importance_loss": "decision", "switch_loss": "decision"},
+    "mofme.language.moe_distillation.distillation": {
+        "Plan": "method steps seed batch learning_rate draws chance samplings",
+        "distil": "teacher student prompts plan report stopped",
+    },
+    "mofme.language.moe_distillation.teaching": {"non_activated_mass": "teacher ids_BT"},
     "mofme.language.llm_routing.table": {
         "RoutingTable": "name prompts models quality_NM cost_NM tasks repairs",
         "RoutingTable.rows": "self index",
@@ -170,6 +175,9 @@ COMMANDS = {
     "evaluate classification": "PICTURES --classifier --degraded --weather --seed --model --device --limit --out "
     "--json",
     "moefy": "MODEL --text --out --target --experts --shared --split --tokens --seed --licence",
+    "distil": "TEACHER STUDENT --text --out --method --layers --steps --batch --passages --learning-rate --seed "
+    "--licence",
+    "evaluate distillation": "TEXTS --arms --seeds --steps --pair-steps --learning-rate --licence --out --json",
     "evaluate dense-to-moe": "MODEL --text --questions --arms --task --target --experts --shared --tokens --measure "
     "--limit --seeds --out --json",
     "results": "NAMES --quote --folder",

@@ -11,7 +11,7 @@ app = typer.Typer(
     help="Clear pictures from rain, snow, raindrops and haze, by a mixture of feature-modulation experts.",
 )
 
-for _name in ("restore", "models", "synthesize", "train", "results", "moefy"):
+for _name in ("restore", "models", "synthesize", "train", "results", "moefy", "distil"):
     app.command(_name)(getattr(importlib.import_module(f"mofme.cli.{_name}"), _name))
 app.command("train-segmenter")(importlib.import_module("mofme.cli.train_segmenter").train_segmenter)
 app.command("build-references")(importlib.import_module("mofme.cli.build_references").build_references)

@@ -15,16 +15,13 @@ from mofme.language.small_lm.training import Plan, Stopped, score_passages, trai
 from mofme.language.small_lm.vocabulary import Vocabulary
 
 Role = Literal["teacher", "student", "dense"]
+ROLES: tuple[Role, ...] = ("teacher", "student", "dense")
 SHAPES: Mapping[Role, Shape] = {
-    "teacher": Shape(1024, dim=96, layers=3, heads=4, hidden=192, router="linear", experts=8, top_k=2),
-    "student": Shape(1024, dim=64, layers=2, heads=2, hidden=128, router="dense"),
-    "dense": Shape(1024, dim=96, layers=3, heads=4, hidden=384, router="dense"),
+    "teacher": Shape(1024, dim=96, layers=2, heads=4, hidden=192, router="linear", experts=8, top_k=2),
+    "student": Shape(1024, dim=64, layers=1, heads=2, hidden=128, router="dense"),
+    "dense": Shape(1024, dim=96, layers=2, heads=4, hidden=384, router="dense"),
 }
-PLANS: Mapping[Role, Plan] = {
-    "teacher": Plan(steps=2400, balance=0.01),
-    "student": Plan(steps=1200),
-    "dense": Plan(steps=2400),
-}
+_BALANCE = 0.01
 
 Say = Callable[[str], None]
 
@@ -34,21 +31,22 @@ def trained(
     corpus: Corpus,
     vocabulary: Vocabulary,
     folder: Path,
+    steps: int,
     licence: str,
     say: Say,
     stopped: Stopped | None = None,
 ) -> SmallLM:
     """The model of this role, read from `folder` or else trained for it and written there."""
     if not (folder / CARD_FILE).is_file():
-        model, plan = SmallLM(SHAPES[role], seed=0), PLANS[role]
+        model, plan = SmallLM(SHAPES[role]), Plan(steps, balance=_BALANCE if role == "teacher" else 0.0)
         train(
             model,
             corpus.learned_N,
             plan,
-            lambda step, steps, nats: say(f"{role}: step {step} of {steps}, {nats:.3f} nats"),
+            lambda step, _, nats: say(f"{role}: step {step} of {steps}, {nats:.3f} nats"),
             stopped,
         )
         metrics = {name: score_passages(model, passages_PT).nats for name, passages_PT in corpus.held_back.items()}
-        training = {"texts": list(corpus.held_back), "steps": plan.steps, "tokens": plan.steps * plan.batch * 128}
+        training = {"texts": list(corpus.held_back), "steps": steps, "tokens": steps * plan.batch * plan.context}
         save_lm(folder, model, vocabulary, licence, training, {"nats a token, held back": metrics})
     return load_lm(folder)[0]

@@ -14,7 +14,6 @@ from mofme.language.small_lm.corpus import Corpus
 
 PROMPT, RESPONSE = 32, 64
 _PASSAGES = 2048
-_HELD_OUT = 64
 
 
 @dataclass(frozen=True)
@@ -31,15 +30,18 @@ class Passages:
         return self.learned_PT.shape[1] - self.prompt
 
 
-def passages_of(text: str, model: CausalLM, prompt: int = PROMPT, response: int = RESPONSE) -> Passages:
-    """Passages of one's own text: its last tenth is held out. Raises TableError for a text that is too short."""
-    length = prompt + response
+def passages_of(text: str, model: CausalLM, held_out: int = 64) -> Passages:
+    """Passages of one's own text; at most `held_out` of its last tenth are held out.
+
+    Raises TableError for a text that is too short.
+    """
+    length = PROMPT + RESPONSE
     ids = torch.tensor(model.encode(text))
     begin = len(ids) * 9 // 10
     if len(ids) - begin < 2 * length:
         raise TableError(f"the text has {len(ids)} tokens; at least {20 * length} are needed to distil and to measure")
     learned_PT = _evenly(ids[:begin].unfold(0, length, length // 2), _PASSAGES)
-    return Passages(learned_PT, _evenly(ids[begin:].unfold(0, length, length), _HELD_OUT), prompt)
+    return Passages(learned_PT, _evenly(ids[begin:].unfold(0, length, length), held_out))
 
 
 def passages_in(corpus: Corpus, count: int = 8192, seed: int = 0) -> Passages:

@@ -1,0 +1,59 @@
+"""A student cut out of a deeper model, and the folder that a distilled one is written to."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from torch import nn
+
+from mofme.core.moe import MoE
+from mofme.errors import ModelError
+from mofme.language.dense_to_moe.layers import decoder_layers
+from mofme.language.moe_distillation.causal_lm import CausalLM, HostCausalLM, SmallCausalLM, open_lm
+from mofme.language.small_lm.storage import save_lm
+
+_NOTES = "distillation.json"
+
+
+def open_student(name: str, layers: int | None = None) -> CausalLM:
+    """What `open_lm` opens, cut to `layers` layers. Raises ModelError if it is a mixture, or cannot be cut so."""
+    model = open_lm(name)
+    if isinstance(model, HostCausalLM) and any(isinstance(module, MoE) for module in model.module.modules()):
+        raise ModelError(f"{name} is a converted model, which teaches: give a dense one as the student")
+    if layers is not None:
+        keep_layers(model, layers)
+    return model
+
+
+def keep_layers(model: CausalLM, count: int) -> None:
+    """Keep `count` layers of a model of transformers, evenly spread, with the first and the last, as DistilBERT began.
+
+    Raises ModelError for another kind of model, or if it has no more layers than that.
+    """
+    if not isinstance(model, HostCausalLM):
+        raise ModelError("only models of transformers can be cut to fewer layers")
+    host = model.host.model
+    layers = decoder_layers(host)
+    if not 1 <= count < len(layers):
+        raise ModelError(f"the student has {len(layers)} layers: between 1 and {len(layers) - 1} can be kept")
+    kept = [layers[index * (len(layers) - 1) // max(1, count - 1)] for index in range(count)]
+    for number, layer in enumerate(kept):
+        cast(Any, layer.self_attn).layer_idx = number  # where the cache keeps its keys and values
+    host.model.layers = nn.ModuleList(kept)  # type: ignore[arg-type]
+    host.config.num_hidden_layers = count
+    if getattr(host.config, "layer_types", None):
+        host.config.layer_types = host.config.layer_types[:count]
+
+
+def save_student(
+    student: CausalLM, folder: Path, licence: str, training: Mapping[str, Any], metrics: Mapping[str, Any]
+) -> None:
+    """Write it as `open_lm` reads it, in half precision; a model of transformers as transformers does it."""
+    if isinstance(student, SmallCausalLM):
+        save_lm(folder, student.model, student.vocabulary, licence, training, metrics)
+    elif isinstance(student, HostCausalLM):
+        student.host.model.half().save_pretrained(folder)
+        student.host.tokenizer.save_pretrained(folder)
+        notes = {"licence": licence, "training": training, "metrics": metrics}
+        (folder / _NOTES).write_text(json.dumps(notes, indent=2) + "\n", encoding="utf-8")

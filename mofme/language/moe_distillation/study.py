@@ -1,0 +1,137 @@
+"""The six methods beside each other: the same student, the same prompts, steps and rate, several seeds.
+
+Axis names: P passages, S samplings, L layers.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from mofme.core.moe import MoE
+from mofme.language.moe_distillation.causal_lm import SmallCausalLM
+from mofme.language.moe_distillation.distillation import Plan, Progress, distil
+from mofme.language.moe_distillation.methods import METHODS, Method
+from mofme.language.moe_distillation.pair import ROLES, Role, trained
+from mofme.language.moe_distillation.passages import Passages, passages_in
+from mofme.language.moe_distillation.quality import Quality, cross_entropy, measure
+from mofme.language.moe_distillation.teaching import most_experts, non_activated_mass
+from mofme.language.scoring import FloatArray
+from mofme.language.small_lm.corpus import learned_parts, make_corpus
+from mofme.language.small_lm.storage import load_lm
+from mofme.language.small_lm.vocabulary import Vocabulary
+
+_CONTEXT, _HELD_BACK = 128, 100  # tokens of a passage, passages of a text
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model before any distillation: cross-entropy of what follows each held-out prompt, and its size."""
+
+    cross_entropy_P: FloatArray
+    parameters: int
+    activated: float
+
+
+@dataclass(frozen=True)
+class Study:
+    """All that was measured: models by name, the student that all arms begin with, each arm's quality seed by seed."""
+
+    candidates: Mapping[str, Candidate]
+    before: Quality
+    arms: Mapping[Method, Sequence[Quality]]
+    non_activated_L: FloatArray
+
+
+def study(
+    texts: Mapping[str, str],
+    seeds: Sequence[int],
+    plan: Plan,
+    pair_steps: int,
+    folder: Path,
+    licence: str,
+    say: Say,
+) -> Study:
+    """Train the pair (the student half of `pair_steps`), distil by every method with every seed, and measure.
+
+    `plan` says how, but for method and seed. `folder` keeps what is finished: stopped and called again with the same
+    arguments it goes on from there. Raises TableError for a text that is too short.
+    """
+    vocabulary = Vocabulary.learn(learned_parts(list(texts.values())), 1024)
+    corpus = make_corpus(texts, vocabulary, _CONTEXT, _HELD_BACK)
+    pair: dict[Role, SmallCausalLM] = {}
+    for role in ROLES:
+        steps = pair_steps // 2 if role == "student" else pair_steps
+        pair[role] = SmallCausalLM(
+            trained(role, corpus, vocabulary, place_of(role, folder), steps, licence, say), vocabulary
+        )
+    teacher, passages = pair["teacher"], passages_in(corpus)
+    before = _kept(folder / "before.json", lambda: measure(pair["student"], teacher, passages, plan.samplings))
+
+    def arm(method: Method, seed: int) -> Quality:
+        student = SmallCausalLM(*load_lm(place_of("student", folder)))
+        return distil(
+            teacher, student, passages, replace(plan, method=method, seed=seed), _teller(method, seed, say)
+        ).quality
+
+    arms = {
+        method: [_kept(folder / f"{method}-{seed}.json", lambda: arm(method, seed)) for seed in seeds]  # noqa: B023
+        for method in METHODS
+    }
+    mass_L = non_activated_mass(teacher, passages.held_out_PT).double().numpy()
+    return Study(_candidates(pair, passages), before, arms, mass_L)
+
+
+def place_of(role: Role, folder: Path) -> Path:
+    """Where a model of the pair is kept."""
+    return folder / f"distillation-{role}"
+
+
+def _candidates(pair: Mapping[Role, SmallCausalLM], passages: Passages) -> dict[str, Candidate]:
+    teacher = pair["teacher"]
+    found = {role: _candidate(model, passages, nullcontext()) for role, model in pair.items()}
+    return {
+        "teacher": found["teacher"],
+        "teacher, all experts but one": _candidate(teacher, passages, most_experts(teacher, spared=1), idle=1),
+        "teacher, all experts": _candidate(teacher, passages, most_experts(teacher, spared=0), idle=0),
+        "dense net that activates as much": found["dense"],
+        "student": found["student"],
+    }
+
+
+def _candidate(
+    model: SmallCausalLM, passages: Passages, routing: AbstractContextManager[None], idle: int | None = None
+) -> Candidate:
+    with routing:
+        nats_P = cross_entropy(model, passages.held_out_PT, passages.prompt)
+    shape = model.model.shape
+    parameters = sum(parameter.numel() for parameter in model.module.parameters())
+    experts = [
+        sum(p.numel() for p in moe.experts.parameters()) for moe in model.module.modules() if isinstance(moe, MoE)
+    ]
+    left_out = shape.experts - shape.top_k if idle is None else idle
+    return Candidate(nats_P, parameters, parameters - sum(experts) * left_out / shape.experts)
+
+
+def _teller(method: Method, seed: int, say: Say) -> Callable[[Progress], None]:
+    def tell(progress: Progress) -> None:
+        if progress.held_out_kl is not None:
+            step = f"step {progress.step} of {progress.steps}"
+            say(f"{method}, seed {seed}: {step}, held-out KL {progress.held_out_kl:.4f}")
+
+    return tell
+
+
+def _kept(path: Path, make: Callable[[], Quality]) -> Quality:
+    """What `path` holds, or else what `make` makes, kept there."""
+    if not path.is_file():
+        plain = {name: np.round(values, 6).tolist() for name, values in asdict(make()).items()}
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(plain), encoding="utf-8")
+        partial.replace(path)
+    return Quality(**{name: np.array(values) for name, values in json.loads(path.read_text(encoding="utf-8")).items()})
