@@ -1,0 +1,1 @@
+"""What the tab "Attention router" shows and runs."""

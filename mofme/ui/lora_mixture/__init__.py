@@ -1,0 +1,1 @@
+"""What the tab "Mixture of routers" shows and runs."""

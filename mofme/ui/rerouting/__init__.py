@@ -1,0 +1,1 @@
+"""What the tab "Re-routing" shows and runs."""
