@@ -165,6 +165,9 @@ COMMANDS = {
     "--validate-minutes --sources --licence",
     "train-segmenter": "FRAMES LABELS --out --label-set --steps --batch --learning-rate --seed --from-scratch "
     "--sources --licence",
+    "binary train": "DIGITS --runs --arm --seeds --epochs --batch --learning-rate --width",
+    "binary evaluate": "DIGITS --runs --nets --repeats --out --json",
+    "binary pack": "DIGITS RUN --out --licence",
     "bench": "--side --experts --repeats --backbone --out --json",
     "bench restorers": "PAIRS --model --onnx --limit --out --json",
     "bench routing-server": "--clients --requests --router --out --json",
@@ -180,6 +183,8 @@ COMMANDS = {
     "evaluate distillation": "TEXTS --arms --seeds --steps --pair-steps --learning-rate --licence --out --json",
     "evaluate dense-to-moe": "MODEL --text --questions --arms --task --target --experts --shared --tokens --measure "
     "--limit --seeds --out --json",
+    "evaluate rerouting pictures": "PHOTOGRAPHS --references --work --model --limit --seed --out --json",
+    "evaluate rerouting text": "MODEL --pool --test --work --task --references --limit --layers --seed --out --json",
     "results": "NAMES --quote --folder",
     "control train": "ENVIRONMENT --out --steps --seed --experts --balance",
     "control evaluate": "POLICIES --episodes --trees --out --json",

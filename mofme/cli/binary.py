@@ -47,3 +47,58 @@ def train(
     except MofmeError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
+
+
+@app.command()
+def evaluate(
+    digits: Digits,
+    runs: Runs,
+    nets: Annotated[int, typer.Option(min=1, help="Nets drawn for an ensemble.")] = 10,
+    repeats: Annotated[int, typer.Option(min=2, help="Repeats of each timing.")] = 50,
+    out: Annotated[Path | None, typer.Option(help="Folder for binary_mnist.json.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
+) -> None:
+    """Test error of every complete run under the paper's test-time options, size on disk, time.
+
+    Exit code: 0 all is well, 2 nothing was measured.
+    """
+    import torch
+
+    from mofme.cli.results import show_result
+    from mofme.errors import MofmeError
+    from mofme.results import save_result
+    from mofme.vision.digits.data import load_mnist
+    from mofme.vision.digits.evaluation import evaluate as run
+    from mofme.vision.digits.evaluation_result import as_result
+
+    torch.set_num_threads(1)
+    try:
+        evaluation = run(runs, load_mnist(digits), nets, repeats, lambda line: typer.echo(line, err=True))
+        words = f"python -m mofme binary evaluate {digits.name} --runs {runs.name} --nets {nets} --repeats {repeats}"
+        result = as_result(evaluation, words)
+        if out is not None:
+            save_result(result, out)
+    except (MofmeError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
+    show_result(result, as_json)
+
+
+@app.command()
+def pack(
+    digits: Digits,
+    run: Annotated[Path, typer.Argument(help="Folder of one complete run.")],
+    out: Annotated[Path, typer.Option(help="Where the net and its card go.")],
+    licence: Annotated[str, typer.Option(help="Licence of the weights, for the card.")] = "",
+) -> None:
+    """Write a trained net as it is used: signs in single bits, real weights in half precision."""
+    from mofme.errors import MofmeError
+    from mofme.vision.digits.data import load_mnist
+    from mofme.vision.digits.shipped import pack_run
+
+    try:
+        card = pack_run(run, load_mnist(digits), out, licence)
+    except (MofmeError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+    typer.echo(f"{out}: {card.parameters} numbers, test error {card.metrics['test error, %']:.2f} %")

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from mofme.core.binary.int4 import as_int4
 from mofme.core.binary.layers import BinaryConv2d, BinaryLinear, binarise, binary_layers, recalibrate
 from mofme.core.binary.packing import load_packed, pack_signs, save_packed, unpack_signs
 from mofme.core.binary.sign import clip_weights, glorot_scale, hard_sigmoid, sign, stochastic_sign
@@ -151,3 +152,11 @@ def test_weights_of_another_net_are_refused(tmp_path: Path) -> None:
         load_packed(tmp_path, saved, nn.Sequential(nn.Identity(), BinaryLinear(16, 4)))
     with pytest.raises(ModelError, match="do not fit"):
         load_packed(tmp_path, saved, nn.Sequential(BinaryLinear(16, 4, bias=False)))
+
+
+def test_four_bit_integers_compute_what_the_signs_do() -> None:
+    torch.manual_seed(0)
+    layer = BinaryLinear(50, 10)  # neither side is a multiple of what the kernel takes
+    layer.scale = nn.Parameter(torch.rand(10))
+    x = torch.randint(-3, 4, (2, 3, 50)).float()  # small whole numbers and their sums are exact in bfloat16
+    torch.testing.assert_close(as_int4(nn.Sequential(layer))(x), layer(x))

@@ -18,7 +18,8 @@ class DigitNet(nn.Sequential):
     """(N, 784) in [0, 1] -> (N, 10) scores: hidden layers of ReLU, each linear layer batch-normalised.
 
     `arm` is one of ARMS: weights drawn or fixed to -1 and +1, or real ones without a regulariser or with half of each
-    hidden layer dropped out. `width` units in each of `depth` hidden layers.
+    hidden layer dropped out. In eval mode the stochastic arm uses its real weights, as in the paper. `width` units in
+    each of `depth` hidden layers.
     """
 
     def __init__(self, arm: str, width: int = 1024, depth: int = 3) -> None:
@@ -31,6 +32,7 @@ class DigitNet(nn.Sequential):
                     self.append(nn.Dropout(0.5))
             self.append(_linear(arm, inputs, outputs))
             self.append(nn.BatchNorm1d(outputs, eps=_EPSILON))
+        self.use_real_weights(arm == STOCHASTIC)
 
     def use_real_weights(self, real: bool = True) -> None:
         """Test with the real weights (option 2 of section 2.6) instead of their signs (option 1)."""

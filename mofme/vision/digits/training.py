@@ -19,7 +19,7 @@ from mofme.core.binary.sign import clip_weights, glorot_scale
 from mofme.core.precision import bf16_pays
 from mofme.errors import ModelError
 from mofme.vision.digits.data import Digits, Mnist
-from mofme.vision.digits.net import ARMS, STOCHASTIC, DigitNet, squared_hinge
+from mofme.vision.digits.net import ARMS, DigitNet, squared_hinge
 
 STATE = "state.safetensors"
 
@@ -85,7 +85,7 @@ def train(plan: Plan, mnist: Mnist, folder: Path, report: Callable[[str], None] 
         torch.manual_seed(100_003 * (plan.seed + 1) + run.epochs)
         loss = _epoch(net, optimizer, clipped, mnist.training, plan.batch)
         with _half():
-            error = error_of(judged(net, plan.arm, mnist.training), mnist.validation)
+            error = error_of(recalibrated(net, mnist.training), mnist.validation)
         run.epochs += 1
         run.seconds += time.process_time() - start
         run.curve.append({"epoch": run.epochs, "loss": round(loss, 6), "validation_error": error})
@@ -108,10 +108,9 @@ def load_run(path: Path) -> tuple[Run, DigitNet]:
     return run, net.eval()
 
 
-def judged(net: DigitNet, arm: str, training: Digits) -> DigitNet:
-    """A copy as the paper tests it, its batch normalisation measured anew."""
+def recalibrated(net: DigitNet, training: Digits) -> DigitNet:
+    """A copy for testing, its batch normalisation measured anew under the weights that are used then."""
     copied = copy.deepcopy(net)
-    copied.use_real_weights(arm == STOCHASTIC)
     recalibrate(copied, list(training[:_RECALIBRATION].inputs_ND().split(_PART)))
     return copied.eval()
 

@@ -9,7 +9,7 @@ from mofme.core.binary.layers import binary_layers
 from mofme.errors import Cancelled, ModelError
 from mofme.vision.digits.data import Mnist
 from mofme.vision.digits.net import ARMS, BINARY, DigitNet, squared_hinge
-from mofme.vision.digits.training import STATE, Plan, error_of, judged, load_run, train
+from mofme.vision.digits.training import STATE, Plan, error_of, load_run, recalibrated, train
 
 
 def silent(_: str) -> None:
@@ -40,7 +40,7 @@ def test_every_arm_learns(mnist: Mnist, tmp_path: Path, arm: str) -> None:
     again, net = load_run(tmp_path / f"{arm}-0" / STATE)
     assert again == run
     # what is kept is the net of the best epoch, tried then in half precision
-    assert error_of(judged(net, arm, mnist.training), mnist.validation) == pytest.approx(run.best_error, abs=0.03)
+    assert error_of(recalibrated(net, mnist.training), mnist.validation) == pytest.approx(run.best_error, abs=0.03)
 
 
 @pytest.mark.parametrize("arm", BINARY)

@@ -1,0 +1,176 @@
+"""What each arm's nets err at test time, under each of the paper's options, and what they take on disk and in time."""
+
+import copy
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from mofme.core.binary.int4 import as_int4
+from mofme.core.binary.layers import BinaryLinear, binary_layers
+from mofme.core.binary.sign import sign, stochastic_sign
+from mofme.core.model_card import WEIGHTS_FILE
+from mofme.core.precision import bf16_pays
+from mofme.errors import ModelError
+from mofme.vision.digits.data import Digits, Mnist
+from mofme.vision.digits.net import ARMS, BINARY, DETERMINISTIC, DigitNet
+from mofme.vision.digits.shipped import folded, load_digit_net, save_digit_net
+from mofme.vision.digits.training import STATE, Run, error_of, load_run, predictions, recalibrated
+
+Report = Callable[[str], None]
+
+SIGNS, REAL, ENSEMBLE = "1: signs", "2: real weights", "3: an ensemble of drawn signs"
+OPTIONS = (SIGNS, REAL, ENSEMBLE)
+BATCHES = (1, 100)
+FLOAT32 = "float32 (packed: unpacked once)"
+BFLOAT16 = "packed: unpacked once to bfloat16"
+INT4 = "packed: four-bit integers, bfloat16"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run and the digits of the test set it takes for others: by option, measured anew or as it came from training.
+
+    Real nets know the option REAL only.
+    """
+
+    run: Run
+    wrong: Mapping[tuple[str, bool], int]
+
+    @property
+    def own_option(self) -> str:
+        """The one the paper tests this arm with."""
+        return SIGNS if self.run.plan.arm == DETERMINISTIC else REAL
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A binary net on disk: bytes packed and in single precision, predictions that differ, error in percent."""
+
+    run: Run
+    packed_bytes: int
+    float_bytes: int
+    differing: int
+    error: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All that was measured; `milliseconds` holds each repeat of each way to compute, by batch."""
+
+    tested: Sequence[Outcome]
+    packed: Sequence[Packed]
+    digits: int
+    milliseconds: Mapping[tuple[str, int], Sequence[float]] = field(default_factory=dict)
+
+
+def find_runs(folder: Path, report: Report) -> list[Path]:
+    """The complete runs below `folder`, the arms in their order. Raises ModelError if there is none."""
+    found = {path: load_run(path)[0] for path in folder.glob(f"*/{STATE}")}
+    for run in found.values():
+        if not run.complete:
+            report(f"{run.plan.name} is left out: {run.epochs} of {run.plan.epochs} epochs are done")
+    complete = {path: run.plan for path, run in found.items() if run.complete}
+    if not complete:
+        raise ModelError(f"{folder} holds no complete run: let `binary train` finish one")
+    return sorted(complete, key=lambda path: (ARMS.index(complete[path].arm), complete[path].seed))
+
+
+def evaluate(folder: Path, mnist: Mnist, nets: int, repeats: int, report: Report) -> Evaluation:
+    """Test every complete run below `folder`; ensembles are of `nets` nets."""
+    tested, packed = [], []
+    paths = find_runs(folder, report)
+    for path in paths:
+        run, net = load_run(path)
+        report(f"testing {run.plan.name}")
+        tested.append(Outcome(run, _wrong(net, mnist, nets)))
+        if run.plan.arm in BINARY:
+            packed.append(_pack(net, run, mnist))
+    report("taking the time")
+    return Evaluation(tested, packed, len(mnist.test), _times(paths, mnist, repeats))
+
+
+def _wrong(net: DigitNet, mnist: Mnist, nets: int) -> dict[tuple[str, bool], int]:
+    wrong = {}
+    options = OPTIONS if any(binary_layers(net)) else (REAL,)
+    for option in options:
+        variants = [_drawn(net, seed) for seed in range(nets)] if option == ENSEMBLE else [copy.deepcopy(net)]
+        for variant in variants:
+            variant.use_real_weights(option == REAL)
+        for anew in (False, True):
+            used = [recalibrated(variant, mnist.training) if anew else variant for variant in variants]
+            scores_NC = torch.stack([_scores(variant, mnist.test) for variant in used]).mean(0)
+            wrong[option, anew] = int((scores_NC.argmax(1) != mnist.test.labels_N).sum())
+    return wrong
+
+
+@torch.no_grad()
+def _drawn(net: DigitNet, seed: int) -> DigitNet:
+    drawn = copy.deepcopy(net)
+    generator = torch.Generator().manual_seed(seed)
+    for _, layer in binary_layers(drawn):
+        layer.weight.copy_(stochastic_sign(layer.weight, generator))
+    return drawn
+
+
+@torch.no_grad()
+def _scores(net: nn.Module, digits: Digits) -> Tensor:
+    return torch.cat([net(part) for part in digits.inputs_ND().split(1000)])
+
+
+def _pack(net: DigitNet, run: Run, mnist: Mnist) -> Packed:
+    """Signs work in the packed net, whatever the arm."""
+    net.use_real_weights(False)
+    ready = recalibrated(net, mnist.training)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        save_digit_net(folder / "packed", ready, run, "", {})
+        save_file({name: tensor.contiguous() for name, tensor in folded(ready).state_dict().items()}, folder / "float")
+        loaded, _ = load_digit_net(folder / "packed")
+        differing = (predictions(loaded, mnist.test) != predictions(ready, mnist.test)).sum()
+        sizes = [path.stat().st_size for path in (folder / "packed" / WEIGHTS_FILE, folder / "float")]
+    return Packed(run, *sizes, int(differing), 100 * error_of(loaded, mnist.test))
+
+
+def _times(paths: Sequence[Path], mnist: Mnist, repeats: int) -> dict[tuple[str, int], list[float]]:
+    """Every way in turn, so that whatever else the machine does hits them alike."""
+    binary = next((run_net for run_net in map(load_run, paths) if run_net[0].plan.arm in BINARY), None)
+    if binary is None:
+        return {}
+    signs = folded(binary[1])
+    ways: dict[str, Callable[[Tensor], Tensor]] = {FLOAT32: _dense(signs), INT4: as_int4(signs)}
+    if bf16_pays(torch.device("cpu")):
+        half = _dense(signs).bfloat16()
+        ways[BFLOAT16] = lambda x_ND: half(x_ND.bfloat16())
+    times: dict[tuple[str, int], list[float]] = {(way, batch): [] for batch in BATCHES for way in ways}
+    with torch.inference_mode():
+        for batch in BATCHES:
+            x = mnist.test[:batch].inputs_ND()
+            for repeat in range(-3, repeats):  # the first ones count for nothing
+                for way, compute in ways.items():
+                    start = time.perf_counter()
+                    compute(x)
+                    if repeat >= 0:
+                        times[way, batch].append(1000 * (time.perf_counter() - start))
+    return times
+
+
+def _dense(net: nn.Sequential) -> nn.Sequential:
+    """Binary layers as ordinary ones, whose weights hold sign and scale."""
+    layers: list[nn.Module] = []
+    for layer in net:
+        if isinstance(layer, BinaryLinear):
+            dense = nn.Linear(layer.in_features, layer.out_features)
+            with torch.no_grad():
+                signs = sign(layer.weight)
+                dense.weight.copy_(signs if layer.scale is None else signs * layer.scale[:, None])
+                dense.bias.copy_(layer.bias)
+            layers.append(dense)
+        else:
+            layers.append(layer)
+    return nn.Sequential(*layers).eval()

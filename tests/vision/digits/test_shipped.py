@@ -1,0 +1,62 @@
+"""Nets on disk: the same function without batch normalisation, packed, and back."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mofme.core.model_card import ModelCard, save_model
+from mofme.errors import ModelError
+from mofme.vision.digits.data import Mnist
+from mofme.vision.digits.net import ARMS, DigitNet
+from mofme.vision.digits.shipped import folded, load_digit_net, pack_run, save_digit_net
+from mofme.vision.digits.training import Plan, Run, predictions, recalibrated, train
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_folding_keeps_the_function(mnist: Mnist, arm: str) -> None:
+    torch.manual_seed(0)
+    net = recalibrated(DigitNet(arm, 32), mnist.training)
+    net.use_real_weights(False)
+    for layer in net:
+        if isinstance(layer, torch.nn.BatchNorm1d):
+            torch.nn.init.normal_(layer.weight)  # signs of both kinds
+            torch.nn.init.normal_(layer.bias)
+    x = mnist.test.inputs_ND()
+    torch.testing.assert_close(folded(net)(x), net(x), rtol=1e-4, atol=1e-4)
+    assert not any(isinstance(layer, torch.nn.BatchNorm1d) for layer in folded(net))
+
+
+def test_the_papers_net_takes_a_thirtieth_and_answers_the_same(mnist: Mnist, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = recalibrated(DigitNet("deterministic"), mnist.training)
+    save_digit_net(tmp_path, net, Run(Plan("deterministic")), "none", {})
+    loaded, card = load_digit_net(tmp_path)
+    numbers = sum(tensor.numel() for tensor in net.state_dict().values())
+    assert (tmp_path / "model.safetensors").stat().st_size <= 4 * numbers / 30
+    assert card.arguments == {"arm": "deterministic", "width": 1024}
+    assert torch.equal(predictions(loaded, mnist.test), predictions(net, mnist.test))
+
+
+def test_a_run_is_packed_with_its_errors(mnist: Mnist, tmp_path: Path) -> None:
+    plan = Plan("deterministic", epochs=8, batch=50, width=64)
+    train(plan, mnist, tmp_path, lambda line: None)
+    card = pack_run(tmp_path / "deterministic-0", mnist, tmp_path / "packed", "none")
+    net, _ = load_digit_net(tmp_path / "packed")
+    wrong = (predictions(net, mnist.test) != mnist.test.labels_N).sum().item()
+    assert card.metrics["test error, %"] == pytest.approx(wrong)  # of 100 digits
+    assert wrong < 20
+    assert card.training["epochs"] == 8
+
+
+def test_runs_that_are_not_complete_and_other_nets_are_refused(mnist: Mnist, tmp_path: Path) -> None:
+    def stop(line: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(Plan("float", epochs=2, batch=50, width=8), mnist, tmp_path, stop)
+    with pytest.raises(ModelError, match="1 of 2 epochs"):
+        pack_run(tmp_path / "float-0", mnist, tmp_path / "packed", "none")
+    save_model(tmp_path / "other", ModelCard("other", "restoration", {}, "none"), {})
+    with pytest.raises(ModelError, match="does not read digits"):
+        load_digit_net(tmp_path / "other")
