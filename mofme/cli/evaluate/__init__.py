@@ -7,6 +7,7 @@ from mofme.cli.evaluate.attention_router import attention_router
 from mofme.cli.evaluate.classification import classification
 from mofme.cli.evaluate.dense_to_moe import dense_to_moe
 from mofme.cli.evaluate.moe_distillation import distillation
+from mofme.cli.evaluate.rerouting import app as rerouting
 from mofme.cli.evaluate.restoration import restoration
 from mofme.cli.evaluate.routers import routers
 from mofme.cli.evaluate.segmentation import segmentation
@@ -20,3 +21,4 @@ app.command("dense-to-moe")(dense_to_moe)
 app.command("attention-router")(attention_router)
 app.command()(routers)
 app.command()(distillation)
+app.add_typer(rerouting, name="rerouting")

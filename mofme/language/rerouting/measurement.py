@@ -1,0 +1,181 @@
+"""How much re-routing gains on questions that neither references nor tuning have seen.
+
+References are questions that the model answers rightly; every question measured is written down at once, so that a
+stopped run goes on where it was, also with more questions.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mofme.core.rerouting import (
+    LossOf,
+    Neighbours,
+    by_layer,
+    descend,
+    find_mode,
+    frozen,
+    nearest,
+    regress,
+)
+from mofme.errors import ModelError
+from mofme.language.host import Host
+from mofme.language.llm_routing.sentence_encoder import SentenceEncoder
+from mofme.language.rerouting.answering import Tail, continuous_gates
+from mofme.language.texts import Question
+
+BASE = "as its routers say"
+ORACLE = "oracle: descent on the question's own loss"
+DESCENT = "gradient descent"
+RANDOM_DESCENT = "control: gradient descent on random references"
+UNIFORM = "control: all experts alike"
+VOTE = "control: vote of the neighbours' answers"
+RATES = (1e-2, 1e-1, 1.0)  # the paper's first
+_FALLS_TO = 1e-3
+_TOO_ALIKE = 0.95  # cosine: a reference that says the same as a test question is left out
+
+Measured = dict[str, Any]
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Which questions are measured and what may be learned from; `layers` are the last, which are re-routed."""
+
+    test: Sequence[Question]
+    pool: Sequence[Question]
+    layers: int = 4
+    k: int = 5
+    tuning: int = 8
+    seed: int = 0
+
+
+class Library:
+    """The pool's questions that the model answers rightly, and where they lie."""
+
+    def __init__(self, tail: Tail, pool: Sequence[Question], places_ND: Tensor, encoder: SentenceEncoder) -> None:
+        rows = [tail.read(question) for question in pool]
+        right = [index for index, row in enumerate(rows) if tail.answer(row)[0] == row.answer]
+        if not right:
+            raise ModelError("the model answers none of the reference questions rightly: give it more of them")
+        self.rows = [rows[index] for index in right]
+        self.places_ND = places_ND[right]
+        self.routing_NR = torch.stack([tail.routing(row) for row in self.rows])
+        answers = [pool[index].choices[pool[index].answer] for index in right]
+        self.answers_ND = _embed(encoder, answers)
+
+    def loss_of(self, tail: Tail, near: Neighbours) -> LossOf:
+        """L(r) of the paper."""
+        rows = [self.rows[index] for index in near.index_k.tolist()]
+        return lambda routing_R: near.mean(torch.stack([tail.loss(row, routing_R) for row in rows]))
+
+
+def measure(host: Host, setting: Setting, work: Path, report: Report = lambda _: None) -> list[Measured]:
+    """For every test question: of every arm whether it is right, the probability of the right choice, and seconds.
+
+    `work` is a folder for what is finished. Raises ModelError for a model without experts, or one that answers nothing.
+    """
+    encoder = SentenceEncoder()
+    work.mkdir(parents=True, exist_ok=True)
+    log = work / f"text-{setting.layers}-{setting.k}-{len(setting.pool)}-{setting.tuning}-{setting.seed}.jsonl"
+    with continuous_gates(host.model):
+        tail = Tail(host, setting.layers)
+        with frozen(tail):
+            return _measure(tail, setting, encoder, log, report)
+
+
+def _measure(tail: Tail, setting: Setting, encoder: SentenceEncoder, log: Path, report: Report) -> list[Measured]:
+    test_ND = _embed(encoder, [question.context for question in setting.test])
+    pool_ND = _embed(encoder, [question.context for question in setting.pool])
+    fresh = ((pool_ND @ test_ND.T).amax(dim=1) < _TOO_ALIKE).nonzero().squeeze(1).tolist()
+    tuning, rest = fresh[: setting.tuning], fresh[setting.tuning :]
+    library = Library(tail, [setting.pool[index] for index in rest], pool_ND[rest], encoder)
+    report(f"{len(library.rows)} of {len(rest)} reference questions are answered rightly")
+    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
+    done = {row["question"]: row for row in map(json.loads, lines) if "question" in row}
+    rates = next((row["rates"] for row in map(json.loads, lines) if "rates" in row), None)
+    if rates is None:
+        rates = _tune(tail, library, [setting.pool[index] for index in tuning], pool_ND[tuning], setting.k)
+        _append(log, {"rates": rates})
+    report(f"chosen on tuning questions: {rates}")
+    for number, (question, place_D) in enumerate(zip(setting.test, test_ND, strict=True)):
+        if question.context not in done:
+            drawn = np.random.default_rng([setting.seed, number]).permutation(len(library.rows))[: setting.k]
+            arms = dict(_arms(tail, library, question, place_D, setting.k, rates, torch.tensor(drawn), encoder))
+            done[question.context] = {"question": question.context, "task": question.task, **arms}
+            _append(log, done[question.context])
+        report(f"{number + 1} of {len(setting.test)} questions")
+    return [done[question.context] | {"library": len(library.rows), "rates": rates} for question in setting.test]
+
+
+def _append(log: Path, row: Measured) -> None:
+    with log.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def _tune(tail: Tail, library: Library, questions: Sequence[Question], places_ND: Tensor, k: int) -> dict[str, float]:
+    """For descent on neighbours and for the oracle the rate that gives the right choice most on tuning questions."""
+    totals: dict[str, list[float]] = {DESCENT: [0.0] * len(RATES), ORACLE: [0.0] * len(RATES)}
+    for question, place_D in zip(questions, places_ND, strict=True):
+        row = tail.read(question)
+        own_R = tail.routing(row)
+        near = nearest(place_D, library.places_ND, k)
+        losses: dict[str, LossOf] = {DESCENT: library.loss_of(tail, near), ORACLE: partial(tail.loss, row)}
+        for arm, loss_of in losses.items():
+            for index, rate in enumerate(RATES):
+                shift_R = _descend(own_R, loss_of, rate) - own_R
+                totals[arm][index] += float(np.log(tail.answer(row, shift_R)[1] + 1e-9))
+    return {arm: RATES[int(np.argmax(total))] for arm, total in totals.items()}
+
+
+def _descend(own_R: Tensor, loss_of: LossOf, rate: float) -> Tensor:
+    return descend(own_R, loss_of, rates=(rate, rate * _FALLS_TO))
+
+
+def _arms(
+    tail: Tail,
+    library: Library,
+    question: Question,
+    place_D: Tensor,
+    k: int,
+    rates: dict[str, float],
+    drawn_k: Tensor,
+    encoder: SentenceEncoder,
+) -> Iterator[tuple[str, dict[str, float]]]:
+    start = time.process_time()
+    row = tail.read(question)
+    choice, chance = tail.answer(row)
+    yield BASE, {"right": choice == row.answer, "chance": chance, "seconds": time.process_time() - start}
+    own_R = tail.routing(row)
+    near = nearest(place_D, library.places_ND, k)
+    among = nearest(place_D, library.places_ND[drawn_k], k)
+    random = Neighbours(drawn_k[among.index_k], among.kernel_k)
+    ways: dict[str, Callable[[], Tensor]] = {
+        "mode finding": lambda: find_mode(own_R, library.routing_NR, k),
+        "kernel regression": lambda: regress(own_R, near, library.routing_NR, library.loss_of(tail, near)),
+        DESCENT: lambda: _descend(own_R, library.loss_of(tail, near), rates[DESCENT]),
+        ORACLE: lambda: _descend(own_R, partial(tail.loss, row), rates[ORACLE]),
+        RANDOM_DESCENT: lambda: _descend(own_R, library.loss_of(tail, random), rates[DESCENT]),
+        UNIFORM: lambda: torch.cat([part_E.mean().expand_as(part_E) for part_E in by_layer(tail, own_R).values()]),
+    }
+    for arm, way in ways.items():
+        start = time.process_time()
+        shift_R = way() - own_R
+        seconds = time.process_time() - start
+        choice, chance = tail.answer(row, shift_R)
+        yield arm, {"right": choice == row.answer, "chance": chance, "seconds": seconds}
+    # Choices are free texts, so a vote on letters would say nothing: the choice is taken that is most like the answers.
+    alike_C = _embed(encoder, question.choices) @ near.mean(library.answers_ND[near.index_k])
+    yield VOTE, {"right": int(alike_C.argmax()) == row.answer, "chance": 0.0, "seconds": 0.0}
+
+
+def _embed(encoder: SentenceEncoder, texts: Sequence[str]) -> Tensor:
+    return torch.from_numpy(encoder.embed(texts)).float()
