@@ -11,6 +11,7 @@ from mofme.ui.limits import Limits
 if TYPE_CHECKING:
     from mofme.language.host import Host
     from mofme.language.llm_routing.trained_router import TrainedRouter
+    from mofme.language.moe_distillation.causal_lm import CausalLM
 
 
 @functools.cache
@@ -35,6 +36,16 @@ def packaged_language_model() -> "Host":
     return open_host()
 
 
+def shipped_pair() -> tuple["CausalLM", "CausalLM"]:
+    """The small teacher that ships with the project and its student, new ones each time.
+
+    Raises ModelError if they are missing or damaged.
+    """
+    from mofme.language.moe_distillation.shipped import fresh_student, shipped_teacher
+
+    return shipped_teacher(), fresh_student()
+
+
 @dataclass(frozen=True)
 class Services:
     """Shared by all tabs of one app."""
@@ -43,6 +54,7 @@ class Services:
     limits: Limits = field(default_factory=Limits)
     prompt_router: Callable[[], "TrainedRouter"] = shipped_router
     language_model: Callable[[], "Host"] = packaged_language_model
+    distillation_pair: Callable[[], tuple["CausalLM", "CausalLM"]] = shipped_pair
     restoring: Jobs = field(default_factory=Jobs)
     batches: Jobs = field(default_factory=Jobs)
     measuring: Jobs = field(default_factory=Jobs)
@@ -50,3 +62,4 @@ class Services:
     probing: Jobs = field(default_factory=Jobs)
     converting: Jobs = field(default_factory=Jobs)
     distilling: Jobs = field(default_factory=Jobs)
+    driving: Jobs = field(default_factory=Jobs)

@@ -19,13 +19,14 @@ from mofme.language.host import Host
 from mofme.language.scoring import score_text
 from mofme.language.texts import Question
 from mofme.results import Figure
-from mofme.ui.dense_to_moe.choices import CONTROLS, PRUNED, RANDOM, SHIPPED_TEXT
-from mofme.ui.dense_to_moe.converting import DENSE, OURS, UNIFORM, Converted, Wish, convert_live, divide, read_own_text
+from mofme.ui.dense_to_moe.choices import CONTROLS, PRUNED, RANDOM
+from mofme.ui.dense_to_moe.converting import DENSE, OURS, UNIFORM, Converted, Wish, convert_live, divide
 from mofme.ui.dense_to_moe.report import converted_html, converted_values, policy_words, summary_html, written_html
 from mofme.ui.dense_to_moe.shelf import Shelf
 from mofme.ui.dense_to_moe.tradeoff_plot import tradeoff_plot
 from mofme.ui.dense_to_moe.writing import Written, write
 from mofme.ui.jobs import Engine, Job
+from mofme.ui.own_text import SHIPPED_TEXT, read_own_text
 from mofme.ui.services import Services
 from mofme.ui.tabs import dense_to_moe
 from mofme.ui.theme import CSS, theme
@@ -232,6 +233,7 @@ def serve(services: Services) -> gr.Blocks:
 def address(folders: None, host: Host) -> Iterator[str]:
     """Address of an app with this tab alone."""
     window = serve(Services(Engine(["small"]), language_model=lambda: host))
+    assert window.local_url
     yield window.local_url
     window.close()
 
@@ -286,6 +288,7 @@ def test_without_the_model_the_tab_says_what_to_type(browser: Browser, folders: 
         raise ModelError("the language model 'smollm2' is not installed: type: pip install it")
 
     window = serve(Services(Engine(["small"]), language_model=missing))
+    assert window.local_url
     page = browser.new_page()
     page.goto(window.local_url)
     page.click("#convert")

@@ -1,6 +1,5 @@
-"""What a visitor may choose, in plain words, and the text that is learned from if there is no other."""
+"""What a visitor may choose, in plain words."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,6 +18,3 @@ GROUPED: dict[str, "Split"] = {
 RANDOM, PRUNED = "experts drawn by chance", "weak neurons removed for good"
 CONTROLS = (RANDOM, PRUNED)
 """What else may be made of the same model with the same text and target, each for the time of another conversion."""
-
-SHIPPED_TEXT = Path(__file__).with_name("midsummer_nights_dream.txt")
-"""A Midsummer Night's Dream, in the public domain."""

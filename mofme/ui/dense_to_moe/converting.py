@@ -32,7 +32,6 @@ Report = Callable[[float, str], None]
 DENSE, OURS, UNIFORM = "dense model", "converted", "converted, all layers alike"
 MEASURED = 2048
 _FEWEST = 64
-_CHARACTERS = 1_000_000
 _WINDOW = 512
 _MEASURING = 4  # layers that could be converted in the time that measuring takes, roughly
 
@@ -84,18 +83,6 @@ class Converted:
     parameters: int
     learned: int
     measured: int
-
-
-def read_own_text(path: Path) -> str:
-    """A visitor's text, its first million characters. Raises TableError for what is no text in UTF-8."""
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            text = file.read(_CHARACTERS)
-    except UnicodeDecodeError as error:
-        raise TableError(f"{path.name} is no text in UTF-8: save it as plain text first.") from error
-    if not text.strip():
-        raise TableError(f"{path.name} is empty.")
-    return text
 
 
 def divide(ids: Sequence[int], name: str) -> tuple[Sequence[int], Sequence[int]]:

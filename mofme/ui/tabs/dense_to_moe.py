@@ -9,11 +9,12 @@ import gradio as gr
 
 from mofme.errors import ModelError
 from mofme.ui.buttons import run_and_cancel
-from mofme.ui.dense_to_moe.choices import CONTROLS, EXPERTS, GROUPED, SHARED, SHIPPED_TEXT
+from mofme.ui.dense_to_moe.choices import CONTROLS, EXPERTS, GROUPED, SHARED
 from mofme.ui.dense_to_moe.report import converted_html, converted_values, summary_html, written_html
 from mofme.ui.dense_to_moe.shelf import Shelf
 from mofme.ui.jobs import KEEP_SECONDS, plain_errors, without_folders
 from mofme.ui.measured import measured_by_us
+from mofme.ui.own_text import SHIPPED_TEXT, read_own_text
 from mofme.ui.services import Services
 from mofme.ui.uploads import file_box
 
@@ -193,7 +194,7 @@ def _convert(
     seed: int,
 ) -> "Converted":
     from mofme.language.texts import read_questions
-    from mofme.ui.dense_to_moe.converting import Wish, convert_live, read_own_text
+    from mofme.ui.dense_to_moe.converting import Wish, convert_live
 
     path = Path(own) if own else SHIPPED_TEXT
     wish = Wish(target / 100, experts, SHARED[shared], int(tokens), GROUPED[grouped], controls, int(seed))

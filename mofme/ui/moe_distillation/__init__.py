@@ -1,0 +1,1 @@
+"""What the tab "Distillation" shows and runs."""
