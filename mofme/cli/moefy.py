@@ -17,8 +17,8 @@ def moefy(
     target: Annotated[
         float, typer.Option(min=0.01, max=0.9, help="Share of the parameters to activate no more.")
     ] = 0.2,
-    experts: Annotated[int, typer.Option(min=2, help="Experts in each layer.")] = 16,
-    shared: Annotated[int, typer.Option(min=0, help="Neurons of each layer that are always active.")] = 512,
+    experts: Annotated[int, typer.Option(min=2, help="Experts in each layer.")] = 8,
+    shared: Annotated[int, typer.Option(min=0, help="Neurons of each layer that are always active.")] = 768,
     split: Annotated[
         str, typer.Option(help="activation, co-activation, or as a control: random, importance.")
     ] = "co-activation",

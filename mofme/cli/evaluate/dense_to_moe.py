@@ -17,13 +17,13 @@ def dense_to_moe(
     target: Annotated[
         float, typer.Option(min=0.01, max=0.9, help="Share of the parameters to activate no more.")
     ] = 0.2,
-    experts: Annotated[int, typer.Option(min=2, help="Experts in each layer.")] = 16,
-    shared: Annotated[int, typer.Option(min=0, help="Neurons of each layer that are always active.")] = 512,
+    experts: Annotated[int, typer.Option(min=2, help="Experts in each layer.")] = 8,
+    shared: Annotated[int, typer.Option(min=0, help="Neurons of each layer that are always active.")] = 768,
     tokens: Annotated[int, typer.Option(min=512, help="Tokens to learn from.")] = 100_000,
     measure: Annotated[int, typer.Option(min=2, help="Tokens to measure perplexity on.")] = 16_384,
     limit: Annotated[int | None, typer.Option(min=1, help="Questions to answer, drawn at random.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Convert so many times.")] = 1,
-    out: Annotated[Path | None, typer.Option(help="Folder for dense_to_moe.json.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for dense_to_moe.json and its picture.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
     """Compare ours with a uniform top-k, a random split, static pruning and CMoE's way, all at the same target.
@@ -39,6 +39,7 @@ def dense_to_moe(
     from mofme.language.dense_to_moe.comparison import Setting, compare
     from mofme.language.dense_to_moe.comparison_result import as_result
     from mofme.language.dense_to_moe.converted_layer import Recipe
+    from mofme.language.dense_to_moe.frontier_plot import plot_frontier
     from mofme.language.host import open_host
     from mofme.language.texts import read_questions, read_text
     from mofme.results import save_result
@@ -55,6 +56,7 @@ def dense_to_moe(
             questions=read_questions(questions, tuple(task or ()), limit),
             recipe=Recipe(experts=experts, active=1, shared=shared, split="co-activation", tokens=tokens),
             target=target,
+            frontier=[share for share in (0.05, 0.1, 0.15, 0.2, 0.25) if share != target],
         )
         comparison = compare(
             lambda: open_host(model), setting, range(seeds), arms, lambda line: log.print(line, markup=False)
@@ -66,6 +68,7 @@ def dense_to_moe(
         result = as_result(comparison, range(seeds), " ".join(words))
         if out is not None:
             save_result(result, out)
+            plot_frontier(comparison, out / "dense_to_moe-frontier.png")
     except (MofmeError, OSError) as error:
         log.print(f"error: {error}", style="red", markup=False)
         raise typer.Exit(2) from None

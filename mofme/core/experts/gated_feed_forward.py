@@ -1,7 +1,7 @@
 """Experts cut out of one gated feed-forward network (SwiGLU), so that a token computes only a part of it.
 
 FFN(x) = down( silu(gate x) o up x ) is a sum over its N neurons; grouped, it is a sum over experts. With every expert
-at weight 1 the layer is that network. Axis names: N neurons, H neurons of one expert.
+at weight 1 the layer is that network. Axis names: N neurons, H neurons of one expert, R neurons side by side.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,9 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mofme.core.routing import Experts
-
-# Where more of the tokens choose an expert, computing it for all takes less time than collecting them.
-_WORTH_GATHERING = 0.8
 
 
 class GatedFeedForwardExperts(Experts):
@@ -52,13 +49,21 @@ class GatedFeedForwardExperts(Experts):
         return experts
 
     def forward(self, x_TD: Tensor, weights_TE: Tensor) -> Tensor:
-        y_TD = (weights_TE == 0).to(x_TD.dtype) @ self.idle_ED
+        chosen_TE = weights_TE != 0
+        y_TD = ((~chosen_TE).to(x_TD.dtype) @ self.idle_ED).to(x_TD.dtype)
         plain = (weights_TE == 1).all(dim=0).tolist()
         for start, stop in self._runs(plain):
-            y_TD = y_TD + _gated(x_TD, self.gate_ND[start:stop], self.up_ND[start:stop]) @ self.down_ND[start:stop]
-        used = (weights_TE != 0).any(dim=0).tolist()
-        if some := [e for e in range(self.num_experts) if used[e] and not plain[e]]:
-            self._add_chosen(y_TD, x_TD, weights_TE, some)
+            y_TD += _gated(x_TD, self.gate_ND[start:stop], self.up_ND[start:stop]) @ self.down_ND[start:stop]
+        counts = chosen_TE.sum(dim=0).tolist()
+        if any(count and not every for count, every in zip(counts, plain, strict=True)):
+            # Split at once: the gradient of E single slices would be E tensors as large as all experts together.
+            sizes = [self.shared, *[self.hidden] * self.num_experts]
+            gates, ups, downs = (weight.split(sizes)[1:] for weight in (self.gate_ND, self.up_ND, self.down_ND))
+            for expert, tokens_n in enumerate(chosen_TE.T.nonzero()[:, 1].split(counts)):
+                if counts[expert] and not plain[expert]:
+                    gates_n1 = weights_TE[:, expert].index_select(0, tokens_n).unsqueeze(-1)
+                    h_nH = _gated(x_TD.index_select(0, tokens_n), gates[expert], ups[expert]) * gates_n1
+                    y_TD.index_add_(0, tokens_n, (h_nH @ downs[expert]).to(y_TD.dtype))
         return y_TD
 
     def _runs(self, plain: Sequence[bool]) -> Iterator[tuple[int, int]]:
@@ -76,20 +81,6 @@ class GatedFeedForwardExperts(Experts):
         if stop > start:
             yield start, stop
 
-    def _add_chosen(self, y_TD: Tensor, x_TD: Tensor, weights_TE: Tensor, experts: Sequence[int]) -> None:
-        # Split at once: the gradient of E single slices would be E tensors as large as all experts together.
-        sizes = [self.shared, *[self.hidden] * self.num_experts]
-        gates, ups, downs = (weight.split(sizes) for weight in (self.gate_ND, self.up_ND, self.down_ND))
-        for expert in experts:
-            gate_HD, up_HD, down_HD = gates[expert + 1], ups[expert + 1], downs[expert + 1]
-            gates_T1 = weights_TE[:, expert].unsqueeze(-1)
-            tokens_n = gates_T1.squeeze(-1).nonzero().squeeze(-1)
-            if len(tokens_n) > _WORTH_GATHERING * len(x_TD):
-                y_TD += (_gated(x_TD, gate_HD, up_HD) * gates_T1) @ down_HD
-            else:
-                h_nH = _gated(x_TD[tokens_n], gate_HD, up_HD) * gates_T1[tokens_n]
-                y_TD.index_add_(0, tokens_n, h_nH @ down_HD)
 
-
-def _gated(x_TD: Tensor, gate_ND: Tensor, up_ND: Tensor) -> Tensor:
-    return F.silu(F.linear(x_TD, gate_ND)) * F.linear(x_TD, up_ND)
+def _gated(x_TD: Tensor, gate_RD: Tensor, up_RD: Tensor) -> Tensor:
+    return F.silu(F.linear(x_TD, gate_RD)) * F.linear(x_TD, up_RD)

@@ -6,16 +6,24 @@ Axis names: W windows of the text, N questions, S seeds.
 import gc
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from transformers import PreTrainedModel
 
-from mofme.language.dense_to_moe.conversion import convert_to, set_policies, uniform
+from mofme.language.dense_to_moe.conversion import Conversion, convert_to, set_policies, uniform
 from mofme.language.dense_to_moe.converted_layer import Recipe
-from mofme.language.dense_to_moe.cost import FloatArray, activated_parameters, active_experts, parameters, seconds
+from mofme.language.dense_to_moe.cost import (
+    FloatArray,
+    activated_parameters,
+    active_experts,
+    budget,
+    parameters,
+    seconds,
+)
+from mofme.language.dense_to_moe.profile import choose
 from mofme.language.host import Host
 from mofme.language.scoring import BoolArray, ChoiceScore, TextScore, score_questions, score_text
 from mofme.language.texts import Question
@@ -27,6 +35,7 @@ RANDOM = "random split, policies chosen"
 PRUNED = "static pruning, sizes chosen"
 CMOE = "CMoE-like, untrained, uniform top-k"
 ARMS = (DENSE, OURS, UNIFORM, RANDOM, PRUNED, CMOE)
+TRACED = (OURS, PRUNED)
 _TIMED_TOKENS = 256
 
 Say = Callable[[str], None]
@@ -53,23 +62,31 @@ class Measured:
 
 @dataclass(frozen=True)
 class Setting:
-    """What all arms share: the text to learn from, what is measured, and how much is to be saved."""
+    """What all arms share: the text to learn from, what is measured, and how much is to be saved.
+
+    `frontier` holds other targets, for which layers stay as they were built for `target` and only policies change.
+    """
 
     learned: Sequence[int]
     measured: Sequence[int]
     questions: Sequence[Question]
     recipe: Recipe
     target: float
-    repeats: int = 5
+    frontier: Sequence[float] = ()
+    repeats: int = 11
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """By arm: what each seed measured, and CPU seconds (repeats, 2) to read a text and to write a token."""
+    """By arm: what each seed measured, and CPU seconds (repeats, 2) to read a text and to write a token.
+
+    `frontier`: by arm and target, the first seed on the text alone.
+    """
 
     arms: Mapping[str, Sequence[Measured]]
     seconds: Mapping[str, FloatArray]
     parameters: int
+    frontier: Mapping[str, Mapping[float, Measured]] = field(default_factory=dict)
 
 
 def compare(fresh: Callable[[], Host], setting: Setting, seeds: Sequence[int], folder: Path, say: Say) -> Comparison:
@@ -79,6 +96,7 @@ def compare(fresh: Callable[[], Host], setting: Setting, seeds: Sequence[int], f
     """
     arms: dict[str, list[Measured]] = {arm: [] for arm in ARMS}
     timed: dict[str, PreTrainedModel] = {}
+    frontier: dict[str, dict[float, Measured]] = {}
     for seed in seeds:
         for arm in ARMS:
             path = folder / f"{ARMS.index(arm)}-{seeds[0] if arm == DENSE else seed}.json"
@@ -86,9 +104,12 @@ def compare(fresh: Callable[[], Host], setting: Setting, seeds: Sequence[int], f
             if not path.is_file() or timing:
                 say(f"{arm}, seed {seed}")
                 host = fresh()
-                _become(host.model, arm, replace(setting.recipe, seed=seed), setting, folder, say)
+                budgets = {target: budget(host.model, setting.recipe, target) for target in setting.frontier}
+                conversion = _become(host.model, arm, replace(setting.recipe, seed=seed), setting, folder, say)
                 if not path.is_file():
                     _save(path, _measure(host, setting))
+                if timing and conversion and arm in TRACED:
+                    frontier[arm] = _trace(host, conversion, budgets, setting, folder / f"frontier-{path.stem}", say)
                 if timing:
                     timed[arm] = host.model
                 del host
@@ -96,16 +117,18 @@ def compare(fresh: Callable[[], Host], setting: Setting, seeds: Sequence[int], f
             arms[arm].append(_load(path))
     say("time")
     taken = seconds(timed, list(setting.measured[:_TIMED_TOKENS]), setting.repeats)
-    return Comparison(arms, taken, parameters(timed[DENSE]))
+    return Comparison(arms, taken, parameters(timed[DENSE]), frontier)
 
 
-def _become(model: PreTrainedModel, arm: str, recipe: Recipe, setting: Setting, folder: Path, say: Say) -> None:
+def _become(
+    model: PreTrainedModel, arm: str, recipe: Recipe, setting: Setting, folder: Path, say: Say
+) -> Conversion | None:
     if arm == DENSE:
-        return
+        return None
     if arm == RANDOM:
         recipe = replace(recipe, split="random")
     elif arm == PRUNED:
-        recipe = replace(recipe, split="importance", shared=0)
+        recipe = replace(recipe, split="importance")
     elif arm == CMOE:
         recipe = replace(recipe, split="activation", learned=False)
     # Ours and its uniform policy are one conversion.
@@ -115,11 +138,29 @@ def _become(model: PreTrainedModel, arm: str, recipe: Recipe, setting: Setting, 
     )
     if arm in (UNIFORM, CMOE):
         set_policies(model, uniform(len(conversion.chosen), conversion.budget))
+    return conversion
+
+
+def _trace(
+    host: Host, conversion: Conversion, budgets: Mapping[float, float], setting: Setting, stem: Path, say: Say
+) -> dict[float, Measured]:
+    """Measure policies for every budget, and leave the model with those that it had."""
+    points = {}
+    for target, affordable in budgets.items():
+        path = stem.with_name(f"{stem.name}-{target:g}.json")
+        if not path.is_file():
+            say(f"frontier: {target:.0%}")
+            set_policies(host.model, [one.policy for one in choose(conversion.profiles, affordable)])
+            _save(path, _measure(host, replace(setting, questions=())))
+        points[target] = _load(path)
+    set_policies(host.model, [one.policy for one in conversion.chosen])
+    return points
 
 
 def _measure(host: Host, setting: Setting) -> Measured:
     text = score_text(host.model, setting.measured)
-    choice = score_questions(host, setting.questions)
+    nothing_N = np.zeros(0, dtype=bool)
+    choice = score_questions(host, setting.questions) if setting.questions else ChoiceScore(nothing_N, nothing_N)
     activated = activated_parameters(host.model, active_experts(host.model, setting.measured))
     return Measured(activated, text.nats_W, text.tokens_W, choice.right_N, choice.right_normalized_N)
 

@@ -26,10 +26,12 @@ from mofme.language.dense_to_moe.layers import (
     dense_weights,
     embed,
     neurons,
+    quick_products,
 )
 from mofme.language.dense_to_moe.lesson import learn, prepare
 from mofme.language.dense_to_moe.policy import Policy, RepresentativeRouter
 from mofme.language.dense_to_moe.profile import Candidate, profile
+from mofme.language.dense_to_moe.settling import settle
 from mofme.language.dense_to_moe.splits import FloatArray, representatives, split_neurons
 
 Report = Callable[[int, int], None]
@@ -72,7 +74,8 @@ def convert(
     for number, layer in enumerate(layers):
         if report:
             report(number, len(layers))
-        profiles.append(_convert_layer(model, layer, number, recipe, work))
+        with quick_products():
+            profiles.append(_convert_layer(model, layer, number, recipe, work))
     _states(work, len(layers)).unlink(missing_ok=True)
     if report:
         report(len(layers), len(layers))
@@ -159,6 +162,7 @@ def _construct(
     if recipe.learned:
         lesson = prepare(moe, norm, residual, _learned_passages(residual), recipe.active, work / "targets.npy")
         learn(moe, norm, residual, lesson, recipe, generator)
+        settle(moe, norm, residual, lesson, recipe, generator)
         lesson.targets.delete()
     return moe
 

@@ -17,11 +17,15 @@ from mofme.language.dense_to_moe.profile import Candidate, choose
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was done: the recipe, the experts that may be active over all layers together, and each layer's policy."""
+    """What was done: the recipe, the experts that may be active over all layers together, and each layer's policy.
+
+    `profiles` holds, for every layer, the candidates that were chosen from: `choose` takes them for any other budget.
+    """
 
     recipe: Recipe
     budget: float
     chosen: Sequence[Candidate]
+    profiles: list[list[Candidate]]
 
 
 def convert_to(
@@ -46,9 +50,10 @@ def convert_to(
             "choose another target, more experts or fewer shared neurons"
         )
     recipe = replace(recipe, active=max(1, round(affordable / layers)))
-    chosen = choose(convert(model, ids, recipe, work, report), affordable)
+    profiles = convert(model, ids, recipe, work, report)
+    chosen = choose(profiles, affordable)
     set_policies(model, [candidate.policy for candidate in chosen])
-    return Conversion(recipe, affordable, chosen)
+    return Conversion(recipe, affordable, chosen, profiles)
 
 
 def set_policies(model: PreTrainedModel, policies: Sequence[Policy]) -> None:

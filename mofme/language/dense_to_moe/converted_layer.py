@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from mofme.core.experts.gated_feed_forward import GatedFeedForwardExperts
 from mofme.core.moe import MoE
 from mofme.core.routers.linear import LinearRouter
-from mofme.core.routing import Router
 from mofme.errors import ModelError
 from mofme.language.dense_to_moe.policy import FixedRouter, Policy, PolicyRouter, RepresentativeRouter
 from mofme.language.dense_to_moe.splits import Split
@@ -27,7 +26,7 @@ class Recipe:
     split: Split = "activation"
     tokens: int = 100_000
     learned: bool = True
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     seed: int = 0
 
     def check(self, neurons: int) -> None:
@@ -69,7 +68,8 @@ class ConvertedLayer(MoE):
         h_TN = nn.functional.silu(x_TD @ experts.gate_ND.T) * (x_TD @ experts.up_ND.T)
         shared_TD = h_TN[:, : experts.shared] @ experts.down_ND[: experts.shared]
         h_ETH = h_TN[:, experts.shared :].unflatten(1, (experts.num_experts, -1)).transpose(0, 1)
-        return shared_TD, torch.bmm(h_ETH, experts.down_ND[experts.shared :].unflatten(0, (experts.num_experts, -1)))
+        parts_ETD = torch.bmm(h_ETH, experts.down_ND[experts.shared :].unflatten(0, (experts.num_experts, -1)))
+        return shared_TD.to(x_TD.dtype), parts_ETD.to(x_TD.dtype)
 
 
 def converted_layers(model: nn.Module) -> list[ConvertedLayer]:
@@ -77,7 +77,7 @@ def converted_layers(model: nn.Module) -> list[ConvertedLayer]:
     return [module for module in model.modules() if isinstance(module, ConvertedLayer)]
 
 
-def _router(dim: int, recipe: Recipe) -> Router:
+def _router(dim: int, recipe: Recipe) -> FixedRouter | RepresentativeRouter | LinearRouter:
     if recipe.split == "importance":
         return FixedRouter(recipe.experts)
     if not recipe.learned:

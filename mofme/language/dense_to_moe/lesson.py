@@ -18,7 +18,7 @@ from mofme.language.dense_to_moe.converted_layer import ConvertedLayer, Recipe
 from mofme.language.dense_to_moe.hidden_states import HiddenStates
 from mofme.language.dense_to_moe.policy import FixedRouter, Policy
 
-_BATCH = 1024
+_BATCH = 512
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class _Beginning:
     def see(self, x_TD: Tensor, parts_ETD: Tensor, energy_TE: Tensor) -> None:
         router = self.moe.router.router
         # A fixed router leaves out the same experts whatever the token.
-        score_TE = router(x_TD).logits_TE if isinstance(router, FixedRouter) else energy_TE
+        score_TE = router.logits(x_TD) if isinstance(router, FixedRouter) else energy_TE
         left_out_TE = (~self.policy.choose(score_TE)).to(x_TD.dtype)
         self.left_out_ED += torch.bmm(left_out_TE.T.unsqueeze(1), parts_ETD).squeeze(1)
         self.counts_E += left_out_TE.sum(0)
@@ -94,6 +94,13 @@ class _Beginning:
             router.score.weight.copy_(torch.linalg.solve(self.products_DD + ridge_DD, self.answers_DE).T)
 
 
+def about_as_many(recipe: Recipe, generator: torch.Generator) -> Policy:
+    """Top-k with a k near the recipe's: what is learned should serve whichever policy is chosen later."""
+    span = recipe.experts // 4
+    k = recipe.active + int(torch.randint(-span, span + 1, (), generator=generator))
+    return Policy("top-k", max(1, min(k, recipe.experts - 1)))
+
+
 def learn(
     moe: ConvertedLayer,
     norm: nn.Module,
@@ -106,10 +113,8 @@ def learn(
     moe.requires_grad_(True)
     optimizer = torch.optim.Adam(moe.parameters(), lr=recipe.learning_rate)
     batches = torch.randperm(len(lesson.targets), generator=generator).split(_BATCH)
-    span = recipe.experts // 4
     for step, index_T in enumerate(batches):
-        k = recipe.active + int(torch.randint(-span, span + 1, (), generator=generator))
-        moe.router.policy = Policy("top-k", max(1, min(k, recipe.experts - 1)))
+        moe.router.policy = about_as_many(recipe, generator)
         optimizer.param_groups[0]["lr"] = recipe.learning_rate * (1 - step / len(batches))
         with torch.no_grad():
             stream_TD, target_TD = residual.tokens(index_T), lesson.targets.tokens(index_T)

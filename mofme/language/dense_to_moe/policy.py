@@ -5,7 +5,7 @@ is the dense network again, and a router's weights only say who is needed.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ class Policy:
     value: float = 0.0
 
     def choose(self, probabilities_TE: Tensor) -> Tensor:
-        """Boolean mask (T, E) of the experts that take part."""
+        """Boolean mask (T, E) of the experts that take part. For a top-k any scores of the same order will do."""
         if self.kind == "dense":
             return torch.ones_like(probabilities_TE, dtype=torch.bool)
         best_TE = torch.zeros_like(probabilities_TE, dtype=torch.bool)
@@ -31,35 +31,45 @@ class Policy:
         return best_TE if self.kind == "top-k" else best_TE | (probabilities_TE >= self.value)
 
 
+class Scores(Protocol):
+    """What scores experts before any selection, as `LinearRouter` does."""
+
+    num_experts: int
+
+    def logits(self, x_TD: Tensor) -> Tensor: ...
+
+
 class PolicyRouter(Router):
     """Lets another router score, and chooses by `policy` from the softmax of its scores."""
 
-    def __init__(self, router: Router, policy: Policy) -> None:
+    router: Scores
+
+    def __init__(self, router: Scores, policy: Policy) -> None:
         super().__init__()
         self.num_experts = router.num_experts
         self.router = router
         self.policy = policy
 
     def forward(self, x_TD: Tensor) -> RoutingDecision:
-        decision: RoutingDecision = self.router(x_TD)
-        chosen_TE = self.policy.choose(decision.logits_TE.softmax(-1))
-        return RoutingDecision(chosen_TE.to(x_TD.dtype), decision.logits_TE)
+        logits_TE = self.router.logits(x_TD)
+        # The best are the best by any measure: only a threshold needs probabilities.
+        scores_TE = logits_TE.softmax(-1) if self.policy.kind == "threshold" else logits_TE
+        return RoutingDecision(self.policy.choose(scores_TE).to(x_TD.dtype), logits_TE)
 
 
-class FixedRouter(Router):
+class FixedRouter(nn.Module):
     """The same order of experts for every token, the first first: what is left out is pruned for good (a control)."""
 
     def __init__(self, num_experts: int) -> None:
         super().__init__()
         self.num_experts = num_experts
 
-    def forward(self, x_TD: Tensor) -> RoutingDecision:
+    def logits(self, x_TD: Tensor) -> Tensor:
         logits_E = -torch.arange(self.num_experts, dtype=x_TD.dtype, device=x_TD.device)
-        logits_TE = logits_E.expand(len(x_TD), -1)
-        return RoutingDecision(logits_TE.softmax(-1), logits_TE)
+        return logits_E.expand(len(x_TD), -1)
 
 
-class RepresentativeRouter(Router):
+class RepresentativeRouter(nn.Module):
     """Scores an expert by how active one neuron is that stands for it: CMoE's router (arXiv 2502.04416), untrained."""
 
     def __init__(self, dim: int, num_experts: int) -> None:
@@ -68,6 +78,5 @@ class RepresentativeRouter(Router):
         self.gate_ED = nn.Parameter(torch.zeros(num_experts, dim))
         self.up_ED = nn.Parameter(torch.zeros(num_experts, dim))
 
-    def forward(self, x_TD: Tensor) -> RoutingDecision:
-        logits_TE = (F.silu(F.linear(x_TD, self.gate_ED)) * F.linear(x_TD, self.up_ED)).abs()
-        return RoutingDecision(logits_TE.softmax(-1), logits_TE)
+    def logits(self, x_TD: Tensor) -> Tensor:
+        return (F.silu(F.linear(x_TD, self.gate_ED)) * F.linear(x_TD, self.up_ED)).abs()

@@ -28,7 +28,12 @@ def profile(moe: ConvertedLayer, x_TD: Tensor, y_TD: Tensor, stream_TD: Tensor) 
 
     Thresholds are quantiles of the routing weights, so that each has a top-k of about the same number of experts.
     """
-    probability_TE = moe.router.router(x_TD).logits_TE.softmax(-1)
+    probability_TE = moe.router.router.logits(x_TD).softmax(-1)
+    idle_ED = moe.experts.idle_ED
+    # Every policy is a sum of the same parts, so that these are computed but once.
+    shared_TD, parts_ETD = moe.each_expert(x_TD)
+    without_TD = shared_TD + idle_ED.sum(0)
+    gains_TED = (parts_ETD - idle_ED.unsqueeze(1)).transpose(0, 1).contiguous()
     experts = moe.experts.num_experts
     policies = [Policy("dense")]
     for k in range(1, experts):
@@ -39,7 +44,7 @@ def profile(moe: ConvertedLayer, x_TD: Tensor, y_TD: Tensor, stream_TD: Tensor) 
     candidates = []
     for policy in policies:
         chosen_TE = policy.choose(probability_TE)
-        out_TD = moe.experts(x_TD, chosen_TE.to(x_TD.dtype))
+        out_TD = without_TD + torch.bmm(chosen_TE.to(x_TD.dtype).unsqueeze(1), gains_TED).squeeze(1)
         error = float(relative(out_TD - y_TD, stream_TD + y_TD))
         candidates.append(Candidate(policy, float(chosen_TE.sum(-1).double().mean()), error))
     return candidates

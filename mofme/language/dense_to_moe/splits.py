@@ -28,15 +28,15 @@ def split_neurons(
     - `activation`: balanced k-means on how strong they are from token to token (MoEfication, arXiv 2110.01786);
     - `co-activation`: balanced k-means on the leading eigenvectors of how often two are active together;
     - `random`: by chance, a control;
-    - `importance`: strongest first, for pruning, a control.
+    - `importance`: strongest first, for pruning, a control; the very strongest are the shared ones.
     """
+    if kind == "importance":
+        return np.argsort(-np.square(strength_SN).mean(0), kind="stable")
     busy_SN = _busiest(strength_SN)
     shared_S = np.argsort(-busy_SN.mean(0), kind="stable")[:shared]
     rest_N = np.setdiff1d(np.arange(strength_SN.shape[1]), shared_S)
     if kind == "random":
         rest_N = random.permutation(rest_N)
-    elif kind == "importance":
-        rest_N = rest_N[np.argsort(-np.square(strength_SN[:, rest_N]).mean(0), kind="stable")]
     else:
         strength = strength_SN[:, rest_N]
         points_NC = _profiles(strength) if kind == "activation" else _companions(busy_SN[:, rest_N])

@@ -18,11 +18,12 @@ from mofme.language.dense_to_moe.comparison import (
     Setting,
     compare,
 )
-from mofme.language.dense_to_moe.comparison_result import as_result
+from mofme.language.dense_to_moe.comparison_result import as_result, median
 from mofme.language.dense_to_moe.converted_layer import Recipe
+from mofme.language.dense_to_moe.frontier_plot import plot_frontier
 from mofme.language.host import Host
 from mofme.language.texts import Question
-from mofme.results import as_text
+from mofme.results import Figure, as_text
 
 IDS = [(i * i + i // 7) % 60 + 1 for i in range(3000)]
 QUESTIONS = [Question("Who?", ("me", "you"), 0), Question("What?", ("that", "this"), 1)]
@@ -31,7 +32,9 @@ QUESTIONS = [Question("Who?", ("me", "you"), 0), Question("What?", ("that", "thi
 def test_every_arm_is_measured_and_nothing_twice(
     tiny_host: Callable[..., Host], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    setting = Setting(IDS[:2048], IDS[2048:], QUESTIONS, Recipe(experts=8, active=1, tokens=1024), 0.2, repeats=2)
+    setting = Setting(
+        IDS[:2048], IDS[2048:], QUESTIONS, Recipe(experts=8, active=1, tokens=1024), 0.2, frontier=[0.1], repeats=2
+    )
     first = compare(tiny_host, setting, [0, 1], tmp_path, lambda _: None)
     assert tuple(first.arms) == ARMS
     assert all(len(seeds) == 2 for seeds in first.arms.values())
@@ -44,6 +47,10 @@ def test_every_arm_is_measured_and_nothing_twice(
     assert first.arms[PRUNED][0].activated < 0.87 * first.parameters
     assert first.arms[RANDOM][0].nats_W.tolist() != first.arms[RANDOM][1].nats_W.tolist()
     assert set(first.seconds) == {DENSE, OURS, PRUNED}
+    assert set(first.frontier) == {OURS, PRUNED}
+    for arm, points in first.frontier.items():
+        assert first.arms[arm][0].activated < points[0.1].activated < dense.activated
+        assert points[0.1].nats_W.tolist() != first.arms[arm][0].nats_W.tolist()
 
     def measures_again(*_: object) -> None:
         raise AssertionError
@@ -51,6 +58,7 @@ def test_every_arm_is_measured_and_nothing_twice(
     monkeypatch.setattr(comparison_module, "_measure", measures_again)
     again = compare(tiny_host, setting, [0, 1], tmp_path, lambda _: None)
     assert again.arms[OURS][1].nats_W.tolist() == first.arms[OURS][1].nats_W.tolist()
+    assert again.frontier[OURS][0.1].nats_W.tolist() == first.frontier[OURS][0.1].nats_W.tolist()
 
 
 def measured(nats: list[float], right: list[bool], activated: float = 80e6) -> Measured:
@@ -64,7 +72,8 @@ def some_comparison() -> Comparison:
     arms[OURS] = [measured([23.0, 25.0, 27.0], [True, False, False, False])]
     arms[RANDOM] = [measured([30.0, 24.0, 30.0], [False, False, False, False])]
     seconds = {DENSE: np.array([[1.0, 0.1], [2.0, 0.1]]), OURS: np.array([[0.8, 0.1], [1.6, 0.1]])}
-    return Comparison(arms, seconds, 100_000_000)
+    # 24 nats for ten tokens, thrice: 2.4 nats a token, a perplexity of 11.02.
+    return Comparison(arms, seconds, 100_000_000, {OURS: {0.1: measured([24.0, 24.0, 24.0], [], activated=90e6)}})
 
 
 def test_figures_by_hand() -> None:
@@ -84,9 +93,28 @@ def test_figures_by_hand() -> None:
     assert time["write one token, ms"].value == pytest.approx(100)
 
 
+def test_a_median_and_its_ranks() -> None:
+    # Of 6 values both ends: chance 2 / 2^6 = 3.1 % that the median lies outside. Of 5 it would be 6.25 %: none.
+    assert median(np.array([5.0, 1.0, 4.0, 100.0, 2.0, 3.0])) == Figure(3.5, 1.0, 100.0)
+    assert median(np.arange(5.0)) == Figure(2.0)
+    # Of 11 the second at either end: 2 (1 + 11) / 2^11 = 1.2 %; the third: 2 (1 + 11 + 55) / 2^11 = 6.5 %.
+    assert median(np.arange(11.0)) == Figure(5.0, 1.0, 9.0)
+
+
+def test_the_frontier_in_table_and_picture(tmp_path: Path) -> None:
+    comparison = some_comparison()
+    rows = [row for row in as_result(comparison, [0], "command").rows if row.table.startswith("frontier")]
+    assert [row.name for row in rows] == [f"{OURS}: target 10%"]
+    assert rows[0].figures["saved, %"].value == pytest.approx(10)
+    plot_frontier(comparison, tmp_path / "new" / "frontier.png")
+    assert (tmp_path / "new" / "frontier.png").read_bytes().startswith(b"\x89PNG")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["frontier.png"]
+
+
 def test_the_verdict_names_noise() -> None:
     verdict = as_result(some_comparison(), [0], "command").verdict
     assert "With 20.0 % fewer activated parameters perplexity goes from 9.0 to 12.2" in verdict
+    assert "Along the frontier perplexity is 11.0 with 10 % fewer" in verdict
     assert "a random split +0.300 (within the noise)" in verdict
     assert "static pruning +0.100 (beyond the noise)" in verdict
     assert "CPU time to read changes by -20 %, to write by +0 %" in verdict

@@ -44,5 +44,5 @@ def test_a_representative_scores_as_its_neuron_is_active() -> None:
     router.gate_ED.data = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
     router.up_ED.data = torch.tensor([[3.0, 0.0], [0.0, -1.0]])
     # silu(1) = 1 / (1 + e^-1) = .731059, times 3; silu(2) = 2 / (1 + e^-2) = 1.761594, times |-1|.
-    logits = router(torch.tensor([[1.0, 1.0]])).logits_TE
+    logits = router.logits(torch.tensor([[1.0, 1.0]]))
     torch.testing.assert_close(logits, torch.tensor([[3 * 0.731059, 1.761594]]), rtol=1e-5, atol=1e-5)
