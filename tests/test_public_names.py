@@ -185,6 +185,7 @@ COMMANDS = {
     "--limit --seeds --out --json",
     "evaluate rerouting pictures": "PHOTOGRAPHS --references --work --model --limit --seed --out --json",
     "evaluate rerouting text": "MODEL --pool --test --work --task --references --limit --layers --seed --out --json",
+    "evaluate mixture-of-routers": "TABLES --arms --steps --batch --limit --seeds --adapters --licence --out --json",
     "results": "NAMES --quote --folder",
     "control train": "ENVIRONMENT --out --steps --seed --experts --balance",
     "control evaluate": "POLICIES --episodes --trees --out --json",

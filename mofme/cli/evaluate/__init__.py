@@ -6,6 +6,7 @@ from mofme.cli.evaluate.ablation import ablation
 from mofme.cli.evaluate.attention_router import attention_router
 from mofme.cli.evaluate.classification import classification
 from mofme.cli.evaluate.dense_to_moe import dense_to_moe
+from mofme.cli.evaluate.lora_mixture import mixture_of_routers
 from mofme.cli.evaluate.moe_distillation import distillation
 from mofme.cli.evaluate.rerouting import app as rerouting
 from mofme.cli.evaluate.restoration import restoration
@@ -22,3 +23,4 @@ app.command("attention-router")(attention_router)
 app.command()(routers)
 app.command()(distillation)
 app.add_typer(rerouting, name="rerouting")
+app.command("mixture-of-routers")(mixture_of_routers)

@@ -18,7 +18,7 @@ from mofme.language.lora_mixture.encoder import Encoder, read_tokens
 from mofme.language.lora_mixture.tasks import Examples, Task
 
 _AT_ONCE = 64
-_SMALL_WEIGHTS = 0.01
+_SMALL_WEIGHTS = 0.1
 
 
 @dataclass(frozen=True)

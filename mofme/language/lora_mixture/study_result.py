@@ -1,0 +1,153 @@
+"""From what every arm got right to tables, a picture and the verdict. Axis names: K tasks, S seeds, N questions."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure as Canvas
+
+from mofme.intervals import students_mean
+from mofme.language.lora_mixture.explanation import FloatArray
+from mofme.language.lora_mixture.study import ARMS, CONTROL, WIDE_CONTROL, Outcome, Study
+from mofme.results import Figure, Result, Row, this_machine
+
+ROOM = "mixture_of_routers"
+MEAN = "mean of the tasks"
+CLAIMED = 1.0  # points
+_DRAWS = 10_000
+
+
+def as_result(study: Study, seeds: Sequence[int], command: str) -> Result:
+    """Everything that the study measured, beside the paper's claim."""
+    rows = [Row("accuracy", f"{task.name}: {arm}", _arm(study, task.name, arm)) for task in study.tasks for arm in ARMS]
+    rows += [
+        Row("differences", f"{task}: {arm} against {control}", difference(study, task, arm, control))
+        for arm, control in _pairs()
+        for task in [*(task.name for task in study.tasks), MEAN]
+    ]
+    rows += [
+        Row(
+            "tasks",
+            task.name,
+            {
+                "classes": Figure(task.classes),
+                "training texts": Figure(task.training),
+                "validation texts": Figure(task.validation),
+                "test texts": Figure(len(task.right_N)),
+                "encoder and head alone, %": Figure(100 * float(task.right_N.mean())),
+            },
+        )
+        for task in study.tasks
+    ]
+    return Result(
+        room=ROOM,
+        paper="Mixture of Routers (arXiv 2503.23362)",
+        claim="several sub-routers under a main router, as a plug-in for LoRA experts, gain about 1 % on average",
+        verdict=verdict(study, len(seeds)),
+        command=command,
+        rows=rows,
+        seeds=list(seeds),
+        interval="95 %; Student's over the seeds; where a column says so, of a bootstrap over the test texts; both paired",
+        machine=this_machine(threads=1),
+    )
+
+
+def difference(study: Study, task: str, arm: str, control: str) -> dict[str, Figure]:
+    """Points of accuracy that an arm gains over another on one task, or on MEAN, all tasks counting alike."""
+    names = [one.name for one in study.tasks] if task == MEAN else [task]
+    gains = [_gain_SN(study, name, arm, control) for name in names]
+    over_seeds = students_mean(np.mean([gain_SN.mean(1) for gain_SN in gains], axis=0))
+    return {"gain, points": over_seeds, "gain, points, over texts": bootstrap([gain_SN.mean(0) for gain_SN in gains])}
+
+
+def bootstrap(gains: Sequence[FloatArray]) -> Figure:
+    """The mean over tasks of each task's mean gain (N,), with the interval of texts drawn anew within each task."""
+    generator = np.random.default_rng(0)
+    drawn = np.mean(
+        [[gain_N[generator.integers(len(gain_N), size=len(gain_N))].mean() for _ in range(_DRAWS)] for gain_N in gains],
+        axis=0,
+    )
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Figure(float(np.mean([gain_N.mean() for gain_N in gains])), float(low), float(high))
+
+
+def verdict(study: Study, seeds: int) -> str:
+    """One sentence: what the mixtures gain, whether that is more than the noise, and whether 1 point could be true."""
+    said = []
+    for arm, control in _pairs():
+        gain = difference(study, MEAN, arm, control)
+        said.append(f"{_said(gain['gain, points'])} over the {control} for the {arm}")
+    gains = [difference(study, MEAN, arm, control) for arm, control in _pairs()]
+    found = [gain for gain in gains if _beyond(gain)]
+    if not found:
+        conclusion = "none is beyond the noise, a null result"
+    elif all(gain["gain, points"].value > 0 for gain in found) and len(found) == len(gains):
+        conclusion = "all are beyond the noise"
+    else:
+        conclusion = f"{len(found)} of {len(gains)} are beyond the noise"
+    most = max(gain["gain, points"].high or 0.0 for gain in gains)
+    possible = "lies within these intervals" if most >= CLAIMED else "lies above all of these intervals"
+    return (
+        f"In points of accuracy, mean of {len(study.tasks)} tasks and {seeds} seeds, the mixtures gain "
+        f"{', '.join(said)}: {conclusion}, and the paper's gain of about 1 % {possible}."
+    )
+
+
+def plot(study: Study, path: Path) -> None:
+    """The differences of each task and of their mean, with their intervals over the seeds, as a PNG."""
+    canvas = Canvas(figsize=(8, 4.5), layout="constrained")
+    axes = canvas.subplots()
+    tasks = [*(task.name for task in study.tasks), MEAN]
+    for number, (arm, control) in enumerate(_pairs()):
+        gains = [difference(study, task, arm, control)["gain, points"] for task in tasks]
+        ends = np.array([[g.value - (g.low or g.value), (g.high or g.value) - g.value] for g in gains]).T
+        at = np.arange(len(tasks)) + (number - 1.5) * 0.15
+        axes.errorbar(at, [g.value for g in gains], ends, fmt="o", capsize=3, label=f"{arm} against {control}")
+    axes.axhline(0, color="0.5", linewidth=1)
+    axes.axhline(CLAIMED, color="0.5", linewidth=1, linestyle=":", label="the paper's claim")
+    axes.set_xticks(range(len(tasks)), tasks)
+    axes.set(ylabel="points of accuracy", title="What a mixture of routers gains")
+    canvas.legend(fontsize="small", loc="outside lower center", ncols=2)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    canvas.savefig(partial, format="png", dpi=110)
+    os.replace(partial, path)
+
+
+def _pairs() -> list[tuple[str, str]]:
+    return [(arm, control) for arm, wide in WIDE_CONTROL.items() for control in (CONTROL, wide)]
+
+
+def _arm(study: Study, task: str, arm: str) -> dict[str, Figure]:
+    outcomes = study.outcomes[task][arm]
+
+    def over_seeds(values: Sequence[float]) -> Figure:
+        return students_mean(np.array(values, np.float64))
+
+    figures = {
+        "accuracy, %": over_seeds([100 * float(one.right_N.mean()) for one in outcomes]),
+        "load, coefficient of variation": over_seeds([one.load for one in outcomes]),
+        "trained parameters": Figure(outcomes[0].parameters),
+        "training, CPU s": over_seeds([one.seconds for one in outcomes]),
+    }
+    if arm in WIDE_CONTROL:
+        figures["sub-routers agree, %"] = over_seeds([100 * one.agreement for one in outcomes])
+        figures["sub-routers' divergence"] = over_seeds([one.divergence for one in outcomes])
+    return figures
+
+
+def _gain_SN(study: Study, task: str, arm: str, control: str) -> FloatArray:
+    def right_SN(outcomes: Sequence[Outcome]) -> FloatArray:
+        return np.array([one.right_N for one in outcomes], np.float64)
+
+    return 100 * (right_SN(study.outcomes[task][arm]) - right_SN(study.outcomes[task][control]))
+
+
+def _beyond(gain: dict[str, Figure]) -> bool:
+    """Zero lies outside of both intervals: other seeds and other texts would have shown it too."""
+    return all(g.low is not None and g.high is not None and (g.low > 0 or g.high < 0) for g in gain.values())
+
+
+def _said(gain: Figure) -> str:
+    return f"{gain.value:+.2f}" + ("" if gain.low is None else f" ({gain.low:+.2f} to {gain.high:+.2f})")
