@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 class Block:
     """Columns that stand together: values (rows, columns), written times `scale` with `digits`.
 
-    `most` is the size of the strongest colour. Exact zeros (not chosen) and NaN (not known) are left empty; `signed`
-    numbers bear their sign also when they are positive.
+    `most` is the size of the strongest colour. NaN (not known) and, without `zeros`, exact zeros (not chosen) are left
+    empty; `signed` numbers bear their sign also when they are positive.
     """
 
     name: str
@@ -23,6 +23,7 @@ class Block:
     scale: float = 100.0
     digits: int = 0
     signed: bool = False
+    zeros: bool = False
 
 
 def numbered(count: int) -> list[str]:
@@ -50,9 +51,9 @@ def _cells(block: Block, row: int) -> str:
 
 def _cell(block: Block, value: float, first: bool) -> str:
     mark = " class='first'" if first else ""
-    if value == 0 or not np.isfinite(value):
+    if not np.isfinite(value) or (value == 0 and not block.zeros):
         return f"<td{mark}></td>"
     # Half of the colour at most, so that the number stays readable in light and in dark.
     heat = 50 * min(1.0, abs(value) / block.most)
-    plus = "+" if block.signed else ""
-    return f"<td{mark} style='--heat: {heat:.0f}%'>{block.scale * value:{plus}.{block.digits}f}</td>"
+    written = f"{block.scale * value:{'+' if block.signed else ''}.{block.digits}f}"
+    return f"<td{mark} style='--heat: {heat:.0f}%'>{written if float(written) else '0'}</td>"

@@ -50,6 +50,8 @@ CSS = """
 .pictures .grid-container { padding: 0; }
 .pictures.block { border-width: 0 !important; background: none; padding: 0; }
 .pictures:not(:has(img)) { display: none; }
+.pictures.four .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)); }
+.pictures.four .thumbnail-item { min-width: 0; }
 #examples .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)); }
 #examples .thumbnail-item { min-width: 0; }
 #archive, #report { padding-inline: 8px; white-space: nowrap; }
@@ -98,7 +100,8 @@ CSS = """
 .table.heat tr > *:first-child { position: sticky; left: 0; background: var(--background-fill-primary); }
 .table.grid { max-height: 70vh; overflow: auto; }
 .table.grid table { font-size: var(--text-xs); }
-.table.grid tr > * { padding: 2px 4px; min-width: 1.9em; }
+.table + .note { margin-top: 8px; }
+.table.grid tr > * { padding: 2px 3px; min-width: 1.9em; }
 .table.grid tr > *:first-child { min-width: 4.5em; }
 .table.grid td.first { border-left: 6px solid var(--background-fill-primary); }
 .table.grid thead { position: sticky; top: 0; z-index: 1; background: var(--background-fill-primary); }

@@ -51,7 +51,7 @@ def cells(page: str, name: str) -> list[list[str]]:
 
 def test_losses_and_loads_are_told() -> None:
     page = summary_html(toy("one two three"))
-    assert "The attention router's model is surprised least" in page
+    assert "Surprised least: the model with the router <b>Attention</b>" in page
     # exp(3) = 20.1, exp(2) = 7.4; evenness is the mean of the layers.
     assert cells(page, "Linear") == [["3.000", "20", "0.000"]]
     assert cells(page, "Attention") == [["2.000", "7", "0.750"]]
@@ -147,7 +147,7 @@ def test_a_person_looks_at_a_text_on_a_phone(browser: Browser, address: str) -> 
     page = browser.new_page(viewport={"width": 390, "height": 844})
     page.goto(address)
     page.locator("#attention-examples button").first.click()
-    expect(page.locator("#attention-answer .choice")).to_contain_text("surprised least")
+    expect(page.locator("#attention-answer .choice")).to_contain_text("Surprised least")
     rows = page.locator("#attention-tokens tbody tr")
     expect(rows.filter(has_text="·old")).to_have_count(1)
     expect(page.locator("#attention-tokens table")).to_have_count(3)

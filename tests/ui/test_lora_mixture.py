@@ -73,7 +73,7 @@ def test_layers_are_named_in_words() -> None:
 def test_the_answer_and_the_agreement_are_told() -> None:
     page = summary_html(TWO_LAYERS, "Known <i>.")
     assert "reads this as <b>sums</b>" in page and "75 %" in page
-    assert "<b>75 %</b> of the words all 2" in page  # the mean of 100 and 50 %
+    assert "<b>75 %</b> of the words both" in page  # the mean of 100 and 50 %
     assert "differ by 20 %" in page
     assert cells(page, "Block 5, query") == [["100", "10.0", "80", "20"]]
     assert cells(page, "Block 6, value") == [["50", "30.0", "80", "20"]]

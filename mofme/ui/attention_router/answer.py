@@ -29,7 +29,7 @@ def summary_html(explanation: "Explanation") -> str:
     )
     best = min(explanation.routers, key=lambda name: _mean(explanation.routers[name].nats_T))
     return (
-        f"<p class='choice'>The {html.escape(NAMES[best].lower())} router's model is surprised least</p>"
+        f"<p class='choice'>Surprised least: the model with the router <b>{html.escape(NAMES[best])}</b></p>"
         "<div class='table numbers'><table><tr><th>Router</th><th>Loss, nats a token</th><th>As if choosing among</th>"
         f"<th>Evenness of load</th></tr>{rows}</table></div>"
         f"<p class='note'>On these {len(explanation.tokens)} tokens. One short text cannot tell routers apart: the "
@@ -99,10 +99,7 @@ def _tokens_grid(explanation: "Explanation", place: int, experts: int) -> str:
     nats_TR = np.stack([np.concatenate([[np.nan], one.nats_T.numpy()]) for one in routers.values()], axis=1)
     blocks = [
         Block("loss", [NAMES[name][:3] for name in routers], nats_TR, most=_SURPRISING, scale=1, digits=1),
-        *(
-            Block(NAMES[name].lower(), numbered(experts), one.weights_LTE[place].numpy())
-            for name, one in routers.items()
-        ),
+        *(Block(NAMES[name], numbered(experts), one.weights_LTE[place].numpy()) for name, one in routers.items()),
     ]
     return heat_grid("Token", tokens, blocks)
 

@@ -58,7 +58,7 @@ def layer_html(explained: "Explained", place: int) -> str:
     words = [_MARKS.get(token, token) for token in explained.tokens]
     load = {f"Expert {expert + 1}": float(shares_E[expert]) for expert in range(experts)}
     return (
-        f"<h4>Weight of each expert, all words together</h4>{weather_bars(load)}"
+        f"<h4>Weight of each expert, all words together</h4><div style='max-width: 40rem'>{weather_bars(load)}</div>"
         f"<h4>Word by word, %</h4><p class='note'>Main router: how much the vote of each sub-router counts. "
         f"Sub-routers: how they divide their vote among the {experts} experts. Last: the experts that are really "
         f"asked, and with what weight.</p>{heat_grid('Word', words, blocks)}"
@@ -96,7 +96,7 @@ def _agreement(explained: "Explained", routers: int) -> str:
     if routers == 1:
         return "There is only one: nobody to disagree with."
     return (
-        f"For <b>{100 * explained.agreement:.0f} %</b> of the words all {routers} would ask the same expert first. "
+        f"For <b>{100 * explained.agreement:.0f} %</b> of the words {'both' if routers == 2 else f'all {routers}'} would ask the same expert first. "
         f"Their votes differ by {100 * explained.divergence:.0f} % (0 % the same, 100 % nothing in common)."
     )
 
@@ -104,8 +104,10 @@ def _agreement(explained: "Explained", routers: int) -> str:
 def _layers_table(explained: "Explained") -> str:
     routers = len(explained.layers[0].weights_STE)
     blocks = [
-        Block("same first expert, %", [""], np.array([[layer.agreement] for layer in explained.layers])),
-        Block("votes differ, %", [""], np.array([[layer.divergence] for layer in explained.layers]), digits=1),
+        Block("same first expert, %", [""], np.array([[layer.agreement] for layer in explained.layers]), zeros=True),
+        Block(
+            "votes differ, %", [""], np.array([[layer.divergence] for layer in explained.layers]), digits=1, zeros=True
+        ),
         Block(
             "counts in the sum, % of sub-router",
             numbered(routers),

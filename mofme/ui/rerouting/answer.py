@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from mofme.ui.heat_grid import Block, heat_grid, numbered
+from mofme.vision.rerouting.gain import measured_gain
 
 if TYPE_CHECKING:
     from mofme.ui.rerouting.rerouted_photo import ReroutedPhoto
@@ -21,8 +22,8 @@ def summary_html(photo: "ReroutedPhoto") -> str:
         f"<p class='choice'>The routing moved by <b>{100 * found.moved:.1f} %</b></p>"
         f"<p>{_change(photo)} By {html.escape(found.method)}, {found.extra_seconds:.1f} s more than the "
         f"{found.seconds - found.extra_seconds:.1f} s of restoring as usual.</p>"
-        "<p class='note'>Whether the change is for the better cannot be seen without the photo in good weather: the "
-        "measured results below say how often it is.</p>"
+        "<p class='note'>Whether a change is for the better cannot be told without the same photo in good weather; "
+        f"{html.escape(measured_gain())}.</p>"
     )
 
 
@@ -30,7 +31,7 @@ def neighbours_html(found: "Rerouted") -> str:
     """The references that the routing was moved by, nearest first."""
     rows = "".join(
         f"<tr><td>{html.escape(near.weather)}</td><td><i><b style='width: {100 * near.weight:.0f}%'></b></i></td>"
-        f"<td>{100 * near.weight:.0f} %</td><td>{near.distance:.2f}</td><td>{near.gain:+.1f} dB</td></tr>"
+        f"<td>{100 * near.weight:.0f}&nbsp;%</td><td>{near.distance:.2f}</td><td>{near.gain:+.1f}&nbsp;dB</td></tr>"
         for near in found.neighbours
     )
     return (
@@ -47,9 +48,9 @@ def routing_html(found: "Rerouted") -> str:
     names, change_LE = numbered(before_LE.shape[1]), after_LE - before_LE
     most = max(float(np.abs(before_LE).max()), float(np.abs(after_LE).max()))
     blocks = [
-        Block("before", names, before_LE, most),
-        Block("after", names, after_LE, most),
-        Block("change", names, change_LE, float(np.abs(change_LE).max()) or 1.0, digits=1, signed=True),
+        Block("before", names, before_LE, most, zeros=True),
+        Block("after", names, after_LE, most, zeros=True),
+        Block("change", names, change_LE, float(np.abs(change_LE).max()) or 1.0, digits=1, signed=True, zeros=True),
     ]
     layers = [f"{number + 1} {layer.split('.')[0].replace('_', ' ')}" for number, layer in enumerate(found.before)]
     return (

@@ -12,9 +12,9 @@ from mofme.ui.jobs import Engine, Job, new_folder
 from mofme.vision.image import read_picture, write_picture
 from mofme.vision.rerouting import METHODS, References, Rerouted, explain
 
-CHOSEN = "the one chosen on tuning pictures"
+CHOSEN = "as chosen on tuning pictures"
 _LEVELS = 255
-_LEAST = 1 / _LEVELS  # differences below a level of a byte are not made to look large
+_LEAST = 0.5 / _LEVELS  # what rounds to nothing is not made to look large
 
 
 @dataclass(frozen=True)
@@ -79,5 +79,7 @@ def reroute_photo(
 
 def _difference_map(rgb: Tensor, difference: Tensor, path: Path) -> Path:
     changed = thumbnail(difference.mean(dim=0, keepdim=True))[0]
-    heat_map(thumbnail(rgb), changed / changed.max().clamp_min(_LEAST)).save(path, quality=88)
+    # Not the maximum: a few strong spots would leave the rest dark.
+    strong = changed.flatten().sort().values[int(0.995 * (changed.numel() - 1))]
+    heat_map(thumbnail(rgb), changed / strong.clamp_min(_LEAST)).save(path, quality=88)
     return path

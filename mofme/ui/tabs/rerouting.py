@@ -63,10 +63,10 @@ def build(services: Services, references: Callable[[], References] = shipped_ref
                 interactive=False,
                 buttons=[],
                 elem_id="rerouting-examples",
-                elem_classes="pictures",
+                elem_classes=["pictures", "four"],
             )
             method = gr.Dropdown(
-                [(f"By {CHOSEN}", CHOSEN), *((name.capitalize(), name) for name in METHODS)],
+                [(CHOSEN.capitalize(), CHOSEN), *((name.capitalize(), name) for name in METHODS)],
                 value=CHOSEN,
                 label="How the routing is moved",
                 elem_id="rerouting-method",
