@@ -40,7 +40,7 @@ def train_three(text: str, steps: int, job: Job, report: Report, vocabulary: Voc
     """
 
     def learnt(router: str, step: int, steps: int, nats: float) -> None:
-        share = (ROUTERS.index(router) + step / steps) / len(ROUTERS)  # type: ignore[arg-type]
+        share = (ROUTERS.index(router) + step / steps) / len(ROUTERS)
         report(share, f"{NAMES[router]} router: step {step} of {steps}, {nats:.2f} nats a token")
 
     def stopped() -> bool:

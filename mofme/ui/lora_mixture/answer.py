@@ -95,8 +95,9 @@ def explained_values(explained: "Explained") -> dict[str, Any]:
 def _agreement(explained: "Explained", routers: int) -> str:
     if routers == 1:
         return "There is only one: nobody to disagree with."
+    all_of_them = "both" if routers == 2 else f"all {routers}"
     return (
-        f"For <b>{100 * explained.agreement:.0f} %</b> of the words {'both' if routers == 2 else f'all {routers}'} would ask the same expert first. "
+        f"For <b>{100 * explained.agreement:.0f} %</b> of the words {all_of_them} would ask the same expert first. "
         f"Their votes differ by {100 * explained.divergence:.0f} % (0 % the same, 100 % nothing in common)."
     )
 
