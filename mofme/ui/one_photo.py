@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mofme.ui.jobs import Engine, Job, new_folder
 from mofme.vision.image import FORMATS, Picture, read_picture, write_picture
+from mofme.vision.rerouting import References, Rerouted, Rerouter
 from mofme.vision.restorer import Restoration
 
 # Browsers show these formats as they are; anything else is shown as a PNG of the same pixels.
@@ -20,6 +21,7 @@ class Settings:
     strength: float = 1.0
     ensemble: bool = False
     tile: int = 0
+    reroute: bool = False
 
     @property
     def tile_side(self) -> int | None:
@@ -36,6 +38,7 @@ class RestoredPhoto:
     download: Path
     before: Path
     after: Path
+    rerouted: Rerouted | None = None
 
 
 def restore_photo(
@@ -55,8 +58,10 @@ def restore_photo(
 
     picture = read_picture(upload, megapixels)
     restorer = engine.restorer(settings.model)
+    rerouted: list[Rerouted] = []
     with engine.turn:
-        restoration = restorer(
+        restore = Rerouter(restorer, References.load(), report=rerouted.append) if settings.reroute else restorer
+        restoration = restore(
             picture.rgb,
             strength=settings.strength,
             ensemble=settings.ensemble,
@@ -76,7 +81,7 @@ def restore_photo(
     if picture.format not in BROWSER_FORMATS:
         before = folder / f"{upload.stem}.png"
         write_picture(before, picture.rgb, picture, "png")
-    return RestoredPhoto(picture, restoration, download, before, after)
+    return RestoredPhoto(picture, restoration, download, before, after, rerouted[0] if rerouted else None)
 
 
 def _suffix(upload: Path, picture: Picture) -> str:

@@ -82,7 +82,7 @@ def text(
     from mofme.cli.results import show_result
     from mofme.errors import MofmeError
     from mofme.language.dense_to_moe.storage import open_model
-    from mofme.language.rerouting.measurement import Setting, measure
+    from mofme.language.rerouting.measurement import Setting, drawn, measure
     from mofme.language.rerouting.text_result import as_result
     from mofme.language.texts import read_questions
     from mofme.results import save_result
@@ -92,7 +92,7 @@ def text(
     tasks = tuple(task or ())
     try:
         setting = Setting(
-            test=read_questions(test, tasks, limit, seed),
+            test=drawn(read_questions(test, tasks), limit, seed),
             pool=read_questions(pool, tasks, references, seed),
             layers=layers,
             seed=seed,

@@ -58,6 +58,12 @@ class Setting:
     seed: int = 0
 
 
+def drawn(questions: Sequence[Question], limit: int | None, seed: int) -> list[Question]:
+    """At most `limit` questions in an order that `seed` decides: those of a smaller limit come first in a larger."""
+    order = np.random.default_rng(seed).permutation(len(questions))[:limit]
+    return [questions[index] for index in order]
+
+
 class Library:
     """The pool's questions that the model answers rightly, and where they lie."""
 
@@ -108,8 +114,8 @@ def _measure(tail: Tail, setting: Setting, encoder: SentenceEncoder, log: Path, 
     report(f"chosen on tuning questions: {rates}")
     for number, (question, place_D) in enumerate(zip(setting.test, test_ND, strict=True)):
         if question.context not in done:
-            drawn = np.random.default_rng([setting.seed, number]).permutation(len(library.rows))[: setting.k]
-            arms = dict(_arms(tail, library, question, place_D, setting.k, rates, torch.tensor(drawn), encoder))
+            others = np.random.default_rng([setting.seed, number]).permutation(len(library.rows))[: setting.k]
+            arms = dict(_arms(tail, library, question, place_D, setting.k, rates, torch.tensor(others), encoder))
             done[question.context] = {"question": question.context, "task": question.task, **arms}
             _append(log, done[question.context])
         report(f"{number + 1} of {len(setting.test)} questions")

@@ -15,6 +15,7 @@ from mofme.ui.one_photo import RestoredPhoto, Settings, restore_photo
 from mofme.ui.options import options
 from mofme.ui.services import Services
 from mofme.ui.uploads import photo_box
+from mofme.vision.rerouting.gain import measured_gain
 
 EXPERTS_NOTE = (
     "The net is a team of small experts; for every spot of the photo a router decides whose advice counts. "
@@ -52,6 +53,12 @@ def build(services: Services) -> None:
                 elem_classes="pictures",
             )
             chosen = options(services.engine.models)
+            with gr.Accordion("Advanced", open=False):
+                reroute = gr.Checkbox(
+                    label="Re-route (slower)",
+                    info="Asks the experts again, weighed as it served similar pictures: twice the time.",
+                    elem_id="reroute",
+                )
         with gr.Column(scale=6, min_width=320):
             slider = gr.ImageSlider(
                 label="Before and after",
@@ -89,7 +96,7 @@ def build(services: Services) -> None:
                 )
                 legend = gr.HTML(padding=False)
 
-    inputs = [photo, *chosen.widgets]
+    inputs = [photo, *chosen.widgets, reroute]
     shown = [slider, summary, download, explanation, bars, experts, uncertainty, legend]
 
     def restore_and_show(
@@ -98,11 +105,12 @@ def build(services: Services) -> None:
         strength: float,
         ensemble: bool,
         tile: int,
+        reroute: bool,
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - how Gradio hands progress to a function
     ) -> tuple[Any, ...]:
         with plain_errors():
-            result = _restore(services, path, Settings(model, strength, ensemble, tile), request, progress)
+            result = _restore(services, path, Settings(model, strength, ensemble, tile, reroute), request, progress)
             return _show(result)
 
     def restore_api(
@@ -111,11 +119,12 @@ def build(services: Services) -> None:
         strength: float,
         ensemble: bool,
         tile: int,
+        reroute: bool,
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> tuple[str, dict[str, Any]]:
         with plain_errors():
-            result = _restore(services, path, Settings(model, strength, ensemble, tile), request, progress)
+            result = _restore(services, path, Settings(model, strength, ensemble, tile, reroute), request, progress)
             return str(result.download), _report(result)
 
     run_and_cancel(
@@ -174,7 +183,7 @@ def _show(result: RestoredPhoto) -> tuple[Any, ...]:
     seen = "No bad weather seen" if restoration.weather_name == "clear" else f"Seen: **{restoration.weather_name}**"
     return (
         (str(result.before), str(result.after)),
-        f"{seen} · {width} x {height} pixels · {restoration.seconds:.1f} s",
+        f"{seen} · {width} x {height} pixels · {restoration.seconds:.1f} s{_what_rerouting_did(result)}",
         gr.DownloadButton(value=str(result.download), visible=True),
         gr.Accordion(visible=True),
         weather_bars(restoration.weather),
@@ -184,9 +193,18 @@ def _show(result: RestoredPhoto) -> tuple[Any, ...]:
     )
 
 
+def _what_rerouting_did(result: RestoredPhoto) -> str:
+    if result.rerouted is None:
+        return ""
+    moved, extra = result.rerouted.moved, result.rerouted.extra_seconds
+    return f"\n\nRe-routed: the experts' weights moved by {moved:.1%}, in {extra:.1f} s more; {measured_gain()}."
+
+
 def _report(result: RestoredPhoto) -> dict[str, Any]:
     height, width = result.picture.rgb.shape[-2:]
     restoration = result.restoration
+    rerouted = result.rerouted
+    more = {"moved": round(rerouted.moved, 4), "extra_seconds": round(rerouted.extra_seconds, 3)} if rerouted else {}
     return {
         "width": width,
         "height": height,
@@ -194,6 +212,7 @@ def _report(result: RestoredPhoto) -> dict[str, Any]:
         "weather": restoration.weather_name,
         "probabilities": {name: round(chance, 4) for name, chance in restoration.weather.items()},
         "uncertainty": round(restoration.mean_uncertainty, 4),
+        **more,
     }
 
 
