@@ -134,7 +134,7 @@ def _pack(net: DigitNet, run: Run, mnist: Mnist) -> Packed:
         loaded, _ = load_digit_net(folder / "packed")
         differing = (predictions(loaded, mnist.test) != predictions(ready, mnist.test)).sum()
         sizes = [path.stat().st_size for path in (folder / "packed" / WEIGHTS_FILE, folder / "float")]
-    return Packed(run, *sizes, int(differing), 100 * error_of(loaded, mnist.test))
+    return Packed(run, sizes[0], sizes[1], int(differing), 100 * error_of(loaded, mnist.test))
 
 
 def _times(paths: Sequence[Path], mnist: Mnist, repeats: int) -> dict[tuple[str, int], list[float]]:

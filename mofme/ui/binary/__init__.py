@@ -1,0 +1,1 @@
+"""What the tab "Binary weights" shows and runs."""
