@@ -18,7 +18,9 @@ def mixture_of_routers(
     batch: Annotated[int, typer.Option(min=1, help="Texts a step.")] = 16,
     limit: Annotated[int | None, typer.Option(min=10, help="Texts of each table, drawn at random.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Train every arm so many times.")] = 5,
-    adapters: Annotated[Path | None, typer.Option(help="Folder for adapters trained on the first table.")] = None,
+    adapters: Annotated[
+        Path | None, typer.Option(help="Folder for the adapters of the first mixture of 2 that is trained.")
+    ] = None,
     licence: Annotated[str, typer.Option(help="Licence of these adapters, for their card.")] = "unknown",
     out: Annotated[Path | None, typer.Option(help="Folder for mixture_of_routers.json.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
@@ -33,7 +35,7 @@ def mixture_of_routers(
 
     from mofme.cli.results import show_result
     from mofme.errors import MofmeError
-    from mofme.language.lora_mixture.study import Setting, save_trained, study
+    from mofme.language.lora_mixture.study import Setting, Shipping, study
     from mofme.language.lora_mixture.study_result import as_result, plot
     from mofme.results import save_result
 
@@ -41,9 +43,8 @@ def mixture_of_routers(
     torch.set_num_threads(1)
     setting = Setting(steps, batch, limit=limit)
     try:
-        if adapters is not None:
-            save_trained(tables[0], setting, adapters, licence)
-        measured = study(tables, setting, range(seeds), arms, lambda line: log.print(line, markup=False))
+        shipping = None if adapters is None else Shipping(adapters, licence)
+        measured = study(tables, setting, range(seeds), arms, lambda line: log.print(line, markup=False), shipping)
         words = ["python -m mofme evaluate mixture-of-routers", *(table.name for table in tables)]
         words += [f"--arms {arms.name} --steps {steps} --batch {batch}"]
         words += [f"--limit {limit}"] * (limit is not None) + [f"--seeds {seeds}"]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mofme.language.lora_mixture.bank import MIXTURE, SINGLE, WIDE, Recipe
-from mofme.language.lora_mixture.classifier import LAST, lowest_block
+from mofme.language.lora_mixture.classifier import LAST, Classifier, lowest_block
 from mofme.language.lora_mixture.explanation import explain_batch
 from mofme.language.lora_mixture.lessons import Lessons, prepare
 from mofme.language.lora_mixture.storage import save_adapters
@@ -81,7 +81,22 @@ class Study:
     outcomes: Mapping[str, Mapping[str, Sequence[Outcome]]]
 
 
-def study(tables: Sequence[Path], setting: Setting, seeds: Sequence[int], folder: Path, say: Say) -> Study:
+@dataclass(frozen=True)
+class Shipping:
+    """Where the adapters of SHIPPED_ARM go, trained on the first task with the first seed, and under which licence."""
+
+    folder: Path
+    licence: str
+
+
+def study(
+    tables: Sequence[Path],
+    setting: Setting,
+    seeds: Sequence[int],
+    folder: Path,
+    say: Say,
+    shipping: Shipping | None = None,
+) -> Study:
     """Train and measure every arm on every task with every seed.
 
     `folder` keeps what is finished: stopped and called again with the same arguments it goes on from there. Raises
@@ -95,49 +110,49 @@ def study(tables: Sequence[Path], setting: Setting, seeds: Sequence[int], folder
             prepared[table] = prepare(read_task(table, limit=setting.limit), lowest_block(ARMS[CONTROL]))
         return prepared[table]
 
+    def run(table: Path, arm: str, seed: int) -> Outcome:
+        say(f"seed {seed}, {table.name}: {arm}")
+        classifier, outcome = run_arm(lessons(table), ARMS[arm], setting, seed)
+        if shipping is not None and (table, arm, seed) == (tables[0], SHIPPED_ARM, seeds[0]):
+            _ship(shipping, lessons(table), classifier, outcome, setting, seed)
+        return outcome
+
     facts = [_kept(folder / f"{table.name}.json", TaskFacts, lambda: _facts(lessons(table))) for table in tables]  # noqa: B023
     outcomes: dict[str, dict[str, list[Outcome]]] = {one.name: {arm: [] for arm in ARMS} for one in facts}
     for seed in seeds:
         for table, one in zip(tables, facts, strict=True):
-            for number, (arm, recipe) in enumerate(ARMS.items()):
+            for number, arm in enumerate(ARMS):
                 path = folder / f"{table.name}-{number}-{seed}.json"
-                if not path.is_file():
-                    say(f"seed {seed}, {one.name}: {arm}")
-                outcome = _kept(path, Outcome, lambda: run_arm(lessons(table), recipe, setting, seed))  # noqa: B023
+                outcome = _kept(path, Outcome, lambda: run(table, arm, seed))  # noqa: B023
                 outcomes[one.name][arm].append(outcome)
     return Study(facts, outcomes)
 
 
-def run_arm(lessons: Lessons, recipe: Recipe, setting: Setting, seed: int) -> Outcome:
+def run_arm(lessons: Lessons, recipe: Recipe, setting: Setting, seed: int) -> tuple[Classifier, Outcome]:
     """Train one arm and measure it on the test part."""
     begin = time.process_time()
-    classifier = train(_plan(lessons, recipe, setting, seed))
+    classifier = train(Plan(lessons, recipe, setting.steps, setting.batch, setting.learning_rate, seed))
     seconds = time.process_time() - begin
     measured = measure(classifier, lessons.test)
     outcome = Outcome(measured.right_N.astype(np.int64), measured.load, seconds, trained_parameters(classifier))
     if recipe.router != MIXTURE:
-        return outcome
+        return classifier, outcome
     x_BTD, seen_BT, _ = lessons.test.batch(np.arange(min(_EXPLAINED, len(lessons.test))))
     _, layers = explain_batch(classifier, x_BTD, seen_BT)
-    return replace(
+    return classifier, replace(
         outcome,
         agreement=float(np.mean([layer.agreement for layer in layers])),
         divergence=float(np.mean([layer.divergence for layer in layers])),
     )
 
 
-def save_trained(table: Path, setting: Setting, folder: Path, licence: str) -> None:
-    """Train the mixture of 2 on one task with the seed 0 and write its adapters."""
-    recipe = ARMS[SHIPPED_ARM]
-    lessons = prepare(read_task(table, limit=setting.limit), lowest_block(recipe))
-    classifier = train(_plan(lessons, recipe, setting, 0))
-    training = {"task": lessons.task.name, "texts": len(lessons.training), "seed": 0, **asdict(setting)}
-    metrics = {"test texts": len(lessons.test), "accuracy": round(measure(classifier, lessons.test).accuracy, 4)}
-    save_adapters(folder, classifier, recipe, lessons.task.labels, licence, training, metrics)
-
-
-def _plan(lessons: Lessons, recipe: Recipe, setting: Setting, seed: int) -> Plan:
-    return Plan(lessons, recipe, setting.steps, setting.batch, setting.learning_rate, seed)
+def _ship(
+    shipping: Shipping, lessons: Lessons, classifier: Classifier, outcome: Outcome, setting: Setting, seed: int
+) -> None:
+    training = {"task": lessons.task.name, "texts": len(lessons.training), "seed": seed, **asdict(setting)}
+    metrics = {"test texts": len(lessons.test), "test accuracy": round(float(outcome.right_N.mean()), 4)}
+    labels, recipe = lessons.task.labels, ARMS[SHIPPED_ARM]
+    save_adapters(shipping.folder, classifier, recipe, labels, shipping.licence, training, metrics)
 
 
 def _facts(lessons: Lessons) -> TaskFacts:

@@ -48,7 +48,7 @@ def as_result(study: Study, seeds: Sequence[int], command: str) -> Result:
         command=command,
         rows=rows,
         seeds=list(seeds),
-        interval="95 %; Student's over the seeds; where a column says so, of a bootstrap over the test texts; both paired",
+        interval="95 %; Student's over the seeds, or where a column says so of a bootstrap over the test texts; paired",
         machine=this_machine(threads=1),
     )
 

@@ -1,0 +1,118 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from mofme.cli import app
+from mofme.core.model_card import load_card
+from mofme.language.lora_mixture.model import LoraMixture
+from mofme.language.lora_mixture.study import ARMS, Outcome, Setting, Shipping, Study, TaskFacts, study
+from mofme.language.lora_mixture.study_result import MEAN, as_result, bootstrap, difference, plot
+from mofme.results import load_result, save_result
+
+NOUNS = ["cat", "dog", "horse", "bird", "fish", "cow", "goat", "hen", "mouse", "bear"]
+VERBS = ["sleeps", "runs away", "eats grass", "hides"]
+
+
+@pytest.fixture
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MOFME_CACHE", str(tmp_path / "cache"))
+    rows = [f"the {noun} {verb},animal" for noun in NOUNS for verb in VERBS]
+    rows += [f"what is {a * 7} plus {b * 13},number" for a in range(10) for b in range(1, 5)]
+    path = tmp_path / "kinds.csv"
+    path.write_text("text,label\n" + "\n".join(rows) + "\n")
+    return path
+
+
+def test_it_goes_on_where_it_stopped_and_ships_adapters(table: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    setting, arms = Setting(steps=1, batch=4), tmp_path / "arms"
+    first = study([table], setting, range(1), arms, said.append, Shipping(tmp_path / "mine", "CC0"))
+    assert [line for line in said if "seed 0" in line] == [f"seed 0, kinds.csv: {arm}" for arm in ARMS]
+    assert LoraMixture.from_pretrained(str(tmp_path / "mine")).labels == ("animal", "number")
+    assert load_card(tmp_path / "mine").training["steps"] == 1
+    (arms / "kinds.csv-1-0.json").unlink()
+    said.clear()
+    again = study([table], setting, range(1), arms, said.append)
+    assert said == ["seed 0, kinds.csv: wide router, as large as 2", "kinds.csv: reading"]
+    for arm in ARMS:
+        ours, theirs = first.outcomes["kinds"][arm][0], again.outcomes["kinds"][arm][0]
+        assert ours.right_N.tolist() == theirs.right_N.tolist() and ours.load == theirs.load
+    facts = first.tasks[0]
+    assert facts.classes == 2 and facts.training + facts.validation + len(facts.right_N) == 80
+
+
+def test_the_command(table: Path, tmp_path: Path) -> None:
+    words = ["evaluate", "mixture-of-routers", str(table), "--arms", str(tmp_path / "arms"), "--steps", "1"]
+    words += ["--batch", "2", "--seeds", "1", "--out", str(tmp_path / "out"), "--json"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    result = load_result("mixture_of_routers", tmp_path / "out")
+    assert str(tmp_path) not in result.command and "kinds.csv --arms arms --steps 1" in result.command
+    assert (tmp_path / "out" / "mixture_of_routers-gain.png").is_file()
+
+
+def test_a_missing_table_is_said(tmp_path: Path) -> None:
+    done = CliRunner().invoke(
+        app, ["evaluate", "mixture-of-routers", str(tmp_path / "no.csv"), "--arms", str(tmp_path)]
+    )
+    assert done.exit_code == 2 and "no.csv is not there" in done.output
+
+
+def made_up(
+    right: Callable[[str, str, int], list[int]], tasks: tuple[str, ...] = ("one", "two"), seeds: int = 3
+) -> Study:
+    outcomes = {
+        task: {arm: [Outcome(np.array(right(task, arm, seed)), 0.5, 1.0, 100) for seed in range(seeds)] for arm in ARMS}
+        for task in tasks
+    }
+    return Study([TaskFacts(task, 2, 30, 10, np.array([1, 0])) for task in tasks], outcomes)
+
+
+def test_differences_by_hand() -> None:
+    # The mixture of 2 is right on the first 60, 70, 80 of 100, every other arm on the first 50: +10, +20, +30 points.
+    # Mean 20, deviation 10, Student's quantile of 2 degrees 4.303: 20 +- 4.303 * 10 / sqrt(3).
+    def right(task: str, arm: str, seed: int) -> list[int]:
+        count = 60 + 10 * seed if arm == "mixture of 2" else 50
+        return [1] * count + [0] * (100 - count)
+
+    measured = made_up(right)
+    for task in ("one", MEAN):
+        gain = difference(measured, task, "mixture of 2", "single router")["gain, points"]
+        assert gain.value == pytest.approx(20)
+        assert gain.low is not None and gain.high is not None
+        assert gain.low == pytest.approx(20 - 24.84, abs=0.01) and gain.high == pytest.approx(20 + 24.84, abs=0.01)
+
+
+def test_the_bootstrap_has_the_width_of_the_normal_interval() -> None:
+    # 400 texts, a gain of 100 points on 80 of them: mean 20, standard error 100 sqrt(.2 * .8 / 400) = 2; of the mean
+    # of two such tasks 2 / sqrt(2).
+    gain_N = np.array([100.0] * 80 + [0.0] * 320)
+    for tasks, error in ((1, 2), (2, 2 / 2**0.5)):
+        figure = bootstrap([gain_N] * tasks)
+        assert figure.value == 20
+        assert figure.low is not None and figure.high is not None
+        assert figure.high - figure.low == pytest.approx(2 * 1.96 * error, rel=0.05)
+
+
+def test_no_difference_is_a_null_result() -> None:
+    generator = np.random.default_rng(0)
+    measured = made_up(lambda task, arm, seed: generator.integers(2, size=200).tolist(), seeds=5)
+    verdict = as_result(measured, range(5), "x").verdict
+    assert "mean of 2 tasks and 5 seeds" in verdict and "none is beyond the noise, a null result" in verdict
+
+
+def test_a_difference_on_all_is_said_and_saved(tmp_path: Path) -> None:
+    def right(task: str, arm: str, seed: int) -> list[int]:
+        count = (90 if arm.startswith("mixture") else 50) + seed
+        return [1] * count + [0] * (100 - count)
+
+    measured = made_up(right)
+    result = as_result(measured, range(3), "x")
+    assert "all are beyond the noise" in result.verdict and "lies within" in result.verdict
+    assert "+40.00" in result.verdict
+    assert load_result("mixture_of_routers", save_result(result, tmp_path).parent).rows == result.rows
+    plot(measured, tmp_path / "a" / "gain.png")
+    assert (tmp_path / "a" / "gain.png").read_bytes().startswith(b"\x89PNG")
