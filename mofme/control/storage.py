@@ -7,10 +7,11 @@ from typing import Any
 import torch
 
 from mofme.control.policy import SparseLinearPolicy
-from mofme.core.model_card import ModelCard, load_card, load_state, save_model
+from mofme.core.model_card import CARD_FILE, WEIGHTS, ModelCard, load_card, load_state, save_model
 from mofme.errors import ModelError
 
 NET = "sparse-linear-policy"
+SHIPPED = WEIGHTS / "control"
 _LICENCE = "Apache-2.0"
 _RANGE = ("low_A", "high_A")
 
@@ -42,3 +43,8 @@ def load_policy(folder: Path) -> tuple[SparseLinearPolicy, str]:
         return policy, str(card.arguments["environment"])
     except (KeyError, TypeError, RuntimeError) as error:
         raise ModelError(f"{folder} does not hold what its card says: {error}") from error
+
+
+def shipped_policies(folder: Path = SHIPPED) -> dict[str, Path]:
+    """The policies that ship with the project: environment -> folder."""
+    return {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{CARD_FILE}"))}

@@ -17,6 +17,8 @@ from mofme.errors import ModelError
 
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "card.json"
+# Where the models that ship with the project are.
+WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
 
 
 @dataclass(frozen=True)

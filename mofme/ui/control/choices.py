@@ -1,0 +1,3 @@
+"""Who may choose the expert."""
+
+ROUTER, TREE = CHOOSERS = ("The router", "A decision tree")

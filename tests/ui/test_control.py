@@ -1,0 +1,78 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+from playwright.sync_api import Browser, expect
+
+from mofme.control.environments import spaces
+from mofme.control.policy import SparseLinearPolicy
+from mofme.control.storage import save_policy
+from mofme.errors import Cancelled
+from mofme.ui.control.choices import ROUTER, TREE
+from mofme.ui.control.driving import drive
+from mofme.ui.control.report import experts_html, summary_html, timeline_svg
+from mofme.ui.jobs import Engine, Job
+from mofme.ui.services import Services
+from mofme.ui.tabs import control
+from tests.ui.one_tab import one_tab
+
+
+@pytest.fixture(scope="module")
+def policies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained policy of a robot whose episodes are short."""
+    folder = tmp_path_factory.mktemp("policies")
+    names = spaces("Reacher")
+    torch.manual_seed(0)
+    policy = SparseLinearPolicy(len(names.observations), torch.tensor(names.low_A), torch.tensor(names.high_A), 4)
+    save_policy(folder / "Reacher", policy, "Reacher", {"steps": 0, "seed": 0}, {})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(policies: Path, folders: None, engine: Engine) -> Iterator[str]:
+    with one_tab(lambda: control.build(Services(engine), policies)) as address:
+        yield address
+
+
+@pytest.mark.parametrize("chooser", [ROUTER, TREE])
+def test_an_episode_is_told_in_full(policies: Path, tmp_path: Path, chooser: str) -> None:
+    driven = drive(policies / "Reacher", chooser, 3, 0, tmp_path / "a.webm", Job(60), lambda *_: None)
+    assert cv2.VideoCapture(str(driven.path)).read()[0]
+    assert len(driven.episode.experts) == 50
+    used = set(driven.episode.experts)
+    assert all(f"Expert {expert}" in timeline_svg(driven) for expert in used)
+    assert experts_html(driven).count("<details") == len(used)
+    assert ("the tree chose" in summary_html(driven)) == bool(driven.tree) == (chooser == TREE)
+
+
+def test_a_cancelled_episode_stops(policies: Path, tmp_path: Path) -> None:
+    job = Job(60)
+    job.cancel()
+    with pytest.raises(Cancelled):
+        drive(policies / "Reacher", ROUTER, 3, 0, tmp_path / "a.webm", job, lambda *_: None)
+
+
+def test_the_api_returns_a_film_and_who_drove(address: str) -> None:
+    film, result = Client(address, verbose=False).predict("Reacher", TREE, 2, 5, api_name="/drive")
+    assert Path(film).suffix == ".webm" and Path(film).stat().st_size > 1000
+    assert len(result["experts"]) == 50 and "expert" in result["tree"]
+    with pytest.raises(AppError, match="not in the list of choices"):
+        Client(address, verbose=False).predict("../secret", TREE, 2, 5, api_name="/drive")
+
+
+def test_a_person_watches_a_robot(browser: Browser, address: str) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto(address)
+    page.click("#drive")
+    expect(page.locator("#episode video")).to_be_visible()
+    expect(page.locator("#timeline svg")).to_be_visible()
+    expect(page.locator("#control-experts details").first).to_be_visible()
+    page.get_by_label(TREE).check()
+    page.click("#drive")
+    expect(page.locator("#tree pre")).to_contain_text("expert")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    page.close()
