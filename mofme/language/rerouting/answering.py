@@ -27,7 +27,7 @@ from mofme.language.texts import Question
 @dataclass(frozen=True)
 class Row:
     """A question as it enters the last layers. `before_A` is the place whose logits say a choice's token `token_A`;
-    `choice_A` the choice that it belongs to."""
+    `choice_A` the choice that it belongs to; `share_C` the characters of each choice in units of their mean."""
 
     hidden_LD: Tensor
     position_L: Tensor
@@ -35,11 +35,16 @@ class Row:
     before_A: Tensor
     token_A: Tensor
     choice_A: Tensor
+    share_C: Tensor
     answer: int
 
 
 class Tail(nn.Module):
-    """The last `layers` of a model: row -> log-likelihood (C,) of every choice after the question."""
+    """The last `layers` of a model: row -> score (C,) of every choice after the question.
+
+    A score is the log-likelihood per character, as in lm-evaluation-harness' `acc_norm`, times the mean characters of a
+    choice, so that its softmax is as sharp as that of the log-likelihoods.
+    """
 
     def __init__(self, host: Host, layers: int) -> None:
         super().__init__()
@@ -58,13 +63,15 @@ class Tail(nn.Module):
         hidden_1LD = model.embed_tokens(ids_L[None])
         hidden_1LD = self._through(list(model.layers)[: self.first], hidden_1LD, position_L, sees_LL)
         context = len(ids_L) - len(before_A)
-        return Row(hidden_1LD[0], position_L, sees_LL, before_A, ids_L[context:], choice_A, question.answer)
+        length_C = torch.tensor([float(max(1, len(choice))) for choice in question.choices])
+        share_C = length_C / length_C.mean()
+        return Row(hidden_1LD[0], position_L, sees_LL, before_A, ids_L[context:], choice_A, share_C, question.answer)
 
     def forward(self, row: Row) -> Tensor:
         hidden_LD = self._through(list(self.layers), row.hidden_LD[None], row.position_L, row.sees_LL)[0]
         logits_AV = self.head(self.norm(hidden_LD[row.before_A]))
         log_A = -F.cross_entropy(logits_AV, row.token_A, reduction="none")
-        return torch.zeros(int(row.choice_A.max()) + 1).index_add(0, row.choice_A, log_A)
+        return log_A.new_zeros(len(row.share_C)).index_add(0, row.choice_A, log_A) / row.share_C
 
     def routing(self, row: Row) -> Tensor:
         """The row's own routing (R)."""

@@ -54,7 +54,7 @@ class Setting:
     pool: Sequence[Question]
     layers: int = 4
     k: int = 5
-    tuning: int = 8
+    tuning: int = 4
     seed: int = 0
 
 

@@ -4,14 +4,15 @@ from mofme.errors import ResultError
 from mofme.results import as_text, load_result
 
 ROOM = "rerouting_pictures"
-WHOLE = "whole photographs, as `restore --reroute` does it"
+WHOLE = "whole photographs"
+ALL = "all weathers"
 GAIN = "gain, dB"
 
 
 def measured_gain() -> str:
     """A half-sentence with the measured gain over all weathers; says so where nothing was measured."""
     try:
-        rows = [row for row in load_result(ROOM).rows if row.table == WHOLE and row.name == "all weathers"]
+        rows = [row for row in load_result(ROOM).rows if row.table == WHOLE and row.name == ALL]
         return f"measured on photographs held back, this changes PSNR by {as_text(rows[0].figures[GAIN], True)} dB"
     except (ResultError, KeyError, IndexError):
         return "what it gains was not measured yet"

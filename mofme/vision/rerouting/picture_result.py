@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mofme.results import Figure, Result, Row, as_text, this_machine
 from mofme.vision.evaluation.bootstrap import bootstrap
-from mofme.vision.rerouting.gain import GAIN, ROOM, WHOLE
+from mofme.vision.rerouting.gain import ALL, GAIN, ROOM, WHOLE
 from mofme.vision.rerouting.measurement import (
     BASE,
     ORACLE,
@@ -20,10 +20,9 @@ from mofme.vision.rerouting.measurement import (
 from mofme.vision.rerouting.references import References
 from mofme.vision.weather import WEATHERS
 
-CROPS = f"PSNR gained on {TEST_CROP} x {TEST_CROP} pixels, all weathers"
-BY_WEATHER = "PSNR gained by weather, dB"
+CROPS = f"crops of {TEST_CROP} pixels"
+BY_WEATHER = "crops by weather"
 CLEAR = "clear photographs, compared with themselves"
-ALL = "all weathers"
 _SHARE = "share of the oracle's gain, %"
 
 Floats = NDArray[np.float64]
@@ -34,7 +33,10 @@ def as_result(rows: Sequence[Measured], references: References, command: str, se
     weathered = [row for row in rows if row["kind"] != "clear"]
     arms = [arm for arm in rows[0]["decibels"] if arm not in (BASE, WHOLE_PLAIN, WHOLE_REROUTED)]
     tables = [Row(CROPS, arm, _arm(weathered, arm)) for arm in arms]
-    tables += [Row(BY_WEATHER, arm, {kind: _gain(_of(rows, kind), arm, BASE) for kind in WEATHERS}) for arm in arms]
+    tables += [
+        Row(BY_WEATHER, arm, {f"{kind}: gain, dB": _gain(_of(rows, kind), arm, BASE) for kind in WEATHERS})
+        for arm in arms
+    ]
     for kind in (*WEATHERS, ALL):
         part = weathered if kind == ALL else _of(rows, kind)
         tables.append(

@@ -1,0 +1,79 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import Result
+from PIL import Image
+from typer.testing import CliRunner
+
+from mofme.cli import app
+from mofme.core.model_card import ModelCard, save_model
+from mofme.vision.nets.unet import RestorationNet
+from mofme.vision.rerouting import References, building, tuning
+from mofme.vision.rerouting.references import Choices
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [*map(str, arguments)])
+
+
+def save_net(folder: Path, seed: int) -> Path:
+    torch.manual_seed(seed)
+    arguments = {"widths": [8, 8, 8], "blocks": [1, 1, 1], "num_experts": 4}
+    net = RestorationNet(**arguments)  # type: ignore[arg-type]
+    torch.nn.init.normal_(net.head.weight, std=0.01)
+    save_model(folder, ModelCard("tiny", "restoration", arguments, "free"), net.state_dict())
+    return folder
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """A model, and references that the command made for it of two photographs, whatever it gained on them."""
+    photographs = tmp_path / "photographs"
+    photographs.mkdir()
+    random = np.random.default_rng(0)
+    for name in ("p2", "p3"):  # of these training holds none back
+        pixels = random.integers(0, 256, (132, 132, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(photographs / f"{name}.png")
+    monkeypatch.setattr(building, "SOLVED", -100.0)
+    monkeypatch.setattr(building, "LARGEST_K", 4)
+    monkeypatch.setattr(tuning, "candidates", lambda: iter([Choices("stored steps", 2), Choices("mode finding", 2)]))
+    model, folder = save_net(tmp_path / "model", 0), tmp_path / "references"
+    result = run("build-references", photographs, "--out", folder, "--model", model, "--licence", "free")
+    assert result.exit_code == 0, result.output
+    return model, folder
+
+
+def test_what_was_built_restores(made: tuple[Path, Path], tmp_path: Path) -> None:
+    model, folder = made
+    references = References.load(folder)
+    assert len(references) >= 4
+    assert references.clean_NCHW is None  # photographs are not passed on unless asked for
+    Image.new("RGB", (24, 16), (90, 120, 150)).save(tmp_path / "a.png")
+    result = run("restore", tmp_path / "a.png", tmp_path / "b.png", "--model", model, "--references", folder, "--json")
+    assert result.exit_code == 0, result.output
+    assert f"re-routed by {references.choices.method}" in result.stderr
+    (cost,) = json.loads(result.stdout)["rerouted"]
+    assert cost["extra_seconds"] > 0 and cost["moved"] > 0
+
+
+def test_other_weights_are_refused_with_what_to_type(made: tuple[Path, Path], tmp_path: Path) -> None:
+    other = save_net(tmp_path / "other", 1)
+    Image.new("RGB", (24, 16)).save(tmp_path / "a.png")
+    result = run("restore", tmp_path / "a.png", tmp_path / "b.png", "--model", other, "--references", made[1])
+    assert result.exit_code == 2
+    assert "python -m mofme build-references" in result.stderr
+    assert not (tmp_path / "b.png").exists()
+
+
+def test_a_model_that_solves_nothing(tmp_path: Path) -> None:
+    photographs = tmp_path / "photographs"
+    photographs.mkdir()
+    for name in ("p2", "p3"):
+        Image.new("RGB", (16, 16)).save(photographs / f"{name}.png")  # too small to cut anything from
+    model = save_net(tmp_path / "model", 0)
+    result = run("build-references", photographs, "--out", tmp_path / "out", "--model", model)
+    assert result.exit_code == 2
+    assert "only 0 pairs were solved" in result.stderr

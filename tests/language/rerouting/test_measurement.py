@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from mofme.errors import ModelError
+from mofme.language.dense_to_moe.converted_layer import Recipe
+from mofme.language.dense_to_moe.storage import set_layers
+from mofme.language.rerouting import measurement
+from mofme.language.rerouting.measurement import BASE, DESCENT, ORACLE, UNIFORM, VOTE, Setting, drawn, measure
+from mofme.language.rerouting.text_result import as_result, mcnemar
+from mofme.language.texts import Question
+
+if TYPE_CHECKING:
+    from mofme.language.host import Host
+
+
+class Letters:
+    """Embeds a text by how often it has which letter."""
+
+    def embed(self, prompts: Sequence[str]) -> NDArray[np.float64]:
+        counts = np.array([[prompt.count(letter) for letter in "abcdefghij"] for prompt in prompts], float) + 0.01
+        embedded: NDArray[np.float64] = counts / np.linalg.norm(counts, axis=1, keepdims=True)
+        return embedded
+
+
+def questions(count: int, seed: int) -> list[Question]:
+    random = np.random.default_rng(seed)
+    words = ["".join(random.choice(list("abcdefghij"), 4)) for _ in range(3 * count)]
+    return [
+        Question(f"{words[3 * i]}:", (words[3 * i + 1], words[3 * i + 2]), int(random.integers(2)), "t")
+        for i in range(count)
+    ]
+
+
+@pytest.fixture
+def host(tiny_host: Callable[..., Host], monkeypatch: pytest.MonkeyPatch) -> Host:
+    monkeypatch.setattr(measurement, "SentenceEncoder", Letters)
+    host = tiny_host()
+    torch.manual_seed(1)
+    set_layers(host.model, Recipe(experts=4, active=2), [{"kind": "top-k", "value": 2}] * 3)
+    host.model.requires_grad_(False)
+    return host
+
+
+def test_what_is_measured(host: Host, tmp_path: Path) -> None:
+    pool, test = questions(20, 0), questions(3, 1)
+    first = measure(host, Setting(test[:2], [*pool, test[0]], layers=1, k=2, tuning=1), tmp_path)
+    lines = next(tmp_path.glob("*.jsonl")).read_text().splitlines()
+    assert len(lines) == 3  # the rates, and a line a question
+    rows = measure(host, Setting(test, [*pool, test[0]], layers=1, k=2, tuning=1), tmp_path)
+    assert rows[:2] == first
+    assert all(row[ORACLE]["chance"] > row[BASE]["chance"] for row in rows)
+    assert {row["rates"][DESCENT] for row in rows} <= {0.01, 0.1, 1.0}
+    result = as_result(rows, "command", 0)
+    accuracy = {row.name: row.figures["right, %"].value for row in result.rows if row.table == "accuracy"}
+    assert accuracy[BASE] == pytest.approx(100 * np.mean([row[BASE]["right"] for row in rows]))
+    assert {UNIFORM, VOTE} < accuracy.keys()
+
+
+def test_a_model_that_answers_nothing(host: Host, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    pool = questions(6, 0)
+    tail = measurement.Tail(host, 1)
+    wrong = [replace(question, answer=1 - tail.answer(tail.read(question))[0]) for question in pool]
+    with pytest.raises(ModelError, match="none of the reference questions"):
+        measure(host, Setting(questions(1, 1), wrong, layers=1, k=2, tuning=1), tmp_path)
+
+
+def test_more_questions_begin_with_the_same() -> None:
+    all_of_them = questions(9, 0)
+    assert drawn(all_of_them, 3, 1) == drawn(all_of_them, 7, 1)[:3]
+    assert set(drawn(all_of_them, None, 1)) == set(all_of_them)
+
+
+def test_mcnemar_by_hand() -> None:
+    assert mcnemar(0, 0) == 1
+    # Of 5 changed, all better: twice (1/2)^5.
+    assert mcnemar(5, 0) == pytest.approx(2 / 32)
+    assert mcnemar(2, 2) == 1
