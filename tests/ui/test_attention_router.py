@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from mofme.errors import Cancelled, ModelError, TableError
 from mofme.language.attention_router.explanation import Explanation, RouterOnText
 from mofme.language.small_lm.vocabulary import Vocabulary
 from mofme.ui.attention_router.answer import explained_values, layer_html, summary_html, visible
-from mofme.ui.attention_router.live_run import OUR_TEXT, read_text, run_html, run_values, train_three
+from mofme.ui.attention_router.live_run import run_html, run_values, train_three
 from mofme.ui.jobs import Engine, Job
 from mofme.ui.limits import Limits
 from mofme.ui.services import Services
@@ -111,18 +110,6 @@ def test_training_stops_when_asked(vocabulary: Vocabulary) -> None:
 def test_a_text_that_is_too_short_is_refused(vocabulary: Vocabulary) -> None:
     with pytest.raises(TableError, match="too short"):
         train_three("a few words", 3, Job(600), lambda share, words: None, vocabulary)
-
-
-def test_texts_are_read_within_limits(tmp_path: Path) -> None:
-    path = tmp_path / "mine.txt"
-    path.write_text("\ufeffGrüße", encoding="utf-8")
-    assert read_text(path, Limits()) == "Grüße"
-    with pytest.raises(TableError, match=r"mine\.txt is larger"):
-        read_text(path, Limits(table_megabytes=1e-6))
-    path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(TableError, match=r"mine\.txt is no text"):
-        read_text(path, Limits())
-    assert len(read_text(None, Limits())) > 40_000 and OUR_TEXT.is_file()
 
 
 @pytest.fixture(scope="module")

@@ -81,7 +81,7 @@ def test_the_routing_moves_as_the_neighbours_ask_and_what_it_did_is_told(done: R
     assert f"moved by <b>{100 * values['moved']:.1f} %</b>" in page
     assert "By stored steps" in page
     near = neighbours_html(done.rerouted)
-    assert near.count("+1.5&nbsp;dB") == 5 and near.count("<tr>") == 6
+    assert near.count("+1.5&nbsp;dB") == 5 and near.count("<tr>") == 6 and "5 reference photos" in near
     # One layer a row; every change is that of the first expert.
     rows = re.findall(r"<tr><td>(\d [a-z ]+)</td>(.*?)</tr>", routing_html(done.rerouted))
     assert len(rows) == len(values["before"])

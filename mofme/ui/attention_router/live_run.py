@@ -3,35 +3,16 @@
 import html
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from mofme.errors import TableError
 from mofme.language.attention_router.live import SHORT, ShortRun, train_briefly
 from mofme.language.attention_router.study import ROUTERS
 from mofme.language.small_lm.vocabulary import Vocabulary
 from mofme.ui.attention_router.choices import NAMES
 from mofme.ui.jobs import Job
 from mofme.ui.learning_curves import learning_curves
-from mofme.ui.limits import Limits
-
-OUR_TEXT = Path(__file__).resolve().parents[3] / "PAPERS.md"
 
 Report = Callable[[float, str], None]
-
-
-def read_text(path: Path | None, limits: Limits) -> str:
-    """A visitor's text file, or without one this project's page about its papers.
-
-    Raises TableError for a file that is too large or no text.
-    """
-    path = path or OUR_TEXT
-    if path.stat().st_size > limits.table_megabytes * 1e6:
-        raise TableError(f"{path.name} is larger than the limit of {limits.table_megabytes:g} MB.")
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise TableError(f"{path.name} is no text in UTF-8: save it as plain text.") from error
 
 
 def train_three(text: str, steps: int, job: Job, report: Report, vocabulary: Vocabulary | None = None) -> ShortRun:

@@ -7,6 +7,7 @@ import gradio as gr
 
 from mofme.ui.buttons import run_and_cancel
 from mofme.ui.jobs import Jobs, plain_errors
+from mofme.ui.own_text import SHIPPED_TEXT, read_own_text
 from mofme.ui.services import Services
 from mofme.ui.uploads import file_box
 
@@ -16,12 +17,12 @@ if TYPE_CHECKING:
 
 def training_box(services: Services) -> None:
     """Draw the fold-out, closed, and connect it."""
-    limits, jobs = services.limits, Jobs()
+    jobs = Jobs()
     with gr.Accordion("Train them yourself", open=False, elem_id="own-attention"), gr.Row():
         with gr.Column(scale=4, min_width=320):
-            text = file_box(label="A text of your own (TXT)", file_types=[".txt", ".md"], height=140)
+            text = file_box(label="A text of your own (TXT)", file_types=[".txt"], height=140)
             gr.Markdown(
-                "At least 40,000 characters, about 20 pages. Without one, our page about the papers is read.",
+                "At least 40,000 characters, about 20 pages. Without one, A Midsummer Night's Dream is read.",
                 elem_classes="note",
             )
             steps = gr.Slider(
@@ -41,11 +42,11 @@ def training_box(services: Services) -> None:
 
     def run(path: str | None, steps: float, request: gr.Request, progress: gr.Progress) -> "ShortRun":
         progress(0, desc="Reading the text")
-        from mofme.ui.attention_router.live_run import read_text, train_three
+        from mofme.ui.attention_router.live_run import train_three
 
-        with jobs.running(request, limits.training_seconds) as job:
-            words = read_text(Path(path) if path else None, limits)
-            return train_three(words, int(steps), job, lambda share, words: progress(share, desc=words))
+        text = read_own_text(Path(path) if path else SHIPPED_TEXT)
+        with jobs.running(request, services.limits.training_seconds) as job:
+            return train_three(text, int(steps), job, lambda share, words: progress(share, desc=words))
 
     def train_and_show(
         path: str | None,
@@ -89,7 +90,7 @@ def training_box(services: Services) -> None:
         api_name="train_attention_router",
         api_description=(
             "Train small language models with a linear, an MLP and an attention router on a text file, or without one "
-            "on our own page. Returns losses in nats a token: of every step, and on the end held back."
+            "on a play by Shakespeare. Returns losses in nats a token: of every step, and on the end held back."
         ),
         concurrency_limit=1,
         concurrency_id="train-attention",

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from mofme.ui.rerouting.rerouted_photo import ReroutedPhoto
     from mofme.vision.rerouting import Rerouted
 
+_SHOWN = 6  # neighbours
+
 
 def summary_html(photo: "ReroutedPhoto") -> str:
     """How far the routing moved, what that changed in the picture, and the time it took."""
@@ -28,17 +30,26 @@ def summary_html(photo: "ReroutedPhoto") -> str:
 
 
 def neighbours_html(found: "Rerouted") -> str:
-    """The references that the routing was moved by, nearest first."""
+    """The references that the routing was moved by: how much each weather counts, and the nearest of them."""
+    largest = max(near.weight for near in found.neighbours)
+    by_weather: dict[str, float] = {}
+    for near in found.neighbours:
+        by_weather[near.weather] = by_weather.get(near.weather, 0) + near.weight
+    shares = ", ".join(
+        f"{html.escape(weather)} {100 * share:.0f} %"
+        for weather, share in sorted(by_weather.items(), key=lambda item: -item[1])
+    )
     rows = "".join(
-        f"<tr><td>{html.escape(near.weather)}</td><td><i><b style='width: {100 * near.weight:.0f}%'></b></i></td>"
-        f"<td>{100 * near.weight:.0f}&nbsp;%</td><td>{near.distance:.2f}</td><td>{near.gain:+.1f}&nbsp;dB</td></tr>"
-        for near in found.neighbours
+        f"<tr><td>{html.escape(near.weather)}</td><td><i><b style='width: {100 * near.weight / largest:.0f}%'></b></i>"
+        f"</td><td>{100 * near.weight:.0f}&nbsp;%</td><td>{near.distance:.2f}</td><td>{near.gain:+.1f}&nbsp;dB</td>"
+        "</tr>"
+        for near in found.neighbours[:_SHOWN]
     )
     return (
-        "<h4>The photos it goes by</h4><p class='note'>Reference photos on which the net did well, nearest first, by "
-        "what the net itself sees in them. Gained: what restoring did for that reference.</p>"
-        "<div class='table numbers models'><table><tr><th>Weather</th><th colspan='2'>Counts</th><th>Distance</th>"
-        f"<th>Gained</th></tr>{rows}</table></div>"
+        f"<h4>The photos it goes by</h4><p>{len(found.neighbours)} reference photos on which the net did well, like "
+        f"this one in what the net sees: {shares}.</p><p class='note'>The nearest of them. Gained: what restoring did "
+        "for that one.</p><div class='table numbers models'><table><tr><th>Weather</th><th colspan='2'>Counts</th>"
+        f"<th>Distance</th><th>Gained</th></tr>{rows}</table></div>"
     )
 
 
