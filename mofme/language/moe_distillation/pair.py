@@ -15,7 +15,6 @@ from mofme.language.small_lm.training import Plan, Stopped, score_passages, trai
 from mofme.language.small_lm.vocabulary import Vocabulary
 
 Role = Literal["teacher", "student", "dense"]
-ROLES: tuple[Role, ...] = ("teacher", "student", "dense")
 SHAPES: Mapping[Role, Shape] = {
     "teacher": Shape(1024, dim=96, layers=2, heads=4, hidden=192, router="linear", experts=8, top_k=2),
     "student": Shape(1024, dim=64, layers=1, heads=2, hidden=128, router="dense"),

@@ -15,7 +15,7 @@ from mofme.core.moe import MoE
 from mofme.language.moe_distillation.causal_lm import SmallCausalLM
 from mofme.language.moe_distillation.distillation import Plan, Progress, distil
 from mofme.language.moe_distillation.methods import METHODS, Method
-from mofme.language.moe_distillation.pair import ROLES, Role, trained
+from mofme.language.moe_distillation.pair import Role, trained
 from mofme.language.moe_distillation.passages import Passages, passages_in
 from mofme.language.moe_distillation.quality import Quality, cross_entropy, measure
 from mofme.language.moe_distillation.teaching import most_experts, non_activated_mass
@@ -24,7 +24,7 @@ from mofme.language.small_lm.corpus import learned_parts, make_corpus
 from mofme.language.small_lm.storage import load_lm
 from mofme.language.small_lm.vocabulary import Vocabulary
 
-_CONTEXT, _HELD_BACK = 128, 100  # tokens of a passage, passages of a text
+_CONTEXT, _HELD_BACK = 128, 60  # tokens of a passage, passages of a text
 
 Say = Callable[[str], None]
 
@@ -64,27 +64,26 @@ def study(
     """
     vocabulary = Vocabulary.learn(learned_parts(list(texts.values())), 1024)
     corpus = make_corpus(texts, vocabulary, _CONTEXT, _HELD_BACK)
-    pair: dict[Role, SmallCausalLM] = {}
-    for role in ROLES:
+
+    def model(role: Role) -> SmallCausalLM:
         steps = pair_steps // 2 if role == "student" else pair_steps
-        pair[role] = SmallCausalLM(
-            trained(role, corpus, vocabulary, place_of(role, folder), steps, licence, say), vocabulary
-        )
-    teacher, passages = pair["teacher"], passages_in(corpus)
-    before = _kept(folder / "before.json", lambda: measure(pair["student"], teacher, passages, plan.samplings))
+        return SmallCausalLM(trained(role, corpus, vocabulary, place_of(role, folder), steps, licence, say), vocabulary)
+
+    teacher, student, passages = model("teacher"), model("student"), passages_in(corpus)
+    before = _kept(folder / "before.json", lambda: measure(student, teacher, passages, plan.samplings))
 
     def arm(method: Method, seed: int) -> Quality:
-        student = SmallCausalLM(*load_lm(place_of("student", folder)))
-        return distil(
-            teacher, student, passages, replace(plan, method=method, seed=seed), _teller(method, seed, say)
-        ).quality
+        learner = SmallCausalLM(*load_lm(place_of("student", folder)))
+        arm_plan = replace(plan, method=method, seed=seed)
+        return distil(teacher, learner, passages, arm_plan, _teller(method, seed, say)).quality
 
     arms = {
         method: [_kept(folder / f"{method}-{seed}.json", lambda: arm(method, seed)) for seed in seeds]  # noqa: B023
         for method in METHODS
     }
+    candidates = _candidates(teacher, model("dense"), student, passages)
     mass_L = non_activated_mass(teacher, passages.held_out_PT).double().numpy()
-    return Study(_candidates(pair, passages), before, arms, mass_L)
+    return Study(candidates, before, arms, mass_L)
 
 
 def place_of(role: Role, folder: Path) -> Path:
@@ -92,15 +91,15 @@ def place_of(role: Role, folder: Path) -> Path:
     return folder / f"distillation-{role}"
 
 
-def _candidates(pair: Mapping[Role, SmallCausalLM], passages: Passages) -> dict[str, Candidate]:
-    teacher = pair["teacher"]
-    found = {role: _candidate(model, passages, nullcontext()) for role, model in pair.items()}
+def _candidates(
+    teacher: SmallCausalLM, dense: SmallCausalLM, student: SmallCausalLM, passages: Passages
+) -> dict[str, Candidate]:
     return {
-        "teacher": found["teacher"],
+        "teacher": _candidate(teacher, passages, nullcontext()),
         "teacher, all experts but one": _candidate(teacher, passages, most_experts(teacher, spared=1), idle=1),
         "teacher, all experts": _candidate(teacher, passages, most_experts(teacher, spared=0), idle=0),
-        "dense net that activates as much": found["dense"],
-        "student": found["student"],
+        "dense net that activates as much": _candidate(dense, passages, nullcontext()),
+        "student": _candidate(student, passages, nullcontext()),
     }
 
 
