@@ -16,9 +16,10 @@ from mofme.vision.nets.unet import RestorationNet
 from mofme.vision.objective import psnr_loss
 from mofme.vision.rerouting import METHODS, Method, References, Rerouted, Rerouter, explain
 from mofme.vision.rerouting.building import for_tuning, own_step, photographs
+from mofme.vision.rerouting.gain import ALL
 from mofme.vision.rerouting.measurement import BASE, ORACLE, WHOLE_REROUTED, measure
 from mofme.vision.rerouting.observation import observed
-from mofme.vision.rerouting.picture_result import ALL, CROPS, as_result
+from mofme.vision.rerouting.picture_result import CROPS, as_result
 from mofme.vision.rerouting.references import Choices
 from mofme.vision.rerouting.rerouter import find, pairs_loss
 from mofme.vision.rerouting.samples import sample
@@ -64,21 +65,20 @@ def test_the_embedding_is_mean_and_spread_of_the_encoders_features(restorer: Res
     with observed(restorer.net) as seen:
         restorer(picture)
     handle.remove()
-    expected = torch.cat([features[0].mean(1), features[0].std(1, correction=0)])
+    expected = torch.cat([features[0].float().mean(1), features[0].float().std(1, correction=0)])
     torch.testing.assert_close(seen.embedding_D, expected)
     torch.testing.assert_close(seen.routing_R, routing_of(restorer.net, lambda: restorer(picture)))
 
 
 def test_every_tile_is_shifted_by_the_same(restorer: Restorer, references: References, picture: Tensor) -> None:
     """Otherwise seams would show where tiles meet."""
-    with observe_routing(restorer.net) as plain:
-        restorer(picture, tile=16)
-    with observe_routing(restorer.net) as routing:
-        result = explain(restorer, picture, "stored steps", references, tile=16)
     first = "encoder_quarter.0.1.layer"
-    before, after = (
-        [one.decision.weights_TE for one in part if one.layer == first] for part in (plain, routing[len(plain) :])
-    )
+    seen: list[Tensor] = []
+    experts = restorer.net.get_submodule(f"{first}.experts")
+    handle = experts.register_forward_pre_hook(lambda _, args: seen.append(args[1]))
+    result = explain(restorer, picture, "stored steps", references, tile=16)
+    handle.remove()
+    before, after = seen[: len(seen) // 2], seen[len(seen) // 2 :]
     shift_E = result.after[first] - result.before[first]
     assert len(before) == len(after) > 1 and shift_E.norm() > 0
     for own_TE, moved_TE in zip(before, after, strict=True):
