@@ -26,7 +26,7 @@ CROP = 96
 TUNING_CROP = 128
 SOLVED = 1.0  # dB gained at least
 _TUNING_SHARE = 20
-_MOST_TUNING = 8
+_MOST_TUNING = 20
 
 Report = Callable[[int, int], None]
 

@@ -21,8 +21,8 @@ def moved(restorer: Restorer, one: Sample, shift_R: Tensor) -> float:
 
 _KS = (5, 20)
 LARGEST_K = max(_KS)
-_OWN = (0.25, 0.5, 0.75)
-_STRIDES = (0.5, 1.0)
+_OWN = (0.25, 0.5, 0.75, 0.9)
+_STRIDES = (0.25, 0.5, 1.0, 2.0)
 
 
 def candidates() -> Iterator[Choices]:
@@ -30,7 +30,7 @@ def candidates() -> Iterator[Choices]:
     for k, method in itertools.product(_KS, METHODS[:3]):
         match method:
             case "stored steps":
-                yield from (Choices(method, k, stride=stride) for stride in (*_STRIDES, 2.0))
+                yield from (Choices(method, k, stride=stride) for stride in _STRIDES)
             case _:
                 yield from (Choices(method, k, own=own) for own in _OWN)
 
