@@ -47,6 +47,7 @@ NAMES = {
         "GatedFeedForwardExperts": "dim hidden num_experts shared",
         "GatedFeedForwardExperts.from_dense": "gate_ND up_ND down_DN order_N num_experts shared",
     },
+    "mofme.core.experts.low_rank": {"LowRankExperts": "dim out num_experts rank alpha dropout"},
     "mofme.core.losses.balance": {"importance_loss": "decision", "switch_loss": "decision"},
     "mofme.language.moe_distillation.distillation": {
         "Plan": "method steps seed batch learning_rate draws chance samplings",
@@ -119,6 +120,17 @@ NAMES = {
     },
     "mofme.language.attention_router.explanation": {"explain": "text folder most"},
     "mofme.language.attention_router.live": {"train_briefly": "text plan report stopped vocabulary"},
+    "mofme.language.lora_mixture.bank": {
+        "Recipe": "wrapped router sub_routers experts top_k rank alpha dropout",
+        "wrap": "model recipe",
+        "adapter_state": "model",
+    },
+    "mofme.language.lora_mixture.model": {
+        "LoraMixture": "classifier labels name",
+        "LoraMixture.from_pretrained": "name",
+        "LoraMixture.classify": "self text",
+        "LoraMixture.explain": "self text",
+    },
     "mofme.language.dense_to_moe.conversion": {"convert_to": "model ids recipe target work report"},
     "mofme.language.dense_to_moe.storage": {
         "save_converted": "folder host recipe licence training metrics",
