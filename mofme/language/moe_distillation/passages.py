@@ -53,14 +53,6 @@ def passages_in(corpus: Corpus, count: int = 8192, seed: int = 0) -> Passages:
     return Passages(corpus.learned_N[start_P1 + torch.arange(length)], held_out_PT)
 
 
-def passages_written_by(teacher: CausalLM, seed: int = 0, learned: int = 256, held_out: int = 48) -> Passages:
-    """Passages that the teacher writes itself, where no text is at hand; they begin at the start of a paragraph."""
-    generator = torch.Generator().manual_seed(seed)
-    begin_BT = torch.tensor([teacher.encode("\n\n")]).expand(learned + held_out, -1)
-    written_BT = teacher.write(begin_BT, PROMPT + RESPONSE, generator)
-    return Passages(written_BT[:learned], written_BT[learned:])
-
-
 def _evenly(found_PT: Tensor, most: int) -> Tensor:
     count = min(most, len(found_PT))
     return found_PT[torch.arange(count) * len(found_PT) // count].clone()

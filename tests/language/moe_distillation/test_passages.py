@@ -5,7 +5,7 @@ import torch
 
 from mofme.errors import TableError
 from mofme.language.moe_distillation.causal_lm import SmallCausalLM
-from mofme.language.moe_distillation.passages import passages_in, passages_of, passages_written_by
+from mofme.language.moe_distillation.passages import passages_in, passages_of
 from mofme.language.small_lm.corpus import Corpus
 
 MakeLM = Callable[..., SmallCausalLM]
@@ -32,9 +32,3 @@ def test_passages_of_a_corpus() -> None:
     assert passages.learned_PT.shape == (5, 96)
     assert torch.equal(passages.learned_PT.diff(dim=1), torch.ones(5, 95, dtype=torch.long))
     assert passages.held_out_PT[:, 0].tolist() == [0, 0, 1, 1, 1]
-
-
-def test_a_teacher_writes_what_is_learned_from(tiny_lm: MakeLM) -> None:
-    passages = passages_written_by(tiny_lm(), learned=3, held_out=2)
-    assert passages.learned_PT.shape == (3, 96) and passages.held_out_PT.shape == (2, 96)
-    assert torch.equal(passages.learned_PT, passages_written_by(tiny_lm(), learned=3, held_out=2).learned_PT)
