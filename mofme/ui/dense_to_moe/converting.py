@@ -138,7 +138,7 @@ def convert_live(
     set_policies(model, uniform(layers, conversion.budget))
     arms += [ours, measure(UNIFORM, model)[0]]
     set_policies(model, [candidate.policy for candidate in conversion.chosen])
-    controls = {RANDOM: replace(recipe, split="random"), PRUNED: replace(recipe, split="importance", shared=0)}
+    controls = {RANDOM: replace(recipe, split="random"), PRUNED: replace(recipe, split="importance")}
     for control in wish.controls:
         arms.append(measure(control, become(control, controls[control])[0])[0])
     passages = min(len(learned), wish.tokens) // PASSAGE

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from mofme.results import Figure
 from mofme.ui.dense_to_moe.tradeoff_plot import tradeoff_plot
-from mofme.ui.heat_table import heat_table
+from mofme.ui.heat_grid import Block, heat_grid, numbered
 
 if TYPE_CHECKING:
     from mofme.language.dense_to_moe.policy import Policy
@@ -140,9 +140,6 @@ def _policies(converted: "Converted") -> str:
 
 
 def _use(converted: "Converted") -> str:
-    columns = {str(number): [""] for number in range(1, converted.use_LE.shape[1] + 1)}
-    rows = {
-        f"Layer {number}": [Figure(100 * share) for share in use_E]
-        for number, use_E in enumerate(converted.use_LE.tolist(), start=1)
-    }
-    return heat_table(columns, rows)
+    layers, experts = converted.use_LE.shape
+    rows = [f"Layer {number}" for number in range(1, layers + 1)]
+    return heat_grid("", rows, [Block("Expert", numbered(experts), converted.use_LE, zeros=True)])

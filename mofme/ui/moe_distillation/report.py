@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mofme.intervals import students_mean
 from mofme.results import Figure
+from mofme.ui.learning_curves import learning_curves
 from mofme.ui.moe_distillation.choices import NAMES
 from mofme.ui.moe_distillation.line_plot import line_plot
 
@@ -30,10 +31,9 @@ def run_html(run: "Run", finished: "Sequence[Run]") -> str:
     """The curves of this run, with those finished before, and what the teacher leaves out."""
     curves = {title_of(one): one.held_out_kl for one in (*finished, run)}
     steps = max(one.plan.steps for one in (*finished, run))
-    losses = list(enumerate(run.losses, start=1))
     return (
         f"<div class='plots'>{line_plot('Distance from the teacher, held back', curves, steps)}"
-        f"{line_plot('Loss of each step', {title_of(run): losses}, run.plan.steps)}</div>"
+        f"{learning_curves('Loss', {title_of(run): run.losses}) if run.losses else ''}</div>"
         "<p class='note'>Both in nats a token: 0 would be the teacher itself. Left on text that nobody learned from: "
         "the lines can be compared. Right as each method counts it: only its way down says something.</p>"
         f"{_mass(run)}"

@@ -40,10 +40,10 @@ def build(services: Services) -> None:
             target = gr.Slider(
                 5, 40, value=20, step=1, label="Parameters to save, %", info="So many of them a word uses no more."
             )
-            experts = gr.Radio(list(EXPERTS), value=16, label="Experts in each layer")
+            experts = gr.Radio(list(EXPERTS), value=8, label="Experts in each layer")
             shared = gr.Radio(
                 list(SHARED),
-                value="a third",
+                value="half",
                 label="Neurons that always work",
                 info="The busiest; experts are the rest.",
             )

@@ -80,7 +80,7 @@ def build(services: Services) -> None:
 
     def distil_and_show(
         request: gr.Request,
-        finished: list["Run"],
+        finished: list[Any],
         *inputs: Any,
     ) -> Iterator[list[Any]]:
         with plain_errors():

@@ -1,0 +1,185 @@
+"""The tab "Distillation": its parts, its endpoint, and a person's way through it, all with a tiny untrained pair."""
+
+import json
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from playwright.sync_api import Browser, expect
+
+from mofme.errors import Cancelled, ModelError, TableError
+from mofme.language.moe_distillation.causal_lm import CausalLM, SmallCausalLM
+from mofme.language.moe_distillation.distillation import Plan
+from mofme.language.moe_distillation.methods import METHODS
+from mofme.language.small_lm.model import Shape, SmallLM
+from mofme.language.small_lm.vocabulary import Vocabulary
+from mofme.ui.jobs import Engine, Job
+from mofme.ui.moe_distillation.choices import NAMES
+from mofme.ui.moe_distillation.line_plot import line_plot
+from mofme.ui.moe_distillation.report import finished_html, run_html, run_values, status_html, title_of
+from mofme.ui.moe_distillation.running import Run, distil_live
+from mofme.ui.services import Services
+from mofme.ui.tabs import moe_distillation
+from tests.ui.one_tab import one_tab
+
+TEXT = "The moon, methinks, looks with a watery eye.\n" * 50
+
+
+def tiny_pair() -> tuple[CausalLM, CausalLM]:
+    """Tokens are bytes; the teacher has two layers of four experts, of which a token visits one."""
+    vocabulary = Vocabulary.learn([TEXT], 256)
+    torch.manual_seed(0)
+    teacher = SmallLM(Shape(256, dim=16, layers=2, heads=2, hidden=16, router="linear", experts=4, top_k=1))
+    student = SmallLM(Shape(256, dim=16, layers=1, heads=2, hidden=16, router="dense"))
+    return SmallCausalLM(teacher, vocabulary), SmallCausalLM(student, vocabulary)
+
+
+def run(plan: Plan, text: str = TEXT, job: Job | None = None) -> list[Run]:
+    return list(distil_live(*tiny_pair(), text, plan, job or Job(600)))
+
+
+@pytest.fixture(scope="module")
+def runs() -> list[Run]:
+    return run(Plan("ka", steps=4, batch=4, samplings=1))
+
+
+def test_the_last_run_tells_all(runs: list[Run]) -> None:
+    last = runs[-1]
+    assert len(last.losses) == 4
+    assert [step for step, _ in last.held_out_kl] == [0, 1, 2, 3, 4]
+    assert last.quality is not None and last.quality.kl == pytest.approx(last.held_out_kl[-1][1], rel=0.2)
+    assert all(one.quality is None for one in runs[:-1])
+
+
+def test_what_has_been_seen_only_grows(runs: list[Run]) -> None:
+    for earlier, later in pairwise(runs):
+        assert later.losses[: len(earlier.losses)] == earlier.losses
+
+
+def test_idle_experts_hold_at_most_three_of_four_parts(runs: list[Run]) -> None:
+    # The one expert chosen is the best: its weight is at least a quarter.
+    assert len(runs[0].mass_L) == 2
+    assert all(0 < share <= 0.75 for share in runs[0].mass_L)
+
+
+def test_distilling_stops_when_asked() -> None:
+    job = Job(600)
+    following = distil_live(*tiny_pair(), TEXT, Plan("gkd", steps=10_000, batch=4, samplings=1), job)
+    next(following)
+    job.cancel()
+    with pytest.raises(Cancelled):
+        list(following)
+
+
+def test_nothing_goes_on_when_nobody_watches() -> None:
+    job = Job(600)
+    following = distil_live(*tiny_pair(), TEXT, Plan("gkd", steps=10_000, batch=4, samplings=1), job)
+    next(following)
+    next(following)
+    following.close()  # returns only once the work has ended
+    with pytest.raises(Cancelled):
+        job.check()
+
+
+def test_too_short_a_text_is_refused() -> None:
+    with pytest.raises(TableError, match="at least"):
+        run(Plan("gkd", steps=1), text="short")
+
+
+def test_a_run_is_shown_while_it_goes_and_when_it_is_done(runs: list[Run]) -> None:
+    assert "<progress max='4' value='0'>" in status_html(runs[0])
+    assert "Done: 4 steps" in status_html(runs[-1])
+    page = run_html(runs[-1], [])
+    assert page.count("<svg") == 2
+    assert page.count("class='bar'") == 2
+    assert "KA, 2 x 5 %, 4 steps, seed 0" in page
+
+
+def test_finished_runs_stand_below_the_student_before(runs: list[Run]) -> None:
+    page = finished_html([runs[-1], runs[-1]])
+    assert re.findall(r"<tr><td>([^<]+)</td>", page) == ["Student before", *["KA, 2 x 5 %, 4 steps, seed 0"] * 2]
+    assert finished_html([]) == ""
+
+
+def test_values_for_programs_are_plain(runs: list[Run]) -> None:
+    values = json.loads(json.dumps(run_values(runs[-1])))
+    assert values["before"]["kl"] == pytest.approx(runs[-1].before.kl)
+    assert values["after"]["rouge_l"] >= 0
+    assert len(values["losses"]) == 4
+    assert run_values(runs[0])["after"] is None
+
+
+def test_only_ka_is_told_apart_by_its_draws(runs: list[Run]) -> None:
+    assert title_of(Run(Plan("gkd", steps=7, seed=3), (), 0.0, runs[0].before)) == "GKD, 7 steps, seed 3"
+
+
+def test_every_method_has_a_name() -> None:
+    assert set(NAMES) == set(METHODS)
+
+
+def test_lines_go_from_left_to_right_and_lower_values_lie_lower() -> None:
+    page = line_plot("a <title>", {"<a>": [(0, 5.0), (10, 1.0)], "empty": []}, steps=10)
+    (path,) = re.findall(r"<path d='M([^']+)' fill='none' stroke='#", page)
+    (x, y), (to_x, to_y) = ([float(value) for value in point.split()] for point in path.split("L"))
+    assert x < to_x and y < to_y
+    assert "<a>" not in page
+    assert "<svg" in line_plot("nothing yet", {"a": []}, steps=10)
+
+
+@pytest.fixture(scope="module")
+def address(folders: None) -> Iterator[str]:
+    """Address of an app with this tab alone."""
+    services = Services(Engine([]), distillation_pair=tiny_pair)
+    with one_tab(lambda: moe_distillation.build(services)) as address:
+        yield address
+
+
+def test_programs_distil_with_a_text_of_their_own(address: str, tmp_path: Path) -> None:
+    path = tmp_path / "moon.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    client = Client(address, verbose=False)
+    answer = client.predict("sar", 10, 1, 2, 5, handle_file(path), api_name="/distil")
+    assert (answer["method"], answer["steps"], answer["seed"]) == ("sar", 10, 1)
+    assert len(answer["non_activated_mass"]) == 2
+    with pytest.raises(AppError, match="not in the list of choices"):
+        client.predict("magic", 10, 1, 2, 5, None, api_name="/distil")
+    client.close()
+
+
+def test_a_person_distils_twice_and_compares(browser: Browser, address: str, tmp_path: Path) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto(address)
+    page.locator("#steps input[type=number]").fill("10")
+    for method, name in (("sar", "SAR"), ("gkd", "GKD")):
+        page.locator(f"#method input[value='{method}']").check()
+        expect(page.locator("#explained")).to_contain_text(METHODS[method][:20])
+        page.click("#distil")
+        expect(page.locator("#distilled").get_by_text(f"{name}, 10 steps, seed 0")).to_be_visible()
+        expect(page.locator("#distil")).to_be_enabled()
+    expect(page.locator("#distilled tr")).to_have_count(4)
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    page.locator("#steps input[type=number]").fill("500")
+    page.click("#distil")
+    expect(page.locator("#distillation progress")).to_be_visible()
+    page.click("#distil-cancel")
+    expect(page.locator("#distillation").get_by_text("Stopped.")).to_be_visible()
+    page.close()
+
+
+def test_without_the_teacher_the_tab_says_so(browser: Browser, folders: None) -> None:
+    def missing() -> tuple[CausalLM, CausalLM]:
+        raise ModelError("the teacher is missing: download the project again")
+
+    services = Services(Engine([]), distillation_pair=missing)
+    with one_tab(lambda: moe_distillation.build(services)) as address:
+        page = browser.new_page()
+        page.goto(address)
+        page.click("#distil")
+        expect(page.locator("#distillation .problem")).to_contain_text("download the project again")
+        expect(page.locator("#distil")).to_be_enabled()
+        page.close()
