@@ -87,7 +87,7 @@ def evaluate(
 @app.command()
 def pack(
     digits: Digits,
-    run: Annotated[Path, typer.Argument(help="Folder of one complete run.")],
+    run: Annotated[Path, typer.Argument(help="Folder of one run; what it has learned so far is taken.")],
     out: Annotated[Path, typer.Option(help="Where the net and its card go.")],
     licence: Annotated[str, typer.Option(help="Licence of the weights, for the card.")] = "",
 ) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+import numpy as np
 
 from mofme.errors import PictureError
 from mofme.ui.jobs import plain_errors
@@ -35,6 +36,9 @@ def build(services: Services, readers: "Callable[[], tuple[Reader, ...]]" = _shi
     with gr.Row():
         with gr.Column(scale=4, min_width=320):
             pad = gr.Sketchpad(
+                np.full(
+                    (_CANVAS, _CANVAS, 3), 255, np.uint8
+                ),  # on an empty one the brush would have to be chosen first
                 label="Draw a digit from 0 to 9",
                 type="numpy",
                 image_mode="RGBA",

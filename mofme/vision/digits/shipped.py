@@ -33,14 +33,13 @@ def folded(net: DigitNet) -> nn.Sequential:
 
 
 def pack_run(path: Path, mnist: Mnist, folder: Path, licence: str) -> ModelCard:
-    """Pack the best net of a complete run, batch normalisation measured anew, with its errors on the card."""
+    """Pack the best net that a run had so far, batch normalisation measured anew, with its errors on the card."""
     run, net = load_run(path / STATE)
-    if not run.complete:
-        raise ModelError(f"{path} is not complete: {run.epochs} of {run.plan.epochs} epochs are done")
     net.use_real_weights(False)
     ready = recalibrated(net, mnist.training)
-    errors = {"validation": error_of(ready, mnist.validation), "test": error_of(ready, mnist.test)}
-    return save_digit_net(folder, ready, run, licence, {f"{name} error, %": 100 * e for name, e in errors.items()})
+    parts = {"validation": mnist.validation, "test": mnist.test}
+    metrics = {f"{name} error, %": round(100 * error_of(ready, digits), 2) for name, digits in parts.items()}
+    return save_digit_net(folder, ready, run, licence, metrics)
 
 
 def save_digit_net(folder: Path, net: DigitNet, run: Run, licence: str, metrics: dict[str, float]) -> ModelCard:
@@ -54,7 +53,8 @@ def save_digit_net(folder: Path, net: DigitNet, run: Run, licence: str, metrics:
         training={
             "data": "MNIST, the first 50,000 of its 60,000 digits to train on",
             "seed": plan.seed,
-            "epochs": plan.epochs,
+            "epochs": run.epochs,
+            "planned_epochs": plan.epochs,
             "best_epoch": run.best_epoch,
             "batch": plan.batch,
             "learning_rate": plan.learning_rate,

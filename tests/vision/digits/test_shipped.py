@@ -49,14 +49,17 @@ def test_a_run_is_packed_with_its_errors(mnist: Mnist, tmp_path: Path) -> None:
     assert card.training["epochs"] == 8
 
 
-def test_runs_that_are_not_complete_and_other_nets_are_refused(mnist: Mnist, tmp_path: Path) -> None:
+def test_what_a_stopped_run_has_learned_is_packed_and_said(mnist: Mnist, tmp_path: Path) -> None:
     def stop(line: str) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         train(Plan("float", epochs=2, batch=50, width=8), mnist, tmp_path, stop)
-    with pytest.raises(ModelError, match="1 of 2 epochs"):
-        pack_run(tmp_path / "float-0", mnist, tmp_path / "packed", "none")
-    save_model(tmp_path / "other", ModelCard("other", "restoration", {}, "none"), {})
+    card = pack_run(tmp_path / "float-0", mnist, tmp_path / "packed", "none")
+    assert (card.training["epochs"], card.training["planned_epochs"]) == (1, 2)
+
+
+def test_other_nets_are_refused(tmp_path: Path) -> None:
+    save_model(tmp_path, ModelCard("other", "restoration", {}, "none"), {})
     with pytest.raises(ModelError, match="does not read digits"):
-        load_digit_net(tmp_path / "other")
+        load_digit_net(tmp_path)
