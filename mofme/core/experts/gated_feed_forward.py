@@ -51,10 +51,9 @@ class GatedFeedForwardExperts(Experts):
     def forward(self, x_TD: Tensor, weights_TE: Tensor) -> Tensor:
         chosen_TE = weights_TE != 0
         y_TD = ((~chosen_TE).to(x_TD.dtype) @ self.idle_ED).to(x_TD.dtype)
-        plain = (weights_TE == 1).all(dim=0).tolist()
+        plain, counts = _use(weights_TE)
         for start, stop in self._runs(plain):
             y_TD += _gated(x_TD, self.gate_ND[start:stop], self.up_ND[start:stop]) @ self.down_ND[start:stop]
-        counts = chosen_TE.sum(dim=0).tolist()
         if any(count and not every for count, every in zip(counts, plain, strict=True)):
             # Split at once: the gradient of E single slices would be E tensors as large as all experts together.
             sizes = [self.shared, *[self.hidden] * self.num_experts]
@@ -80,6 +79,14 @@ class GatedFeedForwardExperts(Experts):
             stop = self.shared + (expert + 1) * self.hidden
         if stop > start:
             yield start, stop
+
+
+def _use(weights_TE: Tensor) -> tuple[list[bool], list[int]]:
+    """Of each expert whether all tokens take it whole, and how many take part of it at all."""
+    if len(weights_TE) == 1:  # one look instead of four: beside the work of a single token it counts
+        weights = weights_TE[0].tolist()
+        return [weight == 1 for weight in weights], [int(weight != 0) for weight in weights]
+    return (weights_TE == 1).all(dim=0).tolist(), (weights_TE != 0).sum(dim=0).tolist()
 
 
 def _gated(x_TD: Tensor, gate_RD: Tensor, up_RD: Tensor) -> Tensor:

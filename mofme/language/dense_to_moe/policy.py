@@ -27,7 +27,7 @@ class Policy:
             return torch.ones_like(probabilities_TE, dtype=torch.bool)
         best_TE = torch.zeros_like(probabilities_TE, dtype=torch.bool)
         k = int(self.value) if self.kind == "top-k" else 1
-        best_TE = best_TE.scatter(-1, probabilities_TE.topk(k, dim=-1).indices, True)
+        best_TE.scatter_(-1, probabilities_TE.topk(k, dim=-1, sorted=False).indices, True)
         return best_TE if self.kind == "top-k" else best_TE | (probabilities_TE >= self.value)
 
 
