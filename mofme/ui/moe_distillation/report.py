@@ -29,13 +29,13 @@ def status_html(run: "Run") -> str:
 
 def run_html(run: "Run", finished: "Sequence[Run]") -> str:
     """The curves of this run, with those finished before, and what the teacher leaves out."""
-    curves = {title_of(one): one.held_out_kl for one in (*finished, run)}
+    curves = {title_of(one): one.held_out_kl for one in (run, *finished)}
     steps = max(one.plan.steps for one in (*finished, run))
     return (
         f"<div class='plots'>{line_plot('Distance from the teacher, held back', curves, steps)}"
         f"{learning_curves('Loss', {title_of(run): run.losses}) if run.losses else ''}</div>"
-        "<p class='note'>Both in nats a token: 0 would be the teacher itself. Left on text that nobody learned from: "
-        "the lines can be compared. Right as each method counts it: only its way down says something.</p>"
+        "<p class='note'>Both in nats a token; at distance 0 the student would be the teacher. The distance is on text "
+        "held back, and its lines can be compared. The loss is each method's own: only its way down says something.</p>"
         f"{_mass(run)}"
     )
 
@@ -44,10 +44,10 @@ def finished_html(finished: "Sequence[Run]") -> str:
     """Everything that was distilled in this window, and the student as it was before."""
     if not finished:
         return ""
-    heads = ("", "Steps", "Distance", "On its own text", "Cross-entropy", "ROUGE-L, %")
+    heads = ("", "Distance", "On its own text", "Cross-entropy", "ROUGE-L, %")
     last = finished[-1]
-    lines = [_line("Student before", "0", last.before)]
-    lines += [_line(title_of(run), str(run.plan.steps), run.quality) for run in finished if run.quality]
+    lines = [_line("Student before", last.before)]
+    lines += [_line(title_of(run), run.quality) for run in finished if run.quality]
     head = "".join(f"<th>{heading}</th>" for heading in heads)
     return (
         "<h4>Distilled in this window</h4>"
@@ -55,8 +55,8 @@ def finished_html(finished: "Sequence[Run]") -> str:
         "<p class='note' style='margin-top: 8px'>Distance: how far the student's guesses are from the teacher's (KL "
         "divergence), in nats a token, on text held back and on text that the student writes itself. Cross-entropy: "
         f"how much the true text surprises the student (the teacher: {last.teacher:.3f}). These are better the lower. "
-        "ROUGE-L: how many words of the true text it writes in the same order; better the higher. In brackets the "
-        "95 % interval over the passages; runs compare fairly only with equal steps, and one seed is no proof: see "
+        "ROUGE-L: how many words of the true text it writes in the same order; better the higher. With 95 % "
+        "intervals over the passages; runs compare fairly only with equal steps, and one seed is no proof: see "
         "below.</p>"
     )
 
@@ -93,20 +93,20 @@ def _quality_values(quality: "Quality") -> dict[str, float]:
     }
 
 
-def _line(name: str, steps: str, quality: "Quality") -> str:
+def _line(name: str, quality: "Quality") -> str:
     cells = [
         _said(students_mean(quality.kl_P)),
         _said(students_mean(quality.own_kl_SP.mean(0))),
         _said(students_mean(quality.cross_entropy_P)),
         _said(students_mean(100 * quality.rouge_l_SP.mean(0)), digits=1),
     ]
-    return f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in (name, steps, *cells))}</tr>"
+    return f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in (name, *cells))}</tr>"
 
 
 def _said(figure: Figure, digits: int = 3) -> str:
-    if figure.low is None or figure.high is None:
+    if figure.high is None:
         return f"{figure.value:.{digits}f}"
-    return f"{figure.value:.{digits}f} ({figure.low:.{digits}f} to {figure.high:.{digits}f})"
+    return f"{figure.value:.{digits}f} ± {figure.high - figure.value:.{digits}f}"
 
 
 def _mass(run: "Run") -> str:
