@@ -77,7 +77,7 @@ def verdict(study: Study, seeds: int) -> str:
     said = []
     for arm, control in _pairs():
         gain = difference(study, MEAN, arm, control)
-        said.append(f"{_said(gain['gain, points'])} over the {control} for the {arm}")
+        said.append(f"{_said(_shown(gain))} over the {control} for the {arm}")
     gains = [difference(study, MEAN, arm, control) for arm, control in _pairs()]
     found = [gain for gain in gains if _beyond(gain)]
     if not found:
@@ -86,7 +86,7 @@ def verdict(study: Study, seeds: int) -> str:
         conclusion = "all are beyond the noise"
     else:
         conclusion = f"{len(found)} of {len(gains)} are beyond the noise"
-    most = max(gain["gain, points"].high or 0.0 for gain in gains)
+    most = max(_shown(gain).high or 0.0 for gain in gains)
     possible = "lies within these intervals" if most >= CLAIMED else "lies above all of these intervals"
     return (
         f"In points of accuracy, mean of {len(study.tasks)} tasks and {seeds} seeds, the mixtures gain "
@@ -147,6 +147,11 @@ def _gain_SN(study: Study, task: str, arm: str, control: str) -> FloatArray:
 def _beyond(gain: dict[str, Figure]) -> bool:
     """Zero lies outside of both intervals: other seeds and other texts would have shown it too."""
     return all(g.low is not None and g.high is not None and (g.low > 0 or g.high < 0) for g in gain.values())
+
+
+def _shown(gain: dict[str, Figure]) -> Figure:
+    """With the interval over the seeds; of a single seed, over the texts."""
+    return gain["gain, points"] if gain["gain, points"].high is not None else gain["gain, points, over texts"]
 
 
 def _said(gain: Figure) -> str:

@@ -104,6 +104,12 @@ def test_no_difference_is_a_null_result() -> None:
     assert "mean of 2 tasks and 5 seeds" in verdict and "none is beyond the noise, a null result" in verdict
 
 
+def test_one_seed_has_the_interval_of_its_texts() -> None:
+    measured = made_up(lambda task, arm, seed: [1, 0] * 200, seeds=1)
+    verdict = as_result(measured, range(1), "x").verdict
+    assert "+0.00 (+0.00 to +0.00)" in verdict and "a null result" in verdict and "above all" in verdict
+
+
 def test_a_difference_on_all_is_said_and_saved(tmp_path: Path) -> None:
     def right(task: str, arm: str, seed: int) -> list[int]:
         count = (90 if arm.startswith("mixture") else 50) + seed
