@@ -68,9 +68,7 @@ class Job:
         if self._cancelled.is_set():
             raise Cancelled("Stopped, as you asked.")
         if time.monotonic() > self._deadline:
-            raise MofmeError(
-                f"This took longer than the limit of {self._seconds:.0f} s: ask for less at once."
-            )
+            raise MofmeError(f"This took longer than the limit of {self._seconds:.0f} s: ask for less at once.")
 
 
 class Jobs:
@@ -103,7 +101,9 @@ def plain_errors() -> Iterator[None]:
     except gr.Error:
         raise
     except MofmeError as error:
-        raise gr.Error(html.escape(without_folders(str(error)), quote=False), print_exception=False) from error
+        message = html.escape(without_folders(str(error)), quote=False)
+        # Who has stopped the work need not be told of an error.
+        raise gr.Error(message, visible=not isinstance(error, Cancelled), print_exception=False) from error
     except Exception as error:
         log.exception("unexpected error")
         message = "Something went wrong on our side. Try again, or try another picture."

@@ -1,7 +1,6 @@
 """One text as a mixture of routers reads it: the answer, where sub-routers agree, and who got which word."""
 
 import html
-import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,9 +16,8 @@ _SHOWN = 4  # answers
 
 
 def layer_name(name: str) -> str:
-    """A wrapped layer in words, counted from 1: "blocks.4.query" is the query of block 5."""
-    found = re.fullmatch(r".*\b(\d+)\.(\w+)", name)
-    return f"Block {int(found[1]) + 1}, {found[2].replace('_', ' ')}" if found else name
+    """As it stands at the beginning of a line."""
+    return name[:1].upper() + name[1:]
 
 
 def telling_layer(explained: "Explained") -> int:
