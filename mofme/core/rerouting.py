@@ -97,16 +97,18 @@ def routing_of(model: nn.Module, run: Callable[[], object]) -> Tensor:
 
 
 @contextmanager
-def rerouted(model: nn.Module, routing_R: Tensor) -> Iterator[None]:
-    """Inside the block the model routes by `routing_R`, through which gradients flow: run one sample at a time.
+def rerouted(model: nn.Module, routing_R: Tensor, samples: int = 1) -> Iterator[None]:
+    """Inside the block the model routes by `routing_R`, through which gradients flow: run `samples` of equal size.
 
-    The weights of all tokens of a layer are shifted so that this is their mean. Raises ValueError for another R.
+    The weights of all tokens of a layer are shifted, each sample's alike, so that this is the mean of every sample.
+    Raises ValueError for another R.
     """
     mean_E = by_layer(model, routing_R)
 
     def shift(layer: str, decision: RoutingDecision) -> RoutingDecision:
-        weights_TE = decision.weights_TE
-        return replace(decision, weights_TE=weights_TE + (mean_E[layer].to(weights_TE) - weights_TE.mean(dim=0)))
+        weights_STE = decision.weights_TE.unflatten(0, (samples, -1))
+        moved_STE = weights_STE + (mean_E[layer].to(weights_STE) - weights_STE.mean(dim=1, keepdim=True))
+        return replace(decision, weights_TE=moved_STE.flatten(0, 1))
 
     with replace_routing(model, shift):
         yield
