@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mofme.results import Figure, Result, Row, available_results, save_result
 from mofme.ui.measured import measured_by_us, result_tables
-from mofme.ui.tabs import evaluate, llm_routing, router_robustness
+from mofme.ui.tabs import attention_router, evaluate, llm_routing, lora_mixture, rerouting, router_robustness
 
 
 def save(folder: Path, room: str, verdict: str = "Clearer.") -> None:
@@ -35,7 +35,7 @@ def test_a_tab_shows_its_own_rooms_only(tmp_path: Path) -> None:
 
 
 def test_no_shipped_result_is_in_two_tabs_and_those_of_routing_are_in_one() -> None:
-    tabs = (evaluate, llm_routing, router_robustness)
+    tabs = (evaluate, llm_routing, router_robustness, lora_mixture, attention_router, rerouting)
     shown = {room: [tab.__name__ for tab in tabs if room.startswith(tab.MEASURED)] for room in available_results()}
     assert {room: names for room, names in shown.items() if len(names) > 1} == {}
     assert [room for room, names in shown.items() if room.startswith("llm_") and not names] == []

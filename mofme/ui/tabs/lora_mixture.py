@@ -28,10 +28,10 @@ SENTENCE = (
 
 EXAMPLES = (
     ("A sum", "A train covers 120 miles in 3 hours. How far does it come in 5 hours at the same speed?"),
-    ("Python", "Write a Python function that returns the longest palindrome in a string."),
-    ("A translation", "Translate this sentence into French: the meeting has been moved to Monday morning."),
-    ("A fact", "Which planet of the solar system has the most moons, and who discovered the first of them?"),
-    ("Between two", "Write a poem about a function that forgot how to return."),
+    ("Physics", "What force keeps a satellite of 500 kg on a circle around the Earth at a height of 300 km?"),
+    ("Law", "Can a contract be void if one party was a minor when it was signed? Name the exceptions."),
+    ("Health", "Which vitamin is lacking when gums bleed and wounds heal slowly?"),
+    ("Between two", "How did the silver mines of Potosi change prices in Spain in the sixteenth century?"),
 )
 
 
@@ -89,10 +89,11 @@ def build(services: Services, mixture: Callable[[], "LoraMixture"] = shipped_mix
                 ]
             names = [(layer_name(one.name), place) for place, one in enumerate(found.layers)]
             first = telling_layer(found)
-            yours = "Your own mixture answers." if own and own.mixture else "The shipped mixture answers."
+            whose = "Your own" if own and own.mixture else "The shipped"
+            knows = f"{whose} mixture answers; it tells {len(found.labels)} kinds of text apart."
             return [
                 found,
-                summary_html(found, yours),
+                summary_html(found, knows),
                 gr.Radio(names, value=first, visible=True),
                 layer_html(found, first),
             ]
