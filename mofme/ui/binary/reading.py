@@ -30,8 +30,7 @@ class Reader:
         layer = self.net[0]
         if isinstance(layer, BinaryLinear):
             return layer.working_weight().detach()
-        weights: Tensor = layer.weight.detach()  # type: ignore[assignment]
-        return weights
+        return layer.get_parameter("weight").detach()
 
     @property
     def title(self) -> str:
