@@ -17,6 +17,7 @@ from mofme.core.rerouting import (
     regress,
     rerouted,
     routing_of,
+    shifted,
 )
 from mofme.core.routers.linear import LinearRouter
 from mofme.core.routing import Experts, Router, RoutingDecision
@@ -256,3 +257,30 @@ def test_a_routing_of_another_model_is_refused(deep: nn.Sequential) -> None:
 def test_a_layer_that_was_not_run_is_named(deep: nn.Sequential) -> None:
     with pytest.raises(ValueError, match="'1' was not run"):
         routing_of(deep, lambda: deep[0](torch.randn(2, 4, dtype=torch.float64)))
+
+
+def test_several_samples_each_get_the_mean_asked_for(deep: nn.Sequential) -> None:
+    samples_STD = torch.randn(3, 6, 4, dtype=torch.float64)
+    asked = torch.rand(8, dtype=torch.float64)
+    with frozen(deep):
+        with rerouted(deep, asked):
+            alone = torch.stack([deep(x_TD) for x_TD in samples_STD])
+        with rerouted(deep, asked, samples=3):
+            torch.testing.assert_close(deep(samples_STD), alone)
+
+
+def test_a_shift_moves_every_token_alike(deep: nn.Sequential) -> None:
+    x = torch.randn(6, 4, dtype=torch.float64)
+    shift_R = torch.rand(8, dtype=torch.float64)
+    with frozen(deep):
+        own = routing_of(deep, lambda: deep(x))
+        first = deep[0]
+        assert isinstance(first, MoE)
+        before = first.router(x).weights_TE
+        with shifted(deep, shift_R):
+            torch.testing.assert_close(first.router(x).weights_TE, before + shift_R[:3])
+            parts = torch.cat([deep(x[:2]), deep(x[2:])])
+            torch.testing.assert_close(deep(x), parts)
+        assert torch.equal(routing_of(deep, lambda: deep(x)), own)
+    with pytest.raises(ValueError, match="8 routing weights"), shifted(deep, torch.rand(7)):
+        pass
