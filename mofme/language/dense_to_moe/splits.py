@@ -22,24 +22,24 @@ def split_neurons(
 ) -> IntArray:
     """The order of the neurons: `shared` ones, then the E experts one after the other, equally large.
 
-    `strength_SN` is what each neuron adds to the output for sampled tokens, as a magnitude. Shared are those that are
-    most often among a token's strongest tenth (CMoE, arXiv 2502.04416). The others are divided
+    `strength_SN` is what each neuron adds to the output for sampled tokens, as a magnitude. Shared are those that add
+    most, by their mean square: what static pruning would keep. (CMoE, arXiv 2502.04416, takes those most often among a
+    token's strongest.) The others are divided
 
     - `activation`: balanced k-means on how strong they are from token to token (MoEfication, arXiv 2110.01786);
     - `co-activation`: balanced k-means on the leading eigenvectors of how often two are active together;
     - `random`: by chance, a control;
-    - `importance`: strongest first, for pruning, a control; the very strongest are the shared ones.
+    - `importance`: strongest first, for pruning, a control.
     """
+    strongest_N = np.argsort(-np.square(strength_SN).mean(0), kind="stable")
     if kind == "importance":
-        return np.argsort(-np.square(strength_SN).mean(0), kind="stable")
-    busy_SN = _busiest(strength_SN)
-    shared_S = np.argsort(-busy_SN.mean(0), kind="stable")[:shared]
-    rest_N = np.setdiff1d(np.arange(strength_SN.shape[1]), shared_S)
+        return strongest_N
+    shared_S, rest_N = strongest_N[:shared], np.sort(strongest_N[shared:])
     if kind == "random":
         rest_N = random.permutation(rest_N)
     else:
         strength = strength_SN[:, rest_N]
-        points_NC = _profiles(strength) if kind == "activation" else _companions(busy_SN[:, rest_N])
+        points_NC = _profiles(strength) if kind == "activation" else _companions(_busiest(strength_SN)[:, rest_N])
         group_N = balanced_clusters(points_NC, num_experts, random)
         rest_N = rest_N[np.argsort(group_N, kind="stable")]
     return np.concatenate([shared_S, rest_N])
