@@ -1,5 +1,6 @@
 """The tab "Binary weights": its parts, its endpoint, and a person's way through it."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,6 +58,8 @@ def test_answers_are_shown_side_by_side_with_size_and_error(readers: tuple[Reade
     answers = read_digit(readers, torch.rand(784))
     page = answers_html(answers, torch.rand(784)) + weights_html(answers)
     assert page.count("class='bar'") == 20
+    for tag in ("b", "i", "span", "div", "p"):
+        assert len(re.findall(rf"<{tag}[ >]", page)) == page.count(f"</{tag}>")
     assert page.count("90.00 % of MNIST's test digits wrong") == 2
     assert page.count("<img") == 3
     assert list(answer_values(answers)) == ["digits", "digits_float"]

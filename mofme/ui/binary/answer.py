@@ -49,7 +49,7 @@ def answer_values(answers: Sequence[Answer]) -> dict[str, Any]:
 
 def _answer(answer: Answer) -> str:
     bars = "".join(
-        f"<div class='bar'><span>{'<b>' if digit == answer.digit else ''}{digit}</span>"
+        f"<div class='bar'><span>{digit}</span>"
         f"<i><b style='width: {100 * min(1.0, max(0.0, (score + 1) / 2)):.0f}%'></b></i><span>{score:+.2f}</span></div>"
         for digit, score in enumerate(answer.scores_C.tolist())
     )
