@@ -101,13 +101,14 @@ def test_no_difference_is_a_null_result() -> None:
     generator = np.random.default_rng(0)
     measured = made_up(lambda task, arm, seed: generator.integers(2, size=200).tolist(), seeds=5)
     verdict = as_result(measured, range(5), "x").verdict
-    assert "mean of 2 tasks and 5 seeds" in verdict and "none is beyond the noise, a null result" in verdict
+    assert "over 2 tasks and 5 seeds" in verdict and "none is beyond the noise, a null result" in verdict
 
 
 def test_one_seed_has_the_interval_of_its_texts() -> None:
     measured = made_up(lambda task, arm, seed: [1, 0] * 200, seeds=1)
     verdict = as_result(measured, range(1), "x").verdict
-    assert "+0.00 (+0.00 to +0.00)" in verdict and "a null result" in verdict and "above all" in verdict
+    assert "+0.00 (+0.00 to +0.00)" in verdict and "and 1 seed," in verdict and "above all" in verdict
+    assert "a first look, as a verdict wants 5 seeds" in verdict and "null" not in verdict
 
 
 def test_a_difference_on_all_is_said_and_saved(tmp_path: Path) -> None:
@@ -115,8 +116,8 @@ def test_a_difference_on_all_is_said_and_saved(tmp_path: Path) -> None:
         count = (90 if arm.startswith("mixture") else 50) + seed
         return [1] * count + [0] * (100 - count)
 
-    measured = made_up(right)
-    result = as_result(measured, range(3), "x")
+    measured = made_up(right, seeds=5)
+    result = as_result(measured, range(5), "x")
     assert "all are beyond the noise" in result.verdict and "lies within" in result.verdict
     assert "+40.00" in result.verdict
     assert load_result("mixture_of_routers", save_result(result, tmp_path).parent).rows == result.rows
