@@ -16,7 +16,20 @@ from mofme.ui.examples import examples_folder
 from mofme.ui.jobs import KEEP_SECONDS, Engine, shipped_models
 from mofme.ui.limits import Limits
 from mofme.ui.services import Services
-from mofme.ui.tabs import batch, evaluate, llm_routing, restore, router_robustness
+from mofme.ui.tabs import (
+    attention_router,
+    batch,
+    binary,
+    control,
+    dense_to_moe,
+    evaluate,
+    llm_routing,
+    lora_mixture,
+    moe_distillation,
+    rerouting,
+    restore,
+    router_robustness,
+)
 from mofme.ui.theme import CSS, PASTE_ANYWHERE, theme
 
 TITLE = "MoFME"
@@ -31,10 +44,19 @@ GROUPS: dict[str, dict[str, Callable[[Services], None]]] = {
         "Restore": restore.build,
         "Batch": batch.build,
         "Evaluate": evaluate.build,
+        "Re-routing": rerouting.build,
     },
     "Language models": {
         "LLM routing": llm_routing.build,
         "Router robustness": router_robustness.build,
+        "Dense to MoE": dense_to_moe.build,
+        "Distillation": moe_distillation.build,
+        "Mixture of routers": lora_mixture.build,
+        "Attention router": attention_router.build,
+    },
+    "Tiny models": {
+        "Binary weights": binary.build,
+        "Interpretable control": control.build,
     },
 }
 
