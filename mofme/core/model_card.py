@@ -35,6 +35,11 @@ class ModelCard:
     sha256: str = ""
 
 
+def model_folder(name: str) -> Path:
+    """The folder of a model that ships with the project, or else the folder that is called so."""
+    return WEIGHTS / name if (WEIGHTS / name / CARD_FILE).is_file() else Path(name)
+
+
 def save_model(folder: Path, card: ModelCard, state: Mapping[str, Tensor]) -> ModelCard:
     """Write weights in half precision and the card with their checksum; each file appears whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mofme.core.model_card import CARD_FILE, ModelCard, load_card, load_state
+from mofme.core.model_card import CARD_FILE, WEIGHTS, ModelCard, load_card, load_state, model_folder
 from mofme.errors import ModelError
 from mofme.vision.nets.unet import RestorationNet
 
@@ -12,8 +12,6 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "small": {"widths": [32, 64, 96], "blocks": [2, 2, 4], "feed_forward": "mofme", "num_experts": 16},
     "base": {"widths": [64, 128, 192], "blocks": [2, 2, 4], "feed_forward": "mofme", "num_experts": 16},
 }
-
-WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
 
 
 def build_net(size: str) -> RestorationNet:
@@ -31,7 +29,7 @@ def available_models(folder: Path = WEIGHTS) -> list[ModelCard]:
 
 def load_net(name: str) -> tuple[RestorationNet, ModelCard]:
     """A trained net by the name of a shipped model, or by the path of a folder that `train` wrote."""
-    folder = WEIGHTS / name if (WEIGHTS / name / CARD_FILE).is_file() else Path(name)
+    folder = model_folder(name)
     if not (folder / CARD_FILE).is_file():
         names = ", ".join(card.name for card in available_models()) or "none"
         raise ModelError(f"no model is called {name!r}: shipped are {names}; or give a folder that `train` wrote")

@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mofme.core.model_card import CARD_FILE, load_card, load_state
+from mofme.core.model_card import CARD_FILE, load_card, load_state, model_folder
 from mofme.errors import ModelError
 from mofme.vision.evaluation.label_sets import LabelSet, available_label_sets, load_label_set
-from mofme.vision.models import WEIGHTS
 from mofme.vision.nets.segmentation import SegmentationNet
 from mofme.vision.onnx_net import load_onnx
 
@@ -71,7 +70,7 @@ def load_segmenter(
     `labels` is the label set of an ONNX file or a torchvision model, a name or a file: by default "camvid" and "voc".
     `normalisation` concerns ONNX files. Raises ModelError for what cannot be loaded.
     """
-    folder = WEIGHTS / name if (WEIGHTS / name / CARD_FILE).is_file() else Path(name)
+    folder = model_folder(name)
     if (folder / CARD_FILE).is_file():
         return _from_folder(folder, device)
     if name.lower().endswith(".onnx"):

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mofme.core.model_card import WEIGHTS
 from mofme.core.moe import MoE, observe_routing
 from mofme.core.routers.attention import AttentionRouter
 from mofme.errors import ModelError
@@ -21,7 +22,7 @@ from mofme.language.small_lm.storage import load_lm
 from mofme.language.small_lm.training import next_token_loss
 from mofme.language.small_lm.vocabulary import Vocabulary
 
-SHIPPED = Path(__file__).resolve().parents[3] / "weights" / "attention-router"
+SHIPPED = WEIGHTS / "attention-router"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mofme.core.model_card import CARD_FILE, load_card
+from mofme.core.model_card import CARD_FILE, WEIGHTS, load_card, model_folder
 from mofme.core.routing import RoutingDecision
 from mofme.errors import ModelError
 from mofme.language.llm_routing.carrot import NET, CarrotRouter
@@ -22,7 +22,6 @@ from mofme.language.llm_routing.prompt_router import (
 from mofme.language.llm_routing.sentence_encoder import SentenceEncoder
 from mofme.language.llm_routing.table import FloatArray
 
-WEIGHTS = Path(__file__).resolve().parents[3] / "weights"
 _SOLVED = 0.5
 _NEIGHBOURS = 5
 
@@ -87,7 +86,7 @@ class TrainedRouter:
     @classmethod
     def from_pretrained(cls, name: str = "router") -> "TrainedRouter":
         """By the name of a shipped router or the folder of one. Raises ModelError if it is missing or damaged."""
-        folder = WEIGHTS / name if (WEIGHTS / name / CARD_FILE).is_file() else Path(name)
+        folder = model_folder(name)
         if not (folder / CARD_FILE).is_file():
             names = ", ".join(available_routers()) or "none"
             raise ModelError(f"no router is called {name!r}: shipped are {names}; or give a folder of `route train`")

@@ -1,16 +1,13 @@
 """A trained mixture of routers as users meet it: a text goes in, and out come its class and what each router said."""
 
-from pathlib import Path
-
 import torch
 
-from mofme.core.model_card import CARD_FILE
+from mofme.core.model_card import model_folder
 from mofme.language.lora_mixture.classifier import Classifier
 from mofme.language.lora_mixture.encoder import read_tokens
 from mofme.language.lora_mixture.explanation import Explained, FloatArray, explain_batch
 from mofme.language.lora_mixture.storage import load_adapters
 
-WEIGHTS = Path(__file__).resolve().parents[3] / "weights"
 SHIPPED = "lora-mixture"
 
 
@@ -25,7 +22,7 @@ class LoraMixture:
     @classmethod
     def from_pretrained(cls, name: str = SHIPPED) -> "LoraMixture":
         """By the name of a shipped one or the folder of one. Raises ModelError if it is missing or damaged."""
-        folder = WEIGHTS / name if (WEIGHTS / name / CARD_FILE).is_file() else Path(name)
+        folder = model_folder(name)
         classifier, labels = load_adapters(folder)
         return cls(classifier, labels, folder.name)
 

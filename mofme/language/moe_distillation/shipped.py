@@ -1,11 +1,8 @@
 """The pair that comes with the project, for a run on the spot."""
 
-from pathlib import Path
-
+from mofme.core.model_card import WEIGHTS
 from mofme.language.moe_distillation.causal_lm import SmallCausalLM
 from mofme.language.small_lm.storage import load_lm
-
-WEIGHTS = Path(__file__).resolve().parents[3] / "weights"
 
 
 def shipped_teacher() -> SmallCausalLM:

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from mofme.core.binary.layers import BinaryLinear
-from mofme.core.model_card import CARD_FILE, WEIGHTS_FILE, ModelCard
+from mofme.core.model_card import CARD_FILE, WEIGHTS, WEIGHTS_FILE, ModelCard
 from mofme.errors import ModelError
 from mofme.vision.digits.shipped import load_digit_net
-from mofme.vision.models import WEIGHTS
 
 SHOWN_UNITS = 24
 

@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 import torch
 
-from mofme.core.model_card import ModelCard, load_card, save_model
+from mofme.core.model_card import WEIGHTS, ModelCard, load_card, save_model
 from mofme.core.routers.mixture import MixtureOfRouters
 from mofme.errors import ModelError
 from mofme.language.lora_mixture.bank import SINGLE, Recipe
 from mofme.language.lora_mixture.classifier import LAST, Classifier
 from mofme.language.lora_mixture.encoder import Encoder
 from mofme.language.lora_mixture.explanation import agreement, divergence, explain_layer
-from mofme.language.lora_mixture.model import SHIPPED, WEIGHTS, LoraMixture
+from mofme.language.lora_mixture.model import SHIPPED, LoraMixture
 from mofme.language.lora_mixture.storage import save_adapters
 
 LABELS = ("animal", "number", "weather")
