@@ -79,19 +79,22 @@ def _verdict(found: Study) -> str:
     plan = found.setting.plan
     entropy = [float(np.mean([one.load_entropy for one in found.arms[router]])) for router in ROUTERS]
     return (
-        f"After {plan.steps * plan.batch * plan.context / 1e6:.1f} M tokens the attention router gains "
-        f"{_said(linear[_OVER_SEEDS])} nats a token over the linear router and {_said(mlp[_OVER_SEEDS])} over a "
+        f"After {plan.steps * plan.batch * plan.context / 1e6:.1f} M tokens the attention router is "
+        f"{_said(linear[_OVER_SEEDS])} nats a token than the linear router and {_said(mlp[_OVER_SEEDS])} than a "
         f"two-layer router of as many parameters; {_resolution(linear.get(_TO_SEE))}; load entropy is "
         f"{entropy[0]:.2f} with the linear, {entropy[1]:.2f} with the two-layer and {entropy[2]:.2f} with the "
         "attention router."
     )
 
 
-def _said(figure: Figure) -> str:
-    if figure.low is None or figure.high is None:
-        return f"{figure.value:+.4f} with one seed"
-    beyond = "beyond" if figure.low > 0 or figure.high < 0 else "within"
-    return f"{figure.value:+.4f} ({figure.low:+.4f} to {figure.high:+.4f}, {beyond} the noise of the seeds)"
+def _said(gain: Figure) -> str:
+    sign, word = (1, "better") if gain.value >= 0 else (-1, "worse")
+    words = f"{word} by {sign * gain.value:.4f}"
+    if gain.low is None or gain.high is None:
+        return f"{words} with one seed"
+    low, high = sorted((sign * gain.low, sign * gain.high))
+    beyond = "beyond" if low > 0 else "within"
+    return f"{words} ({low:.4f} to {high:.4f}, {beyond} the noise of the seeds)"
 
 
 def _resolution(to_see: Figure | None) -> str:
