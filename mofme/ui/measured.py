@@ -2,6 +2,7 @@
 
 import base64
 import html
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,11 +14,12 @@ def measured_by_us(*starts: str, folder: Path = RESULTS) -> str:
     """A fold-out for each room whose name starts with one of `starts`: its verdict, the paper's claim, tables, plots,
     and how they came about.
     """
-    return "".join(_room(room, folder) for room in available_results(folder) if room.startswith(starts))
+    rooms = [room for room in available_results(folder) if room.startswith(starts)]
+    return "".join(_room(room, folder) for room in rooms) or "<p class='note'>Nothing yet.</p>"
 
 
 def _title(room: str) -> str:
-    return room.replace("_", " ").capitalize().replace("Llm", "LLM")
+    return re.sub(r"\bmoe\b", "MoE", room.replace("_", " ").capitalize().replace("Llm", "LLM"), flags=re.IGNORECASE)
 
 
 def result_tables(result: Result) -> str:

@@ -58,8 +58,8 @@ def test_plots_of_a_room_are_inside_the_page(tmp_path: Path) -> None:
     assert page.index("base64") < page.index("<b>Bench")
 
 
-def test_no_results_show_nothing(tmp_path: Path) -> None:
-    assert measured_by_us("", folder=tmp_path) == ""
+def test_no_results_are_told_as_such(tmp_path: Path) -> None:
+    assert measured_by_us("", folder=tmp_path) == "<p class='note'>Nothing yet.</p>"
 
 
 def test_tables_of_one_result() -> None:
