@@ -117,7 +117,11 @@ def _check(plan: ControlPlan, learner: Learner, memory: Replay, step: int) -> Ev
     with (plan.out / _CURVE).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
     save_policy(
-        plan.out, learner.policy, plan.environment, {"steps": step, "seed": plan.seed}, {"return": checked.mean}
+        plan.out,
+        learner.policy,
+        plan.environment,
+        {"steps": step, "seed": plan.seed, "balance": plan.balance},
+        {"return": checked.mean},
     )
     memory.save(plan.out / _MEMORY)
     partial = plan.out / "state.partial"
