@@ -16,7 +16,7 @@ PUBLISHED = {
     "Swimmer": 45.4,
 }
 ENVIRONMENTS = tuple(PUBLISHED)
-_INSTALL = "type: pip install gymnasium==1.4.0 mujoco==4.0.0"
+_INSTALL = "type: pip install gymnasium==1.4.0 mujoco==4.0.0 imageio==2.38.1"
 # Positions that an environment leaves out of its observation: where the robot stands must not matter.
 _HIDDEN_POSITIONS = {"Ant": 2, "Swimmer": 2, "Walker2d": 1, "Hopper": 1, "HalfCheetah": 1}
 _FREE_POSITIONS = ("x", "y", "z", "orientation w", "orientation x", "orientation y", "orientation z")
@@ -33,8 +33,8 @@ class Spaces:
     high_A: tuple[float, ...]
 
 
-def make(name: str, pictures: bool = False) -> Any:
-    """A gymnasium environment; with `pictures` its `render()` gives RGB frames, uint8 (H, W, 3).
+def make(name: str) -> Any:
+    """A gymnasium environment.
 
     Raises ModelError for an unknown name, and with what to type where gymnasium or MuJoCo is missing.
     """
@@ -50,7 +50,9 @@ def make(name: str, pictures: bool = False) -> Any:
     # MuJoCo finds a word in a robot's file old-fashioned, and would say so in a file where the user stands.
     mujoco.set_mju_user_warning(lambda _: None)
     try:
-        return gymnasium.make(f"{name}-v4", render_mode="rgb_array" if pictures else None)
+        return gymnasium.make(f"{name}-v4")
+    except ImportError as error:
+        raise ModelError(f"robots need a package that is missing ({error}); {_INSTALL}") from error
     finally:
         mujoco.set_mju_user_warning(None)
 
