@@ -7,6 +7,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import gradio as gr
 import torch
 
 from mofme.vision.image import read_picture, write_picture
@@ -65,3 +66,19 @@ def _make(example: Example, photo: Path, path: Path) -> None:
     clean = read_picture(photo)
     weathered = synthesize(clean.rgb[None], [example.weather], torch.Generator().manual_seed(example.seed))
     write_picture(path, weathered.image[0], clean)
+
+
+def examples_gallery(elem_id: str) -> gr.Gallery:
+    """The place for the examples, four in a row, of which one is chosen by a click."""
+    gr.Markdown("Or try one of these:", elem_classes="note")
+    return gr.Gallery(
+        show_label=False,
+        columns=4,
+        height="auto",
+        object_fit="cover",
+        allow_preview=False,
+        interactive=False,
+        buttons=[],
+        elem_id=elem_id,
+        elem_classes=["pictures", "four"],
+    )

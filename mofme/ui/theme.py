@@ -52,8 +52,6 @@ CSS = """
 .pictures:not(:has(img)) { display: none; }
 .pictures.four .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)); }
 .pictures.four .thumbnail-item { min-width: 0; }
-#examples .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)); }
-#examples .thumbnail-item { min-width: 0; }
 #archive, #report { padding-inline: 8px; white-space: nowrap; }
 .pictures .caption-label { inset: auto 0 0 0; max-width: none; border: none; border-radius: 0; white-space: normal;
     text-align: center; padding: 2px 4px; }

@@ -8,9 +8,20 @@ from gradio.components import Component
 from gradio.data_classes import ImageData
 
 
-def photo_box(**arguments: Any) -> gr.Image:
+def photo_box(elem_id: str) -> gr.Image:
     """A box for one picture: drop, click or paste. The function behind it receives the path of the untouched file."""
-    box = gr.Image(type="filepath", image_mode=None, **arguments)
+    box = gr.Image(
+        type="filepath",
+        image_mode=None,
+        label="Your photo",
+        show_label=False,
+        sources=["upload", "clipboard"],
+        height=300,
+        elem_id=elem_id,
+        placeholder="Drop a photo here\nor click to choose one",
+        alt_text="Your photo: this browser cannot show its format, but it can be restored.",
+        buttons=[],
+    )
     # Gradio would open the picture first: no word to the user if it is broken, and a re-encoded copy in some modes.
     box.preprocess = _path_of  # type: ignore[method-assign]
     _refuse_addresses(box)

@@ -5,6 +5,8 @@ import typer
 from typer.testing import CliRunner
 
 from mofme.ui import window
+from mofme.ui.jobs import Engine
+from mofme.ui.services import Services
 
 
 @pytest.fixture
@@ -56,3 +58,10 @@ def test_fonts_come_from_the_visitor_not_from_the_net(url: str) -> None:
     page = httpx.get(url).text + httpx.get(f"{url}theme.css").text
     assert "fonts.googleapis" not in page
     assert "fonts.gstatic" not in page
+
+
+def test_no_two_parts_of_the_page_have_one_name(engine: Engine) -> None:
+    names = [part["props"].get("elem_id") for part in window.build(Services(engine)).config["components"]]
+    names = [name for name in names if name]
+    assert len(names) > 20
+    assert sorted(names) == sorted(set(names))

@@ -9,7 +9,7 @@ import gradio as gr
 
 from mofme.errors import PictureError
 from mofme.ui.buttons import run_and_cancel
-from mofme.ui.examples import examples_folder, make_examples
+from mofme.ui.examples import examples_folder, examples_gallery, make_examples
 from mofme.ui.jobs import KEEP_SECONDS, Jobs, plain_errors
 from mofme.ui.measured import measured_by_us
 from mofme.ui.rerouting.answer import neighbours_html, rerouted_values, routing_html, summary_html
@@ -40,31 +40,11 @@ def build(services: Services, references: Callable[[], References] = shipped_ref
     compared = gr.State(None, time_to_live=KEEP_SECONDS)
     with gr.Row():
         with gr.Column(scale=4, min_width=320):
-            photo = photo_box(
-                label="Your photo",
-                show_label=False,
-                sources=["upload", "clipboard"],
-                height=300,
-                elem_id="rerouting-photo",
-                placeholder="Drop a photo here\nor click to choose one",
-                alt_text="Your photo: this browser cannot show its format, but it can be restored.",
-                buttons=[],
-            )
+            photo = photo_box("rerouting-photo")
             with gr.Row():
                 start = gr.Button("Re-route", variant="primary", scale=3, min_width=160, elem_id="reroute")
                 cancel = gr.Button("Cancel", interactive=False, scale=1, min_width=90)
-            gr.Markdown("Or try one of these:", elem_classes="note")
-            examples = gr.Gallery(
-                show_label=False,
-                columns=4,
-                height="auto",
-                object_fit="cover",
-                allow_preview=False,
-                interactive=False,
-                buttons=[],
-                elem_id="rerouting-examples",
-                elem_classes=["pictures", "four"],
-            )
+            examples = examples_gallery("rerouting-examples")
             method = gr.Dropdown(
                 [(CHOSEN.capitalize(), CHOSEN), *((name.capitalize(), name) for name in METHODS)],
                 value=CHOSEN,

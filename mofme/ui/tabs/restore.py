@@ -8,7 +8,7 @@ import gradio as gr
 
 from mofme.errors import PictureError
 from mofme.ui.buttons import run_and_cancel
-from mofme.ui.examples import examples_folder, make_examples
+from mofme.ui.examples import examples_folder, examples_gallery, make_examples
 from mofme.ui.figures import expert_figures, telling_layer, thumbnail, uncertainty_figure, weather_bars
 from mofme.ui.jobs import plain_errors
 from mofme.ui.one_photo import RestoredPhoto, Settings, restore_photo
@@ -27,37 +27,17 @@ def build(services: Services) -> None:
     """Draw the tab and connect it."""
     with gr.Row():
         with gr.Column(scale=4, min_width=320):
-            photo = photo_box(
-                label="Your photo",
-                show_label=False,
-                sources=["upload", "clipboard"],
-                height=300,
-                elem_id="photo",
-                placeholder="Drop a photo here\nor click to choose one",
-                alt_text="Your photo: this browser cannot show its format, but it can be restored.",
-                buttons=[],
-            )
+            photo = photo_box("photo")
             with gr.Row():
                 start = gr.Button("Restore", variant="primary", scale=3, min_width=160, elem_id="restore")
                 cancel = gr.Button("Cancel", interactive=False, scale=1, min_width=90)
-            gr.Markdown("Or try one of these:", elem_classes="note")
-            examples = gr.Gallery(
-                show_label=False,
-                columns=4,
-                height="auto",
-                object_fit="cover",
-                allow_preview=False,
-                interactive=False,
-                buttons=[],
-                elem_id="examples",
-                elem_classes="pictures",
-            )
+            examples = examples_gallery("examples")
             chosen = options(services.engine.models)
             with gr.Accordion("Advanced", open=False):
                 reroute = gr.Checkbox(
                     label="Re-route (slower)",
                     info="Asks the experts again, weighed as it served similar pictures: twice the time.",
-                    elem_id="reroute",
+                    elem_id="restore-reroute",
                 )
         with gr.Column(scale=6, min_width=320):
             slider = gr.ImageSlider(
