@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mofme.control.environments import ENVIRONMENTS, PUBLISHED
-from mofme.control.evaluation import Evaluation, evaluate
+from mofme.control.evaluation import TEST_SEED, Evaluation, evaluate
 from mofme.control.storage import load_policy
 from mofme.control.trees import DistilledTree, distil_depths
 from mofme.core.model_card import CARD_FILE, load_card
@@ -16,8 +16,6 @@ from mofme.errors import ModelError
 from mofme.intervals import students_mean
 from mofme.results import Figure, Result, Row, this_machine
 
-# Beyond the seeds of training's own checks.
-_SEED = 50_000
 _LEAST_SHARE = 0.01  # an expert in use acts in at least so many of the steps
 
 
@@ -44,8 +42,8 @@ def measure(
     for place in found:
         policy, environment = load_policy(place)
         training = load_card(place).training
-        evaluation = evaluate(policy, environment, episodes, _SEED)
-        distilled = distil_depths(policy, environment) if trees and policy.num_experts > 1 else []
+        evaluation = evaluate(policy, environment, episodes, TEST_SEED)
+        distilled = distil_depths(policy, environment, episodes) if trees and policy.num_experts > 1 else []
         measured.append(
             Measured(environment, policy.num_experts, training["seed"], training["steps"], evaluation, distilled)
         )

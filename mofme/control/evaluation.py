@@ -12,6 +12,9 @@ from mofme.control.policy import SparseLinearPolicy
 # An observation (D,) -> an action (A,) and the number of the expert that chose it.
 Act = Callable[[np.ndarray], tuple[np.ndarray, int]]
 
+# Where the episodes begin that neither training nor trees have seen: what is compared is compared on the same ones.
+TEST_SEED = 50_000
+
 
 @dataclass(frozen=True)
 class Evaluation:

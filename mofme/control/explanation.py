@@ -16,10 +16,11 @@ IntArray = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Visited:
-    """What a policy saw in some episodes, and which expert answered: observations (T, D), experts (T,)."""
+    """What a policy saw in some episodes, which expert answered, and what it earned in each of them."""
 
     x_TD: FloatArray
     expert_T: IntArray
+    returns: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -43,21 +44,24 @@ class ExpertTable:
         return [(names.observations[d], names.actions[a], float(self.effect_AD[a, d])) for a, d in places]
 
 
-def visit(act: Act, environment: str, episodes: int, seed: int) -> Visited:
-    """Let a function of the observation act, and remember what it saw."""
+def visit(act: Act, environment: str, episodes: int, seed: int, at_least: int = 0) -> Visited:
+    """Let a function of the observation act, and remember what it saw: more episodes if they hold too few steps."""
     world = make(environment)
-    seen, experts = [], []
-    for episode in range(episodes):
-        x_D, _ = world.reset(seed=seed + episode)
-        over = False
+    seen: list[FloatArray] = []
+    experts: list[int] = []
+    returns: list[float] = []
+    while len(returns) < episodes or len(seen) < at_least:
+        x_D, _ = world.reset(seed=seed + len(returns))
+        earned, over = 0.0, False
         while not over:
             action_A, expert = act(x_D)
             seen.append(np.asarray(x_D, np.float64))
             experts.append(expert)
-            x_D, _, ended, cut, _ = world.step(action_A)
-            over = ended or cut
+            x_D, reward, ended, cut, _ = world.step(action_A)
+            earned, over = earned + float(reward), ended or cut
+        returns.append(earned)
     world.close()
-    return Visited(np.stack(seen), np.asarray(experts, np.int64))
+    return Visited(np.stack(seen), np.asarray(experts, np.int64), tuple(returns))
 
 
 def expert_tables(policy: SparseLinearPolicy, visited: Visited) -> Sequence[ExpertTable | None]:

@@ -1,8 +1,9 @@
 """Decision trees that choose the expert in the router's place, distilled with DAgger (Ross et al. 2011).
 
 A tree fitted on the policy's own states errs where its errors lead it, so in every round the tree drives, the router
-says what it would have chosen there, and the tree is fitted again on all that was seen. The tree chooses; the chosen
-expert then acts as it would have, with the probability that the router gives it.
+says what it would have chosen there, and the tree is fitted again on all that was seen. A state weighs as much as the
+other experts would act differently there (as in VIPER, Bastani et al. 2018): the tree may err where nothing depends on
+it. The tree chooses; the chosen expert then acts as it would have, with the probability that the router gives it.
 """
 
 from collections.abc import Sequence
@@ -13,12 +14,14 @@ import torch
 from sklearn.tree import DecisionTreeClassifier, export_text
 
 from mofme.control.environments import spaces
-from mofme.control.evaluation import Act, Evaluation, acting, drive
+from mofme.control.evaluation import TEST_SEED, Act, Evaluation, acting, drive
 from mofme.control.explanation import FloatArray, visit
 from mofme.control.policy import SparseLinearPolicy
 
 _ROUNDS = 6
 _EPISODES = 4
+_STEPS = 4000
+_LEAST_WEIGHT = 1e-6
 
 
 @dataclass(frozen=True)
@@ -38,17 +41,12 @@ class DistilledTree:
 
 def tree_acting(tree: DecisionTreeClassifier, policy: SparseLinearPolicy) -> Act:
     """The policy with the tree in the router's place."""
-    weights_EFD = policy.experts_EFD.detach().double().numpy()
-    router_ED = policy.router_ED.detach().double().numpy()
     low_A, high_A = policy.low_A.double().numpy(), policy.high_A.double().numpy()
-    actions = len(low_A)
 
     def act(x_D: np.ndarray) -> tuple[np.ndarray, int]:
         expert = int(tree.predict(np.asarray(x_D)[None])[0])
-        offset_D = np.append(x_D, 1.0)
-        odds_E = np.exp(router_ED @ offset_D - (router_ED @ offset_D).max())
-        mean_A = odds_E[expert] / odds_E.sum() * (weights_EFD[expert, :actions] @ offset_D)
-        return (low_A + high_A) / 2 + (high_A - low_A) / 2 * np.tanh(mean_A), expert
+        squashed_A = _squashed(policy, np.asarray(x_D, np.float64)[None])[0, expert]
+        return (low_A + high_A) / 2 + (high_A - low_A) / 2 * squashed_A, expert
 
     return act
 
@@ -56,37 +54,56 @@ def tree_acting(tree: DecisionTreeClassifier, policy: SparseLinearPolicy) -> Act
 def distil(
     policy: SparseLinearPolicy, environment: str, depth: int, seed: int = 0, episodes: int = 20
 ) -> DistilledTree:
-    """The best of several rounds by what it earns on episodes of its own; measured on `episodes` others."""
-    seen = visit(acting(policy), environment, _EPISODES, seed)
-    x_TD, expert_T = seen.x_TD, seen.expert_T
+    """The best of several rounds by what it earns on episodes of its own; measured on `episodes` of the test's."""
+    x_TD = visit(acting(policy), environment, _EPISODES, seed, _STEPS).x_TD
     tries: list[tuple[float, DecisionTreeClassifier]] = []
-    for number in range(_ROUNDS):
-        tree = DecisionTreeClassifier(max_depth=depth, random_state=seed).fit(x_TD, expert_T)
-        begin = seed + (number + 1) * _EPISODES
+    begin = seed
+    for _ in range(_ROUNDS):
+        weights_T = what_depends_on_it(policy, x_TD)
+        tree = DecisionTreeClassifier(max_depth=depth, random_state=seed).fit(x_TD, _chosen(policy, x_TD), weights_T)
         act = tree_acting(tree, policy)
-        reached_TD = visit(act, environment, _EPISODES, begin).x_TD
-        earned = drive(act, environment, policy.num_experts, _EPISODES, begin).mean
-        tries.append((earned, tree))
-        x_TD = np.concatenate([x_TD, reached_TD])
-        expert_T = np.concatenate([expert_T, _chosen(policy, reached_TD)])
+        # Longer than any exploration: no two rounds begin the same episode.
+        begin += _STEPS
+        driven = visit(act, environment, _EPISODES, begin, _STEPS)
+        tries.append((float(np.mean(driven.returns)), tree))
+        x_TD = np.concatenate([x_TD, driven.x_TD])
     _, best = max(tries, key=lambda one: one[0])
-    return _measured(best, policy, environment, depth, episodes, seed=seed + 1000)
-
-
-def _measured(
-    tree: DecisionTreeClassifier, policy: SparseLinearPolicy, environment: str, depth: int, episodes: int, seed: int
-) -> DistilledTree:
-    act = tree_acting(tree, policy)
-    reached = visit(act, environment, _EPISODES, seed)
+    act = tree_acting(best, policy)
+    reached = visit(act, environment, _EPISODES, TEST_SEED)
     fidelity = float((_chosen(policy, reached.x_TD) == reached.expert_T).mean())
-    return DistilledTree(tree, depth, fidelity, drive(act, environment, policy.num_experts, episodes, seed))
+    return DistilledTree(best, depth, fidelity, drive(act, environment, policy.num_experts, episodes, TEST_SEED))
 
 
 def distil_depths(
-    policy: SparseLinearPolicy, environment: str, depths: Sequence[int] = (2, 3, 4, 5, 6), seed: int = 0
+    policy: SparseLinearPolicy,
+    environment: str,
+    episodes: int = 20,
+    depths: Sequence[int] = (2, 3, 4, 5, 6),
+    seed: int = 0,
 ) -> list[DistilledTree]:
     """One tree for each depth."""
-    return [distil(policy, environment, depth, seed) for depth in depths]
+    return [distil(policy, environment, depth, seed, episodes) for depth in depths]
+
+
+def what_depends_on_it(policy: SparseLinearPolicy, x_TD: FloatArray) -> FloatArray:
+    """How far (T,) the other experts' actions lie, in mean squared distance, from the router's choice."""
+    squashed_TEA = _squashed(policy, x_TD)
+    best_T1A = squashed_TEA[np.arange(len(x_TD)), _chosen(policy, x_TD), None]
+    distance_T: FloatArray = np.square(squashed_TEA - best_T1A).sum(axis=(1, 2)) / max(1, policy.num_experts - 1)
+    return distance_T + _LEAST_WEIGHT
+
+
+def _squashed(policy: SparseLinearPolicy, x_TD: FloatArray) -> FloatArray:
+    """What every expert would do (T, E, A), in [-1, 1]."""
+    weights_EFD = policy.experts_EFD.detach().double().numpy()
+    router_ED = policy.router_ED.detach().double().numpy()
+    offset_TD = np.concatenate([x_TD, np.ones((len(x_TD), 1))], axis=1)
+    logits_TE = offset_TD @ router_ED.T
+    odds_TE = np.exp(logits_TE - logits_TE.max(axis=1, keepdims=True))
+    probability_TE = odds_TE / odds_TE.sum(axis=1, keepdims=True)
+    means_TEA = np.einsum("td,ead->tea", offset_TD, weights_EFD[:, : weights_EFD.shape[1] // 2])
+    squashed_TEA: FloatArray = np.tanh(probability_TE[:, :, None] * means_TEA)
+    return squashed_TEA
 
 
 def _chosen(policy: SparseLinearPolicy, x_TD: FloatArray) -> np.ndarray:

@@ -11,12 +11,12 @@ from mofme.cli import app
 from mofme.control import training
 from mofme.control.comparison import as_result, measure
 from mofme.control.environments import ENVIRONMENTS, make, spaces
-from mofme.control.evaluation import acting, evaluate
+from mofme.control.evaluation import TEST_SEED, acting, drive, evaluate
 from mofme.control.explanation import describe, expert_tables, visit
 from mofme.control.policy import SparseLinearPolicy
 from mofme.control.storage import load_policy, save_policy
 from mofme.control.training import ControlPlan, ControlProgress, train
-from mofme.control.trees import distil, tree_acting
+from mofme.control.trees import distil, tree_acting, what_depends_on_it
 from mofme.errors import ModelError
 
 
@@ -99,6 +99,8 @@ def test_an_episode_is_played_alike_from_the_same_seed(policy: SparseLinearPolic
 def test_the_tables_say_what_an_expert_does(policy: SparseLinearPolicy) -> None:
     visited = visit(acting(policy), "Reacher", episodes=2, seed=0)
     assert visited.x_TD.shape == (100, 11)
+    assert visited.returns == evaluate(policy, "Reacher", episodes=2, seed=0).returns
+    assert len(visit(acting(policy), "Reacher", episodes=1, seed=0, at_least=51).returns) == 2
     tables = expert_tables(policy, visited)
     assert sum(table.share for table in tables if table) == pytest.approx(1)
     table = next(table for table in tables if table)
@@ -125,11 +127,24 @@ def test_a_tree_that_knows_all_answers_acts_as_the_policy(policy: SparseLinearPo
         assert expert == chosen
 
 
+def test_a_state_weighs_as_much_as_the_choice_changes_there() -> None:
+    # One observation, one action in [-1, 1], two experts as likely: 0.5 * (2 x + 1) and 0.5 * (-x).
+    policy = SparseLinearPolicy(1, torch.tensor([-1.0]), torch.tensor([1.0]), 2)
+    with torch.no_grad():
+        policy.router_ED.zero_()
+        policy.experts_EFD.zero_()
+        policy.experts_EFD[:, 0] = torch.tensor([[2.0, 1.0], [-1.0, 0.0]])
+    expected = [(np.tanh(0.5 * (2 * x + 1)) - np.tanh(-0.5 * x)) ** 2 for x in (0.0, 1.0)]
+    np.testing.assert_allclose(what_depends_on_it(policy, np.array([[0.0], [1.0]])), expected, atol=1e-5)
+
+
 def test_a_distilled_tree_keeps_to_its_depth_and_mostly_to_the_router(policy: SparseLinearPolicy) -> None:
     found = distil(policy, "Reacher", depth=3, episodes=2)
     assert found.tree.get_depth() <= 3
     assert found.fidelity > 0.6
-    assert len(found.evaluation.returns) == 2
+    # On the test's episodes, as the policy itself is measured.
+    act = tree_acting(found.tree, policy)
+    assert found.evaluation == drive(act, "Reacher", policy.num_experts, 2, TEST_SEED)
     assert "expert" in found.text("Reacher") and "elbow speed" in found.text("Reacher")
 
 

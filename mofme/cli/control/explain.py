@@ -20,7 +20,7 @@ def explain(
     import torch
     from rich.console import Console
 
-    from mofme.control.evaluation import evaluate
+    from mofme.control.evaluation import TEST_SEED, evaluate
     from mofme.control.explanation import describe
     from mofme.control.storage import load_policy
     from mofme.control.trees import distil
@@ -32,7 +32,7 @@ def explain(
         loaded, environment = load_policy(policy)
         typer.echo(describe(loaded, environment, seed=seed))
         tree = distil(loaded, environment, depth, seed)
-        earned = evaluate(loaded, environment, seed=seed + 1000).mean
+        earned = evaluate(loaded, environment, seed=TEST_SEED).mean
     except (MofmeError, OSError) as error:
         log.print(f"error: {error}", style="red", markup=False)
         raise typer.Exit(2) from None
