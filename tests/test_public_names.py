@@ -175,7 +175,7 @@ COMMANDS = {
     "models": "--json",
     "synthesize": "CLEAN OUT --weather --seed --count",
     "train": "CLEAN --out --pairs --size --init --minutes --batch --crop --learning-rate --seed --device "
-    "--validate-minutes --sources --licence",
+    "--validate-minutes --sources --licence --binary",
     "train-segmenter": "FRAMES LABELS --out --label-set --steps --batch --learning-rate --seed --from-scratch "
     "--sources --licence",
     "binary train": "DIGITS --runs --arm --seeds --epochs --batch --learning-rate --width",

@@ -13,7 +13,7 @@ def train(
         list[Path] | None, typer.Option(help="A folder with input/ and target/; can be given several times.")
     ] = None,
     size: Annotated[str, typer.Option(help="Size of the net: small or base.")] = "small",
-    init: Annotated[Path | None, typer.Option(help="Folder of a model to start from.")] = None,
+    init: Annotated[Path | None, typer.Option(help="A model to start from: a shipped one's name, or a folder.")] = None,
     minutes: Annotated[float, typer.Option(help="How long to train, over all resumed runs together.")] = 60.0,
     batch: Annotated[int, typer.Option(help="Crops a step, and on each GPU.")] = 8,
     crop: Annotated[int, typer.Option(help="Side of the first crops in pixels, a multiple of 8.")] = 96,
@@ -23,6 +23,9 @@ def train(
     validate_minutes: Annotated[float, typer.Option(help="Minutes between two validations.")] = 10.0,
     sources: Annotated[str, typer.Option(help="The training data and its licences, for the card.")] = "",
     licence: Annotated[str, typer.Option(help="Licence of the weights, for the card.")] = "",
+    binary: Annotated[
+        bool, typer.Option("--binary", help="Train most weights as single bits; begin with a trained model (--init).")
+    ] = False,
 ) -> None:
     """Train a model; stopped at any time, the same command goes on where it was."""
     from mofme.errors import MofmeError
@@ -43,6 +46,7 @@ def train(
         validate_minutes=validate_minutes,
         sources=sources,
         licence=licence,
+        binary=binary,
     )
     try:
         run(plan, report=lambda line: typer.echo(line, err=True), device=device)

@@ -48,7 +48,7 @@ def save_model(folder: Path, card: ModelCard, state: Mapping[str, Tensor]) -> Mo
     partial = weights.with_suffix(".partial")
     save_file(half, partial)
     partial.chmod(0o644)
-    parameters = sum(tensor.numel() for tensor in half.values())
+    parameters = card.parameters or sum(tensor.numel() for tensor in half.values())  # packed, a byte holds several
     card = ModelCard(**{**asdict(card), "parameters": parameters, "sha256": _sha256(partial)})
     os.replace(partial, weights)
     _write_text(folder / CARD_FILE, json.dumps(asdict(card), indent=2) + "\n")

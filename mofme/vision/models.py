@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mofme.core.binary.layers import binarise, unbinarise
+from mofme.core.binary.packing import load_packed
 from mofme.core.model_card import CARD_FILE, WEIGHTS, ModelCard, load_card, load_state, model_folder
 from mofme.errors import ModelError
 from mofme.vision.nets.unet import RestorationNet
@@ -28,7 +30,10 @@ def available_models(folder: Path = WEIGHTS) -> list[ModelCard]:
 
 
 def load_net(name: str) -> tuple[RestorationNet, ModelCard]:
-    """A trained net by the name of a shipped model, or by the path of a folder that `train` wrote."""
+    """A trained net by the name of a shipped model, or by the path of a folder that `train` wrote.
+
+    Binary weights are unpacked once, here: from then on the net is an ordinary one and takes an ordinary one's time.
+    """
     folder = model_folder(name)
     if not (folder / CARD_FILE).is_file():
         names = ", ".join(card.name for card in available_models()) or "none"
@@ -37,8 +42,21 @@ def load_net(name: str) -> tuple[RestorationNet, ModelCard]:
     if card.net != "restoration":
         raise ModelError(f"{folder} holds a {card.net!r} net, which does not restore pictures")
     try:
-        net = RestorationNet(**card.arguments)
-        net.load_state_dict(load_state(folder, card))
+        net = _filled(folder, card)
     except (RuntimeError, TypeError, ValueError) as error:
         raise ModelError(f"the weights in {folder} do not fit its card: {error}") from error
     return net.eval(), card
+
+
+def _filled(folder: Path, card: ModelCard) -> RestorationNet:
+    """The card names the layers whose weights are binary among the net's arguments, as `binary`."""
+    arguments = dict(card.arguments)
+    binary = arguments.pop("binary", ())
+    net = RestorationNet(**arguments)
+    if not binary:
+        net.load_state_dict(load_state(folder, card))
+        return net
+    binarise(net, keep=lambda name: name not in binary)
+    load_packed(folder, card, net)
+    unbinarise(net)
+    return net

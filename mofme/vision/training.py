@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -19,13 +20,17 @@ from accelerate.utils import broadcast, set_seed
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from mofme.core.model_card import ModelCard, load_card, load_state, save_model
+from mofme.core.binary.layers import binarise, binary_layers
+from mofme.core.binary.packing import save_packed
+from mofme.core.binary.sign import clip_weights
+from mofme.core.model_card import ModelCard, load_card
 from mofme.core.moe import observe_routing
 from mofme.core.precision import bf16_pays
 from mofme.errors import ModelError
+from mofme.vision.binary_weights import BINARY_RATE, stays_real
 from mofme.vision.datasets import Pair, clean_crops, load_clean, load_pairs, pair_crops
 from mofme.vision.image import atomic_file
-from mofme.vision.models import SIZES, build_net
+from mofme.vision.models import SIZES, build_net, load_net
 from mofme.vision.nets.unet import RestorationNet
 from mofme.vision.objective import objective
 from mofme.vision.validation import ValidationReport, validate, validation_pairs
@@ -40,7 +45,10 @@ _Tensors = tuple[Tensor, ...] | list[Tensor]
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What to train, on what, for how long. `crop` is the side of the first crops, in pixels; later ones are larger."""
+    """What to train, on what, for how long. `crop` is the side of the first crops, in pixels; later ones are larger.
+
+    `binary` gives most layers weights of one bit, after they are filled from `init`: a trained net to start from.
+    """
 
     out: Path
     clean: Sequence[Path]
@@ -56,6 +64,7 @@ class TrainingPlan:
     save_seconds: float = 120.0
     sources: str = ""
     licence: str = ""
+    binary: bool = False
 
 
 @dataclass
@@ -84,14 +93,17 @@ def train(plan: TrainingPlan, report: Callable[[str], None] = print, device: str
     net = build_net(plan.size)
     history: list[dict[str, object]] = []
     if plan.init is not None:
-        card = load_card(plan.init)
-        _fill(net, load_state(plan.init, card), plan.init)
+        start, card = load_net(str(plan.init))
+        _fill(net, start.state_dict(), plan.init)
         history = list(card.training.get("runs", []))
+    arguments = dict(SIZES[plan.size])
+    if plan.binary:
+        arguments["binary"] = binarise(net, keep=stays_real)
     net = net.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = AveragedModel(net, multi_avg_fn=_moving_average)
-    optimizer = torch.optim.AdamW(
-        net.parameters(), lr=plan.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True
-    )
+    binary = [layer.weight for _, layer in binary_layers(net)]
+    groups, factors = _groups(net, binary)
+    optimizer = torch.optim.AdamW(groups, lr=plan.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
     model, optimizer = accelerator.prepare(net, optimizer)
 
     progress = _Progress()
@@ -115,23 +127,24 @@ def train(plan: TrainingPlan, report: Callable[[str], None] = print, device: str
             "hours": round(progress.seconds / 3600, 3),
             "pictures": progress.pictures,
             "device": accelerator.device.type,
+            **({"binary": True} if plan.binary else {}),
         }
         card = ModelCard(
-            name=plan.size,
+            name=f"{plan.size}-binary" if plan.binary else plan.size,
             net="restoration",
-            arguments=SIZES[plan.size],
+            arguments=arguments,
             licence=plan.licence,
             training={"data": plan.sources, "runs": [*history, run], "curve": progress.curve},
             metrics={"validation": shown.figures()},
         )
         report(shown.line())
-        save_model(plan.out, card, average.module.state_dict())
+        save_packed(plan.out, card, average.module)
 
     clock = time.monotonic()
     while progress.seconds < 60 * plan.minutes:
         fraction = progress.seconds / (60 * plan.minutes)
-        for group in optimizer.param_groups:
-            group["lr"] = plan.learning_rate * _schedule(fraction, progress.steps)
+        for group, factor in zip(optimizer.param_groups, factors, strict=True):
+            group["lr"] = factor * plan.learning_rate * _schedule(fraction, progress.steps)
         weathered, clean, labels = next(batches)
         with accelerator.autocast(), observe_routing(model) as routing:
             output = model(weathered)
@@ -140,6 +153,7 @@ def train(plan: TrainingPlan, report: Callable[[str], None] = print, device: str
         norm = accelerator.clip_grad_norm_(model.parameters(), 1.0)
         if norm is None or torch.isfinite(norm):
             optimizer.step()
+            clip_weights(binary)
             average.update_parameters(net)
         optimizer.zero_grad()
 
@@ -166,6 +180,18 @@ def train(plan: TrainingPlan, report: Callable[[str], None] = print, device: str
         _save(state_file, net, average, optimizer, progress)
     accelerator.wait_for_everyone()
     return load_card(plan.out)
+
+
+def _groups(net: RestorationNet, binary: list[Tensor]) -> tuple[list[dict[str, Any]], list[float]]:
+    """The optimizer's groups of parameters, and what the learning rate of each is multiplied by.
+
+    Weights that become signs are not drawn to 0, where they would change their signs for nothing.
+    """
+    known = set(map(id, binary))
+    real = [parameter for parameter in net.parameters() if id(parameter) not in known]
+    if not binary:
+        return [{"params": real}], [1.0]
+    return [{"params": real}, {"params": binary, "weight_decay": 0.0}], [1.0, BINARY_RATE]
 
 
 def _batches(
@@ -209,7 +235,10 @@ def _fill(net: RestorationNet, state: Mapping[str, Tensor], source: Path) -> Non
     try:
         net.load_state_dict(state)
     except RuntimeError as error:
-        raise ModelError(f"{source} holds a net of another size: choose its size, or another folder: {error}") from None
+        raise ModelError(
+            f"{source} holds a net of another size, or other weights: choose its size (and --binary), or another "
+            f"folder: {error}"
+        ) from None
 
 
 def _keep_quiet(_: str) -> None:

@@ -54,8 +54,11 @@ def test_every_option_reaches_the_plan(tmp_path: Path, plans: list[tuple[Trainin
         "validate_minutes": 1.5,
         "sources": "my photographs",
         "licence": "CC0",
+        "binary": True,
     }
-    words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
+    words = [
+        word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value) if word is not True
+    ]
     pairs = ["--pairs", tmp_path, "--pairs", other]
     code, _ = run(tmp_path, other, "--out", tmp_path / "out", "--device", "cpu", *pairs, *words)
     assert code == 0

@@ -9,13 +9,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from torch import nn
 
 from mofme.core.binary.int4 import as_int4
-from mofme.core.binary.layers import BinaryConv2d, BinaryLinear, binarise, binary_layers, recalibrate
+from mofme.core.binary.layers import BinaryConv2d, BinaryLinear, binarise, binary_layers, recalibrate, unbinarise
 from mofme.core.binary.packing import load_packed, pack_signs, save_packed, unpack_signs
 from mofme.core.binary.sign import clip_weights, glorot_scale, hard_sigmoid, sign, stochastic_sign
-from mofme.core.model_card import ModelCard
+from mofme.core.model_card import ModelCard, save_model
 from mofme.errors import ModelError
 
 
@@ -108,6 +109,29 @@ def test_binarise_replaces_what_is_not_kept_and_scales_by_the_mean_magnitude() -
     assert model[0].weight.abs().max() <= 1
 
 
+def test_ordinary_layers_of_signs_times_scales_compute_the_same() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 4, 3, stride=2, padding=1, bias=False), nn.Flatten(), nn.Linear(64, 3)).eval()
+    binarise(model)
+    x = torch.randn(2, 2, 8, 8)
+    before = model(x)
+    unbinarise(model)
+    assert [type(layer) for layer in model] == [nn.Conv2d, nn.Flatten, nn.Linear]
+    torch.testing.assert_close(model(x), before)
+    assert not any(layer.training for layer in model)
+
+
+def test_an_ordinary_layer_holds_the_scaled_signs_by_hand() -> None:
+    layer = BinaryLinear(3, 2)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[0.2, -0.9, 0.0], [-0.1, 0.1, 1.0]]))
+    layer.scale = nn.Parameter(torch.tensor([2.0, 0.5]))
+    model = nn.Sequential(layer)
+    unbinarise(model)
+    assert model[0].weight.tolist() == [[2, -2, 2], [-0.5, 0.5, 0.5]]
+    assert torch.equal(model[0].bias, layer.bias)
+
+
 def test_recalibration_finds_the_mean_and_variance_of_what_passes() -> None:
     model = nn.Sequential(nn.BatchNorm1d(1))
     batches = [torch.tensor([[0.0], [2.0]]), torch.tensor([[4.0], [6.0]])]
@@ -142,6 +166,18 @@ def test_packed_nets_come_back_the_same_and_take_a_thirtieth(tmp_path: Path) -> 
     load_packed(tmp_path, saved, other)
     x = torch.randn(3, 512)
     assert torch.equal(model(x), other(x))
+
+
+def test_the_card_counts_weights_not_bytes(tmp_path: Path) -> None:
+    # 30 one-bit weights in 4 bytes and 3 biases; a real layer of 4 numbers
+    saved = save_packed(tmp_path, card(), nn.Sequential(BinaryLinear(10, 3), nn.Linear(3, 1)))
+    assert saved.parameters == 30 + 3 + 4
+    assert load_file(tmp_path / "model.safetensors")["0.weight"].numel() == 4
+
+
+def test_a_net_without_binary_layers_is_written_as_ever(tmp_path: Path) -> None:
+    net = nn.Linear(3, 2)
+    assert save_packed(tmp_path / "a", card(), net) == save_model(tmp_path / "b", card(), net.state_dict())
 
 
 def test_weights_of_another_net_are_refused(tmp_path: Path) -> None:

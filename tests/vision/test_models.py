@@ -1,11 +1,15 @@
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from mofme.core.model_card import CARD_FILE, WEIGHTS_FILE, ModelCard, save_model
+from mofme.core.binary.layers import binarise, binary_layers
+from mofme.core.binary.packing import save_packed
+from mofme.core.model_card import CARD_FILE, WEIGHTS_FILE, ModelCard, load_card, save_model
 from mofme.errors import ModelError
 from mofme.vision.models import SIZES, available_models, build_net, load_net
 from mofme.vision.nets.unet import RestorationNet
@@ -85,6 +89,54 @@ def test_damaged_and_missing_weights(tmp_path: Path) -> None:
         load_net(str(tmp_path))
 
 
+def save_binary(folder: Path) -> tuple[RestorationNet, list[str]]:
+    """A net in eval mode whose 3x3 convolutions at 1/8 and whose context are binary, and what they are called."""
+    torch.manual_seed(0)
+    net = RestorationNet(**TINY).eval()
+    torch.nn.init.normal_(net.head.weight, std=0.1)  # or it would return its input
+    names = binarise(net, keep=lambda name: not name.startswith(("middle.0.0", "context")))
+    for parameter in net.parameters():
+        parameter.data = parameter.half().float()  # as it is kept
+    save_packed(folder, ModelCard(folder.name, "restoration", {**TINY, "binary": names}, "CC0"), net)
+    return net, names
+
+
+def test_binary_weights_are_unpacked_into_a_net_that_computes_the_same(tmp_path: Path) -> None:
+    saved, names = save_binary(tmp_path / "signs")
+    assert names == [
+        *(f"context.features.{i}" for i in (0, 2, 4)),
+        "context.project",
+        *(f"middle.0.0.conv{i}" for i in (1, 2)),
+    ]
+    net, _ = load_net(str(tmp_path / "signs"))
+    picture = torch.rand(1, 3, 16, 24)
+    with torch.no_grad():
+        expected, found = saved(picture), net(picture)
+    torch.testing.assert_close(found.image, expected.image)
+    torch.testing.assert_close(found.weather_BW, expected.weather_BW)
+    assert not list(binary_layers(net))
+    assert [card.name for card in available_models(tmp_path)] == ["signs"]
+
+
+def test_each_binary_weight_takes_one_bit_of_the_file(tmp_path: Path) -> None:
+    save_binary(tmp_path)
+    stored = load_file(tmp_path / WEIGHTS_FILE)
+    # 8 to 8 channels by 3 x 3: 576 weights in 72 bytes; 3 to 16 by 3 x 3: 432 weights in 54
+    assert (stored["middle.0.0.conv1.weight"].numel(), stored["middle.0.0.conv1.weight"].element_size()) == (72, 1)
+    assert stored["context.features.0.weight"].numel() == 54
+    assert stored["stem.weight"].shape == (8, 12, 3, 3)
+
+
+@pytest.mark.parametrize("binary", [["stem"], ["context.project", "nothing"], 3])
+def test_a_card_that_names_other_binary_layers(tmp_path: Path, binary: object) -> None:
+    save_binary(tmp_path)
+    card = load_card(tmp_path)
+    changed = {**asdict(card), "arguments": {**TINY, "binary": binary}}
+    (tmp_path / CARD_FILE).write_text(json.dumps(changed))
+    with pytest.raises(ModelError):
+        load_net(str(tmp_path))
+
+
 @pytest.mark.parametrize("argument", [{"colours": 3}, {"feed_forward": "sparse"}, {"widths": [8, 8]}])
 def test_cards_of_another_version(tmp_path: Path, argument: dict[str, Any]) -> None:
     save(tmp_path, arguments={**TINY, **argument})
@@ -103,4 +155,5 @@ def test_what_is_shipped_can_be_loaded() -> None:
     for card in available_models():
         net, loaded = load_net(card.name)
         assert loaded == card
-        assert sum(p.numel() for p in net.parameters()) == card.parameters
+        scales = card.parameters - sum(p.numel() for p in net.parameters())  # gone into the weights
+        assert scales > 0 if "binary" in card.arguments else scales == 0

@@ -1,4 +1,5 @@
 import csv
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from PIL import Image
 
 from mofme.core.model_card import load_card
 from mofme.errors import ModelError, MofmeError
+from mofme.vision.binary_weights import stays_real
+from mofme.vision.models import SIZES
 from mofme.vision.nets.unet import RestorationNet
 from mofme.vision.objective import psnr_loss
 from mofme.vision.restorer import Restorer
@@ -104,6 +107,56 @@ def test_a_run_starts_from_a_model(trained: Path, clean: Path, tmp_path: Path) -
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(a, b)
     assert [told["steps"] for told in load_card(tmp_path).training["runs"]] == [steps(trained), 0]
+
+
+@pytest.fixture(scope="module")
+def trained_binary(tmp_path_factory: pytest.TempPathFactory, clean: Path, trained: Path) -> Path:
+    """A second of binary weights, started from that run."""
+    out = tmp_path_factory.mktemp("trained binary")
+    run(plan(out, clean, init=trained, binary=True, minutes=1 / 60))
+    return out
+
+
+def test_binary_weights_are_kept_as_the_signs_of_the_average(trained_binary: Path) -> None:
+    card = load_card(trained_binary)
+    assert card.name == "small-binary"
+    assert [told.get("binary", False) for told in card.training["runs"]] == [False, True]
+    names = card.arguments["binary"]
+    assert "middle.0.0.conv1" in names
+    assert not any(stays_real(name) for name in names)
+    average = torch.load(trained_binary / "state.pt", weights_only=True)["average"]
+    net = Restorer.from_pretrained(str(trained_binary), device="cpu").net
+    for name in names:
+        real, scale = (average[f"module.{name}.{part}"] for part in ("weight", "scale"))
+        scale = scale.half().float().view(-1, *[1] * (real.ndim - 1))
+        assert torch.equal(net.get_parameter(f"{name}.weight"), torch.where(real >= 0, scale, -scale))
+
+
+def test_binary_weights_learn_as_real_ones_between_minus_and_plus_one(trained: Path, trained_binary: Path) -> None:
+    state = torch.load(trained_binary / "state.pt", weights_only=True)["net"]
+    names = load_card(trained_binary).arguments["binary"]
+    assert all(state[f"{name}.weight"].abs().max() <= 1 for name in names)
+    assert any(state[f"{name}.weight"].abs().unique().numel() > 2 for name in names)
+    started = Restorer.from_pretrained(str(trained), device="cpu").net.get_parameter("middle.0.0.conv1.weight")
+    largest = started.abs().amax(dim=(1, 2, 3), keepdim=True)
+    assert not torch.allclose(state["middle.0.0.conv1.weight"], started / largest, atol=1e-4)
+
+
+def test_a_binary_run_is_resumed(trained: Path, trained_binary: Path, clean: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained_binary, tmp_path / "copy")
+    lines = run(plan(tmp_path / "copy", clean, init=trained, binary=True, minutes=1.5 / 60))
+    assert f"resumed at step {steps(trained_binary)}," in lines[0]
+    assert steps(tmp_path / "copy") > steps(trained_binary)
+    with pytest.raises(ModelError, match=r"state\.pt.*--binary"):
+        run(plan(tmp_path / "copy", clean, init=trained, minutes=2 / 60))
+
+
+def test_real_training_stays_as_it_was(trained: Path) -> None:
+    card = load_card(trained)
+    assert card.arguments == SIZES["small"]
+    assert not any("binary" in told for told in card.training["runs"])
+    # One group: states of earlier runs can be resumed.
+    assert len(torch.load(trained / "state.pt", weights_only=True)["optimizer"]["param_groups"]) == 1
 
 
 def test_killed_it_goes_on_where_it_was(clean: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Layers whose weights are one bit in the forward and in the backward pass, and any net made of such layers."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -74,8 +75,7 @@ def binarise(model: nn.Module, keep: Callable[[str], bool] = lambda name: False)
         if type(layer) in (nn.Linear, nn.Conv2d) and not keep(name)
     ]
     for name, layer in chosen:
-        parent, _, attribute = name.rpartition(".")
-        setattr(model.get_submodule(parent), attribute, _binary_twin(layer))
+        _replace(model, name, _binary_twin(layer))
     return [name for name, _ in chosen]
 
 
@@ -84,6 +84,15 @@ def binary_layers(model: nn.Module) -> Iterator[tuple[str, BinaryLinear | Binary
     for name, layer in model.named_modules():
         if isinstance(layer, BinaryLinear | BinaryConv2d):
             yield name, layer
+
+
+def unbinarise(model: nn.Module) -> None:
+    """Replace every binary layer by an ordinary one that computes the same, in place: its signs times their scales.
+
+    It costs what a layer of real weights costs, no more and no less.
+    """
+    for name, layer in list(binary_layers(model)):
+        _replace(model, name, _real_twin(layer))
 
 
 @torch.no_grad()
@@ -107,22 +116,52 @@ def recalibrate(model: nn.Module, batches: list[Tensor]) -> None:
     model.train(was_training)
 
 
+def _replace(model: nn.Module, name: str, layer: nn.Module) -> None:
+    parent, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(parent), attribute, layer)
+
+
+def _linear_arguments(layer: nn.Linear) -> tuple[int, int, bool]:
+    return layer.in_features, layer.out_features, layer.bias is not None
+
+
+def _convolution_arguments(layer: nn.Conv2d) -> tuple[Any, ...]:
+    return (
+        layer.in_channels,
+        layer.out_channels,
+        layer.kernel_size,
+        layer.stride,
+        layer.padding,
+        layer.dilation,
+        layer.groups,
+        layer.bias is not None,
+        layer.padding_mode,
+    )
+
+
+@torch.no_grad()
+def _real_twin(layer: BinaryLinear | BinaryConv2d) -> nn.Linear | nn.Conv2d:
+    twin: nn.Linear | nn.Conv2d
+    if isinstance(layer, BinaryLinear):
+        twin = nn.Linear(*_linear_arguments(layer))
+    else:
+        twin = nn.Conv2d(*_convolution_arguments(layer))
+    twin = twin.to(layer.weight)
+    weight = layer.working_weight()
+    if layer.scale is not None:
+        weight = weight * layer.scale.view(-1, *[1] * (weight.ndim - 1))
+    twin.weight.copy_(weight)
+    if twin.bias is not None and layer.bias is not None:
+        twin.bias.copy_(layer.bias)
+    return twin.train(layer.training)
+
+
 def _binary_twin(layer: nn.Linear | nn.Conv2d) -> BinaryLinear | BinaryConv2d:
     twin: BinaryLinear | BinaryConv2d
     if isinstance(layer, nn.Linear):
-        twin = BinaryLinear(layer.in_features, layer.out_features, layer.bias is not None)
+        twin = BinaryLinear(*_linear_arguments(layer))
     else:
-        twin = BinaryConv2d(
-            layer.in_channels,
-            layer.out_channels,
-            layer.kernel_size,
-            layer.stride,
-            layer.padding,
-            layer.dilation,
-            layer.groups,
-            layer.bias is not None,
-            layer.padding_mode,
-        )
+        twin = BinaryConv2d(*_convolution_arguments(layer))
     twin = twin.to(layer.weight)
     with torch.no_grad():
         magnitude = layer.weight.abs().flatten(1)

@@ -1,6 +1,7 @@
 """Binary nets on disk: eight weights in a byte, 1/32 of single precision, in the same folder of weights and card."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -30,8 +31,12 @@ def unpack_signs(packed: Tensor, shape: torch.Size | tuple[int, ...]) -> Tensor:
 
 
 def save_packed(folder: Path, card: ModelCard, model: nn.Module) -> ModelCard:
-    """Write a net with its binary weights packed, the rest in half precision, and its card."""
+    """Write a net with its binary weights packed, the rest in half precision, and its card.
+
+    The card counts the numbers that the net is made of; a net without binary layers is written as it is.
+    """
     state = dict(model.state_dict())
+    card = replace(card, parameters=sum(tensor.numel() for tensor in state.values()))
     for name, layer in binary_layers(model):
         state[f"{name}.weight"] = pack_signs(layer.weight)
     return save_model(folder, card, state)
