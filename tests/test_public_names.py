@@ -181,6 +181,7 @@ COMMANDS = {
     "binary train": "DIGITS --runs --arm --seeds --epochs --batch --learning-rate --width",
     "binary evaluate": "DIGITS --runs --nets --repeats --out --json",
     "binary pack": "DIGITS RUN --out --licence",
+    "binary restorer": "PHOTOGRAPHS --model --against --limit --seed --out --json",
     "bench": "--side --experts --repeats --backbone --out --json",
     "bench restorers": "PAIRS --model --onnx --limit --out --json",
     "bench routing-server": "--clients --requests --router --out --json",

@@ -1,0 +1,136 @@
+"""A restorer with binary weights beside the same net with real ones: quality on the same photographs, size, time."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mofme.core.model_card import WEIGHTS_FILE, model_folder
+from mofme.errors import MofmeError
+from mofme.results import Figure, Result, Row, as_text, this_machine
+from mofme.vision.evaluation.bootstrap import bootstrap
+from mofme.vision.evaluation.comparison import NOTHING, Entry, Trial
+from mofme.vision.evaluation.weathered import CLEAN
+from mofme.vision.models import load_net
+
+ROOM = "binary_restorer"
+QUALITY, KEPT, SIZE, TIME = "PSNR, dB", "Clean photographs kept", "Size on disk", "Time"
+_DIFFERENCE = "binary against real, gain in dB"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A restorer as it lies on disk. `binary` of its `weights` are of one bit."""
+
+    entry: Entry
+    weights: int
+    binary: int
+    bytes: int
+
+
+def model(name: str) -> Model:
+    """A shipped model by name, or one by its folder. Raises ModelError."""
+    net, card = load_net(name)
+    return Model(
+        Entry("model", name),
+        weights=sum(parameter.numel() for parameter in net.parameters()),
+        binary=sum(net.get_parameter(f"{layer}.weight").numel() for layer in card.arguments.get("binary", ())),
+        bytes=(model_folder(name) / WEIGHTS_FILE).stat().st_size,
+    )
+
+
+def two_models(binary: str, real: str) -> tuple[Model, Model]:
+    """Raises ModelError for a model that cannot be loaded, MofmeError if they are not one of each kind."""
+    both = model(binary), model(real)
+    if not both[0].binary or both[1].binary:
+        raise MofmeError(f"one model of binary and one of real weights are needed: {binary} and {real} are not")
+    return both
+
+
+def entries(both: tuple[Model, Model]) -> list[Entry]:
+    """Who takes part in `comparison.compare`."""
+    return [Entry("nothing"), *(model.entry for model in both)]
+
+
+def as_result(trials: Sequence[Trial], both: tuple[Model, Model], command: str, seed: int) -> Result:
+    """A row a weather, clean photographs, size and time. Raises MofmeError if nothing was measured."""
+    measured = [trial for trial in trials if not trial.error]
+    if not measured:
+        raise MofmeError(f"no photograph could be measured: {'; '.join(trial.error for trial in trials[:3])}")
+    sets = {name: [trial for trial in measured if trial.set == name] for name in dict.fromkeys(t.set for t in measured)}
+    real = both[1]
+    quality = [Row(KEPT if name == CLEAN else QUALITY, name, _quality(among, both)) for name, among in sets.items()]
+    rows = [
+        *sorted(quality, key=lambda row: row.table == KEPT),
+        *(Row(SIZE, model.entry.title, _size(model, real)) for model in both),
+        *(Row(TIME, model.entry.title, _time(measured, model, real)) for model in both),
+    ]
+    return Result(
+        room=ROOM,
+        paper="BinaryConnect (arXiv 1511.00363)",
+        claim="weights of one bit, trained as such, do a net's work nearly as well as real ones; tried there on "
+        "classifiers of MNIST, CIFAR-10 and SVHN",
+        verdict=_verdict(sets, rows, both),
+        command=command,
+        rows=rows,
+        seeds=[seed],
+        interval="95 % bootstrap over the photographs, of differences photograph by photograph",
+        machine=this_machine(torch.get_num_threads()),
+    )
+
+
+def _psnr(trials: Sequence[Trial], title: str) -> NDArray[np.float64]:
+    return np.array([trial.outcomes[title].scores.psnr_rgb for trial in trials])
+
+
+def _quality(trials: Sequence[Trial], both: tuple[Model, Model]) -> dict[str, Figure]:
+    binary, real = (_psnr(trials, model.entry.title) for model in both)
+    untouched = {} if trials[0].set == CLEAN else {"input": bootstrap(_psnr(trials, NOTHING))}
+    return {
+        "photographs": Figure(len(trials)),
+        **untouched,
+        "real weights": bootstrap(real),
+        "binary weights": bootstrap(binary),
+        _DIFFERENCE: bootstrap(binary - real),
+    }
+
+
+def _size(model: Model, real: Model) -> dict[str, Figure]:
+    return {
+        "file, kB": Figure(round(model.bytes / 1000, 1)),
+        "times smaller": Figure(real.bytes / model.bytes),
+        "weights": Figure(model.weights),
+        "of one bit, %": Figure(100 * model.binary / model.weights),
+    }
+
+
+def _time(trials: Sequence[Trial], model: Model, real: Model) -> dict[str, Figure]:
+    taken, beside = (np.array([t.outcomes[m.entry.title].seconds for t in trials]) for m in (model, real))
+    megapixels = np.array([trial.pixels / 1e6 for trial in trials])
+    return {
+        "ms a megapixel": bootstrap(1000 * taken / megapixels, np.median),
+        "times as long": bootstrap(taken / beside, np.median),
+    }
+
+
+def _verdict(sets: Mapping[str, Sequence[Trial]], rows: Sequence[Row], both: tuple[Model, Model]) -> str:
+    """One sentence: what is saved, what it costs in every weather, what happens to clean photographs, and the time."""
+    binary, real = both
+    figures = {(row.table, row.name): row.figures for row in rows}
+    losses = [f"{name} {as_text(figures[QUALITY, name][_DIFFERENCE], signed=True)}" for name in sets if name != CLEAN]
+    parts = [
+        f"With {100 * binary.binary / binary.weights:.0f} % of its weights in one bit each the restorer's file is "
+        f"{real.bytes / binary.bytes:.1f} times smaller ({binary.bytes / 1000:,.0f} against {real.bytes / 1000:,.0f} "
+        "kB in half precision)"
+    ]
+    if losses:
+        parts.append(f"against the same net with real weights its PSNR changes by, in dB, {', '.join(losses)}")
+    if CLEAN in sets:
+        kept = figures[KEPT, CLEAN]
+        parts.append(
+            f"clean photographs keep {kept['binary weights'].value:.1f} instead of {kept['real weights'].value:.1f} dB"
+        )
+    ratio = figures[TIME, binary.entry.title]["times as long"]
+    return f"{'; '.join(parts)}; it takes {as_text(ratio)} times as long."
