@@ -24,7 +24,7 @@ def test_only_these_endpoints_are_offered(client: Client) -> None:
         *("/restore", "/batch", "/evaluate", "/reroute"),
         *("/route", "/robustness", "/dense_to_moe", "/distil"),
         *("/mixture_of_routers", "/train_mixture_of_routers", "/attention_router", "/train_attention_router"),
-        *("/read_digit", "/drive"),
+        *("/read_digit", "/restore_binary", "/drive"),
     }
     assert not offered["unnamed_endpoints"]
 

@@ -1,0 +1,87 @@
+"""One photo restored by a net of real weights and by the same net of one-bit weights."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mofme.core.model_card import WEIGHTS, WEIGHTS_FILE, ModelCard
+from mofme.ui.jobs import Engine, Job, new_folder
+from mofme.vision.image import read_picture, write_picture
+from mofme.vision.restorer import available_models
+
+_LEVELS = 255
+_FIRST_LOOK = 64  # pixels a side
+
+
+@dataclass(frozen=True)
+class ShippedRestorer:
+    """A model that a visitor may choose, and what its file takes."""
+
+    card: ModelCard
+    kilobytes: float
+
+    @property
+    def title(self) -> str:
+        return "One-bit weights" if self.binary else "Real weights"
+
+    @property
+    def binary(self) -> bool:
+        return "binary" in self.card.arguments
+
+
+@dataclass(frozen=True)
+class ComparedPhoto:
+    """For each restorer its picture and the seconds it took; `apart` is the pictures' mean difference in levels of 0
+    to 255.
+    """
+
+    restorers: tuple[ShippedRestorer, ...]
+    files: tuple[Path, ...]
+    seconds: tuple[float, ...]
+    apart: float
+
+
+def restorers_to_compare(models: Sequence[str], folder: Path = WEIGHTS) -> tuple[ShippedRestorer, ...]:
+    """The first net of `models` with real weights that is there with binary ones, too: both; none if there is none."""
+    shipped = [
+        ShippedRestorer(card, (folder / card.name / WEIGHTS_FILE).stat().st_size / 1000)
+        for card in available_models(folder)
+        if card.name in models
+    ]
+    for binary in (restorer for restorer in shipped if restorer.binary):
+        arguments = {name: value for name, value in binary.card.arguments.items() if name != "binary"}
+        for real in shipped:
+            if real.card.arguments == arguments:
+                return real, binary
+    return ()
+
+
+def compare_photo(
+    engine: Engine,
+    restorers: tuple[ShippedRestorer, ...],
+    job: Job,
+    upload: Path,
+    megapixels: float,
+    on_progress: Callable[[float], None],
+) -> ComparedPhoto:
+    """Restore one upload by each. Raises MofmeError if it is no picture, too large, or the job was stopped."""
+    picture = read_picture(upload, megapixels)
+    folder = new_folder()
+    images, files, seconds = [], [], []
+    for number, shipped in enumerate(restorers):
+
+        def report(done: float, before: int = number) -> None:
+            job.check()
+            on_progress((before + done) / len(restorers))
+
+        restorer = engine.restorer(shipped.card.name)
+        with engine.turn:
+            restorer(picture.rgb[:, :_FIRST_LOOK, :_FIRST_LOOK])  # a net's first picture takes longer
+            restoration = restorer(picture.rgb, on_progress=report)
+        images.append(restoration.image)
+        seconds.append(restoration.seconds)
+        files.append(folder / f"{upload.stem}-{shipped.card.name}.png")
+        write_picture(files[-1], restoration.image, picture, "png")
+    job.check()
+    apart = _LEVELS * (images[0] - images[-1]).abs().mean().item()
+    return ComparedPhoto(restorers, tuple(files), tuple(seconds), apart)
