@@ -39,12 +39,19 @@ def models(
             card.name,
             card.net,
             f"{card.parameters / 1e6:.2f} M",
-            f"{2 * card.parameters / 1e6:.1f} MB",  # stored in half precision
+            _size(card),
             _training(card),
             _validation(card),
             card.licence,
         )
     Console(highlight=False, markup=False).print(table)
+
+
+def _size(card: "ModelCard") -> str:
+    from mofme.core.model_card import WEIGHTS_FILE, model_folder
+
+    file = model_folder(card.name) / WEIGHTS_FILE
+    return f"{file.stat().st_size / 1e6:.1f} MB" if file.is_file() else ""
 
 
 def _training(card: "ModelCard") -> str:

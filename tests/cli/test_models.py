@@ -4,6 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mofme.cli import app
+from mofme.core import model_card
 from mofme.core.model_card import ModelCard
 from mofme.errors import ModelError
 from mofme.vision import restorer
@@ -24,15 +25,19 @@ def run(*arguments):
     return CliRunner().invoke(app, ["models", *arguments], env={"COLUMNS": "200"})
 
 
-def test_the_table_tells_size_training_figures_and_licence(monkeypatch):
+def test_the_table_tells_size_training_figures_and_licence(monkeypatch, tmp_path):
     monkeypatch.setattr(restorer, "available_models", lambda: [CARD])
+    monkeypatch.setattr(model_card, "WEIGHTS", tmp_path)
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small" / "card.json").touch()
+    (tmp_path / "small" / "model.safetensors").write_bytes(bytes(940_000))
     result = run()
     assert result.exit_code == 0
     for text in (
         "small",
         "restoration",
         "1.23 M",
-        "2.5 MB",
+        "0.9 MB",
         "90 min",
         "rain 24.0 -> 27.5",
         "clean kept 44.4",
