@@ -7,10 +7,9 @@ from pathlib import Path
 from mofme.core.model_card import WEIGHTS, WEIGHTS_FILE, ModelCard
 from mofme.ui.jobs import Engine, Job, new_folder
 from mofme.vision.image import read_picture, write_picture
-from mofme.vision.restorer import available_models
+from mofme.vision.restorer import DEFAULT_TILE, available_models
 
 _LEVELS = 255
-_FIRST_LOOK = 64  # pixels a side
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def compare_photo(
 
         restorer = engine.restorer(shipped.card.name)
         with engine.turn:
-            restorer(picture.rgb[:, :_FIRST_LOOK, :_FIRST_LOOK])  # a net's first picture takes longer
+            restorer(picture.rgb[:, :DEFAULT_TILE, :DEFAULT_TILE])  # the first of its size takes longer
             restoration = restorer(picture.rgb, on_progress=report)
         images.append(restoration.image)
         seconds.append(restoration.seconds)
