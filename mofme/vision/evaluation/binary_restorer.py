@@ -100,19 +100,17 @@ def _quality(trials: Sequence[Trial], both: tuple[Model, Model]) -> dict[str, Fi
 def _size(model: Model, real: Model) -> dict[str, Figure]:
     return {
         "file, kB": Figure(round(model.bytes / 1000, 1)),
-        "times smaller": Figure(real.bytes / model.bytes),
         "weights": Figure(model.weights),
         "of one bit, %": Figure(100 * model.binary / model.weights),
+        **({} if model is real else {"times smaller": Figure(real.bytes / model.bytes)}),
     }
 
 
 def _time(trials: Sequence[Trial], model: Model, real: Model) -> dict[str, Figure]:
     taken, beside = (np.array([t.outcomes[m.entry.title].seconds for t in trials]) for m in (model, real))
     megapixels = np.array([trial.pixels / 1e6 for trial in trials])
-    return {
-        "ms a megapixel": bootstrap(1000 * taken / megapixels, np.median),
-        "times as long": bootstrap(taken / beside, np.median),
-    }
+    ratio = {} if model is real else {"times as long": bootstrap(taken / beside, np.median)}
+    return {"ms a megapixel": bootstrap(1000 * taken / megapixels, np.median), **ratio}
 
 
 def _verdict(sets: Mapping[str, Sequence[Trial]], rows: Sequence[Row], both: tuple[Model, Model]) -> str:
