@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from torch import nn
 from typer.testing import CliRunner
 
 from mofme.cli.binary import app
@@ -17,6 +18,7 @@ from mofme.vision.evaluation.binary_restorer import KEPT, QUALITY, SIZE, TIME, M
 from mofme.vision.evaluation.comparison import NOTHING, Entry, Outcome, Trial
 from mofme.vision.evaluation.restoration import Scores
 from mofme.vision.evaluation.weathered import CLEAN
+from mofme.vision.models import build_net
 from tests.vision.tiny_models import save_two_models
 
 BOTH = (
@@ -115,9 +117,12 @@ def test_who_takes_part() -> None:
     assert [entry.title for entry in entries(BOTH)] == [NOTHING, "signs", "real"]
 
 
-@pytest.mark.parametrize(
-    ("name", "real"),
-    [("middle.0.0.conv1", False), ("stem", True), ("head", True), ("middle.0.1.layer.router.score", True)],
-)
-def test_which_layers_stay_real(name: str, real: bool) -> None:
-    assert stays_real(name) == real
+def test_two_thirds_of_the_weights_are_of_one_bit() -> None:
+    net = build_net("small")
+    names = [name for name, layer in net.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    binary = [name for name in names if not stays_real(name)]
+    # 4 blocks at 1/4 (64 channels) and 4 at 1/8 (96), of two 3x3 convolutions each
+    assert len(binary) == 16
+    weights = sum(net.get_parameter(f"{name}.weight").numel() for name in binary)
+    assert weights == 8 * 64 * 64 * 9 + 8 * 96 * 96 * 9
+    assert not any("router" in name or "half" in name for name in binary)
