@@ -149,7 +149,7 @@ NAMES = {
         "References.load": "folder",
     },
     "mofme.vision.restorer": {
-        "Restorer": "net name device",
+        "Restorer": "net name device tone",
         "Restorer.from_pretrained": "name device",
         "Restorer.__call__": "self image strength ensemble tile explain on_progress",
         "Restoration": "image weather uncertainty routing seconds",
@@ -178,6 +178,7 @@ COMMANDS = {
     "--validate-minutes --sources --licence --binary",
     "train-segmenter": "FRAMES LABELS --out --label-set --steps --batch --learning-rate --seed --from-scratch "
     "--sources --licence",
+    "train-tone": "CLEAN --out --model --samples --steps --batch --learning-rate --seed --sources --licence",
     "binary train": "DIGITS --runs --arm --seeds --epochs --batch --learning-rate --width",
     "binary evaluate": "DIGITS --runs --nets --repeats --out --json",
     "binary pack": "DIGITS RUN --out --licence",

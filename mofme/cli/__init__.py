@@ -14,6 +14,7 @@ app = typer.Typer(
 for _name in ("restore", "models", "synthesize", "train", "results", "moefy", "distil"):
     app.command(_name)(getattr(importlib.import_module(f"mofme.cli.{_name}"), _name))
 app.command("train-segmenter")(importlib.import_module("mofme.cli.train_segmenter").train_segmenter)
+app.command("train-tone")(importlib.import_module("mofme.cli.train_tone").train_tone)
 app.command("build-references")(importlib.import_module("mofme.cli.build_references").build_references)
 app.add_typer(importlib.import_module("mofme.cli.binary").app, name="binary")
 app.add_typer(importlib.import_module("mofme.cli.bench").app, name="bench")

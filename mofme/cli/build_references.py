@@ -30,15 +30,17 @@ def build_references(
     from rich.progress import Progress
 
     from mofme.errors import MofmeError
+    from mofme.vision.models import load_net
     from mofme.vision.rerouting.building import build
     from mofme.vision.restorer import Restorer
 
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     try:
+        net, card = load_net(model)  # without the tone at the end: routings are judged by what they do to the net
         with Progress(console=console, transient=True) as progress:
             task = progress.add_task("looking at photographs", total=None)
             made = build(
-                Restorer.from_pretrained(model),
+                Restorer(net, card.name),
                 photographs,
                 limit,
                 seed,

@@ -48,10 +48,10 @@ def models(
 
 
 def _size(card: "ModelCard") -> str:
-    from mofme.core.model_card import WEIGHTS_FILE, model_folder
+    from mofme.core.model_card import model_folder
+    from mofme.vision.models import weights_bytes
 
-    file = model_folder(card.name) / WEIGHTS_FILE
-    return f"{file.stat().st_size / 1e6:.1f} MB" if file.is_file() else ""
+    return f"{weights_bytes(model_folder(card.name)) / 1e6:.1f} MB"
 
 
 def _training(card: "ModelCard") -> str:

@@ -6,9 +6,12 @@ from typing import Any
 
 from mofme.core.binary.layers import binarise, unbinarise
 from mofme.core.binary.packing import load_packed
-from mofme.core.model_card import CARD_FILE, WEIGHTS, ModelCard, load_card, load_state, model_folder
+from mofme.core.model_card import CARD_FILE, WEIGHTS, WEIGHTS_FILE, ModelCard, load_card, load_state, model_folder
 from mofme.errors import ModelError
+from mofme.vision.nets.tone import ToneNet
 from mofme.vision.nets.unet import RestorationNet
+
+_TONE = "tone"
 
 SIZES: Mapping[str, Mapping[str, Any]] = {
     "small": {"widths": [32, 64, 96], "blocks": [2, 2, 4], "feed_forward": "mofme", "num_experts": 16},
@@ -46,6 +49,24 @@ def load_net(name: str) -> tuple[RestorationNet, ModelCard]:
     except (RuntimeError, TypeError, ValueError) as error:
         raise ModelError(f"the weights in {folder} do not fit its card: {error}") from error
     return net.eval(), card
+
+
+def weights_bytes(folder: Path) -> int:
+    """What a model takes on disk, its tone included."""
+    return sum(path.stat().st_size for path in folder.rglob(WEIGHTS_FILE))
+
+
+def load_tone(name: str) -> ToneNet | None:
+    """The tone of a model, None if it has none: the folder `tone` in its own. Raises ModelError if it is damaged."""
+    folder = model_folder(name) / _TONE
+    if not (folder / CARD_FILE).is_file():
+        return None
+    card, tone = load_card(folder), ToneNet()
+    try:
+        tone.load_state_dict(load_state(folder, card))
+    except RuntimeError as error:
+        raise ModelError(f"the weights in {folder} do not fit its card: {error}") from error
+    return tone.eval()
 
 
 def _filled(folder: Path, card: ModelCard) -> RestorationNet:

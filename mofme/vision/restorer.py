@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from mofme.core.moe import ObservedRouting, observe_routing
 from mofme.core.precision import bf16_pays
-from mofme.vision.models import available_models, load_net
+from mofme.vision.models import available_models, load_net, load_tone
+from mofme.vision.nets.tone import TONE_SIZE, ToneNet, apply_tone, trust
 from mofme.vision.nets.unet import CONTEXT_SIZE, RestorationNet
 from mofme.vision.tiling import Tile, pad_to_stride, thumbnail, tiles
 from mofme.vision.weather import WEATHERS
@@ -62,12 +63,18 @@ class Restoration:
 
 
 class Restorer:
-    """Restores pictures of any size with a trained net, tile by tile in bounded memory."""
+    """Restores pictures of any size with a trained net, tile by tile in bounded memory.
 
-    def __init__(self, net: RestorationNet, name: str, device: torch.device | str = "cpu") -> None:
+    Where there is a `tone`, a hazy picture's brightness and contrast are mended as a whole at the end.
+    """
+
+    def __init__(
+        self, net: RestorationNet, name: str, device: torch.device | str = "cpu", tone: ToneNet | None = None
+    ) -> None:
         self.name = name
         self.device = torch.device(device)
         self.net = net.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.tone = tone
 
     @classmethod
     def from_pretrained(cls, name: str = "small", device: str = "auto") -> Self:
@@ -75,7 +82,7 @@ class Restorer:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         net, card = load_net(name)
-        return cls(net, card.name, device)
+        return cls(net, card.name, device, load_tone(name))
 
     @torch.no_grad()
     def __call__(
@@ -123,16 +130,26 @@ class Restorer:
                     weather_W += output.weather_BW[0].float().cpu() * _area(part)
                 if on_progress is not None:
                     on_progress((done * len(views) + view + 1) / (len(parts) * len(views)))
-            blended = outer.lerp(result.div_(len(views)), strength).clamp_(0, 1)
-            restored[:, *part.inner] = part.crop(blended).to(restored)
-        probabilities = torch.sigmoid(weather_W / (height * width)).tolist()
+            restored[:, *part.inner] = part.crop(result.div_(len(views)).clamp_(0, 1)).to(restored)
+        probabilities_W = torch.sigmoid(weather_W / (height * width))
+        self._mend_tone(image, restored, probabilities_W[WEATHERS.index("haze")])
+        torch.lerp(image, restored, strength, out=restored)
         return Restoration(
             image=restored,
-            weather=dict(zip(WEATHERS, probabilities, strict=True)),
+            weather=dict(zip(WEATHERS, probabilities_W.tolist(), strict=True)),
             uncertainty=grid.uncertainty,
             routing=tuple(RoutingMap(layer, weights_EHW) for layer, weights_EHW in grid.routing.items()),
             seconds=time.perf_counter() - start,
         )
+
+    def _mend_tone(self, image: Tensor, restored: Tensor, haze: Tensor) -> None:
+        """Give `restored` the gain and offset that are judged right for it, in place, as far as there is haze."""
+        trusted = trust(haze)
+        if self.tone is None or not trusted:
+            return
+        thumbnails = (thumbnail(part, TONE_SIZE)[None].float() for part in (image, restored))
+        tone = trusted * self.tone(*thumbnails)[0]
+        apply_tone(restored, tone.to(restored), out=restored).clamp_(0, 1)
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16_pays(self.device))

@@ -29,6 +29,7 @@ def pictures(
     from mofme.cli.results import show_result
     from mofme.errors import MofmeError
     from mofme.results import save_result
+    from mofme.vision.models import load_net
     from mofme.vision.rerouting import References
     from mofme.vision.rerouting.measurement import measure
     from mofme.vision.rerouting.picture_result import as_result
@@ -37,7 +38,9 @@ def pictures(
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     torch.set_num_threads(1)
     try:
-        restorer, loaded = Restorer.from_pretrained(model, "cpu"), References.load(references)
+        # Without the tone at the end: what routing does to the net is measured.
+        net, card = load_net(model)
+        restorer, loaded = Restorer(net, card.name), References.load(references)
         with Progress(console=console, transient=True) as progress:
             task = progress.add_task("re-routing", total=None)
             rows = measure(

@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mofme.core.model_card import WEIGHTS, WEIGHTS_FILE, ModelCard
+from mofme.core.model_card import WEIGHTS, ModelCard
 from mofme.ui.jobs import Engine, Job, new_folder
 from mofme.vision.image import read_picture, write_picture
+from mofme.vision.models import weights_bytes
 from mofme.vision.restorer import DEFAULT_TILE, available_models
 
 _LEVELS = 255
@@ -43,7 +44,7 @@ class ComparedPhoto:
 def restorers_to_compare(models: Sequence[str], folder: Path = WEIGHTS) -> tuple[ShippedRestorer, ...]:
     """The first net of `models` with real weights that is there with binary ones, too: both; none if there is none."""
     shipped = [
-        ShippedRestorer(card, (folder / card.name / WEIGHTS_FILE).stat().st_size / 1000)
+        ShippedRestorer(card, weights_bytes(folder / card.name) / 1000)
         for card in available_models(folder)
         if card.name in models
     ]

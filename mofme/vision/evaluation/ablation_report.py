@@ -35,6 +35,7 @@ from mofme.vision.evaluation.restoration import Scores
 from mofme.vision.evaluation.uncertainty import ErrorMaps, error_maps
 from mofme.vision.image import atomic_file
 from mofme.vision.metrics import Lpips
+from mofme.vision.models import load_net
 from mofme.vision.restorer import Restorer
 from mofme.vision.weather import WEATHERS
 
@@ -76,7 +77,7 @@ def run_ablation(
             if arm in _UNSURE:
                 _add_maps(maps[arm], restorer, chosen)
     shipped: list[list[ErrorMaps]] = [[] for _ in WEATHERS]
-    _add_maps(shipped, Restorer.from_pretrained("small"), chosen)
+    _add_maps(shipped, Restorer(load_net("small")[0], "small"), chosen)
     report("measuring time and memory")
     costs = measure(_BACKBONE, 256, COST_ARMS, _REPEATS)
 

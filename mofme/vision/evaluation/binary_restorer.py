@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mofme.core.model_card import WEIGHTS_FILE, model_folder
+from mofme.core.model_card import model_folder
 from mofme.errors import MofmeError
 from mofme.results import Figure, Result, Row, as_text, this_machine
 from mofme.vision.evaluation.bootstrap import bootstrap
 from mofme.vision.evaluation.comparison import NOTHING, Entry, Trial
 from mofme.vision.evaluation.weathered import CLEAN
-from mofme.vision.models import load_net
+from mofme.vision.models import load_net, weights_bytes
 
 ROOM = "binary_restorer"
 QUALITY, KEPT, SIZE, TIME = "PSNR, dB", "Clean photographs kept", "Size on disk", "Time"
@@ -37,7 +37,7 @@ def model(name: str) -> Model:
         Entry("model", name),
         weights=sum(parameter.numel() for parameter in net.parameters()),
         binary=sum(net.get_parameter(f"{layer}.weight").numel() for layer in card.arguments.get("binary", ())),
-        bytes=(model_folder(name) / WEIGHTS_FILE).stat().st_size,
+        bytes=weights_bytes(model_folder(name)),
     )
 
 

@@ -1,0 +1,142 @@
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from mofme.core.model_card import WEIGHTS_FILE, ModelCard, save_model
+from mofme.errors import ModelError, MofmeError
+from mofme.vision.models import load_net, load_tone, weights_bytes
+from mofme.vision.nets.tone import ToneNet, apply_tone, trust
+from mofme.vision.nets.unet import RestorationNet
+from mofme.vision.restorer import Restorer
+from mofme.vision.tone_training import TonePlan, ToneSamples, fit, gather, train_tone
+from mofme.vision.weather import WEATHERS
+
+TINY = {"widths": [8, 8, 8], "blocks": [1, 1, 1], "feed_forward": "dense"}
+
+
+def net(haze: float) -> RestorationNet:
+    """Leaves pictures as they are and sees haze with this probability, nothing else."""
+    torch.manual_seed(0)
+    built = RestorationNet(**TINY)  # type: ignore[arg-type]
+    last = built.weather[-1]
+    assert isinstance(last, nn.Conv2d)
+    assert last.bias is not None
+    with torch.no_grad():
+        last.weight.zero_()
+        last.bias.fill_(-20.0)
+        last.bias[WEATHERS.index("haze")] = math.log(haze / (1 - haze))
+    return built
+
+
+def constant(gain: float, offset: float) -> ToneNet:
+    tone = ToneNet().eval()
+    with torch.no_grad():
+        tone.project.bias.copy_(torch.tensor([gain] * 3 + [offset] * 3))
+    return tone
+
+
+def picture(height: int = 40, width: int = 56) -> Tensor:
+    return 0.3 + 0.4 * torch.rand(3, height, width, generator=torch.Generator().manual_seed(1))
+
+
+def samples(count: int = 256) -> ToneSamples:
+    """What a restorer left too pale: each colour of the clean picture is 1.25 times it less 0.2."""
+    generator = torch.Generator().manual_seed(2)
+    after = torch.randint(80, 200, (count, 3, 64, 64), generator=generator, dtype=torch.uint8)
+    clean = (1.25 * after - 0.2 * 255).round().to(torch.uint8)
+    return ToneSamples(after, after, clean, torch.zeros(count), torch.ones(count))
+
+
+def test_it_starts_by_changing_nothing() -> None:
+    thumbnails = torch.rand(2, 3, 64, 64)
+    assert torch.equal(ToneNet().eval()(thumbnails, thumbnails), torch.zeros(2, 2, 3))
+
+
+def test_it_is_trusted_as_far_as_haze_is_likely() -> None:
+    assert trust(torch.tensor([0.0, 0.3, 0.5, 0.75, 1.0])).tolist() == [0, 0, 0, 0.5, 1]
+
+
+def test_a_tone_is_a_gain_and_an_offset_for_each_colour() -> None:
+    tone = torch.tensor([[math.log(2), 0, math.log(0.5)], [0.1, 0, 0.2]])
+    image = torch.full((3, 1, 1), 0.4)
+    torch.testing.assert_close(apply_tone(image, tone).flatten(), torch.tensor([0.9, 0.4, 0.4]))
+    both = apply_tone(torch.stack([image, image]), torch.stack([tone, torch.zeros(2, 3)]))
+    torch.testing.assert_close(both[1], image)
+
+
+@pytest.mark.parametrize(("haze", "share"), [(0.99, 0.98), (0.6, 0.2), (0.4, 0.0)])
+def test_a_restorer_mends_the_tone_of_what_it_takes_for_hazy(haze: float, share: float) -> None:
+    image = picture()
+    restored = Restorer(net(haze), "test", tone=constant(math.log(1.2), -0.1))(image).image
+    torch.testing.assert_close(restored, image * 1.2**share - 0.1 * share, atol=2e-5, rtol=0)
+
+
+def test_strength_counts_for_the_tone_too() -> None:
+    image, restorer = picture(), Restorer(net(0.9), "test", tone=constant(0.2, 0.0))
+    full = restorer(image).image
+    assert torch.equal(restorer(image, strength=0).image, image)
+    torch.testing.assert_close(restorer(image, strength=0.5).image, (image + full) / 2)
+
+
+def test_tiles_have_the_tone_of_the_whole() -> None:
+    image, restorer = picture(90, 140), Restorer(net(0.9), "test", tone=constant(0.2, -0.05))
+    torch.testing.assert_close(restorer(image, tile=32).image, restorer(image).image, atol=1e-4, rtol=0)
+
+
+def test_the_error_of_a_sample_adds_what_thumbnails_do_not_show() -> None:
+    grey = torch.full((1, 3, 64, 64), 51, dtype=torch.uint8)  # 0.2
+    sample = ToneSamples(grey, grey, 2 * grey, torch.tensor([0.01]), torch.tensor([0.5]))
+    # Half trusted, an offset of 0.1 makes 0.25 of it, 0.15 short of 0.4: 0.0225, and 0.01 of details.
+    tone = torch.tensor([[[0.0] * 3, [0.1] * 3]])
+    torch.testing.assert_close(sample.error_B(tone), torch.tensor([0.0325]))
+
+
+def test_it_learns_what_the_pictures_lack() -> None:
+    made = samples()
+    trained = fit(made, TonePlan(Path(), (), steps=150, batch=16), lambda line: None)
+    with torch.no_grad():
+        tone = trained(made.before.float() / 255, made.after.float() / 255)
+    untouched, toned = made.error_B(torch.zeros_like(tone)).mean(), made.error_B(tone).mean()
+    assert toned < untouched / 4
+
+
+def test_samples_are_what_the_restorer_takes_for_hazy() -> None:
+    photographs = [(picture(150, 170) * 255).to(torch.uint8)]
+    found = gather(net(0.75), photographs, 16, 0, lambda line: None)
+    assert found.before.shape == found.after.shape == found.clean.shape == (16, 3, 64, 64)
+    torch.testing.assert_close(found.trust_N, torch.full((16,), 0.5), atol=0.02, rtol=0)
+    assert (found.before.float() - found.clean.float()).abs().mean() > 2
+    # This net changes nothing.
+    assert (found.before.int() - found.after.int()).abs().max() <= 1
+    with pytest.raises(MofmeError, match="no picture for hazy"):
+        fit(gather(net(0.2), photographs, 8, 0, lambda line: None), TonePlan(Path(), ()), lambda line: None)
+
+
+def test_it_is_kept_beside_its_model(tmp_path: Path) -> None:
+    photographs = tmp_path / "photographs"
+    photographs.mkdir()
+    for number in range(3):
+        Image.fromarray(np.random.default_rng(number).integers(60, 200, (140, 150, 3), np.uint8)).save(
+            photographs / f"{number}.png"
+        )
+    model = tmp_path / "mine"
+    save_model(model, ModelCard("mine", "restoration", TINY, "CC0"), net(0.9).state_dict())
+    assert load_tone(str(model)) is None
+    alone = weights_bytes(model)
+    card = train_tone(
+        TonePlan(model / "tone", [photographs], str(model), samples=16, steps=3, batch=4), lambda line: None
+    )
+    assert (card.net, card.training["samples"]) == ("tone", 16)
+    restorer = Restorer.from_pretrained(str(model), device="cpu")
+    assert restorer.tone is not None
+    assert not restorer.tone.training
+    assert weights_bytes(model) > alone
+    assert load_net(str(model))[1].name == "mine"
+    (model / "tone" / WEIGHTS_FILE).write_bytes(b"broken")
+    with pytest.raises(ModelError, match="damaged"):
+        Restorer.from_pretrained(str(model), device="cpu")
