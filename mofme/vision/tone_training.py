@@ -14,7 +14,7 @@ from mofme.core.precision import bf16_pays
 from mofme.errors import MofmeError
 from mofme.vision.datasets import load_clean
 from mofme.vision.models import load_net
-from mofme.vision.nets.tone import TONE_SIZE, ToneNet, apply_tone, trust
+from mofme.vision.nets.tone import TONE_SIZE, ToneNet, apply_tone
 from mofme.vision.nets.unet import RestorationNet
 from mofme.vision.weather import WEATHERS, add_distractors, random_weathers, synthesize
 
@@ -45,20 +45,20 @@ class TonePlan:
 @dataclass(frozen=True)
 class ToneSamples:
     """Thumbnails (N, 3, 64, 64) of pictures `before` and `after` restoring, and `clean`, all uint8; `rest_N`: the mean
-    squared error in details that thumbnails do not show; `trust_N` as `trust` has it."""
+    squared error in details that thumbnails do not show; `weight_N` in [0, 1]: how much of a tone they get."""
 
     before: Tensor
     after: Tensor
     clean: Tensor
     rest_N: Tensor
-    trust_N: Tensor
+    weight_N: Tensor
 
     def __getitem__(self, chosen: Tensor) -> "ToneSamples":
         return ToneSamples(*(getattr(self, name)[chosen] for name in self.__dataclass_fields__))
 
     def error_B(self, tone: Tensor) -> Tensor:
         """Mean squared error (N,) of the pictures with this tone (N, 2, 3)."""
-        toned = apply_tone(self.after.float() / 255, tone * self.trust_N[:, None, None])
+        toned = apply_tone(self.after.float() / 255, tone * self.weight_N[:, None, None])
         return self.rest_N + (toned - self.clean.float() / 255).square().mean(dim=(1, 2, 3))
 
 
@@ -100,9 +100,12 @@ def gather(
         after = output.image.float().clamp(0, 1)
         difference = after - clean
         rest_N = difference.square().mean((1, 2, 3)) - _small(difference).square().mean((1, 2, 3))
-        trust_N = trust(torch.sigmoid(output.weather_BW.float())[:, _HAZY])
-        samples = ToneSamples(_thumbnails(before), _thumbnails(after), _thumbnails(clean), rest_N.clamp_min(0), trust_N)
-        found.append(samples[trust_N > 0])
+        # More than are trusted in use: there is more to learn from.
+        weight_N = (2 * torch.sigmoid(output.weather_BW.float())[:, _HAZY] - 1).clamp(0, 1)
+        samples = ToneSamples(
+            _thumbnails(before), _thumbnails(after), _thumbnails(clean), rest_N.clamp_min(0), weight_N
+        )
+        found.append(samples[weight_N > 0])
         if (begin // _TOGETHER) % 100 == 99:
             report(f"{begin + _TOGETHER} of {count} pictures restored")
     joined = (torch.cat([getattr(part, name) for part in found]) for name in ToneSamples.__dataclass_fields__)

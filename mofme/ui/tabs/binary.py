@@ -55,7 +55,7 @@ def build(
                 np.full(
                     (_CANVAS, _CANVAS, 3), 255, np.uint8
                 ),  # on an empty one the brush would have to be chosen first
-                label="Draw a digit from 0 to 9",
+                label="Draw a digit",
                 type="numpy",
                 image_mode="RGBA",
                 canvas_size=(_CANVAS, _CANVAS),

@@ -14,6 +14,7 @@ TONE_SIZE = 64
 _WIDTHS = (6, 24, 32, 56)
 _MEAN, _STD = 0.45, 0.25
 _DROPOUT = 0.2
+_LEAST_HAZE = 0.8
 
 
 class ToneNet(nn.Module):
@@ -44,8 +45,11 @@ class ToneNet(nn.Module):
 
 
 def trust(haze: Tensor) -> Tensor:
-    """How much of the tone is applied, in [0, 1], for a probability of haze: nothing where haze is unlikely."""
-    return (2 * haze - 1).clamp(0, 1)
+    """How much of the tone is applied, in [0, 1], for a probability of haze: nothing up to 0.8, all at 1.
+
+    Trusted from 0.5 on, it costs clean photographs that look hazy 1.3 dB on average, instead of 0.2.
+    """
+    return ((haze - _LEAST_HAZE) / (1 - _LEAST_HAZE)).clamp(0, 1)
 
 
 def apply_tone(image: Tensor, tone: Tensor, out: Tensor | None = None) -> Tensor:
