@@ -192,7 +192,7 @@ COMMANDS = {
     "evaluate restoration": "PAIRS --held-back --model --device --out --json --lpips-weights --limit --seed",
     "evaluate classification": "PICTURES --classifier --degraded --weather --seed --model --device --limit --out "
     "--json",
-    "moefy": "MODEL --text --out --target --experts --shared --split --tokens --seed --licence",
+    "moefy": "MODEL --text --out --target --experts --shared --split --router --tokens --seed --licence",
     "distil": "TEACHER STUDENT --text --out --method --layers --steps --batch --passages --learning-rate --seed "
     "--licence",
     "evaluate distillation": "TEXTS --arms --seeds --steps --pair-steps --learning-rate --licence --out --json",

@@ -22,6 +22,7 @@ def moefy(
     split: Annotated[
         str, typer.Option(help="activation, co-activation, or as a control: random, importance.")
     ] = "co-activation",
+    router: Annotated[str, typer.Option(help="linear, mlp, attention or mixture.")] = "linear",
     tokens: Annotated[int, typer.Option(min=512, help="Tokens to learn from, drawn from the text.")] = 100_000,
     seed: Annotated[int, typer.Option(help="The same seed converts alike.")] = 0,
     licence: Annotated[str, typer.Option(help="Licence of the model and the text, for the card.")] = "unknown",
@@ -52,7 +53,7 @@ def moefy(
     try:
         host = open_host(model)
         ids = [token for path in text for token in host.tokens(read_text(path))]
-        recipe = Recipe(experts=experts, active=1, shared=shared, split=split, tokens=tokens, seed=seed)  # type: ignore[arg-type]
+        recipe = Recipe(experts, 1, shared, split, tokens, router, seed=seed)  # type: ignore[arg-type]
         with Progress(console=log, transient=True) as progress:
             task = progress.add_task("layers")
             conversion = convert_to(

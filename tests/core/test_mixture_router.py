@@ -46,6 +46,7 @@ def test_it_equals_a_loop_over_numbers(routers: int, top_k: int) -> None:
     probabilities = torch.tensor([p for p, _ in expected], dtype=torch.float64)
     torch.testing.assert_close(decision.weights_TE, torch.tensor([w for _, w in expected], dtype=torch.float64))
     torch.testing.assert_close(decision.logits_TE.softmax(dim=-1), probabilities)
+    assert torch.equal(router.logits(x_TD), decision.logits_TE)
     assert decision.uncertainty_T is None
 
 

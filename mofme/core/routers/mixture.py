@@ -27,6 +27,10 @@ class MixtureOfRouters(Router):
         self.members = nn.ModuleList(LinearRouter(dim, num_experts, top_k) for _ in range(num_routers))
         self.main = LinearRouter(dim, num_routers, top_k=num_routers)
 
+    def logits(self, x_TD: Tensor) -> Tensor:
+        """Scores (T, E) whose softmax is p."""
+        return self.forward(x_TD).logits_TE
+
     def forward(self, x_TD: Tensor) -> RoutingDecision:
         logits_STE = [cast(LinearRouter, member).logits(x_TD) for member in self.members]
         shares_ST1 = expert_probabilities(self.main.logits(x_TD)).split(1, dim=-1)

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from mofme.core.routers.by_name import RouterKind
 from mofme.language.attention_router.explanation import shipped_models
 from mofme.language.attention_router.study import ROUTERS, SHAPE
 from mofme.language.scoring import TextScore
 from mofme.language.small_lm.corpus import make_corpus
-from mofme.language.small_lm.model import RouterKind, SmallLM
+from mofme.language.small_lm.model import SmallLM
 from mofme.language.small_lm.training import Plan, Stopped, score_passages, train
 from mofme.language.small_lm.vocabulary import Vocabulary
 

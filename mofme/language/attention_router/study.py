@@ -14,10 +14,11 @@ from torch import Tensor
 
 from mofme.core.model_card import CARD_FILE, load_card
 from mofme.core.moe import MoE, observe_routing
+from mofme.core.routers.by_name import RouterKind
 from mofme.core.routing import RoutingDecision
 from mofme.language.scoring import FloatArray, TextScore
 from mofme.language.small_lm.corpus import Corpus, learned_parts, make_corpus
-from mofme.language.small_lm.model import RouterKind, Shape, SmallLM
+from mofme.language.small_lm.model import Shape, SmallLM
 from mofme.language.small_lm.storage import load_lm, save_lm
 from mofme.language.small_lm.training import Plan, score_passages, train
 from mofme.language.small_lm.vocabulary import Vocabulary

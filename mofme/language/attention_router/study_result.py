@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mofme.core.routers.by_name import RouterKind
 from mofme.intervals import students_mean
 from mofme.language.attention_router.study import ROUTERS, Measured, Study
 from mofme.language.scoring import FloatArray
-from mofme.language.small_lm.model import RouterKind
 from mofme.results import Figure, Result, Row, this_machine
 
 TITLES = {"linear": "linear router", "mlp": "two-layer router", "attention": "attention router"}

@@ -1,16 +1,20 @@
 """A feed-forward network that has become a mixture of its own neurons, and the recipe by which it did."""
 
 from dataclasses import dataclass
+from typing import cast, get_args
 
 import torch
 from torch import Tensor, nn
 
 from mofme.core.experts.gated_feed_forward import GatedFeedForwardExperts
 from mofme.core.moe import MoE
-from mofme.core.routers.linear import LinearRouter
+from mofme.core.routers.by_name import ROUTERS, RouterKind
 from mofme.errors import ModelError
-from mofme.language.dense_to_moe.policy import FixedRouter, Policy, PolicyRouter, RepresentativeRouter
+from mofme.language.dense_to_moe.policy import FixedRouter, Policy, PolicyRouter, RepresentativeRouter, Scores
 from mofme.language.dense_to_moe.splits import Split
+
+# Its weights are not the softmax of scores, which the policies go by.
+_WITHOUT_SCORES = "uncertainty"
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,7 @@ class Recipe:
     """How a model is converted. `active` of the `experts` are used while converting; `shared` neurons are always used.
 
     `learned` False leaves all weights as they are and takes CMoE's untrained router. `tokens` are drawn from the text.
+    Of the routers only the linear one begins at a solution of least squares; the others learn from nothing.
     """
 
     experts: int = 8
@@ -25,12 +30,16 @@ class Recipe:
     shared: int = 0
     split: Split = "activation"
     tokens: int = 100_000
+    router: RouterKind = "linear"
     learned: bool = True
     learning_rate: float = 2e-3
     seed: int = 0
 
     def check(self, neurons: int) -> None:
-        """Raises ModelError for what cannot be made of so many neurons."""
+        """Raises ModelError for what cannot be made of so many neurons, and for a router that does not fit."""
+        if self.router not in get_args(RouterKind) or self.router == _WITHOUT_SCORES:
+            names = ", ".join(kind for kind in ROUTERS if kind != _WITHOUT_SCORES)
+            raise ModelError(f"no router for converted layers is called {self.router!r}: choose of {names}")
         if not 1 <= self.active <= self.experts:
             raise ModelError(f"{self.active} of {self.experts} experts cannot be active")
         if self.shared < 0 or (neurons - self.shared) % self.experts or self.shared >= neurons:
@@ -77,9 +86,9 @@ def converted_layers(model: nn.Module) -> list[ConvertedLayer]:
     return [module for module in model.modules() if isinstance(module, ConvertedLayer)]
 
 
-def _router(dim: int, recipe: Recipe) -> FixedRouter | RepresentativeRouter | LinearRouter:
+def _router(dim: int, recipe: Recipe) -> Scores:
     if recipe.split == "importance":
         return FixedRouter(recipe.experts)
     if not recipe.learned:
         return RepresentativeRouter(dim, recipe.experts)
-    return LinearRouter(dim, recipe.experts, top_k=recipe.experts)
+    return cast(Scores, ROUTERS[recipe.router](dim, recipe.experts, recipe.experts))

@@ -6,7 +6,7 @@ Our reading, as MixLoRA and MoLA do: 8 experts of rank 8, alpha 16, dropout .05,
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mofme.core.experts.low_rank import LowRankExperts
 from mofme.core.moe import MoE
+from mofme.core.routers.by_name import ROUTERS
 from mofme.core.routers.linear import LinearRouter
 from mofme.core.routers.mixture import MixtureOfRouters
 from mofme.core.routing import Router, RoutingDecision, expert_probabilities, top_k_weights
@@ -22,13 +23,15 @@ from mofme.errors import ModelError
 SINGLE = "single"
 WIDE = "wide"
 MIXTURE = "mixture"
+_KINDS: Mapping[str, Callable[[int, int, int], Router]] = {str(name): kind for name, kind in ROUTERS.items()}
 
 
 @dataclass(frozen=True)
 class Recipe:
     """The banks of one model. `wrapped` are endings of the names of the linear layers that get one.
 
-    `router` is SINGLE, MIXTURE (of `sub_routers`), or WIDE: two layers with no fewer parameters than that mixture.
+    `router` is SINGLE, MIXTURE (of `sub_routers`), WIDE: two layers with no fewer parameters than that mixture, or any
+    other of `core.routers.by_name`.
     """
 
     wrapped: tuple[str, ...]
@@ -84,7 +87,9 @@ def make_router(dim: int, recipe: Recipe) -> Router:
     if recipe.router == WIDE:
         parameters = recipe.sub_routers * (dim * recipe.experts + dim)
         return WideRouter(dim, recipe.experts, recipe.top_k, math.ceil(parameters / (dim + recipe.experts)))
-    raise ValueError(f"{recipe.router!r} is no router here: {SINGLE}, {WIDE} and {MIXTURE} are")
+    if kind := _KINDS.get(recipe.router):
+        return kind(dim, recipe.experts, recipe.top_k)
+    raise ValueError(f"{recipe.router!r} is no router: {', '.join(dict.fromkeys([SINGLE, WIDE, *_KINDS]))} are")
 
 
 def wrap(model: nn.Module, recipe: Recipe) -> dict[str, LoraBank]:

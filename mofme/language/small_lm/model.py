@@ -13,21 +13,8 @@ from torch.nn import functional as F
 
 from mofme.core.experts.feed_forward import FeedForward, FeedForwardExperts
 from mofme.core.moe import MoE
-from mofme.core.routers.attention import AttentionRouter
-from mofme.core.routers.linear import LinearRouter
-from mofme.core.routers.mixture import MixtureOfRouters
-from mofme.core.routers.mlp import MLPRouter
-from mofme.core.routers.uncertainty import UncertaintyRouter
-from mofme.core.routing import Router
+from mofme.core.routers.by_name import ROUTERS, RouterKind
 
-RouterKind = Literal["linear", "mlp", "attention", "mixture", "uncertainty"]
-ROUTERS: dict[RouterKind, type[Router]] = {
-    "linear": LinearRouter,
-    "mlp": MLPRouter,
-    "attention": AttentionRouter,
-    "mixture": MixtureOfRouters,
-    "uncertainty": UncertaintyRouter,
-}
 _ROTARY_BASE = 10_000.0
 
 

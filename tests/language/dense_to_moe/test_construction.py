@@ -184,6 +184,7 @@ def test_too_little_text_is_said(tokens: tuple[int, int]) -> None:
         (Recipe(experts=5), "48 neurons less 0 shared ones cannot be divided evenly among 5 experts"),
         (Recipe(experts=4, active=5), "5 of 4 experts cannot be active"),
         (Recipe(experts=4, active=3, shared=48), "48 neurons less 48 shared"),
+        (Recipe(experts=4, active=3, router="uncertainty"), "'uncertainty': choose of linear, mlp, attention, mixture"),
     ],
 )
 def test_a_recipe_that_does_not_fit_is_refused(tiny_host: Make, tmp_path: Path, recipe: Recipe, message: str) -> None:

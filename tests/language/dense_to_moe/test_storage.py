@@ -21,6 +21,8 @@ IDS = [(i * i) % 60 + 1 for i in range(2048)]
         Recipe(experts=4, active=3, tokens=512),
         Recipe(experts=4, active=2, tokens=512, split="importance"),
         Recipe(experts=4, active=2, shared=8, tokens=512, learned=False),
+        Recipe(experts=4, active=2, tokens=512, router="attention"),
+        Recipe(experts=4, active=2, tokens=512, router="mixture"),
     ],
 )
 def test_it_loads_back_to_the_same_logits(tmp_path: Path, tiny_host: Callable[..., Host], recipe: Recipe) -> None:

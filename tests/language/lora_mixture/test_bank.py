@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mofme.core.moe import observe_routing
+from mofme.core.routers.by_name import ROUTERS
 from mofme.core.routers.mixture import MixtureOfRouters
 from mofme.errors import ModelError
 from mofme.language.lora_mixture.bank import MIXTURE, SINGLE, WIDE, LoraBank, Recipe, adapter_state, make_router, wrap
@@ -153,6 +154,15 @@ def test_an_unknown_layer_is_refused() -> None:
         wrap(nn.Sequential(nn.Linear(2, 2)), Recipe(("q_proj", "v_proj")))
 
 
+@pytest.mark.parametrize("name", ROUTERS)
+def test_every_router_of_the_core_can_choose_among_banks(name: str) -> None:
+    torch.manual_seed(0)
+    bank = LoraBank(nn.Linear(6, 5), Recipe((), name, experts=4, top_k=2))
+    assert type(bank.mixture.router) is ROUTERS[name]  # type: ignore[index]
+    bank(torch.randn(3, 6)).sum().backward()
+    assert bank.mixture.router.num_experts == 4
+
+
 def test_an_unknown_router_is_refused() -> None:
-    with pytest.raises(ValueError, match="'none' is no router here"):
+    with pytest.raises(ValueError, match=r"'none' is no router: .*attention"):
         make_router(4, Recipe((), "none"))
