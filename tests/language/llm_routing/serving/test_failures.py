@@ -199,6 +199,10 @@ def test_fifty_clients_lose_nothing_while_a_backend_dies(start) -> None:
     outcomes = {name: value for name, value in metrics.items() if name.startswith("mofme_requests_total")}
     assert sum(outcomes.values()) == 150
     assert metrics["mofme_fallbacks_total"] > 0
-    answered = metrics['mofme_requests_total{outcome="answered"}']
-    assert answered == metrics['mofme_answers_total{model="weak"}'] + metrics['mofme_answers_total{model="strong"}']
-    assert answered + metrics['mofme_requests_total{outcome="broken"}'] == 150
+    answered, broken, left = (
+        metrics[f'mofme_requests_total{{outcome="{name}"}}'] for name in ("answered", "broken", "left")
+    )
+    # A client that has read the last event may hang up before the stream is closed: then it left, with a whole answer.
+    answers = metrics['mofme_answers_total{model="weak"}'] + metrics['mofme_answers_total{model="strong"}']
+    assert answered <= answers <= answered + left
+    assert answered + broken + left == 150
