@@ -2,10 +2,11 @@
 
 Two critics judge a state and an action; the lower judgement counts. The policy maximises it plus its own entropy,
 whose price alpha is learnt so that the entropy stays near minus the number of actions. SMOSE adds a loss of balance
-that keeps all experts in use. Learning rates, batch and delay are the paper's.
+that keeps all experts in use. Learning rates and delay are the paper's; the batch is half
+of the paper's 256, for twice as many steps in the same time.
 
 Our reading: the noise of the balance loss (standard deviation 1/E) stays inside that loss, so the policy that learns is
-the policy that acts. Hidden layers of the critics multiply in bfloat16 where the processor does so faster.
+the policy that acts. Hidden layers of the critics are bfloat16 where the processor does so faster.
 """
 
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from mofme.control.replay import Transitions
 from mofme.core.losses.balance import importance_loss, load_loss
 from mofme.core.routing import RoutingDecision
 
-BATCH = 256
+BATCH = 128
 _HIDDEN = 256
 _DISCOUNT = 0.99
 _TARGET_RATE = 0.005
@@ -41,12 +42,10 @@ class Critics(nn.Module):
 
     def forward(self, x_TD: Tensor, action_TA: Tensor) -> Tensor:
         y = torch.cat([x_TD, action_TA], dim=-1).expand(2, -1, -1)
-        y = torch.baddbmm(self.offsets[0], y, self.weights[0]).relu()
-        if self.half_precision:
-            y = torch.bmm(y.bfloat16(), self.weights[1].bfloat16()).float() + self.offsets[1]
-        else:
-            y = torch.baddbmm(self.offsets[1], y, self.weights[1])
-        return torch.baddbmm(self.offsets[2], y.relu(), self.weights[2]).squeeze(-1)
+        hidden = torch.bfloat16 if self.half_precision else torch.float32
+        y = torch.baddbmm(self.offsets[0], y, self.weights[0]).to(hidden).relu()
+        y = torch.baddbmm(self.offsets[1].to(hidden), y, self.weights[1].to(hidden)).relu()
+        return torch.baddbmm(self.offsets[2], y.float(), self.weights[2]).squeeze(-1)
 
 
 def _uniform(*shape: int, fan_in: int) -> nn.Parameter:
