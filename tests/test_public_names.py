@@ -204,7 +204,7 @@ COMMANDS = {
     "results": "NAMES --quote --folder",
     "control train": "ENVIRONMENT --out --steps --seed --experts --balance",
     "control evaluate": "POLICIES --episodes --trees --out --json",
-    "control explain": "POLICY --depth --seed",
+    "control explain": "POLICY --depth --seed --picture",
     "route evaluate": "TABLES --splits --seed --repair --models --out --json",
     "route prompt": "PROMPT --budget --cost-weight --quality --router --json",
     "route robustness": "--queries --table --seeds --router --out --json",

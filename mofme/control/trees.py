@@ -17,6 +17,7 @@ from mofme.control.environments import spaces
 from mofme.control.evaluation import TEST_SEED, Act, Evaluation, acting, drive
 from mofme.control.explanation import FloatArray, visit
 from mofme.control.policy import SparseLinearPolicy
+from mofme.control.tree_picture import tree_svg
 
 _ROUNDS = 6
 _EPISODES = 4
@@ -37,6 +38,10 @@ class DistilledTree:
         """The tree in words: which comparison of which observation leads to which expert."""
         words: str = export_text(self.tree, feature_names=list(spaces(environment).observations))
         return words.replace("class:", "expert")
+
+    def picture(self, environment: str) -> str:
+        """The tree as an SVG."""
+        return tree_svg(self.tree, spaces(environment).observations)
 
 
 def tree_acting(tree: DecisionTreeClassifier, policy: SparseLinearPolicy) -> Act:

@@ -75,6 +75,8 @@ CSS = """
 .status .problem { color: var(--error-text-color); }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 300px), 1fr)); gap: 24px; }
 .plots svg { width: 100%; max-width: 460px; color: inherit; }
+.tree { overflow-x: auto; }
+.tree svg { color: inherit; max-width: none; }
 .strips .grid-container { grid-template-columns: minmax(0, 1fr) !important; grid-auto-rows: auto !important; }
 .strips .thumbnail-item { aspect-ratio: auto; }
 .result { border-top: 1px solid var(--border-color-primary); padding: 10px 0; }

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -169,6 +170,7 @@ def test_the_command_line_trains_measures_and_explains(tmp_path: Path) -> None:
     )
     assert measured.exit_code == 0, measured.output
     assert json.loads((tmp_path / "control.json").read_text())["room"] == "control"
-    told = run(app, ["control", "explain", out, "--depth", "2"])
+    told = run(app, ["control", "explain", out, "--depth", "2", "--picture", str(tmp_path / "tree.svg")])
     assert told.exit_code == 0 and "A tree of depth 2" in told.output
+    assert ElementTree.parse(tmp_path / "tree.svg").getroot().tag.endswith("svg")
     assert run(app, ["control", "train", "Moon", "--out", out]).exit_code == 2

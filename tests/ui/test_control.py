@@ -73,6 +73,7 @@ def test_a_person_watches_a_robot(browser: Browser, address: str) -> None:
     expect(page.locator("#control-experts details").first).to_be_visible()
     page.get_by_label(TREE).check()
     page.click("#drive")
+    expect(page.locator("#tree svg")).to_contain_text("expert")
     expect(page.locator("#tree pre")).to_contain_text("expert")
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     page.close()

@@ -12,6 +12,7 @@ def explain(
     policy: Annotated[Path, typer.Argument(help="Folder of a trained policy.")],
     depth: Annotated[int, typer.Option(min=1, max=12, help="Comparisons in a row that the tree may make.")] = 4,
     seed: Annotated[int, typer.Option(help="Where the episodes begin.")] = 0,
+    picture: Annotated[Path | None, typer.Option(help="File for a picture of the tree (.svg).")] = None,
 ) -> None:
     """Say what each expert does and where it is called, and distil the router into a tree that can be read.
 
@@ -25,6 +26,7 @@ def explain(
     from mofme.control.storage import load_policy
     from mofme.control.trees import distil
     from mofme.errors import MofmeError
+    from mofme.vision.image import atomic_file
 
     log = Console(stderr=True, highlight=False, soft_wrap=True)
     torch.set_num_threads(1)
@@ -33,6 +35,9 @@ def explain(
         typer.echo(describe(loaded, environment, seed=seed))
         tree = distil(loaded, environment, depth, seed)
         earned = evaluate(loaded, environment, seed=TEST_SEED).mean
+        if picture is not None:
+            with atomic_file(picture) as file:
+                file.write(tree.picture(environment).encode())
     except (MofmeError, OSError) as error:
         log.print(f"error: {error}", style="red", markup=False)
         raise typer.Exit(2) from None

@@ -16,7 +16,7 @@ from mofme.ui.jobs import Job
 
 @dataclass(frozen=True)
 class Driven:
-    """What is shown: the film, who drove at which step, each expert's table, and the tree where one drove."""
+    """What is shown: the film, who drove at which step, each expert's table; the tree (words, SVG) where one drove."""
 
     environment: str
     path: Path
@@ -24,6 +24,7 @@ class Driven:
     names: Spaces
     tables: tuple[ExpertTable | None, ...]
     tree: str = ""
+    tree_svg: str = ""
     fidelity: float = 1.0
 
 
@@ -33,11 +34,12 @@ def drive(
     """Let a policy drive for an episode. Raises Cancelled, or MofmeError once the job's time is up."""
     report(0, "Reading the policy")
     policy, environment = load_policy(folder)
-    act, words, fidelity = acting(policy), "", 1.0
+    act, words, picture, fidelity = acting(policy), "", "", 1.0
     if chooser == TREE:
         report(0.1, "Growing a tree from what the router chooses")
         tree = distil(policy, environment, depth, seed=1, episodes=1)
-        act, words, fidelity = tree_acting(tree.tree, policy), tree.text(environment), tree.fidelity
+        act, fidelity = tree_acting(tree.tree, policy), tree.fidelity
+        words, picture = tree.text(environment), tree.picture(environment)
     job.check()
 
     def told(step: int, steps: int) -> None:
@@ -47,4 +49,4 @@ def drive(
     episode = film(act, environment, path, seed, report=told)
     report(0.9, "Reading the experts")
     tables = expert_tables(policy, visit(act, environment, episodes=1, seed=seed))
-    return Driven(environment, path, episode, spaces(environment), tuple(tables), words, fidelity)
+    return Driven(environment, path, episode, spaces(environment), tuple(tables), words, picture, fidelity)

@@ -43,6 +43,18 @@ def timeline_svg(driven: Driven) -> str:
     return drawing("Which expert drove when", parts, _BAND + 32 + legend_height(colours))
 
 
+def tree_html(driven: Driven) -> str:
+    """The tree that drove, as a picture and in words; nothing where the router drove."""
+    if not driven.tree:
+        return ""
+    return (
+        "<h3>The tree</h3><p class='note'>Read from the left: along the solid line where a comparison is true, along "
+        "the dashed one where it is not. A share is of the states that the tree was made from.</p>"
+        f"<div class='tree'>{driven.tree_svg}</div>"
+        f"<details class='result'><summary>In words</summary><pre>{html.escape(driven.tree)}</pre></details>"
+    )
+
+
 def _stretches(experts: Sequence[int]) -> list[tuple[int, int, int]]:
     """First step, step after the last, and expert of every stretch under one expert."""
     changes = [0, *(step for step in range(1, len(experts)) if experts[step] != experts[step - 1]), len(experts)]

@@ -1,6 +1,5 @@
 """Tab Interpretable control: a robot drives, and everything that drives it can be read."""
 
-import html
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,18 +83,17 @@ def build(services: Services, policies: Path = SHIPPED) -> None:
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - how Gradio hands progress to a function
     ) -> list[Any]:
-        from mofme.ui.control.report import experts_html, summary_html, timeline_svg
+        from mofme.ui.control.report import experts_html, summary_html, timeline_svg, tree_html
 
         with plain_errors():
             driven = run(robot, chooser, depth, seed, request, progress)
-            words = f"<h3>The tree</h3><pre>{html.escape(driven.tree)}</pre>" if driven.tree else ""
             plots = f"<div class='plots'>{timeline_svg(driven)}</div>"
             return [
                 str(driven.path),
                 summary_html(driven),
                 plots,
                 f"<h3>The experts</h3>{experts_html(driven)}",
-                words,
+                tree_html(driven),
             ]
 
     def drive_api(
