@@ -24,33 +24,25 @@ def photo_box(elem_id: str) -> gr.Image:
     )
     # Gradio would open the picture first: no word to the user if it is broken, and a re-encoded copy in some modes.
     box.preprocess = _path_of  # type: ignore[method-assign]
-    _refuse_addresses(box)
+    refuse_addresses(box)
     return box
 
 
 def file_box(**arguments: Any) -> gr.File:
     """A box for one file that is no picture. The function behind it receives its path."""
     box = gr.File(type="filepath", **arguments)
-    _refuse_addresses(box)
+    refuse_addresses(box)
     return box
 
 
 def files_box(**arguments: Any) -> gr.File:
     """A box for many files, pictures or ZIP archives. The function behind it receives their paths."""
     box = gr.File(file_count="multiple", type="filepath", **arguments)
-    _refuse_addresses(box)
+    refuse_addresses(box)
     return box
 
 
-def _path_of(payload: ImageData | None) -> str | None:
-    if payload is None:
-        return None
-    if not payload.path:
-        raise gr.Error("Upload the picture as a file.", print_exception=False)
-    return payload.path
-
-
-def _refuse_addresses(box: Component) -> None:
+def refuse_addresses(box: Component) -> None:
     """Callers of the API may pass an address instead of a file; the server must not fetch it for them."""
     move = box.async_move_resource_to_block_cache
 
@@ -60,3 +52,11 @@ def _refuse_addresses(box: Component) -> None:
         return await move(url_or_file_path)
 
     box.async_move_resource_to_block_cache = only_files  # type: ignore[method-assign]
+
+
+def _path_of(payload: ImageData | None) -> str | None:
+    if payload is None:
+        return None
+    if not payload.path:
+        raise gr.Error("Upload the picture as a file.", print_exception=False)
+    return payload.path

@@ -80,6 +80,8 @@ def test_programs_are_answered(address: str, tmp_path: Path) -> None:
     Image.fromarray(np.full((60, 60), 255, np.uint8)).save(tmp_path / "nothing.png")
     with pytest.raises(AppError, match="Nothing is drawn"):
         client.predict(handle_file(tmp_path / "nothing.png"), api_name="/read_digit")
+    with pytest.raises(AppError, match="Choose a picture"):
+        client.predict(None, api_name="/read_digit")
 
 
 @pytest.mark.parametrize("width", [1280, 390])

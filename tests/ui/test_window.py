@@ -1,5 +1,7 @@
+import asyncio
 from typing import Any
 
+import gradio as gr
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -65,3 +67,13 @@ def test_no_two_parts_of_the_page_have_one_name(engine: Engine) -> None:
     names = [name for name in names if name]
     assert len(names) > 20
     assert sorted(names) == sorted(set(names))
+
+
+def test_no_upload_box_fetches_an_address(engine: Engine) -> None:
+    files = (gr.File, gr.Image, gr.ImageEditor, gr.Video, gr.Audio, gr.Gallery)
+    functions = window.build(Services(engine)).fns.values()
+    boxes = {box for function in functions for box in function.inputs if isinstance(box, files)}
+    assert len(boxes) >= 10
+    for box in boxes:
+        with pytest.raises(gr.Error, match="addresses are not fetched"):
+            asyncio.run(box.async_move_resource_to_block_cache("https://127.0.0.1/a.png"))

@@ -15,7 +15,7 @@ from mofme.ui.examples import examples_folder, examples_gallery, make_examples
 from mofme.ui.jobs import Jobs, plain_errors
 from mofme.ui.measured import measured_by_us
 from mofme.ui.services import Services
-from mofme.ui.uploads import photo_box
+from mofme.ui.uploads import file_box, photo_box, refuse_addresses
 
 if TYPE_CHECKING:
     from mofme.ui.binary.reading import Reader
@@ -67,6 +67,7 @@ def build(
                 height=_CANVAS + 130,
                 elem_id="drawing",
             )
+            refuse_addresses(pad)
             start = gr.Button("Read the digit", variant="primary", elem_id="read")
         with gr.Column(scale=6, min_width=320):
             answers = gr.HTML(
@@ -99,20 +100,22 @@ def build(
             said = read_digit(readers(), pixels_D)
             return [answers_html(said, pixels_D), weights_html(said)]
 
-    def read_api(picture: str) -> dict[str, Any]:
+    def read_api(picture: str | None) -> dict[str, Any]:
         from mofme.ui.binary.answer import answer_values
         from mofme.ui.binary.reading import read_digit
         from mofme.vision.digits.drawing import as_digit, ink_of
         from mofme.vision.image import read_picture
 
         with plain_errors():
+            if not picture:
+                raise PictureError("Choose a picture of a digit first.")
             rgb = read_picture(Path(picture), services.limits.megapixels).rgb
             return answer_values(read_digit(readers(), as_digit(ink_of(rgb))))
 
     start.click(read_and_show, pad, [answers, weights], show_progress_on=answers, api_visibility="private")
     gr.Button(visible=False).click(
         read_api,
-        gr.File(label="picture", visible=False),
+        file_box(label="picture", visible=False),
         gr.JSON(label="result", visible=False),
         api_name="read_digit",
         api_description="Read the digit in a picture by each of the shipped nets. Returns digit and scores of each.",
