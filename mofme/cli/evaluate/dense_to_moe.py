@@ -23,7 +23,7 @@ def dense_to_moe(
     measure: Annotated[int, typer.Option(min=2, help="Tokens to measure perplexity on.")] = 16_384,
     limit: Annotated[int | None, typer.Option(min=1, help="Questions to answer, drawn at random.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Convert so many times.")] = 1,
-    out: Annotated[Path | None, typer.Option(help="Folder for dense_to_moe.json and its picture.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the result (.json) and its picture.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
     """Compare ours with a uniform top-k, a random split, static pruning and CMoE's way, all at the same target.
@@ -65,10 +65,12 @@ def dense_to_moe(
         words += [f"--questions {questions.name} --arms {arms.name}", *(f"--task {name}" for name in task or ())]
         words += [f"--target {target} --experts {experts} --shared {shared} --tokens {tokens} --measure {measure}"]
         words += [f"--limit {limit}"] * (limit is not None) + [f"--seeds {seeds}"]
-        result = as_result(comparison, range(seeds), " ".join(words))
+        # What the paper's own budget of tokens brings has a file of its own.
+        room = "dense_to_moe" if tokens < 100_000 else "dense_to_moe_100k"
+        result = as_result(comparison, range(seeds), " ".join(words), room)
         if out is not None:
             save_result(result, out)
-            plot_frontier(comparison, out / "dense_to_moe-frontier.png")
+            plot_frontier(comparison, out / f"{room}-frontier.png")
     except (MofmeError, OSError) as error:
         log.print(f"error: {error}", style="red", markup=False)
         raise typer.Exit(2) from None

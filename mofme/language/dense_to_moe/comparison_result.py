@@ -26,14 +26,14 @@ _FRONTIER = "frontier: built for the target, other policies chosen; first seed"
 _CLAIM = "with 100K tokens a dense model becomes a mixture that activates over 20 % fewer parameters, accuracy kept"
 
 
-def as_result(comparison: Comparison, seeds: Sequence[int], command: str) -> Result:
+def as_result(comparison: Comparison, seeds: Sequence[int], command: str, room: str = "dense_to_moe") -> Result:
     """Everything that `compare` measured, beside the paper's claim."""
     rows = [Row("quality", arm, _quality(comparison, arm)) for arm in ARMS]
     rows += [Row("differences", f"{OURS} against {arm}", _difference(comparison, arm)) for arm in ARMS if arm != OURS]
     rows += [Row(_FRONTIER, name, figures) for name, figures in _frontier(comparison)]
     rows += [Row("CPU time of one thread", arm, _time(comparison, arm)) for arm in comparison.seconds]
     return Result(
-        room="dense_to_moe",
+        room=room,
         paper=_PAPER,
         claim=_CLAIM,
         verdict=_verdict(comparison),

@@ -21,7 +21,7 @@ from mofme.ui.uploads import file_box
 if TYPE_CHECKING:
     from mofme.ui.dense_to_moe.converting import Converted
 
-MEASURED = ("dense_to_moe",)
+MEASURED = ("dense_to_moe", "dense_to_moe_100k")
 _KEPT = 2  # converted models, each of some 300 MB
 _QUESTIONS = 50
 _INTRODUCTION = (
