@@ -5,6 +5,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from gradio.context import get_blocks_context
 
 from mofme.ui.jobs import Jobs
 
@@ -22,7 +23,8 @@ def run_and_cancel(
     outputs: Sequence[Any],
     **event: Any,
 ) -> None:
-    """Run `work` on a click of `start`; `cancel` takes it out of the queue, or stops it at its next check.
+    """Run `work` on a click of `start`; `cancel`, or closing the page, takes it out of the queue or stops it at its
+    next check.
 
     `status` is where words stand about how the work goes.
     """
@@ -41,3 +43,5 @@ def run_and_cancel(
     for after in (run.success, run.failure):
         after(lambda: set_running(False), None, buttons, **AT_ONCE)
     cancel.click(stop, None, [status, *buttons], cancels=[run], **AT_ONCE)
+    if page := get_blocks_context():
+        page.root_block.unload(jobs.cancel)
