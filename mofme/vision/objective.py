@@ -43,9 +43,15 @@ def objective(
     routing: list[ObservedRouting],
     loss_of: Callable[[Tensor, Tensor], Tensor] = psnr_loss,
 ) -> Tensor:
-    """`loss_of(restored, clean)`, plus small terms: balanced experts, naming the weathers (labels_BW is 0 or 1)."""
+    """`loss_of(restored, clean)`, plus small terms: balanced experts, naming the weathers.
+
+    labels_BW is 0 or 1, NaN where nobody knows, which costs nothing.
+    """
     loss = loss_of(output.image.float(), clean)
-    loss = loss + _WEATHER * F.binary_cross_entropy_with_logits(output.weather_BW.float(), labels_BW)
+    known_BW = labels_BW.isfinite().float()
+    loss = loss + _WEATHER * F.binary_cross_entropy_with_logits(
+        output.weather_BW.float(), labels_BW.nan_to_num(), known_BW
+    )
     if routing:
         balance = torch.stack([importance_loss(observed.decision) for observed in routing]).mean()
         loss = loss + _BALANCE * balance.float()

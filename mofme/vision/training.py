@@ -197,7 +197,10 @@ def _groups(net: RestorationNet, binary: list[Tensor]) -> tuple[list[dict[str, A
 def _batches(
     plan: TrainingPlan, pictures: list[Tensor], pairs: list[Pair], generator: torch.Generator, progress: _Progress
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Endless (weathered, clean, labels); every fourth batch from the pairs, if there are any."""
+    """Endless (weathered, clean, labels); every fourth batch from the pairs, if there are any.
+
+    What weather is on a pair is not known: its labels are NaN.
+    """
     device = generator.device
     cpu = torch.Generator().manual_seed(generator.initial_seed() % 2**31)
     large = round(plan.crop * 5 / 3 / 8) * 8
@@ -211,7 +214,7 @@ def _batches(
         cleans, paired, count = stages[late]
         if paired is not None and progress.steps % 4 == 3:
             weathered, clean = (part.to(device) for part in next(paired))
-            labels = torch.zeros(count, len(WEATHERS), device=device)
+            labels = torch.full((count, len(WEATHERS)), torch.nan, device=device)
         else:
             clean = add_distractors(next(cleans).to(device), generator)
             result = synthesize(clean, random_weathers(count, generator), generator)

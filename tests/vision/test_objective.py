@@ -50,6 +50,17 @@ def test_naming_the_weather() -> None:
     assert sure.item() == pytest.approx(-2, rel=1e-5)
 
 
+def test_weather_that_nobody_knows_is_not_taught() -> None:
+    # Half of the labels are known: ln 2 for each of two, over four. A sure answer for the others costs nothing.
+    clean = grey(0.5)
+    logits = torch.tensor([[0.0, 0.0, 50.0, -50.0]], requires_grad=True)
+    loss = objective(NetOutput(clean, logits), clean, torch.tensor([[1.0, 0.0, torch.nan, torch.nan]]), [])
+    assert loss.item() == pytest.approx(-2 + 0.1 * math.log(2) / 2, rel=1e-5)
+    loss.backward()
+    assert logits.grad is not None
+    assert logits.grad[0, 2:].tolist() == [0, 0]
+
+
 def test_balance_of_experts() -> None:
     # All on one of two experts: importance (2, 0), mean 1, variance 1, so CV^2 = 1; shared evenly: 0. Mean: .5.
     clean = grey(0.5)

@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from mofme.core.model_card import load_card
-from mofme.errors import ModelError, MofmeError
+from mofme.core.moe import ObservedRouting
+from mofme.errors import Cancelled, ModelError, MofmeError
+from mofme.vision import training as training_module
 from mofme.vision.binary_weights import stays_real
 from mofme.vision.models import SIZES
-from mofme.vision.nets.unet import RestorationNet
-from mofme.vision.objective import psnr_loss
+from mofme.vision.nets.unet import NetOutput, RestorationNet
+from mofme.vision.objective import objective, psnr_loss
 from mofme.vision.restorer import Restorer
 from mofme.vision.training import TrainingPlan, train
 from mofme.vision.weather import synthesize
@@ -115,6 +118,26 @@ def trained_binary(tmp_path_factory: pytest.TempPathFactory, clean: Path, traine
     out = tmp_path_factory.mktemp("trained binary")
     run(plan(out, clean, init=trained, binary=True, minutes=1 / 60))
     return out
+
+
+def test_pairs_do_not_teach_that_there_is_no_weather(
+    clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unknown: list[bool] = []
+
+    def watch(output: NetOutput, clean: Tensor, labels_BW: Tensor, routing: list[ObservedRouting]) -> Tensor:
+        unknown.append(bool(labels_BW.isnan().all()))
+        if len(unknown) == 4:
+            raise Cancelled("seen enough")
+        return objective(output, clean, labels_BW, routing)
+
+    for part in ("input", "target"):
+        (tmp_path / part).mkdir()
+        smooth_picture(9, 64).save(tmp_path / part / "pair.png")
+    monkeypatch.setattr(training_module, "objective", watch)
+    with pytest.raises(Cancelled):
+        run(plan(tmp_path / "out", clean, minutes=10, pairs=[tmp_path]))
+    assert unknown == [False, False, False, True]
 
 
 def test_binary_weights_are_kept_as_the_signs_of_the_average(trained_binary: Path) -> None:
