@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mofme.errors import ArchiveError, MofmeError, PictureError
+from mofme.errors import ArchiveError, Cancelled, MofmeError, PictureError
 from mofme.ui.figures import save_picture, thumbnail
 from mofme.ui.jobs import Engine, Job, new_folder, without_folders
 from mofme.ui.limits import Limits
@@ -35,7 +35,8 @@ def restore_batch(
 ) -> Iterator[BatchProgress]:
     """Restore every picture among the uploads, yielding after each; bad files are reported and skipped.
 
-    Raises MofmeError if there is no picture at all, too many of them, or the job was stopped.
+    Pictures for which the job's time does not suffice are reported, too. Raises MofmeError if there is no picture at
+    all, or too many of them, and Cancelled if the visitor stopped the job.
     """
     folder = new_folder()
     source, target = folder / "source", folder / "restored"
@@ -53,18 +54,25 @@ def restore_batch(
         progress = BatchProgress(len(plan) + len(refused), refused)
         yield progress
         for path, output in plan:
-            job.check()
-            with engine.turn:
-                report = restore_file(
-                    restorer,
-                    path,
-                    output,
-                    strength=settings.strength,
-                    ensemble=settings.ensemble,
-                    tile=settings.tile_side,
-                    max_megapixels=limits.megapixels,
-                    on_progress=lambda _: job.check(),
-                )
+            try:
+                job.check()
+            except Cancelled:
+                raise
+            except MofmeError as error:
+                # Out of time: what is done is handed out all the same.
+                report = FileReport(str(path), str(output), error=str(error))
+            else:
+                with engine.turn:
+                    report = restore_file(
+                        restorer,
+                        path,
+                        output,
+                        strength=settings.strength,
+                        ensemble=settings.ensemble,
+                        tile=settings.tile_side,
+                        max_megapixels=limits.megapixels,
+                        on_progress=lambda _: job.check(),
+                    )
             if not report.error and len(progress.thumbnails) < MOST_THUMBNAILS:
                 small = folder / f"thumbnail-{len(progress.thumbnails)}.jpg"
                 # What was just written kept to the limit already.

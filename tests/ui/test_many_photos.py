@@ -80,6 +80,21 @@ def test_too_many_pictures_are_refused_before_work_begins(engine: Engine, photo:
         run(engine, [photo, broken], Limits(batch_pictures=1))
 
 
+def test_what_is_done_when_the_time_is_up_comes_back(engine: Engine, photo: Path, tmp_path: Path) -> None:
+    second = tmp_path / "second.jpg"
+    shutil.copyfile(photo, second)
+    job = Job(60)
+    batch = restore_batch(engine, job, [photo, second], Settings("small"), Limits())
+    next(batch), next(batch)
+    job._deadline = 0.0
+    *_, last = batch
+    assert [bool(report.error) for report in last.reports] == [False, True]
+    assert "longer than the limit of 60 s" in last.reports[1].error
+    assert last.archive is not None
+    with zipfile.ZipFile(last.archive) as archive:
+        assert set(archive.namelist()) == {"my photo.jpg", "report.csv"}
+
+
 def test_cancelling_stops_and_removes_what_was_unpacked(engine: Engine, photo: Path, broken: Path) -> None:
     job = Job(60)
     batch = restore_batch(engine, job, [photo, broken], Settings("small"), Limits())
