@@ -151,7 +151,7 @@ def _decode(file: BinaryIO, path: Path, max_megapixels: float) -> Picture:
         if megapixels > max_megapixels:
             raise PictureTooLargeError(
                 f"{path}: {image.width}x{image.height} is {megapixels:.1f} megapixels, over the limit of "
-                f"{max_megapixels:g}; raise it with --max-megapixels."
+                f"{max_megapixels:g}: make it smaller, or raise the limit."
             )
         image.load()
         exif, xmp = _exif_block(image), image.info.get("xmp")
@@ -270,8 +270,10 @@ def _save_options(like: Picture, kind: str) -> dict[str, Any]:
         options["dpi"] = like.dpi
     if kind == "jpeg":
         options |= {"quality": 95, "subsampling": 0}
-        if like.jpeg_tables and sum(like.jpeg_tables[0]) < _JPEG_95_LUMA_SUM:
-            options |= {"quality": -1, "qtables": like.jpeg_tables}
+        # Not by number: a file may begin with table 1, and Pillow writes none that stands behind a gap.
+        tables = [table for _, table in sorted((like.jpeg_tables or {}).items())]
+        if tables and sum(tables[0]) < _JPEG_95_LUMA_SUM:
+            options |= {"quality": -1, "qtables": tables}
     elif kind == "webp":
         options |= {"lossless": like.lossless, "quality": 95, "exact": True}
     elif kind == "heif":

@@ -1,4 +1,7 @@
 import csv
+import os
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -193,7 +196,7 @@ def test_what_cannot_be_begun_is_said_at_once(tmp_path):
 def test_the_limit_of_megapixels_holds(tmp_path):
     picture(tmp_path / "in/a.png", (100, 100))
     (report,) = restore_tree(Inverter(), tmp_path / "in", tmp_path / "out", max_megapixels=0.001)
-    assert "--max-megapixels" in report.error
+    assert "over the limit of 0.001: make it smaller" in report.error
 
 
 def test_the_report_keeps_earlier_rows_and_replaces_redone_ones(tmp_path):
@@ -220,6 +223,21 @@ def test_the_report_keeps_earlier_rows_and_replaces_redone_ones(tmp_path):
     assert rows["b.png"]["error"] == "" and rows["b.png"]["skipped"] == "yes"  # repaired by hand since
     assert rows["c"]["size"] == "1x1"
     assert [path.name for path in tmp_path.iterdir()] == ["report.csv"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems allow no such names")
+def test_a_name_that_is_not_unicode_has_one_row(tmp_path):
+    report = FileReport(os.fsdecode(b"caf\xe9.png"), os.fsdecode(b"caf\xe9.png"), 4, 3, 1.5)
+    for each in (report, report, replace(report, skipped=True, width=0)):
+        write_report(tmp_path / "report.csv", [each])
+        with (tmp_path / "report.csv").open(encoding="utf-8", newline="") as file:
+            assert [(row["file"], row["size"]) for row in csv.DictReader(file)] == [("caf\\udce9.png", "4x3")]
+
+
+def test_a_report_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "report.csv").mkdir()
+    with pytest.raises(PictureError, match=r"report\.csv: the earlier report"):
+        write_report(tmp_path / "report.csv", [FileReport("a.png", "a.png")])
 
 
 def test_a_foreign_report_file_is_replaced(tmp_path):
