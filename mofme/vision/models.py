@@ -1,6 +1,7 @@
 """The sizes of the restoration net, and the shipped models: folders below `weights/`."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ def build_net(size: str) -> RestorationNet:
 
 
 def available_models(folder: Path = WEIGHTS) -> list[ModelCard]:
-    """The cards of all models below `folder` that restore pictures, by name."""
-    cards = [load_card(path.parent) for path in sorted(folder.glob(f"*/{CARD_FILE}"))]
+    """The cards of all models below `folder` that restore pictures, by the name that loads them: the folder's."""
+    folders = [path.parent for path in sorted(folder.glob(f"*/{CARD_FILE}"))]
+    cards = [replace(load_card(path), name=path.name) for path in folders]
     return [card for card in cards if card.net == "restoration"]
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from mofme.core import model_card
 from mofme.core.binary.layers import binarise, binary_layers
 from mofme.core.binary.packing import save_packed
 from mofme.core.model_card import CARD_FILE, WEIGHTS_FILE, ModelCard, load_card, save_model
@@ -57,6 +58,16 @@ def test_available_models_restore_pictures_and_are_sorted(tmp_path: Path) -> Non
     (tmp_path / "no model").mkdir()
     assert [card.name for card in available_models(tmp_path)] == ["a", "b"]
     assert available_models(tmp_path / "nowhere") == []
+
+
+def test_a_model_in_a_folder_of_another_name_is_listed_by_the_name_that_loads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path / "base")
+    (tmp_path / "base").rename(tmp_path / "fog")  # `train` names its models by their size
+    monkeypatch.setattr(model_card, "WEIGHTS", tmp_path)
+    (listed,) = available_models(tmp_path)
+    load_net(listed.name)
 
 
 def test_an_unknown_name_says_what_to_do() -> None:
