@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import lzma
 import re
 import stat
 import zipfile
@@ -17,6 +18,7 @@ MAX_RATIO = 100  # unpacked to packed size of an entry
 RATIO_FREE_BYTES = 2**20  # up to this size, any ratio is harmless
 _MAX_READ = 8 * 2**20  # the table of contents is read in one go: 2,000 entries need far less
 _CHUNK = 2**20
+_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)  # bzip2 raises OSError
 
 
 class _BoundedFile(io.FileIO):
@@ -41,7 +43,7 @@ def extract(zip_path: Path, folder: Path) -> list[Path]:
             total = 0
             for path, entry in pictures.items():
                 total += _unpack(archive, entry, folder / path, MAX_TOTAL_BYTES - total)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, ValueError) as error:
+    except (*_DAMAGE, OSError, ValueError) as error:
         raise ArchiveError(f"{zip_path}: cannot be unpacked ({error}).") from error
     return [folder / path for path in pictures]
 
@@ -55,7 +57,7 @@ def pack(folder: Path, zip_path: Path) -> None:
                 name = path.relative_to(folder)
                 if not _is_hidden(name):
                     archive.write(path, name.as_posix())
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a name that is not Unicode
         raise ArchiveError(f"{zip_path}: cannot be written ({error}).") from error
 
 

@@ -1,8 +1,11 @@
 import io
+import os
 import stat
 import struct
+import sys
 import zipfile
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -151,6 +154,26 @@ def test_damage_inside_is_found(tmp_path):
     path.write_bytes(data)
     with pytest.raises(ArchiveError, match=r"CRC.*a\.png"):
         extract(path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize("start", [35, 200])  # right behind the local header, and in the midst
+def test_damage_of_any_compression_is_an_archive_error(tmp_path, kind, start):
+    path = make_zip(tmp_path / "x.zip", [("a.png", np.random.default_rng(0).bytes(3000))], kind)
+    data = bytearray(path.read_bytes())
+    data[start : start + 50] = b"\xff" * 50
+    path.write_bytes(data)
+    with pytest.raises(ArchiveError, match=r"x\.zip: cannot be unpacked"):
+        extract(path, tmp_path / "out")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems allow no such names")
+def test_a_name_that_no_archive_can_hold(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / os.fsdecode(b"caf\xe9.png")).write_bytes(png())
+    with pytest.raises(ArchiveError, match=r"x\.zip: cannot be written"):
+        pack(tmp_path / "in", tmp_path / "x.zip")
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
 def test_missing_and_empty_archives(tmp_path):
