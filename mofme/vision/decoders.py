@@ -49,6 +49,8 @@ def _deep_samples(image: Image.Image, file: BinaryIO, path: Path, depth: int) ->
     tags: Any = getattr(image, "tag_v2", {})
     if image.mode in ("I;16", "I;16B"):
         grey = np.asarray(image).astype(np.uint16)
+        if (clear := image.info.get("transparency")) is not None:  # of a PNG: the one grey that is not seen
+            return np.stack([grey, np.where(grey == clear, 0, 65535).astype(np.uint16)], axis=2)
         return 2**depth - 1 - grey if tags.get(_PHOTOMETRIC) == 0 else grey  # 0: white is zero
     array: NDArray[Any] | None = None
     if depth == 16 and tags.get(_PLANAR, 1) == 1:

@@ -1,6 +1,7 @@
 """What files carry comes back: pixels, modes, bit depth, orientation, metadata, formats."""
 
 import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -240,6 +241,19 @@ def test_16_bit_grey_with_alpha(tmp_path, target):
     assert torch.equal(again.rgb, grey) and torch.equal(again.alpha, alpha) and again.bits == 16
 
 
+def test_16_bit_grey_png_with_one_clear_grey(tmp_path):
+    def chunk(kind, data):
+        return struct.pack(">L", len(data)) + kind + data + struct.pack(">L", zlib.crc32(kind + data))
+
+    header, row = struct.pack(">LLBBBBB", 3, 1, 16, 0, 0, 0, 0), b"\0" + struct.pack(">HHH", 7, 50000, 50001)
+    chunks = (b"IHDR", header), (b"tRNS", struct.pack(">H", 50000)), (b"IDAT", zlib.compress(row)), (b"IEND", b"")
+    (tmp_path / "in.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks))
+    for picture in (read_picture(tmp_path / "in.png"), read_picture(resave(tmp_path / "in.png", "out.png"))):
+        assert picture.grey and picture.bits == 16
+        assert (picture.rgb[1, 0] * 65535).round().tolist() == [7, 50000, 50001]
+        assert picture.alpha.flatten().tolist() == [1, 0, 1]
+
+
 def test_premultiplied_16_bit_tiff_is_divided_by_its_alpha(tmp_path):
     # 40000 at half alpha is stored as 20000.
     rgb = torch.full((3, 1, 1), 20000 / 65535)
@@ -267,6 +281,19 @@ def test_a_jpeg_saved_finer_than_95_keeps_its_tables(tmp_path):
             assert (sum(after.quantization[0]) == sum(before.quantization[0])) == (quality == 99)
             assert sum(after.quantization[0]) <= 369  # libjpeg's luminance table at quality 95
             assert after.layer[0][1:3] == (1, 1) and after.layer[1][1:3] == (1, 1)  # 4:4:4
+
+
+@pytest.mark.parametrize("quality", [90, 99])
+def test_a_jpeg_may_number_its_tables_as_it_likes(tmp_path, quality):
+    Image.fromarray(smooth()[..., 0]).save(tmp_path / "in.jpg", quality=quality)
+    data = bytearray((tmp_path / "in.jpg").read_bytes())
+    data[data.index(b"\xff\xdb") + 4] = 1  # marker, length, then precision and number of the table
+    data[data.index(b"\xff\xc0") + 12] = 1  # the one component's table
+    (tmp_path / "in.jpg").write_bytes(data)
+    with Image.open(tmp_path / "in.jpg") as before, Image.open(resave(tmp_path / "in.jpg", "out.jpg")) as after:
+        assert list(before.quantization) == [1]
+        assert (list(after.quantization[0]) == list(before.quantization[1])) == (quality == 99)
+        np.testing.assert_allclose(np.asarray(after).astype(int), np.asarray(before).astype(int), atol=3)
 
 
 def test_lossless_webp_stays_lossless(tmp_path):
