@@ -131,14 +131,19 @@ def write_report(path: Path, reports: Iterable[FileReport]) -> None:
 
     Of a run that resumes an earlier one, the earlier rows stay for files it skipped or has not come to.
     """
-    rows = _earlier_rows(path)
+    try:
+        rows = _earlier_rows(path)
+    except OSError as error:
+        raise PictureError(f"{path}: the earlier report cannot be read ({error}).") from error
     for report in reports:
-        earlier = rows.get(report.file)
-        if report.skipped and earlier and earlier["output"] == report.output and not earlier["error"]:
+        # As an earlier report holds them.
+        source, output = (name.encode("utf-8", "backslashreplace").decode() for name in (report.file, report.output))
+        earlier = rows.get(source)
+        if report.skipped and earlier and earlier["output"] == output and not earlier["error"]:
             continue
-        rows[report.file] = {
-            "file": report.file,
-            "output": report.output,
+        rows[source] = {
+            "file": source,
+            "output": output,
             "size": f"{report.width}x{report.height}" if report.width else "",
             "seconds": f"{report.seconds:.3f}",
             "weather": report.weather,

@@ -106,7 +106,7 @@ def _dihedral(picture: Tensor, view: int) -> Tensor:
 
 
 def _name_checksum(path: Path) -> int:
-    return zlib.crc32(path.stem.encode())
+    return zlib.crc32(path.stem.encode("utf-8", "surrogateescape"))  # a name on disk may be any bytes
 
 
 def _to_uint8(rgb: Tensor) -> Tensor:

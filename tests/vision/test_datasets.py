@@ -1,3 +1,6 @@
+import os
+import sys
+import zlib
 from itertools import islice
 from pathlib import Path
 
@@ -33,6 +36,14 @@ def test_held_back_goes_by_the_name_alone() -> None:
     assert held_back(Path("123456789.png"), share=2)
     assert not held_back(Path("123456789.png"))
     assert held_back(Path("a/123456789.jpg"), share=2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems allow no such names")
+def test_a_name_that_is_not_unicode_has_its_part() -> None:
+    # "cafe" with an accent, from a Latin-1 system: its bytes decide.
+    share = zlib.crc32(b"caf\xe9")
+    assert held_back(Path(os.fsdecode(b"caf\xe9.jpg")), share)
+    assert not held_back(Path("cafe.jpg"), share)
 
 
 def test_about_one_in_twenty_is_held_back() -> None:

@@ -21,7 +21,8 @@ HELD_BACK_SETS = {f"synthesized {name}": frozenset({name}) for name in WEATHERS}
 
 def with_weather(clean: Tensor, name: str, weathers: frozenset[str] | str, seed: int) -> Tensor:
     """The photograph (3, H, W) in weather that `seed` and `name` decide, whatever other photographs there are."""
-    digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=7).digest()
+    named = f"{seed}/{name}".encode("utf-8", "surrogateescape")  # a name on disk may be any bytes
+    digest = hashlib.blake2b(named, digest_size=7).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest))
     return synthesize(clean[None], [weathers], generator).image[0]
 
