@@ -34,10 +34,12 @@ def synthesize(
     variants = _variants(weather)
     folder = clean if clean.is_dir() else clean.parent
     found = find_pictures(folder) if clean.is_dir() else [clean]
-    paths = [path for path in found if not path.resolve().is_relative_to(out.resolve())]
+    made = [(out / part).resolve() for part in ("input", "target")]
+    paths = [path for path in found if not any(path.resolve().is_relative_to(part) for part in made)]
     console = Console(stderr=True)
     if not paths:
-        console.print(f"{clean}: no pictures found.", markup=False)
+        pairs = " but those of the pairs themselves" if found else ""
+        console.print(f"{clean}: no pictures found{pairs}.", markup=False)
         raise typer.Exit(1)
     failed = 0
     with Progress(console=console, transient=True) as progress:

@@ -1,3 +1,5 @@
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +100,31 @@ def test_pairs_written_into_the_clean_folder_are_not_taken_again(tmp_path: Path)
     for _ in range(2):
         assert run(tmp_path, tmp_path / "out", "--weather", "rain")[0] == 0
     assert names(tmp_path / "out") == ["input/a.png", "target/a.png"]
+
+
+@pytest.mark.parametrize("clean", ["photos/a.png", "photos"])
+@pytest.mark.parametrize("out", [".", "photos"])
+def test_pairs_may_lie_beside_or_around_the_pictures(tmp_path: Path, clean: str, out: str) -> None:
+    save(tmp_path / "photos/a.png")
+    for _ in range(2):
+        assert run(tmp_path / clean, tmp_path / out, "--weather", "rain")[0] == 0
+    assert names(tmp_path / out / "input") == names(tmp_path / out / "target") == ["a.png"]
+
+
+def test_pictures_of_pairs_are_not_replaced_by_themselves(tmp_path: Path) -> None:
+    before = save(tmp_path / "target/a.png").read_bytes()
+    code, output = run(tmp_path / "target", tmp_path, "--weather", "rain")
+    assert code == 1
+    assert "but those of the pairs themselves" in " ".join(output.split())
+    assert names(tmp_path) == ["target/a.png"]
+    assert (tmp_path / "target/a.png").read_bytes() == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems allow no such names")
+def test_a_name_that_is_not_unicode(tmp_path: Path) -> None:
+    save(tmp_path / "clean" / os.fsdecode(b"caf\xe9.png"))
+    assert run(tmp_path / "clean", tmp_path / "out", "--weather", "rain")[0] == 0
+    assert (tmp_path / "out/input" / os.fsdecode(b"caf\xe9.png")).is_file()
 
 
 @pytest.mark.parametrize(
