@@ -4,13 +4,14 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from mofme.results import Figure
 
 
 def students_mean(values_N: NDArray[np.float64]) -> Figure:
     """Mean with Student's 95 % interval; without one for a single value."""
+    from scipy import stats  # takes most of a second: not before it is needed
+
     mean, count = float(values_N.mean()), len(values_N)
     if count < 2:
         return Figure(mean)

@@ -8,7 +8,6 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 import kornia.metrics
-import lpips
 import torch
 from numpy.lib.npyio import NpzFile
 from torch import Tensor
@@ -51,6 +50,9 @@ class Lpips:
     """
 
     def __init__(self, weights: Path | None = None) -> None:
+        # It brings torchvision, scipy and matplotlib: more than a second for those who only want PSNR.
+        import lpips
+
         with warnings.catch_warnings():
             # lpips still calls torchvision by its old argument names.
             warnings.simplefilter("ignore", UserWarning)

@@ -1,4 +1,6 @@
 import asyncio
+import subprocess
+import sys
 from typing import Any
 
 import gradio as gr
@@ -77,3 +79,10 @@ def test_no_upload_box_fetches_an_address(engine: Engine) -> None:
     for box in boxes:
         with pytest.raises(gr.Error, match="addresses are not fetched"):
             asyncio.run(box.async_move_resource_to_block_cache("https://127.0.0.1/a.png"))
+
+
+def test_the_app_starts_without_what_only_measuring_and_training_need() -> None:
+    heavy = "{'lpips', 'torchvision', 'scipy.stats', 'sklearn', 'transformers', 'mujoco', 'matplotlib'}"
+    script = f"import sys, mofme.ui.window; print(*sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
