@@ -6,7 +6,7 @@ other experts would act differently there (as in VIPER, Bastani et al. 2018): th
 it. The tree chooses; the chosen expert then acts as it would have, with the probability that the router gives it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,13 +59,23 @@ def tree_acting(tree: DecisionTreeClassifier, policy: SparseLinearPolicy) -> Act
 
 
 def distil(
-    policy: SparseLinearPolicy, environment: str, depth: int, seed: int = 0, episodes: int = 20
+    policy: SparseLinearPolicy,
+    environment: str,
+    depth: int,
+    seed: int = 0,
+    episodes: int = 20,
+    report: Callable[[int, int], None] | None = None,
 ) -> DistilledTree:
-    """The best of several rounds by what it earns on episodes of its own; measured on `episodes` of the test's."""
+    """The best of several rounds by what it earns on episodes of its own; measured on `episodes` of the test's.
+
+    `report` is told which round begins, of how many; what it raises stops the work.
+    """
     x_TD = visit(acting(policy), environment, _EPISODES, seed, _STEPS).x_TD
     tries: list[tuple[float, DecisionTreeClassifier]] = []
     begin = seed
-    for _ in range(_ROUNDS):
+    for number in range(_ROUNDS):
+        if report is not None:
+            report(number + 1, _ROUNDS)
         weights_T = what_depends_on_it(policy, x_TD)
         tree = DecisionTreeClassifier(max_depth=depth, random_state=seed).fit(x_TD, _chosen(policy, x_TD), weights_T)
         act = tree_acting(tree, policy)

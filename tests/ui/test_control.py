@@ -56,6 +56,19 @@ def test_a_cancelled_episode_stops(policies: Path, tmp_path: Path) -> None:
         drive(policies / "Reacher", ROUTER, 3, 0, tmp_path / "a.webm", job, lambda *_: None)
 
 
+def test_a_growing_tree_tells_its_rounds_and_stops_when_asked(policies: Path, tmp_path: Path) -> None:
+    job, told = Job(60), []
+
+    def report(share: float, words: str) -> None:
+        told.append(words)
+        if "2 of 6" in words:
+            job.cancel()
+
+    with pytest.raises(Cancelled):
+        drive(policies / "Reacher", TREE, 3, 0, tmp_path / "a.webm", job, report)
+    assert [words[-6:] for words in told[1:]] == ["1 of 6", "2 of 6"]
+
+
 def test_the_api_returns_a_film_and_who_drove(address: str) -> None:
     film, result = Client(address, verbose=False).predict("Reacher", TREE, 2, 5, api_name="/drive")
     assert Path(film).suffix == ".webm" and Path(film).stat().st_size > 1000

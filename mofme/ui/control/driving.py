@@ -36,8 +36,12 @@ def drive(
     policy, environment = load_policy(folder)
     act, words, picture, fidelity = acting(policy), "", "", 1.0
     if chooser == TREE:
-        report(0.1, "Growing a tree from what the router chooses")
-        tree = distil(policy, environment, depth, seed=1, episodes=1)
+
+        def grown(number: int, rounds: int) -> None:
+            job.check()
+            report(0.5 * number / (rounds + 1), f"Growing a tree from what the router chooses: {number} of {rounds}")
+
+        tree = distil(policy, environment, depth, seed=1, episodes=1, report=grown)
         act, fidelity = tree_acting(tree.tree, policy), tree.fidelity
         words, picture = tree.text(environment), tree.picture(environment)
     job.check()

@@ -100,4 +100,5 @@ def _height(deviations: float) -> str:
 
 def _cell(value: float, largest: float) -> str:
     # Half of the colour at most, so that the number stays readable in light and in dark.
-    return f"<td style='--heat: {50 * abs(value) / largest:.0f}%'>{value:+.2f}</td>"
+    written = f"{value:+.2f}"
+    return f"<td style='--heat: {50 * abs(value) / largest:.0f}%'>{written if float(written) else '0'}</td>"

@@ -33,7 +33,15 @@ def build(services: Services, policies: Path = SHIPPED) -> None:
                 list(shipped), value=next(iter(shipped), None), label="Robot and its policy", elem_id="robot"
             )
             chooser = gr.Radio(list(CHOOSERS), value=ROUTER, label="Who chooses the expert")
-            depth = gr.Slider(1, 8, value=4, step=1, label="Depth of the tree", visible=False)
+            depth = gr.Slider(
+                1,
+                8,
+                value=4,
+                step=1,
+                label="Depth of the tree",
+                info="The tree is grown anew each time, which takes some ten seconds.",
+                visible=False,
+            )
             with gr.Accordion("Advanced", open=False):
                 seed = gr.Slider(0, 1000, value=0, step=1, label="Where the episode begins (seed)")
             with gr.Row():
