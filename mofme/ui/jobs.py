@@ -65,10 +65,14 @@ class Job:
 
     def check(self) -> None:
         """Raises Cancelled after `cancel`, MofmeError once the time is up."""
-        if self._cancelled.is_set():
-            raise Cancelled("Stopped, as you asked.")
+        self.check_cancelled()
         if time.monotonic() > self._deadline:
             raise MofmeError(f"This took longer than the limit of {self._seconds:.0f} s: ask for less at once.")
+
+    def check_cancelled(self) -> None:
+        """Raises Cancelled after `cancel`: for work of many parts, which hands out those that are done in time."""
+        if self._cancelled.is_set():
+            raise Cancelled("Stopped, as you asked.")
 
 
 class Jobs:
@@ -106,7 +110,7 @@ def plain_errors() -> Iterator[None]:
         raise gr.Error(message, visible=not isinstance(error, Cancelled), print_exception=False) from error
     except Exception as error:
         log.exception("unexpected error")
-        message = "Something went wrong on our side. Try again, or try another picture."
+        message = "Something went wrong on our side. Try again, or try something else."
         raise gr.Error(message, print_exception=False) from error
 
 

@@ -27,8 +27,8 @@ def measure(
     """Measure what was uploaded, yielding after each picture; one that cannot be measured is reported.
 
     `degraded` is one ZIP, with `input/` and `target/` or with `images/` and `labels/`; or pictures, whose clean
-    versions by name are in `clean`. Raises MofmeError if nothing can be measured, if there is too much of it, or if
-    the job was stopped.
+    versions by name are in `clean`. What the job's time does not suffice for is reported, too. Raises MofmeError if
+    nothing can be measured, or if there is too much of it, and Cancelled if the visitor stopped the job.
     """
     folder = new_folder()
     source, report = folder / "source", folder / "report"

@@ -45,7 +45,7 @@ def measure_frames(
     for frame in frames:
         with engine.turn:
             report = _evaluate(segmenter, restorer, frame, labels, limits.megapixels)
-        job.check()
+        job.check_cancelled()
         for weather, view in report.views.items():
             strip = report_folder / "pictures" / weather / f"{len(reports) + 1:03d}.jpg"
             save_strip(strip, [torch.cat([view.frames[name], view.maps[name]], dim=1) for name in STATES])

@@ -1,6 +1,7 @@
 """Pairs, degraded and clean, measured picture by picture."""
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def measure_pairs(
         for pair in pairs:
             with engine.turn:
                 report = next(measured)
-            job.check()
+            job.check_cancelled()
             report = dataclasses.replace(report, error=without_folders(report.error))
             reports[name].append(report)
             if report.error:
@@ -49,5 +50,7 @@ def measure_pairs(
 def _case(title: str, pair: Pair, report: PairReport, restorer: Watched, strip: Path) -> Case:
     """A pair that was measured, so that both scores and the target are there."""
     before, after = (scores.psnr_rgb if scores else 0.0 for scores in (report.input, report.restored))
-    save_strip(strip, [read_picture(pair.input).rgb, restorer.last, read_picture(pair.target or pair.input).rgb])
+    # What was just measured kept to the limit already.
+    first, truth = (read_picture(path, math.inf).rgb for path in (pair.input, pair.target or pair.input))
+    save_strip(strip, [first, restorer.last, truth])
     return Case(title, before, after, strip)

@@ -79,6 +79,7 @@ class Watched:
         self.last = torch.empty(0)
 
     def __call__(self, image: Tensor, /) -> Restoration:
+        self._job.check()
         restoration = self._restorer(image, on_progress=lambda _: self._job.check())
         self.last = restoration.image
         return restoration

@@ -17,6 +17,7 @@ from mofme.ui.limits import Limits
 from mofme.ui.measure import measure
 from mofme.ui.measuring import Case, Measuring
 from mofme.vision.evaluation.label_sets import load_label_set
+from mofme.vision.image import read_picture
 from mofme.vision.segmenter import Segmenter
 
 
@@ -53,6 +54,27 @@ def test_loose_files_are_matched_by_name_and_measured(engine: Engine, tmp_path: 
     assert (state.done, state.total) == (3, 3)
     assert state.result is not None and state.result.verdict
     assert len(state.plots()) == 2
+
+
+def test_what_is_measured_when_the_time_is_up_comes_back(engine: Engine, tmp_path: Path) -> None:
+    degraded = [picture(tmp_path / "in" / name, 120) for name in ("a.png", "b.png")]
+    clean = [picture(tmp_path / "gt" / name, 100) for name in ("a.png", "b.png")]
+    job = Job(60)
+    states = measure(engine, job, degraded, clean, "small", "camvid", Limits())
+    next(states), next(states)
+    job._deadline = 0.0
+    *_, last = states
+    assert list(last.errors) == ["b.png"]
+    assert "longer than the limit of 60 s" in last.errors["b.png"]
+    assert last.result is not None and last.archive is not None
+
+
+def test_no_other_limit_holds_than_that_of_the_app(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read_picture, "__defaults__", (0.000_001,))
+    degraded, clean = picture(tmp_path / "in" / "a.png", 120), picture(tmp_path / "gt" / "a.png", 100)
+    assert not run(engine, [degraded], [clean]).errors
 
 
 @pytest.mark.parametrize("inside", ["", "my pairs/", "a/b/"])
