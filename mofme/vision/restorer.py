@@ -95,7 +95,7 @@ class Restorer:
         explain: bool = False,
         on_progress: Callable[[float], None] | None = None,
     ) -> Restoration:
-        """Restore `image` (3, H, W), RGB in [0, 1], any size from 1 x 1.
+        """Restore `image` (3, H, W), RGB in [0, 1], any size from 1 x 1, of any float type and on any device.
 
         `strength` blends from the input (0) to the restored picture (1). `ensemble` averages the 8 rotated and mirrored
         views: eight times the time, a little better. `tile` is the side in pixels of the parts worked on at a time.
@@ -103,20 +103,21 @@ class Restorer:
         """
         if image.ndim != 3 or image.shape[0] != 3 or not image.numel():
             raise ValueError(f"a picture has the shape (3, height, width), got {tuple(image.shape)}")
+        if not image.is_floating_point():
+            raise ValueError(f"a picture holds floats in [0, 1], got {image.dtype}")
         if not 0 <= strength <= 1:
             raise ValueError(f"strength lies between 0 and 1, got {strength}")
         start = time.perf_counter()
         height, width = image.shape[-2:]
         parts = list(tiles(height, width, tile or DEFAULT_TILE, HALO))
         views = range(8) if ensemble else range(1)
-        contexts = [
-            self.net.encode_context(_view(thumbnail(image, CONTEXT_SIZE).to(self.device), view)[None]) for view in views
-        ]
+        whole = thumbnail(image, CONTEXT_SIZE).to(self.device, torch.float32)
+        contexts = [self.net.encode_context(_view(whole, view)[None]) for view in views]
         grid = _Grid(height, width)
         restored = torch.empty_like(image)
         weather_W = torch.zeros(len(WEATHERS))
         for done, part in enumerate(parts):
-            outer = image[:, *part.outer].to(self.device)
+            outer = image[:, *part.outer].to(self.device, torch.float32)
             # Padded before it is turned: so the coarse grid of a turned tile falls on that of the turned picture.
             padded = pad_to_stride(outer)
             result = torch.zeros_like(outer)
@@ -147,7 +148,7 @@ class Restorer:
         trusted = trust(haze)
         if self.tone is None or not trusted:
             return
-        thumbnails = (thumbnail(part, TONE_SIZE)[None].float() for part in (image, restored))
+        thumbnails = (thumbnail(part, TONE_SIZE)[None].float().cpu() for part in (image, restored))
         tone = trusted * self.tone(*thumbnails)[0]
         apply_tone(restored, tone.to(restored), out=restored).clamp_(0, 1)
 

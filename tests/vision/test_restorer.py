@@ -184,6 +184,19 @@ def test_what_is_no_picture_is_refused(shape: tuple[int, ...]) -> None:
         make_restorer()(torch.zeros(shape))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_floats_of_any_type(dtype: torch.dtype) -> None:
+    restorer, image = make_restorer(), picture(50, 70).to(dtype)
+    restored = restorer(image).image
+    assert restored.dtype == dtype
+    torch.testing.assert_close(restored.float(), restorer(image.float()).image, atol=1 / 255, rtol=0)
+
+
+def test_integers_are_refused_in_words() -> None:
+    with pytest.raises(ValueError, match=r"floats in \[0, 1\], got torch.uint8"):
+        make_restorer()(torch.zeros(3, 8, 8, dtype=torch.uint8))
+
+
 @pytest.mark.parametrize("strength", [-0.1, 1.1, float("nan")])
 def test_strength_out_of_range_is_refused(strength: float) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
