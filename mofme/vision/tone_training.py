@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from mofme.core.model_card import ModelCard, save_model
+from mofme.core.model_card import CARD_FILE, ModelCard, load_card, save_model
 from mofme.core.precision import bf16_pays
-from mofme.errors import MofmeError
+from mofme.errors import ModelError, MofmeError
 from mofme.vision.datasets import load_clean
 from mofme.vision.models import load_net
 from mofme.vision.nets.tone import TONE_SIZE, ToneNet, apply_tone
@@ -63,7 +63,14 @@ class ToneSamples:
 
 
 def train_tone(plan: TonePlan, report: Callable[[str], None] = print) -> ModelCard:
-    """Gather samples, train on them, and save to `plan.out`. Raises MofmeError for unusable pictures or models."""
+    """Gather samples, train on them, and save to `plan.out`.
+
+    Raises MofmeError for unusable pictures or models, and if `plan.out` is the folder of another net.
+    """
+    if (plan.out / CARD_FILE).is_file() and (held := load_card(plan.out)).net != "tone":
+        raise ModelError(
+            f"{plan.out} holds a {held.net!r} net, which the tone would replace: name {plan.out / 'tone'}, say"
+        )
     net, _ = load_net(plan.model)
     samples = gather(net, load_clean(plan.clean, validation=False), plan.samples, plan.seed, report)
     tone = fit(samples, plan, report)

@@ -76,6 +76,14 @@ def test_a_restorer_mends_the_tone_of_what_it_takes_for_hazy(haze: float, share:
     torch.testing.assert_close(restored, image * 1.2**share - 0.1 * share, atol=2e-5, rtol=0)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_picture_may_be_on_a_gpu() -> None:
+    image, restorer = picture(), Restorer(net(0.95), "test", "cuda", tone=constant(0.2, 0.0))
+    restored = restorer(image.cuda()).image
+    assert restored.is_cuda
+    torch.testing.assert_close(restored.cpu(), restorer(image).image, atol=1e-4, rtol=0)
+
+
 def test_strength_counts_for_the_tone_too() -> None:
     image, restorer = picture(), Restorer(net(0.95), "test", tone=constant(0.2, 0.0))
     full = restorer(image).image
@@ -136,6 +144,9 @@ def test_it_is_kept_beside_its_model(tmp_path: Path) -> None:
     assert restorer.tone is not None
     assert not restorer.tone.training
     assert weights_bytes(model) > alone
+    assert load_net(str(model))[1].name == "mine"
+    with pytest.raises(ModelError, match=r"mine holds a 'restoration' net.*mine/tone"):
+        train_tone(TonePlan(model, [photographs], str(model)), lambda line: None)
     assert load_net(str(model))[1].name == "mine"
     (model / "tone" / WEIGHTS_FILE).write_bytes(b"broken")
     with pytest.raises(ModelError, match="damaged"):
