@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from mofme.core.model_card import CARD_FILE, load_card, load_state, model_folder
 from mofme.errors import ModelError
-from mofme.vision.evaluation.label_sets import LabelSet, available_label_sets, load_label_set
+from mofme.vision.evaluation.label_sets import LabelSet, load_label_set
 from mofme.vision.nets.segmentation import SegmentationNet
 from mofme.vision.onnx_net import load_onnx
 
@@ -85,8 +85,8 @@ def _from_folder(folder: Path, device: str) -> Segmenter:
     try:
         net = SegmentationNet(**card.arguments)
         net.load_state_dict(load_state(folder, card))
-        key = card.training["label_set"]
-        label_set = load_label_set(key if key in available_label_sets() else str(folder / f"{key}.json"))
+        own = folder / f"{card.training['label_set']}.json"
+        label_set = load_label_set(str(own) if own.is_file() else card.training["label_set"])
     except (RuntimeError, TypeError, KeyError) as error:
         raise ModelError(f"the weights in {folder} do not fit its card: {error}") from error
     net = net.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

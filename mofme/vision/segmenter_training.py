@@ -4,7 +4,6 @@ It sees clean frames only, no weather: a segmenter hardened against weather woul
 tenth of every video is held back to watch, not to choose by: the length of the run is fixed beforehand.
 """
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from mofme.core.model_card import ModelCard, load_card, save_model
 from mofme.core.precision import bf16_pays
 from mofme.errors import ModelError, MofmeError
+from mofme.vision.checkpoint import load_checkpoint, save_checkpoint
 from mofme.vision.evaluation.confusion import confusion, iou, mean_iou
 from mofme.vision.evaluation.label_sets import IGNORE, LabelSet, available_label_sets, load_label_set
 from mofme.vision.evaluation.labelled_frames import find_labelled, read_labelled
@@ -59,7 +59,8 @@ def train_segmenter(plan: SegmenterPlan, report: Callable[[str], None] = print) 
     """Train for `plan.steps` steps; stopped at any time, the same call goes on where it was.
 
     `plan.out` gets `model.safetensors` and `card.json` (the moving average of the weights), and `state.pt` to resume
-    from. Raises MofmeError for unusable frames or labels.
+    from. Raises MofmeError for unusable frames or labels, and if a run with other settings, or a model without a state,
+    is there: it would be replaced.
     """
     label_set = load_label_set(plan.label_set)
     training, held_back = _load(plan, label_set)
@@ -80,7 +81,9 @@ def train_segmenter(plan: SegmenterPlan, report: Callable[[str], None] = print) 
     )
     weights = class_weights([frame.labels for frame in training], len(label_set.classes))
     parts = {"net": net, "average": average, "optimizer": optimizer, "schedule": schedule}
-    done, seconds = _resume(plan.out / "state.pt", parts)
+    run = {key: getattr(plan, key) for key in ("steps", "batch", "learning_rate", "seed", "pretrained")}
+    settings = {**run, "label_set": label_set.key}
+    done, seconds = _resume(plan.out / "state.pt", parts, settings)
     start = time.monotonic() - seconds
     for step in range(done, plan.steps):
         generator = torch.Generator().manual_seed(plan.seed + 100_003 * step)  # so that a resumed run sees the same
@@ -101,10 +104,11 @@ def train_segmenter(plan: SegmenterPlan, report: Callable[[str], None] = print) 
         if (step + 1) % _SAVE_EVERY == 0 or step + 1 == plan.steps:
             seconds = time.monotonic() - start
             report(f"step {step + 1}  loss {loss.item():.3f}  {seconds / 60:.1f} minutes")
-            _save(plan.out / "state.pt", parts, step + 1, seconds)
+            state = {name: part.state_dict() for name, part in parts.items()}
+            counted = {"settings": settings, "step": step + 1, "seconds": seconds}
+            save_checkpoint(plan.out / "state.pt", {**state, **counted})
     figures = _validate(average.module, held_back, label_set)
     report(f"held back: mIoU {figures['mIoU']:.3f}")
-    run = {key: getattr(plan, key) for key in ("steps", "batch", "learning_rate", "seed", "pretrained")}
     card = ModelCard(
         name=plan.out.resolve().name,
         net="segmentation",
@@ -120,7 +124,7 @@ def train_segmenter(plan: SegmenterPlan, report: Callable[[str], None] = print) 
         metrics={"held back": figures},
     )
     save_model(plan.out, card, average.module.state_dict())
-    if label_set.key not in available_label_sets():
+    if plan.label_set not in available_label_sets():
         (plan.out / f"{label_set.key}.json").write_bytes(Path(plan.label_set).read_bytes())
     return load_card(plan.out)
 
@@ -187,18 +191,12 @@ def _validate(net: torch.nn.Module, frames: Sequence[_Frame], label_set: LabelSe
     return {name: round(figure, 4) for name, figure in {"mIoU": mean_iou(total), **figures}.items()}
 
 
-def _save(path: Path, parts: dict[str, Any], step: int, seconds: float) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    state = {name: part.state_dict() for name, part in parts.items()}
-    torch.save({**state, "step": step, "seconds": seconds}, partial)
-    os.replace(partial, path)
-
-
-def _resume(path: Path, parts: dict[str, Any]) -> tuple[int, float]:
-    if not path.exists():
+def _resume(path: Path, parts: dict[str, Any], settings: dict[str, Any]) -> tuple[int, float]:
+    state = load_checkpoint(path)
+    if state is None:
         return 0, 0.0
-    state = torch.load(path, weights_only=True)
+    if (found := state.get("settings")) != settings:
+        raise ModelError(f"{path} is of a run with other settings ({found}): keep to them, or choose another folder")
     for name, part in parts.items():
         part.load_state_dict(state[name])
     return int(state["step"]), float(state["seconds"])

@@ -7,7 +7,6 @@ had done since its last checkpoint is all that is lost.
 import csv
 import io
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -28,6 +27,7 @@ from mofme.core.moe import observe_routing
 from mofme.core.precision import bf16_pays
 from mofme.errors import ModelError
 from mofme.vision.binary_weights import BINARY_RATE, stays_real
+from mofme.vision.checkpoint import load_checkpoint, save_checkpoint
 from mofme.vision.datasets import Pair, clean_crops, load_clean, load_pairs, pair_crops
 from mofme.vision.image import atomic_file
 from mofme.vision.models import SIZES, build_net, load_net
@@ -81,7 +81,8 @@ def train(plan: TrainingPlan, report: Callable[[str], None] = print, device: str
     """Train until `plan.minutes` are used up, over all resumed runs together; returns the card of the saved model.
 
     Everything goes to `plan.out`: `model.safetensors` and `card.json` (the moving average of the weights),
-    `state.pt` to resume from, `curve.csv` and `validation.png`. Raises MofmeError for unusable pictures or weights.
+    `state.pt` to resume from, `curve.csv` and `validation.png`. Raises MofmeError for unusable pictures or weights, and
+    if there is a model without a state: it would be replaced.
     """
     target = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
     accelerator = Accelerator(cpu=target.type == "cpu", mixed_precision="bf16" if bf16_pays(target) else "no")
@@ -109,8 +110,11 @@ def train(plan: TrainingPlan, report: Callable[[str], None] = print, device: str
     progress = _Progress()
     state_file = plan.out / "state.pt"
     generator = torch.Generator(accelerator.device)
-    if state_file.exists():
-        progress = _load(state_file, net, average, optimizer, accelerator.device)
+    if state := load_checkpoint(state_file, accelerator.device):
+        _fill(net, state["net"], state_file)
+        average.load_state_dict(state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+        progress = _Progress(**state["progress"])
         report(f"resumed at step {progress.steps}, {progress.seconds / 60:.1f} of {plan.minutes:g} minutes")
     # A resumed run goes on with new pictures instead of repeating those of its first minutes.
     generator.manual_seed(plan.seed + 7919 * accelerator.process_index + progress.steps)
@@ -257,19 +261,7 @@ def _save(
         "optimizer": optimizer.state_dict(),
         "progress": asdict(progress),
     }
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    os.replace(partial, path)
-
-
-def _load(
-    path: Path, net: RestorationNet, average: AveragedModel, optimizer: torch.optim.Optimizer, device: torch.device
-) -> _Progress:
-    state = torch.load(path, map_location=device, weights_only=True)
-    _fill(net, state["net"], path)
-    average.load_state_dict(state["average"])
-    optimizer.load_state_dict(state["optimizer"])
-    return _Progress(**state["progress"])
+    save_checkpoint(path, state)
 
 
 def _write_log(plan: TrainingPlan, progress: _Progress, shown: ValidationReport) -> None:

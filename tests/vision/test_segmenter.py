@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -231,6 +232,21 @@ def test_training_writes_a_model_and_resumes(tmp_path: Path, two: str) -> None:
     lines.clear()
     assert train_segmenter(plan, lines.append).sha256 == load_card(tmp_path / "mine").sha256 == card.sha256
     assert not any(line.startswith("step") for line in lines)  # it was done already
+
+    # The card would tell of the new settings, the weights are those of the old.
+    for other in ({"steps": 2}, {"batch": 3}, {"learning_rate": 0.1}, {"seed": 1}, {"label_set": "camvid"}):
+        with pytest.raises(ModelError, match=r"state\.pt is of a run with other settings .*'steps': 1"):
+            train_segmenter(replace(plan, **other), lines.append)
+    (tmp_path / "mine/state.pt").unlink()
+    with pytest.raises(ModelError, match=r"mine holds a model.*another folder"):
+        train_segmenter(plan, lines.append)
+    assert load_card(tmp_path / "mine") == card
+
+    camvid = tmp_path / "camvid.json"  # a set of one's own with the name of a built-in one
+    camvid.write_text(TWO)
+    train_segmenter(replace(plan, label_set=str(camvid), out=tmp_path / "other"), lines.append)
+    camvid.unlink()
+    assert load_segmenter(str(tmp_path / "other")).label_set.name == "Two"
 
 
 def test_too_few_frames_to_train_on(tmp_path: Path, two: str) -> None:

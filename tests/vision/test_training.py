@@ -219,6 +219,20 @@ def test_a_state_of_another_size_is_refused(trained: Path, clean: Path) -> None:
         run(plan(trained, clean, size="base"))
 
 
+def test_a_finished_model_is_not_trained_over(trained: Path, clean: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "finished", ignore=shutil.ignore_patterns("state.pt"))
+    with pytest.raises(ModelError, match=r"finished holds a model.*another folder"):
+        run(plan(tmp_path / "finished", clean, init=trained))
+    assert load_card(tmp_path / "finished") == load_card(trained)
+
+
+@pytest.mark.parametrize("content", [b"", b"no state", b"PK\3\4 cut off"])
+def test_a_damaged_state_is_named(clean: Path, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "state.pt").write_bytes(content)
+    with pytest.raises(ModelError, match=r"state\.pt is damaged"):
+        run(plan(tmp_path, clean))
+
+
 def test_pictures_too_small_to_validate_on(tmp_path: Path) -> None:
     folder = save_pictures(tmp_path / "small", side=100)
     with pytest.raises(MofmeError, match="256 x 256"):

@@ -1,0 +1,40 @@
+"""The state that a training run goes on from, and what may be trained over."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mofme.core.model_card import CARD_FILE
+from mofme.errors import ModelError
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write tensors, numbers and containers of them; the file appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    torch.save(dict(state), partial)
+    os.replace(partial, path)
+
+
+def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:
+    """What `save_checkpoint` wrote; None where a run begins.
+
+    Raises ModelError if the file is damaged, and where there is a model without it, which a new run would replace.
+    """
+    if not path.exists():
+        if (path.parent / CARD_FILE).exists():
+            raise ModelError(
+                f"{path.parent} holds a model, but no {path.name} to go on from: a new run would replace the model, "
+                "choose another folder for it"
+            )
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # torch raises all kinds, and its own words advise to unpickle whatever is there
+        raise ModelError(
+            f"{path} is damaged or cannot be read ({type(error).__name__}): delete it, or choose another folder"
+        ) from error
+    return state
