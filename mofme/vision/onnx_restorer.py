@@ -36,18 +36,21 @@ class OnnxRestorer:
         return total / weights
 
     def _run(self, part: Tensor, window: list[int]) -> Tensor:
-        while True:
-            multiple = self._multiples[0]
+        for tried, multiple in enumerate(self._multiples):
             height, width = (
                 want or -(-least // multiple) * multiple for want, least in zip(self._net.size, window, strict=True)
             )
             try:
-                return self._restore(pad_to(part, height, width))[:, : part.shape[1], : part.shape[2]]
-            except ModelError:
-                if len(self._multiples) == 1 or None not in self._net.size:
+                restored = self._restore(pad_to(part, height, width))[:, : part.shape[1], : part.shape[2]]
+            except ModelError as error:
+                if None not in self._net.size:
                     raise
-                # Not tried again with later pictures: what needs padding is the net.
-                del self._multiples[0]
+                failed = error
+            else:
+                # Smaller ones are not tried again with later pictures: what needs padding is the net.
+                del self._multiples[:tried]
+                return restored
+        raise failed
 
     def _restore(self, padded: Tensor) -> Tensor:
         restored = self._net(padded[None]).to(padded.dtype)

@@ -59,6 +59,22 @@ def test_a_net_that_folds_pixels_gets_sides_it_can_fold(tmp_path: Path, picture:
         torch.testing.assert_close(restore(picture), picture)
 
 
+def test_a_picture_that_fails_changes_nothing_for_the_next(tmp_path: Path) -> None:
+    # y = x plus the mean of x, whose padding would count, through a table that has no entry for more than 40 rows.
+    nodes = [
+        helper.make_node("Shape", ["x"], ["rows"], start=2, end=3),
+        helper.make_node("Gather", ["table", "rows"], ["zero"]),
+        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[2, 3]),
+        helper.make_node("Add", ["x", "mean"], ["sum"]),
+        helper.make_node("Add", ["sum", "zero"], ["y"]),
+    ]
+    restore = OnnxRestorer(load_onnx(write_net(tmp_path / "few.onnx", nodes, table=np.zeros(41, np.float32))))
+    with pytest.raises(ModelError, match=r"few\.onnx cannot take a picture"):
+        restore(torch.rand(3, 41, 30))
+    slope = torch.linspace(0, 0.5, 13).expand(3, 9, 13)
+    torch.testing.assert_close(restore(slope), slope + 0.25)
+
+
 def test_half_precision(tmp_path: Path, picture: torch.Tensor) -> None:
     net = load_onnx(write_adding(tmp_path / "half.onnx", 0.25, kind=TensorProto.FLOAT16))
     restored = OnnxRestorer(net)(picture)
