@@ -83,6 +83,9 @@ def savings(costs: Sequence[Cost]) -> dict[int, dict[str, Figure]]:
 
 
 def _verdict(saved_on: Mapping[str, Mapping[int, Mapping[str, Figure]]], side: int) -> str:
+    saved_on = {backbone: saved for backbone, saved in saved_on.items() if saved}
+    if not saved_on:
+        return "Nothing was compared with the paper's claim: one expert is no mixture."
     parts: list[str] = []
     reached: list[str] = []
     missed: list[str] = []

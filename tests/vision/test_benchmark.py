@@ -14,6 +14,7 @@ from mofme.vision.benchmark import (
     measure,
     precision,
 )
+from mofme.vision.benchmark_result import as_result
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +101,11 @@ def test_small_x4_is_small_with_wider_feed_forwards() -> None:
     # 4 layers with d = 64 features and 4 with d = 96: two more d x 2 d matrices each, and 2 d more biases.
     wide, narrow = (count_parameters(BACKBONES[name]("dense", 1)) for name in ("small-x4", "small"))
     assert wide - narrow == sum(4 * (4 * d * d + 2 * d) for d in (64, 96))
+
+
+def test_one_expert_is_no_mixture() -> None:
+    alone = [Cost(arm, 8, 8, 8, (2.0, 3.0), None) for arm in arms([1])]
+    assert as_result({"small": alone}, 64, "").verdict.endswith("one expert is no mixture.")
 
 
 def test_ratios_are_taken_within_a_repeat() -> None:
