@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from mofme.cli.launch import launch
+
 
 def train(
     clean: Annotated[list[Path], typer.Argument(help="Folders of clean photographs.", exists=True, file_okay=False)],
@@ -28,7 +30,6 @@ def train(
     ] = False,
 ) -> None:
     """Train a model; stopped at any time, the same command goes on where it was."""
-    from mofme.errors import MofmeError
     from mofme.vision.training import TrainingPlan
     from mofme.vision.training import train as run
 
@@ -48,8 +49,4 @@ def train(
         licence=licence,
         binary=binary,
     )
-    try:
-        run(plan, report=lambda line: typer.echo(line, err=True), device=device)
-    except MofmeError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
+    launch(run, plan, device=device)

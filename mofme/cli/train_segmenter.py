@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from mofme.cli.launch import launch
+
 
 def train_segmenter(
     frames: Annotated[Path, typer.Argument(help="Folder of clean frames.", exists=True, file_okay=False)],
@@ -20,7 +22,6 @@ def train_segmenter(
     licence: Annotated[str, typer.Option(help="Licence of the weights, for the card.")] = "",
 ) -> None:
     """Train on clean frames, no weather; stopped at any time, the same command goes on where it was."""
-    from mofme.errors import MofmeError
     from mofme.vision.segmenter_training import SegmenterPlan
     from mofme.vision.segmenter_training import train_segmenter as run
 
@@ -37,8 +38,4 @@ def train_segmenter(
         sources=sources,
         licence=licence,
     )
-    try:
-        run(plan, report=lambda line: typer.echo(line, err=True))
-    except MofmeError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
+    launch(run, plan)

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from mofme.cli.launch import launch
+
 
 def train_tone(
     clean: Annotated[list[Path], typer.Argument(help="Folders of clean photographs.")],
@@ -21,7 +23,6 @@ def train_tone(
     """Learn what gain and offset a restorer's hazy pictures still lack; the restorer stays as it is."""
     import torch
 
-    from mofme.errors import MofmeError
     from mofme.vision.tone_training import TonePlan
     from mofme.vision.tone_training import train_tone as run
 
@@ -38,8 +39,4 @@ def train_tone(
         sources=sources,
         licence=licence,
     )
-    try:
-        run(plan, report=lambda line: typer.echo(line, err=True))
-    except MofmeError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
+    launch(run, plan)
