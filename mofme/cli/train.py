@@ -17,8 +17,8 @@ def train(
     size: Annotated[str, typer.Option(help="Size of the net: small or base.")] = "small",
     init: Annotated[Path | None, typer.Option(help="A model to start from: a shipped one's name, or a folder.")] = None,
     minutes: Annotated[float, typer.Option(help="How long to train, over all resumed runs together.")] = 60.0,
-    batch: Annotated[int, typer.Option(help="Crops a step, and on each GPU.")] = 8,
-    crop: Annotated[int, typer.Option(help="Side of the first crops in pixels, a multiple of 8.")] = 96,
+    batch: Annotated[int, typer.Option(min=1, help="Crops a step, and on each GPU.")] = 8,
+    crop: Annotated[int, typer.Option(min=8, help="Side of the first crops in pixels, a multiple of 8.")] = 96,
     learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-3,
     seed: Annotated[int, typer.Option(help="Seed of the weights, the crops and the weather.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, or nothing for the best there is.")] = None,
@@ -33,6 +33,8 @@ def train(
     from mofme.vision.training import TrainingPlan
     from mofme.vision.training import train as run
 
+    if crop % 8:
+        raise typer.BadParameter(f"the crop must be a multiple of 8, got {crop}.")
     plan = TrainingPlan(
         out=out,
         clean=clean,

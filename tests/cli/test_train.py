@@ -86,6 +86,15 @@ def test_a_missing_folder_is_refused(tmp_path: Path, plans: list[tuple[TrainingP
     assert plans == []
 
 
+@pytest.mark.parametrize("words", [("--crop", 100), ("--crop", 0), ("--batch", 0)])
+def test_what_no_net_takes_is_refused_at_once(
+    tmp_path: Path, plans: list[tuple[TrainingPlan, str | None]], words: tuple[object, ...]
+) -> None:
+    code, _ = run(tmp_path, "--out", tmp_path / "out", *words)
+    assert code == 2
+    assert plans == []
+
+
 def test_real_training_of_no_minutes(tmp_path: Path) -> None:
     code, output = run(tmp_path, "--out", tmp_path / "out", "--minutes", 0, "--device", "cpu")
     assert code == 1
