@@ -1,8 +1,10 @@
 """The tab "Dense to MoE": its parts, its endpoint, and a person's way through it, all with a tiny random model."""
 
+import copy
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -198,6 +200,17 @@ def test_a_converted_model_writes_with_fewer_parameters(converted: Converted) ->
 def test_a_beginning_must_be_there_and_short(host: Host, prompt: str, words: str) -> None:
     with pytest.raises(MofmeError, match=words):
         next(write(host, prompt))
+
+
+def test_a_model_that_ends_the_text_at_once_says_so(host: Host) -> None:
+    (first,) = list(write(host, "The moon", tokens=2))
+    with torch.no_grad():
+        likeliest = int(host.model(torch.tensor([host.tokens("The moon")])).logits[0, -1].argmax())
+    tokenizer = copy.deepcopy(host.tokenizer)
+    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(likeliest)
+    (only,) = list(write(replace(host, tokenizer=tokenizer), "The moon"))
+    assert first.text and not only.text
+    assert "adds nothing" in written_html("Dense", "The moon", only)
 
 
 def test_what_is_written_is_shown_as_text() -> None:

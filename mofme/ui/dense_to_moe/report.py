@@ -80,6 +80,8 @@ def written_html(title: str, prompt: str, written: "Written | None") -> str:
     if written is not None:
         text = f"<b>{html.escape(written.text)}</b>"
         how = f"{written.speed:.1f} tokens a second, {100 * written.used:.0f} % of the parameters used"
+        if not written.speed:
+            how = "It takes the text to be complete, and adds nothing."
     return (
         f"<h4>{html.escape(title)}</h4><p style='white-space: pre-wrap; overflow-wrap: anywhere'>"
         f"{html.escape(prompt)}{text}</p><p class='note'>{how}</p>"

@@ -21,7 +21,10 @@ CHARACTERS = 2000
 
 @dataclass(frozen=True)
 class Written:
-    """What has been written so far, at how many tokens a second, using which share (0 to 1) of all parameters."""
+    """What has been written so far, at how many tokens a second, using which share (0 to 1) of all parameters.
+
+    Speed 0: the model ended the text at once.
+    """
 
     text: str
     speed: float
@@ -45,6 +48,9 @@ def write(host: Host, prompt: str, tokens: int = TOKENS) -> Iterator[Written]:
     cache = DynamicCache(config=model.config)
     read = model(input_ids=torch.tensor([ids]), past_key_values=cache, use_cache=True, logits_to_keep=1)
     written = [int(read.logits[0, -1].argmax())]
+    if written[0] == host.tokenizer.eos_token_id:
+        yield Written("", 0.0, 1.0)
+        return
     active = np.zeros(layers)
     with ExitStack() as watching:
         observed = watching.enter_context(observe_routing(model)) if layers else []
