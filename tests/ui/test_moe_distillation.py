@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -98,6 +99,11 @@ def test_a_run_is_shown_while_it_goes_and_when_it_is_done(runs: list[Run]) -> No
     assert page.count("<svg") == 2
     assert page.count("class='bar'") == 2
     assert "KA, 2 x 5 %, 4 steps, seed 0" in page
+
+
+def test_the_line_of_a_run_is_not_hidden_by_an_earlier_one_of_its_name(runs: list[Run]) -> None:
+    earlier = replace(runs[-1], held_out_kl=((0, 9.0), (4, 9.0)))
+    assert run_html(runs[-1], [earlier]).partition("</svg>")[0] == run_html(runs[-1], []).partition("</svg>")[0]
 
 
 def test_finished_runs_stand_below_the_student_before(runs: list[Run]) -> None:

@@ -29,8 +29,9 @@ def status_html(run: "Run") -> str:
 
 def run_html(run: "Run", finished: "Sequence[Run]") -> str:
     """The curves of this run, with those finished before, and what the teacher leaves out."""
-    curves = {title_of(one): one.held_out_kl for one in (run, *finished)}
-    steps = max(one.plan.steps for one in (*finished, run))
+    shown = (*finished, run)  # the last of a name is drawn
+    curves = {title_of(one): one.held_out_kl for one in shown}
+    steps = max(one.plan.steps for one in shown)
     return (
         f"<div class='plots'>{line_plot('Distance from the teacher, held back', curves, steps)}"
         f"{learning_curves('Loss', {title_of(run): run.losses}) if run.losses else ''}</div>"

@@ -72,7 +72,7 @@ def build(services: Services) -> None:
                     elem_classes="note",
                 )
                 grouped = gr.Radio(list(GROUPED), value=next(iter(GROUPED)), label="Group neurons")
-                seed = gr.Number(0, precision=0, minimum=0, label="Seed", info="The same seed converts alike.")
+                seed = gr.Slider(0, 1000, value=0, step=1, label="Seed", info="The same seed converts alike.")
             with gr.Row():
                 start = gr.Button("Convert", variant="primary", scale=3, min_width=160, elem_id="convert")
                 cancel = gr.Button("Cancel", interactive=False, scale=1, min_width=90)
