@@ -10,7 +10,7 @@ from typing import Any
 
 from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from mofme.language.llm_routing.serving.answer_cache import AnswerCache, Kept
 from mofme.language.llm_routing.serving.chat import ChatRequest, Refused, Tokens, read_request
@@ -106,7 +106,7 @@ class ChatEndpoint:
             raise Refused(504, "no answer came in time", "timeout") from None
         self.counters.fallbacks += reply.backend.name != order[0]
         if isinstance(reply, StreamedAnswer):
-            return await self._send_stream(reply, query, deadline, asgi[2])
+            return await self._send_stream(reply, query, deadline, self._in_time(asgi[2]))
         return await self._send_whole(reply, query, asgi)
 
     async def _send_whole(self, reply: WholeAnswer, query: _Query, asgi: _Asgi) -> str:
@@ -139,6 +139,18 @@ class ChatEndpoint:
             self._keep(query, Kept(reply.backend.name, bytes(content), tokens))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
         return "answered" if whole else "broken"
+
+    def _in_time(self, send: Send) -> Send:
+        """A client that does not read for as long as a request may last is as good as gone."""
+
+        async def send_in_time(message: Message) -> None:
+            try:
+                async with asyncio.timeout(self.config.limits.seconds):
+                    await send(message)
+            except TimeoutError:
+                raise ClientDisconnect() from None
+
+        return send_in_time
 
     async def _look_up(self, request: ChatRequest) -> _Lookup:
         frame, text, embedding = request.frame(), request.text, None
