@@ -8,7 +8,7 @@ import re
 
 _CUE = r"\b(answer|a|output|response|solution|label)[ \t]*:"
 _OPEN_ANSWER = re.compile(_CUE + r"\Z", re.IGNORECASE)
-_FILLED_ANSWER = re.compile(_CUE + r"[ \t]*\n?[ \t]*[^\s][^\n]{0,300}\n[ \t]*\n", re.IGNORECASE)
+_FILLED_ANSWER = re.compile(_CUE + r"[ \t]*(?:\n[ \t]*)?[^\s][^\n]{0,300}\n[ \t]*\n", re.IGNORECASE)
 _EXAMPLES = 2  # one alone may be part of the question
 _LONGEST = 4000
 

@@ -57,3 +57,9 @@ def test_any_text_has_a_question(text: str) -> None:
     question = question_of(text)
     assert bool(question) == bool(text.strip())
     assert question_of(question) == question
+
+
+def test_a_long_run_of_blanks_takes_no_longer_than_its_length() -> None:
+    # With time by the square of the length, this would take hours.
+    blanks = " " * 2_000_000
+    assert question_of(f"Q: a\nA:{blanks}one\n\nQ: b\nA: two\n\nQ: c\nA:") == "Q: c\nA:"

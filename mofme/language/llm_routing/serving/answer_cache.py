@@ -64,8 +64,9 @@ class AnswerCache:
 
     def compares(self, text: str) -> bool:
         """Whether neighbours can serve for this text, so that it is worth embedding."""
-        whole = question_of(text) == text  # else the encoder would not see the examples in it
-        return self._settings.similarity < 1 and len(text) <= COMPARABLE_CHARACTERS and whole
+        if self._settings.similarity == 1 or len(text) > COMPARABLE_CHARACTERS:
+            return False
+        return question_of(text) == text  # else the encoder would not see the examples in it
 
     def nearest(self, frame: str, text: str, embedding_D: FloatArray) -> Kept | None:
         """The answer to the nearest request that is similar enough."""
