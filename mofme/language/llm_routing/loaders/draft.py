@@ -15,7 +15,7 @@ from mofme.language.llm_routing.table import FloatArray, IntArray, RoutingTable
 
 SPARSE = 0.05  # a model with more blanks than this share goes, not the prompts that it lacks
 BELOW_CHANCE = 1e-3  # the probability of a false alarm in a whole table
-_OPTION = re.compile(r"^\s*\(?([A-Z])[).:]\s", re.MULTILINE)
+_OPTION = re.compile(r"^[^\S\n]*\(?([A-Z])[).:]\s", re.MULTILINE)
 
 
 @dataclass(frozen=True)

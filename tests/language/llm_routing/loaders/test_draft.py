@@ -119,3 +119,8 @@ def choices(right: int, count: int, options: int = 4, lettered: int | None = Non
 )
 def test_below_chance_means_significantly_so(draft: Draft, broken: bool) -> None:
     assert bool(below_chance(draft)) == broken
+
+
+def test_many_empty_lines_take_no_longer_than_their_number() -> None:
+    # With time by the square of the number, this would take hours.
+    assert options_in("\n" * 2_000_000 + "A) one\n\n \t\nB) two") == 2
