@@ -125,6 +125,13 @@ def test_what_is_wrong_with_own_prompts_is_said(tmp_path: Path, content: str, wo
         read_probes(path, Limits(probes=3))
 
 
+def test_prompts_longer_than_the_limit_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text(f"{CSV}fine,translation,hard\n{'x' * 31},translation,hard\n", encoding="utf-8")
+    with pytest.raises(TableError, match=r"mine.csv, row 3: the prompt is longer than the limit of 30 characters"):
+        read_probes(path, Limits(prompt_characters=30))
+
+
 def test_no_text_is_answered_in_words(tmp_path: Path) -> None:
     path = tmp_path / "mine.csv"
     path.write_bytes(b"\xff\xfe\x00prompt")

@@ -74,6 +74,10 @@ def read_probes(path: Path, limits: Limits) -> list[Probe]:
                     raise TableError(f"{path.name} has more prompts than the limit of {limits.probes}.")
                 try:
                     prompt, category, difficulty = ((row[name] or "").strip() for name in _COLUMNS)
+                    if len(prompt) > limits.prompt_characters:
+                        raise TableError(
+                            f"the prompt is longer than the limit of {limits.prompt_characters:,} characters"
+                        )
                     probes.append(Probe(prompt, category.lower(), difficulty.lower(), path.name))
                 except TableError as error:
                     raise TableError(f"{path.name}, row {number}: {error}") from error

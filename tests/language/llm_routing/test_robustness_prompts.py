@@ -198,3 +198,9 @@ def test_a_file_of_another_form_is_named(tmp_path: Path) -> None:
     write(tmp_path / "nq_open_dev.jsonl.gz", [{"query": "who was it"}])
     with pytest.raises(TableError, match=r"nq_open_dev.jsonl is not as expected: .*question"):
         read_probes(tmp_path)
+
+
+def test_a_long_word_takes_no_longer_than_its_length() -> None:
+    # With time by the square of the length, this would take hours.
+    assert find_private("a" * 2_000_000) == set()
+    assert find_private("write to (jo.e+x@mail.example.org)") == {"email"}
