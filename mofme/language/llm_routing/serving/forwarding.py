@@ -71,7 +71,7 @@ class StreamedAnswer:
             while True:
                 only_counts = self.record.see(event)
                 if not (only_counts and self.hides_usage):
-                    yield event
+                    yield _without_key(event, self.backend)
                 async with asyncio.timeout_at(deadline):
                     event = await anext(self.rest)
         except StopAsyncIteration:
@@ -201,13 +201,15 @@ async def _whole(backend: Backend, response: httpx.Response) -> WholeAnswer:
             raise BackendFailed(backend, "rate_limited", retry_after=_retry_after(response))
         case status:
             raise BackendFailed(backend, f"status_{status}", retry_after=_retry_after(response))
-    content = await response.aread()
-    if backend.key:  # some repeat it in their messages
-        content = content.replace(backend.key.encode(), b"***")
-    answer = json.loads(content)
+    answer = json.loads(_without_key(await response.aread(), backend))
     if not isinstance(answer, dict) or (response.status_code == 200 and "choices" not in answer):
         raise BackendFailed(backend, "broken")
     return WholeAnswer(backend, response.status_code, answer)
+
+
+def _without_key(content: bytes, backend: Backend) -> bytes:
+    """Some repeat it in their messages."""
+    return content.replace(backend.key.encode(), b"***") if backend.key else content
 
 
 def _retry_after(response: httpx.Response) -> float | None:

@@ -79,6 +79,22 @@ def test_what_is_the_clients_fault_is_passed_on_without_the_key(start, monkeypat
     assert endpoint.metrics()['mofme_requests_total{outcome="refused"}'] == 1
 
 
+class Indiscreet(FakeBackend):
+    """Its stream ends with an error that repeats the key."""
+
+    async def _events(self, body, text):
+        yield b'data: {"choices": [{"delta": {"content": "one"}}]}\n\n'
+        key = self.headers[-1]["authorization"]
+        yield b'data: {"error": {"message": "no, %s"}}\n\n' % key.encode()
+
+
+def test_an_error_inside_a_stream_is_passed_on_without_the_key(start, monkeypatch) -> None:
+    monkeypatch.setenv("WEAK_KEY", "weak-secret")
+    endpoint = start({"weak": Indiscreet()}, {"weak": {"key_env": "WEAK_KEY"}})
+    with pytest.raises(openai.APIError, match=r"no, Bearer \*\*\*"), endpoint.ask(EASY, stream=True) as stream:
+        list(stream)
+
+
 def test_fallbacks_are_tried_in_their_order_then_the_rest(start) -> None:
     backends = {name: FakeBackend(status=500) for name in ("weak", "strong", "huge")} | {"spare": FakeBackend()}
     endpoint = start(backends, fallbacks=["huge", "spare"])
