@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
 import httpx
@@ -36,7 +37,8 @@ def create_app(config: ServingConfig, router: Router, embed: Embed | None = None
     thread = ThreadPoolExecutor(1, "routing")  # tokenizers cannot be shared by threads
     counters = Counters(tuple(backend.name for backend in config.backends))
     choice = ModelChoice(config, router, thread)
-    client = httpx.AsyncClient(limits=_POOL, follow_redirects=False)
+    no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))  # one backend's are none of another's business
+    client = httpx.AsyncClient(limits=_POOL, follow_redirects=False, cookies=no_cookies)
 
     def failed(failure: BackendFailed) -> None:
         counters.errors[failure.backend.name, failure.kind] += 1

@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 import openai
 import pytest
 
+from mofme.language.llm_routing.serving.fake_backend import FakeBackend
+
 GOOD = {"messages": [{"role": "user", "content": "hello"}]}
 JSON = {"content-type": "application/json"}
 
@@ -95,6 +97,20 @@ def test_health_needs_no_token(start, monkeypatch) -> None:
     connection.request("GET", "/health")
     assert json.loads(connection.getresponse().read()) == {"status": "ok"}
     connection.close()
+
+
+class CookieBackend(FakeBackend):
+    async def _answer(self, request):
+        response = await super()._answer(request)
+        response.set_cookie("session", "of-weak")
+        return response
+
+
+def test_no_backend_gets_the_cookies_of_another(start) -> None:
+    endpoint = start({"weak": CookieBackend(), "strong": FakeBackend()})
+    for text in ("easy", "hard", "easy"):
+        endpoint.ask(text)
+    assert "of-weak" not in str([fake.headers for fake in endpoint.backends.values()])
 
 
 def test_keys_and_prompts_are_not_logged(start, monkeypatch, caplog) -> None:
