@@ -4,12 +4,13 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeGuard
 
 from mofme.language.llm_routing.serving.config import Backend
 
 ROUTED_CHARACTERS = 8000  # of a longer prompt the beginning and the end: questions stand there
 CHARACTERS_PER_TOKEN = 4  # where a backend does not count
+MOST_TOKENS = 10**9  # no query has so many; beyond, it is no count
 
 
 class Refused(Exception):  # noqa: N818 - an answer to the client, not a fault of ours
@@ -117,7 +118,11 @@ def counted_tokens(answer: dict[str, Any]) -> Tokens | None:
     if not isinstance(usage, dict):
         return None
     into, out = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    return Tokens(into, out) if isinstance(into, int) and isinstance(out, int) else None
+    return Tokens(into, out) if _is_count(into) and _is_count(out) else None
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and 0 <= value < MOST_TOKENS
 
 
 def characters_in(answer: dict[str, Any]) -> int:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mofme.language.llm_routing.serving import events
-from mofme.language.llm_routing.serving.chat import Tokens
+from mofme.language.llm_routing.serving.chat import Tokens, counted_tokens
 from mofme.language.llm_routing.serving.events import StreamRecord, split_events
 
 
@@ -67,6 +67,13 @@ def test_a_finish_reason_is_an_end_and_an_error_is_one() -> None:
     finished.see(event(choices=[{"delta": {}, "finish_reason": "length"}]))
     failed.see(event(error={"message": "no"}))
     assert finished.complete and failed.error
+
+
+@pytest.mark.parametrize("count", [-5, 10**400, 1.5, "3", None])
+def test_what_is_no_count_is_not_counted(count) -> None:
+    # 10 ** 400 dollars would be above every number, and the request would end in an error.
+    assert counted_tokens({"usage": {"prompt_tokens": count, "completion_tokens": 1}}) is None
+    assert counted_tokens({"usage": {"prompt_tokens": 1, "completion_tokens": count}}) is None
 
 
 @settings(max_examples=30)
