@@ -25,7 +25,7 @@ from mofme.language.llm_routing.serving.model_choice import Embed, ModelChoice, 
 
 # Idle connections are given up before servers do so: one that closes as we write on it looks like a dead backend.
 _POOL = httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=2)
-_OWN_NAMES = ["localhost", "127.0.0.1", "[::1]", "testserver"]
+_OWN_NAMES = ["localhost", "127.0.0.1", "[::1]"]
 
 
 def create_app(config: ServingConfig, router: Router, embed: Embed | None = None) -> FastAPI:
@@ -78,7 +78,7 @@ def create_app(config: ServingConfig, router: Router, embed: Embed | None = None
     if token := token_of(config):
         app.add_middleware(TokenGate, token=token)
     elif is_local(config.host):  # a web page may not reach us under a name of its own
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=_OWN_NAMES)
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*_OWN_NAMES, config.host])
     return app
 
 

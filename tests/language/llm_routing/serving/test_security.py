@@ -78,6 +78,12 @@ def test_a_web_page_cannot_reach_it_by_a_name_of_its_own(endpoint) -> None:
     assert not endpoint.backends["weak"].asked
 
 
+def test_the_address_it_listens_on_is_its_own_name(start) -> None:
+    endpoint = start(host="127.0.0.2")
+    status, _ = post(endpoint.url, json.dumps(GOOD).encode(), {**JSON, "host": "127.0.0.2:8100"})
+    assert status == 200
+
+
 def test_with_a_token_only_who_has_it_gets_in(start, monkeypatch) -> None:
     monkeypatch.setenv("MOFME_TOKEN", "the-token")
     endpoint = start(token_env="MOFME_TOKEN")
