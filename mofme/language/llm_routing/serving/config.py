@@ -137,6 +137,11 @@ class ServingConfig(_Settings):
                 raise ValueError(f"{field} must be the name of an environment variable, not what it holds")
             if variable and not os.environ.get(variable):
                 raise ValueError(f"{field} names the environment variable {variable}, which is not set: export it")
+            if variable and not _fits_a_header(os.environ[variable]):
+                raise ValueError(
+                    f"{field}: what {variable} holds cannot be sent: it has a blank, a line break or a sign beyond "
+                    "ASCII in it; export it again"
+                )
         return self
 
     @property
@@ -144,6 +149,10 @@ class ServingConfig(_Settings):
         if self.best:
             return next(backend for backend in self.backends if backend.name == self.best)
         return max(self.backends, key=lambda backend: backend.price_in + backend.price_out)
+
+
+def _fits_a_header(secret: str) -> bool:
+    return all("!" <= sign <= "~" for sign in secret)
 
 
 def is_local(host: str) -> bool:

@@ -88,6 +88,15 @@ def test_a_key_in_the_wrong_place_is_not_repeated(tmp_path, changes) -> None:
     assert "secret" not in str(raised.value)
 
 
+@pytest.mark.parametrize("secret", ["sk-secret\r", "sk-secret\n", "sk secret", "sk-s\u00e9cret"])
+@pytest.mark.parametrize("place", [{"token_env": "MOFME_KEY"}, {"backends": [{**BACKEND, "key_env": "MOFME_KEY"}]}])
+def test_a_key_that_no_header_can_hold_is_found_before_the_first_request(tmp_path, monkeypatch, secret, place) -> None:
+    monkeypatch.setenv("MOFME_KEY", secret)
+    with pytest.raises(ConfigError, match="MOFME_KEY holds cannot be sent") as raised:
+        load_config(write(tmp_path, {**GOOD, **place}))
+    assert secret not in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
