@@ -15,7 +15,7 @@ def routing_server(
     clients: Annotated[int, typer.Option(min=1, help="Clients that ask at once.")] = 50,
     requests: Annotated[int, typer.Option(min=10, help="Requests of all clients together.")] = 500,
     router: Annotated[str, typer.Option(help="Name of a shipped router, or folder of one.")] = "router",
-    out: Annotated[Path | None, typer.Option(help="Folder for llm_serving.json.")] = None,
+    out: Annotated[Path | None, typer.Option(file_okay=False, help="Folder for llm_serving.json.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
     """Measure the routing endpoint on fake backends in this process: time added to a request, lost and doubled answers.
@@ -41,7 +41,7 @@ def routing_server(
         result = as_result(overheads, storms, f"{command} --router {Path(router).name}")
         if out is not None:
             save_result(result, out)
-    except MofmeError as error:
+    except (MofmeError, OSError) as error:
         log.print(f"error: {error}", style="red", markup=False)
         raise typer.Exit(2) from None
     show_result(result, as_json)

@@ -27,7 +27,9 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="The same seed makes the same splits and routers.")] = 0,
     repair: Annotated[bool, typer.Option(help="Leave out rows that cannot be used, and say which.")] = False,
     models: Annotated[str, typer.Option(help="Only these models, with commas between; all for every one.")] = "",
-    out: Annotated[Path | None, typer.Option(help="Folder for llm_routing.json, curves as CSV and PNG.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(file_okay=False, help="Folder for llm_routing.json, curves as CSV and PNG.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON only.")] = False,
 ) -> None:
     """Compare CARROT with the hull of single models, a task table, routers between two models and the oracle.
@@ -61,7 +63,7 @@ def evaluate(
                 plot_curves(one.comparison, title(one), out / f"{name}.png")
                 write_curves(one.comparison, out / f"{name}.csv")
             save_result(result, out)
-    except MofmeError as error:
+    except (MofmeError, OSError) as error:
         log.print(f"error: {error}", style="red", markup=False)
         raise typer.Exit(2) from None
     if as_json:

@@ -34,7 +34,7 @@ def robustness(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How often each router is trained, on different splits.")] = 3,
     router: Annotated[str, typer.Option(help="Router to probe without a table: a shipped one or a folder.")] = "router",
-    out: Annotated[Path | None, typer.Option(help="Folder for llm_robustness.json.")] = None,
+    out: Annotated[Path | None, typer.Option(file_okay=False, help="Folder for llm_robustness.json.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON only.")] = False,
 ) -> None:
     """Probe routers by category, difficulty and rewording; with a table, also waste, backdoors and remedies.
@@ -52,7 +52,7 @@ def robustness(
         result = _of_tables(prompts, table, seeds, command, log) if table else _of_router(prompts, router, command)
         if out is not None:
             save_result(result, out)
-    except MofmeError as error:
+    except (MofmeError, OSError) as error:
         log.print(f"error: {error}", style="red", markup=False)
         raise typer.Exit(2) from None
     show_result(result, as_json)

@@ -13,7 +13,7 @@ def train(
     table: Annotated[
         Path, typer.Argument(help="CSV, Parquet or JSON, or a folder, of prompts with each model's quality and cost.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the router.")],
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the router.")],
     estimator: Annotated[str, typer.Option(help="ensemble, knn, linear or network.")] = "ensemble",
     seed: Annotated[int, typer.Option(help="The same seed trains the same router.")] = 0,
     prices: Annotated[
@@ -41,7 +41,7 @@ def train(
         for sentence in loaded.repairs:
             report(sentence)
         card = train_router(loaded, out, estimator, seed, licence, report)
-    except MofmeError as error:
+    except (MofmeError, OSError) as error:
         log.print(f"error: {error}", style="red", markup=False)
         raise typer.Exit(2) from None
     for name, figure in card.metrics.items():
