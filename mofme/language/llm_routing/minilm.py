@@ -62,7 +62,8 @@ class MiniLM:
 
     def tokens(self, text: str) -> list[int]:
         """Token ids, at most 256: of longer texts the first and the last ones."""
-        ids: list[int] = self.tokenizer.encode(text).ids
+        whole = text.encode("utf-8", "replace").decode()  # half a surrogate pair would stop the tokenizer
+        ids: list[int] = self.tokenizer.encode(whole).ids
         return ids if len(ids) <= WINDOW else ids[: WINDOW // 2] + ids[-WINDOW // 2 :]
 
     @torch.inference_mode()

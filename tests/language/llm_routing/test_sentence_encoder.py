@@ -157,3 +157,8 @@ def test_many_may_write_at_once(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "file.sqlite") as database:
         assert database.execute("SELECT count(*) FROM embeddings").fetchone() == (320,)
     database.close()
+
+
+def test_half_a_surrogate_pair_is_read_as_a_question_mark(exact: MiniLM) -> None:
+    # What a command line or a JSON file may hold.
+    assert exact.tokens("\ud800 hello") == exact.tokens("? hello")
