@@ -14,6 +14,7 @@ from mofme.language.llm_routing.robustness.private_data import find_private, luh
 from mofme.language.llm_routing.robustness.probes import CATEGORIES, DIFFICULTIES, Probe, own_probes, without
 from mofme.language.llm_routing.robustness.rewording import REWORDINGS, reword
 from mofme.language.llm_routing.robustness.sources import read_probes
+from mofme.language.llm_routing.robustness.study import Prompts
 
 
 def test_own_prompts_fill_every_category_with_simple_and_hard_ones() -> None:
@@ -204,3 +205,16 @@ def test_a_long_word_takes_no_longer_than_its_length() -> None:
     # With time by the square of the length, this would take hours.
     assert find_private("a" * 2_000_000) == set()
     assert find_private("write to (jo.e+x@mail.example.org)") == {"email"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("presidio_synth_v2.json", '[{"full_text": "a", "spans": []}]'),
+        ("jailbreakbench_artifacts_outcomes.csv", "attack,goal,prompt\na,b,c\n"),
+    ],
+)
+def test_a_set_without_its_fields_is_named(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(TableError, match=f"{name}.* is not as expected"):
+        Prompts.read(tmp_path)

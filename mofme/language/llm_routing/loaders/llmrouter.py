@@ -37,6 +37,8 @@ def read(path: Path, prices: Prices | None) -> Draft:
         for record in read_json_lines(file)
     }
     records = [record for file in _files(path) for record in _records(file)]
+    if not records:
+        raise TableError(f"{path} has no questions")
     models = sorted(records[0]["scores"])
     for row, record in enumerate(records, 1):
         if sorted(record["scores"]) != models:

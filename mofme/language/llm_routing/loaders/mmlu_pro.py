@@ -51,6 +51,8 @@ def read(path: Path, prices: Prices | None) -> Draft:
     prompts = [prompt_of(questions[id_]) for id_ in ids]
     tokens_N = np.array([len(prompt) for prompt in prompts]) / CHARS_PER_TOKEN
     models = [name.removesuffix(_CORRECT) for name in columns if name.endswith(_CORRECT)]
+    if lacking := [name for name in ("category", *(f"{model}|out_chars" for model in models)) if name not in columns]:
+        raise TableError(f"{table} lacks the columns {', '.join(lacking)}")
     quality, cost = [], []
     for model in models:
         answer_N = np.array([number(cell) for cell in columns[f"{model}|out_chars"]]) / CHARS_PER_TOKEN

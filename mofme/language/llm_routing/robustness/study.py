@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mofme.errors import TableError
 from mofme.language.llm_routing.prompt_router import Queries
 from mofme.language.llm_routing.robustness.backdoor import Damage, backdoor
 from mofme.language.llm_routing.robustness.exposure import WEAK, Attempt, Exposure, attempts, exposure
@@ -42,10 +43,15 @@ class Prompts:
         """Our own prompts, and those of the folder. Raises TableError."""
         if folder is None:
             return cls(tuple(own_probes()), {}, ())
+        probes = read_probes(folder)
         records = read_records(folder, JAILBREAKS) if find_file(folder, JAILBREAKS) else []
-        sentences = labelled(read_records(folder, PRIVATE)) if find_file(folder, PRIVATE) else []
-        attacks = {weak: attempts(records, weak) for weak in WEAK} if records else {}
-        return cls(tuple(read_probes(folder)), attacks, tuple(sentences))
+        private = read_records(folder, PRIVATE) if find_file(folder, PRIVATE) else []
+        try:
+            attacks = {weak: attempts(records, weak) for weak in WEAK} if records else {}
+            sentences = labelled(private)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise TableError(f"{folder}: {JAILBREAKS} or {PRIVATE} is not as expected: {error!r}") from error
+        return cls(tuple(probes), attacks, tuple(sentences))
 
     @property
     def harmless(self) -> list[str]:

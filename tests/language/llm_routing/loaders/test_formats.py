@@ -339,3 +339,18 @@ def test_other_files_are_refused_and_the_formats_named(tmp_path: Path, name: str
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(TableError, match="is not there"):
         load_table(tmp_path / "none.csv")
+
+
+def test_mmlu_pro_without_its_columns_is_a_fault(tmp_path: Path) -> None:
+    write_json_lines(
+        tmp_path / "mmlu_pro_questions.jsonl.gz", [{"question_id": 1, "question": "Why?", "options": ["a", "b"]}]
+    )
+    path = write_csv(tmp_path / "mmlu_pro.csv", [{"question_id": 1, "small|correct": 1}])
+    with pytest.raises(TableError, match=r"mmlu_pro.csv lacks the columns category, small\|out_chars"):
+        load_table(path, prices=PRICES)
+
+
+def test_llmrouter_without_questions_is_a_fault(tmp_path: Path) -> None:
+    (tmp_path / "dcrouter_train.json").write_text("[]")
+    with pytest.raises(TableError, match="has no questions"):
+        load_table(tmp_path)
