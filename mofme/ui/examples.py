@@ -4,12 +4,15 @@ import functools
 import importlib.util
 import os
 import tempfile
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 import gradio as gr
 import torch
+from gradio.events import Dependency
 
+from mofme.ui.jobs import plain_errors
 from mofme.vision.image import read_picture, write_picture
 from mofme.vision.weather import synthesize
 
@@ -26,6 +29,9 @@ class Example:
     def caption(self) -> str:
         return {"raindrop": "Drops"}.get(self.weather, self.weather.capitalize())
 
+
+# Three tabs ask for the examples when the first page opens: one makes them, the others wait.
+_MAKING = threading.Lock()
 
 EXAMPLES = (
     Example("china.jpg", "rain", 1),
@@ -54,11 +60,12 @@ def make_examples(folder: Path) -> list[tuple[str, str]]:
         return []
     photos = Path(sklearn.origin).parent / "datasets" / "images"
     made = []
-    for example in EXAMPLES:
-        path = folder / f"{Path(example.photo).stem}-{example.weather}.jpg"
-        if not path.exists():
-            _make(example, photos / example.photo, path)
-        made.append((str(path), example.caption))
+    with _MAKING:
+        for example in EXAMPLES:
+            path = folder / f"{Path(example.photo).stem}-{example.weather}.jpg"
+            if not path.exists():
+                _make(example, photos / example.photo, path)
+            made.append((str(path), example.caption))
     return made
 
 
@@ -68,10 +75,20 @@ def _make(example: Example, photo: Path, path: Path) -> None:
     write_picture(path, weathered.image[0], clean)
 
 
-def examples_gallery(elem_id: str) -> gr.Gallery:
-    """The place for the examples, four in a row, of which one is chosen by a click."""
+def examples_gallery(elem_id: str, photo: gr.Image) -> Dependency:
+    """The examples, four in a row, made the first time a page opens; returns the event of a click, which puts one into
+    `photo`.
+    """
+
+    def made() -> list[tuple[str, str]]:
+        with plain_errors():
+            return make_examples(examples_folder())
+
+    def chosen(event: gr.SelectData) -> str:
+        return made()[int(event.index)][0]
+
     gr.Markdown("Or try one of these:", elem_classes="note")
-    return gr.Gallery(
+    gallery = gr.Gallery(
         show_label=False,
         columns=4,
         height="auto",
@@ -82,3 +99,6 @@ def examples_gallery(elem_id: str) -> gr.Gallery:
         elem_id=elem_id,
         elem_classes=["pictures", "four"],
     )
+    gr.on(None, made, None, gallery, api_visibility="private", show_progress="hidden")
+    clicked: Dependency = gallery.select(chosen, None, photo, api_visibility="private", show_progress="hidden")
+    return clicked

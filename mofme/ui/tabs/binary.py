@@ -11,7 +11,7 @@ from mofme.errors import ModelError, PictureError
 from mofme.ui.binary.photo_answer import photo_html, photo_values
 from mofme.ui.binary.photos import ComparedPhoto, ShippedRestorer, compare_photo, restorers_to_compare
 from mofme.ui.buttons import run_and_cancel
-from mofme.ui.examples import examples_folder, examples_gallery, make_examples
+from mofme.ui.examples import examples_gallery
 from mofme.ui.jobs import Jobs, plain_errors
 from mofme.ui.measured import measured_by_us
 from mofme.ui.services import Services
@@ -136,7 +136,7 @@ def _build_photos(services: Services, restorers: tuple[ShippedRestorer, ...]) ->
                     "Restore by both", variant="primary", scale=3, min_width=160, elem_id="binary-restore"
                 )
                 cancel = gr.Button("Cancel", interactive=False, scale=1, min_width=90)
-            examples = examples_gallery("binary-examples")
+            examples_gallery("binary-examples", photo)
         with gr.Column(scale=6, min_width=320):
             slider = gr.ImageSlider(
                 label="Left: real weights. Right: one-bit weights",
@@ -218,16 +218,3 @@ def _build_photos(services: Services, restorers: tuple[ShippedRestorer, ...]) ->
         concurrency_limit=1,
         concurrency_id="restore-binary",
     )
-    if restorers:
-        gr.on(None, _examples, None, examples, api_visibility="private", show_progress="hidden")
-    examples.select(_example, None, photo, api_visibility="private", show_progress="hidden")
-
-
-def _examples() -> list[tuple[str, str]]:
-    """What the gallery shows; the first time they are made."""
-    with plain_errors():
-        return make_examples(examples_folder())
-
-
-def _example(event: gr.SelectData) -> str:
-    return _examples()[int(event.index)][0]

@@ -9,7 +9,7 @@ import gradio as gr
 
 from mofme.errors import PictureError
 from mofme.ui.buttons import run_and_cancel
-from mofme.ui.examples import examples_folder, examples_gallery, make_examples
+from mofme.ui.examples import examples_gallery
 from mofme.ui.jobs import KEEP_SECONDS, Jobs, plain_errors
 from mofme.ui.measured import measured_by_us
 from mofme.ui.rerouting.answer import neighbours_html, rerouted_values, routing_html, summary_html
@@ -44,7 +44,7 @@ def build(services: Services, references: Callable[[], References] = shipped_ref
             with gr.Row():
                 start = gr.Button("Re-route", variant="primary", scale=3, min_width=160, elem_id="reroute")
                 cancel = gr.Button("Cancel", interactive=False, scale=1, min_width=90)
-            examples = examples_gallery("rerouting-examples")
+            example_chosen = examples_gallery("rerouting-examples", photo)
             method = gr.Dropdown(
                 [(CHOSEN.capitalize(), CHOSEN), *((name.capitalize(), name) for name in METHODS)],
                 value=CHOSEN,
@@ -160,19 +160,8 @@ def build(services: Services, references: Callable[[], References] = shipped_ref
         concurrency_limit=1,
         concurrency_id="reroute",
     )
-    gr.on(None, _examples, None, examples, api_visibility="private", show_progress="hidden")
-    examples.select(_example, None, photo, api_visibility="private", show_progress="hidden").then(
+    example_chosen.then(
         # One click shows something: as if the button had been pressed.
         None,
         js="() => document.querySelector('#reroute')?.click()",
     )
-
-
-def _examples() -> list[tuple[str, str]]:
-    """What the gallery shows; the first time they are made."""
-    with plain_errors():
-        return make_examples(examples_folder())
-
-
-def _example(event: gr.SelectData) -> str:
-    return _examples()[int(event.index)][0]
