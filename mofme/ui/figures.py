@@ -99,7 +99,7 @@ def report_table(reports: Sequence[FileReport]) -> str:
     """The report of a batch as an HTML table; empty for no reports."""
     if not reports:
         return ""
-    head = "".join(f"<th>{title}</th>" for title in ("File", "Size", "Seconds", "Weather", "Unsure"))
+    head = "".join(f"<th>{title}</th>" for title in ("File", "Size", "Seconds", "Weather", "Routers unsure"))
     rows = "".join(f"<tr><td>{html.escape(report.file)}</td>{_cells(report)}</tr>" for report in reports)
     return f'<div class="table files"><table><tr>{head}</tr>{rows}</table></div>'
 

@@ -8,7 +8,7 @@ import gradio as gr
 
 from mofme.errors import PictureError
 from mofme.ui.buttons import run_and_cancel
-from mofme.ui.examples import examples_folder, examples_gallery, make_examples
+from mofme.ui.examples import examples_gallery
 from mofme.ui.figures import expert_figures, telling_layer, thumbnail, uncertainty_figure, weather_bars
 from mofme.ui.jobs import plain_errors
 from mofme.ui.one_photo import RestoredPhoto, Settings, restore_photo
@@ -21,6 +21,10 @@ EXPERTS_NOTE = (
     "The net is a team of small experts; for every spot of the photo a router decides whose advice counts. "
     "Bright is where an expert was asked most."
 )
+UNCERTAINTY_NOTE = (
+    "How much their scores change when features are dropped. It hardly tells where the picture is wrong: see "
+    "*Ablation* in the tab *Evaluate*."
+)
 
 
 def build(services: Services) -> None:
@@ -31,7 +35,7 @@ def build(services: Services) -> None:
             with gr.Row():
                 start = gr.Button("Restore", variant="primary", scale=3, min_width=160, elem_id="restore")
                 cancel = gr.Button("Cancel", interactive=False, scale=1, min_width=90)
-            examples = examples_gallery("examples")
+            examples_gallery("examples", photo)
             chosen = options(services.engine.models)
             with gr.Accordion("Advanced", open=False):
                 reroute = gr.Checkbox(
@@ -66,7 +70,7 @@ def build(services: Services) -> None:
                     show_label=False,
                     elem_classes=["pictures", "wide"],
                 )
-                gr.Markdown("#### Where it was unsure")
+                gr.Markdown(f"#### Where the routers were unsure\n{UNCERTAINTY_NOTE}")
                 uncertainty = gr.Image(
                     interactive=False,
                     type="filepath",
@@ -128,8 +132,6 @@ def build(services: Services) -> None:
         concurrency_limit=1,
         concurrency_id="restore",
     )
-    gr.on(None, _examples, None, examples, api_visibility="private", show_progress="hidden")
-    examples.select(_example, None, photo, api_visibility="private", show_progress="hidden")
 
 
 def _restore(
@@ -194,13 +196,3 @@ def _report(result: RestoredPhoto) -> dict[str, Any]:
         "uncertainty": round(restoration.mean_uncertainty, 4),
         **more,
     }
-
-
-def _examples() -> list[tuple[str, str]]:
-    """What the gallery shows; asked for whenever a page opens; the first time they are made."""
-    with plain_errors():
-        return make_examples(examples_folder())
-
-
-def _example(event: gr.SelectData) -> str:
-    return _examples()[int(event.index)][0]
