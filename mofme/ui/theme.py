@@ -21,6 +21,7 @@ def theme() -> gr.themes.Base:
         button_primary_background_fill_dark="*primary_700",
         button_primary_background_fill_hover_dark="*primary_600",
         button_primary_text_color="white",
+        body_text_color_subdued="*neutral_500",  # readable on white
         block_shadow="none",
         block_label_background_fill="*background_fill_secondary",
         block_label_text_color="*body_text_color_subdued",
@@ -101,6 +102,7 @@ CSS = """
 .table.grid { max-height: 70vh; overflow: auto; }
 .table.grid table { font-size: var(--text-xs); }
 .table + .note { margin-top: 8px; }
+.plots + .note { margin-top: 12px; }
 .table.grid tr > * { padding: 2px 3px; min-width: 1.9em; }
 .table.grid tr > *:first-child { min-width: 4.5em; }
 .table.grid td.first { border-left: 6px solid var(--background-fill-primary); }

@@ -1,6 +1,7 @@
 """The app's window: its tabs, its limits, and the server behind `python app.py`."""
 
 import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated
@@ -78,6 +79,8 @@ def build(services: Services) -> gr.Blocks:
 
 def serve(services: Services, host: str = "127.0.0.1", port: int = 7860, auth: tuple[str, str] | None = None) -> None:
     """Serve the window at `host`:`port` until the process is ended."""
+    # A service is stopped as by Ctrl-C: Gradio then removes what visitors uploaded, and nothing else would.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     build(services).launch(
         server_name=host,
         server_port=port,

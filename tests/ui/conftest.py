@@ -69,7 +69,7 @@ def url(folders: None) -> Iterator[str]:
         yield address
     finally:
         app.terminate()
-        app.wait(timeout=20)
+        app.wait(timeout=60)
 
 
 @pytest.fixture
