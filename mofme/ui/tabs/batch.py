@@ -35,7 +35,10 @@ def build(services: Services) -> None:
             chosen = options(services.engine.models)
         with gr.Column(scale=6, min_width=320):
             status = gr.HTML(
-                '<p class="note">The restored photos appear here.</p>', padding=False, elem_classes="status"
+                '<p class="note">The restored photos appear here.</p>',
+                padding=False,
+                elem_classes="status",
+                min_height=60,
             )
             with gr.Row():
                 archive = gr.DownloadButton(
@@ -88,7 +91,7 @@ def build(services: Services) -> None:
         restore_all,
         inputs,
         [status, archive, report, gallery, table],
-        show_progress="hidden",
+        show_progress_on=status,
         concurrency_id="batch",
     )
     gr.Button(visible=False).click(

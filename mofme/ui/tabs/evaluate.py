@@ -47,6 +47,7 @@ def build(services: Services) -> None:
                 '<p class="note">How much closer to the truth the restored pictures come appears here.</p>',
                 padding=False,
                 elem_classes="status",
+                min_height=60,
             )
             archive = gr.DownloadButton("Download the report", variant="primary", visible=False, elem_id="evaluation")
             plots = gr.HTML(padding=False, elem_classes="plots")
@@ -82,7 +83,7 @@ def build(services: Services) -> None:
         measure_and_show,
         inputs,
         [status, archive, plots, tables, worst_title, worst, best_title, best],
-        show_progress="hidden",
+        show_progress_on=status,
         concurrency_id="evaluate",
     )
     gr.Button(visible=False).click(

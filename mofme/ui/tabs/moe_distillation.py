@@ -42,7 +42,7 @@ def build(services: Services) -> None:
             steps = gr.Slider(
                 10, 500, value=100, step=10, label="Steps", info="100 take about a minute on a laptop.", elem_id="steps"
             )
-            seed = gr.Number(0, precision=0, minimum=0, label="Seed", info="Which prompts are met, and in which order.")
+            seed = gr.Slider(0, 1000, value=0, step=1, label="Seed", info="Which prompts are met, and in which order.")
             with gr.Accordion("More options", open=False):
                 draws = gr.Slider(
                     1, 8, value=2, step=1, label="KA: teachers a step", info="Each draws its experts anew."
@@ -86,7 +86,7 @@ def build(services: Services) -> None:
         with plain_errors():
             try:
                 for run in _distil(services, request, *inputs):
-                    before, shown = finished, gr.skip()
+                    before, shown = finished[-_COMPARED + 1 :], gr.skip()
                     if run.quality is not None:
                         finished = [*finished, run][-_COMPARED:]
                         shown = finished_html(finished)
@@ -111,7 +111,7 @@ def build(services: Services) -> None:
         distil_and_show,
         [finished, *inputs],
         [status, curves, table, finished],
-        show_progress="hidden",
+        show_progress_on=status,
         concurrency_id="distil",
     )
     gr.Button(visible=False).click(
