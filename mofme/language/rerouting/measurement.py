@@ -30,6 +30,7 @@ from mofme.errors import ModelError
 from mofme.language.host import Host
 from mofme.language.llm_routing.sentence_encoder import SentenceEncoder
 from mofme.language.rerouting.answering import Tail, continuous_gates
+from mofme.language.resuming import fingerprint, same_setting
 from mofme.language.texts import Question
 
 BASE = "as its routers say"
@@ -87,11 +88,13 @@ class Library:
 def measure(host: Host, setting: Setting, work: Path, report: Report = lambda _: None) -> list[Measured]:
     """For every test question: of every arm whether it is right, the probability of the right choice, and seconds.
 
-    `work` is a folder for what is finished. Raises ModelError for a model without experts, or one that answers nothing.
+    `work` is a folder for what is finished. Raises ModelError for a model without experts, one that answers nothing,
+    or a folder that holds another model's or pool's.
     """
     encoder = SentenceEncoder()
     work.mkdir(parents=True, exist_ok=True)
     log = work / f"text-{setting.layers}-{setting.k}-{len(setting.pool)}-{setting.tuning}-{setting.seed}.jsonl"
+    same_setting(log.with_suffix(".json"), {"model": host.name, "pool": fingerprint(setting.pool)})
     with continuous_gates(host.model):
         tail = Tail(host, setting.layers)
         with frozen(tail):
@@ -105,9 +108,9 @@ def _measure(tail: Tail, setting: Setting, encoder: SentenceEncoder, log: Path, 
     tuning, rest = fresh[: setting.tuning], fresh[setting.tuning :]
     library = Library(tail, [setting.pool[index] for index in rest], pool_ND[rest], encoder)
     report(f"{len(library.rows)} of {len(rest)} reference questions are answered rightly")
-    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
-    done = {row["question"]: row for row in map(json.loads, lines) if "question" in row}
-    rates = next((row["rates"] for row in map(json.loads, lines) if "rates" in row), None)
+    kept = _kept(log)
+    done = {row["question"]: row for row in kept if "question" in row}
+    rates = next((row["rates"] for row in kept if "rates" in row), None)
     if rates is None:
         rates = _tune(tail, library, [setting.pool[index] for index in tuning], pool_ND[tuning], setting.k)
         _append(log, {"rates": rates})
@@ -120,6 +123,15 @@ def _measure(tail: Tail, setting: Setting, encoder: SentenceEncoder, log: Path, 
             _append(log, done[question.context])
         report(f"{number + 1} of {len(setting.test)} questions")
     return [done[question.context] | {"library": len(library.rows), "rates": rates} for question in setting.test]
+
+
+def _kept(log: Path) -> list[Measured]:
+    """The log's rows. Where writing the last one was cut short, the log goes on after the one before."""
+    lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.is_file() else []
+    if lines and not lines[-1].endswith("\n"):
+        with log.open("r+b") as file:
+            file.truncate(log.stat().st_size - len(lines.pop().encode()))
+    return [json.loads(line) for line in lines]
 
 
 def _append(log: Path, row: Measured) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,9 +65,26 @@ def test_what_is_measured(host: Host, tmp_path: Path) -> None:
     assert {UNIFORM, VOTE} < accuracy.keys()
 
 
-def test_a_model_that_answers_nothing(host: Host, tmp_path: Path) -> None:
-    from dataclasses import replace
+def test_a_log_that_was_cut_short_goes_on(host: Host, tmp_path: Path) -> None:
+    setting = Setting(questions(2, 1), questions(20, 0), layers=1, k=2, tuning=1)
+    first = measure(host, setting, tmp_path)
+    log = next(tmp_path.glob("*.jsonl"))
+    whole = log.read_bytes()
+    log.write_bytes(whole[:-9])  # killed while the last question was written
+    again = measure(host, setting, tmp_path)
+    assert [row[BASE]["right"] for row in again] == [row[BASE]["right"] for row in first]
+    assert len(log.read_text().splitlines()) == len(whole.splitlines())
+    assert measure(host, setting, tmp_path) == again
 
+
+def test_another_model_has_a_folder_of_its_own(host: Host, tmp_path: Path) -> None:
+    setting = Setting(questions(1, 1), questions(20, 0), layers=1, k=2, tuning=1)
+    measure(host, setting, tmp_path)
+    with pytest.raises(ModelError, match="another model: take another folder"):
+        measure(replace(host, name="another"), setting, tmp_path)
+
+
+def test_a_model_that_answers_nothing(host: Host, tmp_path: Path) -> None:
     pool = questions(6, 0)
     tail = measurement.Tail(host, 1)
     wrong = [replace(question, answer=1 - tail.answer(tail.read(question))[0]) for question in pool]
