@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from mofme.errors import TableError
 from mofme.language.lora_mixture.bank import MIXTURE, SINGLE, WIDE, Recipe
 from mofme.language.lora_mixture.classifier import LAST, Classifier, lowest_block
 from mofme.language.lora_mixture.explanation import explain_batch
@@ -20,6 +21,7 @@ from mofme.language.lora_mixture.lessons import Lessons, prepare
 from mofme.language.lora_mixture.storage import save_adapters
 from mofme.language.lora_mixture.tasks import read_task
 from mofme.language.lora_mixture.training import Plan, measure, train, trained_parameters
+from mofme.language.resuming import same_setting
 
 ARMS: Mapping[str, Recipe] = {
     "single router": Recipe(LAST, SINGLE),
@@ -100,8 +102,12 @@ def study(
     """Train and measure every arm on every task with every seed.
 
     `folder` keeps what is finished: stopped and called again with the same arguments it goes on from there. Raises
-    TableError for a table that cannot be read, ModelError if the encoder is not installed.
+    TableError for a table that cannot be read or two of one name, ModelError if the encoder is not installed or
+    `folder` holds a study with another setting.
     """
+    if len({table.name for table in tables}) < len(tables):
+        raise TableError("two of the tables have the same file name, by which results are kept: rename one")
+    same_setting(folder / "setting.json", asdict(setting))
     prepared: dict[Path, Lessons] = {}
 
     def lessons(table: Path) -> Lessons:

@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from mofme.cli import app
 from mofme.core.model_card import load_card
+from mofme.errors import ModelError, TableError
 from mofme.language.lora_mixture.model import LoraMixture
 from mofme.language.lora_mixture.study import ARMS, Outcome, Setting, Shipping, Study, TaskFacts, study
 from mofme.language.lora_mixture.study_result import MEAN, as_result, bootstrap, difference, plot
@@ -42,6 +43,18 @@ def test_it_goes_on_where_it_stopped_and_ships_adapters(table: Path, tmp_path: P
         assert ours.right_N.tolist() == theirs.right_N.tolist() and ours.load == theirs.load
     facts = first.tasks[0]
     assert facts.classes == 2 and facts.training + facts.validation + len(facts.right_N) == 80
+
+
+def test_what_another_setting_left_is_not_taken(table: Path, tmp_path: Path) -> None:
+    arms = tmp_path / "arms"
+    study([table], Setting(steps=1, batch=4), range(1), arms, lambda _: None)
+    with pytest.raises(ModelError, match=r"setting\.json tells of another batch: take another folder"):
+        study([table], Setting(steps=1, batch=2), range(1), arms, lambda _: None)
+
+
+def test_tables_of_one_name_are_refused(table: Path, tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="rename one"):
+        study([table, tmp_path / "other" / table.name], Setting(), range(1), tmp_path / "arms", lambda _: None)
 
 
 def test_the_command(table: Path, tmp_path: Path) -> None:
@@ -95,6 +108,14 @@ def test_the_bootstrap_has_the_width_of_the_normal_interval() -> None:
         assert figure.value == 20
         assert figure.low is not None and figure.high is not None
         assert figure.high - figure.low == pytest.approx(2 * 1.96 * error, rel=0.05)
+
+
+def test_the_bootstrap_draws_as_if_one_by_one() -> None:
+    gain_N = np.array([100.0, 0.0, -20.0, 40.0, 0.0, 60.0, 7.0])
+    generator = np.random.default_rng(0)
+    drawn = [gain_N[generator.integers(7, size=7)].mean() for _ in range(10_000)]
+    figure = bootstrap([gain_N])
+    assert [figure.low, figure.high] == np.quantile(drawn, [0.025, 0.975]).tolist()
 
 
 def test_no_difference_is_a_null_result() -> None:
