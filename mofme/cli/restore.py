@@ -121,6 +121,7 @@ def _restore_folder(
     task = progress.add_task("restoring", total=total)
     restorer = load()
     report_path, written = target / "report.csv", time.monotonic()
+    write_report(report_path, [])  # what stands in its way is told before the work
     try:
         for report in restore_tree(restorer, source, target, overwrite=overwrite, format=format, **settings):
             reports.append(report)

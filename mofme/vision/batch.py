@@ -129,7 +129,8 @@ def restore_file(
 def write_report(path: Path, reports: Iterable[FileReport]) -> None:
     """Write or update report.csv atomically, one row a file, sorted.
 
-    Of a run that resumes an earlier one, the earlier rows stay for files it skipped or has not come to.
+    Of a run that resumes an earlier one, the earlier rows stay for files it skipped or has not come to. Raises
+    PictureError if it cannot be written, or if `path` holds something else, which stays as it is.
     """
     try:
         rows = _earlier_rows(path)
@@ -164,11 +165,15 @@ def _earlier_rows(path: Path) -> dict[str, dict[str, str]]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != _COLUMNS:
-                return {}
-            return {row["file"]: {column: row[column] or "" for column in _COLUMNS} for row in reader}
-    except (FileNotFoundError, UnicodeDecodeError, csv.Error):
+            if tuple(reader.fieldnames or ()) == _COLUMNS:
+                return {row["file"]: {column: row[column] or "" for column in _COLUMNS} for row in reader}
+    except FileNotFoundError:
         return {}
+    except (UnicodeDecodeError, csv.Error):
+        pass
+    raise PictureError(
+        f"{path}: is no report of this program, and will not be replaced: move it, or choose another folder."
+    )
 
 
 def _output_names(names: list[Path], format: str | None) -> list[Path]:

@@ -246,3 +246,13 @@ def test_a_shipped_model_on_one_picture(tmp_path):
     assert result.exit_code == 0, result.stderr
     with Image.open(tmp_path / "b.png") as image:
         assert image.size == (6, 4)
+
+
+def test_a_foreign_report_file_is_told_before_the_work(tmp_path, restorer):
+    picture(tmp_path / "in/a.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/report.csv").write_text("quarter,sales\n1,2\n")
+    result = run(tmp_path / "in", tmp_path / "out")
+    assert result.exit_code == 2 and "report.csv: is no report" in " ".join(result.stderr.split())
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["report.csv"]
+    assert (tmp_path / "out/report.csv").read_text() == "quarter,sales\n1,2\n"

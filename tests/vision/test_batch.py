@@ -240,8 +240,15 @@ def test_a_report_that_cannot_be_read_is_named(tmp_path):
         write_report(tmp_path / "report.csv", [FileReport("a.png", "a.png")])
 
 
-def test_a_foreign_report_file_is_replaced(tmp_path):
-    (tmp_path / "report.csv").write_bytes(b"quarter,sales\n1,\xff\n")
+@pytest.mark.parametrize("content", [b"quarter,sales\n1,2\n", b"quarter,sales\n1,\xff\n", b""])
+def test_a_foreign_report_file_stays(tmp_path, content):
+    (tmp_path / "report.csv").write_bytes(content)
+    with pytest.raises(PictureError, match="no report of this program"):
+        write_report(tmp_path / "report.csv", [FileReport("a.png", "o.png", 2, 2)])
+    assert (tmp_path / "report.csv").read_bytes() == content
+
+
+def test_a_report_holds_any_name(tmp_path):
     write_report(tmp_path / "report.csv", [FileReport("ü,\n.png", "o.png", 2, 2)])
     assert list(rows_of(tmp_path / "report.csv")) == ["ü,\n.png"]
 
