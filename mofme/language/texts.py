@@ -4,7 +4,7 @@ import ast
 import gzip
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,16 @@ def read_text(path: Path) -> str:
     if not text.strip():
         raise TableError(f"{path} holds no text")
     return text
+
+
+def read_texts(named: Sequence[tuple[str, Path]]) -> dict[str, str]:
+    """Texts by their names. Raises TableError as `read_text`, and for two of one name."""
+    texts: dict[str, str] = {}
+    for name, path in named:
+        if name in texts:
+            raise TableError(f"{path}: another text is called {name!r} too, rename one of them")
+        texts[name] = read_text(path)
+    return texts
 
 
 def _passage(row: Mapping[str, Any], path: Path, number: int) -> str:

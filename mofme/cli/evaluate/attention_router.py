@@ -31,14 +31,14 @@ def attention_router(
     from mofme.language.attention_router.study_plot import plot_losses
     from mofme.language.attention_router.study_result import as_result
     from mofme.language.small_lm.training import Plan
-    from mofme.language.texts import read_text
+    from mofme.language.texts import read_texts
     from mofme.results import save_result
 
     log = Console(stderr=True, highlight=False, soft_wrap=True)
     torch.set_num_threads(1)
     try:
         plan = Plan(steps=steps, batch=8, balance=balance)
-        setting = Setting({path.name.partition(".")[0]: read_text(path) for path in text}, plan)
+        setting = Setting(read_texts([(path.name.partition(".")[0], path) for path in text]), plan)
         found = study(setting, range(seeds), arms, lambda line: log.print(line, markup=False))
         words = ["python -m mofme evaluate attention-router", *(f"--text {path.name}" for path in text)]
         words += [f"--arms {arms.name} --seeds {seeds} --steps {steps}"] + [f"--balance {balance}"] * (balance > 0)

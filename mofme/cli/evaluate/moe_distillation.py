@@ -34,7 +34,7 @@ def distillation(
     from mofme.language.moe_distillation.distillation import Plan
     from mofme.language.moe_distillation.study import study
     from mofme.language.moe_distillation.study_result import as_result
-    from mofme.language.texts import read_text
+    from mofme.language.texts import read_texts
     from mofme.results import save_result
 
     log = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -43,7 +43,7 @@ def distillation(
         files = [file for path in texts for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
         arms.mkdir(parents=True, exist_ok=True)
         measured = study(
-            {file.name: read_text(file) for file in files},
+            read_texts([(file.name, file) for file in files]),
             range(seeds),
             Plan("gkd", steps=steps, learning_rate=learning_rate),
             pair_steps,

@@ -25,6 +25,7 @@ from mofme.language.dense_to_moe.cost import (
 )
 from mofme.language.dense_to_moe.profile import choose
 from mofme.language.host import Host
+from mofme.language.resuming import fingerprint, same_setting
 from mofme.language.scoring import BoolArray, ChoiceScore, TextScore, score_questions, score_text
 from mofme.language.texts import Question
 
@@ -93,7 +94,9 @@ def compare(fresh: Callable[[], Host], setting: Setting, seeds: Sequence[int], f
     """Convert and measure every arm with every seed. `fresh` opens the dense model anew.
 
     `folder` keeps what is finished: stopped and called again with the same arguments it goes on from there.
+    Raises ModelError if it holds a comparison with another setting.
     """
+    told = _told(setting)
     arms: dict[str, list[Measured]] = {arm: [] for arm in ARMS}
     timed: dict[str, PreTrainedModel] = {}
     frontier: dict[str, dict[float, Measured]] = {}
@@ -104,6 +107,7 @@ def compare(fresh: Callable[[], Host], setting: Setting, seeds: Sequence[int], f
             if not path.is_file() or timing:
                 say(f"{arm}, seed {seed}")
                 host = fresh()
+                same_setting(folder / "setting.json", {"model": host.name, **told})
                 budgets = {target: budget(host.model, setting.recipe, target) for target in setting.frontier}
                 conversion = _become(host.model, arm, replace(setting.recipe, seed=seed), setting, folder, say)
                 if not path.is_file():
@@ -118,6 +122,13 @@ def compare(fresh: Callable[[], Host], setting: Setting, seeds: Sequence[int], f
     say("time")
     taken = seconds(timed, list(setting.measured[:_TIMED_TOKENS]), setting.repeats)
     return Comparison(arms, taken, parameters(timed[DENSE]), frontier)
+
+
+def _told(setting: Setting) -> dict[str, Any]:
+    """All that the kept figures depend on, but for the seed and the model."""
+    read = {name: fingerprint(getattr(setting, name)) for name in ("learned", "measured", "questions")}
+    recipe = {name: value for name, value in asdict(setting.recipe).items() if name != "seed"}
+    return {**read, **recipe, "target": setting.target}
 
 
 def _become(

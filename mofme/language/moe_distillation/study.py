@@ -19,6 +19,7 @@ from mofme.language.moe_distillation.pair import Role, trained
 from mofme.language.moe_distillation.passages import Passages, passages_in
 from mofme.language.moe_distillation.quality import Quality, cross_entropy, measure
 from mofme.language.moe_distillation.teaching import most_experts, non_activated_mass
+from mofme.language.resuming import fingerprint, same_setting
 from mofme.language.scoring import FloatArray
 from mofme.language.small_lm.corpus import learned_parts, make_corpus
 from mofme.language.small_lm.storage import load_lm
@@ -60,10 +61,14 @@ def study(
     """Train the pair (the student half of `pair_steps`), distil by every method with every seed, and measure.
 
     `plan` says how, but for method and seed. `folder` keeps what is finished: stopped and called again with the same
-    arguments it goes on from there. Raises TableError for a text that is too short.
+    arguments it goes on from there. Raises TableError for a text that is too short, ModelError if `folder` holds a
+    study with another setting.
     """
     vocabulary = Vocabulary.learn(learned_parts(list(texts.values())), 1024)
     corpus = make_corpus(texts, vocabulary, _CONTEXT, _HELD_BACK)
+    shared = {name: value for name, value in asdict(plan).items() if name not in ("method", "seed")}
+    told = {"texts": {name: fingerprint(text) for name, text in texts.items()}, "pair_steps": pair_steps, **shared}
+    same_setting(folder / "setting.json", told)
 
     def model(role: Role) -> SmallCausalLM:
         steps = pair_steps // 2 if role == "student" else pair_steps

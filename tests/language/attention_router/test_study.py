@@ -133,3 +133,12 @@ def test_a_missing_text_is_told(tmp_path: Path) -> None:
     words = ["evaluate", "attention-router", "--text", str(tmp_path / "none.txt"), "--arms", str(tmp_path)]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 2 and "none.txt" in done.stderr
+
+
+def test_texts_of_one_name_are_refused(tmp_path: Path) -> None:
+    words = ["evaluate", "attention-router", "--arms", str(tmp_path / "arms")]
+    for name in ("wiki.train.txt", "wiki.valid.txt"):
+        (tmp_path / name).write_text(TEXT)
+        words += ["--text", str(tmp_path / name)]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2 and "wiki.valid.txt: another text is called 'wiki' too" in done.stderr

@@ -1,9 +1,11 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mofme.errors import ModelError
 from mofme.language.dense_to_moe import comparison as comparison_module
 from mofme.language.dense_to_moe.comparison import (
     ARMS,
@@ -58,6 +60,8 @@ def test_every_arm_is_measured_and_nothing_twice(
     monkeypatch.setattr(comparison_module, "_measure", measures_again)
     again = compare(tiny_host, setting, [0, 1], tmp_path, lambda _: None)
     assert again.arms[OURS][1].nats_W.tolist() == first.arms[OURS][1].nats_W.tolist()
+    with pytest.raises(ModelError, match="another questions, target: take another folder"):
+        compare(tiny_host, replace(setting, target=0.1, questions=QUESTIONS[:1]), [0], tmp_path, lambda _: None)
     assert again.frontier[OURS][0.1].nats_W.tolist() == first.frontier[OURS][0.1].nats_W.tolist()
 
 

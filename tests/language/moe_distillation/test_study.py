@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mofme.errors import TableError
+from mofme.errors import ModelError, TableError
 from mofme.language.moe_distillation import pair
 from mofme.language.moe_distillation import study as study_module
 from mofme.language.moe_distillation.distillation import Plan
@@ -45,6 +45,8 @@ def test_what_is_finished_is_not_done_again(tmp_path: Path) -> None:
     teacher = first.candidates["teacher"]
     assert teacher.parameters - teacher.activated == 6 * 144
     assert first.candidates["teacher, all experts"].activated == teacher.parameters
+    with pytest.raises(ModelError, match="another steps: take another folder"):
+        study({"letters": text}, range(2), replace(PLAN, steps=2), 2, tmp_path, "CC0", again.append)
 
 
 def test_too_short_a_text_is_named(tmp_path: Path) -> None:
