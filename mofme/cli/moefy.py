@@ -70,7 +70,8 @@ def moefy(
         log.print(f"error: {error}", style="red", markup=False)
         raise typer.Exit(2) from None
     shutil.rmtree(work)
-    log.print(f"{out}: {card.metrics['activated parameters']:,.0f} of {card.parameters:,} parameters are activated")
+    used = f"{card.metrics['activated parameters']:,.0f} of {card.parameters:,} parameters are activated"
+    log.print(f"{out}: {used}", markup=False)
     for number, candidate in enumerate(conversion.chosen):
         policy = candidate.policy
         value = f" {policy.value:g}" if policy.kind != "dense" else ""

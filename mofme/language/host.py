@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from mofme.errors import ModelError
@@ -45,7 +46,7 @@ def open_host(name: str = PACKAGED, cache: Path | None = None) -> Host:
     try:
         model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         advice = f"{_damaged(Path(source))}" if name == PACKAGED else f"give {PACKAGED!r}, a folder or a hub's name"
         raise ModelError(f"{name} cannot be opened as a language model: {error}; {advice}") from error
     return Host(name, model.eval().requires_grad_(False), tokenizer)

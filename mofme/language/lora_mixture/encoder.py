@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import cache
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -88,7 +89,7 @@ class Encoder(nn.Module):
                     for ours, theirs in (_FEED_FORWARD if block % 2 else _ATTENTION).items():
                         state[f"blocks.{block}.{ours}.{part}"] = stored[f"encoder.layer.{block // 2}.{theirs}.{part}"]
             encoder.load_state_dict({name: tensor.float() for name, tensor in state.items()})
-        except (OSError, KeyError, RuntimeError) as error:
+        except (OSError, KeyError, RuntimeError, SafetensorError) as error:
             raise ModelError(
                 f"the language encoder in {path} is damaged: {error}; install its package again"
             ) from error
