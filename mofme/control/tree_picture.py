@@ -103,7 +103,7 @@ def _levels(node: Comparison | Leaf, level: int) -> Iterator[tuple[int, Comparis
 
 
 def _words(node: Comparison, observations: Sequence[str]) -> str:
-    return f"{observations[node.observation]} \N{LESS-THAN OR EQUAL TO} {node.threshold:.2f}"
+    return f"{observations[node.observation]} \N{LESS-THAN OR EQUAL TO} {round(node.threshold, 2) + 0.0:.2f}"
 
 
 def _text(x: float, y: float, words: str) -> str:

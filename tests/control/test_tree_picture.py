@@ -42,6 +42,11 @@ def test_every_leaf_and_comparison_is_in_the_picture_and_inside_it() -> None:
     assert max(float(leaf.get("x", "0")) for leaf in leaves) < float(picture.get("width", "0"))
 
 
+def test_a_threshold_just_below_zero_is_zero() -> None:
+    tree = DecisionTreeClassifier(random_state=0).fit([[-0.003], [0.001]], [0, 1])
+    assert "height ≤ 0.00" in tree_svg(tree, ["height"])
+
+
 @pytest.mark.parametrize("chosen", [[7], [7, 7, 7]])
 def test_a_tree_that_asks_nothing_is_one_leaf(chosen: list[int]) -> None:
     picture = ElementTree.fromstring(tree_svg(fitted(chosen), ["height"]))
