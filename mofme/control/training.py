@@ -1,6 +1,7 @@
 """Training a policy in one environment: it can be stopped at any time and goes on where it was saved."""
 
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ from mofme.control.policy import SparseLinearPolicy
 from mofme.control.replay import Replay
 from mofme.control.sac import BATCH, Critics, Learner
 from mofme.control.storage import save_policy
+from mofme.core.model_card import CARD_FILE, load_card
 from mofme.core.precision import bf16_pays
 from mofme.errors import ModelError
 
@@ -54,8 +56,9 @@ def train(
     report: Callable[[ControlProgress], None] | None = None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> SparseLinearPolicy:
-    """Learn until `plan.steps`, over all resumed runs together; the policy and its card are saved at every check.
+    """Learn until `plan.steps`, over all resumed runs together; returns the last policy.
 
+    The best policy of all checks so far is what lies in `plan.out`, with its card: later ones may be far worse.
     Raises ModelError if `plan.out` holds a run of another plan.
     """
     plan.out.mkdir(parents=True, exist_ok=True)
@@ -113,21 +116,23 @@ def _act(
 
 def _check(plan: ControlPlan, learner: Learner, memory: Replay, step: int) -> Evaluation:
     checked = evaluate(learner.policy, plan.environment, plan.check_episodes, seed=10_000 + plan.seed)
+    if checked.mean >= _best_return(plan.out):
+        training = {"steps": step, "seed": plan.seed, "balance": plan.balance}
+        save_policy(plan.out, learner.policy, plan.environment, training, {"return": checked.mean})
     line = {"step": step, "return": checked.mean, "shares": [round(share, 4) for share in checked.shares_E]}
     with (plan.out / _CURVE).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
-    save_policy(
-        plan.out,
-        learner.policy,
-        plan.environment,
-        {"steps": step, "seed": plan.seed, "balance": plan.balance},
-        {"return": checked.mean},
-    )
     memory.save(plan.out / _MEMORY)
     partial = plan.out / "state.partial"
     save_file(_state(learner, step), partial)
     partial.replace(plan.out / _STATE)
     return checked
+
+
+def _best_return(folder: Path) -> float:
+    if not (folder / CARD_FILE).is_file():
+        return -math.inf
+    return float(load_card(folder).metrics["return"])
 
 
 def _state(learner: Learner, step: int) -> dict[str, Tensor]:

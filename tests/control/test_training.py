@@ -12,12 +12,13 @@ from mofme.cli import app
 from mofme.control import training
 from mofme.control.comparison import as_result, measure
 from mofme.control.environments import ENVIRONMENTS, make, spaces
-from mofme.control.evaluation import TEST_SEED, acting, drive, evaluate
+from mofme.control.evaluation import TEST_SEED, Evaluation, acting, drive, evaluate
 from mofme.control.explanation import describe, expert_tables, visit
 from mofme.control.policy import SparseLinearPolicy
 from mofme.control.storage import load_policy, save_policy
 from mofme.control.training import ControlPlan, ControlProgress, train
 from mofme.control.trees import distil, tree_acting, what_depends_on_it
+from mofme.core.model_card import load_card
 from mofme.errors import ModelError
 
 
@@ -61,9 +62,25 @@ def test_training_is_resumed_and_saved(tmp_path: Path) -> None:
     assert [progress.step for progress in seen] == [30, 60, 90]
     assert not torch.equal(first.experts_EFD, resumed.experts_EFD)
     assert [json.loads(line)["step"] for line in (tmp_path / "curve.jsonl").read_text().splitlines()] == [30, 60, 90]
-    loaded, environment = load_policy(tmp_path)
-    assert environment == "Reacher"
-    torch.testing.assert_close(loaded.experts_EFD, resumed.experts_EFD, atol=1e-3, rtol=1e-3)
+    assert load_policy(tmp_path)[1] == "Reacher"
+
+
+def test_the_policy_of_the_best_check_is_kept_over_all_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    returns = iter([1.0, 3.0, 2.0, 3.5])
+    monkeypatch.setattr(training, "evaluate", lambda *_, **__: Evaluation((next(returns),), (50,), (1.0,)))
+
+    def kept_after(steps: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+        last = train(plan(tmp_path, steps))
+        return last.experts_EFD, load_policy(tmp_path)[0].experts_EFD, load_card(tmp_path).training["steps"]
+
+    best, kept, steps = kept_after(60)
+    torch.testing.assert_close(kept, best, atol=1e-3, rtol=1e-3)  # half precision
+    assert steps == 60
+    _, still_kept, steps = kept_after(90)
+    assert torch.equal(still_kept, kept) and steps == 60
+    best, kept, steps = kept_after(120)
+    torch.testing.assert_close(kept, best, atol=1e-3, rtol=1e-3)
+    assert steps == 120
 
 
 def test_nothing_is_lost_between_two_runs(tmp_path: Path) -> None:
