@@ -1,14 +1,15 @@
 """Backends that are dead, slow, rate-limited, wrong, or break off; clients that go away."""
 
 import asyncio
-import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
-from urllib.parse import urlsplit
+from types import SimpleNamespace
 
 import openai
 import pytest
+from starlette.requests import ClientDisconnect
 
+from mofme.language.llm_routing.serving.exchange import ChatEndpoint
 from mofme.language.llm_routing.serving.fake_backend import FakeBackend
 
 EASY = "an easy question"
@@ -173,27 +174,14 @@ def test_a_client_that_goes_away_stops_the_backend(start, stream) -> None:
     assert weak.left == stream
 
 
-class Flood(FakeBackend):
-    """Its stream never ends."""
+def test_a_client_that_does_not_read_is_given_up() -> None:
+    async def send_to_nobody(_: object) -> None:
+        await asyncio.Event().wait()
 
-    async def _events(self, body, text):
-        while True:
-            yield b'data: {"choices": [{"delta": {"content": "' + b"x" * 500_000 + b'"}}]}\n\n'
-            await asyncio.sleep(0)  # where it is told that nobody listens
-
-
-def test_a_client_that_does_not_read_keeps_no_place(start) -> None:
-    endpoint = start({"weak": Flood()}, limits={"seconds": 2})
-    body = b'{"messages": [{"role": "user", "content": "easy"}], "stream": true}'
-    head = f"host: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    place = urlsplit(endpoint.url)
-    with socket.create_connection((place.hostname, place.port)) as stalled:
-        stalled.sendall(f"POST /v1/chat/completions HTTP/1.1\r\n{head}".encode() + body)
-        stalled.recv(1)
-        deadline = time.monotonic() + 20
-        while endpoint.metrics()["mofme_in_flight"] and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert endpoint.metrics()["mofme_in_flight"] == 0
+    limited = SimpleNamespace(config=SimpleNamespace(limits=SimpleNamespace(seconds=0.05)))
+    send_in_time = ChatEndpoint._in_time(limited, send_to_nobody)
+    with ThreadPoolExecutor(1) as thread, pytest.raises(ClientDisconnect):
+        thread.submit(asyncio.run, send_in_time({"type": "http.response.body"})).result(timeout=20)
 
 
 def test_too_many_at_once_are_sent_away(start) -> None:
