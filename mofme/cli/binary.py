@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from mofme.results import Result
 
 app = typer.Typer(no_args_is_help=True, help="Nets whose weights are one bit (BinaryConnect).")
 
@@ -31,22 +36,18 @@ def train(
     """Train the paper's net for digits; stopped at any time, the same command does what is missing."""
     import torch
 
-    from mofme.errors import MofmeError
     from mofme.vision.digits.data import load_mnist
     from mofme.vision.digits.net import ARMS
     from mofme.vision.digits.training import Plan
     from mofme.vision.digits.training import train as run
 
     torch.set_num_threads(1)
-    try:
+    with _ending_with(1):
         mnist = load_mnist(digits)
         for seed in range(seeds):
             for name in arm or ARMS:
                 plan = Plan(name, seed, epochs, batch, learning_rate, width=width)
                 run(plan, mnist, runs, report=lambda line: typer.echo(line, err=True))
-    except MofmeError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
 
 
 @app.command()
@@ -65,22 +66,16 @@ def evaluate(
     import torch
 
     from mofme.cli.results import show_result
-    from mofme.errors import MofmeError
-    from mofme.results import save_result
     from mofme.vision.digits.data import load_mnist
     from mofme.vision.digits.evaluation import evaluate as run
     from mofme.vision.digits.evaluation_result import as_result
 
     torch.set_num_threads(1)
-    try:
+    with _ending_with(2):
         evaluation = run(runs, load_mnist(digits), nets, repeats, lambda line: typer.echo(line, err=True))
         words = f"python -m mofme binary evaluate {digits.name} --runs {runs.name} --nets {nets} --repeats {repeats}"
         result = as_result(evaluation, words)
-        if out is not None:
-            save_result(result, out)
-    except (MofmeError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from None
+        _save(result, out)
     show_result(result, as_json)
 
 
@@ -92,15 +87,11 @@ def pack(
     licence: Annotated[str, typer.Option(help="Licence of the weights, for the card.")] = "",
 ) -> None:
     """Write a trained net as it is used: signs in single bits, real weights in half precision."""
-    from mofme.errors import MofmeError
     from mofme.vision.digits.data import load_mnist
     from mofme.vision.digits.shipped import pack_run
 
-    try:
+    with _ending_with(1):
         card = pack_run(run, load_mnist(digits), out, licence)
-    except (MofmeError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
     typer.echo(f"{out}: {card.parameters} numbers, test error {card.metrics['test error, %']:.2f} %")
 
 
@@ -127,8 +118,6 @@ def restorer(
     from rich.progress import track
 
     from mofme.cli.results import show_result
-    from mofme.errors import MofmeError
-    from mofme.results import save_result
     from mofme.vision.evaluation.binary_restorer import as_result, entries, two_models
     from mofme.vision.evaluation.comparison import compare
     from mofme.vision.evaluation.weathered import held_back_sets
@@ -137,7 +126,7 @@ def restorer(
     words = ["python -m mofme binary restorer", *(path.resolve().name for path in photographs)]
     words += [f"--model {Path(model).name} --against {Path(against).name}"]
     words += [f"--limit {limit}"] * (limit is not None) + [f"--seed {seed}"]
-    try:
+    with _ending_with(2):
         both = two_models(model, against)
         with TemporaryDirectory() as made:
             sets = held_back_sets(photographs, seed, Path(made), limit)
@@ -146,11 +135,26 @@ def restorer(
         for trial in (trial for trial in trials if trial.error):
             log.print(f"{trial.set}, {trial.name}: {trial.error}", style="red", markup=False)
         result = as_result(trials, both, " ".join(words), seed)
-        if out is not None:
-            save_result(result, out)
-    except (MofmeError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from None
+        _save(result, out)
     show_result(result, as_json)
     if any(trial.error for trial in trials):
         raise typer.Exit(1)
+
+
+@contextmanager
+def _ending_with(code: int) -> Iterator[None]:
+    """Says what a user can mend in a sentence, and ends with this exit code."""
+    from mofme.errors import MofmeError
+
+    try:
+        yield
+    except (MofmeError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(code) from None
+
+
+def _save(result: Result, out: Path | None) -> None:
+    from mofme.results import save_result
+
+    if out is not None:
+        save_result(result, out)
