@@ -18,10 +18,10 @@ from mofme.vision.evaluation.segmentation import (
     FrameReport,
     counted_classes,
     evaluate_segmentation,
-    synthesized,
     write_csv,
 )
 from mofme.vision.evaluation.segmentation_result import as_result
+from mofme.vision.evaluation.weathered import synthesized
 from mofme.vision.image import read_picture
 from mofme.vision.segmenter import Segmenter, load_segmenter
 from mofme.vision.weather import WEATHERS

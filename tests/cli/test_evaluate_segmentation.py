@@ -71,7 +71,7 @@ def test_degraded_frames_from_a_folder(data: Path) -> None:
     code, printed, errors = run(data, "--degraded", fog)
     assert code == 1  # c is missing
     assert "fog" in printed
-    assert "no picture is called c.png" in errors
+    assert "fog: no picture is called c" in errors
     assert run(data, "--degraded", fog, "--limit", 2)[0] == 0
 
 

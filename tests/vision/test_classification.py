@@ -4,7 +4,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -12,7 +11,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from mofme.cli import app
-from mofme.errors import ModelError, MofmeError, PictureError
+from mofme.errors import ModelError, MofmeError
 from mofme.results import Row, load_result
 from mofme.vision import classifier
 from mofme.vision.classifier import categories, load_classifier
@@ -24,12 +23,10 @@ from mofme.vision.evaluation.classification import (
     compare,
     find_photos,
     rows,
-    synthesized,
-    taken_from,
     write_csv,
 )
+from mofme.vision.evaluation.weathered import taken_from
 from mofme.vision.imagenet import WNIDS, class_of
-from mofme.vision.weather import WEATHERS
 
 CAT, DOG, CUP = (5, 6, 7, 8, 9), (6, 5, 7, 8, 9), (7, 1, 2, 3, 4)  # five classes each, best first
 
@@ -121,20 +118,6 @@ def test_labels_only_where_every_folder_names_a_class(tmp_path: Path) -> None:
         find_photos(tmp_path / "nowhere")
 
 
-def test_weather_is_that_of_synthesize(tmp_path: Path) -> None:
-    save(tmp_path / "clean" / "a.png", size=(64, 64))
-    made = CliRunner().invoke(
-        app, ["synthesize", str(tmp_path / "clean"), str(tmp_path / "pairs"), "--weather", "all", "--seed", "3"]
-    )
-    assert made.exit_code == 0
-    (photo,) = find_photos(tmp_path / "clean")
-    clean = torch.full((3, 64, 64), 100 / 255)
-    for weather in WEATHERS:
-        saved = np.asarray(Image.open(tmp_path / "pairs" / "input" / f"a_{weather}.png"))
-        degraded = synthesized(weather, 3)(photo, clean)
-        assert np.abs(degraded.permute(1, 2, 0).numpy() * 255 - saved).max() < 0.51
-
-
 def test_every_picture_is_classified_thrice(tmp_path: Path) -> None:
     save(tmp_path / "clean" / "a.png", 200)
     save(tmp_path / "foggy" / "a.jpg", 100)
@@ -149,19 +132,15 @@ def test_every_picture_is_classified_thrice(tmp_path: Path) -> None:
         probabilities[0], probabilities[1] = image.mean(), 1 - image.mean()
         return probabilities
 
-    trials = list(
-        compare(classify, give_back(0.75), find_photos(tmp_path / "clean"), {"foggy": taken_from(tmp_path / "foggy")})
-    )
+    trials = list(compare(classify, give_back(0.75), find_photos(tmp_path / "clean"), taken_from(tmp_path / "foggy")))
     told = {trial.name: trial for trial in trials}
     clean, degraded, restored = told["a"].answers
     assert [answer.top5[:2] for answer in (clean, degraded, restored)] == [(0, 1), (1, 0), (0, 1)]
     expected = [200 / 255, 100 / 255, 0.75]
     assert [answer.probability for answer in told["a"].answers] == pytest.approx(expected, abs=0.01)
     assert "broken.png" in told["broken"].error
-    assert "no picture of the name c" in told["c"].error
-    assert "differ in size" in told["d"].error
-    with pytest.raises(PictureError):
-        taken_from(tmp_path / "foggy")(find_photos(tmp_path / "clean")[2], torch.zeros(3, 8, 8))
+    assert "no picture is called c" in told["c"].error
+    assert "8x8 pixels, but the clean picture has 40x32" in told["d"].error
 
 
 def test_agreement_and_what_is_won_back_by_hand() -> None:

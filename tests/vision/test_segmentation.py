@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +19,11 @@ from mofme.vision.evaluation.segmentation import (
     FrameReport,
     counted_classes,
     evaluate_segmentation,
-    synthesized,
-    taken_from,
     write_csv,
     write_views,
 )
 from mofme.vision.evaluation.segmentation_result import ALL, TABLE, WON_BACK, as_result, summarize
+from mofme.vision.evaluation.weathered import taken_from
 from mofme.vision.segmenter import Segmenter
 
 TWO = LabelSet("two", "Two", ("dark", "red"), ((0, 0, 0), (255, 0, 0)), ((0,), (1, 2)), ignore=(9,))
@@ -191,8 +189,8 @@ def test_frames_that_cannot_be_used_are_reported(folder: Path) -> None:
     assert "no label picture" in errors[0]
     assert "4x4 pixels, but its labels have 3x4" in errors[1]
     assert "not a pixel of it is of a class" in errors[2]
-    assert "5x4 pixels, but the clean frame has 4x4" in errors[3]
-    assert "no picture is called street/e_leftImg8bit.png" in errors[4]
+    assert "5x4 pixels, but the clean picture has 4x4" in errors[3]
+    assert "no picture is called street/e_leftImg8bit" in errors[4]
     with pytest.raises(MofmeError, match="no frame could be measured"):
         summarize([FrameReport("a", error="broken")], BOTH)
 
@@ -256,18 +254,6 @@ def test_share_won_back_and_its_interval() -> None:
 def test_nothing_is_lost() -> None:
     result = as_result([report(8, {"rain": (8, 8)})] * 2, TWO, BOTH, "command")
     assert "costs the segmenter nothing" in result.verdict
-
-
-def test_synthesized_weather_depends_on_seed_and_name_alone() -> None:
-    clean = torch.rand(3, 40, 48, generator=torch.Generator().manual_seed(0))
-
-    def made(seed: int, name: str) -> Tensor:
-        degrade: Callable[[Tensor, str], Tensor] = synthesized(["rain", "haze"], seed)["haze"]
-        return degrade(clean, name)
-
-    assert torch.equal(made(1, "a.png"), made(1, "a.jpg"))
-    assert not torch.equal(made(1, "a.png"), made(2, "a.png"))
-    assert not torch.equal(made(1, "a.png"), made(1, "b.png"))
 
 
 def test_read_labelled(folder: Path) -> None:

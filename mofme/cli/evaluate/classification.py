@@ -5,17 +5,14 @@ from __future__ import annotations
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import track
 
 from mofme.cli.results import show_result
-from mofme.cli.weathers import check_weathers
-
-if TYPE_CHECKING:
-    from mofme.vision.evaluation.classification import Degrade
+from mofme.cli.weathers import chosen_weathers
 
 _WEATHERS = ["rain", "snow", "raindrop", "haze"]
 
@@ -60,7 +57,7 @@ def classification(
     log = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         photos = find_photos(pictures)[:limit]
-        weathers = _weathers(weather, seed, degraded)
+        weathers = chosen_weathers(weather, seed, degraded)
         restorer = Restorer.from_pretrained(model, device=device)
         with redirect_stdout(sys.stderr):  # torch announces a download on stdout, where the JSON goes
             classify = load_classifier(classifier, str(restorer.device))
@@ -79,15 +76,6 @@ def classification(
     show_result(result, as_json)
     if any(trial.error for trial in trials):
         raise typer.Exit(1)
-
-
-def _weathers(names: list[str], seed: int, degraded: Path | None) -> dict[str, Degrade]:
-    from mofme.vision.evaluation.classification import synthesized, taken_from
-
-    if degraded is not None:
-        return {degraded.resolve().name: taken_from(degraded)}
-    check_weathers(names)
-    return {name: synthesized(name, seed) for name in names}
 
 
 def _command(

@@ -6,17 +6,14 @@ import dataclasses
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import track
 
 from mofme.cli.results import show_result
-from mofme.cli.weathers import check_weathers
-
-if TYPE_CHECKING:
-    from mofme.vision.evaluation.segmentation import Degrade
+from mofme.cli.weathers import chosen_weathers
 
 _WEATHERS = ["rain", "snow", "raindrop", "haze"]
 
@@ -76,7 +73,7 @@ def segmentation(
     try:
         found = find_labelled(frames, labels)[:limit]
         meaning = load_label_set(label_set)
-        weathers = _weathers(weather, seed, degraded)
+        weathers = chosen_weathers(weather, seed, degraded)
         restorer = Restorer.from_pretrained(model, device=device)
         with redirect_stdout(sys.stderr):  # torch announces a download on stdout, where the JSON goes
             segment = load_segmenter(segmenter, segmenter_labels, normalisation, str(restorer.device))
@@ -100,15 +97,6 @@ def segmentation(
     show_result(result, as_json)
     if any(report.error for report in reports):
         raise typer.Exit(1)
-
-
-def _weathers(names: list[str], seed: int, degraded: Path | None) -> dict[str, Degrade]:
-    from mofme.vision.evaluation.segmentation import synthesized, taken_from
-
-    if degraded is not None:
-        return taken_from(degraded)
-    check_weathers(names)
-    return synthesized(names, seed)
 
 
 def _command(

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mofme.errors import MofmeError, PictureError
+from mofme.errors import MofmeError
 from mofme.results import Figure, Result, Row, this_machine
 from mofme.vision.evaluation.bootstrap import bootstrap
 from mofme.vision.evaluation.restoration import Restores
-from mofme.vision.evaluation.weathered import picture_names, with_weather
+from mofme.vision.evaluation.weathered import Degrade, picture_names
 from mofme.vision.image import atomic_file, find_pictures, read_picture
 from mofme.vision.imagenet import class_of
 
@@ -54,9 +54,6 @@ class Trial:
     error: str = ""
 
 
-Degrade = Callable[[Photo, Tensor], Tensor]
-
-
 def find_photos(folder: Path) -> list[Photo]:
     """All photographs below `folder`, labelled if every one lies in a folder named for a class (index or WordNet id).
 
@@ -70,39 +67,18 @@ def find_photos(folder: Path) -> list[Photo]:
     return [Photo(*parts) for parts in zip(picture_names(paths, folder), paths, known, strict=True)]
 
 
-def synthesized(weather: str, seed: int) -> Degrade:
-    """The weather that `synthesize --weather all --seed SEED` puts on the photograph."""
-    return lambda photo, clean: with_weather(clean, f"{photo.name}_{weather}", weather, seed)
-
-
-def taken_from(folder: Path) -> Degrade:
-    """The picture of the same name below `folder`, whatever its suffix."""
-    found = find_pictures(folder)
-    paths = dict(zip(picture_names(found, folder), found, strict=True))
-
-    def degrade(photo: Photo, clean: Tensor) -> Tensor:
-        if photo.name not in paths:
-            raise PictureError(f"{photo.path}: {folder} has no picture of the name {photo.name}")
-        degraded = read_picture(paths[photo.name]).rgb
-        if degraded.shape != clean.shape:
-            raise PictureError(f"{paths[photo.name]} and {photo.path} differ in size")
-        return degraded
-
-    return degrade
-
-
 def compare(
     classify: Callable[[Tensor], Tensor],
     restore: Restores,
     photos: Iterable[Photo],
-    weathers: dict[str, Degrade],
+    weathers: Mapping[str, Degrade],
 ) -> Iterator[Trial]:
     """Classify every photograph clean, in each weather, and restored; one that cannot be read is told, with why."""
     for photo in photos:
         for weather, degrade in weathers.items():
             try:
                 clean = read_picture(photo.path).rgb
-                degraded = degrade(photo, clean)
+                degraded = degrade(clean, photo.name)
                 answers = _answers([classify(x) for x in (clean, degraded, restore(degraded).image)])
                 yield Trial(photo.name, weather, photo.label, answers)
             except (MofmeError, ValueError) as error:

@@ -13,7 +13,7 @@ The iterator works as it is read: to stop, stop reading.
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,14 +25,11 @@ from mofme.vision.evaluation.confusion import confusion, iou, mean_iou
 from mofme.vision.evaluation.label_sets import IGNORE, LabelSet
 from mofme.vision.evaluation.labelled_frames import LabelledFrame, read_labelled
 from mofme.vision.evaluation.restoration import Restores
-from mofme.vision.evaluation.weathered import with_weather
-from mofme.vision.image import Picture, atomic_file, find_pictures, read_picture, write_picture
+from mofme.vision.evaluation.weathered import Degrade
+from mofme.vision.image import Picture, atomic_file, write_picture
 from mofme.vision.segmenter import Segmenter
 
 STATES = ("clean", "degraded", "restored")
-
-# (frame (3, H, W), its name) -> the frame in bad weather.
-Degrade = Callable[[Tensor, str], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,36 +55,6 @@ class FrameReport:
     restored: Mapping[str, Tensor] = field(default_factory=dict)
     views: Mapping[str, View] = field(default_factory=dict)
     error: str = ""
-
-
-def synthesized(weathers: Iterable[str], seed: int) -> dict[str, Degrade]:
-    """By name the weathers that `synthesize --weather all --seed SEED` puts on the frames."""
-
-    def degrade(weather: str) -> Degrade:
-        return lambda image, name: with_weather(
-            image, f"{Path(name).with_suffix('').as_posix()}_{weather}", weather, seed
-        )
-
-    return {weather: degrade(weather) for weather in weathers}
-
-
-def taken_from(folder: Path) -> dict[str, Degrade]:
-    """The frames of `folder`, by the names of the clean ones, whatever their suffix; the weather is its name."""
-    by_name = {path.relative_to(folder).with_suffix(""): path for path in find_pictures(folder)}
-
-    def degrade(image: Tensor, name: str) -> Tensor:
-        path = by_name.get(Path(name).with_suffix(""))
-        if path is None:
-            raise PictureError(f"{folder}: no picture is called {name}")
-        degraded = read_picture(path).rgb
-        if degraded.shape != image.shape:
-            raise PictureError(
-                f"{path}: {degraded.shape[2]}x{degraded.shape[1]} pixels, "
-                f"but the clean frame has {image.shape[2]}x{image.shape[1]}"
-            )
-        return degraded
-
-    return {folder.resolve().name: degrade}
 
 
 def evaluate_segmentation(
@@ -164,7 +131,7 @@ def _evaluate_frame(
     clean_map = place[segmenter(clean)]
     degraded, restored, views = {}, {}, {}
     for weather, degrade in weathers.items():
-        weathered = _to_8_bits(degrade(clean, frame.name))
+        weathered = _to_8_bits(degrade(clean, Path(frame.name).with_suffix("").as_posix()))
         frames = {"clean": clean, "degraded": weathered, "restored": _to_8_bits(restorer(weathered).image)}
         maps = {"clean": clean_map, **{state: place[segmenter(frames[state])] for state in STATES[1:]}}
         degraded[weather] = confusion(maps["degraded"], labels, classes)

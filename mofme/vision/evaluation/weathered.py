@@ -1,8 +1,8 @@
-"""Pairs made from clean photographs: the weather depends on the seed and the photograph's name alone."""
+"""Bad weather for clean photographs: synthesized, by seed and name alone, or taken from a folder."""
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from mofme.vision.image import Picture, find_pictures, read_picture, write_pictu
 from mofme.vision.weather import WEATHERS, synthesize
 
 CLEAN = "clean photographs"
+# (clean picture (3, H, W), its name below its folder, without suffix) -> the picture in bad weather.
+Degrade = Callable[[Tensor, str], Tensor]
 HELD_BACK_SETS = {f"synthesized {name}": frozenset({name}) for name in WEATHERS} | {CLEAN: frozenset[str]()}
 
 
@@ -25,6 +27,37 @@ def with_weather(clean: Tensor, name: str, weathers: frozenset[str] | str, seed:
     digest = hashlib.blake2b(named, digest_size=7).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest))
     return synthesize(clean[None], [weathers], generator).image[0]
+
+
+def synthesized(weathers: Iterable[str], seed: int) -> dict[str, Degrade]:
+    """By name the weathers that `synthesize --weather all --seed SEED` puts on pictures."""
+
+    def degrade(weather: str) -> Degrade:
+        return lambda clean, name: with_weather(clean, f"{name}_{weather}", weather, seed)
+
+    return {weather: degrade(weather) for weather in weathers}
+
+
+def taken_from(folder: Path) -> dict[str, Degrade]:
+    """The pictures of `folder`, by the names of the clean ones, whatever their suffix; the weather is its name.
+
+    They raise PictureError for a picture that is missing, or of another size than the clean one.
+    """
+    found = find_pictures(folder)
+    paths = dict(zip(picture_names(found, folder), found, strict=True))
+
+    def degrade(clean: Tensor, name: str) -> Tensor:
+        if name not in paths:
+            raise PictureError(f"{folder}: no picture is called {name}")
+        degraded = read_picture(paths[name]).rgb
+        if degraded.shape != clean.shape:
+            raise PictureError(
+                f"{paths[name]}: {degraded.shape[2]}x{degraded.shape[1]} pixels, "
+                f"but the clean picture has {clean.shape[2]}x{clean.shape[1]}"
+            )
+        return degraded
+
+    return {folder.resolve().name: degrade}
 
 
 def write_pair(picture: Picture, name: str, weathers: frozenset[str], seed: int, folder: Path) -> Pair:
