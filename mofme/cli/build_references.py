@@ -29,13 +29,16 @@ def build_references(
     from rich.console import Console
     from rich.progress import Progress
 
+    from mofme.core.model_card import check_replaceable
     from mofme.errors import MofmeError
     from mofme.vision.models import load_net
     from mofme.vision.rerouting.building import build
+    from mofme.vision.rerouting.references import NET
     from mofme.vision.restorer import Restorer
 
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     try:
+        check_replaceable(out, NET)
         net, card = load_net(model)  # without the tone at the end: routings are judged by what they do to the net
         with Progress(console=console, transient=True) as progress:
             task = progress.add_task("looking at photographs", total=None)

@@ -40,6 +40,12 @@ def model_folder(name: str) -> Path:
     return WEIGHTS / name if (WEIGHTS / name / CARD_FILE).is_file() else Path(name)
 
 
+def check_replaceable(folder: Path, net: str) -> None:
+    """Raises ModelError if `folder` holds a model of another kind than `net`, which saving there would destroy."""
+    if (folder / CARD_FILE).is_file() and (held := load_card(folder)).net != net:
+        raise ModelError(f"{folder} holds a {held.net!r} model, which would be replaced: name another folder")
+
+
 def save_model(folder: Path, card: ModelCard, state: Mapping[str, Tensor]) -> ModelCard:
     """Write weights in half precision and the card with their checksum; each file appears whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -76,3 +76,13 @@ def test_a_model_that_solves_nothing(tmp_path: Path) -> None:
     result = run("build-references", photographs, "--out", tmp_path / "out", "--model", model)
     assert result.exit_code == 2
     assert "only 0 pairs were solved" in result.stderr
+
+
+def test_references_never_replace_a_model(tmp_path: Path) -> None:
+    (tmp_path / "photographs").mkdir()
+    model = save_net(tmp_path / "model", 0)
+    before = (model / "model.safetensors").read_bytes()
+    result = run("build-references", tmp_path / "photographs", "--out", model, "--model", model)
+    assert result.exit_code == 2
+    assert "model holds a 'restoration' model" in result.stderr
+    assert (model / "model.safetensors").read_bytes() == before

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mofme.core.binary.layers import BinaryLinear
 from mofme.core.binary.packing import load_packed, save_packed
-from mofme.core.model_card import ModelCard, load_card
+from mofme.core.model_card import ModelCard, check_replaceable, load_card
 from mofme.errors import ModelError
 from mofme.vision.digits.data import Mnist
 from mofme.vision.digits.net import DigitNet
@@ -33,7 +33,11 @@ def folded(net: DigitNet) -> nn.Sequential:
 
 
 def pack_run(path: Path, mnist: Mnist, folder: Path, licence: str) -> ModelCard:
-    """Pack the best net that a run had so far, batch normalisation measured anew, with its errors on the card."""
+    """Pack the best net that a run had so far, batch normalisation measured anew, with its errors on the card.
+
+    Raises ModelError if there is no run, or if `folder` holds a model of another kind.
+    """
+    check_replaceable(folder, _KIND)
     run, net = load_run(path / STATE)
     net.use_real_weights(False)
     ready = recalibrated(net, mnist.training)

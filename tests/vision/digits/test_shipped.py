@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mofme.core.model_card import ModelCard, save_model
+from mofme.core.model_card import ModelCard, load_card, save_model
 from mofme.errors import ModelError
 from mofme.vision.digits.data import Mnist
 from mofme.vision.digits.net import ARMS, DigitNet
@@ -63,3 +63,13 @@ def test_other_nets_are_refused(tmp_path: Path) -> None:
     save_model(tmp_path, ModelCard("other", "restoration", {}, "none"), {})
     with pytest.raises(ModelError, match="does not read digits"):
         load_digit_net(tmp_path)
+
+
+def test_a_net_is_never_packed_over_a_model_of_another_kind(mnist: Mnist, tmp_path: Path) -> None:
+    train(Plan("float", epochs=1, batch=50, width=8), mnist, tmp_path, lambda line: None)
+    kept = save_model(tmp_path / "small", ModelCard("small", "restoration", {}, "none"), {"x": torch.zeros(1)})
+    with pytest.raises(ModelError, match="small holds a 'restoration' model"):
+        pack_run(tmp_path / "float-0", mnist, tmp_path / "small", "none")
+    assert load_card(tmp_path / "small") == kept
+    for _ in range(2):  # its own kind is replaced
+        pack_run(tmp_path / "float-0", mnist, tmp_path / "packed", "none")
