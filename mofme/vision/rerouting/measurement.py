@@ -79,9 +79,12 @@ def measure(
 
 
 def _read(log: Path) -> dict[tuple[str, str], Measured]:
-    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
-    rows = [json.loads(line) for line in lines if line.endswith("}")]  # the last one may have been cut off
-    return {(row["name"], row["kind"]): row for row in rows}
+    """The log's rows. Where writing the last one was cut short, the log goes on after the one before."""
+    lines = log.read_bytes().splitlines(keepends=True) if log.is_file() else []
+    if lines and not lines[-1].endswith(b"\n"):
+        with log.open("r+b") as file:
+            file.truncate(log.stat().st_size - len(lines.pop()))
+    return {(row["name"], row["kind"]): row for row in map(json.loads, lines)}
 
 
 def _measure(
