@@ -14,8 +14,8 @@ from mofme.errors import ModelError, MofmeError
 from mofme.vision.datasets import held_back
 from mofme.vision.nets.unet import RestorationNet
 from mofme.vision.objective import psnr_loss
-from mofme.vision.rerouting import METHODS, Method, References, Rerouted, Rerouter, explain
-from mofme.vision.rerouting.building import for_tuning, own_step, photographs
+from mofme.vision.rerouting import METHODS, Method, References, Rerouted, Rerouter, building, explain
+from mofme.vision.rerouting.building import build, for_tuning, own_step, photographs
 from mofme.vision.rerouting.gain import ALL
 from mofme.vision.rerouting.measurement import BASE, ORACLE, WHOLE_REROUTED, measure
 from mofme.vision.rerouting.observation import observed
@@ -276,3 +276,28 @@ def test_what_is_measured(restorer: Restorer, references: References, tmp_path: 
 def test_photographs_for_training_are_not_measured(restorer: Restorer, references: References, tmp_path: Path) -> None:
     with pytest.raises(MofmeError, match="holds none"):
         measure(restorer, references, [tmp_path], tmp_path / "work")
+
+
+def test_photographs_that_cannot_be_measured_are_told(
+    restorer: Restorer, references: References, tmp_path: Path
+) -> None:
+    held = next(f"p{number}.png" for number in range(100) if held_back(Path(f"p{number}.png")))
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (100, 127)).save(tmp_path / folder / held)
+    with pytest.raises(MofmeError, match="none of 1 photographs can be read and has 128 pixels a side"):
+        measure(restorer, references, [tmp_path / "a"], tmp_path / "work")
+    with pytest.raises(MofmeError, match=f"two photographs have the name {Path(held).stem}"):
+        measure(restorer, references, [tmp_path / "a", tmp_path / "b"], tmp_path / "work")
+
+
+def test_photographs_too_small_for_tuning_are_told(
+    restorer: Restorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large enough to cut references from, but not to tune on."""
+    for name in ("p2", "p3"):
+        Image.new("RGB", (100, 100), (90, 120, 150)).save(tmp_path / f"{name}.png")
+    monkeypatch.setattr(building, "SOLVED", -100.0)
+    monkeypatch.setattr(building, "LARGEST_K", 1)
+    with pytest.raises(MofmeError, match="none of 1 photographs for tuning can be read and has 128 pixels"):
+        build(restorer, [tmp_path])

@@ -53,7 +53,7 @@ def build(
 ) -> References:
     """References from at most `limit` photographs, with pairs and with choices made on the tuning photographs.
 
-    Raises MofmeError if the net solves no pair of them.
+    Raises MofmeError if the net solves too few pairs of them, or if none is left for tuning.
     """
     paths, tuning = photographs(folders)
     paths = paths[:limit]
@@ -72,6 +72,11 @@ def build(
         judged += list(samples(restorer, path, TUNING_CROP, seed))
         if report:
             report(len(paths) + done + 1, len(paths) + len(tuning))
+    if not judged:
+        raise MofmeError(
+            f"none of {len(tuning)} photographs for tuning can be read and has {TUNING_CROP} pixels a side: "
+            "give more photographs, or larger ones"
+        )
     best, *others = choose(restorer, references, judged)
     return replace(references, choices=best, others=tuple(others))
 

@@ -51,12 +51,16 @@ def measure(
 
     The arms of a picture work on its central crop, since the oracle would take minutes on all of it; the method chosen
     works on the whole photograph too. `work` is a folder for what is finished. Raises MofmeError if no photograph is
-    held back, ModelError if the references lack pairs or are of another model.
+    held back, if two have one name, or if none can be measured, ModelError if the references lack pairs or are of
+    another model.
     """
     references.check(restorer.net)
     paths = [path for folder in folders for path in find_pictures(folder) if held_back(path)][:limit]
     if not paths:
         raise MofmeError("training holds none of these photographs back: name the folders that it was given")
+    names = [path.stem for path in paths]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise MofmeError(f"two photographs have the name {', '.join(twice)}: rename one, or leave it out")
     work.mkdir(parents=True, exist_ok=True)
     log = work / f"{references.model_sha256[:12]}-{len(references)}-{seed}.jsonl"
     done = _read(log)
@@ -75,7 +79,12 @@ def measure(
             done[path.stem, kind] = row
         if report:
             report(number, len(todo))
-    return [done[path.stem, kind] for path, kind in todo if (path.stem, kind) in done]
+    measured = [done[path.stem, kind] for path, kind in todo if (path.stem, kind) in done]
+    if not measured:
+        raise MofmeError(
+            f"none of {len(paths)} photographs can be read and has {TEST_CROP} pixels a side: add larger ones"
+        )
+    return measured
 
 
 def _read(log: Path) -> dict[tuple[str, str], Measured]:
