@@ -1,6 +1,7 @@
 """MNIST from one file. Axis names: N digits, D pixels."""
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def load_mnist(path: Path, held_back: int = _HELD_BACK) -> Mnist:
             train, test = (_digits(file[f"{part}_x"], file[f"{part}_y"], path) for part in ("train", "test"))
     except FileNotFoundError:
         raise TableError(f"{path} is missing: give an .npz that holds train_x, train_y, test_x and test_y") from None
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+    except (KeyError, ValueError, TypeError, EOFError, OSError, zlib.error, zipfile.BadZipFile) as error:
         raise TableError(f"{path} holds no digits as train_x, train_y, test_x and test_y: {error}") from error
     if len(train) <= held_back:
         raise TableError(f"{path} has {len(train)} digits to train on: more than {held_back} are needed")
@@ -59,8 +60,12 @@ def load_mnist(path: Path, held_back: int = _HELD_BACK) -> Mnist:
 
 
 def _digits(pixels: "np.ndarray", labels: "np.ndarray", path: Path) -> Digits:
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise TableError(f"{path}: labels are {labels.dtype} {labels.shape}, not one whole number for each digit")
+    if not len(labels):
+        raise TableError(f"{path} has no digits to train on, or none to test with")
     if pixels.dtype != np.uint8 or pixels.shape != (len(labels), SIDE, SIDE):
         raise TableError(f"{path}: pixels are {pixels.dtype} {pixels.shape}, not uint8 ({len(labels)}, {SIDE}, {SIDE})")
-    if len(labels) and (labels.min() < 0 or labels.max() >= CLASSES):
+    if labels.min() < 0 or labels.max() >= CLASSES:
         raise TableError(f"{path}: labels go from {labels.min()} to {labels.max()}, not from 0 to 9")
     return Digits(torch.from_numpy(pixels.reshape(len(labels), -1)), torch.from_numpy(labels.astype(np.int64)))

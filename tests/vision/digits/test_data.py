@@ -31,6 +31,10 @@ def save(path: Path, **changed: np.ndarray) -> Path:
         ({"train_x": np.zeros((4, 28, 28))}, "float64"),
         ({"test_x": np.zeros((3, 28, 28), np.uint8)}, r"\(3, 28, 28\), not uint8 \(2, 28, 28\)"),
         ({"test_y": np.full(2, 10, np.uint8)}, "not from 0 to 9"),
+        ({"train_y": np.zeros((4, 1), np.uint8)}, r"labels are uint8 \(4, 1\)"),
+        ({"test_y": np.full(2, np.nan)}, r"labels are float64 \(2,\)"),
+        ({"test_y": np.uint8(3)}, r"labels are uint8 \(\)"),
+        ({"test_x": np.zeros((0, 28, 28), np.uint8), "test_y": np.zeros(0, np.uint8)}, "none to test with"),
         ({}, "more than 4 are needed"),
     ],
 )
@@ -48,3 +52,20 @@ def test_files_that_are_missing_or_something_else_are_refused(tmp_path: Path) ->
     np.savez(tmp_path / "digits.npz", train_x=np.zeros(1))
     with pytest.raises(TableError, match="train_y"):
         load_mnist(tmp_path / "digits.npz")
+
+
+def test_single_arrays_and_damaged_archives_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "digits.npz"
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(TableError, match="no digits"):
+        load_mnist(path)
+    path.write_bytes(b"")
+    with pytest.raises(TableError, match="no digits"):
+        load_mnist(path)
+    np.savez_compressed(path, train_x=np.random.default_rng(0).integers(0, 255, (9, 28, 28), np.uint8))
+    content = bytearray(path.read_bytes())
+    content[200:230] = b"\xff" * 30
+    path.write_bytes(content)
+    with pytest.raises(TableError, match="no digits"):
+        load_mnist(path)
