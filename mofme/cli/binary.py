@@ -44,10 +44,10 @@ def train(
     torch.set_num_threads(1)
     with _ending_with(1):
         mnist = load_mnist(digits)
-        for seed in range(seeds):
-            for name in arm or ARMS:
-                plan = Plan(name, seed, epochs, batch, learning_rate, width=width)
-                run(plan, mnist, runs, report=lambda line: typer.echo(line, err=True))
+        names = arm or ARMS
+        plans = [Plan(name, seed, epochs, batch, learning_rate, width=width) for seed in range(seeds) for name in names]
+        for plan in plans:
+            run(plan, mnist, runs, report=lambda line: typer.echo(line, err=True))
 
 
 @app.command()

@@ -54,6 +54,9 @@ def test_trained_nets_are_evaluated_and_packed(digits: Path, tmp_path: Path) -> 
 def test_what_is_wrong_is_said(digits: Path, tmp_path: Path) -> None:
     code, _, told = run("train", tmp_path / "none.npz", "--runs", tmp_path)
     assert (code, "none.npz is missing" in told) == (1, True)
+    code, _, told = run("train", digits, "--runs", tmp_path / "runs", "--arm", "float", "--arm", "flaot", "--batch", 10)
+    assert (code, "no arm is called 'flaot'" in told) == (1, True)
+    assert not (tmp_path / "runs").exists()  # told before the first arm is trained
     code, _, told = run("evaluate", digits, "--runs", tmp_path)
     assert (code, "no complete run" in told) == (2, True)
     code, _, told = run("pack", digits, tmp_path, "--out", tmp_path / "packed")

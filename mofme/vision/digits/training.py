@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mofme.core.binary.layers import binary_layers, recalibrate
 from mofme.core.binary.sign import clip_weights, glorot_scale
 from mofme.core.precision import bf16_pays
-from mofme.errors import ModelError
+from mofme.errors import ModelError, TableError
 from mofme.vision.digits.data import Digits, Mnist
 from mofme.vision.digits.net import ARMS, DigitNet, squared_hinge
 
@@ -29,7 +29,10 @@ _PART = 1000
 
 @dataclass(frozen=True)
 class Plan:
-    """What to train. The learning rate falls exponentially from `learning_rate`, a factor `decay` in all."""
+    """What to train. The learning rate falls exponentially from `learning_rate`, a factor `decay` in all.
+
+    Raises ModelError for an unknown arm.
+    """
 
     arm: str
     seed: int = 0
@@ -38,6 +41,10 @@ class Plan:
     learning_rate: float = 3e-3
     decay: float = 1e-3
     width: int = 1024
+
+    def __post_init__(self) -> None:
+        if self.arm not in ARMS:
+            raise ModelError(f"no arm is called {self.arm!r}: choose of {', '.join(ARMS)}")
 
     @property
     def name(self) -> str:
@@ -64,10 +71,12 @@ def train(plan: Plan, mnist: Mnist, folder: Path, report: Callable[[str], None] 
     """Train what is missing of a plan; everything goes to `folder/<arm>-<seed>`.
 
     Kept is the net of the epoch with the lowest validation error, each arm tested as the paper does: the stochastic one
-    with its real weights. Raises ModelError if the folder holds a run of another plan.
+    with its real weights. Raises ModelError if the folder holds a run of another plan, TableError for too few digits.
     """
-    if plan.arm not in ARMS:
-        raise ModelError(f"no arm is called {plan.arm!r}: choose of {', '.join(ARMS)}")
+    if plan.batch > len(mnist.training):
+        raise TableError(
+            f"{len(mnist.training)} digits to train on do not fill a batch of {plan.batch}: make it smaller"
+        )
     path = folder / plan.name / STATE
     torch.manual_seed(plan.seed)
     net = DigitNet(plan.arm, plan.width)
@@ -104,7 +113,7 @@ def load_run(path: Path) -> tuple[Run, DigitNet]:
     """A run and the net of its best epoch. Raises ModelError if the file is missing or damaged."""
     run, tensors = _read(path)
     net = DigitNet(run.plan.arm, run.plan.width)
-    net.load_state_dict(_part(tensors, "best."))
+    _fill(net, _part(tensors, "best."), path)
     return run, net.eval()
 
 
@@ -178,13 +187,20 @@ def _resume(path: Path, plan: Plan, net: DigitNet, optimizer: torch.optim.Optimi
     run, tensors = _read(path)
     if run.plan != plan:
         raise ModelError(f"{path} was trained as {run.plan}, not as {plan}: choose another folder, or the same plan")
-    net.load_state_dict(_part(tensors, "net."))
+    _fill(net, _part(tensors, "net."), path)
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in _part(tensors, "optimizer.").items():
         number, name = key.split(".")
         state.setdefault(int(number), {})[name] = tensor
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     return run, _part(tensors, "best.")
+
+
+def _fill(net: DigitNet, state: dict[str, Tensor], path: Path) -> None:
+    try:
+        net.load_state_dict(state)
+    except RuntimeError as error:
+        raise ModelError(f"{path} does not hold the net that it tells of: {error}") from error
 
 
 def _read(path: Path) -> tuple[Run, dict[str, Tensor]]:

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from mofme.core.binary.layers import binary_layers
-from mofme.errors import Cancelled, ModelError
+from mofme.errors import Cancelled, ModelError, TableError
 from mofme.vision.digits.data import Mnist
 from mofme.vision.digits.net import ARMS, BINARY, DigitNet, squared_hinge
 from mofme.vision.digits.training import STATE, Plan, error_of, load_run, recalibrated, train
@@ -86,4 +88,24 @@ def test_runs_of_another_plan_and_damaged_ones_are_refused(mnist: Mnist, tmp_pat
     with pytest.raises(ModelError, match="train that arm"):
         load_run(tmp_path / "dropout-0" / STATE)
     with pytest.raises(ModelError, match="deterministic"):
-        train(plan("ternary"), mnist, tmp_path, silent)
+        plan("ternary")
+
+
+@pytest.mark.parametrize("part", ["best.", "net."])
+def test_a_run_that_lacks_a_tensor_is_named(mnist: Mnist, tmp_path: Path, part: str) -> None:
+    train(plan("float", 1), mnist, tmp_path, silent)
+    path = tmp_path / "float-0" / STATE
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    save_file({name: t for name, t in load_file(path).items() if name != f"{part}0.weight"}, path, metadata)
+    with pytest.raises(ModelError, match="does not hold the net") as told:
+        if part == "best.":
+            load_run(path)
+        else:
+            train(plan("float", 1), mnist, tmp_path, silent)
+    assert str(path) in str(told.value)
+
+
+def test_a_batch_of_more_digits_than_there_are_is_refused(mnist: Mnist, tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="200 digits to train on do not fill a batch of 201"):
+        train(Plan("float", batch=201, width=8), mnist, tmp_path, silent)
