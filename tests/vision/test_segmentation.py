@@ -195,6 +195,22 @@ def test_frames_that_cannot_be_used_are_reported(folder: Path) -> None:
         summarize([FrameReport("a", error="broken")], BOTH)
 
 
+def test_a_frame_that_the_restorer_gives_up_leaves_the_others(folder: Path) -> None:
+    """As when a visitor's time is up: what was measured before counts."""
+    calls: list[Tensor] = []
+
+    def once(image: Tensor) -> Answer:
+        calls.append(image)
+        if len(calls) > 1:
+            raise MofmeError("time is up")
+        return Answer(image)
+
+    frames = find_labelled(folder / "frames", folder / "labels")
+    reports = list(evaluate_segmentation(SEES_RED, once, frames, TWO, taken_from(folder / "dim")))
+    assert [report.error for report in reports] == ["", "time is up"]
+    assert summarize(reports, BOTH)[0].keys() == {"dim"}
+
+
 def test_frames_without_any_labels(folder: Path) -> None:
     with pytest.raises(MofmeError, match="no frame has a label picture"):
         find_labelled(folder / "frames", folder / "dim" / "nothing")

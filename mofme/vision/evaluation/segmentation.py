@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mofme.errors import PictureError
+from mofme.errors import MofmeError, PictureError
 from mofme.vision.evaluation.confusion import confusion, iou, mean_iou
 from mofme.vision.evaluation.label_sets import IGNORE, LabelSet
 from mofme.vision.evaluation.labelled_frames import LabelledFrame, read_labelled
@@ -77,7 +77,7 @@ def evaluate_segmentation(
             report = _evaluate_frame(segmenter, place, restorer, frame, label_set, weathers, shown < pictures)
             shown += 1
             yield report
-        except (PictureError, ValueError) as error:
+        except (MofmeError, ValueError) as error:
             yield FrameReport(frame.name, error=str(error))
 
 
