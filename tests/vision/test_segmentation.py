@@ -267,6 +267,11 @@ def test_share_won_back_and_its_interval() -> None:
     assert "below the degraded frames in haze" in result.verdict
 
 
+def test_labels_of_no_class_that_the_segmenter_knows() -> None:
+    with pytest.raises(MofmeError, match="no class that the segmenter knows"):
+        summarize([report(8, {"rain": (4, 7)})], torch.tensor([False, True]))  # all 8 pixels are of class 0
+
+
 def test_nothing_is_lost() -> None:
     result = as_result([report(8, {"rain": (8, 8)})] * 2, TWO, BOTH, "command")
     assert "costs the segmenter nothing" in result.verdict

@@ -37,11 +37,13 @@ def summarize(reports: Sequence[FrameReport], counted: Tensor) -> tuple[dict[str
     """The weathers' summaries, and the mean share won back over those weathers that cost something.
 
     `counted` (C,) bool are the classes to judge; intervals are 95 %, over frames drawn anew. Raises MofmeError if no
-    frame could be measured.
+    frame could be measured, or if the labels show none of these classes.
     """
     measured = [report for report in reports if report.clean is not None]
     if not measured:
         raise MofmeError(f"no frame could be measured: {'; '.join(report.error for report in reports[:3])}")
+    if not any((report.clean.sum(dim=-1) > 0)[counted].any() for report in measured if report.clean is not None):
+        raise MofmeError("the labels show no class that the segmenter knows: choose another segmenter, or label set")
     summaries, shares = {}, []
     for weather in measured[0].degraded:
         states = [(report.clean, report.degraded[weather], report.restored[weather]) for report in measured]
