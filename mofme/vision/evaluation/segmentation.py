@@ -4,8 +4,11 @@ For whoever shows it, frame by frame:
 
     frames = find_labelled(folder_of_frames, folder_of_labels)
     reports = []
-    for report in evaluate_segmentation(load_segmenter(), restorer, frames, load_label_set("camvid"), pictures=3):
+    segmenter, label_set = load_segmenter(), load_label_set("camvid")
+    weathers = synthesized(WEATHERS, seed)      # weathered.py; or taken_from(folder)
+    for report in evaluate_segmentation(segmenter, restorer, frames, label_set, weathers, pictures=3):
         reports.append(report)      # progress: len(reports) of len(frames); report.error; report.views to look at
+    counted = counted_classes(segmenter, label_set)
     result = as_result(reports, label_set, counted, command)        # segmentation_result.py: tables and verdict
 
 The iterator works as it is read: to stop, stop reading.
