@@ -277,6 +277,30 @@ def test_nothing_is_lost() -> None:
     assert "costs the segmenter nothing" in result.verdict
 
 
+@pytest.mark.parametrize(
+    ("frame", "labels", "found"),
+    [
+        ("a.png", ["a.png", "a_labels.png"], "a.png"),
+        ("a_leftImg8bit.png", ["a_gtFine_color.png", "a_gtFine_labelIds.png"], "a_gtFine_labelIds.png"),
+        ("a_leftImg8bit.png", ["a_gtFine_color.png"], "a_gtFine_color.png"),
+        ("a.png", ["a_L.png", "b_L.png"], "a_L.png"),
+    ],
+)
+def test_which_label_picture_belongs_to_a_frame(tmp_path: Path, frame: str, labels: list[str], found: str) -> None:
+    for path in (tmp_path / "frames" / frame, *(tmp_path / "labels" / name for name in labels)):
+        path.parent.mkdir(exist_ok=True)
+        Image.new("L", (4, 4)).save(path)
+    (one,) = find_labelled(tmp_path / "frames", tmp_path / "labels")
+    assert one.labels == tmp_path / "labels" / found
+
+
+def test_two_label_pictures_of_one_frame_are_not_guessed_between(folder: Path) -> None:
+    """Cityscapes' ids and train ids are different numbers for the same classes."""
+    Image.new("L", (4, 4)).save(folder / "labels/street/a_gtFine_labelTrainIds.png")
+    with pytest.raises(MofmeError, match=r"a_leftImg8bit\.png: has 2 label pictures, .*labelIds.*labelTrainIds"):
+        find_labelled(folder / "frames", folder / "labels")
+
+
 def test_read_labelled(folder: Path) -> None:
     rgb, labels = read_labelled(find_labelled(folder / "frames", folder / "labels")[0], TWO)
     assert rgb.shape == (3, 4, 4)

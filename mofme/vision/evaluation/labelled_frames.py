@@ -25,12 +25,27 @@ class LabelledFrame:
 
 def find_labelled(frames: Path, labels: Path) -> list[LabelledFrame]:
     """Every frame with the label picture of the same name, whatever its suffix, or of the same name without what
-    Cityscapes and CamVid add. Raises MofmeError if not one frame has labels."""
-    by_name = {_key(path, labels): path for path in find_pictures(labels)}
-    found = [
-        LabelledFrame(path.relative_to(frames).as_posix(), path, by_name.get(_key(path, frames)))
-        for path in find_pictures(frames)
-    ]
+    Cityscapes and CamVid add; of two, that of numbers rather than that of colours.
+
+    Raises MofmeError if not one frame has labels, or if one has two whose numbers may mean different classes.
+    """
+    exact: dict[Path, Path] = {}
+    untagged: dict[tuple[Path, str], list[Path]] = {}
+    for path in find_pictures(labels):
+        exact[path.relative_to(labels).with_suffix("")] = path
+        untagged.setdefault(_key(path, labels), []).append(path)
+    found = []
+    for path in find_pictures(frames):
+        relative = path.relative_to(frames)
+        candidates = untagged.get(_key(path, frames), [])
+        numbers = [label for label in candidates if not label.stem.endswith("_color")] or candidates
+        same = exact.get(relative.with_suffix(""))
+        if same is None and len(numbers) > 1:
+            raise MofmeError(
+                f"{path}: has {len(numbers)} label pictures, {', '.join(label.name for label in numbers)}: "
+                f"leave in {labels} only those that the label set is for"
+            )
+        found.append(LabelledFrame(relative.as_posix(), path, same or next(iter(numbers), None)))
     if not any(frame.labels for frame in found):
         raise MofmeError(f"{frames}: no frame has a label picture of its name in {labels}")
     return found
