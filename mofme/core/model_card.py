@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
@@ -47,7 +48,10 @@ def check_replaceable(folder: Path, net: str) -> None:
 
 
 def save_model(folder: Path, card: ModelCard, state: Mapping[str, Tensor]) -> ModelCard:
-    """Write weights in half precision and the card with their checksum; each file appears whole or not at all."""
+    """Write weights in half precision and the card with their checksum; each file appears whole or not at all.
+
+    Raises ModelError for a number that half precision cannot hold.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     half = _halved(state)
     weights = folder / WEIGHTS_FILE
@@ -84,12 +88,21 @@ def load_state(folder: Path, card: ModelCard) -> dict[str, Tensor]:
         raise ModelError(f"{path} is missing: download the model again")
     if _sha256(path) != card.sha256:
         raise ModelError(f"{path} is damaged: its checksum differs from the one in {CARD_FILE}; download it again")
-    state: dict[str, Tensor] = load_file(path)
+    try:
+        state: dict[str, Tensor] = load_file(path)
+    except SafetensorError as error:
+        raise ModelError(f"{path} holds no weights: {error}") from error
     return {name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in state.items()}
 
 
 def _halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: t.detach().cpu().half().contiguous() if t.is_floating_point() else t for name, t in state.items()}
+    halved = {}
+    for name, tensor in state.items():
+        whole = tensor.detach().cpu().contiguous()
+        halved[name] = whole.half() if whole.is_floating_point() else whole
+        if not torch.equal(whole.isinf(), halved[name].isinf()):
+            raise ModelError(f"{name} reaches {whole.abs().max():.3g}, more than half precision holds (65,504)")
+    return halved
 
 
 def _sha256(path: Path) -> str:

@@ -59,8 +59,9 @@ def test_saving_again_replaces_both(tmp_path: Path) -> None:
 
 def test_parameters_that_share_or_stride_memory_are_saved(tmp_path: Path) -> None:
     matrix = torch.arange(6.0).reshape(2, 3)
-    save_model(tmp_path, CARD, {"transposed": matrix.T})
-    assert load_state(tmp_path, load_card(tmp_path))["transposed"].tolist() == matrix.T.tolist()
+    save_model(tmp_path, CARD, {"transposed": matrix.T, "whole": matrix.long().T})
+    loaded = load_state(tmp_path, load_card(tmp_path))
+    assert loaded["transposed"].tolist() == loaded["whole"].tolist() == matrix.T.tolist()
 
 
 @pytest.mark.parametrize("at", [0, 100, -1])
@@ -98,3 +99,18 @@ def test_what_is_no_card_is_refused_by_name(tmp_path: Path, content: bytes) -> N
 def test_a_missing_card_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"card\.json is missing"):
         load_card(tmp_path)
+
+
+def test_numbers_beyond_half_precision_are_refused_and_what_was_there_stays(tmp_path: Path) -> None:
+    kept = save_model(tmp_path, CARD, {"variance": torch.tensor([65504.0, -65504.0])})
+    with pytest.raises(ModelError, match="variance reaches 1e"):
+        save_model(tmp_path, CARD, {"variance": torch.tensor([1.0, -1e6])})
+    assert load_state(tmp_path, load_card(tmp_path))["variance"].tolist() == [65504, -65504]
+    assert load_card(tmp_path) == kept
+
+
+def test_a_file_that_is_no_weights_is_refused_though_its_checksum_fits(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"no weights at all")
+    card = dataclasses.replace(CARD, sha256=hashlib.sha256(b"no weights at all").hexdigest())
+    with pytest.raises(ModelError, match=r"model\.safetensors holds no weights"):
+        load_state(tmp_path, card)
