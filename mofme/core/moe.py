@@ -10,7 +10,10 @@ from mofme.core.routing import Experts, Router, RoutingDecision
 
 
 class MoE(nn.Module):
-    """A router and its experts: stands in for any layer that maps (..., D) to (..., F)."""
+    """A router and its experts: stands in for any layer that maps (..., D) to (..., F).
+
+    Raises ValueError for a single token without an axis of tokens, (D,).
+    """
 
     def __init__(self, router: Router, experts: Experts) -> None:
         super().__init__()
@@ -20,6 +23,8 @@ class MoE(nn.Module):
         self.experts = experts
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.ndim < 2:
+            raise ValueError(f"a mixture takes tokens (..., T, D), got {tuple(x.shape)}: give one token as (1, D)")
         x_TD = x.flatten(0, -2)
         decision: RoutingDecision = self.router(x_TD)
         y_TF: Tensor = self.experts(x_TD, decision.weights_TE)

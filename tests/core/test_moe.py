@@ -69,6 +69,12 @@ def test_it_stands_in_for_any_layer_from_d_to_f(leading: tuple[int, ...]) -> Non
     torch.testing.assert_close(y, torch.cat([x, x, x], dim=-1))
 
 
+@pytest.mark.parametrize("shape", [(), (4,)])
+def test_a_token_without_an_axis_of_tokens_is_refused_in_words(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"takes tokens .*: give one token as \(1, D\)"):
+        MoE(Fixed(0.5, 0.25), Multiples(2))(torch.rand(shape))
+
+
 def test_a_router_for_another_number_of_experts_is_refused() -> None:
     with pytest.raises(ValueError, match=r"3 experts.* 2"):
         MoE(Fixed(1, 1, 1), Multiples(2))
