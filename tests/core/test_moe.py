@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from mofme.core.experts.feature_modulated import FeatureModulatedExperts, GeneratedModulationExperts
 from mofme.core.experts.feed_forward import FeedForwardExperts
 from mofme.core.moe import MoE, observe_routing, replace_routing
+from mofme.core.routers.by_name import ROUTERS
 from mofme.core.routers.linear import LinearRouter
 from mofme.core.routers.uncertainty import UncertaintyRouter
 from mofme.core.routing import Experts, Router, RoutingDecision
@@ -88,6 +89,17 @@ def test_the_output_teaches_router_and_experts(router: type[Router], experts: ty
     layer(torch.randn(50, 6)).square().sum().backward()
     for name, parameter in layer.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("router", ROUTERS.values())
+def test_a_layer_in_double_precision_computes_in_it(router: type[Router]) -> None:
+    torch.manual_seed(0)
+    layer = MoE(router(6, 4, top_k=2), FeatureModulatedExperts(6, 8, 4))  # type: ignore[call-arg]
+    x = torch.randn(50, 6)
+    single = layer(x)
+    double = layer.double()(x.double())
+    assert double.dtype == torch.float64
+    torch.testing.assert_close(double.float(), single, rtol=1e-4, atol=1e-5)
 
 
 def test_a_top_1_router_learns_from_the_output() -> None:

@@ -60,8 +60,9 @@ class UncertaintyRouter(Router):
         self.score = nn.Linear(dim, num_experts, bias=False)
 
     def forward(self, x_TD: Tensor) -> RoutingDecision:
-        # In single precision also under autocast: on CPUs it is faster, and the top k are told apart.
-        mean_TE, variance_TE = (moment_TE.float() for moment_TE in self.moments(x_TD))
+        # At least in single precision, also under autocast: on CPUs it is faster, and the top k are told apart.
+        moments = self.moments(x_TD)
+        mean_TE, variance_TE = (m_TE.to(torch.promote_types(m_TE.dtype, torch.float32)) for m_TE in moments)
         centred_TE = mean_TE - mean_TE.mean(dim=-1, keepdim=True)
         noise_T1 = variance_TE.mean(dim=-1, keepdim=True)
         # Variance in units of the token's own mean variance: the weights stay the same when all scores are scaled.
