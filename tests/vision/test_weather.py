@@ -186,6 +186,17 @@ def test_odd_sizes_of_all_weathers_at_once(size: tuple[int, int]) -> None:
     assert result.image.isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", WEATHERS)
+def test_pictures_of_any_float_type(name: str, dtype: torch.dtype) -> None:
+    clean = torch.rand(1, 3, 24, 32, generator=torch.Generator().manual_seed(0))
+    image = synthesize(clean.to(dtype), [name], torch.Generator().manual_seed(1)).image
+    assert image.dtype == dtype
+    # Before the sensor and at the end pictures are rounded to their type, by up to 2^-9: that may cross an 8-bit step.
+    expected = synthesize(clean.to(dtype).float(), [name], torch.Generator().manual_seed(1)).image
+    assert (image.float() - expected).abs().max() < 1 / 255 + 2**-8
+
+
 def test_the_seed_decides_and_the_input_is_left_alone() -> None:
     clean = pictures(5)
     before = clean.clone()

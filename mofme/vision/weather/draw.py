@@ -49,9 +49,13 @@ def per_picture(values_B: Tensor) -> Tensor:
 def on_some(
     image: Tensor, chosen: Sequence[bool], add: Callable[[Tensor, Draw], Tensor], generator: torch.Generator
 ) -> Tensor:
-    """Apply `add` to the chosen pictures only, so that a batch costs no more than its weathers."""
+    """Apply `add` to the chosen pictures only, so that a batch costs no more than its weathers.
+
+    At least in single precision, whatever the pictures are in.
+    """
     index = torch.tensor([i for i, yes in enumerate(chosen) if yes], dtype=torch.long, device=image.device)
     if len(index) == 0:
         return image
-    changed = add(image.index_select(0, index), Draw(generator, len(index), image.device)).clamp(0, 1)
-    return image.index_copy(0, index, changed)
+    some = image.index_select(0, index).to(torch.promote_types(image.dtype, torch.float32))
+    changed = add(some, Draw(generator, len(index), image.device)).clamp(0, 1)
+    return image.index_copy(0, index, changed.to(image.dtype))
