@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mofme.core.model_card import CARD_FILE, ModelCard, load_card, save_model
 from mofme.core.moe import observe_routing
+from mofme.errors import ModelError
 from mofme.vision.benchmark import TINY, Arm
 from mofme.vision.datasets import clean_crops
 from mofme.vision.evaluation.restoration import Scores, measure
@@ -77,7 +78,10 @@ def train_or_load(
     seed: int,
     report: Callable[[str], None],
 ) -> dict[Arm, Restorer]:
-    """The arms of one seed, loaded from `folder` where they were trained by the same recipe, else trained and saved."""
+    """The arms of one seed, loaded from `folder` where they were trained, else trained and saved.
+
+    Raises ModelError, before any training, for an arm that was trained by another recipe.
+    """
     paths = {arm: folder / f"seed-{seed}" / name_of(arm) for arm in arms}
     missing = [arm for arm in arms if not _is_trained(paths[arm], recipe)]
     if missing:
@@ -167,7 +171,16 @@ def _arguments(arm: Arm) -> dict[str, Any]:
 
 
 def _is_trained(path: Path, recipe: Recipe) -> bool:
-    return (path / CARD_FILE).is_file() and asdict(recipe).items() <= load_card(path).training.items()
+    if not (path / CARD_FILE).is_file():
+        return False
+    trained = load_card(path).training
+    if differing := [
+        f"{name} {trained.get(name)}" for name, value in asdict(recipe).items() if trained.get(name) != value
+    ]:
+        raise ModelError(
+            f"{path} was trained with {', '.join(differing)}: name another folder for the arms, or train so"
+        )
+    return True
 
 
 def _centre(picture: Tensor) -> Tensor:

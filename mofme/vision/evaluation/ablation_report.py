@@ -91,7 +91,7 @@ def run_ablation(
         paper="MoFME, arXiv 2312.16610",
         claim=_CLAIM,
         verdict=verdict(differences, savings(costs), ranking[-2:]),
-        command=_command(clean, out, trained, recipe, len(seeds)),
+        command=_command(clean, out, trained, recipe, len(seeds), limit),
         seeds=seeds,
         interval="95 %; Student's over the seeds, bootstrap over pictures, of the median over the repeats for times",
         machine=this_machine(torch.get_num_threads(), precision()),
@@ -125,12 +125,12 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _command(clean: Sequence[Path], out: Path, trained: Path, recipe: Recipe, seeds: int) -> str:
+def _command(clean: Sequence[Path], out: Path, trained: Path, recipe: Recipe, seeds: int, limit: int | None) -> str:
     """What was typed, with the folders' names only: where they lie differs from machine to machine."""
     folders = " ".join(path.resolve().name for path in clean)
     return (
         f"python -m mofme evaluate ablation {folders} --out {out.resolve().name} --arms {trained.resolve().name} "
-        f"--steps {recipe.steps} --seeds {seeds}"
+        f"--steps {recipe.steps} --seeds {seeds}{'' if limit is None else f' --limit {limit}'}"
     )
 
 
