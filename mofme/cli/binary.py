@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Nets whose weights are one bit (BinaryConnect).")
 
 Digits = Annotated[Path, typer.Argument(help="MNIST: an .npz of train_x, train_y, test_x and test_y.")]
-Runs = Annotated[Path, typer.Option(help="Folder of the runs, one for each arm and seed.")]
+Runs = Annotated[Path, typer.Option(file_okay=False, help="Folder of the runs, one for each arm and seed.")]
 
 
 @app.command()
@@ -56,7 +56,7 @@ def evaluate(
     runs: Runs,
     nets: Annotated[int, typer.Option(min=1, help="Nets drawn for an ensemble.")] = 10,
     repeats: Annotated[int, typer.Option(min=2, help="Repeats of each timing.")] = 50,
-    out: Annotated[Path | None, typer.Option(help="Folder for binary_mnist.json.")] = None,
+    out: Annotated[Path | None, typer.Option(file_okay=False, help="Folder for binary_mnist.json.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
     """Test error of every complete run under the paper's test-time options, size on disk, time.
@@ -83,7 +83,7 @@ def evaluate(
 def pack(
     digits: Digits,
     run: Annotated[Path, typer.Argument(help="Folder of one run; what it has learned so far is taken.")],
-    out: Annotated[Path, typer.Option(help="Where the net and its card go.")],
+    out: Annotated[Path, typer.Option(file_okay=False, help="Where the net and its card go.")],
     licence: Annotated[str, typer.Option(help="Licence of the weights, for the card.")] = "",
 ) -> None:
     """Write a trained net as it is used: signs in single bits, real weights in half precision."""
@@ -104,7 +104,7 @@ def restorer(
     against: Annotated[str, typer.Option(help="The same net with real weights.")] = "small",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N photographs of each folder.")] = None,
     seed: Annotated[int, typer.Option(help="Decides the weather on the photographs.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder for binary_restorer.json.")] = None,
+    out: Annotated[Path | None, typer.Option(file_okay=False, help="Folder for binary_restorer.json.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
     """Measure a restorer with binary weights beside one with real weights: PSNR in every weather, size, time.

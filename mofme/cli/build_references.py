@@ -10,7 +10,7 @@ def build_references(
     photographs: Annotated[
         list[Path], typer.Argument(help="Folders of clean photographs, best those of training.", exists=True)
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the references.")],
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the references.")],
     model: Annotated[str, typer.Option(help="A shipped model (see `models`), or a folder from `train`.")] = "small",
     limit: Annotated[int, typer.Option(min=2, help="Photographs to take at most.")] = 120,
     pairs: Annotated[

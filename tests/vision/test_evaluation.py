@@ -288,6 +288,18 @@ def test_command_prints_json_and_writes_its_files(run: Run, pairs: Path) -> None
     assert not any("LPIPS" in table for table, _ in rows)
 
 
+def test_command_says_in_a_sentence_that_nothing_can_be_written(
+    run: Run, pairs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mofme.results.save_result", full)
+    code, _, stderr = run(pairs, "--out", pairs.parent / "out")
+    assert code == 2
+    assert "error: [Errno 28] No space left on device" in stderr
+
+
 def test_command_measures_several_folders_and_models_at_once(run: Run, pairs: Path) -> None:
     save(pairs.parent / "more" / "snow" / "input" / "1.png", 50)
     save(pairs.parent / "more" / "snow" / "target" / "1.png", 40)

@@ -10,8 +10,13 @@ import typer
 
 def ablation(
     clean: Annotated[list[Path], typer.Argument(help="Folders of clean photographs; 1 in 20 is held back to measure.")],
-    out: Annotated[Path, typer.Option(help="Folder for ablation.json, ablation.md, ablation.csv and the plots.")],
-    arms: Annotated[Path, typer.Option(help="Folder for the trained arms; those found in it are not trained again.")],
+    out: Annotated[
+        Path, typer.Option(file_okay=False, help="Folder for ablation.json, ablation.md, ablation.csv and the plots.")
+    ],
+    arms: Annotated[
+        Path,
+        typer.Option(file_okay=False, help="Folder for the trained arms; those found in it are not trained again."),
+    ],
     seeds: Annotated[int, typer.Option(min=1, help="Train every arm this many times.")] = 3,
     steps: Annotated[int, typer.Option(min=1, help="Training steps of every arm.")] = 2000,
     limit: Annotated[int | None, typer.Option(min=1, help="Measure on the first N held-back photographs.")] = None,
@@ -35,7 +40,7 @@ def ablation(
         lpips = open_lpips(lpips_weights, log)
         recipe = Recipe(steps=steps)
         result = run_ablation(clean, out, arms, recipe, range(seeds), lpips, limit, report=log.print)
-    except MofmeError as error:
+    except (MofmeError, OSError) as error:
         log.print(f"error: {error}", style="red", markup=False)
         raise typer.Exit(2) from None
     typer.echo(result.verdict)

@@ -10,11 +10,15 @@ import typer
 
 def attention_router(
     text: Annotated[list[Path], typer.Option(help="Text: .txt, or .jsonl, also .gz; may be given again.")],
-    arms: Annotated[Path, typer.Option(help="Folder for trained models; those found in it are not trained again.")],
+    arms: Annotated[
+        Path, typer.Option(file_okay=False, help="Folder for trained models; those found in it are not trained again.")
+    ],
     seeds: Annotated[int, typer.Option(min=1, help="Train every router so many times.")] = 5,
     steps: Annotated[int, typer.Option(min=1, help="Training steps of every model, of 1,024 tokens each.")] = 1000,
     balance: Annotated[float, typer.Option(min=0, help="Weight of a balancing loss; the paper has none.")] = 0.0,
-    out: Annotated[Path | None, typer.Option(help="Folder for attention_router.json and its plot.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(file_okay=False, help="Folder for attention_router.json and its plot.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
     """Train the same small mixture of experts with a linear, a two-layer and an attention router, and compare.

@@ -40,7 +40,9 @@ def classification(
     model: Annotated[str, typer.Option(help="Name of a shipped model, or folder of one.")] = "small",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N photographs.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for classification.csv, classification.json.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(file_okay=False, help="Folder for classification.csv, classification.json.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON only.")] = False,
 ) -> None:
     """Classify photographs clean, in bad weather and restored; print agreement and confidence, and top-1 and top-5.
@@ -70,7 +72,7 @@ def classification(
         if out is not None:
             write_csv(out / "classification.csv", trials, categories())
             save_result(result, out)
-    except MofmeError as error:
+    except (MofmeError, OSError) as error:
         log.print(f"error: {error}", style="red", markup=False)
         raise typer.Exit(2) from None
     show_result(result, as_json)

@@ -12,7 +12,9 @@ def dense_to_moe(
     model: Annotated[str, typer.Argument(help="smollm2 (the pip package's), a folder or a hub's name.")],
     text: Annotated[Path, typer.Option(help="Text: its first four fifths are learned from, of the rest is measured.")],
     questions: Annotated[Path, typer.Option(help="Multiple-choice questions: .jsonl, also .gz.")],
-    arms: Annotated[Path, typer.Option(help="Folder for what is finished; what is found in it is not done again.")],
+    arms: Annotated[
+        Path, typer.Option(file_okay=False, help="Folder for what is finished; what is found in it is not done again.")
+    ],
     task: Annotated[list[str] | None, typer.Option(help="Only questions of this task; may be given again.")] = None,
     target: Annotated[
         float, typer.Option(min=0.01, max=0.9, help="Share of the parameters to activate no more.")
@@ -23,7 +25,9 @@ def dense_to_moe(
     measure: Annotated[int, typer.Option(min=2, help="Tokens to measure perplexity on.")] = 16_384,
     limit: Annotated[int | None, typer.Option(min=1, help="Questions to answer, drawn at random.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Convert so many times.")] = 1,
-    out: Annotated[Path | None, typer.Option(help="Folder for the result (.json) and its picture.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(file_okay=False, help="Folder for the result (.json) and its picture.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
     """Compare ours with a uniform top-k, a random split, static pruning and CMoE's way, all at the same target.

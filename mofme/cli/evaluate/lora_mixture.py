@@ -13,16 +13,19 @@ def mixture_of_routers(
         list[Path],
         typer.Argument(help="CSV files with text and label, or tables of models' answers: which task is it from?"),
     ],
-    arms: Annotated[Path, typer.Option(help="Folder for what is finished; what is found in it is not done again.")],
+    arms: Annotated[
+        Path, typer.Option(file_okay=False, help="Folder for what is finished; what is found in it is not done again.")
+    ],
     steps: Annotated[int, typer.Option(min=1, help="Training steps of every arm.")] = 200,
     batch: Annotated[int, typer.Option(min=1, help="Texts a step.")] = 16,
     limit: Annotated[int | None, typer.Option(min=10, help="Texts of each table, drawn at random.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Train every arm so many times.")] = 5,
     adapters: Annotated[
-        Path | None, typer.Option(help="Folder for the adapters of the first mixture of 2 that is trained.")
+        Path | None,
+        typer.Option(file_okay=False, help="Folder for the adapters of the first mixture of 2 that is trained."),
     ] = None,
     licence: Annotated[str, typer.Option(help="Licence of these adapters, for their card.")] = "unknown",
-    out: Annotated[Path | None, typer.Option(help="Folder for mixture_of_routers.json.")] = None,
+    out: Annotated[Path | None, typer.Option(file_okay=False, help="Folder for mixture_of_routers.json.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
     """Compare mixtures of 2 and of 4 routers with a single router and with wide ones that have as many parameters.

@@ -12,13 +12,15 @@ def distillation(
     texts: Annotated[
         list[Path], typer.Argument(help="Texts to learn from, .txt or .jsonl, also .gz, or their folder.")
     ],
-    arms: Annotated[Path, typer.Option(help="Folder for what is finished; what is found in it is not done again.")],
+    arms: Annotated[
+        Path, typer.Option(file_okay=False, help="Folder for what is finished; what is found in it is not done again.")
+    ],
     seeds: Annotated[int, typer.Option(min=1, help="Distil so many times by every method.")] = 3,
     steps: Annotated[int, typer.Option(min=1, help="Batches to distil on.")] = 60,
     pair_steps: Annotated[int, typer.Option(min=2, help="Batches the teacher learns from; the student, half.")] = 800,
     learning_rate: Annotated[float, typer.Option(min=0, help="Of the student, in every method.")] = 1e-3,
     licence: Annotated[str, typer.Option(help="Licence of the texts, for the models' cards.")] = "unknown",
-    out: Annotated[Path | None, typer.Option(help="Folder for moe_distillation.json.")] = None,
+    out: Annotated[Path | None, typer.Option(file_okay=False, help="Folder for moe_distillation.json.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
     """Train a mixture and a smaller student on the texts, distil by every method with every seed, and compare.

@@ -14,11 +14,13 @@ app = typer.Typer(no_args_is_help=True, help="What test-time re-routing gains, b
 def pictures(
     photographs: Annotated[list[Path], typer.Argument(help="Folders that training was given: the held-back part.")],
     references: Annotated[Path, typer.Option(help="Folder from `build-references --pairs`.")],
-    work: Annotated[Path, typer.Option(help="Folder for what is finished; what is found in it is not done again.")],
+    work: Annotated[
+        Path, typer.Option(file_okay=False, help="Folder for what is finished; what is found in it is not done again.")
+    ],
     model: Annotated[str, typer.Option(help="A shipped model (see `models`), or a folder from `train`.")] = "small",
     limit: Annotated[int | None, typer.Option(min=1, help="Photographs at most.")] = None,
     seed: Annotated[int, typer.Option(help="Decides the weather.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder for rerouting_pictures.json.")] = None,
+    out: Annotated[Path | None, typer.Option(file_okay=False, help="Folder for rerouting_pictures.json.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
     """Re-route held-back photographs in every weather. Exit code: 0 all is well, 2 nothing was measured."""
@@ -69,13 +71,15 @@ def text(
     model: Annotated[str, typer.Argument(help="Folder of a model that `moefy` converted.")],
     pool: Annotated[Path, typer.Option(help="Questions for references and tuning: .jsonl, also .gz.")],
     test: Annotated[Path, typer.Option(help="Questions to measure.")],
-    work: Annotated[Path, typer.Option(help="Folder for what is finished; what is found in it is not done again.")],
+    work: Annotated[
+        Path, typer.Option(file_okay=False, help="Folder for what is finished; what is found in it is not done again.")
+    ],
     task: Annotated[list[str] | None, typer.Option(help="Only questions of this task; may be given again.")] = None,
     references: Annotated[int, typer.Option(min=10, help="Questions of the pool to take.")] = 200,
     limit: Annotated[int | None, typer.Option(min=1, help="Test questions at most, drawn at random.")] = None,
     layers: Annotated[int, typer.Option(min=1, help="Last layers to re-route.")] = 4,
     seed: Annotated[int, typer.Option(help="Decides which questions are drawn.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder for rerouting_text.json.")] = None,
+    out: Annotated[Path | None, typer.Option(file_okay=False, help="Folder for rerouting_text.json.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
     """Re-route a language model on multiple choice. Exit code: 0 all is well, 2 nothing was measured."""

@@ -36,7 +36,9 @@ def restoration(
         list[str], typer.Option(help="Name of a shipped model, or folder of one; give it again for more.")
     ] = ["small"],  # noqa: B006 - typer copies it
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    out: Annotated[Path | None, typer.Option(help="Folder for restoration.csv, restoration.json.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(file_okay=False, help="Folder for restoration.csv, restoration.json.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON only.")] = False,
     lpips_weights: Annotated[
         Path | None, typer.Option(help="AlexNet's weights for LPIPS (.npz); without it they are downloaded.")
@@ -69,7 +71,7 @@ def restoration(
         if out is not None:
             write_csv(out / "restoration.csv", reports)
             save_result(result, out)
-    except MofmeError as error:
+    except (MofmeError, OSError) as error:
         log.print(f"error: {error}", style="red", markup=False)
         raise typer.Exit(2) from None
     failed = [report for rows in reports.values() for report in rows if report.error]

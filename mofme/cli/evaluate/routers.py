@@ -10,11 +10,13 @@ import typer
 
 def routers(
     clean: Annotated[list[Path], typer.Argument(help="Folders of clean photographs; 1 in 20 is held back to measure.")],
-    arms: Annotated[Path, typer.Option(help="Folder for the trained arms, shared with `evaluate ablation`.")],
+    arms: Annotated[
+        Path, typer.Option(file_okay=False, help="Folder for the trained arms, shared with `evaluate ablation`.")
+    ],
     seeds: Annotated[int, typer.Option(min=1, help="Train every router this many times.")] = 3,
     steps: Annotated[int, typer.Option(min=1, help="Training steps of every arm.")] = 2000,
     limit: Annotated[int | None, typer.Option(min=1, help="Measure on the first N held-back photographs.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for routers.json and its plot.")] = None,
+    out: Annotated[Path | None, typer.Option(file_okay=False, help="Folder for routers.json and its plot.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
     """Train the same small restorer with a linear, two uncertainty-aware, an attention router and a mixture of routers.

@@ -49,7 +49,8 @@ def segmentation(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N frames.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for segmentation.csv, segmentation.json and the pictures.")
+        Path | None,
+        typer.Option(file_okay=False, help="Folder for segmentation.csv, segmentation.json and the pictures."),
     ] = None,
     pictures: Annotated[int, typer.Option(min=0, help="Frames to show side by side, below --out.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON only.")] = False,
@@ -91,7 +92,7 @@ def segmentation(
         if out is not None:
             write_csv(out / "segmentation.csv", reports, meaning, counted)
             save_result(result, out)
-    except MofmeError as error:
+    except (MofmeError, OSError) as error:
         log.print(f"error: {error}", style="red", markup=False)
         raise typer.Exit(2) from None
     show_result(result, as_json)
