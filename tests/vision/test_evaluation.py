@@ -309,6 +309,12 @@ def test_command_measures_several_folders_and_models_at_once(run: Run, pairs: Pa
     assert names == ["set, small", "set, big", "snow, small", "snow, big"]
 
 
+def test_command_refuses_two_models_of_one_name(run: Run, pairs: Path) -> None:
+    code, _, stderr = run(pairs, "--model", "first/net", "--model", "second/net")
+    assert code == 2
+    assert "two of first/net, second/net have the same name" in stderr
+
+
 def test_command_puts_weather_on_what_training_held_back(run: Run, tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (48, 48, 3), np.uint8)
     names = [f"{number}.png" for number in range(60)]

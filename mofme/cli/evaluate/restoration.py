@@ -60,6 +60,8 @@ def restoration(
         with TemporaryDirectory() as made:
             sets = _sets(pairs or [], held_back or [], seed, limit, Path(made))
             restorers = {name: Restorer.from_pretrained(name, device=device) for name in model}
+            if len({Path(name).name for name in restorers}) < len(restorers):
+                raise MofmeError(f"two of {', '.join(restorers)} have the same name: rename one of the folders")
             lpips = open_lpips(lpips_weights, log)
             reports: dict[str, list[PairReport]] = {}
             for name, members in sets.items():
