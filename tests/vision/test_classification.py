@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,6 +142,11 @@ def test_every_picture_is_classified_thrice(tmp_path: Path) -> None:
     assert "broken.png" in told["broken"].error
     assert "no picture is called c" in told["c"].error
     assert "8x8 pixels, but the clean picture has 40x32" in told["d"].error
+
+
+def test_csv_of_a_photograph_whose_name_is_no_text(tmp_path: Path) -> None:
+    write_csv(tmp_path / "c.csv", [Trial(os.fsdecode(b"caf\xe9"), "rain", error="broken")], categories())
+    assert "caf\\udce9,rain," in (tmp_path / "c.csv").read_text(encoding="utf-8")
 
 
 def test_agreement_and_what_is_won_back_by_hand() -> None:

@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from mofme.errors import MofmeError
 from mofme.results import Result, load_result
 from mofme.vision.datasets import held_back
 from mofme.vision.evaluation.pairs import find_sets
-from mofme.vision.evaluation.restoration import as_result, evaluate, measure, summarize, write_csv
+from mofme.vision.evaluation.restoration import PairReport, as_result, evaluate, measure, summarize, write_csv
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -211,6 +212,11 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
         return result.exit_code, result.stdout, result.stderr
 
     return invoke
+
+
+def test_the_csv_of_a_pair_whose_name_is_no_text(tmp_path: Path) -> None:
+    write_csv(tmp_path / "r.csv", {"set": [PairReport(os.fsdecode(b"caf\xe9.png"), error="broken")]})
+    assert "set,caf\\udce9.png," in (tmp_path / "r.csv").read_text(encoding="utf-8")
 
 
 def figures(result: Result) -> dict[tuple[str, str], dict[str, float]]:

@@ -1,3 +1,4 @@
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from mofme.vision.rerouting.observation import observed
 from mofme.vision.rerouting.picture_result import CROPS, as_result
 from mofme.vision.rerouting.references import Choices
 from mofme.vision.rerouting.rerouter import find, pairs_loss
-from mofme.vision.rerouting.samples import sample
+from mofme.vision.rerouting.samples import sample, samples
 from mofme.vision.rerouting.tuning import choose
 from mofme.vision.restorer import Restorer
 
@@ -240,6 +241,19 @@ def test_photographs_are_told_apart_by_name(tmp_path: Path) -> None:
     assert not set(taken) & set(tuning)
     assert not any(held_back(path) for path in [*taken, *tuning])
     assert all(for_tuning(path) for path in tuning) and not any(for_tuning(path) for path in taken)
+
+
+def test_names_of_any_bytes(restorer: Restorer, references: References, tmp_path: Path) -> None:
+    numbers = (os.fsdecode(b"caf\xe9 %d.png" % number) for number in range(100))
+    held, taken = (next(name for name in numbers if held_back(Path(name)) == wanted) for wanted in (True, False))
+    for name in (held, taken):
+        Image.new("RGB", (130, 130), (90, 120, 150)).save(tmp_path / name)
+    Image.new("RGB", (130, 130)).save(tmp_path / "p2.png")
+    assert {path.name for part in photographs([tmp_path]) for path in part} == {taken, "p2.png"}
+    assert len(list(samples(restorer, tmp_path / taken, 96, 0))) == 5
+    rows = measure(restorer, references, [tmp_path], tmp_path / "work")
+    assert rows == measure(restorer, references, [tmp_path], tmp_path / "work")  # as the log holds them
+    assert {row["name"] for row in rows} == {Path(held).stem}
 
 
 def test_what_is_measured(restorer: Restorer, references: References, tmp_path: Path) -> None:

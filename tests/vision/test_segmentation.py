@@ -1,3 +1,4 @@
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -232,6 +233,11 @@ def test_views_and_csv(folder: Path, tmp_path: Path) -> None:
     assert heading.split(",")[:6] == ["frame", "weather", "clean mIoU", "degraded mIoU", "restored mIoU", "clean dark"]
     assert first.split(",")[:5] == ["street/a_leftImg8bit.png", "dim", "1", "0.25", "0.583333"]
     assert broken.startswith("c,,") and broken.endswith(",broken")
+
+
+def test_csv_of_a_frame_whose_name_is_no_text(tmp_path: Path) -> None:
+    write_csv(tmp_path / "s.csv", [FrameReport(os.fsdecode(b"caf\xe9.png"), error="broken")], TWO, BOTH)
+    assert "caf\\udce9.png," in (tmp_path / "s.csv").read_text(encoding="utf-8")
 
 
 def report(clean: int, weathers: dict[str, tuple[int, int]]) -> FrameReport:

@@ -161,7 +161,7 @@ def write_csv(path: Path, trials: Sequence[Trial], categories: Sequence[str]) ->
         ] or [""] * len(told)
         writer.writerow([trial.name, trial.weather, label, *cells, trial.error])
     with atomic_file(path) as file:
-        file.write(text.getvalue().encode())
+        file.write(text.getvalue().encode("utf-8", "backslashreplace"))  # a name on disk may be any bytes
 
 
 def _answers(probabilities: Sequence[Tensor]) -> tuple[Answer, ...]:

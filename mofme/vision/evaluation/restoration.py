@@ -262,7 +262,7 @@ def write_csv(path: Path, sets: Mapping[str, Sequence[PairReport]]) -> None:
             seconds = f"{report.seconds:.4g}"
             writer.writerow([name, report.name, report.width, report.height, seconds, *numbers, report.error])
     with atomic_file(path) as file:
-        file.write(text.getvalue().encode())
+        file.write(text.getvalue().encode("utf-8", "backslashreplace"))  # a name on disk may be any bytes
 
 
 def _statistic(numbers: Sequence[float]) -> Statistic:

@@ -108,7 +108,7 @@ def write_csv(path: Path, reports: Sequence[FrameReport], label_set: LabelSet, c
             ]
             writer.writerow([report.name, weather, *cells, ""])
     with atomic_file(path) as file:
-        file.write(text.getvalue().encode())
+        file.write(text.getvalue().encode("utf-8", "backslashreplace"))  # a name on disk may be any bytes
 
 
 def write_views(folder: Path, report: FrameReport) -> None:

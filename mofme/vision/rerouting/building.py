@@ -18,7 +18,7 @@ from mofme.vision.datasets import held_back
 from mofme.vision.image import find_pictures
 from mofme.vision.rerouting.references import KINDS, Choices, References
 from mofme.vision.rerouting.rerouter import RATE_FALLS_TO, pairs_loss
-from mofme.vision.rerouting.samples import KEPT, Sample, samples
+from mofme.vision.rerouting.samples import KEPT, Sample, name_bytes, samples
 from mofme.vision.rerouting.tuning import LARGEST_K, choose
 from mofme.vision.restorer import Restorer
 
@@ -33,13 +33,13 @@ Report = Callable[[int, int], None]
 
 def for_tuning(path: Path) -> bool:
     """Whether a photograph is kept for tuning, which holds for no photograph that is held back."""
-    return zlib.crc32(path.stem.encode()) % _TUNING_SHARE == 1
+    return zlib.crc32(name_bytes(path)) % _TUNING_SHARE == 1
 
 
 def photographs(folders: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """Those for references, in an order that mixes the folders, and those for tuning. Raises MofmeError if none."""
     found = [path for folder in folders for path in find_pictures(folder) if not held_back(path)]
-    found.sort(key=lambda path: zlib.crc32(path.stem.encode()[::-1]))
+    found.sort(key=lambda path: zlib.crc32(name_bytes(path)[::-1]))
     references = [path for path in found if not for_tuning(path)]
     tuning = [path for path in found if for_tuning(path)] or references[-1:]
     references = [path for path in references if path not in tuning]

@@ -20,7 +20,7 @@ from mofme.vision.image import find_pictures, read_picture
 from mofme.vision.rerouting.building import own_step
 from mofme.vision.rerouting.references import KINDS, References
 from mofme.vision.rerouting.rerouter import Found, find, neighbours_loss, reroute
-from mofme.vision.rerouting.samples import Sample, decibels, sample
+from mofme.vision.rerouting.samples import Sample, decibels, name_bytes, sample
 from mofme.vision.rerouting.tuning import moved
 from mofme.vision.restorer import Restorer
 from mofme.vision.weather import WEATHERS
@@ -73,7 +73,7 @@ def measure(
                 continue
             if min(rgb.shape[1:]) < TEST_CROP:
                 continue
-            row = {"name": path.stem, "kind": kind, **_measure(restorer, references, rgb, path.stem, kind, seed)}
+            row = {"name": path.stem, "kind": kind, **_measure(restorer, references, rgb, path, kind, seed)}
             with log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             done[path.stem, kind] = row
@@ -97,15 +97,15 @@ def _read(log: Path) -> dict[tuple[str, str], Measured]:
 
 
 def _measure(
-    restorer: Restorer, references: References, rgb: Tensor, name: str, kind: str, seed: int
+    restorer: Restorer, references: References, rgb: Tensor, path: Path, kind: str, seed: int
 ) -> dict[str, dict[str, float]]:
-    weathered = with_weather(rgb, name, frozenset({kind}) & frozenset(WEATHERS), seed)
+    weathered = with_weather(rgb, path.stem, frozenset({kind}) & frozenset(WEATHERS), seed)
     window = [slice((side - TEST_CROP) // 2, (side + TEST_CROP) // 2) for side in rgb.shape[1:]]
     start = time.process_time()
     one = sample(restorer, kind, weathered[:, *window], rgb[:, *window])
     seconds = {BASE: time.process_time() - start}
     reached = {BASE: one.decibels}
-    random = torch.Generator().manual_seed(seed + sum(name.encode()))
+    random = torch.Generator().manual_seed(seed + sum(name_bytes(path)))
     start = time.process_time()
     for arm, shift_R in _shifts(restorer, references, one, random):
         seconds[arm] = time.process_time() - start

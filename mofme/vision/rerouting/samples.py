@@ -44,6 +44,11 @@ def decibels(image: Tensor, clean: Tensor) -> float:
     return min(psnr((image.clamp(0, 1) * 255).round()[None] / 255, clean[None]).item(), 100.0)
 
 
+def name_bytes(path: Path) -> bytes:
+    """A photograph's name without suffix, which on disk may be any bytes."""
+    return path.stem.encode("utf-8", "surrogateescape")
+
+
 def samples(restorer: Restorer, path: Path, crop: int, seed: int) -> Iterator[Sample]:
     """One crop of a photograph in each weather and as it is; nothing of one that is broken or too small."""
     try:
@@ -53,7 +58,7 @@ def samples(restorer: Restorer, path: Path, crop: int, seed: int) -> Iterator[Sa
     height, width = rgb.shape[-2:]
     if min(height, width) < crop:
         return
-    generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{path.stem}".encode()))
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/".encode() + name_bytes(path)))
     for kind in KINDS:
         top, left = (int(torch.randint(side - crop + 1, (), generator=generator)) for side in (height, width))
         clean = (rgb[:, top : top + crop, left : left + crop] * 255).round() / 255
