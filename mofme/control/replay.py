@@ -44,6 +44,10 @@ class Replay:
         x_TD, action_TA, reward_T1, next_TD, ended_T1 = rows.split(self._widths, dim=-1)
         return Transitions(x_TD, action_TA, reward_T1[:, 0], next_TD, ended_T1[:, 0])
 
+    def observations(self, steps: int) -> Tensor:
+        """The observations (steps, D) of the oldest steps remembered."""
+        return torch.from_numpy(self._rows[:steps, : self._widths[0]])
+
     def save(self, path: Path) -> None:
         """Write what is remembered as safetensors; the file appears whole or not at all."""
         partial = path.with_suffix(".partial")

@@ -3,7 +3,7 @@
 Two critics judge a state and an action; the lower judgement counts. The policy maximises it plus its own entropy,
 whose price alpha is learnt so that the entropy stays near minus the number of actions. SMOSE adds a loss of balance
 that keeps all experts in use. Learning rates and delay are the paper's; the batch is half
-of the paper's 256, for twice as many steps in the same time.
+of the paper's 256, for twice as many steps in the same time, and observations are standardised.
 
 Our reading: the noise of the balance loss (standard deviation 1/E) stays inside that loss, so the policy that learns is
 the policy that acts. Hidden layers of the critics are bfloat16 where the processor does so faster.

@@ -18,12 +18,13 @@ from mofme.control.evaluation import Evaluation, evaluate
 from mofme.control.policy import SparseLinearPolicy
 from mofme.control.replay import Replay
 from mofme.control.sac import BATCH, Critics, Learner
+from mofme.control.standardisation import Standardisation
 from mofme.control.storage import save_policy
 from mofme.core.model_card import CARD_FILE, load_card
 from mofme.core.precision import bf16_pays
 from mofme.errors import ModelError
 
-_RANDOM_STEPS = 10_000
+_RANDOM_STEPS = 10_000  # acted at random, to learn from and to standardise observations by
 _STATE, _MEMORY, _PLAN, _CURVE = "state.safetensors", "memory.safetensors", "plan.json", "curve.jsonl"
 
 
@@ -56,7 +57,7 @@ def train(
     report: Callable[[ControlProgress], None] | None = None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> SparseLinearPolicy:
-    """Learn until `plan.steps`, over all resumed runs together; returns the last policy.
+    """Learn until `plan.steps`, over all resumed runs together; returns the last policy, of raw observations.
 
     The best policy of all checks so far is what lies in `plan.out`, with its card: later ones may be far worse.
     Raises ModelError if `plan.out` holds a run of another plan.
@@ -73,22 +74,25 @@ def train(
     torch.manual_seed(plan.seed + step)
     generator = np.random.default_rng((plan.seed, step))
     x_D, _ = environment.reset(seed=plan.seed + step)
+    standard = _standardisation(memory)
     started, first = time.monotonic(), step
     while step < plan.steps and not stopped():
-        action_A = _act(learner.policy, x_D, environment, generator, random=step < _RANDOM_STEPS)
+        action_A = _act(learner.policy, x_D, standard) if standard else _random(environment, generator)
         next_D, reward, ended, cut, _ = environment.step(action_A)
         memory.add(x_D, action_A, float(reward), next_D, bool(ended))
         x_D = environment.reset()[0] if ended or cut else next_D
         step += 1
-        if step > _RANDOM_STEPS:
-            learner.learn(memory.sample(BATCH, generator))
+        if standard:
+            learner.learn(standard.batch(memory.sample(BATCH, generator)))
+        else:
+            standard = _standardisation(memory)
         if step % plan.check_steps == 0 or step == plan.steps:
             rate = (step - first) / (time.monotonic() - started)
-            progress = ControlProgress(step, plan.steps, rate, _check(plan, learner, memory, step))
+            checked = _check(plan, _deployed(learner, standard), learner, memory, step)
             if report is not None:
-                report(progress)
+                report(ControlProgress(step, plan.steps, rate, checked))
     environment.close()
-    return learner.policy
+    return _deployed(learner, standard)
 
 
 def fresh_learner(plan: ControlPlan) -> Learner:
@@ -102,23 +106,32 @@ def fresh_learner(plan: ControlPlan) -> Learner:
     )
 
 
-def _act(
-    policy: SparseLinearPolicy, x_D: np.ndarray, environment: Any, generator: np.random.Generator, random: bool
-) -> np.ndarray:
-    if random:
-        space = environment.action_space
-        return generator.uniform(space.low, space.high).astype(np.float32)
+def _random(environment: Any, generator: np.random.Generator) -> np.ndarray:
+    space = environment.action_space
+    return generator.uniform(space.low, space.high).astype(np.float32)
+
+
+def _act(policy: SparseLinearPolicy, x_D: np.ndarray, standard: Standardisation) -> np.ndarray:
     with torch.no_grad():
         x_1D = torch.from_numpy(x_D.astype(np.float32)).unsqueeze(0)
-        action_A: np.ndarray = policy.sample(x_1D).action_TA[0].numpy()
+        action_A: np.ndarray = policy.sample(standard(x_1D)).action_TA[0].numpy()
     return action_A
 
 
-def _check(plan: ControlPlan, learner: Learner, memory: Replay, step: int) -> Evaluation:
-    checked = evaluate(learner.policy, plan.environment, plan.check_episodes, seed=10_000 + plan.seed)
+def _standardisation(memory: Replay) -> Standardisation | None:
+    """None until enough is remembered."""
+    return Standardisation.of(memory.observations(_RANDOM_STEPS)) if memory.steps >= _RANDOM_STEPS else None
+
+
+def _deployed(learner: Learner, standard: Standardisation | None) -> SparseLinearPolicy:
+    return standard.raw_policy(learner.policy) if standard else learner.policy
+
+
+def _check(plan: ControlPlan, policy: SparseLinearPolicy, learner: Learner, memory: Replay, step: int) -> Evaluation:
+    checked = evaluate(policy, plan.environment, plan.check_episodes, seed=10_000 + plan.seed)
     if checked.mean >= _best_return(plan.out):
         training = {"steps": step, "seed": plan.seed, "balance": plan.balance}
-        save_policy(plan.out, learner.policy, plan.environment, training, {"return": checked.mean})
+        save_policy(plan.out, policy, plan.environment, training, {"return": checked.mean})
     line = {"step": step, "return": checked.mean, "shares": [round(share, 4) for share in checked.shares_E]}
     with (plan.out / _CURVE).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
@@ -171,6 +184,7 @@ def _below(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _same_plan(plan: ControlPlan) -> None:
     """The steps may be raised later; everything else must stay."""
     told = {key: value for key, value in asdict(plan).items() if key not in ("out", "steps")}
+    told["observations"] = "standardised"  # a run that learnt on raw ones cannot go on with these
     path = plan.out / _PLAN
     if not path.is_file():
         path.write_text(json.dumps(told, indent=1), encoding="utf-8")
