@@ -30,6 +30,12 @@ def bit_depth(image: Image.Image, header: bytes) -> int:
     return depth if image.mode in ("I;16", "I;16B", "LA", "RGB", "RGBA") else 8
 
 
+def spread_clear_grey(image: Image.Image, header: bytes) -> None:
+    """Spread the one grey of a PNG that is not seen over 8 bits, as Pillow does with greys of 2 and 4."""
+    if image.format == "PNG" and image.mode == "L" and header[24] < 8 and "transparency" in image.info:
+        image.info["transparency"] *= 255 // (2 ** header[24] - 1)
+
+
 def samples(image: Image.Image, file: BinaryIO, path: Path, depth: int) -> NDArray[Any]:
     """(H,W) or (H,W,C): grey, grey + alpha, RGB or RGB + alpha; palettes, CMYK and the like become RGB."""
     if depth > 8:

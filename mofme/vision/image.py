@@ -20,7 +20,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from mofme.errors import PictureError, PictureTooLargeError
-from mofme.vision.decoders import bit_depth, is_grey, samples, upright, webp_is_lossless
+from mofme.vision.decoders import bit_depth, is_grey, samples, spread_clear_grey, upright, webp_is_lossless
 from mofme.vision.encoders import write_png16, write_tiff
 from mofme.vision.exif import descriptive_tags, upright_exif, upright_xmp
 
@@ -156,6 +156,7 @@ def _decode(file: BinaryIO, path: Path, max_megapixels: float) -> Picture:
         image.load()
         exif, xmp = _exif_block(image), image.info.get("xmp")
         depth, grey = bit_depth(image, header), is_grey(image, header)
+        spread_clear_grey(image, header)
         array = samples(image, file, path, depth)
         array = upright(array.reshape(*array.shape[:2], -1), _orientation(image))
         alpha = array.shape[2] in (2, 4)

@@ -241,16 +241,35 @@ def test_16_bit_grey_with_alpha(tmp_path, target):
     assert torch.equal(again.rgb, grey) and torch.equal(again.alpha, alpha) and again.bits == 16
 
 
-def test_16_bit_grey_png_with_one_clear_grey(tmp_path):
+def png(bits, colour_type, row, *chunks):
+    """A PNG of one row and 3 pixels."""
+
     def chunk(kind, data):
         return struct.pack(">L", len(data)) + kind + data + struct.pack(">L", zlib.crc32(kind + data))
 
-    header, row = struct.pack(">LLBBBBB", 3, 1, 16, 0, 0, 0, 0), b"\0" + struct.pack(">HHH", 7, 50000, 50001)
-    chunks = (b"IHDR", header), (b"tRNS", struct.pack(">H", 50000)), (b"IDAT", zlib.compress(row)), (b"IEND", b"")
-    (tmp_path / "in.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks))
+    header = struct.pack(">LLBBBBB", 3, 1, bits, colour_type, 0, 0, 0)
+    every = (b"IHDR", header), *chunks, (b"IDAT", zlib.compress(b"\0" + row)), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in every)
+
+
+def test_16_bit_grey_png_with_one_clear_grey(tmp_path):
+    row, clear = struct.pack(">HHH", 7, 50000, 50001), (b"tRNS", struct.pack(">H", 50000))
+    (tmp_path / "in.png").write_bytes(png(16, 0, row, clear))
     for picture in (read_picture(tmp_path / "in.png"), read_picture(resave(tmp_path / "in.png", "out.png"))):
         assert picture.grey and picture.bits == 16
         assert (picture.rgb[1, 0] * 65535).round().tolist() == [7, 50000, 50001]
+        assert picture.alpha.flatten().tolist() == [1, 0, 1]
+
+
+# Three pixels of grey 1, the clear 2 and 3, at the top of their bytes; of 1 bit 1, 0, 1, where 0 is clear.
+@pytest.mark.parametrize(
+    ("bits", "row", "clear", "greys"),
+    [(1, b"\xa0", 0, [255, 0, 255]), (2, b"\x6c", 2, [85, 170, 255]), (4, b"\x12\x30", 2, [17, 34, 51])],
+)
+def test_grey_png_of_few_bits_with_one_clear_grey(tmp_path, bits, row, clear, greys):
+    (tmp_path / "in.png").write_bytes(png(bits, 0, row, (b"tRNS", struct.pack(">H", clear))))
+    for picture in (read_picture(tmp_path / "in.png"), read_picture(resave(tmp_path / "in.png", "out.png"))):
+        assert picture.grey and (picture.rgb[0, 0] * 255).round().tolist() == greys
         assert picture.alpha.flatten().tolist() == [1, 0, 1]
 
 
