@@ -178,6 +178,12 @@ def test_restoring_may_lose_more_than_it_wins() -> None:
     assert values(told, "won back", "haze")["of lost agreement, %"] == -100
 
 
+def test_a_single_photograph_has_no_interval() -> None:
+    result = as_result([trial("a", "haze", DOG, CAT)], "measure")
+    assert all(figure.low is None for row in result.rows for figure in row.figures.values())
+    assert result.verdict.endswith(": 100 % of what the weather took is won back.")
+
+
 def test_nothing_lost_is_nothing_to_win_back() -> None:
     result = as_result([trial("a", "haze", CAT, CAT)], "measure")
     assert "of lost agreement, %" not in values(list(result.rows), "won back", "haze")

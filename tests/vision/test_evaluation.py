@@ -271,6 +271,13 @@ def test_the_verdict_goes_by_the_interval(pairs: Path, amount: int, words: str) 
     assert result.verdict.startswith(words)
 
 
+def test_a_single_pair_has_no_interval(pairs: Path) -> None:
+    result = as_result({"set": list(evaluate(Darker(20 / 255), find_sets(pairs)["set"][:1]))}, "")
+    gain = next(row.figures["gain"] for row in result.rows if row.table == "PSNR, dB")
+    assert (gain.low, gain.high) == (None, None)
+    assert result.verdict == "One picture only: set (+77.89 dB)."
+
+
 def test_nothing_measured_is_no_result(tmp_path: Path) -> None:
     save(tmp_path / "input" / "1.png", 0)
     (tmp_path / "target").mkdir()

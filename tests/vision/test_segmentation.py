@@ -273,6 +273,12 @@ def test_share_won_back_and_its_interval() -> None:
     assert "below the degraded frames in haze" in result.verdict
 
 
+def test_a_single_frame_has_no_interval() -> None:
+    result = as_result([report(8, {"rain": (4, 7)})], TWO, BOTH, "command")
+    assert all(figure.low is None for row in result.rows for figure in row.figures.values())
+    assert "wins back 75 % of" in result.verdict  # of 8 pixels 4 are lost and 3 come back
+
+
 def test_labels_of_no_class_that_the_segmenter_knows() -> None:
     with pytest.raises(MofmeError, match="no class that the segmenter knows"):
         summarize([report(8, {"rain": (4, 7)})], torch.tensor([False, True]))  # all 8 pixels are of class 0

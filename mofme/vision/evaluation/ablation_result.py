@@ -156,7 +156,7 @@ def verdict(
 def _ranking(row: Row) -> str:
     figure = row.figures[_WITHIN]
     if figure.low is None or figure.high is None:
-        raise ValueError("rank correlations have an interval")
+        return f"Of the parts of a picture, {row.name} ranks the errors by {figure.value:+.2f} (Spearman, one picture)."
     better = "better than" if figure.low > 0 else "worse than" if figure.high < 0 else "no better than"
     return (
         f"Of the parts of a picture, {row.name} ranks the errors {better} chance "

@@ -13,8 +13,10 @@ _RESAMPLES = 2000
 def bootstrap(values: NDArray[np.float64], statistic: Callable[[NDArray[np.float64]], float] = np.mean) -> Figure:
     """`statistic` of `values` (N, ...) with its 95 % percentile interval over N drawn with replacement.
 
-    Draws for which the statistic is not finite (a share of nothing) are left out.
+    A single value has no interval. Draws for which the statistic is not finite (a share of nothing) are left out.
     """
+    if len(values) < 2:
+        return Figure(float(statistic(values)))
     random = np.random.default_rng(0)
     drawn = np.array([statistic(values[random.integers(len(values), size=len(values))]) for _ in range(_RESAMPLES)])
     low, high = np.quantile(drawn[np.isfinite(drawn)], [0.025, 0.975])

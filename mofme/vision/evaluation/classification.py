@@ -136,7 +136,8 @@ def _verdict(told: Sequence[Row]) -> str:
     share = won[over_all]
     if share is None:
         return f"{start}: nothing was lost that could be won back."
-    start += f": {share.value:.0f} % ({share.low:.0f} to {share.high:.0f}) of what the weather took is won back"
+    interval = "" if share.low is None or share.high is None else f" ({share.low:.0f} to {share.high:.0f})"
+    start += f": {share.value:.0f} %{interval} of what the weather took is won back"
     each = [f"{name} {figure.value:.0f} %" for name, figure in won.items() if figure is not None and name != ALL]
     return f"{start}; {', '.join(each)}." if len(each) > 1 else f"{start}."
 

@@ -81,12 +81,12 @@ class PairReport:
 
 @dataclass(frozen=True)
 class Statistic:
-    """Over the pictures of a set; `low` to `high` is the 95 % bootstrap interval of the mean."""
+    """Over the pictures of a set; `low` to `high` is the 95 % bootstrap interval of the mean, None of one picture."""
 
     mean: float
     median: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def as_result(sets: Mapping[str, Sequence[PairReport]], command: str, seeds: Seq
     if not summaries:
         errors = [report.error for reports in sets.values() for report in reports]
         raise MofmeError(f"no pair could be measured: {'; '.join(errors[:3])}")
-    clean = [name for name, summary in summaries.items() if summary.input["psnr_rgb"].low == PSNR_CAP]
+    clean = [name for name, summary in summaries.items() if summary.input["psnr_rgb"].mean == PSNR_CAP]
     weathered = {name: summary for name, summary in summaries.items() if name not in clean}
     rows = [
         Row(title, name, _columns(summary, metric))
@@ -224,11 +224,16 @@ def _figure(statistic: Statistic) -> Figure:
 def _verdict(weathered: Mapping[str, Summary], clean: Mapping[str, Sequence[float]]) -> str:
     """One sentence: which sets gain, which lose, and which may do either, by the intervals of their gains."""
     gains = {name: summary.gain["psnr_rgb"] for name, summary in weathered.items()}
-    groups = {
-        "closer to the truth": [name for name, gain in gains.items() if gain.low > 0],
-        "further from it": [name for name, gain in gains.items() if gain.high < 0],
-        "neither for sure": [name for name, gain in gains.items() if gain.low <= 0 <= gain.high],
+    groups: dict[str, list[str]] = {
+        words: [] for words in ("closer to the truth", "further from it", "neither for sure", "one picture only")
     }
+    for name, gain in gains.items():
+        if gain.low is None or gain.high is None:
+            words = "one picture only"
+        else:
+            sure = "closer to the truth" if gain.low > 0 else "further from it" if gain.high < 0 else ""
+            words = sure or "neither for sure"
+        groups[words].append(name)
     parts = [
         f"{words}: " + ", ".join(f"{name} ({gains[name].mean:+.2f} dB)" for name in names)
         for words, names in groups.items()
@@ -267,6 +272,8 @@ def write_csv(path: Path, sets: Mapping[str, Sequence[PairReport]]) -> None:
 
 def _statistic(numbers: Sequence[float]) -> Statistic:
     values = np.asarray(numbers)
+    if len(values) < 2:
+        return Statistic(float(values[0]), float(values[0]), None, None)
     drawn = np.random.default_rng(0).integers(len(values), size=(_RESAMPLES, len(values)))
     low, high = np.quantile(values[drawn].mean(axis=1), [0.025, 0.975])
     return Statistic(float(values.mean()), float(np.median(values)), float(low), float(high))

@@ -51,7 +51,8 @@ def summarize(reports: Sequence[FrameReport], counted: Tensor) -> tuple[dict[str
         drawn = _drawn_mious(matrices, counted)
         clean, degraded, restored = drawn.unbind(dim=1)
         share = (restored - degraded) / (clean - degraded)
-        costs = (_figure(clean - degraded).low or 0) > 0
+        cost = _figure(clean - degraded)
+        costs = (cost.value if cost.low is None else cost.low) > 0
         shares += [share] * costs
         summaries[weather] = Summary(
             miou={state: _figure(values) for state, values in zip(STATES, drawn.unbind(dim=1), strict=True)},
@@ -112,10 +113,13 @@ def _verdict(summaries: Mapping[str, Summary], mean: Figure | None, frames: int)
 
 
 def _drawn_mious(matrices: Tensor, counted: Tensor) -> Tensor:
-    """mIoU of matrices (N, 3, C, C + 1) added up: of all frames first, then of frames drawn anew, (1 + draws, 3)."""
+    """mIoU of matrices (N, 3, C, C + 1) added up: of all frames first, then of frames drawn anew, (1 + draws, 3).
+
+    Of one frame there is nothing to draw.
+    """
     count = len(matrices)
     generator = torch.Generator().manual_seed(0)  # the same frames for every weather
-    drawn = torch.randint(count, (_RESAMPLES, count), generator=generator)
+    drawn = torch.randint(count, (_RESAMPLES if count > 1 else 0, count), generator=generator)
     times = torch.cat(
         [torch.ones(1, count), torch.zeros(len(drawn), count).scatter_add_(1, drawn, torch.ones(drawn.shape))]
     )
@@ -130,8 +134,10 @@ def _drawn_mious(matrices: Tensor, counted: Tensor) -> Tensor:
 
 
 def _figure(values: Tensor) -> Figure:
-    """The first value, and the interval of the others; a share of nothing is left out."""
+    """The first value, and the interval of the others, if any; a share of nothing is left out."""
     drawn = values[1:]
+    if not len(drawn):
+        return Figure(values[0].item())
     low, high = drawn[drawn.isfinite()].quantile(torch.tensor([0.025, 0.975], dtype=values.dtype)).tolist()
     return Figure(values[0].item(), low, high)
 
