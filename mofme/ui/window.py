@@ -16,6 +16,7 @@ import gradio as gr
 from mofme.ui.examples import examples_folder
 from mofme.ui.jobs import KEEP_SECONDS, Engine, shipped_models
 from mofme.ui.limits import Limits
+from mofme.ui.measured import PLOTS
 from mofme.ui.services import Services
 from mofme.ui.tabs import (
     attention_router,
@@ -91,6 +92,7 @@ def serve(services: Services, host: str = "127.0.0.1", port: int = 7860, auth: t
         footer_links=[],
         max_file_size=f"{services.limits.upload_megabytes}mb",
         allowed_paths=[str(examples_folder())],
+        app_kwargs={"routes": [PLOTS]},
         theme=theme(),
         css=CSS,
         js=PASTE_ANYWHERE,

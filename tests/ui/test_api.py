@@ -1,5 +1,6 @@
 """The endpoints as programs call them, through a real server."""
 
+import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,6 +100,16 @@ def test_uploads_beyond_the_limit_are_refused(url: str) -> None:
     answer = httpx.post(f"{url}gradio_api/upload", files={"files": ("big.png", b"0" * 1_100_000)})
     assert answer.status_code == 413
     assert "exceeded" in answer.text
+
+
+def test_the_plots_of_shipped_results_are_served_and_not_inside_the_page(url: str) -> None:
+    page = httpx.get(url).text
+    plots = set(re.findall(r"plots/[\w-]+\.png", page))
+    assert len(plots) >= 5 and "base64," not in page
+    for plot in plots:
+        answer = httpx.get(f"{url}{plot}")
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
+    assert httpx.get(f"{url}plots/../../README.md").status_code == 404
 
 
 @pytest.mark.parametrize("path", ["/etc/hostname", "app.py", "mofme/ui/window.py"])
