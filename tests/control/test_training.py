@@ -17,7 +17,7 @@ from mofme.control.explanation import describe, expert_tables, visit
 from mofme.control.policy import SparseLinearPolicy
 from mofme.control.storage import load_policy, save_policy
 from mofme.control.training import ControlPlan, ControlProgress, train
-from mofme.control.trees import distil, tree_acting, what_depends_on_it
+from mofme.control.trees import distil, mean_weights, tree_acting, what_depends_on_it
 from mofme.core.model_card import load_card
 from mofme.errors import ModelError
 
@@ -135,35 +135,54 @@ def test_the_tables_say_what_an_expert_does(policy: SparseLinearPolicy) -> None:
     assert f"Expert {expert}" in describe(policy, "Reacher", episodes=1)
 
 
-def test_a_tree_that_knows_all_answers_acts_as_the_policy(policy: SparseLinearPolicy) -> None:
+def test_a_tree_that_knows_all_answers_chooses_as_the_policy(policy: SparseLinearPolicy) -> None:
     visited = visit(acting(policy), "Reacher", episodes=1, seed=0)
     tree = DecisionTreeClassifier().fit(visited.x_TD, visited.expert_T)
-    act, truth = tree_acting(tree, policy), acting(policy)
-    for x_D in visited.x_TD:
-        (action_A, expert), (expected_A, chosen) = act(x_D), truth(x_D)
-        np.testing.assert_allclose(action_A, expected_A, atol=1e-5)
+    weight_E = np.linspace(0.2, 0.8, 4)
+    act = tree_acting(tree, weight_E, policy)
+    means_EFD = policy.experts_EFD.detach().double().numpy()[:, :2]
+    for x_D, chosen in zip(visited.x_TD, visited.expert_T, strict=True):
+        action_A, expert = act(x_D)
         assert expert == chosen
+        # Reacher's actions lie between -1 and 1, so nothing is left but the squashing.
+        expected_A = np.tanh(weight_E[chosen] * means_EFD[chosen] @ np.append(x_D, 1))
+        np.testing.assert_allclose(action_A, expected_A, atol=1e-9)
+
+
+def test_an_experts_weight_is_its_mean_probability_where_it_is_chosen() -> None:
+    # Logits (0, x): expert 0 is chosen below zero, with probability 1 / (1 + e^x).
+    policy = SparseLinearPolicy(1, torch.tensor([-1.0]), torch.tensor([1.0]), 3)
+    with torch.no_grad():
+        policy.router_ED.copy_(torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, -50.0]]))
+    x_TD = np.log(np.array([[1 / 4], [2 / 3], [9.0]]))
+    # 1 / (1 + 1/4) = .8 and 1 / (1 + 2/3) = .6; 9 / (1 + 9) = .9; the third is never chosen.
+    np.testing.assert_allclose(mean_weights(policy, x_TD), [0.7, 0.9, 0], atol=1e-6)
 
 
 def test_a_state_weighs_as_much_as_the_choice_changes_there() -> None:
-    # One observation, one action in [-1, 1], two experts as likely: 0.5 * (2 x + 1) and 0.5 * (-x).
+    # One observation, one action in [-1, 1], two experts: 0.5 * (2 x + 1), always chosen, and 0.25 * (-x).
     policy = SparseLinearPolicy(1, torch.tensor([-1.0]), torch.tensor([1.0]), 2)
     with torch.no_grad():
-        policy.router_ED.zero_()
+        policy.router_ED.copy_(torch.tensor([[0.0, 1.0], [0.0, 0.0]]))
         policy.experts_EFD.zero_()
         policy.experts_EFD[:, 0] = torch.tensor([[2.0, 1.0], [-1.0, 0.0]])
-    expected = [(np.tanh(0.5 * (2 * x + 1)) - np.tanh(-0.5 * x)) ** 2 for x in (0.0, 1.0)]
-    np.testing.assert_allclose(what_depends_on_it(policy, np.array([[0.0], [1.0]])), expected, atol=1e-5)
+    expected = [(np.tanh(0.5 * (2 * x + 1)) - np.tanh(-0.25 * x)) ** 2 for x in (0.0, 1.0)]
+    np.testing.assert_allclose(
+        what_depends_on_it(policy, np.array([[0.0], [1.0]]), np.array([0.5, 0.25])), expected, atol=1e-5
+    )
 
 
-def test_a_distilled_tree_keeps_to_its_depth_and_mostly_to_the_router(policy: SparseLinearPolicy) -> None:
+def test_a_distilled_tree_keeps_to_its_depth_and_is_compared_with_the_router(policy: SparseLinearPolicy) -> None:
     found = distil(policy, "Reacher", depth=3, episodes=2)
     assert found.tree.get_depth() <= 3
-    assert found.fidelity > 0.6
+    driven = visit(tree_acting(found.tree, found.weight_E, policy), "Reacher", 4, TEST_SEED)
+    logits_TE = np.c_[driven.x_TD, np.ones(200)] @ policy.router_ED.detach().double().numpy().T
+    assert found.fidelity == pytest.approx((found.tree.predict(driven.x_TD) == logits_TE.argmax(axis=1)).mean())
     # On the test's episodes, as the policy itself is measured.
-    act = tree_acting(found.tree, policy)
+    act = tree_acting(found.tree, found.weight_E, policy)
     assert found.evaluation == drive(act, "Reacher", policy.num_experts, 2, TEST_SEED)
     assert "expert" in found.text("Reacher") and "elbow speed" in found.text("Reacher")
+    assert f"expert 1 {found.weight_E[1]:.2f}" in found.text("Reacher").splitlines()[-1]
 
 
 def test_policies_are_measured_beside_the_paper(tmp_path: Path, policy: SparseLinearPolicy) -> None:

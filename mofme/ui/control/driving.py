@@ -42,7 +42,7 @@ def drive(
             report(0.5 * number / (rounds + 1), f"Growing a tree from what the router chooses: {number} of {rounds}")
 
         tree = distil(policy, environment, depth, seed=1, episodes=1, report=grown)
-        act, fidelity = tree_acting(tree.tree, policy), tree.fidelity
+        act, fidelity = tree_acting(tree.tree, tree.weight_E, policy), tree.fidelity
         words, picture = tree.text(environment), tree.picture(environment)
     job.check()
 
