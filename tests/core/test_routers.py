@@ -195,6 +195,10 @@ def test_passes_that_happen_to_agree_give_a_certain_decision() -> None:
     assert decision.uncertainty_T.tolist() == pytest.approx([0] * 5, abs=1e-3)
 
 
+def test_a_single_expert_has_no_weight() -> None:
+    assert UncertaintyRouter(6, 1, top_k=1)(torch.randn(5, 6)).weights_TE.tolist() == [[0]] * 5
+
+
 @pytest.mark.parametrize("make", [LinearRouter, UncertaintyRouter])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_token_of_zeros_breaks_neither_weights_nor_gradients(

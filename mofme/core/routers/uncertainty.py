@@ -41,6 +41,8 @@ class UncertaintyRouter(Router):
     `samples=None` uses the closed form: the mean is W x and the variance p/(1-p) W^2 x^2, a second small product and no
     noise. A number uses that many dropout passes, as the paper does, in training and in inference alike.
 
+    A single expert has no other to stand out from: its weight is 0, and the mixture is the same for every token.
+
     The uncertainty of a token is noise / (noise + signal) in [0, 1]: the root mean variance of its scores over the
     experts against their spread between the experts.
     """
