@@ -1,3 +1,4 @@
+import dataclasses
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -285,6 +286,21 @@ def test_what_is_measured(restorer: Restorer, references: References, tmp_path: 
     whole = next(row for row in result.rows if row.name == ALL)
     assert whole.figures["photographs"].value == 8
     assert all(WHOLE_REROUTED in row["decibels"] for row in rows)
+
+
+def test_other_photographs_of_one_name_and_other_references_are_measured_anew(
+    restorer: Restorer, references: References, tmp_path: Path
+) -> None:
+    held = next(f"p{number}.png" for number in range(100) if held_back(Path(f"p{number}.png")))
+    others = dataclasses.replace(references, step_NR=-references.step_NR)
+    scores = []
+    for chosen, grey in ((references, 80), (references, 160), (others, 160)):
+        Image.new("RGB", (130, 130), (grey, grey, 90)).save(tmp_path / held)
+        rows = measure(restorer, chosen, [tmp_path], tmp_path / "work")
+        scores.append([row["decibels"] for row in rows])
+    first, other_photo, other_references = scores
+    assert len(first) == len(other_photo) == 5
+    assert first != other_photo != other_references
 
 
 def test_photographs_for_training_are_not_measured(restorer: Restorer, references: References, tmp_path: Path) -> None:

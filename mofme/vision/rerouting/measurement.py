@@ -5,6 +5,7 @@ Every picture is written down as soon as it is measured, so that a stopped run g
 
 import json
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mofme.core.model_card import checksum
 from mofme.core.rerouting import Neighbours, by_layer, frozen, nearest, regress
 from mofme.errors import MofmeError, PictureError
 from mofme.vision.datasets import held_back
@@ -62,18 +64,20 @@ def measure(
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise MofmeError(f"two photographs have the name {', '.join(twice)}: rename one, or leave it out")
     work.mkdir(parents=True, exist_ok=True)
-    log = work / f"{references.model_sha256[:12]}-{len(references)}-{seed}.jsonl"
+    log = work / f"{references.model_sha256[:12]}-{_fingerprint(references)}-{seed}.jsonl"
     done = _read(log)
     todo = [(path, kind) for path in paths for kind in KINDS]
     for number, (path, kind) in enumerate(todo, start=1):
-        if (path.stem, kind) not in done:
-            try:
-                rgb = (read_picture(path).rgb * 255).round() / 255
-            except PictureError:
-                continue
-            if min(rgb.shape[1:]) < TEST_CROP:
-                continue
-            row = {"name": path.stem, "kind": kind, **_measure(restorer, references, rgb, path, kind, seed)}
+        try:
+            rgb = (read_picture(path).rgb * 255).round() / 255
+        except PictureError:
+            continue
+        if min(rgb.shape[1:]) < TEST_CROP:
+            continue
+        pixels = zlib.crc32(rgb.numpy().data)  # another photograph may have had this name
+        if done.get((path.stem, kind), {}).get("pixels") != pixels:
+            row = {"name": path.stem, "kind": kind, "pixels": pixels}
+            row |= _measure(restorer, references, rgb, path, kind, seed)
             with log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             done[path.stem, kind] = row
@@ -85,6 +89,13 @@ def measure(
             f"none of {len(paths)} photographs can be read and has {TEST_CROP} pixels a side: add larger ones"
         )
     return measured
+
+
+def _fingerprint(references: References) -> str:
+    """Of all that decides where they send a picture."""
+    numbers = {"embedding": references.embedding_ND, "routing": references.routing_NR, "step": references.step_NR}
+    choices = zlib.crc32(repr((references.choices, references.others)).encode())
+    return f"{checksum(numbers)[:12]}-{choices:08x}"
 
 
 def _read(log: Path) -> dict[tuple[str, str], Measured]:
