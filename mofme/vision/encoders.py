@@ -7,7 +7,7 @@ EXIF is a block without the prefix of JPEG ("Exif", two zeros).
 import contextlib
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
 import numpy as np
@@ -27,8 +27,9 @@ def write_png16(
     icc: bytes | None = None,
     xmp: bytes | None = None,
     dpi: tuple[float, float] | None = None,
+    others: Iterable[tuple[bytes, bytes]] = (),
 ) -> None:
-    """Write a 16-bit PNG."""
+    """Write a 16-bit PNG; `others` are kind and data of further chunks."""
     height, width, channels = array.shape
     colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
 
@@ -37,6 +38,8 @@ def write_png16(
 
     file.write(b"\x89PNG\r\n\x1a\n")
     chunk(b"IHDR", struct.pack(">LLBBBBB", width, height, 16, colour_type, 0, 0, 0))
+    for other in others:
+        chunk(*other)
     if icc:
         chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(icc))
     if dpi:

@@ -20,6 +20,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from mofme.errors import PictureError, PictureTooLargeError
+from mofme.vision.carried import iptc_of, iptc_segment, png_chunks
 from mofme.vision.decoders import bit_depth, is_grey, samples, spread_clear_grey, upright, webp_is_lossless
 from mofme.vision.encoders import write_png16, write_tiff
 from mofme.vision.exif import descriptive_tags, upright_exif, upright_xmp
@@ -69,6 +70,9 @@ class Picture:
     xmp: bytes | None = None
     dpi: tuple[float, float] | None = None
     jpeg_tables: dict[int, list[int]] | None = None
+    iptc: bytes | None = None  # of JPEG, as is the comment
+    comment: bytes | None = None
+    png_chunks: tuple[tuple[bytes, bytes], ...] = ()  # gamma, primaries and text
 
 
 def read_picture(path: Path, max_megapixels: float = 100) -> Picture:
@@ -105,7 +109,8 @@ def write_picture(path: Path, rgb: Tensor, like: Picture, format: str | None = N
 
     The format is `format` ("png", "jpg", ...), else the path's suffix, else that of `like`. Lost: alpha in
     JPEG and BMP (put on white), 16 bits outside PNG and TIFF, grey and its profile in WebP, HEIC and AVIF,
-    EXIF or XMP beyond JPEG's 64 KiB, metadata in BMP, IPTC. Raises PictureError if it cannot be written.
+    EXIF or XMP beyond JPEG's 64 KiB, metadata in BMP, IPTC and comments outside JPEG, text,
+    gamma and primaries outside PNG. Raises PictureError if it cannot be written.
     """
     path = Path(path)
     suffix = f".{format.lower()}" if format else path.suffix.lower()
@@ -173,6 +178,9 @@ def _decode(file: BinaryIO, path: Path, max_megapixels: float) -> Picture:
             xmp=upright_xmp(xmp) if isinstance(xmp, bytes) else None,
             dpi=_dpi(image),
             jpeg_tables=getattr(image, "quantization", None),
+            iptc=iptc_of(image),
+            comment=image.info.get("comment") if image.format in ("JPEG", "MPO") else None,
+            png_chunks=png_chunks(file) if image.format == "PNG" else (),
         )
 
 
@@ -244,7 +252,7 @@ def _encode(file: BinaryIO, rgb: Tensor, like: Picture, kind: str) -> None:
     if kind == "tiff":
         write_tiff(file, array, like.exif, icc, like.xmp, like.dpi)
     elif bits == 16:
-        write_png16(file, array, like.exif, icc, like.xmp, like.dpi)
+        write_png16(file, array, like.exif, icc, like.xmp, like.dpi, like.png_chunks)
     else:
         image = Image.fromarray(array[..., 0] if len(planes) == 1 else array)
         image.save(file, format=kind.upper(), icc_profile=icc, **_save_options(like, kind))
@@ -270,7 +278,8 @@ def _save_options(like: Picture, kind: str) -> dict[str, Any]:
     if like.dpi:
         options["dpi"] = like.dpi
     if kind == "jpeg":
-        options |= {"quality": 95, "subsampling": 0}
+        options |= {"quality": 95, "subsampling": 0, "comment": like.comment or b""}
+        options["extra"] = iptc_segment(like.iptc) if like.iptc else b""
         # Not by number: a file may begin with table 1, and Pillow writes none that stands behind a gap.
         tables = [table for _, table in sorted((like.jpeg_tables or {}).items())]
         if tables and sum(tables[0]) < _JPEG_95_LUMA_SUM:
@@ -281,8 +290,10 @@ def _save_options(like: Picture, kind: str) -> dict[str, Any]:
         options |= {"quality": 95, "chroma": 444}
     elif kind == "avif":
         options |= {"quality": 95, "subsampling": "4:4:4"}
-    elif kind == "png" and like.xmp:
-        text = PngInfo()
-        text.add_itxt("XML:com.adobe.xmp", like.xmp.decode("utf-8", "replace"))
-        options["pnginfo"] = text
+    elif kind == "png":
+        options["pnginfo"] = chunks = PngInfo()
+        for name, data in like.png_chunks:
+            chunks.add(name, data)
+        if like.xmp:
+            chunks.add_itxt("XML:com.adobe.xmp", like.xmp.decode("utf-8", "replace"))
     return options

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, IptcImagePlugin
 
 from mofme.errors import PictureError
 from mofme.vision.image import FORMATS, Picture, find_pictures, read_picture, write_picture
@@ -259,6 +259,35 @@ def test_16_bit_grey_png_with_one_clear_grey(tmp_path):
         assert picture.grey and picture.bits == 16
         assert (picture.rgb[1, 0] * 65535).round().tolist() == [7, 50000, 50001]
         assert picture.alpha.flatten().tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize(("bits", "row"), [(8, bytes(9)), (16, bytes(18))])
+def test_gamma_primaries_and_text_of_a_png_are_kept(tmp_path, bits, row):
+    kept = [
+        (b"gAMA", struct.pack(">L", 100_000)),
+        (b"cHRM", struct.pack(">8L", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)),
+        (b"tEXt", b"Title\0a hill"),
+    ]
+    (tmp_path / "in.png").write_bytes(png(bits, 2, row, *kept, (b"tEXt", b"Raw profile type exif\0old orientation")))
+    assert read_picture(resave(tmp_path / "in.png", "out.png")).png_chunks == tuple(kept)
+    with Image.open(tmp_path / "out.png") as image:
+        assert (image.info["gamma"], image.text["Title"]) == (1, "a hill")
+        assert image.info["chromaticity"][2:4] == (0.64, 0.33)
+
+
+def test_caption_and_comment_of_a_jpeg_are_kept(tmp_path):
+    iptc = b"\x1c\x02\x78\x00\x05a hil"  # record 2, dataset 120: the caption
+    resources = b"Photoshop 3.0\0" + b"8BIM" + struct.pack(">HHL", 0x0404, 0, 10) + iptc
+    segment = b"\xff\xed" + struct.pack(">H", len(resources) + 2) + resources
+    Image.fromarray(smooth()).save(tmp_path / "in.jpg", comment=b"taken at dawn", extra=segment)
+    with Image.open(resave(tmp_path / "in.jpg", "out.jpg")) as image:
+        assert IptcImagePlugin.getiptcinfo(image) == {(2, 120): b"a hil"}
+        assert image.info["comment"] == b"taken at dawn"
+
+
+def test_a_caption_too_long_for_a_jpeg_does_not_lose_the_picture(tmp_path):
+    write_picture(tmp_path / "a.jpg", torch.zeros(3, 4, 4), Picture(torch.zeros(3, 4, 4), iptc=bytes(70_000)))
+    assert read_picture(tmp_path / "a.jpg").iptc is None
 
 
 # Three pixels of grey 1, the clear 2 and 3, at the top of their bytes; of 1 bit 1, 0, 1, where 0 is clear.
