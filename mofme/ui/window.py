@@ -17,6 +17,7 @@ from mofme.ui.examples import examples_folder
 from mofme.ui.jobs import KEEP_SECONDS, Engine, shipped_models
 from mofme.ui.limits import Limits
 from mofme.ui.measured import PLOTS
+from mofme.ui.own_folder import own_folder
 from mofme.ui.services import Services
 from mofme.ui.tabs import (
     attention_router,
@@ -80,23 +81,25 @@ def build(services: Services) -> gr.Blocks:
 
 def serve(services: Services, host: str = "127.0.0.1", port: int = 7860, auth: tuple[str, str] | None = None) -> None:
     """Serve the window at `host`:`port` until the process is ended."""
-    # A service is stopped as by Ctrl-C: Gradio then removes what visitors uploaded, and nothing else would.
+    # A service is stopped as by Ctrl-C: what visitors uploaded is then removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    build(services).launch(
-        server_name=host,
-        server_port=port,
-        auth=auth,
-        share=False,
-        inbrowser=False,
-        ssr_mode=False,
-        footer_links=[],
-        max_file_size=f"{services.limits.upload_megabytes}mb",
-        allowed_paths=[str(examples_folder())],
-        app_kwargs={"routes": [PLOTS]},
-        theme=theme(),
-        css=CSS,
-        js=PASTE_ANYWHERE,
-    )
+    with own_folder() as folder:
+        os.environ.setdefault("GRADIO_TEMP_DIR", str(folder))
+        build(services).launch(
+            server_name=host,
+            server_port=port,
+            auth=auth,
+            share=False,
+            inbrowser=False,
+            ssr_mode=False,
+            footer_links=[],
+            max_file_size=f"{services.limits.upload_megabytes}mb",
+            allowed_paths=[str(examples_folder())],
+            app_kwargs={"routes": [PLOTS]},
+            theme=theme(),
+            css=CSS,
+            js=PASTE_ANYWHERE,
+        )
 
 
 def main(
