@@ -55,7 +55,7 @@ CSS = """
 .pictures.four .thumbnail-item { min-width: 0; }
 #archive, #report { padding-inline: 8px; white-space: nowrap; }
 .pictures .caption-label { inset: auto 0 0 0; max-width: none; border: none; border-radius: 0; white-space: normal;
-    text-align: center; padding: 2px 4px; }
+    opacity: 1 !important; text-align: center; padding: 2px 4px; }
 
 .status progress { width: 100%; height: 10px; appearance: none; border: none; border-radius: 5px; overflow: hidden;
     background: var(--border-color-primary); }

@@ -53,6 +53,12 @@ def test_an_example_is_chosen_by_a_click(page: Page) -> None:
     expect(page.locator("#photo img")).to_be_visible()
 
 
+def test_the_caption_of_an_example_stays_readable_under_the_mouse(page: Page) -> None:
+    page.locator("#examples button").first.hover()
+    page.wait_for_timeout(300)  # colours change slowly
+    expect(page.locator("#examples .caption-label").first).to_have_css("opacity", "1")
+
+
 def test_a_picture_pasted_anywhere_on_the_page_is_taken(page: Page) -> None:
     page.evaluate(
         """async () => {
