@@ -79,3 +79,11 @@ def test_a_step_down_the_losses_evens_out_the_use() -> None:
         (gradient,) = torch.autograd.grad(loss(decision), logits)
         assert (gradient[:, 0] > 0).all()
         assert (gradient[:, 1:] < 0).all()
+
+
+def test_the_switch_loss_is_zero_and_not_nan_where_no_expert_is_chosen() -> None:
+    logits_TE = torch.zeros(3, 4, requires_grad=True)
+    loss = switch_loss(RoutingDecision(weights_TE=torch.zeros(3, 4), logits_TE=logits_TE))
+    loss.backward()
+    assert loss.item() == 0.0
+    assert logits_TE.grad is not None and torch.equal(logits_TE.grad, torch.zeros(3, 4))

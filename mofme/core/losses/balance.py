@@ -32,8 +32,11 @@ def load_loss(decision: RoutingDecision, k: int, noise: float) -> Tensor:
 
 
 def switch_loss(decision: RoutingDecision) -> Tensor:
-    """E * sum_i f_i P_i (Fedus et al. 2022, Eq. 4): share of choices times mean probability; 1 when uniform."""
+    """E * sum_i f_i P_i (Fedus et al. 2022, Eq. 4): share of choices times mean probability; 1 when uniform.
+
+    0 where no expert is chosen.
+    """
     share_E = decision.chosen_TE.to(decision.logits_TE.dtype).sum(dim=0)
-    share_E = share_E / share_E.sum()
+    share_E = share_E / share_E.sum().clamp_min(1)
     probability_E = decision.logits_TE.softmax(dim=-1).mean(dim=0)
     return len(share_E) * (share_E * probability_E).sum()
