@@ -12,6 +12,12 @@ from mofme.ui.jobs import Jobs
 # Buttons change at once, without a place in the queue, and are no business of the API's callers.
 AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
+# Waits for what has come to take its place: before that the page may be too short to scroll so far.
+_SCROLL = """() => setTimeout(() => {{
+  const shown = document.querySelector("#{}");
+  if (shown.getBoundingClientRect().top > window.innerHeight / 2) shown.scrollIntoView({{behavior: "smooth"}});
+}}, 300)"""
+
 
 def run_and_cancel(
     start: gr.Button,
@@ -21,12 +27,15 @@ def run_and_cancel(
     work: Callable[..., Any],
     inputs: Sequence[Component],
     outputs: Sequence[Any],
+    brought_into_view: Component | None = None,
     **event: Any,
 ) -> None:
     """Run `work` on a click of `start`; `cancel`, or closing the page, takes it out of the queue or stops it at its
     next check.
 
-    `status` is where words stand about how the work goes.
+    `status` is where words stand about how the work goes. `brought_into_view`, which needs an `elem_id`, is scrolled to
+    at the click, and again when it is done, where it stands far down, as on a phone; Gradio's own `scroll_to_output`
+    leaves the page where it is.
     """
     buttons = [start, cancel]
 
@@ -37,11 +46,12 @@ def run_and_cancel(
         jobs.cancel(request)
         return ["Stopped.", *set_running(False)]
 
-    clicked = start.click(lambda: set_running(True), None, buttons, **AT_ONCE)
+    scroll = _SCROLL.format(brought_into_view.elem_id) if brought_into_view else None
+    clicked = start.click(lambda: set_running(True), None, buttons, js=scroll, **AT_ONCE)
     run = clicked.then(work, inputs, outputs, concurrency_limit=1, api_visibility="private", **event)
     # `then` alone is not called after an error.
     for after in (run.success, run.failure):
-        after(lambda: set_running(False), None, buttons, **AT_ONCE)
+        after(lambda: set_running(False), None, buttons, js=scroll, **AT_ONCE)
     cancel.click(stop, None, [status, *buttons], cancels=[run], **AT_ONCE)
     if page := get_blocks_context():
         page.root_block.unload(jobs.cancel)

@@ -53,6 +53,18 @@ def test_an_example_is_chosen_by_a_click(page: Page) -> None:
     expect(page.locator("#photo img")).to_be_visible()
 
 
+def test_on_a_phone_the_result_comes_into_view(browser: Browser, url: str, photo: Path) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto(url)
+    choose(page, "#photo", photo)
+    expect(page.locator("#photo img")).to_be_visible()
+    expect(page.locator("#comparison")).not_to_be_in_viewport(ratio=1)
+    page.click("#restore")
+    expect(page.locator("#comparison img")).to_have_count(2)
+    expect(page.locator("#comparison")).to_be_in_viewport(ratio=0.95)
+    page.close()
+
+
 def test_the_caption_of_an_example_stays_readable_under_the_mouse(page: Page) -> None:
     page.locator("#examples button").first.hover()
     page.wait_for_timeout(300)  # colours change slowly

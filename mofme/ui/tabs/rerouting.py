@@ -144,7 +144,7 @@ def build(services: Services, references: Callable[[], References] = shipped_ref
         [photo, method, against],
         [compared, slider, summary, download, details, difference, neighbours, routing],
         show_progress_on=slider,
-        scroll_to_output=True,
+        brought_into_view=slider,
         concurrency_id="reroute",
     )
     against.input(compare, [compared, against], slider, show_progress="hidden", api_visibility="private")

@@ -120,7 +120,7 @@ def build(services: Services) -> None:
         inputs,
         shown,
         show_progress_on=slider,
-        scroll_to_output=True,
+        brought_into_view=slider,
         concurrency_id="restore",
     )
     gr.Button(visible=False).click(
