@@ -102,7 +102,7 @@ def distil_depths(
     policy: SparseLinearPolicy,
     environment: str,
     episodes: int = 20,
-    depths: Sequence[int] = (2, 3, 4, 5, 6),
+    depths: Sequence[int] = (1, 2, 3, 4, 5, 6),
     seed: int = 0,
 ) -> list[DistilledTree]:
     """One tree for each depth."""
