@@ -44,6 +44,7 @@ def feed_forwards(
         raise typer.BadParameter(f"no such backbone: {', '.join(sorted(unknown))}. Choose from {names}.")
     if side % 8:
         raise typer.BadParameter(f"the side must be a multiple of 8, got {side}.")
+    experts, backbone = sorted(set(experts)), list(dict.fromkeys(backbone))
     costs = {}
     with Progress(console=Console(stderr=True), transient=True) as progress:
         for name in backbone:

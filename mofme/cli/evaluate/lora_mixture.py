@@ -37,6 +37,7 @@ def mixture_of_routers(
     from rich.console import Console
 
     from mofme.cli.results import show_result
+    from mofme.core.model_card import CARD_FILE
     from mofme.errors import MofmeError
     from mofme.language.lora_mixture.study import Setting, Shipping, study
     from mofme.language.lora_mixture.study_result import as_result, plot
@@ -48,6 +49,13 @@ def mixture_of_routers(
     try:
         shipping = None if adapters is None else Shipping(adapters, licence)
         measured = study(tables, setting, range(seeds), arms, lambda line: log.print(line, markup=False), shipping)
+        if adapters is not None and not (adapters / CARD_FILE).is_file():
+            log.print(
+                f"warning: no adapters were written to {adapters}, as the mixtures of 2 in {arms} were trained before: "
+                "choose another folder for --arms",
+                style="yellow",
+                markup=False,
+            )
         words = ["python -m mofme evaluate mixture-of-routers", *(table.name for table in tables)]
         words += [f"--arms {arms.name} --steps {steps} --batch {batch}"]
         words += [f"--limit {limit}"] * (limit is not None) + [f"--seeds {seeds}"]

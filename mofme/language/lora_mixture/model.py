@@ -1,6 +1,7 @@
 """A trained mixture of routers as users meet it: a text goes in, and out come its class and what each router said."""
 
 import torch
+from torch import Tensor
 
 from mofme.core.model_card import model_folder
 from mofme.language.lora_mixture.classifier import Classifier
@@ -26,9 +27,12 @@ class LoraMixture:
         classifier, labels = load_adapters(folder)
         return cls(classifier, labels, folder.name)
 
+    @torch.no_grad()
     def classify(self, text: str) -> FloatArray:
         """The probability (C,) of each of `labels`."""
-        return self.explain(text).probabilities_C
+        x_BTD, seen_BT, _ = self._read(text)
+        probabilities_C: FloatArray = self.classifier(x_BTD, seen_BT)[0].softmax(-1).double().numpy()
+        return probabilities_C
 
     @torch.no_grad()
     def explain(self, text: str) -> Explained:
@@ -36,9 +40,13 @@ class LoraMixture:
 
         Raises ModelError if the adapters were trained with another kind of router.
         """
+        x_BTD, seen_BT, tokens = self._read(text)
+        scores_BC, layers = explain_batch(self.classifier, x_BTD, seen_BT)
+        return Explained(tuple(tokens), layers, self.labels, scores_BC[0].softmax(-1).double().numpy())
+
+    def _read(self, text: str) -> tuple[Tensor, Tensor, list[str]]:
+        """What enters the first block with a bank (1, T, D), which tokens count (1, T), and the tokens."""
         ids, tokens = read_tokens(text)
         encoder = self.classifier.encoder
         x_BTD, seen_BT = encoder.embed([ids])
-        x_BTD = encoder.run(x_BTD, seen_BT, stop=self.classifier.first)
-        scores_BC, layers = explain_batch(self.classifier, x_BTD, seen_BT)
-        return Explained(tuple(tokens), layers, self.labels, scores_BC[0].softmax(-1).double().numpy())
+        return encoder.run(x_BTD, seen_BT, stop=self.classifier.first), seen_BT, tokens

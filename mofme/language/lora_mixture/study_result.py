@@ -93,8 +93,10 @@ def verdict(study: Study, seeds: int) -> str:
         conclusion = "all are beyond the noise"
     else:
         conclusion = f"{len(found)} of {len(gains)} are beyond the noise"
-    most = max(_shown(gain).high or 0.0 for gain in gains)
-    possible = "lies within these intervals" if most >= CLAIMED else "lies above all of these intervals"
+    intervals = [(_shown(gain).low or 0.0, _shown(gain).high or 0.0) for gain in gains]
+    holding = sum(low <= CLAIMED <= high for low, high in intervals)
+    above = all(high < CLAIMED for _, high in intervals)
+    possible = "lies above all of these intervals" if above else f"lies within {holding} of these {len(intervals)}"
     return (
         f"In points of accuracy, over {len(study.tasks)} tasks and {seeds} seed{'s' * (seeds > 1)}, the mixtures gain "
         f"{', '.join(said)}: {conclusion}, and the paper's gain of about 1 % {possible}."

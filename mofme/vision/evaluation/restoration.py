@@ -125,7 +125,7 @@ def _evaluate_pair(restorer: Restores, pair: Pair, lpips: Lpips | None, max_mega
         height=clean.shape[1],
         seconds=restoration.seconds,
         input=measure(weathered, clean, lpips),
-        restored=measure(_to_8_bits(restoration.image), clean, lpips),
+        restored=measure(to_8_bits(restoration.image), clean, lpips),
     )
 
 
@@ -279,8 +279,8 @@ def _statistic(numbers: Sequence[float]) -> Statistic:
     return Statistic(float(values.mean()), float(np.median(values)), float(low), float(high))
 
 
-def _to_8_bits(image: Tensor) -> Tensor:
-    """As the picture would be saved: what the user gets is what is measured."""
+def to_8_bits(image: Tensor) -> Tensor:
+    """A picture of any shape as it would be saved: what the user gets is what is measured."""
     return (image.clamp(0, 1) * 255).round() / 255
 
 

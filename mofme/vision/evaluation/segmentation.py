@@ -27,7 +27,7 @@ from mofme.errors import MofmeError, PictureError
 from mofme.vision.evaluation.confusion import confusion, iou, mean_iou
 from mofme.vision.evaluation.label_sets import IGNORE, LabelSet
 from mofme.vision.evaluation.labelled_frames import LabelledFrame, read_labelled
-from mofme.vision.evaluation.restoration import Restores
+from mofme.vision.evaluation.restoration import Restores, to_8_bits
 from mofme.vision.evaluation.weathered import Degrade
 from mofme.vision.image import Picture, atomic_file, write_picture
 from mofme.vision.segmenter import Segmenter
@@ -134,8 +134,8 @@ def _evaluate_frame(
     clean_map = place[segmenter(clean)]
     degraded, restored, views = {}, {}, {}
     for weather, degrade in weathers.items():
-        weathered = _to_8_bits(degrade(clean, Path(frame.name).with_suffix("").as_posix()))
-        frames = {"clean": clean, "degraded": weathered, "restored": _to_8_bits(restorer(weathered).image)}
+        weathered = to_8_bits(degrade(clean, Path(frame.name).with_suffix("").as_posix()))
+        frames = {"clean": clean, "degraded": weathered, "restored": to_8_bits(restorer(weathered).image)}
         maps = {"clean": clean_map, **{state: place[segmenter(frames[state])] for state in STATES[1:]}}
         degraded[weather] = confusion(maps["degraded"], labels, classes)
         restored[weather] = confusion(maps["restored"], labels, classes)
@@ -143,8 +143,3 @@ def _evaluate_frame(
             painted = {state: label_set.paint(map_) for state, map_ in maps.items()}
             views[weather] = View(frames, painted)
     return FrameReport(frame.name, confusion(clean_map, labels, classes), degraded, restored, views)
-
-
-def _to_8_bits(image: Tensor) -> Tensor:
-    """As the frame would be saved: what a segmenter is given in practice."""
-    return (image.clamp(0, 1) * 255).round() / 255

@@ -48,7 +48,15 @@ def test_it_loads_back_to_the_same_answer(saved: tuple[Classifier, Path]) -> Non
     assert opened.labels == LABELS and opened.name == "mine"
     explained = opened.explain(TEXT)
     np.testing.assert_array_equal(explained.probabilities_C, expected.probabilities_C)
+    np.testing.assert_array_equal(opened.classify(TEXT), expected.probabilities_C)
     np.testing.assert_array_equal(explained.layers[1].weights_TE, expected.layers[1].weights_TE)
+
+
+def test_adapters_of_another_router_classify_though_there_is_no_mixture_to_explain() -> None:
+    model = LoraMixture(classifier_of(Recipe(LAST, router=SINGLE)), LABELS)
+    assert model.classify(TEXT).sum() == pytest.approx(1)
+    with pytest.raises(ModelError, match="no mixture of routers"):
+        model.explain(TEXT)
 
 
 def test_only_what_was_added_is_stored(saved: tuple[Classifier, Path]) -> None:

@@ -139,7 +139,7 @@ def test_a_difference_on_all_is_said_and_saved(tmp_path: Path) -> None:
 
     measured = made_up(right, seeds=5)
     result = as_result(measured, range(5), "x")
-    assert "all are beyond the noise" in result.verdict and "lies within" in result.verdict
+    assert "all are beyond the noise" in result.verdict and "lies within 0 of these" in result.verdict
     assert "+40.00" in result.verdict
     assert load_result("mixture_of_routers", save_result(result, tmp_path).parent).rows == result.rows
     plot(measured, tmp_path / "a" / "gain.png")

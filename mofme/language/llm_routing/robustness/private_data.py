@@ -63,7 +63,7 @@ _RULES: dict[str, tuple[re.Pattern[str], Callable[[str], bool]]] = {
     "address": (
         re.compile(
             rf"\b\d{{1,5}}[A-Za-z]?,? (?:[A-ZÀ-Ý][\w'\u2019.-]*\s){{1,3}}(?i:{_STREETS})\b"
-            r"|\b[A-ZÀ-Ý][\w'\u2019-]*(?:straße|strasse|gatan|gata|vej|gasse|weg|laan|straat) \d{1,4}\b"
+            r"|\b[A-ZÀ-Ý][\w'\u2019-]{0,60}(?:straße|strasse|gatan|gata|vej|gasse|weg|laan|straat) \d{1,4}\b"
             r"|\b(?:[Rr]ue|[Vv]ia|[Cc]alle|[Aa]venida|[Rr]ua) (?:[\w'\u2019-]+ ){1,4}\d{1,4}\b"
             r"|\b\d{1,4},? (?:rue|via|calle) (?:[\w'\u2019-]+ ?){1,4}"
         ),

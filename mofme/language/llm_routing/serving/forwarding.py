@@ -27,6 +27,7 @@ from mofme.language.llm_routing.serving.events import StreamRecord, split_events
 COOL_DOWN = 10.0  # seconds a backend that failed is tried last
 LONGEST_COOL_DOWN = 60.0  # whatever its Retry-After says
 BRIEF_WAIT = 1.0  # seconds of Retry-After that are worth waiting for; beyond, the next backend is asked
+LARGEST_ANSWER = 64_000_000  # bytes of a whole answer; a longer one is no chat
 CLIENTS_OWN = {400, 413, 422}  # what no other backend would take either
 
 
@@ -201,7 +202,19 @@ async def _whole(backend: Backend, response: httpx.Response) -> WholeAnswer:
             raise BackendFailed(backend, "rate_limited", retry_after=_retry_after(response))
         case status:
             raise BackendFailed(backend, f"status_{status}", retry_after=_retry_after(response))
-    answer = json.loads(_without_key(await response.aread(), backend))
+    content = bytearray()
+    async for chunk in response.aiter_bytes():
+        content += chunk
+        if len(content) > LARGEST_ANSWER:
+            raise BackendFailed(backend, "too_large")
+    try:
+        answer = json.loads(_without_key(bytes(content), backend))
+    except ValueError:
+        if response.status_code == 200:
+            raise
+        # A page of a proxy in between says no less that the query is at fault.
+        message = f"{backend.name} refused the query with status {response.status_code}"
+        answer = error_body(message, "refused", "invalid_request_error")
     if not isinstance(answer, dict) or (response.status_code == 200 and "choices" not in answer):
         raise BackendFailed(backend, "broken")
     return WholeAnswer(backend, response.status_code, answer)

@@ -8,7 +8,9 @@ from types import SimpleNamespace
 import openai
 import pytest
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 
+from mofme.language.llm_routing.serving import forwarding
 from mofme.language.llm_routing.serving.exchange import ChatEndpoint
 from mofme.language.llm_routing.serving.fake_backend import FakeBackend
 
@@ -78,6 +80,31 @@ def test_what_is_the_clients_fault_is_passed_on_without_the_key(start, monkeypat
     assert "weak-secret" not in raised.value.response.text
     assert not endpoint.backends["strong"].asked
     assert endpoint.metrics()['mofme_requests_total{outcome="refused"}'] == 1
+
+
+class BehindProxy(FakeBackend):
+    """Refuses by a page of its proxy, or answers without end."""
+
+    async def _answer(self, request):
+        self.asked[(await request.json())["messages"][-1]["content"]] += 1
+        if self.status != 200:
+            return Response("<html>Request Entity Too Large</html>", self.status)
+        return Response(b" " * 2_000, media_type="application/json")
+
+
+def test_a_refusal_that_is_no_json_is_the_clients_all_the_same(start) -> None:
+    endpoint = start({"weak": BehindProxy(status=413), "strong": FakeBackend()})
+    with pytest.raises(openai.APIStatusError, match="weak refused the query with status 413") as raised:
+        endpoint.ask(EASY)
+    assert raised.value.status_code == 413
+    assert not endpoint.backends["strong"].asked and not errors(endpoint)
+
+
+def test_an_answer_without_end_is_not_read_to_the_end(start, monkeypatch) -> None:
+    monkeypatch.setattr(forwarding, "LARGEST_ANSWER", 1_000)
+    endpoint = start({"weak": BehindProxy(), "strong": FakeBackend()})
+    assert endpoint.ask_raw(EASY).headers["x-mofme-model"] == "strong"
+    assert errors(endpoint) == {'mofme_backend_errors_total{model="weak",kind="too_large"}': 1}
 
 
 class Indiscreet(FakeBackend):
