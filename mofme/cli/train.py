@@ -21,7 +21,7 @@ def train(
     crop: Annotated[int, typer.Option(min=8, help="Side of the first crops in pixels, a multiple of 8.")] = 96,
     learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-3,
     seed: Annotated[int, typer.Option(help="Seed of the weights, the crops and the weather.")] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, or nothing for the best there is.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     validate_minutes: Annotated[float, typer.Option(help="Minutes between two validations.")] = 10.0,
     sources: Annotated[str, typer.Option(help="The training data and its licences, for the card.")] = "",
     licence: Annotated[str, typer.Option(help="Licence of the weights, for the card.")] = "",

@@ -25,7 +25,7 @@ from mofme.core.binary.sign import clip_weights
 from mofme.core.model_card import ModelCard, load_card
 from mofme.core.moe import observe_routing
 from mofme.core.precision import bf16_pays
-from mofme.errors import ModelError
+from mofme.errors import ModelError, MofmeError
 from mofme.vision.binary_weights import BINARY_RATE, stays_real
 from mofme.vision.checkpoint import load_checkpoint, save_checkpoint
 from mofme.vision.datasets import Pair, clean_crops, load_clean, load_pairs, pair_crops
@@ -77,13 +77,16 @@ class _Progress:
     curve: list[dict[str, float]] = field(default_factory=list)
 
 
-def train(plan: TrainingPlan, report: Callable[[str], None] = print, device: str | None = None) -> ModelCard:
+def train(plan: TrainingPlan, report: Callable[[str], None] = print, device: str = "auto") -> ModelCard:
     """Train until `plan.minutes` are used up, over all resumed runs together; returns the card of the saved model.
 
     Everything goes to `plan.out`: `model.safetensors` and `card.json` (the moving average of the weights),
-    `state.pt` to resume from, `curve.csv` and `validation.png`. Raises MofmeError for unusable pictures or weights, and
-    if there is a model without a state: it would be replaced.
+    `state.pt` to resume from, `curve.csv` and `validation.png`. `device` is auto, cpu or cuda. Raises MofmeError for
+    unusable pictures or weights, for a device that is not there, and if there is a model without a state: it would be
+    replaced.
     """
+    if device not in ("auto", "cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
+        raise MofmeError(f"there is no device {device} to train on: choose auto, cpu or, with a GPU, cuda")
     target = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
     accelerator = Accelerator(cpu=target.type == "cpu", mixed_precision="bf16" if bf16_pays(target) else "no")
     set_seed(plan.seed + accelerator.process_index)

@@ -3,6 +3,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner
 
@@ -16,11 +17,11 @@ app.command()(train)
 
 
 @pytest.fixture
-def plans(monkeypatch: pytest.MonkeyPatch) -> list[tuple[TrainingPlan, str | None]]:
+def plans(monkeypatch: pytest.MonkeyPatch) -> list[tuple[TrainingPlan, str]]:
     """Takes the plans and devices instead of training."""
-    taken: list[tuple[TrainingPlan, str | None]] = []
+    taken: list[tuple[TrainingPlan, str]] = []
 
-    def take(plan: TrainingPlan, report: Callable[[str], None], device: str | None) -> None:
+    def take(plan: TrainingPlan, report: Callable[[str], None], device: str) -> None:
         report("a line of progress")
         taken.append((plan, device))
 
@@ -33,14 +34,14 @@ def run(*arguments: object) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def test_two_words_are_enough(tmp_path: Path, plans: list[tuple[TrainingPlan, str | None]]) -> None:
+def test_two_words_are_enough(tmp_path: Path, plans: list[tuple[TrainingPlan, str]]) -> None:
     code, output = run(tmp_path, "--out", tmp_path / "out")
     assert code == 0
     assert "a line of progress" in output
-    assert plans == [(TrainingPlan(out=tmp_path / "out", clean=[tmp_path], pairs=[]), None)]
+    assert plans == [(TrainingPlan(out=tmp_path / "out", clean=[tmp_path], pairs=[]), "auto")]
 
 
-def test_every_option_reaches_the_plan(tmp_path: Path, plans: list[tuple[TrainingPlan, str | None]]) -> None:
+def test_every_option_reaches_the_plan(tmp_path: Path, plans: list[tuple[TrainingPlan, str]]) -> None:
     other = tmp_path / "other"
     other.mkdir()
     options: dict[str, object] = {
@@ -80,7 +81,7 @@ def test_what_goes_wrong_is_told_without_a_traceback(tmp_path: Path, monkeypatch
     assert output == "error: no photographs here\n"
 
 
-def test_a_missing_folder_is_refused(tmp_path: Path, plans: list[tuple[TrainingPlan, str | None]]) -> None:
+def test_a_missing_folder_is_refused(tmp_path: Path, plans: list[tuple[TrainingPlan, str]]) -> None:
     code, _ = run(tmp_path / "nowhere", "--out", tmp_path / "out")
     assert code == 2
     assert plans == []
@@ -88,7 +89,7 @@ def test_a_missing_folder_is_refused(tmp_path: Path, plans: list[tuple[TrainingP
 
 @pytest.mark.parametrize("words", [("--crop", 100), ("--crop", 0), ("--batch", 0)])
 def test_what_no_net_takes_is_refused_at_once(
-    tmp_path: Path, plans: list[tuple[TrainingPlan, str | None]], words: tuple[object, ...]
+    tmp_path: Path, plans: list[tuple[TrainingPlan, str]], words: tuple[object, ...]
 ) -> None:
     code, _ = run(tmp_path, "--out", tmp_path / "out", *words)
     assert code == 2
@@ -99,3 +100,10 @@ def test_real_training_of_no_minutes(tmp_path: Path) -> None:
     code, output = run(tmp_path, "--out", tmp_path / "out", "--minutes", 0, "--device", "cpu")
     assert code == 1
     assert "no readable photograph" in output
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_not_replaced_in_silence(tmp_path: Path) -> None:
+    code, output = run(tmp_path, "--out", tmp_path / "out", "--minutes", 0, "--device", "cuda")
+    assert code == 1
+    assert "there is no device cuda" in output

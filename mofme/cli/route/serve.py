@@ -45,7 +45,8 @@ def serve(
         return
     import uvicorn
 
-    log.print(f"http://{settings.host}:{settings.port}/v1 routes to {names}; Ctrl+C stops it", markup=False)
+    shown = f"[{settings.host}]" if ":" in settings.host else settings.host
+    log.print(f"http://{shown}:{settings.port}/v1 routes to {names}; Ctrl+C stops it", markup=False)
     uvicorn.run(
         app,
         host=settings.host,

@@ -5,10 +5,12 @@ Axis names: P passages, L tokens of a passage, S sampled tokens, N neurons.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,10 +65,14 @@ def convert(
     not built like Llama, and for a recipe that does not fit it.
     """
     layers = decoder_layers(model)
+    digest = sha256()
     for layer in layers:
-        recipe.check(len(dense_weights(layer.mlp)[0]))
+        weights = dense_weights(layer.mlp)
+        recipe.check(len(weights[0]))
+        for weight in weights:
+            digest.update(weight.detach().view(torch.uint8).numpy().data)
     passages_PL = drawn_passages(ids, recipe.tokens, recipe.seed)
-    _begin(work, recipe, passages_PL)
+    _begin(work, {**asdict(recipe), "text": int(passages_PL.sum()), "model": digest.hexdigest()})
     if not any(work.glob("states_*.npy")) and not _profile_file(work, len(layers) - 1).is_file():
         shape = (*passages_PL.shape, int(model.config.hidden_size))
         HiddenStates.write(_states(work, 0), shape, (embed(model, part_PL) for part_PL in passages_PL.split(4)))
@@ -82,12 +88,14 @@ def convert(
     return profiles
 
 
-def _begin(work: Path, recipe: Recipe, passages_PL: Tensor) -> None:
+def _begin(work: Path, told: Mapping[str, Any]) -> None:
     work.mkdir(parents=True, exist_ok=True)
     path = work / "recipe.json"
-    text = json.dumps({**asdict(recipe), "text": int(passages_PL.sum())}, indent=2)
+    text = json.dumps(told, indent=2)
     if path.is_file() and path.read_text(encoding="utf-8") != text:
-        raise ModelError(f"{work} holds a conversion by another recipe or of another text: delete it or take another")
+        raise ModelError(
+            f"{work} holds a conversion by another recipe, or of another text or model: delete it or take another"
+        )
     path.write_text(text, encoding="utf-8")
 
 

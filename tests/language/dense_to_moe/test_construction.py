@@ -126,12 +126,17 @@ def test_stopped_and_started_again_it_ends_the_same(
     torch.testing.assert_close(finished.model.state_dict(), whole.model.state_dict(), rtol=0, atol=0)
 
 
-def test_another_recipe_or_text_wants_another_folder(tiny_host: Make, tmp_path: Path) -> None:
+def test_another_recipe_text_or_model_wants_another_folder(tiny_host: Make, tmp_path: Path) -> None:
     convert(tiny_host(layers=1).model, some_ids(), RECIPE, tmp_path)
-    with pytest.raises(ModelError, match="another recipe or of another text"):
+    with pytest.raises(ModelError, match="another recipe, or of another text or model"):
         convert(tiny_host(layers=1).model, some_ids(), Recipe(experts=4, active=2, tokens=1024), tmp_path)
-    with pytest.raises(ModelError, match="another recipe or of another text"):
+    with pytest.raises(ModelError, match="another recipe, or of another text or model"):
         convert(tiny_host(layers=1).model, some_ids()[1:], RECIPE, tmp_path)
+    other = tiny_host(layers=1).model
+    with torch.no_grad():
+        other.model.layers[0].mlp.up_proj.weight[0, 0] += 1
+    with pytest.raises(ModelError, match="another recipe, or of another text or model"):
+        convert(other, some_ids(), RECIPE, tmp_path)
 
 
 def test_later_layers_learn_from_what_converted_ones_pass_on(
