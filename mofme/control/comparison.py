@@ -83,7 +83,7 @@ def _figures(name: str, mixtures: Sequence[Measured], linear: Sequence[Measured]
         "return": returns,
         "the paper's": Figure(PUBLISHED[name]),
         "reached, %": Figure(100 * reached(name, returns.value)),
-        "steps": Figure(min(one.steps for one in mixtures)),
+        "steps": Figure(max(one.steps for one in mixtures)),
         "seeds": Figure(len(mixtures)),
         "experts in use": Figure(
             float(np.mean([sum(share >= _LEAST_SHARE for share in one.evaluation.shares_E) for one in mixtures]))
@@ -92,7 +92,7 @@ def _figures(name: str, mixtures: Sequence[Measured], linear: Sequence[Measured]
     if linear:
         figures |= {
             "linear policy": _mean(linear),
-            "its steps": Figure(min(one.steps for one in linear)),
+            "its steps": Figure(max(one.steps for one in linear)),
             "its seeds": Figure(len(linear)),
         }
     return figures
