@@ -1,7 +1,7 @@
 """Every error this package raises on purpose; each message says what was wrong with which file and what to do.
 
     MofmeError
-    ├── PictureError              a file cannot be read or written as a picture
+    ├── PictureError              a file cannot be read or written as a picture or a video
     │   └── PictureTooLargeError  more pixels or bytes than the limit in force
     ├── ArchiveError              a ZIP that is broken, too large or unsafe to open
     ├── ModelError                weights are missing, damaged or unknown
@@ -17,11 +17,11 @@ class MofmeError(Exception):
 
 
 class PictureError(MofmeError):
-    """A file cannot be read or written as a picture."""
+    """A file cannot be read or written as a picture or a video."""
 
 
 class PictureTooLargeError(PictureError):
-    """A picture has more pixels or bytes than the limit in force."""
+    """A picture, or a frame, has more pixels or bytes than the limit in force."""
 
 
 class ArchiveError(MofmeError):

@@ -151,10 +151,15 @@ NAMES = {
     "mofme.vision.restorer": {
         "Restorer": "net name device tone",
         "Restorer.from_pretrained": "name device",
-        "Restorer.__call__": "self image strength ensemble tile explain on_progress",
+        "Restorer.__call__": "self image strength ensemble tile explain steady on_progress",
         "Restoration": "image weather uncertainty routing seconds",
         "RoutingMap": "layer weights_EHW",
         "available_models": "folder",
+    },
+    "mofme.vision.steady": {"Steady": "", "Steady.see": "self thumbnail", "Steady.mean": "self name judged"},
+    "mofme.vision.video": {
+        "restore_video": "restorer source output strength ensemble tile max_megapixels enough",
+        "RestoredFrame": "number frames damaged before restoration",
     },
     "mofme.vision.weather": {"synthesize": "clean weathers generator", "Weathered": "image labels"},
 }

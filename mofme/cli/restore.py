@@ -1,4 +1,4 @@
-"""`python -m mofme restore`: clear one picture, or a folder of them, from the weather in it."""
+"""`python -m mofme restore`: clear a picture, a video, or a folder of them, from the weather in it."""
 
 import json
 import statistics
@@ -25,12 +25,14 @@ _REPORT_EVERY = 5  # seconds: what a killed run may lose of its report
 def restore(
     source: Annotated[
         Path,
-        typer.Argument(metavar="INPUT", help="A picture, or a folder of them (with all folders in it).", exists=True),
+        typer.Argument(
+            metavar="INPUT", help="A picture, a video, or a folder of them (with all folders in it).", exists=True
+        ),
     ],
     output: Annotated[
         Path,
         typer.Argument(
-            metavar="OUTPUT", help="A folder; for one picture also a file, whose suffix decides the format."
+            metavar="OUTPUT", help="A folder; for one picture or video also a file, whose suffix decides the format."
         ),
     ],
     model: Annotated[str, typer.Option(help="A shipped model (see `models`), or a folder from `train`.")] = "small",
@@ -46,14 +48,14 @@ def restore(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
     format: Annotated[
-        str | None, typer.Option(help="png, jpg, webp, tiff, ...; without it every picture keeps its own.")
+        str | None, typer.Option(help="png, jpg, webp, tiff, ... for pictures; without it each keeps its own.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as one JSON document.")] = False,
     max_megapixels: Annotated[float, typer.Option(help="Refuse larger pictures.", min=0)] = 100,
 ) -> None:
     """Restore INPUT to OUTPUT. A folder's tree is mirrored; started again, it goes on where it stopped.
 
-    Exit code: 0 all is well, 1 some pictures failed, 2 nothing was begun, 130 interrupted by Ctrl-C.
+    Exit code: 0 all is well, 1 some files failed, 2 nothing was begun, 130 interrupted by Ctrl-C.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -74,7 +76,7 @@ def restore(
             if source.is_dir():
                 _restore_folder(progress, reports, load, source, output, overwrite, format, settings)
             else:
-                _restore_picture(progress, reports, load, source, output, overwrite, format, settings)
+                _restore_one(progress, reports, load, source, output, overwrite, format, settings)
     except KeyboardInterrupt:
         interrupted = True
     except MofmeError as error:
@@ -117,15 +119,20 @@ def _restore_folder(
 
     total = len(plan_tree(source, target, format))
     if not total:
-        raise PictureError(f"{source}: no pictures found.")
+        raise PictureError(f"{source}: no pictures or videos found.")
     task = progress.add_task("restoring", total=total)
+
+    def tell(path: Path, done: float) -> None:
+        progress.update(task, completed=len(reports) + done, description=f"restoring {path.name}")
+
     restorer = load()
     report_path, written = target / "report.csv", time.monotonic()
     write_report(report_path, [])  # what stands in its way is told before the work
     try:
-        for report in restore_tree(restorer, source, target, overwrite=overwrite, format=format, **settings):
+        how = {"overwrite": overwrite, "format": format, "on_progress": tell, **settings}
+        for report in restore_tree(restorer, source, target, **how):
             reports.append(report)
-            progress.advance(task)
+            progress.update(task, completed=len(reports))
             if report.error:
                 progress.console.print(f"failed: {report.error}")
             if time.monotonic() - written > _REPORT_EVERY:
@@ -135,7 +142,7 @@ def _restore_folder(
         write_report(report_path, reports)
 
 
-def _restore_picture(
+def _restore_one(
     progress: "Progress",
     reports: "list[FileReport]",
     load: "Callable[[], Restorer | Rerouter]",
@@ -147,22 +154,11 @@ def _restore_picture(
 ) -> None:
     from mofme.errors import PictureError
     from mofme.vision.batch import restore_file
-    from mofme.vision.image import FORMATS
 
-    own = FORMATS.get(source.suffix.lower())
-    if format and f".{format.lower()}" not in FORMATS:
-        raise PictureError(f"cannot write {format!r}; choose one of {', '.join(FORMATS)}.")
-    if output.is_dir() or not (output.suffix or format):  # no suffix and no format: a folder to be made
-        renamed = format and FORMATS[f".{format.lower()}"] != own
-        output /= source.with_suffix(f".{format}").name if renamed else source.name
-    elif format is None:
-        wanted = FORMATS.get(output.suffix.lower())
-        if wanted is None:
-            raise PictureError(f"{output}: no format has this suffix; end the name in .png, say, or give --format.")
-        format = wanted if wanted != own else None
+    output, format = _one_output(source, output, format)
     if output.exists():
         if output.samefile(source):
-            raise PictureError(f"{output}: the result would replace the picture itself; give another name.")
+            raise PictureError(f"{output}: the result would replace the original; give another name.")
         if not overwrite:
             raise PictureError(f"{output}: exists already; give another name or --overwrite.")
     task = progress.add_task(f"restoring {source.name}", total=1)
@@ -178,6 +174,29 @@ def _restore_picture(
     reports.append(report)
     if report.error:
         progress.console.print(f"failed: {report.error}")
+
+
+def _one_output(source: Path, output: Path, format: str | None) -> tuple[Path, str | None]:
+    """The file to write, and the format of a picture that is to have another. Raises PictureError."""
+    from mofme.errors import PictureError
+    from mofme.vision.batch import output_suffix
+    from mofme.vision.image import FORMATS
+    from mofme.vision.video_file import CONTAINERS, VIDEO_SUFFIXES
+
+    if format and f".{format.lower()}" not in FORMATS:
+        raise PictureError(f"cannot write {format!r}; choose one of {', '.join(FORMATS)}.")
+    if output.is_dir() or not (output.suffix or format):  # no suffix and no format: a folder to be made
+        return output / source.with_suffix(output_suffix(source, format)).name, format
+    suffix = output.suffix.lower()
+    if source.suffix.lower() in VIDEO_SUFFIXES:
+        if suffix not in CONTAINERS:
+            raise PictureError(f"{output}: no video has this suffix; end the name in {', '.join(CONTAINERS)}.")
+    elif format is None:
+        wanted, own = FORMATS.get(suffix), FORMATS.get(source.suffix.lower())
+        if wanted is None:
+            raise PictureError(f"{output}: no format has this suffix; end the name in .png, say, or give --format.")
+        return output, wanted if wanted != own else None
+    return output, format
 
 
 def _load(

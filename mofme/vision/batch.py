@@ -1,23 +1,30 @@
-"""Restore a folder of pictures into a mirrored one: resumable, and never stopped by one bad file."""
+"""Restore a folder of pictures and videos into a mirrored one: resumable, and never stopped by one bad file."""
 
 import csv
 import io
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mofme.errors import Cancelled, PictureError
-from mofme.vision.image import FORMATS, atomic_file, find_pictures, read_picture, write_picture
+from mofme.vision.image import FORMATS, READABLE_SUFFIXES, atomic_file, find_files, read_picture, write_picture
 from mofme.vision.restorer import Restoration
+from mofme.vision.video import RestoredFrame, restore_video
+from mofme.vision.video_file import CONTAINERS, VIDEO_SUFFIXES
 
 _COLUMNS = ("file", "output", "size", "seconds", "weather", "uncertainty", "error", "skipped")
 
 
 @dataclass(frozen=True)
 class FileReport:
-    """What became of one picture. Paths are relative, with forward slashes; a file skipped or failed has no figures."""
+    """What became of one picture or video. Paths are relative, with forward slashes; a file skipped or failed has no
+    figures. Of a video, `weather` is that of most frames, and `uncertainty` their mean.
+    """
 
     file: str
     output: str
@@ -31,9 +38,10 @@ class FileReport:
 
 
 def plan_tree(source: Path, target: Path, format: str | None = None) -> list[tuple[Path, Path]]:
-    """Pair every picture under `source` with its output under `target`, which may lie inside `source`.
+    """Pair every picture and video under `source` with its output under `target`, which may lie inside `source`.
 
-    With a `format` the suffix changes, and `a.jpg` that would meet another picture's `a.png` becomes `a.jpg.png`.
+    With a `format` the suffix of pictures changes, and `a.jpg` that would meet another's `a.png` becomes `a.jpg.png`.
+    Videos keep theirs, except of kinds that are only read, which become `.mp4`.
     Raises PictureError if `source` is no folder, the format is unknown, or an output would replace an input.
     """
     if not source.is_dir():
@@ -42,7 +50,7 @@ def plan_tree(source: Path, target: Path, format: str | None = None) -> list[tup
         raise PictureError(f"cannot write {format!r}; choose one of {', '.join(FORMATS)}.")
     if target.exists() and target.samefile(source):
         raise PictureError(f"{target}: the results need another folder than the pictures, or they would replace them.")
-    inputs = find_pictures(source)
+    inputs = find_files(source, READABLE_SUFFIXES | VIDEO_SUFFIXES)
     if target.resolve().is_relative_to(source.resolve()):  # earlier results are no inputs
         inputs = [path for path in inputs if not path.resolve().is_relative_to(target.resolve())]
     names = _output_names([path.relative_to(source) for path in inputs], format)
@@ -65,11 +73,13 @@ def restore_tree(
     overwrite: bool = False,
     format: str | None = None,
     max_megapixels: float = 100,
+    on_progress: Callable[[Path, float], None] = lambda path, done: None,
 ) -> Iterator[FileReport]:
-    """Restore every picture under `source` into the same place under `target`, yielding each report when it is due.
+    """Restore everything under `source` into the same place under `target`, yielding each report when it is due.
 
     Outputs appear whole or not at all, so one that exists is finished and skipped, unless `overwrite`. Closing the
-    iterator stops the work. Raises PictureError as `plan_tree` does, at once; a bad file is only reported.
+    iterator stops the work. `on_progress` is told the file and the share of it that is done. Raises PictureError as
+    `plan_tree` does, at once; a bad file is only reported.
     """
     plan = plan_tree(source, target, format)
 
@@ -87,6 +97,7 @@ def restore_tree(
                     tile=tile,
                     format=format,
                     max_megapixels=max_megapixels,
+                    on_progress=partial(on_progress, path),
                 )
             relative = path.relative_to(source).as_posix(), output.relative_to(target).as_posix()
             yield replace(report, file=relative[0], output=relative[1])
@@ -106,24 +117,61 @@ def restore_file(
     max_megapixels: float = 100,
     on_progress: Callable[[float], None] | None = None,
 ) -> FileReport:
-    """Restore one picture to `output` in its own format, whatever the suffixes say, or in `format`.
+    """Restore one picture to `output` in its own format, whatever the suffixes say, or in `format`; or one video.
 
     What goes wrong is in the report; only Cancelled and KeyboardInterrupt are raised.
     """
     start = time.perf_counter()
-    names = str(path), str(output)
+    report = FileReport(str(path), str(output))
+    settings: dict[str, Any] = {"strength": strength, "ensemble": ensemble, "tile": tile}
     try:
-        picture = read_picture(path, max_megapixels)
-        result = restorer(picture.rgb, strength=strength, ensemble=ensemble, tile=tile, on_progress=on_progress)
-        write_picture(output, result.image, picture, format or picture.format)
+        if path.suffix.lower() in VIDEO_SUFFIXES:
+            frames = restore_video(restorer, path, output, max_megapixels=max_megapixels, **settings)
+            report = _follow(frames, report, on_progress)
+        else:
+            picture = read_picture(path, max_megapixels)
+            result = restorer(picture.rgb, on_progress=on_progress, **settings)
+            write_picture(output, result.image, picture, format or picture.format)
+            height, width = picture.rgb.shape[1:]
+            report = replace(
+                report,
+                width=width,
+                height=height,
+                weather=result.weather_name,
+                uncertainty=result.mean_uncertainty,
+            )
     except Cancelled:
         raise
-    # Whatever befalls one picture, the net running out of memory included, the others go on.
+    # Whatever befalls one file, the net running out of memory included, the others go on.
     except Exception as error:
-        return FileReport(*names, seconds=time.perf_counter() - start, error=str(error) or repr(error))
-    height, width = picture.rgb.shape[1:]
-    seconds = time.perf_counter() - start
-    return FileReport(*names, width, height, seconds, result.weather_name, result.mean_uncertainty)
+        report = replace(report, error=str(error) or repr(error))
+    return replace(report, seconds=time.perf_counter() - start)
+
+
+def _follow(
+    frames: Generator[RestoredFrame], report: FileReport, on_progress: Callable[[float], None] | None
+) -> FileReport:
+    """Have a video restored. Frames that could not be read are an error, though the output holds all others."""
+    weathers: Counter[str] = Counter()
+    uncertainty = 0.0
+    with closing(frames):
+        for frame in frames:
+            weathers[frame.restoration.weather_name] += 1
+            uncertainty += frame.restoration.mean_uncertainty
+            if on_progress is not None:
+                on_progress(min(frame.number / max(frame.frames, 1), 1.0))
+    height, width = frame.restoration.image.shape[-2:]
+    ((weather, _),) = weathers.most_common(1)
+    verb = "is" if frame.damaged == 1 else "are"
+    missing = f"{report.file}: {frame.damaged} of its parts could not be read and {verb} missing in the result."
+    return replace(
+        report,
+        width=width,
+        height=height,
+        weather=weather,
+        uncertainty=uncertainty / frame.number,
+        error=missing if frame.damaged else "",
+    )
 
 
 def write_report(path: Path, reports: Iterable[FileReport]) -> None:
@@ -177,15 +225,13 @@ def _earlier_rows(path: Path) -> dict[str, dict[str, str]]:
 
 
 def _output_names(names: list[Path], format: str | None) -> list[Path]:
-    if format is None:
-        return names
-    suffix = f".{format.lower()}"
-    renamed = [name if FORMATS[name.suffix.lower()] == FORMATS[suffix] else name.with_suffix(suffix) for name in names]
+    suffixes = [output_suffix(name, format) for name in names]
+    renamed = [name.with_suffix(suffix) for name, suffix in zip(names, suffixes, strict=True)]
     # Compared as file systems do that ignore case.
     often = Counter(str(name).casefold() for name in renamed)
     taken = {str(name).casefold() for name, new in zip(names, renamed, strict=True) if name == new}
     unique = []
-    for name, new in zip(names, renamed, strict=True):
+    for name, new, suffix in zip(names, renamed, suffixes, strict=True):
         if name != new and often[str(new).casefold()] > 1:
             new = name.with_name(name.name + suffix)
             while str(new).casefold() in taken:
@@ -193,3 +239,13 @@ def _output_names(names: list[Path], format: str | None) -> list[Path]:
             taken.add(str(new).casefold())
         unique.append(new)
     return unique
+
+
+def output_suffix(name: Path, format: str | None) -> str:
+    """The suffix for what becomes of this picture or video, with `format` for pictures."""
+    own = name.suffix.lower()
+    if own in VIDEO_SUFFIXES:
+        return name.suffix if own in CONTAINERS else ".mp4"
+    if format is None or FORMATS.get(own) == FORMATS[f".{format.lower()}"]:
+        return name.suffix
+    return f".{format.lower()}"

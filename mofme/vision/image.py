@@ -6,7 +6,7 @@ What a file carries besides its colours travels in `Picture` and is written agai
 import os
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,11 +126,16 @@ def write_picture(path: Path, rgb: Tensor, like: Picture, format: str | None = N
 
 def find_pictures(folder: Path) -> list[Path]:
     """Return every picture under `folder` by suffix, sorted; no hidden names, no links to folders."""
+    return find_files(folder, READABLE_SUFFIXES)
+
+
+def find_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """Return every file under `folder` with one of these suffixes, in small letters; otherwise as `find_pictures`."""
     found = []
     for root, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(root, name) for name in files if not name.startswith(".")]
-    return sorted(path for path in found if path.suffix.lower() in READABLE_SUFFIXES and path.is_file())
+    return sorted(path for path in found if path.suffix.lower() in suffixes and path.is_file())
 
 
 @contextmanager

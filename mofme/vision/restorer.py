@@ -14,6 +14,7 @@ from mofme.core.precision import bf16_pays
 from mofme.vision.models import available_models, load_net, load_tone
 from mofme.vision.nets.tone import TONE_SIZE, ToneNet, apply_tone, trust
 from mofme.vision.nets.unet import CONTEXT_SIZE, RestorationNet
+from mofme.vision.steady import Steady
 from mofme.vision.tiling import Tile, pad_to_stride, thumbnail, tiles
 from mofme.vision.weather import WEATHERS
 
@@ -93,13 +94,15 @@ class Restorer:
         ensemble: bool = False,
         tile: int | None = None,
         explain: bool = False,
+        steady: Steady | None = None,
         on_progress: Callable[[float], None] | None = None,
     ) -> Restoration:
         """Restore `image` (3, H, W), RGB in [0, 1], any size from 1 x 1, of any float type and on any device.
 
         `strength` blends from the input (0) to the restored picture (1). `ensemble` averages the 8 rotated and mirrored
         views: eight times the time, a little better. `tile` is the side in pixels of the parts worked on at a time.
-        `on_progress` is told the share that is done; what it raises stops the work.
+        `steady` remembers the earlier frames of a video, so that its brightness does not flicker. `on_progress` is told
+        the share that is done; what it raises stops the work.
         """
         if image.ndim != 3 or image.shape[0] != 3 or not image.numel():
             raise ValueError(f"a picture has the shape (3, height, width), got {tuple(image.shape)}")
@@ -113,6 +116,9 @@ class Restorer:
         views = range(8) if ensemble else range(1)
         whole = thumbnail(image, CONTEXT_SIZE).to(self.device, torch.float32)
         contexts = [self.net.encode_context(_view(whole, view)[None]) for view in views]
+        if steady is not None:
+            steady.see(whole)
+            contexts = [steady.mean(f"context {view}", one) for view, one in zip(views, contexts, strict=True)]
         grid = _Grid(height, width)
         restored = torch.empty_like(image)
         weather_W = torch.zeros(len(WEATHERS))
@@ -133,7 +139,7 @@ class Restorer:
                     on_progress((done * len(views) + view + 1) / (len(parts) * len(views)))
             restored[:, *part.inner] = part.crop(result.div_(len(views)).clamp_(0, 1)).to(restored)
         probabilities_W = torch.sigmoid(weather_W / (height * width))
-        self._mend_tone(image, restored, probabilities_W[WEATHERS.index("haze")])
+        self._mend_tone(image, restored, probabilities_W[WEATHERS.index("haze")], steady)
         torch.lerp(image, restored, strength, out=restored)
         return Restoration(
             image=restored,
@@ -143,13 +149,15 @@ class Restorer:
             seconds=time.perf_counter() - start,
         )
 
-    def _mend_tone(self, image: Tensor, restored: Tensor, haze: Tensor) -> None:
+    def _mend_tone(self, image: Tensor, restored: Tensor, haze: Tensor, steady: Steady | None) -> None:
         """Give `restored` the gain and offset that are judged right for it, in place, as far as there is haze."""
         trusted = trust(haze)
-        if self.tone is None or not trusted:
+        if self.tone is None or not (trusted or steady):
             return
         thumbnails = (thumbnail(part, TONE_SIZE)[None].float().cpu() for part in (image, restored))
         tone = trusted * self.tone(*thumbnails)[0]
+        if steady is not None:
+            tone = steady.mean("tone", tone)
         apply_tone(restored, tone.to(restored), out=restored).clamp_(0, 1)
 
     def _precision(self) -> torch.autocast:

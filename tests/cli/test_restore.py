@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 from mofme.cli import app
 from mofme.errors import ModelError
 from mofme.vision.restorer import Restoration, Restorer, available_models
+from mofme.vision.video_file import read_video
+from tests.films import film
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
@@ -22,7 +24,7 @@ class Inverter:
     def __init__(self):
         self.settings = []
 
-    def __call__(self, image, *, strength=1.0, ensemble=False, tile=None, explain=False, on_progress=None):
+    def __call__(self, image, *, strength=1.0, ensemble=False, tile=None, steady=None, on_progress=None):
         self.settings.append((strength, ensemble, tile))
         if on_progress:
             on_progress(0.5)
@@ -175,7 +177,33 @@ def test_outputs_and_inputs_that_make_no_sense(tmp_path, restorer):
     assert result.exit_code == 2 and "no format" in result.stderr
     (tmp_path / "empty").mkdir()
     result = run(tmp_path / "empty", tmp_path / "out")
-    assert result.exit_code == 2 and "no pictures found" in result.stderr
+    assert result.exit_code == 2 and "no pictures or videos found" in result.stderr
+
+
+def test_a_video(tmp_path, restorer):
+    source = film(tmp_path / "a.mp4")
+    result = run(source, tmp_path / "b.mkv", "--json")
+    assert result.exit_code == 0
+    (report,) = json.loads(result.stdout)["files"]
+    assert (report["width"], report["height"], report["weather"]) == (64, 48, "haze")
+    with read_video(tmp_path / "b.mkv") as video:
+        inverted = next(iter(video)).image
+    # The ramp from 40 to 200 is at 40 + 160 * 60 / 63 = 192 there.
+    assert inverted[:, 40, 60].mean().item() == pytest.approx(1 - 192 / 255, abs=0.02)
+    assert run(source, tmp_path / "b.mkv").exit_code == 2
+    again = run(source, tmp_path / "b.mkv", "--overwrite")
+    assert again.exit_code == 0 and "1 restored" in again.stderr
+    assert run(source, tmp_path / "folder").exit_code == 0 and (tmp_path / "folder/a.mp4").is_file()
+    itself = run(source, source, "--overwrite")
+    assert itself.exit_code == 2 and "would replace the original" in itself.stderr
+
+
+def test_a_kind_of_video_that_is_only_read_becomes_mp4(tmp_path, restorer):
+    source = film(tmp_path / "a.avi", codec="mpeg4")
+    assert run(source, tmp_path / "out").exit_code == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.mp4"]
+    result = run(source, tmp_path / "b.avi")
+    assert result.exit_code == 2 and "no video has this suffix; end the name in .mp4" in result.stderr
 
 
 def test_an_output_without_a_suffix_is_a_folder_to_be_made(tmp_path, restorer):

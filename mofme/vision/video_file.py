@@ -1,0 +1,168 @@
+"""Video files: the frames of one as pictures, and a new one of other pictures that keeps its timing, colours and sound.
+
+Frames come out upright and in 8 bits. Written is H.264 (VP9 in WebM), at a quality that hardly shows a loss.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import av
+import numpy as np
+import torch
+from av.container import InputContainer, OutputContainer
+from av.video.reformatter import ColorRange
+from av.video.stream import VideoStream
+from torch import Tensor
+
+from mofme.errors import PictureError, PictureTooLargeError
+from mofme.vision.video_sound import Sound
+
+CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
+VIDEO_SUFFIXES = frozenset(CONTAINERS) | frozenset(
+    {".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".mts", ".m2ts", ".3gp", ".ogv"}
+)
+# What FFmpeg may take a file for. A playlist, which is none of these, would have it open other files and addresses.
+_READABLE = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,asf,flv,ogg"
+_H264 = ("libx264", {"crf": "18"})
+_VP9 = ("libvpx-vp9", {"crf": "24", "b": "0", "cpu-used": "4", "row-mt": "1"})
+_USUAL_RATE = Fraction(25)
+# They describe the file that was read, not the one that is written.
+_OWN_METADATA = {"major_brand", "minor_version", "compatible_brands", "encoder"}
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame: the picture (3, H, W), upright, in [0, 1], and as it was decoded, with its time and colours."""
+
+    image: Tensor
+    decoded: av.VideoFrame
+
+
+class VideoReader:
+    """The frames of a video file, one after the other; what cannot be decoded is left out and counted as `damaged`."""
+
+    def __init__(self, path: Path, container: InputContainer, max_megapixels: float) -> None:
+        """Raises PictureError if there is no video in it, PictureTooLargeError if its frames are too large."""
+        best = container.streams.best("video")
+        if not isinstance(best, VideoStream):
+            raise PictureError(f"{path}: there is no video in this file.")
+        self.path, self.container, self.stream = path, container, best
+        self.stream.thread_type = "AUTO"
+        self.rate = self.stream.average_rate or self.stream.guessed_rate or _USUAL_RATE
+        self.time_base = self.stream.time_base or 1 / self.rate
+        self.damaged = 0
+        self._limit = max_megapixels
+        self._check_size(self.stream.codec_context.width, self.stream.codec_context.height)
+
+    @property
+    def frames(self) -> int:
+        """How many the file says it has, or its length makes likely; 0 if it tells neither."""
+        if self.stream.frames:
+            return self.stream.frames
+        if self.stream.duration:
+            return round(self.stream.duration * self.time_base * self.rate)
+        return round(Fraction(self.container.duration or 0, av.time_base) * self.rate)
+
+    def __iter__(self) -> Iterator[Frame]:
+        for packet in self.container.demux(self.stream):
+            try:
+                frames = packet.decode()
+            except av.error.InvalidDataError:
+                self.damaged += 1
+                continue
+            for decoded in frames:
+                self._check_size(decoded.width, decoded.height)
+                # FFmpeg tells the turn counter-clockwise, as numpy takes it.
+                array = np.rot90(decoded.to_ndarray(format="rgb24"), round(decoded.rotation / 90))
+                yield Frame(torch.from_numpy(array.copy()).permute(2, 0, 1).float().div_(255), decoded)
+
+    def _check_size(self, width: int, height: int) -> None:
+        if width * height > self._limit * 1e6:
+            raise PictureTooLargeError(
+                f"{self.path}: frames of {width} x {height} pixels are more than the limit of "
+                f"{self._limit:g} megapixels."
+            )
+
+
+@contextmanager
+def read_video(path: Path, max_megapixels: float = 100) -> Iterator[VideoReader]:
+    """Open a video file. Raises PictureError if it is none, PictureTooLargeError if its frames are too large."""
+    try:
+        with path.open("rb") as file, _open(file) as container:
+            yield VideoReader(path, container, max_megapixels)
+    except (av.FFmpegError, OSError) as error:
+        raise PictureError(f"{path}: cannot be read as a video ({error.strerror or error}).") from error
+
+
+class VideoWriter:
+    """Writes frames into a file opened for it, and the sound of the video that they are taken `like`."""
+
+    def __init__(self, container: OutputContainer, like: VideoReader, sound: InputContainer) -> None:
+        self._container, self._like = container, like
+        container.metadata.update(
+            {key: value for key, value in like.container.metadata.items() if key not in _OWN_METADATA}
+        )
+        encoder, options = _VP9 if container.format.name == "webm" else _H264
+        self._stream = cast(VideoStream, container.add_stream(encoder, like.rate, options))
+        self._sound = Sound(sound, container)
+        self._size: tuple[int, int] | None = None
+        self._last = -1
+
+    def write(self, image: Tensor, frame: Frame) -> None:
+        """Add `image` (3, H, W) in place of `frame` of the other video."""
+        array = image.mul(255).round_().byte().permute(1, 2, 0).cpu().numpy()
+        # Colours are stored for two by two pixels at once.
+        array = np.pad(array, ((0, array.shape[0] % 2), (0, array.shape[1] % 2), (0, 0)), mode="edge")
+        if self._size is None:
+            self._size = array.shape[1], array.shape[0]
+            self._begin(frame.decoded)
+        new = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), "rgb24").reformat(
+            *self._size,
+            format="yuv420p",
+            dst_colorspace=frame.decoded.colorspace,
+            dst_color_range=frame.decoded.color_range or ColorRange.MPEG,
+        )
+        # A frame without a time of its own, or with an earlier one, comes right after the last.
+        self._last = max(self._last + 1, frame.decoded.pts or 0)
+        new.pts, new.time_base = self._last, self._like.time_base
+        self._sound.copy(until=self._last * self._like.time_base)
+        self._container.mux(self._stream.encode(new))
+
+    def finish(self, whole: bool) -> None:
+        """Write what is held back; if the other video was read as a `whole`, with the sound after its last frame."""
+        self._container.mux(self._stream.encode(None))
+        if whole:
+            self._sound.copy()
+        self._sound.finish()
+
+    def _begin(self, first: av.VideoFrame) -> None:
+        context = self._stream.codec_context
+        context.width, context.height = self._size or (0, 0)
+        context.pix_fmt = "yuv420p"
+        context.time_base = self._like.time_base
+        context.colorspace, context.color_range = first.colorspace, first.color_range
+        context.color_primaries, context.color_trc = first.color_primaries, first.color_trc
+        if aspect := self._like.stream.sample_aspect_ratio:
+            context.sample_aspect_ratio = 1 / aspect if first.rotation % 180 else aspect
+
+
+@contextmanager
+def write_video(file: BinaryIO, suffix: str, like: VideoReader) -> Iterator[VideoWriter]:
+    """A writer into an open file, of the kind that the suffix tells. Raises PictureError if it cannot be written."""
+    try:
+        with (
+            like.path.open("rb") as again,
+            _open(again) as sound,
+            av.open(file, "w", format=CONTAINERS[suffix]) as container,
+        ):
+            yield VideoWriter(container, like, sound)
+    except av.FFmpegError as error:
+        raise PictureError(f"{like.path}: the restored video cannot be written ({error.strerror}).") from error
+
+
+def _open(file: BinaryIO) -> InputContainer:
+    return av.open(file, "r", options={"format_whitelist": _READABLE})

@@ -1,0 +1,225 @@
+"""Videos: what a player needs must survive, what is broken or hostile must not do harm, and nothing may flicker."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from mofme.errors import PictureError, PictureTooLargeError
+from mofme.vision.batch import plan_tree, restore_file, restore_tree
+from mofme.vision.restorer import Restoration
+from mofme.vision.video import restore_video
+from mofme.vision.video_file import read_video
+from tests.films import film
+
+
+def restoration(image: Tensor) -> Restoration:
+    return Restoration(image, {"rain": 0.9, "haze": 0.1}, torch.full((6, 8), 0.25), (), 0.0)
+
+
+def as_it_is(image: Tensor, **_: object) -> Restoration:
+    return restoration(image)
+
+
+def images(path: Path) -> Tensor:
+    with read_video(path) as video:
+        return torch.stack([frame.image for frame in video])
+
+
+def restored(source: Path, output: Path) -> Path:
+    for _ in restore_video(as_it_is, source, output):
+        pass
+    return output
+
+
+def psnr(one: Tensor, other: Tensor) -> float:
+    return float(-10 * torch.log10((one - other).square().mean()))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm"])
+def test_size_frames_and_colours_survive(tmp_path, suffix):
+    source = film(tmp_path / "a.mp4")
+    before, after = images(source), images(restored(source, tmp_path / f"b{suffix}"))
+    assert before.shape == after.shape == (8, 3, 48, 64)
+    # A wrong matrix or range would move the red square or the ramp by several per cent: below 30 dB.
+    assert psnr(before, after) > 35
+
+
+def test_what_the_restorer_makes_is_what_is_written(tmp_path):
+    def darker(image: Tensor, **_: object) -> Restoration:
+        return restoration(image / 2)
+
+    source = film(tmp_path / "a.mp4")
+    for _ in restore_video(darker, source, tmp_path / "b.mp4"):
+        pass
+    assert psnr(images(source) / 2, images(tmp_path / "b.mp4")) > 38
+
+
+def test_uneven_times_stay(tmp_path):
+    times = [0, 1, 5, 6, 7, 20, 21, 22]
+    output = restored(film(tmp_path / "a.mkv", times=times), tmp_path / "b.mkv")
+    with av.open(output) as container:
+        assert [round(frame.time * 10) for frame in container.decode(video=0)] == times
+
+
+@pytest.mark.parametrize(
+    ("source", "sound", "output", "heard"),
+    [
+        ("a.mp4", "aac", "b.mp4", "aac"),  # copied
+        ("a.mkv", "pcm_u8", "b.mp4", "aac"),  # MP4 holds no such sound
+        ("a.mp4", "aac", "b.webm", "opus"),
+        ("a.mp4", None, "b.mp4", None),
+    ],
+)
+def test_the_sound_goes_along(tmp_path, source, sound, output, heard):
+    place = restored(film(tmp_path / source, frames=20, sound=sound), tmp_path / output)
+    with av.open(place) as container:
+        assert [stream.codec_context.name for stream in container.streams.audio] == ([heard] if heard else [])
+        if not heard:
+            return
+        samples = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)]).astype(float)
+        rate = container.streams.audio[0].rate
+    # 2 s of 440 Hz: encoders add a fraction of a frame of silence at either end.
+    assert len(samples) / rate == pytest.approx(2, abs=0.1)
+    spectrum = np.abs(np.fft.rfft(samples))
+    assert np.fft.rfftfreq(len(samples), 1 / rate)[spectrum.argmax()] == pytest.approx(440, abs=2)
+
+
+def test_a_turned_video_comes_out_upright(tmp_path):
+    upright = images(film(tmp_path / "upright.mp4"))
+    turned = film(tmp_path / "turned.mp4", turned=90)
+    seen = images(turned)
+    # A display turned by 90 degrees counter-clockwise shows the walking square going up.
+    torch.testing.assert_close(seen, torch.rot90(upright, 1, dims=(-2, -1)), atol=0.02, rtol=0)
+    output = restored(turned, tmp_path / "b.mp4")
+    with av.open(output) as container:
+        assert next(container.decode(video=0)).rotation == 0
+    assert psnr(images(output), seen) > 35
+
+
+def test_odd_sizes_gain_a_line(tmp_path):
+    source = film(tmp_path / "a.webm", size=(63, 47), codec="libvpx-vp9")
+    after = images(restored(source, tmp_path / "b.mp4"))
+    assert after.shape == (8, 3, 48, 64)
+    assert psnr(after[..., :47, :63], images(source)) > 35
+
+
+def test_metadata_stay(tmp_path):
+    source = tmp_path / "a.mp4"
+    with av.open(film(tmp_path / "plain.mp4")) as plain, av.open(source, "w") as tagged:
+        tagged.metadata["title"] = "Søndre gate i regn"
+        copy = tagged.add_stream_from_template(plain.streams.video[0])
+        for packet in plain.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = copy
+                tagged.mux(packet)
+    with av.open(restored(source, tmp_path / "b.mp4")) as container:
+        assert container.metadata["title"] == "Søndre gate i regn"
+
+
+def test_progress_is_told_frame_by_frame(tmp_path):
+    told = list(restore_video(as_it_is, film(tmp_path / "a.mp4"), tmp_path / "b.mp4"))
+    assert [frame.number for frame in told] == list(range(1, 9))
+    assert {frame.frames for frame in told} == {8} and told[-1].damaged == 0
+
+
+def test_enough_ends_it_with_a_shorter_video(tmp_path):
+    asked: Iterator[bool] = iter([False, False, True])
+    source = film(tmp_path / "a.mp4", sound="aac")
+    told = list(restore_video(as_it_is, source, tmp_path / "b.mp4", enough=lambda: next(asked)))
+    assert len(told) == len(images(tmp_path / "b.mp4")) == 3
+    with av.open(tmp_path / "b.mp4") as container:
+        assert container.duration / av.time_base < 0.5  # the sound ends with the pictures
+
+
+def test_stopped_half_way_nothing_is_left(tmp_path):
+    source = film(tmp_path / "a.mp4")
+    work = restore_video(as_it_is, source, tmp_path / "b.mp4")
+    next(work)
+    work.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
+@pytest.mark.parametrize(
+    "playlist",
+    [
+        "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{0}\n#EXT-X-ENDLIST\n",
+        "ffconcat version 1.0\nfile {0}\n",
+    ],
+)
+def test_a_playlist_opens_no_other_file(tmp_path, playlist):
+    secret = film(tmp_path / "secret.mp4")
+    hostile = tmp_path / "a.mp4"
+    hostile.write_text(playlist.format(secret))
+    with pytest.raises(PictureError, match=re.escape(f"{hostile}: cannot be read as a video")):
+        restored(hostile, tmp_path / "b.mp4")
+
+
+def test_no_video_is_said_so(tmp_path):
+    (tmp_path / "text.mp4").write_text("no video at all")
+    with pytest.raises(PictureError, match="cannot be read as a video"):
+        restored(tmp_path / "text.mp4", tmp_path / "b.mp4")
+    with av.open(tmp_path / "sound.mp4", "w") as container:
+        stream = container.add_stream("aac", 48_000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 4800), np.int16), "s16", "mono")
+        frame.rate, frame.pts = 48_000, 0
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    with pytest.raises(PictureError, match="there is no video in this file"):
+        restored(tmp_path / "sound.mp4", tmp_path / "b.mp4")
+    with pytest.raises(PictureError, match=r"no video is written with this suffix; choose one of \.mp4"):
+        restored(film(tmp_path / "a.mp4"), tmp_path / "b.avi")
+    assert not (tmp_path / "b.mp4").exists()
+
+
+def test_large_frames_are_refused(tmp_path):
+    with pytest.raises(PictureTooLargeError, match=r"64 x 48 pixels are more than the limit of 0\.003 megapixels"):
+        list(restore_video(as_it_is, film(tmp_path / "a.mp4"), tmp_path / "b.mp4", max_megapixels=0.003))
+
+
+def test_damaged_parts_are_told_and_the_rest_is_restored(tmp_path):
+    source = tmp_path / "a.mkv"
+    with av.open(film(tmp_path / "whole.mkv", codec="mpeg4")) as whole, av.open(source, "w") as damaged:
+        copy = damaged.add_stream_from_template(whole.streams.video[0])
+        for number, packet in enumerate(packet for packet in whole.demux(video=0) if packet.dts is not None):
+            if number == 5:
+                junk = av.Packet(b"\0\0\1\0")
+                junk.pts, junk.dts, junk.time_base = packet.pts, packet.dts, packet.time_base
+                packet = junk
+            packet.stream = copy
+            damaged.mux(packet)
+    report = restore_file(as_it_is, source, tmp_path / "b.mkv")
+    assert report.error == f"{source}: 1 of its parts could not be read and is missing in the result."
+    assert len(images(tmp_path / "b.mkv")) == 7
+
+
+def test_a_folder_may_hold_both(tmp_path):
+    source, target = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    film(source / "regn ø.mp4")
+    film(source / "old.avi", codec="mpeg4")
+    (source / "broken.mov").write_bytes(b"nothing")
+    assert [output.name for _, output in plan_tree(source, target)] == ["broken.mov", "old.mp4", "regn ø.mp4"]
+    shares: list[float] = []
+    reports = list(restore_tree(as_it_is, source, target, on_progress=lambda path, done: shares.append(done)))
+    assert [bool(report.error) for report in reports] == [True, False, False]
+    whole = reports[-1]
+    assert (whole.file, whole.width, whole.height, whole.weather) == ("regn ø.mp4", 64, 48, "rain")
+    assert whole.uncertainty == pytest.approx(0.25)
+    assert shares[-8:] == [number / 8 for number in range(1, 9)]
+    again = list(restore_tree(as_it_is, source, target))
+    assert [report.skipped for report in again] == [False, True, True]
+
+
+def test_videos_that_would_meet_get_names_of_their_own(tmp_path):
+    for name in ("a.avi", "a.mp4", "a.wmv"):
+        (tmp_path / name).touch()
+    assert [output.name for _, output in plan_tree(tmp_path, tmp_path / "out", "png")] == [
+        "a.avi.mp4",
+        "a.mp4",
+        "a.wmv.mp4",
+    ]
