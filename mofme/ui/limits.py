@@ -15,6 +15,7 @@ class Limits:
     batch_pictures: int = 500
     picture_seconds: float = 600
     batch_seconds: float = 3600
+    live_seconds: int = 600
     prompt_characters: int = 20_000
     table_megabytes: float = 50
     table_prompts: int = 5000

@@ -1,4 +1,4 @@
-"""The fold-out of choices that the Restore and the Batch tab share."""
+"""The fold-out of choices that the tabs Restore, Batch and Video share."""
 
 from dataclasses import dataclass
 
@@ -22,11 +22,11 @@ class Options:
         return [self.model, self.strength, self.ensemble, self.tile]
 
 
-def options(models: list[str]) -> Options:
-    """Draw the fold-out, closed."""
+def options(models: list[str], thing: str = "photo") -> Options:
+    """Draw the fold-out, closed; `thing` is what gets restored."""
     with gr.Accordion("Options", open=False):
         strength = gr.Slider(
-            0, 1, value=1, step=0.05, label="Strength", info="0 leaves the photo as it is, 1 restores fully."
+            0, 1, value=1, step=0.05, label="Strength", info=f"0 leaves the {thing} as it is, 1 restores fully."
         )
         with gr.Row():
             model = gr.Dropdown(
@@ -36,5 +36,5 @@ def options(models: list[str]) -> Options:
                 info="Larger is better, and slower.",
             )
             tile = gr.Dropdown(TILES, value=0, label="Tile size", info="Smaller tiles need less memory.")
-        ensemble = gr.Checkbox(label="Take more care", info="Averages eight looks at the photo: eight times slower.")
+        ensemble = gr.Checkbox(label="Take more care", info="Averages eight looks at each picture: eight times slower.")
     return Options(model, strength, ensemble, tile)

@@ -57,6 +57,7 @@ class Services:
     distillation_pair: Callable[[], tuple["CausalLM", "CausalLM"]] = shipped_pair
     restoring: Jobs = field(default_factory=Jobs)
     batches: Jobs = field(default_factory=Jobs)
+    filming: Jobs = field(default_factory=Jobs)
     measuring: Jobs = field(default_factory=Jobs)
     training: Jobs = field(default_factory=Jobs)
     probing: Jobs = field(default_factory=Jobs)

@@ -29,7 +29,7 @@ def photo_box(elem_id: str) -> gr.Image:
 
 
 def file_box(**arguments: Any) -> gr.File:
-    """A box for one file that is no picture. The function behind it receives its path."""
+    """A box for one file that is no photo. The function behind it receives its path."""
     box = gr.File(type="filepath", **arguments)
     refuse_addresses(box)
     return box

@@ -26,26 +26,30 @@ from mofme.ui.tabs import (
     control,
     dense_to_moe,
     evaluate,
+    live,
     llm_routing,
     lora_mixture,
     moe_distillation,
     rerouting,
     restore,
     router_robustness,
+    video,
 )
 from mofme.ui.theme import CSS, PASTE_ANYWHERE, theme
 
 TITLE = "MoFME"
 SENTENCE = (
-    "Takes rain, snow, raindrops and haze out of your photos, and shows which experts did it. "
+    "Takes rain, snow, raindrops and haze out of your photos and videos, and shows which experts did it. "
     "The same idea picks the language model for a prompt."
 )
 
 # A new tab is one line here and one file in tabs/.
 GROUPS: dict[str, dict[str, Callable[[Services], None]]] = {
-    "Photos": {
+    "Pictures": {
         "Restore": restore.build,
         "Batch": batch.build,
+        "Video": video.build,
+        "Live": live.build,
         "Evaluate": evaluate.build,
         "Re-routing": rerouting.build,
     },

@@ -1,0 +1,118 @@
+"""The tabs Video and Live."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from playwright.sync_api import Browser, expect
+
+from mofme.errors import Cancelled, PictureError
+from mofme.ui.jobs import Engine, Job
+from mofme.ui.limits import Limits
+from mofme.ui.one_photo import Settings
+from mofme.ui.one_video import VideoProgress, restore_upload
+from mofme.ui.services import Services
+from mofme.ui.tabs import live, video
+from mofme.vision.video_file import read_video
+from tests.films import film
+from tests.ui.conftest import FLAGS
+from tests.ui.one_tab import one_tab
+
+LIMITS = Limits(megapixels=0.1)
+
+
+@pytest.fixture(scope="module")
+def address(folders: None, engine: Engine) -> Iterator[str]:
+    with one_tab(lambda: video.build(Services(engine, LIMITS))) as address:
+        yield address
+
+
+def run(engine: Engine, job: Job, upload: Path) -> list[VideoProgress]:
+    return list(restore_upload(engine, job, upload, Settings("small"), LIMITS))
+
+
+def test_a_video_comes_back_under_its_name(engine: Engine, tmp_path: Path) -> None:
+    *_, last = run(engine, Job(60), film(tmp_path / "my film.mov"))
+    assert last.video is not None and last.video.name == "my film-restored.mov"
+    assert (last.number, last.frames, last.late) == (8, 8, False)
+    assert sum(last.weathers.values()) == 8
+    assert last.look is not None and all(path.is_file() for path in last.look)
+
+
+def test_a_kind_the_browser_does_not_know_is_written_as_mp4(engine: Engine, tmp_path: Path) -> None:
+    source = film(tmp_path / "a.avi", codec="mpeg4").rename(tmp_path / "a.xyz")
+    *_, last = run(engine, Job(60), source)
+    assert last.video is not None and last.video.name == "a-restored.mp4"
+
+
+def test_when_time_is_up_the_beginning_is_handed_out(engine: Engine, tmp_path: Path) -> None:
+    *_, last = run(engine, Job(0), film(tmp_path / "a.mp4"))
+    assert last.late and last.number == 1 and last.video is not None
+    with read_video(last.video) as restored:
+        assert len(list(restored)) == 1
+
+
+def test_a_cancelled_video_leaves_nothing(engine: Engine, tmp_path: Path) -> None:
+    job = Job(60)
+    work = restore_upload(engine, job, film(tmp_path / "a.mp4"), Settings("small"), LIMITS)
+    first = next(work)
+    job.cancel()
+    with pytest.raises(Cancelled):
+        list(work)
+    assert first.look is not None
+    assert {path.suffix for path in first.look[0].parent.iterdir()} == {".jpg"}
+
+
+def test_frames_that_are_too_large_are_refused(engine: Engine, tmp_path: Path) -> None:
+    with pytest.raises(PictureError, match=r"more than the limit of 0\.1 megapixels"):
+        run(engine, Job(60), film(tmp_path / "a.mp4", frames=1, size=(400, 300)))
+
+
+def test_the_api_returns_the_video_and_a_report(address: str, tmp_path: Path) -> None:
+    client = Client(address, verbose=False)
+    path, report = client.predict(
+        handle_file(film(tmp_path / "a.mp4", sound="aac")), "small", 1, False, 0, api_name="/video"
+    )
+    assert report["frames"] == 8 and report["complete"] and report["damaged"] == 0
+    with read_video(Path(path)) as restored:
+        assert len(list(restored)) == 8
+    (tmp_path / "text.mp4").write_text("no video")
+    with pytest.raises(AppError, match=r"text\.mp4: cannot be read as a video"):
+        client.predict(handle_file(tmp_path / "text.mp4"), "small", 1, False, 0, api_name="/video")
+
+
+def test_a_person_restores_a_video(browser: Browser, address: str, tmp_path: Path) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto(address)
+    page.set_input_files("#video input[type=file]", film(tmp_path / "a.mp4", frames=20))
+    expect(page.locator("#video")).to_contain_text("a.mp4")
+    page.click("#restore-video")
+    expect(page.locator("#restored-video video")).to_be_visible()
+    expect(page.locator("#video-comparison img")).to_have_count(2)
+    expect(page.get_by_text("Done: 20 frames")).to_be_visible()
+    assert page.locator("#restored-video video").evaluate("video => video.duration") == pytest.approx(2, abs=0.1)
+    with page.expect_download() as download:
+        page.click("#download-video")
+    assert download.value.suggested_filename == "a-restored.mp4"
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    page.close()
+
+
+def test_a_camera_is_restored_as_it_films(browser: Browser, chromium: str, folders: None, engine: Engine) -> None:
+    flags = [*FLAGS, "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    with (
+        one_tab(lambda: live.build(Services(engine, LIMITS))) as address,
+        browser.browser_type.launch(executable_path=chromium, args=flags) as filming,
+    ):
+        page = filming.new_page(viewport={"width": 390, "height": 844}, permissions=["camera"])
+        page.goto(address)
+        page.get_by_text("Click to Access Webcam").click()
+        page.locator("#camera button", has_text="Record").click()
+        expect(page.locator("#live-words")).to_contain_text("ms a picture")
+        first = page.locator("#live img")
+        expect(first).to_have_js_property("naturalWidth", 480)
+        expect(first).not_to_have_attribute("src", first.get_attribute("src") or "")  # it goes on
+        page.locator("#camera button", has_text="Stop").click()
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
