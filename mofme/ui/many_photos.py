@@ -14,6 +14,7 @@ from mofme.ui.one_photo import Settings
 from mofme.vision.archive import extract, pack
 from mofme.vision.batch import FileReport, plan_tree, restore_file, write_report
 from mofme.vision.image import READABLE_SUFFIXES, read_picture
+from mofme.vision.video_file import VIDEO_SUFFIXES
 
 THUMBNAIL_SIDE = 480
 MOST_THUMBNAILS = 60
@@ -103,6 +104,8 @@ def gather(uploads: Sequence[Path], folder: Path) -> list[FileReport]:
                 refused.append(FileReport(upload.name, "", error=without_folders(str(error))))
         elif suffix in READABLE_SUFFIXES:
             shutil.copyfile(upload, _free(folder / upload.name))
+        elif suffix in VIDEO_SUFFIXES:
+            refused.append(FileReport(upload.name, "", error="is a video: restore it in the tab Video."))
         else:
             refused.append(FileReport(upload.name, "", error="is not a kind of picture this program reads."))
     return refused

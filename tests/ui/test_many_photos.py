@@ -68,6 +68,12 @@ def test_a_broken_archive_is_reported_beside_good_photos(engine: Engine, photo: 
     assert errors == {"bad.zip": True, "my photo.jpg": False}
 
 
+def test_a_video_is_sent_to_its_own_tab(engine: Engine, photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").touch()
+    (refused,) = [report for report in run(engine, [photo, tmp_path / "a.mp4"]).reports if report.error]
+    assert (refused.file, refused.error) == ("a.mp4", "is a video: restore it in the tab Video.")
+
+
 def test_nothing_but_refused_files_is_an_error_that_says_why(engine: Engine, tmp_path: Path) -> None:
     bad = tmp_path / "bad.zip"
     bad.write_bytes(b"PK no zip")
