@@ -7,7 +7,6 @@ from pathlib import Path
 from torch import Tensor
 
 from mofme.errors import PictureError
-from mofme.vision.image import atomic_file
 from mofme.vision.restorer import Restoration
 from mofme.vision.steady import Steady
 from mofme.vision.video_file import CONTAINERS, read_video, write_video
@@ -41,15 +40,10 @@ def restore_video(
     by then is the whole. Closing the iterator stops the work. Raises PictureError if the source is no video, too large,
     or the output cannot be written; its suffix decides the kind: .mp4, .m4v, .mov, .mkv or .webm.
     """
-    suffix = output.suffix.lower()
-    if suffix not in CONTAINERS:
+    if output.suffix.lower() not in CONTAINERS:
         raise PictureError(f"{output}: no video is written with this suffix; choose one of {', '.join(CONTAINERS)}.")
     steady, number, late = Steady(), 0, False
-    with (
-        read_video(source, max_megapixels) as video,
-        atomic_file(output) as file,
-        write_video(file, suffix, video) as writer,
-    ):
+    with read_video(source, max_megapixels) as video, write_video(output, video) as writer:
         for frame in video:
             if number and (late := enough()):
                 break

@@ -4,7 +4,7 @@ Frames come out upright and in 8 bits. Written is H.264 (VP9 in WebM), at a qual
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 from torch import Tensor
 
 from mofme.errors import PictureError, PictureTooLargeError
+from mofme.vision.image import atomic_file
 from mofme.vision.video_sound import Sound
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
@@ -68,12 +69,17 @@ class VideoReader:
         return round(Fraction(self.container.duration or 0, av.time_base) * self.rate)
 
     def __iter__(self) -> Iterator[Frame]:
-        for packet in self.container.demux(self.stream):
+        packets = self.container.demux(self.stream)
+        while True:
             try:
-                frames = packet.decode()
+                frames = next(packets).decode()
+            except StopIteration:
+                return
             except av.error.InvalidDataError:
                 self.damaged += 1
                 continue
+            except av.FFmpegError as error:
+                raise PictureError(f"{self.path}: reading this video stopped half-way ({error.strerror}).") from error
             for decoded in frames:
                 self._check_size(decoded.width, decoded.height)
                 # FFmpeg tells the turn counter-clockwise, as numpy takes it.
@@ -91,11 +97,12 @@ class VideoReader:
 @contextmanager
 def read_video(path: Path, max_megapixels: float = 100) -> Iterator[VideoReader]:
     """Open a video file. Raises PictureError if it is none, PictureTooLargeError if its frames are too large."""
-    try:
-        with path.open("rb") as file, _open(file) as container:
-            yield VideoReader(path, container, max_megapixels)
-    except (av.FFmpegError, OSError) as error:
-        raise PictureError(f"{path}: cannot be read as a video ({error.strerror or error}).") from error
+    with ExitStack() as stack:
+        try:
+            container = stack.enter_context(_open(stack.enter_context(path.open("rb"))))
+        except (av.FFmpegError, OSError) as error:
+            raise PictureError(f"{path}: cannot be read as a video ({error.strerror}).") from error
+        yield VideoReader(path, container, max_megapixels)
 
 
 class VideoWriter:
@@ -126,8 +133,10 @@ class VideoWriter:
             dst_colorspace=frame.decoded.colorspace,
             dst_color_range=frame.decoded.color_range or ColorRange.MPEG,
         )
-        # A frame without a time of its own, or with an earlier one, comes right after the last.
-        self._last = max(self._last + 1, frame.decoded.pts or 0)
+        pts = frame.decoded.pts
+        if pts is None:
+            pts = self._last + round(1 / (self._like.rate * self._like.time_base))
+        self._last = max(self._last + 1, pts)  # times must rise
         new.pts, new.time_base = self._last, self._like.time_base
         self._sound.copy(until=self._last * self._like.time_base)
         self._container.mux(self._stream.encode(new))
@@ -151,17 +160,21 @@ class VideoWriter:
 
 
 @contextmanager
-def write_video(file: BinaryIO, suffix: str, like: VideoReader) -> Iterator[VideoWriter]:
-    """A writer into an open file, of the kind that the suffix tells. Raises PictureError if it cannot be written."""
+def write_video(output: Path, like: VideoReader) -> Iterator[VideoWriter]:
+    """A writer of the file `output`, which appears if the block ends well. Raises PictureError if it cannot be written.
+
+    The suffix decides the kind, and must be one of `CONTAINERS`.
+    """
     try:
         with (
             like.path.open("rb") as again,
             _open(again) as sound,
-            av.open(file, "w", format=CONTAINERS[suffix]) as container,
+            atomic_file(output) as file,
+            av.open(file, "w", format=CONTAINERS[output.suffix.lower()]) as container,
         ):
             yield VideoWriter(container, like, sound)
-    except av.FFmpegError as error:
-        raise PictureError(f"{like.path}: the restored video cannot be written ({error.strerror}).") from error
+    except (av.FFmpegError, OSError) as error:
+        raise PictureError(f"{output}: this video cannot be written ({error.strerror}).") from error
 
 
 def _open(file: BinaryIO) -> InputContainer:

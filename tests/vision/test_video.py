@@ -14,7 +14,7 @@ from mofme.errors import PictureError, PictureTooLargeError
 from mofme.vision.batch import plan_tree, restore_file, restore_tree
 from mofme.vision.restorer import Restoration
 from mofme.vision.video import restore_video
-from mofme.vision.video_file import read_video
+from mofme.vision.video_file import read_video, write_video
 from tests.films import film
 
 
@@ -223,3 +223,21 @@ def test_videos_that_would_meet_get_names_of_their_own(tmp_path):
         "a.mp4",
         "a.wmv.mp4",
     ]
+
+
+def test_where_it_cannot_be_written_is_said(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(PictureError, match=re.escape(f"{tmp_path / 'file/b.mp4'}: this video cannot be written")):
+        restored(film(tmp_path / "a.mp4"), tmp_path / "file/b.mp4")
+
+
+def test_frames_without_times_come_at_the_rate_of_the_video(tmp_path):
+    source = film(tmp_path / "a.mp4")
+    with read_video(source) as video, write_video(tmp_path / "b.mp4", video) as writer:
+        for frame in video:
+            frame.decoded.pts = None
+            writer.write(frame.image, frame)
+        writer.finish(whole=True)
+    with av.open(tmp_path / "b.mp4") as container:
+        times = [frame.time for frame in container.decode(video=0)]
+    assert np.diff(times) == pytest.approx([0.1] * 7)
