@@ -49,7 +49,7 @@ def build(services: Services) -> None:
                 elem_id="video-comparison",
             )
             restored = gr.Video(
-                label="Restored", interactive=False, visible=False, buttons=[], elem_id="restored-video"
+                label="Restored", interactive=False, visible=False, height=480, buttons=[], elem_id="restored-video"
             )
             download = gr.DownloadButton(
                 "Download the restored video", variant="primary", visible=False, elem_id="download-video"
