@@ -22,7 +22,7 @@ def client(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clien
 def test_only_these_endpoints_are_offered(client: Client) -> None:
     offered = client.view_api(return_format="dict", print_info=False)
     assert set(offered["named_endpoints"]) == {
-        *("/restore", "/batch", "/evaluate", "/reroute"),
+        *("/restore", "/batch", "/video", "/evaluate", "/reroute"),
         *("/route", "/robustness", "/dense_to_moe", "/distil"),
         *("/mixture_of_routers", "/train_mixture_of_routers", "/attention_router", "/train_attention_router"),
         *("/read_digit", "/restore_binary", "/drive"),
