@@ -159,7 +159,7 @@ NAMES = {
     "mofme.vision.steady": {"Steady": "", "Steady.see": "self thumbnail", "Steady.mean": "self name judged"},
     "mofme.vision.video": {
         "restore_video": "restorer source output strength ensemble tile max_megapixels enough",
-        "RestoredFrame": "number frames damaged before restoration",
+        "RestoredFrame": "number frames before restoration video",
     },
     "mofme.vision.weather": {"synthesize": "clean weathers generator", "Weathered": "image labels"},
 }

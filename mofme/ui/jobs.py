@@ -66,8 +66,12 @@ class Job:
     def check(self) -> None:
         """Raises Cancelled after `cancel`, MofmeError once the time is up."""
         self.check_cancelled()
-        if time.monotonic() > self._deadline:
+        if self.late():
             raise MofmeError(f"This took longer than the limit of {self._seconds:.0f} s: ask for less at once.")
+
+    def late(self) -> bool:
+        """Whether the time is up."""
+        return time.monotonic() > self._deadline
 
     def check_cancelled(self) -> None:
         """Raises Cancelled after `cancel`: for work of many parts, which hands out those that are done in time."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mofme.errors import Cancelled, MofmeError
 from mofme.ui.figures import save_picture, thumbnail
 from mofme.ui.jobs import Engine, Job, new_folder
 from mofme.ui.limits import Limits
@@ -68,12 +67,7 @@ def restore_upload(
             return restorer(*picture, **how)
 
     def late() -> bool:
-        try:
-            job.check()
-        except Cancelled:
-            raise
-        except MofmeError:
-            progress.late = True
+        progress.late = job.late()
         return progress.late
 
     frames = restore_video(
@@ -90,14 +84,14 @@ def restore_upload(
     with closing(frames):
         for frame in frames:
             job.check_cancelled()
-            progress.number, progress.frames, progress.damaged = frame.number, frame.frames, frame.damaged
+            progress.number, progress.frames = frame.number, frame.frames
             progress.weathers[frame.restoration.weather_name] += 1
             progress.seconds = time.monotonic() - begun
             if frame.number == 1 or time.monotonic() - looked > LOOK_EVERY:
                 looked = time.monotonic()
                 progress.look = _look(frame, folder)
                 yield progress
-    progress.look = _look(frame, folder)
+    progress.look, progress.damaged = _look(frame, folder), frame.damaged
     progress.video = output
     yield progress
 

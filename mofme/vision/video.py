@@ -9,18 +9,23 @@ from torch import Tensor
 from mofme.errors import PictureError
 from mofme.vision.restorer import Restoration
 from mofme.vision.steady import Steady
-from mofme.vision.video_file import CONTAINERS, read_video, write_video
+from mofme.vision.video_file import CONTAINERS, VideoReader, read_video, write_video
 
 
 @dataclass(frozen=True)
 class RestoredFrame:
-    """A frame that was restored: which one of about how many (0: unknown), and how many before it were unreadable."""
+    """A frame that was restored: which one, of about how many (0: unknown), of which video."""
 
     number: int
     frames: int
-    damaged: int
     before: Tensor
     restoration: Restoration
+    video: VideoReader
+
+    @property
+    def damaged(self) -> int:
+        """How many parts of the video could not be read so far; of all of it once the last frame was asked for."""
+        return self.video.damaged
 
 
 def restore_video(
@@ -50,7 +55,7 @@ def restore_video(
             restoration = restorer(frame.image, strength=strength, ensemble=ensemble, tile=tile, steady=steady)
             writer.write(restoration.image, frame)
             number += 1
-            yield RestoredFrame(number, video.frames, video.damaged, frame.image, restoration)
+            yield RestoredFrame(number, video.frames, frame.image, restoration, video)
         if not number:
             raise PictureError(f"{source}: no frame of this video can be read.")
         writer.finish(whole=not late)
