@@ -1,7 +1,6 @@
-"""What files carry comes back: pixels, modes, bit depth, orientation, metadata, formats."""
+"""What files carry comes back: pixels, modes, bit depth, formats."""
 
 import struct
-import zlib
 
 import cv2
 import numpy as np
@@ -9,115 +8,21 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms, ImageOps, IptcImagePlugin
+from PIL import Image
 
 from mofme.errors import PictureError
-from mofme.vision.image import FORMATS, Picture, find_pictures, read_picture, write_picture
+from mofme.vision.image import Picture, find_pictures, read_picture, write_picture
+from tests.vision.pictures import (
+    as_16_bits,
+    as_bytes,
+    exif_block,
+    noise,
+    png,
+    resave,
+    smooth,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:Truncated File Read:UserWarning")
-GPS, CAMERA = 34853, 34665
-
-
-def noise(height=37, width=53, channels=3, dtype=np.uint8, seed=0):
-    return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max + 1, (height, width, channels), dtype)
-
-
-def smooth(height=48, width=64):
-    """A colour gradient, which lossy formats keep almost unchanged."""
-    y, x = np.mgrid[0:height, 0:width]
-    return np.stack([x * 255 // width, y * 255 // height, (x + y) * 255 // (width + height)], -1).astype(np.uint8)
-
-
-def exif_block(orientation=1):
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    exif[0x010F] = "Maker"
-    exif[GPS] = {1: "N", 2: (48.0, 8.0, 14.5)}
-    exif[CAMERA] = {36867: "2024:02:29 12:00:00", 37500: b"maker\0note"}
-    return exif.tobytes()
-
-
-def srgb_profile():
-    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-
-
-def as_bytes(picture):
-    return (picture.rgb * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-
-
-def as_16_bits(picture):
-    return (picture.rgb * 65535).round().permute(1, 2, 0).numpy().astype(np.uint16)
-
-
-def resave(path, name):
-    picture = read_picture(path)
-    target = path.with_name(name)
-    write_picture(target, picture.rgb, picture)
-    return target
-
-
-@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".avif", ".heic"])
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_orientation_is_applied_once_as_pillow_would(tmp_path, suffix, orientation):
-    path = tmp_path / f"in{suffix}"
-    Image.fromarray(noise()).save(path, exif=exif_block(orientation))
-    with Image.open(path) as image:
-        expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-
-    np.testing.assert_array_equal(as_bytes(read_picture(path)), expected)
-    with Image.open(resave(path, f"out{suffix}")) as image:
-        image.load()
-        assert image.getexif().get(0x0112, 1) == 1
-        assert (image.height, image.width) == expected.shape[:2]
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_orientation_of_a_16_bit_png(tmp_path, orientation):
-    samples = noise(dtype=np.uint16)
-    write_picture(
-        tmp_path / "in.png",
-        torch.from_numpy(samples.astype(np.float32) / 65535).permute(2, 0, 1),
-        Picture(rgb=torch.zeros(3, 1, 1), bits=16, exif=exif_block(orientation).removeprefix(b"Exif\0\0")),
-    )
-    with Image.open(tmp_path / "in.png") as image:
-        expected = np.asarray(ImageOps.exif_transpose(image))  # the upper byte of each sample
-    picture = read_picture(tmp_path / "in.png")
-    np.testing.assert_array_equal(as_16_bits(picture) >> 8, expected)
-
-
-@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".avif", ".heic"])
-def test_exif_and_profile_survive(tmp_path, suffix):
-    path = tmp_path / f"in{suffix}"
-    profile = srgb_profile()
-    Image.fromarray(smooth()).save(path, format="PNG", exif=exif_block(6), icc_profile=profile)
-    picture = read_picture(path)
-    write_picture(tmp_path / f"first{suffix}", picture.rgb, picture)
-
-    with Image.open(resave(tmp_path / f"first{suffix}", f"second{suffix}")) as image:
-        image.load()
-        assert image.info["icc_profile"] == profile
-        exif = image.getexif()
-        assert exif.get(0x010F) == "Maker"
-        assert exif.get_ifd(GPS) == {1: "N", 2: (48.0, 8.0, 14.5)}
-        assert exif.get_ifd(CAMERA) == {36867: "2024:02:29 12:00:00", 37500: b"maker\0note"}
-
-
-def test_exif_of_a_jpeg_changes_in_nothing_but_orientation_and_thumbnail(tmp_path):
-    # Little-endian TIFF: header, one entry (orientation 6) at offset 8, then the link to the thumbnail's directory.
-    block = b"II*\0" + struct.pack("<LHHHLHHL", 8, 1, 0x0112, 3, 1, 6, 0, 26) + b"anything, kept"
-    Image.fromarray(noise()).save(tmp_path / "in.jpg", exif=b"Exif\0\0" + block)
-    with Image.open(resave(tmp_path / "in.jpg", "out.jpg")) as image:
-        kept = image.info["exif"]
-    upright = b"II*\0" + struct.pack("<LHHHLHHL", 8, 1, 0x0112, 3, 1, 1, 0, 0) + b"anything, kept"
-    assert kept == b"Exif\0\0" + upright
-
-
-@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
-def test_xmp_is_kept_and_its_orientation_reset(tmp_path, suffix):
-    picture = Picture(rgb=torch.zeros(3, 4, 4), xmp=b'<x:xmpmeta tiff:Orientation="6" dc:title="T"/>')
-    write_picture(tmp_path / f"a{suffix}", picture.rgb, picture)
-    xmp = read_picture(tmp_path / f"a{suffix}").xmp
-    assert b'tiff:Orientation="6"' not in xmp and b'dc:title="T"' in xmp
 
 
 @pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("LA", 2), ("RGB", 3), ("RGBA", 4)])
@@ -207,29 +112,6 @@ def test_16_bit_grey_tiff_whose_zero_is_white(tmp_path):
     assert read_picture(tmp_path / "a.tif").rgb.flatten().tolist() == [1, 1, 1]
 
 
-def test_metadata_that_cannot_be_written_does_not_lose_the_picture(tmp_path):
-    # A make whose type is IFD, a resolution of 0/0 in the camera's directory: read by Pillow, not written again.
-    tags = struct.pack("<HHHLLHHLL", 2, 271, 13, 1, 7, 34665, 4, 1, 38) + struct.pack("<L", 0)
-    camera = struct.pack("<HHHLLL", 1, 33437, 5, 1, 56, 0) + struct.pack("<LL", 0, 0)
-    Image.fromarray(noise()).save(tmp_path / "a.jpg", exif=b"Exif\0\0II*\0" + struct.pack("<L", 8) + tags + camera)
-    picture = read_picture(tmp_path / "a.jpg")
-    for suffix in FORMATS:
-        write_picture(tmp_path / f"b{suffix}", picture.rgb, picture)
-        assert read_picture(tmp_path / f"b{suffix}").rgb.shape == (3, 37, 53)
-
-
-@pytest.mark.parametrize("dpi", [(0, 0), (1e6, 1e6)])
-def test_absurd_resolutions_are_dropped(tmp_path, dpi):
-    Image.fromarray(noise()).save(tmp_path / "a.png", dpi=dpi)
-    assert read_picture(tmp_path / "a.png").dpi is None
-
-
-@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".bmp"])
-def test_resolution_is_kept(tmp_path, suffix):
-    Image.fromarray(noise()).save(tmp_path / f"a{suffix}", dpi=(300, 200))
-    assert read_picture(resave(tmp_path / f"a{suffix}", f"b{suffix}")).dpi == pytest.approx((300, 200), abs=0.02)
-
-
 @pytest.mark.parametrize("target", ["out.png", "out.tif"])
 def test_16_bit_grey_with_alpha(tmp_path, target):
     samples = torch.from_numpy(noise(9, 7, 2, np.uint16).astype(np.float32) / 65535)
@@ -241,17 +123,6 @@ def test_16_bit_grey_with_alpha(tmp_path, target):
     assert torch.equal(again.rgb, grey) and torch.equal(again.alpha, alpha) and again.bits == 16
 
 
-def png(bits, colour_type, row, *chunks):
-    """A PNG of one row and 3 pixels."""
-
-    def chunk(kind, data):
-        return struct.pack(">L", len(data)) + kind + data + struct.pack(">L", zlib.crc32(kind + data))
-
-    header = struct.pack(">LLBBBBB", 3, 1, bits, colour_type, 0, 0, 0)
-    every = (b"IHDR", header), *chunks, (b"IDAT", zlib.compress(b"\0" + row)), (b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in every)
-
-
 def test_16_bit_grey_png_with_one_clear_grey(tmp_path):
     row, clear = struct.pack(">HHH", 7, 50000, 50001), (b"tRNS", struct.pack(">H", 50000))
     (tmp_path / "in.png").write_bytes(png(16, 0, row, clear))
@@ -259,35 +130,6 @@ def test_16_bit_grey_png_with_one_clear_grey(tmp_path):
         assert picture.grey and picture.bits == 16
         assert (picture.rgb[1, 0] * 65535).round().tolist() == [7, 50000, 50001]
         assert picture.alpha.flatten().tolist() == [1, 0, 1]
-
-
-@pytest.mark.parametrize(("bits", "row"), [(8, bytes(9)), (16, bytes(18))])
-def test_gamma_primaries_and_text_of_a_png_are_kept(tmp_path, bits, row):
-    kept = [
-        (b"gAMA", struct.pack(">L", 100_000)),
-        (b"cHRM", struct.pack(">8L", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)),
-        (b"tEXt", b"Title\0a hill"),
-    ]
-    (tmp_path / "in.png").write_bytes(png(bits, 2, row, *kept, (b"tEXt", b"Raw profile type exif\0old orientation")))
-    assert read_picture(resave(tmp_path / "in.png", "out.png")).png_chunks == tuple(kept)
-    with Image.open(tmp_path / "out.png") as image:
-        assert (image.info["gamma"], image.text["Title"]) == (1, "a hill")
-        assert image.info["chromaticity"][2:4] == (0.64, 0.33)
-
-
-def test_caption_and_comment_of_a_jpeg_are_kept(tmp_path):
-    iptc = b"\x1c\x02\x78\x00\x05a hil"  # record 2, dataset 120: the caption
-    resources = b"Photoshop 3.0\0" + b"8BIM" + struct.pack(">HHL", 0x0404, 0, 10) + iptc
-    segment = b"\xff\xed" + struct.pack(">H", len(resources) + 2) + resources
-    Image.fromarray(smooth()).save(tmp_path / "in.jpg", comment=b"taken at dawn", extra=segment)
-    with Image.open(resave(tmp_path / "in.jpg", "out.jpg")) as image:
-        assert IptcImagePlugin.getiptcinfo(image) == {(2, 120): b"a hil"}
-        assert image.info["comment"] == b"taken at dawn"
-
-
-def test_a_caption_too_long_for_a_jpeg_does_not_lose_the_picture(tmp_path):
-    write_picture(tmp_path / "a.jpg", torch.zeros(3, 4, 4), Picture(torch.zeros(3, 4, 4), iptc=bytes(70_000)))
-    assert read_picture(tmp_path / "a.jpg").iptc is None
 
 
 # Three pixels of grey 1, the clear 2 and 3, at the top of their bytes; of 1 bit 1, 0, 1, where 0 is clear.

@@ -1,0 +1,140 @@
+"""What files carry besides pixels comes back: orientation, EXIF, profiles, resolution, captions."""
+
+import struct
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps, IptcImagePlugin
+
+from mofme.vision.image import FORMATS, Picture, read_picture, write_picture
+from tests.vision.pictures import (
+    CAMERA,
+    GPS,
+    as_16_bits,
+    as_bytes,
+    exif_block,
+    noise,
+    png,
+    resave,
+    smooth,
+    srgb_profile,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore:Truncated File Read:UserWarning")
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".avif", ".heic"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_applied_once_as_pillow_would(tmp_path, suffix, orientation):
+    path = tmp_path / f"in{suffix}"
+    Image.fromarray(noise()).save(path, exif=exif_block(orientation))
+    with Image.open(path) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+
+    np.testing.assert_array_equal(as_bytes(read_picture(path)), expected)
+    with Image.open(resave(path, f"out{suffix}")) as image:
+        image.load()
+        assert image.getexif().get(0x0112, 1) == 1
+        assert (image.height, image.width) == expected.shape[:2]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_of_a_16_bit_png(tmp_path, orientation):
+    samples = noise(dtype=np.uint16)
+    write_picture(
+        tmp_path / "in.png",
+        torch.from_numpy(samples.astype(np.float32) / 65535).permute(2, 0, 1),
+        Picture(rgb=torch.zeros(3, 1, 1), bits=16, exif=exif_block(orientation).removeprefix(b"Exif\0\0")),
+    )
+    with Image.open(tmp_path / "in.png") as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))  # the upper byte of each sample
+    picture = read_picture(tmp_path / "in.png")
+    np.testing.assert_array_equal(as_16_bits(picture) >> 8, expected)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".avif", ".heic"])
+def test_exif_and_profile_survive(tmp_path, suffix):
+    path = tmp_path / f"in{suffix}"
+    profile = srgb_profile()
+    Image.fromarray(smooth()).save(path, format="PNG", exif=exif_block(6), icc_profile=profile)
+    picture = read_picture(path)
+    write_picture(tmp_path / f"first{suffix}", picture.rgb, picture)
+
+    with Image.open(resave(tmp_path / f"first{suffix}", f"second{suffix}")) as image:
+        image.load()
+        assert image.info["icc_profile"] == profile
+        exif = image.getexif()
+        assert exif.get(0x010F) == "Maker"
+        assert exif.get_ifd(GPS) == {1: "N", 2: (48.0, 8.0, 14.5)}
+        assert exif.get_ifd(CAMERA) == {36867: "2024:02:29 12:00:00", 37500: b"maker\0note"}
+
+
+def test_exif_of_a_jpeg_changes_in_nothing_but_orientation_and_thumbnail(tmp_path):
+    # Little-endian TIFF: header, one entry (orientation 6) at offset 8, then the link to the thumbnail's directory.
+    block = b"II*\0" + struct.pack("<LHHHLHHL", 8, 1, 0x0112, 3, 1, 6, 0, 26) + b"anything, kept"
+    Image.fromarray(noise()).save(tmp_path / "in.jpg", exif=b"Exif\0\0" + block)
+    with Image.open(resave(tmp_path / "in.jpg", "out.jpg")) as image:
+        kept = image.info["exif"]
+    upright = b"II*\0" + struct.pack("<LHHHLHHL", 8, 1, 0x0112, 3, 1, 1, 0, 0) + b"anything, kept"
+    assert kept == b"Exif\0\0" + upright
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+def test_xmp_is_kept_and_its_orientation_reset(tmp_path, suffix):
+    picture = Picture(rgb=torch.zeros(3, 4, 4), xmp=b'<x:xmpmeta tiff:Orientation="6" dc:title="T"/>')
+    write_picture(tmp_path / f"a{suffix}", picture.rgb, picture)
+    xmp = read_picture(tmp_path / f"a{suffix}").xmp
+    assert b'tiff:Orientation="6"' not in xmp and b'dc:title="T"' in xmp
+
+
+def test_metadata_that_cannot_be_written_does_not_lose_the_picture(tmp_path):
+    # A make whose type is IFD, a resolution of 0/0 in the camera's directory: read by Pillow, not written again.
+    tags = struct.pack("<HHHLLHHLL", 2, 271, 13, 1, 7, 34665, 4, 1, 38) + struct.pack("<L", 0)
+    camera = struct.pack("<HHHLLL", 1, 33437, 5, 1, 56, 0) + struct.pack("<LL", 0, 0)
+    Image.fromarray(noise()).save(tmp_path / "a.jpg", exif=b"Exif\0\0II*\0" + struct.pack("<L", 8) + tags + camera)
+    picture = read_picture(tmp_path / "a.jpg")
+    for suffix in FORMATS:
+        write_picture(tmp_path / f"b{suffix}", picture.rgb, picture)
+        assert read_picture(tmp_path / f"b{suffix}").rgb.shape == (3, 37, 53)
+
+
+@pytest.mark.parametrize("dpi", [(0, 0), (1e6, 1e6)])
+def test_absurd_resolutions_are_dropped(tmp_path, dpi):
+    Image.fromarray(noise()).save(tmp_path / "a.png", dpi=dpi)
+    assert read_picture(tmp_path / "a.png").dpi is None
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".bmp"])
+def test_resolution_is_kept(tmp_path, suffix):
+    Image.fromarray(noise()).save(tmp_path / f"a{suffix}", dpi=(300, 200))
+    assert read_picture(resave(tmp_path / f"a{suffix}", f"b{suffix}")).dpi == pytest.approx((300, 200), abs=0.02)
+
+
+@pytest.mark.parametrize(("bits", "row"), [(8, bytes(9)), (16, bytes(18))])
+def test_gamma_primaries_and_text_of_a_png_are_kept(tmp_path, bits, row):
+    kept = [
+        (b"gAMA", struct.pack(">L", 100_000)),
+        (b"cHRM", struct.pack(">8L", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)),
+        (b"tEXt", b"Title\0a hill"),
+    ]
+    (tmp_path / "in.png").write_bytes(png(bits, 2, row, *kept, (b"tEXt", b"Raw profile type exif\0old orientation")))
+    assert read_picture(resave(tmp_path / "in.png", "out.png")).png_chunks == tuple(kept)
+    with Image.open(tmp_path / "out.png") as image:
+        assert (image.info["gamma"], image.text["Title"]) == (1, "a hill")
+        assert image.info["chromaticity"][2:4] == (0.64, 0.33)
+
+
+def test_caption_and_comment_of_a_jpeg_are_kept(tmp_path):
+    iptc = b"\x1c\x02\x78\x00\x05a hil"  # record 2, dataset 120: the caption
+    resources = b"Photoshop 3.0\0" + b"8BIM" + struct.pack(">HHL", 0x0404, 0, 10) + iptc
+    segment = b"\xff\xed" + struct.pack(">H", len(resources) + 2) + resources
+    Image.fromarray(smooth()).save(tmp_path / "in.jpg", comment=b"taken at dawn", extra=segment)
+    with Image.open(resave(tmp_path / "in.jpg", "out.jpg")) as image:
+        assert IptcImagePlugin.getiptcinfo(image) == {(2, 120): b"a hil"}
+        assert image.info["comment"] == b"taken at dawn"
+
+
+def test_a_caption_too_long_for_a_jpeg_does_not_lose_the_picture(tmp_path):
+    write_picture(tmp_path / "a.jpg", torch.zeros(3, 4, 4), Picture(torch.zeros(3, 4, 4), iptc=bytes(70_000)))
+    assert read_picture(tmp_path / "a.jpg").iptc is None
