@@ -1,4 +1,4 @@
-"""Restores a video frame by frame, with a brightness that does not flicker."""
+"""Restores a video frame by frame, with a brightness that is kept steady."""
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
