@@ -108,7 +108,7 @@ def measure_overhead(requests: int, router: Router) -> Overhead:
 
 
 def measure_storm(clients: int, requests: int, router: Router) -> Storm:
-    """The backend dies at once, with all it was doing, after a third of the answers."""
+    """The backend dies at once, with all it was doing, after a third of the answers; it is dead for the last third."""
     with (
         Served(FakeBackend(seconds=0.02).app) as dying,
         Served(FakeBackend(seconds=0.02).app) as living,
@@ -121,9 +121,12 @@ async def _storm(clients: int, requests: int, endpoint: Served, dying: Served) -
     waiting = iter(range(requests))
     seen: Counter[int] = Counter()
     latencies: list[float] = []
+    dead = asyncio.Event()
 
     async def ask_on(client: httpx.AsyncClient, numbers: Iterator[int]) -> None:
         for number in numbers:
+            if number >= requests * 2 // 3:  # a server takes a while to die: a short storm could be over by then
+                await dead.wait()
             began = time.perf_counter()
             response = await client.post(f"{endpoint.url}/v1/chat/completions", json=_body(number))
             latencies.append(time.perf_counter() - began)
@@ -135,6 +138,7 @@ async def _storm(clients: int, requests: int, endpoint: Served, dying: Served) -
         while len(latencies) < requests // 3:
             await asyncio.sleep(0.001)
         await asyncio.to_thread(dying.stop, at_once=True)
+        dead.set()
 
     began = time.perf_counter()
     limits = httpx.Limits(max_connections=None)
