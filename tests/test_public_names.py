@@ -194,7 +194,7 @@ COMMANDS = {
     "evaluate attention-router": "--text --arms --seeds --steps --balance --out --json",
     "evaluate routers": "CLEAN --arms --seeds --steps --limit --out --json",
     "evaluate ablation": "CLEAN --out --arms --seeds --steps --limit --lpips-weights",
-    "evaluate restoration": "PAIRS --held-back --model --device --out --json --lpips-weights --limit --seed",
+    "evaluate restoration": "PAIRS --held-back --model --device --ensemble --out --json --lpips-weights --limit --seed",
     "evaluate classification": "PICTURES --classifier --degraded --weather --seed --model --device --limit --out "
     "--json",
     "moefy": "MODEL --text --out --target --experts --shared --split --router --tokens --seed --licence",

@@ -39,7 +39,7 @@ def restore(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     tile: Annotated[int | None, typer.Option(help="Side of a tile in pixels: smaller, less memory.", min=64)] = None,
     strength: Annotated[float, typer.Option(help="Share of the change to apply, 0 to 1.", min=0, max=1)] = 1.0,
-    ensemble: Annotated[bool, typer.Option("--ensemble", help="Average 8 turned views: slower, a bit better.")] = False,
+    ensemble: Annotated[bool, typer.Option("--ensemble", help="Average 4 mirrored views: better, slower.")] = False,
     reroute: Annotated[
         bool, typer.Option("--reroute", help="Move the experts' weights to what served similar pictures: slower.")
     ] = False,

@@ -36,5 +36,7 @@ def options(models: list[str], thing: str = "photo") -> Options:
                 info="Larger is better, and slower.",
             )
             tile = gr.Dropdown(TILES, value=0, label="Tile size", info="Smaller tiles need less memory.")
-        ensemble = gr.Checkbox(label="Take more care", info="Averages eight looks at each picture: eight times slower.")
+        ensemble = gr.Checkbox(
+            label="Take more care", info="Averages four looks at each picture: better, four times slower."
+        )
     return Options(model, strength, ensemble, tile)

@@ -29,13 +29,13 @@ class Answer:
 
 
 class Darker:
-    """Stands in for a restorer: takes a constant away."""
+    """Stands in for a restorer: takes a constant away, and all light in an ensemble."""
 
     def __init__(self, amount: float) -> None:
         self.amount = amount
 
-    def __call__(self, image: Tensor, /) -> Answer:
-        return Answer(image - self.amount)
+    def __call__(self, image: Tensor, /, *, ensemble: bool = False) -> Answer:
+        return Answer(torch.zeros_like(image) if ensemble else image - self.amount)
 
 
 def save(path: Path, level: int, size: tuple[int, int] = (40, 32)) -> Path:
@@ -299,6 +299,16 @@ def test_command_prints_json_and_writes_its_files(run: Run, pairs: Path) -> None
     assert (out / "restoration.csv").is_file()
     assert stderr.count("LPIPS is left out") == 1
     assert not any("LPIPS" in table for table, _ in rows)
+
+
+def test_the_ensemble_is_measured_as_a_result_of_its_own(run: Run, pairs: Path) -> None:
+    out = pairs.parent / "out"
+    code, _, stderr = run(pairs, "--ensemble", "--out", out)
+    assert code == 0, stderr
+    result = load_result("restoration_ensemble", out)
+    assert result.command == "python -m mofme evaluate restoration set --model small --ensemble"
+    assert figures(result)["PSNR, dB", "set"]["gain"] < 0
+    assert (out / "restoration_ensemble.csv").is_file()
 
 
 def test_command_says_in_a_sentence_that_nothing_can_be_written(

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+import itertools
 
 import numpy as np
 import pytest
@@ -74,23 +74,18 @@ def test_results_stay_in_range() -> None:
     assert restored.max() <= 1
 
 
-def test_the_ensemble_is_the_mean_of_all_views() -> None:
+def test_the_ensemble_is_the_mean_of_the_mirrored_views() -> None:
     restorer, image = make_restorer(), picture(40, 64)
-    turns: list[tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]] = [
-        (
-            lambda a, k=k, m=m: np.rot90(a[..., ::-1] if m else a, k, (1, 2)),
-            lambda a, k=k, m=m: np.rot90(a, -k, (1, 2))[..., :: -1 if m else 1],
-        )
-        for k in range(4)
-        for m in (False, True)
-    ]
-    views = [undo(restorer(torch.from_numpy(turn(image.numpy()).copy())).image.numpy()).copy() for turn, undo in turns]
+    views = []
+    for rows, columns in itertools.product((1, -1), (1, -1)):
+        mirrored = torch.from_numpy(image.numpy()[:, ::rows, ::columns].copy())
+        views.append(restorer(mirrored).image.numpy()[:, ::rows, ::columns])
     expected = torch.from_numpy(np.mean(views, axis=0))
     torch.testing.assert_close(restorer(image, ensemble=True).image, expected, atol=1e-5, rtol=0)
     assert (expected - restorer(image).image).abs().max() > 1e-3, "views must differ"
 
 
-@pytest.mark.parametrize(("ensemble", "steps"), [(False, 6), (True, 48)])
+@pytest.mark.parametrize(("ensemble", "steps"), [(False, 6), (True, 24)])
 def test_progress_rises_to_one(ensemble: bool, steps: int) -> None:
     told: list[float] = []
     make_restorer()(picture(100, 150), tile=64, ensemble=ensemble, on_progress=told.append)

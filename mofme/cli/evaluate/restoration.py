@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from contextlib import redirect_stdout
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
@@ -36,8 +38,9 @@ def restoration(
         list[str], typer.Option(help="Name of a shipped model, or folder of one; give it again for more.")
     ] = ["small"],  # noqa: B006 - typer copies it
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    ensemble: Annotated[bool, typer.Option("--ensemble", help="Average 4 mirrored views, as `restore` can.")] = False,
     out: Annotated[
-        Path | None, typer.Option(file_okay=False, help="Folder for restoration.csv, restoration.json.")
+        Path | None, typer.Option(file_okay=False, help="Folder for restoration.csv and restoration.json.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON only.")] = False,
     lpips_weights: Annotated[
@@ -66,12 +69,16 @@ def restoration(
             reports: dict[str, list[PairReport]] = {}
             for name, members in sets.items():
                 for chosen, restorer in restorers.items():
+                    restores = partial(restorer, ensemble=ensemble)
                     title = f"{name}, {Path(chosen).name}" if len(restorers) > 1 else name
-                    results = evaluate(restorer, members, lpips)
+                    results = evaluate(restores, members, lpips)
                     reports[title] = list(track(results, title, total=len(members), console=log))
-        result = as_result(reports, _command(pairs, held_back, model, limit, seed), [seed] if held_back else [])
+        command = _command(pairs, held_back, model, ensemble, limit, seed)
+        result = as_result(reports, command, [seed] if held_back else [])
+        if ensemble:
+            result = replace(result, room="restoration_ensemble")
         if out is not None:
-            write_csv(out / "restoration.csv", reports)
+            write_csv(out / f"{result.room}.csv", reports)
             save_result(result, out)
     except (MofmeError, OSError) as error:
         log.print(f"error: {error}", style="red", markup=False)
@@ -103,12 +110,18 @@ def _sets(
 
 
 def _command(
-    pairs: list[Path] | None, held_back: list[Path] | None, model: list[str], limit: int | None, seed: int
+    pairs: list[Path] | None,
+    held_back: list[Path] | None,
+    model: list[str],
+    ensemble: bool,
+    limit: int | None,
+    seed: int,
 ) -> str:
     """What was typed, with the folders' names only: where they lie differs from machine to machine."""
     words = ["python -m mofme evaluate restoration", *(path.resolve().name for path in pairs or ())]
     words += [f"--held-back {path.resolve().name}" for path in held_back or ()]
     words += [f"--model {Path(name).name}" for name in model]
+    words += ["--ensemble"] * ensemble
     words += [f"--limit {limit}"] * (limit is not None) + [f"--seed {seed}"] * bool(held_back)
     return " ".join(words)
 
