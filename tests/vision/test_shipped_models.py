@@ -1,0 +1,54 @@
+"""What the shipped restorers do to a photograph that no model has seen."""
+
+import pytest
+import torch
+from skimage.data import coffee
+from torch import Tensor
+
+from mofme.vision.evaluation.restoration import to_8_bits
+from mofme.vision.evaluation.weathered import with_weather
+from mofme.vision.metrics import psnr
+from mofme.vision.restorer import Restorer, available_models
+from mofme.vision.weather import WEATHERS
+
+MODELS = [card.name for card in available_models()]
+
+
+@pytest.fixture(scope="module")
+def clean() -> Tensor:
+    return torch.from_numpy(coffee()).movedim(-1, 0) / 255
+
+
+def weathered(clean: Tensor, weather: str) -> Tensor:
+    return to_8_bits(with_weather(clean, "coffee", frozenset({weather}), seed=0))
+
+
+def decibels(image: Tensor, clean: Tensor) -> float:
+    return psnr(to_8_bits(image)[None], clean[None]).item()
+
+
+def test_a_model_is_shipped() -> None:
+    assert "small" in MODELS
+
+
+@pytest.mark.parametrize("weather", WEATHERS)
+@pytest.mark.parametrize("model", MODELS)
+def test_weather_is_named_and_becomes_less(model: str, weather: str, clean: Tensor) -> None:
+    image = weathered(clean, weather)
+    restoration = Restorer.from_pretrained(model, "cpu")(image)
+    assert restoration.weather[weather] > 0.5
+    assert decibels(restoration.image, clean) > decibels(image, clean) + 0.5
+
+
+@pytest.mark.parametrize("weather", ["rain", "snow"])
+@pytest.mark.parametrize("model", MODELS)
+def test_several_looks_see_what_falls_as_well_as_one(model: str, weather: str, clean: Tensor) -> None:
+    restorer, image = Restorer.from_pretrained(model, "cpu"), weathered(clean, weather)
+    assert decibels(restorer(image, ensemble=True).image, clean) > decibels(restorer(image).image, clean)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_clear_photograph_stays_as_it_is(model: str, clean: Tensor) -> None:
+    restoration = Restorer.from_pretrained(model, "cpu")(clean)
+    assert restoration.weather_name == "clear"
+    assert decibels(restoration.image, clean) > 35
