@@ -13,7 +13,7 @@ from mofme.core.moe import ObservedRouting, observe_routing
 from mofme.core.precision import bf16_pays
 from mofme.vision.models import available_models, load_net, load_tone
 from mofme.vision.nets.tone import TONE_SIZE, ToneNet, apply_tone, trust
-from mofme.vision.nets.unet import CONTEXT_SIZE, MIRRORS, RestorationNet
+from mofme.vision.nets.unet import CONTEXT_SIZE, RestorationNet
 from mofme.vision.steady import Steady
 from mofme.vision.tiling import Tile, pad_to_stride, thumbnail, tiles
 from mofme.vision.weather import WEATHERS
@@ -23,6 +23,8 @@ __all__ = ["Restoration", "Restorer", "RoutingMap", "available_models"]
 DEFAULT_TILE = 768
 HALO = 96
 _MAP_CELLS = 256
+# Sides that an ensemble mirrors. Not turned by a quarter: rain and streaks of snow fall, and lying ones are no weather.
+_MIRRORED: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
 
 
 @dataclass(frozen=True)
@@ -113,13 +115,12 @@ class Restorer:
         start = time.perf_counter()
         height, width = image.shape[-2:]
         parts = list(tiles(height, width, tile or DEFAULT_TILE, HALO))
-        # Not turned by a quarter: rain and snow fall, and streaks that lie are no weather to the nets.
-        views = MIRRORS if ensemble else MIRRORS[:1]
+        views = _MIRRORED if ensemble else _MIRRORED[:1]
         whole = thumbnail(image, CONTEXT_SIZE).to(self.device, torch.float32)
-        context = self.net.encode_context(whole[None])
+        contexts = [self.net.encode_context(whole.flip(view)[None]) for view in views]
         if steady is not None:
             steady.see(whole)
-            context = steady.mean("context", context)
+            contexts = [steady.mean(f"context {view}", one) for view, one in zip(views, contexts, strict=True)]
         grid = _Grid(height, width)
         restored = torch.empty_like(image)
         weather_W = torch.zeros(len(WEATHERS))
@@ -128,7 +129,7 @@ class Restorer:
             # Padded before it is mirrored: so its coarse grid falls on that of the mirrored picture.
             padded = pad_to_stride(outer)
             result = torch.zeros_like(outer)
-            for number, view in enumerate(views):
+            for number, (view, context) in enumerate(zip(views, contexts, strict=True)):
                 with observe_routing(self.net) as routing, self._precision():
                     seen = padded.flip(view)
                     output = self.net(seen[None].contiguous(memory_format=torch.channels_last), context)

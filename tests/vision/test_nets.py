@@ -63,16 +63,6 @@ def test_a_pictures_own_context_may_be_handed_over() -> None:
     assert not torch.allclose(net(image, net.encode_context(other)).image, own)
 
 
-def test_a_context_is_that_of_the_mirrored_picture() -> None:
-    net, image = awake(tiny()), torch.rand(2, 3, 40, 72)
-    context = net.encode_context(image)
-    assert context.shape[:2] == (2, 2)
-    for sides in [(-1,), (-2,), (-2, -1)]:
-        torch.testing.assert_close(net.encode_context(image.flip(sides)), context)
-    assert not torch.allclose(net.encode_context(image.rot90(dims=(-2, -1))), context)
-    torch.testing.assert_close(net.encode_context(image[:1]), context[:1])
-
-
 @pytest.mark.parametrize("part", [0, 1])
 def test_context_scales_and_shifts(part: int) -> None:
     net = awake(tiny())

@@ -22,7 +22,6 @@ _MEAN, _STD = 0.45, 0.25
 # whole picture by more than clean pictures can bear, and the net would settle for doing nothing.
 _HEAD_SCALE = 0.1
 CONTEXT_SIZE = 64
-MIRRORS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))  # the sides that each view of a picture flips
 
 
 @dataclass(frozen=True)
@@ -85,13 +84,8 @@ class RestorationNet(nn.Module):
         nn.init.zeros_(self.head.weight)
 
     def encode_context(self, image: Tensor) -> Tensor:
-        """Features of a whole picture (B, 3, any H, any W): (B, 2, C), the mean of those of its mirrored views.
-
-        Which way round a picture is tells nothing about its weather, but a single view would sway the features.
-        """
-        thumbnail = F.adaptive_avg_pool2d((image - _MEAN) / _STD, CONTEXT_SIZE)
-        views = torch.cat([thumbnail.flip(sides) for sides in MIRRORS])
-        context: Tensor = self.context(views).unflatten(0, (len(MIRRORS), -1)).mean(dim=0)
+        """Features of a whole picture (B, 3, any H, any W): (B, 2, C)."""
+        context: Tensor = self.context(F.adaptive_avg_pool2d((image - _MEAN) / _STD, CONTEXT_SIZE))
         return context
 
     def forward(self, image: Tensor, context: Tensor | None = None) -> NetOutput:
