@@ -37,6 +37,6 @@ def options(models: list[str], thing: str = "photo") -> Options:
             )
             tile = gr.Dropdown(TILES, value=0, label="Tile size", info="Smaller tiles need less memory.")
         ensemble = gr.Checkbox(
-            label="Take more care", info="Averages four looks at each picture: better, four times slower."
+            label="Take more care", info="Averages four looks at each picture: mostly better, four times slower."
         )
     return Options(model, strength, ensemble, tile)

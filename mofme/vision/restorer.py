@@ -102,9 +102,9 @@ class Restorer:
         """Restore `image` (3, H, W), RGB in [0, 1], any size from 1 x 1, of any float type and on any device.
 
         `strength` blends from the input (0) to the restored picture (1). `ensemble` averages the picture and its three
-        mirrored views: better, in four times the time. `tile` is the side in pixels of the parts worked on at a time.
-        `steady` remembers the earlier frames of a video, so that its brightness does not flicker. `on_progress` is told
-        the share that is done; what it raises stops the work.
+        mirrored views: better on average, in four times the time. `tile` is the side in pixels of the parts worked on
+        at a time. `steady` remembers the earlier frames of a video, so that its brightness does not flicker.
+        `on_progress` is told the share that is done; what it raises stops the work.
         """
         if image.ndim != 3 or image.shape[0] != 3 or not image.numel():
             raise ValueError(f"a picture has the shape (3, height, width), got {tuple(image.shape)}")
