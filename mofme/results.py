@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mofme.errors import ResultError
+from mofme.files import atomic_file
 
 RESULTS = Path(__file__).resolve().parents[1] / "assets" / "results"
 
@@ -88,11 +89,9 @@ class Result:
 def save_result(result: Result, folder: Path = RESULTS) -> Path:
     """Write `folder/<room>.json`, whole or not at all; returns its path. Raises ResultError for NaN and infinity."""
     _check_finite(result)
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{result.room}.json"
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(asdict(result), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    with atomic_file(path, "w") as file:
+        file.write(json.dumps(asdict(result), indent=1, ensure_ascii=False) + "\n")
     return path
 
 

@@ -18,13 +18,14 @@ ARROWS = {
     "ui": {"core", "vision", "language", "control"},
     "cli": {"core", "vision", "language", "control", "ui"},
     "errors": set(),
+    "files": set(),
     "intervals": set(),
     "results": set(),
     "_torchvision": set(),
     "__init__": set(),
     "__main__": {"cli"},
 }
-FOR_ALL = {"errors", "intervals", "results", "_torchvision", "__init__"}
+FOR_ALL = {"errors", "files", "intervals", "results", "_torchvision", "__init__"}
 VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "misc"}
 PICKLES = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 MAX_LINES = 350

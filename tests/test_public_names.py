@@ -14,10 +14,10 @@ NAMES = {
     "mofme.core.model_card": {
         "ModelCard": "name net arguments licence training metrics parameters sha256",
         "load_card": "folder",
-        "model_folder": "name",
         "load_state": "folder card",
         "save_model": "folder card state",
     },
+    "mofme.files": {"model_folder": "name"},
     "mofme.core.moe": {
         "MoE": "router experts",
         "observe_routing": "model",

@@ -48,7 +48,7 @@ def models(
 
 
 def _size(card: "ModelCard") -> str:
-    from mofme.core.model_card import model_folder
+    from mofme.files import model_folder
     from mofme.vision.models import weights_bytes
 
     return f"{weights_bytes(model_folder(card.name)) / 1e6:.1f} MB"

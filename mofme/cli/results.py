@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mofme.errors import MofmeError, ResultError
+from mofme.files import atomic_file
 from mofme.results import RESULTS, Result, as_source, as_tables, available_results, load_result
 
 # <!-- result: ROOM TABLE -->...<!-- /result -->, without TABLE all of them; <!-- verdict: ROOM -->...<!-- /verdict -->
@@ -99,7 +100,8 @@ def _refresh_pages(pages: list[Path], folder: Path, log: Console) -> None:
         before = page.read_text(encoding="utf-8")
         after = refresh(before, folder)
         if after != before:
-            page.write_text(after, encoding="utf-8")
+            with atomic_file(page, "w") as file:
+                file.write(after)
         log.print(f"{page}: {'refreshed' if after != before else 'up to date'}", markup=False)
 
 

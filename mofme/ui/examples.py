@@ -2,7 +2,6 @@
 
 import functools
 import importlib.util
-import os
 import tempfile
 import threading
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import gradio as gr
 import torch
 from gradio.events import Dependency
 
+from mofme.files import cache_root
 from mofme.ui.jobs import plain_errors
 from mofme.vision.image import read_picture, write_picture
 from mofme.vision.weather import synthesize
@@ -44,7 +44,7 @@ EXAMPLES = (
 @functools.cache
 def examples_folder() -> Path:
     """Where examples are kept between starts: the user's cache, or a temporary folder if that cannot be written."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mofme" / "examples"
+    folder = cache_root() / "examples"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

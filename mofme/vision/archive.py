@@ -10,7 +10,8 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from mofme.errors import ArchiveError
-from mofme.vision.image import READABLE_SUFFIXES, atomic_file
+from mofme.files import atomic_file
+from mofme.vision.image import READABLE_SUFFIXES
 
 MAX_ENTRIES = 2_000
 MAX_TOTAL_BYTES = 2 * 2**30

@@ -1,7 +1,6 @@
 """Restore a folder of pictures and videos into a mirrored one: resumable, and never stopped by one bad file."""
 
 import csv
-import io
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -12,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mofme.errors import Cancelled, PictureError
-from mofme.vision.image import FORMATS, READABLE_SUFFIXES, atomic_file, find_files, read_picture, write_picture
+from mofme.files import atomic_file, find_files
+from mofme.vision.image import FORMATS, READABLE_SUFFIXES, read_picture, write_picture
 from mofme.vision.restorer import Restoration
 from mofme.vision.video import RestoredFrame, restore_video
 from mofme.vision.video_file import CONTAINERS, VIDEO_SUFFIXES
@@ -201,7 +201,7 @@ def write_report(path: Path, reports: Iterable[FileReport]) -> None:
             "skipped": "yes" if report.skipped else "no",
         }
     try:
-        with atomic_file(path) as file, io.TextIOWrapper(file, "utf-8", "backslashreplace", newline="") as text:
+        with atomic_file(path, "w", errors="backslashreplace") as text:
             writer = csv.DictWriter(text, _COLUMNS)
             writer.writeheader()
             writer.writerows(rows[name] for name in sorted(rows))

@@ -1,22 +1,19 @@
 """The state that a training run goes on from, and what may be trained over."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mofme.core.model_card import CARD_FILE
 from mofme.errors import ModelError
+from mofme.files import CARD_FILE, atomic_file
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """Write tensors, numbers and containers of them; the file appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    torch.save(dict(state), partial)
-    os.replace(partial, path)
+    with atomic_file(path) as file:
+        torch.save(dict(state), file)
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:

@@ -3,11 +3,7 @@
 What a file carries besides its colours travels in `Picture` and is written again by `write_picture`.
 """
 
-import os
 import threading
-import uuid
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,6 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from mofme.errors import PictureError, PictureTooLargeError
+from mofme.files import atomic_file, find_files
 from mofme.vision.carried import iptc_of, iptc_segment, png_chunks
 from mofme.vision.decoders import bit_depth, is_grey, samples, spread_clear_grey, upright, webp_is_lossless
 from mofme.vision.encoders import write_png16, write_tiff
@@ -127,29 +124,6 @@ def write_picture(path: Path, rgb: Tensor, like: Picture, format: str | None = N
 def find_pictures(folder: Path) -> list[Path]:
     """Return every picture under `folder` by suffix, sorted; no hidden names, no links to folders."""
     return find_files(folder, READABLE_SUFFIXES)
-
-
-def find_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """Return every file under `folder` with one of these suffixes, in small letters; otherwise as `find_pictures`."""
-    found = []
-    for root, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(root, name) for name in files if not name.startswith(".")]
-    return sorted(path for path in found if path.suffix.lower() in suffixes and path.is_file())
-
-
-@contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a binary file that takes the place of `path` if the block ends well and leaves no trace if not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.parent / f".{uuid.uuid4().hex}.part"
-    try:
-        with part.open("xb") as file:
-            yield file
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def _decode(file: BinaryIO, path: Path, max_megapixels: float) -> Picture:

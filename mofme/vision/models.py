@@ -7,8 +7,9 @@ from typing import Any
 
 from mofme.core.binary.layers import binarise, unbinarise
 from mofme.core.binary.packing import load_packed
-from mofme.core.model_card import CARD_FILE, WEIGHTS, WEIGHTS_FILE, ModelCard, load_card, load_state, model_folder
+from mofme.core.model_card import ModelCard, load_card, load_state
 from mofme.errors import ModelError
+from mofme.files import CARD_FILE, WEIGHTS, WEIGHTS_FILE, model_folder
 from mofme.vision.nets.tone import ToneNet
 from mofme.vision.nets.unet import RestorationNet
 

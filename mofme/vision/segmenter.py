@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mofme.core.model_card import CARD_FILE, load_card, load_state, model_folder
+from mofme.core.model_card import load_card, load_state
 from mofme.errors import ModelError
+from mofme.files import CARD_FILE, model_folder
 from mofme.vision.evaluation.label_sets import LabelSet, load_label_set
 from mofme.vision.nets.segmentation import SegmentationNet
 from mofme.vision.onnx_net import load_onnx

@@ -26,10 +26,10 @@ from mofme.core.model_card import ModelCard, load_card
 from mofme.core.moe import observe_routing
 from mofme.core.precision import bf16_pays
 from mofme.errors import ModelError, MofmeError
+from mofme.files import atomic_file
 from mofme.vision.binary_weights import BINARY_RATE, stays_real
 from mofme.vision.checkpoint import load_checkpoint, save_checkpoint
 from mofme.vision.datasets import Pair, clean_crops, load_clean, load_pairs, pair_crops
-from mofme.vision.image import atomic_file
 from mofme.vision.models import SIZES, build_net, load_net
 from mofme.vision.nets.unet import RestorationNet
 from mofme.vision.objective import objective

@@ -19,7 +19,7 @@ from av.video.stream import VideoStream
 from torch import Tensor
 
 from mofme.errors import PictureError, PictureTooLargeError
-from mofme.vision.image import atomic_file
+from mofme.files import atomic_file
 from mofme.vision.video_sound import Sound
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}

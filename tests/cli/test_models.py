@@ -3,8 +3,8 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from mofme import files
 from mofme.cli import app
-from mofme.core import model_card
 from mofme.core.model_card import ModelCard
 from mofme.errors import ModelError
 from mofme.vision import restorer
@@ -27,7 +27,7 @@ def run(*arguments):
 
 def test_the_table_tells_size_training_figures_and_licence(monkeypatch, tmp_path):
     monkeypatch.setattr(restorer, "available_models", lambda: [CARD])
-    monkeypatch.setattr(model_card, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(files, "WEIGHTS", tmp_path)
     (tmp_path / "small").mkdir()
     (tmp_path / "small" / "card.json").touch()
     (tmp_path / "small" / "model.safetensors").write_bytes(bytes(940_000))

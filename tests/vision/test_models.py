@@ -7,11 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mofme.core import model_card
+from mofme import files
 from mofme.core.binary.layers import binarise, binary_layers
 from mofme.core.binary.packing import save_packed
-from mofme.core.model_card import CARD_FILE, WEIGHTS_FILE, ModelCard, load_card, save_model
+from mofme.core.model_card import ModelCard, load_card, save_model
 from mofme.errors import ModelError
+from mofme.files import CARD_FILE, WEIGHTS_FILE
 from mofme.vision.models import SIZES, available_models, build_net, load_net
 from mofme.vision.nets.unet import RestorationNet
 
@@ -65,7 +66,7 @@ def test_a_model_in_a_folder_of_another_name_is_listed_by_the_name_that_loads_it
 ) -> None:
     save(tmp_path / "base")
     (tmp_path / "base").rename(tmp_path / "fog")  # `train` names its models by their size
-    monkeypatch.setattr(model_card, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(files, "WEIGHTS", tmp_path)
     (listed,) = available_models(tmp_path)
     load_net(listed.name)
 

@@ -7,8 +7,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from mofme.core.model_card import WEIGHTS_FILE, ModelCard, save_model
+from mofme.core.model_card import ModelCard, save_model
 from mofme.errors import ModelError, MofmeError
+from mofme.files import WEIGHTS_FILE
 from mofme.vision.models import load_net, load_tone, weights_bytes
 from mofme.vision.nets.tone import ToneNet, apply_tone, trust
 from mofme.vision.nets.unet import RestorationNet

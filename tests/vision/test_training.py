@@ -74,7 +74,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, clean: Path) -> Path:
 def test_a_run_writes_a_model_that_restores(trained: Path) -> None:
     written = {path.name for path in trained.iterdir()}
     assert {"model.safetensors", "card.json", "state.pt", "curve.csv", "validation.png"} <= written
-    assert not [name for name in written if name.endswith(".partial")]
+    assert not [name for name in written if name.endswith(".part")]
     restorer = Restorer.from_pretrained(str(trained), device="cpu")
     assert restorer.name == "small"
     assert restorer(torch.rand(3, 20, 30)).image.shape == (3, 20, 30)

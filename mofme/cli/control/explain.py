@@ -26,7 +26,7 @@ def explain(
     from mofme.control.storage import load_policy
     from mofme.control.trees import distil
     from mofme.errors import MofmeError
-    from mofme.vision.image import atomic_file
+    from mofme.files import atomic_file
 
     log = Console(stderr=True, highlight=False, soft_wrap=True)
     torch.set_num_threads(1)
@@ -36,8 +36,8 @@ def explain(
         tree = distil(loaded, environment, depth, seed)
         earned = evaluate(loaded, environment, seed=TEST_SEED).mean
         if picture is not None:
-            with atomic_file(picture) as file:
-                file.write(tree.picture(environment).encode())
+            with atomic_file(picture, "w") as file:
+                file.write(tree.picture(environment))
     except (MofmeError, OSError) as error:
         log.print(f"error: {error}", style="red", markup=False)
         raise typer.Exit(2) from None

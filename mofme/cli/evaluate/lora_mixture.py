@@ -37,8 +37,8 @@ def mixture_of_routers(
     from rich.console import Console
 
     from mofme.cli.results import show_result
-    from mofme.core.model_card import CARD_FILE
     from mofme.errors import MofmeError
+    from mofme.files import CARD_FILE
     from mofme.language.lora_mixture.study import Setting, Shipping, study
     from mofme.language.lora_mixture.study_result import as_result, plot
     from mofme.results import save_result

@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mofme.core.model_card import WEIGHTS
 from mofme.core.moe import MoE, observe_routing
 from mofme.core.routers.attention import AttentionRouter
 from mofme.errors import ModelError
+from mofme.files import WEIGHTS
 from mofme.language.attention_router.study import ROUTERS, load_entropy
 from mofme.language.small_lm.model import SmallLM
 from mofme.language.small_lm.storage import load_lm

@@ -1,10 +1,10 @@
 """The study as a picture: what each seed gained, router against router."""
 
-import os
 from pathlib import Path
 
 from matplotlib.figure import Figure as Canvas
 
+from mofme.files import atomic_file
 from mofme.intervals import students_mean
 from mofme.language.attention_router.study import Study
 from mofme.language.attention_router.study_result import CLAIMED, PAIRS, TITLES, gains
@@ -27,7 +27,5 @@ def plot_losses(found: Study, path: Path) -> None:
     axes.invert_yaxis()
     axes.set(xlabel="gain on held-out text, nats a token (dots: seeds)")
     axes.legend(fontsize="small")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    canvas.savefig(partial, format="png", dpi=110, metadata={"Software": None})
-    os.replace(partial, path)
+    with atomic_file(path) as file:
+        canvas.savefig(file, format="png", dpi=110, metadata={"Software": None})

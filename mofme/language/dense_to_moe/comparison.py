@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel
 
+from mofme.files import atomic_file
 from mofme.language.dense_to_moe.conversion import Conversion, convert_to, set_policies, uniform
 from mofme.language.dense_to_moe.converted_layer import Recipe
 from mofme.language.dense_to_moe.cost import (
@@ -180,10 +181,8 @@ def _save(path: Path, measured: Measured) -> None:
     plain = {
         name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in asdict(measured).items()
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(plain), encoding="utf-8")
-    partial.replace(path)
+    with atomic_file(path, "w") as file:
+        json.dump(plain, file)
 
 
 def _load(path: Path) -> Measured:

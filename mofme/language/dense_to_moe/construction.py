@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from mofme.errors import ModelError
+from mofme.files import atomic_file
 from mofme.language.dense_to_moe.converted_layer import ConvertedLayer, Recipe
 from mofme.language.dense_to_moe.hidden_states import HiddenStates
 from mofme.language.dense_to_moe.layers import (
@@ -96,7 +97,8 @@ def _begin(work: Path, told: Mapping[str, Any]) -> None:
         raise ModelError(
             f"{work} holds a conversion by another recipe, or of another text or model: delete it or take another"
         )
-    path.write_text(text, encoding="utf-8")
+    with atomic_file(path, "w") as file:
+        file.write(text)
 
 
 def _states(work: Path, number: int) -> Path:

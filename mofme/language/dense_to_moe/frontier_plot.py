@@ -1,10 +1,10 @@
 """Perplexity against activated parameters, as a picture."""
 
-import os
 from pathlib import Path
 
 from matplotlib.figure import Figure as Canvas
 
+from mofme.files import atomic_file
 from mofme.language.dense_to_moe.comparison import ARMS, DENSE, Comparison, Measured
 
 
@@ -25,10 +25,8 @@ def plot_frontier(comparison: Comparison, path: Path) -> None:
     axes.yaxis.set_minor_formatter("{x:g}")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    canvas.savefig(partial, format="png", dpi=110)
-    os.replace(partial, path)
+    with atomic_file(path) as file:
+        canvas.savefig(file, format="png", dpi=110)
 
 
 def _place(point: Measured) -> tuple[float, float]:

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mofme.files import atomic_file
+
 _AT_ONCE = 4  # passages
 
 
@@ -23,16 +25,12 @@ class HiddenStates:
 
     @classmethod
     def write(cls, path: Path, shape: tuple[int, int, int], blocks: Iterator[Tensor]) -> "HiddenStates":
-        """Fill a file block by block; it appears under its name when it is complete."""
-        partial = path.with_suffix(".partial")
-        array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
-        start = 0
-        for block_BLD in blocks:
-            array[start : start + len(block_BLD)] = block_BLD.numpy()
-            start += len(block_BLD)
-        array.flush()
-        del array
-        partial.replace(path)
+        """Fill a file block by block; it appears when it is complete."""
+        with atomic_file(path) as file:
+            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            for block_BLD in blocks:
+                file.write(block_BLD.contiguous().numpy().data)
         return cls(path)
 
     def through(self, path: Path, step: Callable[[Tensor], Tensor]) -> "HiddenStates":

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from mofme.core.model_card import CARD_FILE, ModelCard, load_card, load_state, save_model
+from mofme.core.model_card import ModelCard, load_card, load_state, save_model
 from mofme.errors import ModelError
+from mofme.files import CARD_FILE
 from mofme.language.dense_to_moe.conversion import Conversion
 from mofme.language.dense_to_moe.converted_layer import ConvertedLayer, Recipe, converted_layers
 from mofme.language.dense_to_moe.cost import activated_parameters

@@ -1,14 +1,12 @@
 """The comparison as a picture and as numbers to plot again: cost against quality, a curve for each router."""
 
 import csv
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure as Canvas
 
+from mofme.files import atomic_file
 from mofme.language.llm_routing.baselines import BestSingle, Hull, Oracle
 from mofme.language.llm_routing.comparison import Comparison
 from mofme.language.llm_routing.curve import Curve, curve_of, hull_of
@@ -42,13 +40,13 @@ def plot_curves(comparison: Comparison, title: str, path: Path) -> None:
     axes.set(xlabel="mean cost, dollars per 1,000 prompts", ylabel="mean quality", title=title)
     axes.margins(x=0.12)  # for the names
     canvas.legend(fontsize="small", loc="outside right upper")
-    with _whole(path) as partial:
-        canvas.savefig(partial, format="png", dpi=120)
+    with atomic_file(path) as file:
+        canvas.savefig(file, format="png", dpi=120)
 
 
 def write_curves(comparison: Comparison, path: Path) -> None:
     """One line for each setting of each router in each split: what it costs in dollars a prompt, and its quality."""
-    with _whole(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+    with atomic_file(path, "w") as file:
         lines = csv.writer(file)
         lines.writerow(["router", "split", "setting", "cost", "quality"])
         for number, trial in enumerate(comparison.trials, start=1):
@@ -57,15 +55,3 @@ def write_curves(comparison: Comparison, path: Path) -> None:
                 curve = curve_of(choices, truth)
                 for setting, (cost, quality) in enumerate(zip(curve.cost_S, curve.quality_S, strict=True)):
                     lines.writerow([router, number, setting, f"{cost:.9g}", f"{quality:.6f}"])
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A file beside `path` that takes its place once it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

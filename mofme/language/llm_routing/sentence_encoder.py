@@ -1,6 +1,5 @@
 """Prompts as points: what every router here sees of them."""
 
-import os
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mofme.files import cache_root
 from mofme.language.llm_routing.embedding_cache import EmbeddingCache
 from mofme.language.llm_routing.minilm import DIM, MiniLM, fastest_precision
 from mofme.language.llm_routing.prompt_router import Queries
@@ -28,7 +28,7 @@ class SentenceEncoder:
     def __init__(self, cache: Path | None = None, remember: bool = True) -> None:
         self._cache: EmbeddingCache | None = None
         if remember:
-            path = (cache or users_cache()) / "embeddings.sqlite"
+            path = (cache or cache_root()) / "embeddings.sqlite"
             self._cache = EmbeddingCache(path, f"minilm-l6-v2 {fastest_precision()} 1")
 
     @cached_property
@@ -64,8 +64,3 @@ class SentenceEncoder:
             vectors = self.net.embed_tokens([self.net.tokens(question) for question in batch])
             embedded.update(zip(batch, vectors.numpy(), strict=True))
         return embedded
-
-
-def users_cache() -> Path:
-    """Where files that can be made again are kept: MOFME_CACHE, or ~/.cache/mofme."""
-    return Path(os.environ.get("MOFME_CACHE") or Path.home() / ".cache" / "mofme")

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from mofme.core.model_card import CARD_FILE, WEIGHTS, load_card, model_folder
+from mofme.core.model_card import load_card
 from mofme.core.routing import RoutingDecision
 from mofme.errors import ModelError
+from mofme.files import CARD_FILE, WEIGHTS, model_folder
 from mofme.language.llm_routing.carrot import NET, CarrotRouter
 from mofme.language.llm_routing.prompt_router import (
     Estimate,

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from mofme.core.model_card import model_folder
+from mofme.files import model_folder
 from mofme.language.lora_mixture.classifier import Classifier
 from mofme.language.lora_mixture.encoder import read_tokens
 from mofme.language.lora_mixture.explanation import Explained, FloatArray, explain_batch

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mofme.errors import TableError
+from mofme.files import atomic_file
 from mofme.language.lora_mixture.bank import MIXTURE, SINGLE, WIDE, Recipe
 from mofme.language.lora_mixture.classifier import LAST, Classifier, lowest_block
 from mofme.language.lora_mixture.explanation import explain_batch
@@ -176,10 +177,8 @@ def _kept(path: Path, kind: type[Kept], make: Callable[[], Kept]) -> Kept:
     if not path.is_file():
         plain = asdict(make())
         plain["right_N"] = "".join(map(str, plain["right_N"]))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(plain), encoding="utf-8")
-        partial.replace(path)
+        with atomic_file(path, "w") as file:
+            json.dump(plain, file)
     stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     stored["right_N"] = np.array([int(digit) for digit in stored["right_N"]], np.int64)
     return kind(**stored)

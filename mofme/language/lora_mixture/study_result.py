@@ -1,12 +1,12 @@
 """From what every arm got right to tables, a picture and the verdict. Axis names: K tasks, S seeds, N questions."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure as Canvas
 
+from mofme.files import atomic_file
 from mofme.intervals import students_mean
 from mofme.language.lora_mixture.explanation import FloatArray
 from mofme.language.lora_mixture.study import ARMS, CONTROL, WIDE_CONTROL, Outcome, Study
@@ -118,10 +118,8 @@ def plot(study: Study, path: Path) -> None:
     axes.set_xticks(range(len(tasks)), tasks)
     axes.set(ylabel="points of accuracy", title="What a mixture of routers gains")
     canvas.legend(fontsize="small", loc="outside lower center", ncols=2)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    canvas.savefig(partial, format="png", dpi=110)
-    os.replace(partial, path)
+    with atomic_file(path) as file:
+        canvas.savefig(file, format="png", dpi=110)
 
 
 def _pairs() -> list[tuple[str, str]]:

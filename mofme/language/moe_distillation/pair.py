@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
-from mofme.core.model_card import CARD_FILE
+from mofme.files import CARD_FILE
 from mofme.language.small_lm.corpus import Corpus
 from mofme.language.small_lm.model import Shape, SmallLM
 from mofme.language.small_lm.storage import load_lm, save_lm

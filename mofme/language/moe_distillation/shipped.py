@@ -1,6 +1,6 @@
 """The pair that comes with the project, for a run on the spot."""
 
-from mofme.core.model_card import WEIGHTS
+from mofme.files import WEIGHTS
 from mofme.language.moe_distillation.causal_lm import SmallCausalLM
 from mofme.language.small_lm.storage import load_lm
 

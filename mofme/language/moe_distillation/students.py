@@ -9,6 +9,7 @@ from torch import nn
 
 from mofme.core.moe import MoE
 from mofme.errors import ModelError
+from mofme.files import atomic_file
 from mofme.language.dense_to_moe.layers import decoder_layers
 from mofme.language.moe_distillation.causal_lm import CausalLM, HostCausalLM, SmallCausalLM, open_lm
 from mofme.language.small_lm.storage import save_lm
@@ -56,4 +57,5 @@ def save_student(
         student.host.model.half().save_pretrained(folder)
         student.host.tokenizer.save_pretrained(folder)
         notes = {"licence": licence, "training": training, "metrics": metrics}
-        (folder / _NOTES).write_text(json.dumps(notes, indent=2) + "\n", encoding="utf-8")
+        with atomic_file(folder / _NOTES, "w") as file:
+            file.write(json.dumps(notes, indent=2) + "\n")

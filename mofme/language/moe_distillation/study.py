@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mofme.core.moe import MoE
+from mofme.files import atomic_file
 from mofme.language.moe_distillation.causal_lm import SmallCausalLM
 from mofme.language.moe_distillation.distillation import Plan, Progress, distil
 from mofme.language.moe_distillation.methods import METHODS, Method
@@ -135,7 +136,6 @@ def _kept(path: Path, make: Callable[[], Quality]) -> Quality:
     """What `path` holds, or else what `make` makes, kept there."""
     if not path.is_file():
         plain = {name: np.round(values, 6).tolist() for name, values in asdict(make()).items()}
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(plain), encoding="utf-8")
-        partial.replace(path)
+        with atomic_file(path, "w") as file:
+            json.dump(plain, file)
     return Quality(**{name: np.array(values) for name, values in json.loads(path.read_text(encoding="utf-8")).items()})

@@ -6,6 +6,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from mofme.errors import ModelError
+from mofme.files import atomic_file
 
 VOCABULARY_FILE = "vocabulary.json"
 
@@ -46,7 +47,8 @@ class Vocabulary:
         return text
 
     def save(self, folder: Path) -> None:
-        (folder / VOCABULARY_FILE).write_text(self._tokenizer.to_str(), encoding="utf-8")
+        with atomic_file(folder / VOCABULARY_FILE, "w") as file:
+            file.write(self._tokenizer.to_str())
 
     @classmethod
     def load(cls, folder: Path) -> "Vocabulary":

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from mofme.core.binary.int4 import as_int4
 from mofme.core.binary.layers import BinaryLinear, binary_layers
 from mofme.core.binary.sign import sign, stochastic_sign
-from mofme.core.model_card import WEIGHTS_FILE
 from mofme.core.precision import bf16_pays
 from mofme.errors import ModelError
+from mofme.files import WEIGHTS_FILE
 from mofme.vision.digits.data import Digits, Mnist
 from mofme.vision.digits.net import ARMS, BINARY, DETERMINISTIC, DigitNet
 from mofme.vision.digits.shipped import folded, load_digit_net, save_digit_net

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -11,13 +10,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from mofme.core.binary.layers import binary_layers, recalibrate
 from mofme.core.binary.sign import clip_weights, glorot_scale
 from mofme.core.precision import bf16_pays
 from mofme.errors import ModelError, TableError
+from mofme.files import atomic_file
 from mofme.vision.digits.data import Digits, Mnist
 from mofme.vision.digits.net import ARMS, DigitNet, squared_hinge
 
@@ -177,10 +177,9 @@ def _save(path: Path, run: Run, net: DigitNet, optimizer: torch.optim.Optimizer,
         for part, state in (("net", net.state_dict()), ("best", best))
         for name, tensor in state.items()
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file({**{n: t.clone() for n, t in nets.items()}, **moments}, partial, {"run": json.dumps(asdict(run))})
-    os.replace(partial, path)
+    state = save({**{n: t.clone() for n, t in nets.items()}, **moments}, {"run": json.dumps(asdict(run))})
+    with atomic_file(path) as file:
+        file.write(state)
 
 
 def _resume(path: Path, plan: Plan, net: DigitNet, optimizer: torch.optim.Optimizer) -> tuple[Run, dict[str, Tensor]]:

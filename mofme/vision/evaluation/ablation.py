@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from mofme.core.model_card import CARD_FILE, ModelCard, load_card, save_model
+from mofme.core.model_card import ModelCard, load_card, save_model
 from mofme.core.moe import observe_routing
 from mofme.errors import ModelError
+from mofme.files import CARD_FILE
 from mofme.vision.benchmark import TINY, Arm
 from mofme.vision.datasets import clean_crops
 from mofme.vision.evaluation.restoration import Scores, measure

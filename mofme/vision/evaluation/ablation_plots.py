@@ -7,12 +7,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
+from mofme.files import atomic_file
 from mofme.results import Figure, Row
 from mofme.vision.benchmark import Cost
 from mofme.vision.benchmark_result import TITLES
 from mofme.vision.evaluation.ablation_result import MEAN, METRICS
 from mofme.vision.evaluation.uncertainty import ErrorMaps, calibration, sparsification
-from mofme.vision.image import atomic_file
 
 
 def plot_quality(quality: Sequence[Row], differences: Sequence[Row], path: Path) -> None:

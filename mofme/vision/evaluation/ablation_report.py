@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from mofme.files import atomic_file
 from mofme.results import Result, as_source, as_tables, save_result, this_machine
 from mofme.vision.benchmark import Arm, measure, precision
 from mofme.vision.benchmark_result import cost_rows, saved_rows, savings, title
@@ -33,7 +34,6 @@ from mofme.vision.evaluation.ablation_result import (
 )
 from mofme.vision.evaluation.restoration import Scores
 from mofme.vision.evaluation.uncertainty import ErrorMaps, error_maps
-from mofme.vision.image import atomic_file
 from mofme.vision.metrics import Lpips
 from mofme.vision.models import load_net
 from mofme.vision.restorer import Restorer
@@ -154,5 +154,5 @@ def _as_csv(measured: Sequence[Measured], seeds: Sequence[int], pictures: int) -
 
 
 def _write(path: Path, text: str) -> None:
-    with atomic_file(path) as file:
-        file.write(text.encode())
+    with atomic_file(path, "w") as file:
+        file.write(text)

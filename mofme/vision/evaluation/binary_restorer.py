@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mofme.core.model_card import model_folder
 from mofme.errors import MofmeError
+from mofme.files import model_folder
 from mofme.results import Figure, Result, Row, as_text, this_machine
 from mofme.vision.evaluation.bootstrap import bootstrap
 from mofme.vision.evaluation.comparison import NOTHING, Entry, Trial

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mofme.errors import MofmeError
+from mofme.files import atomic_file
 from mofme.results import Figure, Result, Row, this_machine
 from mofme.vision.evaluation.bootstrap import bootstrap
 from mofme.vision.evaluation.restoration import Restores
 from mofme.vision.evaluation.weathered import Degrade, picture_names
-from mofme.vision.image import atomic_file, find_pictures, read_picture
+from mofme.vision.image import find_pictures, read_picture
 from mofme.vision.imagenet import class_of
 
 ALL = "all weathers"
@@ -161,8 +162,8 @@ def write_csv(path: Path, trials: Sequence[Trial], categories: Sequence[str]) ->
             )
         ] or [""] * len(told)
         writer.writerow([trial.name, trial.weather, label, *cells, trial.error])
-    with atomic_file(path) as file:
-        file.write(text.getvalue().encode("utf-8", "backslashreplace"))  # a name on disk may be any bytes
+    with atomic_file(path, "w", errors="backslashreplace") as file:  # a name on disk may be any bytes
+        file.write(text.getvalue())
 
 
 def _answers(probabilities: Sequence[Tensor]) -> tuple[Answer, ...]:

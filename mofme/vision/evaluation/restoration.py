@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from mofme.errors import MofmeError, PictureError
+from mofme.files import atomic_file
 from mofme.results import Figure, Result, Row, this_machine
 from mofme.vision.evaluation.pairs import Pair
-from mofme.vision.image import atomic_file, read_picture
+from mofme.vision.image import read_picture
 from mofme.vision.metrics import Lpips, psnr, rgb_to_y, ssim
 
 PSNR_CAP = 100.0  # dB given to equal pictures, so that a mean exists
@@ -266,8 +267,8 @@ def write_csv(path: Path, sets: Mapping[str, Sequence[PairReport]]) -> None:
             ]
             seconds = f"{report.seconds:.4g}"
             writer.writerow([name, report.name, report.width, report.height, seconds, *numbers, report.error])
-    with atomic_file(path) as file:
-        file.write(text.getvalue().encode("utf-8", "backslashreplace"))  # a name on disk may be any bytes
+    with atomic_file(path, "w", errors="backslashreplace") as file:  # a name on disk may be any bytes
+        file.write(text.getvalue())
 
 
 def _statistic(numbers: Sequence[float]) -> Statistic:

@@ -15,13 +15,13 @@ import torch
 
 from mofme.core.model_card import load_card
 from mofme.core.moe import MoE
+from mofme.files import atomic_file
 from mofme.vision.benchmark import Arm, count_parameters
 from mofme.vision.datasets import load_clean
 from mofme.vision.evaluation.ablation import Recipe, Sample, name_of, samples, score, train_or_load
 from mofme.vision.evaluation.ablation_result import Measured
 from mofme.vision.evaluation.restoration import Scores
 from mofme.vision.evaluation.routers_result import ROUTERS, Comparison, Cost
-from mofme.vision.image import atomic_file
 from mofme.vision.restorer import Restorer
 from mofme.vision.weather import WEATHERS
 
@@ -64,8 +64,8 @@ def _scored(folder: Path, restorer: Restorer, chosen: Sequence[Sample], seed: in
     if not path.is_file():
         torch.manual_seed(seed)  # for the passes of the sampled router
         text = json.dumps([asdict(one) for one in score(restorer, chosen, None)])
-        with atomic_file(path) as file:
-            file.write(text.encode())
+        with atomic_file(path, "w") as file:
+            file.write(text)
     return [Scores(**one) for one in json.loads(path.read_text(encoding="utf-8"))]
 
 

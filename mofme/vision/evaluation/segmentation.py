@@ -24,12 +24,13 @@ import torch
 from torch import Tensor
 
 from mofme.errors import MofmeError, PictureError
+from mofme.files import atomic_file
 from mofme.vision.evaluation.confusion import confusion, iou, mean_iou
 from mofme.vision.evaluation.label_sets import IGNORE, LabelSet
 from mofme.vision.evaluation.labelled_frames import LabelledFrame, read_labelled
 from mofme.vision.evaluation.restoration import Restores, to_8_bits
 from mofme.vision.evaluation.weathered import Degrade
-from mofme.vision.image import Picture, atomic_file, write_picture
+from mofme.vision.image import Picture, write_picture
 from mofme.vision.segmenter import Segmenter
 
 STATES = ("clean", "degraded", "restored")
@@ -107,8 +108,8 @@ def write_csv(path: Path, reports: Sequence[FrameReport], label_set: LabelSet, c
                 "" if value != value else f"{value:.6g}" for value in torch.stack(columns, dim=1).flatten().tolist()
             ]
             writer.writerow([report.name, weather, *cells, ""])
-    with atomic_file(path) as file:
-        file.write(text.getvalue().encode("utf-8", "backslashreplace"))  # a name on disk may be any bytes
+    with atomic_file(path, "w", errors="backslashreplace") as file:  # a name on disk may be any bytes
+        file.write(text.getvalue())
 
 
 def write_views(folder: Path, report: FrameReport) -> None:

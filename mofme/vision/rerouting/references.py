@@ -12,9 +12,10 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from mofme.core.model_card import WEIGHTS, ModelCard, checksum, load_card, load_state, save_model
+from mofme.core.model_card import ModelCard, checksum, load_card, load_state, save_model
 from mofme.core.rerouting import Neighbours, nearest
 from mofme.errors import ModelError
+from mofme.files import WEIGHTS
 from mofme.vision.weather import WEATHERS
 
 NET = "rerouting-references"

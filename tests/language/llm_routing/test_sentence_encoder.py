@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from mofme.errors import ModelError
+from mofme.files import cache_root
 from mofme.language.llm_routing import minilm
 from mofme.language.llm_routing.embedding_cache import EmbeddingCache
 from mofme.language.llm_routing.minilm import MiniLM
-from mofme.language.llm_routing.sentence_encoder import SentenceEncoder, users_cache
+from mofme.language.llm_routing.sentence_encoder import SentenceEncoder
 
 PROMPTS = [
     "What is the capital of France?",
@@ -99,7 +100,7 @@ def test_no_text_is_written(tmp_path: Path) -> None:
 
 def test_nothing_is_written_where_nothing_is_to_be_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOFME_CACHE", str(tmp_path))
-    assert users_cache() == tmp_path
+    assert cache_root() == tmp_path
     SentenceEncoder(remember=False).embed(["hi"])
     assert list(tmp_path.iterdir()) == []
 

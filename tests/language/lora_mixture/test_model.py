@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from mofme.core.model_card import WEIGHTS, ModelCard, load_card, save_model
+from mofme.core.model_card import ModelCard, load_card, save_model
 from mofme.core.routers.mixture import MixtureOfRouters
 from mofme.errors import ModelError
+from mofme.files import WEIGHTS
 from mofme.language.lora_mixture.bank import SINGLE, Recipe
 from mofme.language.lora_mixture.classifier import LAST, Classifier
 from mofme.language.lora_mixture.encoder import Encoder

@@ -5,8 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mofme.core.model_card import CARD_FILE, ModelCard, save_model
+from mofme.core.model_card import ModelCard, save_model
 from mofme.errors import ModelError
+from mofme.files import CARD_FILE
 from mofme.language.small_lm.model import Shape, SmallLM
 from mofme.language.small_lm.storage import load_lm, save_lm
 from mofme.language.small_lm.vocabulary import VOCABULARY_FILE, Vocabulary

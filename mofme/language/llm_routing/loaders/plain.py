@@ -2,13 +2,12 @@
 
 import csv
 import math
-import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from mofme.errors import TableError
+from mofme.files import atomic_file
 from mofme.language.llm_routing.loaders.draft import Draft
 from mofme.language.llm_routing.loaders.reading import Columns, column_names, number, read_columns, text
 from mofme.language.llm_routing.prices import Prices
@@ -37,19 +36,13 @@ def read(path: Path, _prices: Prices | None) -> Draft:
 
 def save_plain(table: RoutingTable, path: Path) -> None:
     """Writes the table as CSV, exactly: `load_table` gives the same prompts, tasks, models and numbers back."""
-    file, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".csv")
-    try:
-        with os.fdopen(file, "w", encoding="utf-8", newline="") as lines:
-            writer = csv.writer(lines, quoting=csv.QUOTE_NONNUMERIC)
-            pairs = [f"{kind}{model}" for model in table.models for kind in (_QUALITY, _COST)]
-            writer.writerow(["prompt", "task", *pairs])
-            numbers_NMx2 = np.stack([table.quality_NM, table.cost_NM], 2).reshape(len(table), -1)
-            for prompt, task, numbers in zip(table.prompts, table.tasks, numbers_NMx2.tolist(), strict=True):
-                writer.writerow([prompt, task, *numbers])
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with atomic_file(path, "w") as lines:
+        writer = csv.writer(lines, quoting=csv.QUOTE_NONNUMERIC)
+        pairs = [f"{kind}{model}" for model in table.models for kind in (_QUALITY, _COST)]
+        writer.writerow(["prompt", "task", *pairs])
+        numbers_NMx2 = np.stack([table.quality_NM, table.cost_NM], 2).reshape(len(table), -1)
+        for prompt, task, numbers in zip(table.prompts, table.tasks, numbers_NMx2.tolist(), strict=True):
+            writer.writerow([prompt, task, *numbers])
 
 
 def _wide(path: Path, columns: Columns) -> Draft:

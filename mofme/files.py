@@ -1,0 +1,70 @@
+"""Files: written whole or not at all, found by suffix, and where what the project keeps lies."""
+
+import os
+import uuid
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import IO, Any, BinaryIO, Literal, TextIO, overload
+
+WEIGHTS_FILE = "model.safetensors"
+CARD_FILE = "card.json"
+# Where the models that ship with the project are.
+WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
+
+
+@overload
+def atomic_file(path: Path, mode: Literal["wb"] = "wb") -> AbstractContextManager[BinaryIO]: ...
+@overload
+def atomic_file(path: Path, mode: Literal["w"], errors: str = "strict") -> AbstractContextManager[TextIO]: ...
+def atomic_file(path: Path, mode: str = "wb", errors: str | None = None) -> AbstractContextManager[Any]:
+    """Open a file that takes the place of `path` if the block ends well and leaves no trace if not.
+
+    Bytes, or with mode "w" UTF-8 text, whose line ends stay as they are written; `errors` is that of `open`. Folders
+    above `path` are made. Whatever fails, also on a full disk (OSError), an earlier file at `path` stays as it was.
+    """
+    return _atomic_file(path, mode, errors)
+
+
+@contextmanager
+def _atomic_file(path: Path, mode: str, errors: str | None) -> Iterator[IO[Any]]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Only a killed process leaves one behind: the name tells that it is ours, and by its process whether it is in use.
+    part = path.parent / f".mofme-{os.getpid()}-{uuid.uuid4().hex}.part"
+    try:
+        if mode == "wb":
+            with part.open("xb") as file:
+                yield file
+        else:
+            with part.open("x", encoding="utf-8", newline="", errors=errors) as text:
+                yield text
+        # Without it a crash of the machine could keep the new name and lose what is in it. Opened anew, because
+        # writers of archives and tables may have closed the file.
+        with part.open("r+b") as whole:
+            os.fsync(whole.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def find_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """Every file under `folder` with one of these suffixes, in small letters; sorted, no hidden names, no links to
+    folders.
+    """
+    found = []
+    for root, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(root, name) for name in files if not name.startswith(".")]
+    return sorted(path for path in found if path.suffix.lower() in suffixes and path.is_file())
+
+
+def model_folder(name: str) -> Path:
+    """The folder of a model that ships with the project, or else the folder that is called so."""
+    return WEIGHTS / name if (WEIGHTS / name / CARD_FILE).is_file() else Path(name)
+
+
+def cache_root() -> Path:
+    """Where files that can be made again are kept: MOFME_CACHE, or else `mofme` in XDG_CACHE_HOME or ~/.cache."""
+    own = os.environ.get("MOFME_CACHE")
+    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mofme"

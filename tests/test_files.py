@@ -1,0 +1,95 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mofme.files import atomic_file, cache_root, find_files
+
+
+def test_bytes_and_text_appear_whole_in_folders_that_are_made(tmp_path: Path) -> None:
+    data, text = tmp_path / "a" / "b" / "data.bin", tmp_path / "c" / "text.csv"
+    with atomic_file(data) as file:
+        file.write(b"\x00\xff")
+        assert not data.exists()
+    with atomic_file(text, "w") as lines:
+        lines.write("雨,1\r\n2\n")
+    assert data.read_bytes() == b"\x00\xff"
+    assert text.read_bytes() == "雨,1\r\n2\n".encode()
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["data.bin", "text.csv"]
+
+
+@pytest.mark.parametrize("mode", ["w", "wb"])
+def test_an_error_leaves_the_earlier_file_and_nothing_else(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "kept"
+    path.write_bytes(b"earlier")
+    with pytest.raises(KeyboardInterrupt), atomic_file(path, mode) as file:
+        file.write("half" if mode == "w" else b"half")
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"earlier"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_name_of_any_bytes_can_be_written_if_asked_for(tmp_path: Path) -> None:
+    with atomic_file(tmp_path / "names", "w", errors="backslashreplace") as file:
+        file.write("a\udcff")
+    assert (tmp_path / "names").read_text() == "a\\udcff"
+    with pytest.raises(UnicodeEncodeError), atomic_file(tmp_path / "names", "w") as file:
+        file.write("a\udcff")
+    assert [path.name for path in tmp_path.iterdir()] == ["names"]
+
+
+def test_the_block_may_close_the_file(tmp_path: Path) -> None:
+    with atomic_file(tmp_path / "closed") as file:
+        file.write(b"all")
+        file.close()
+    assert (tmp_path / "closed").read_bytes() == b"all"
+
+
+def test_the_temporary_file_lies_beside_and_tells_whose_it_is(tmp_path: Path) -> None:
+    with atomic_file(tmp_path / f"{'n' * 250}.png") as file:
+        (part,) = tmp_path.iterdir()
+        file.write(b"")
+    assert part.match(f".mofme-{os.getpid()}-*.part")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of file sizes are those of POSIX")
+@pytest.mark.parametrize("mode", ["w", "wb"])
+@pytest.mark.parametrize("size", [1_500, 100_000])  # within Python's buffer, so that closing fails; and above it
+def test_a_full_disk_is_told_and_keeps_the_earlier_file(tmp_path: Path, mode: str, size: int) -> None:
+    path = tmp_path / "kept"
+    path.write_bytes(b"earlier")
+    program = f"""
+import resource
+from pathlib import Path
+from mofme.files import atomic_file
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, 1_000))
+try:
+    with atomic_file(Path({str(path)!r}), {mode!r}) as file:
+        file.write({size} * {'"x"' if mode == "w" else 'b"x"'})
+except OSError as error:
+    print(error.strerror)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "File too large\n")
+    assert path.read_bytes() == b"earlier"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_are_found_by_suffix_without_hidden_ones(tmp_path: Path) -> None:
+    for name in ("b/B.TXT", "a.txt", "a.png", ".hidden/c.txt", ".mofme-1-2.part"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "folder.txt").mkdir()
+    assert find_files(tmp_path, {".txt", ".part"}) == [tmp_path / "a.txt", tmp_path / "b" / "B.TXT"]
+
+
+def test_there_is_one_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("MOFME_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert cache_root() == Path.home() / ".cache" / "mofme"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_root() == tmp_path / "mofme"
+    monkeypatch.setenv("MOFME_CACHE", str(tmp_path / "own"))
+    assert cache_root() == tmp_path / "own"
