@@ -81,7 +81,7 @@ def test_arrows_go_one_way() -> None:
     [
         ("mofme/core/moe.py", "from mofme.vision import image"),
         ("mofme/core/moe.py", "import mofme.vision.image"),
-        ("mofme/core/routers/linear.py", "def f():\n    from ...vision import image"),
+        ("mofme/core/routers.py", "def f():\n    from ..vision import image"),
         ("mofme/vision/image.py", "from mofme import ui"),
         ("mofme/vision/image.py", "from ..cli import restore"),
         ("mofme/ui/window.py", "import importlib\nimportlib.import_module('mofme.cli.restore')"),

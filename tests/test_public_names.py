@@ -34,11 +34,13 @@ NAMES = {
         "frozen": "model",
     },
     "mofme.core.routing": {"RoutingDecision": "weights_TE logits_TE uncertainty_T", "Router": "", "Experts": ""},
-    "mofme.core.routers.attention": {"AttentionRouter": "dim num_experts top_k"},
-    "mofme.core.routers.linear": {"LinearRouter": "dim num_experts top_k"},
-    "mofme.core.routers.mlp": {"MLPRouter": "dim num_experts top_k hidden"},
-    "mofme.core.routers.mixture": {"MixtureOfRouters": "dim num_experts top_k num_routers"},
-    "mofme.core.routers.uncertainty": {"UncertaintyRouter": "dim num_experts top_k dropout samples"},
+    "mofme.core.routers": {
+        "LinearRouter": "dim num_experts top_k",
+        "MLPRouter": "dim num_experts top_k hidden",
+        "AttentionRouter": "dim num_experts top_k",
+        "MixtureOfRouters": "dim num_experts top_k num_routers",
+    },
+    "mofme.core.uncertainty": {"UncertaintyRouter": "dim num_experts top_k dropout samples"},
     "mofme.core.experts.feed_forward": {"FeedForwardExperts": "dim hidden num_experts"},
     "mofme.core.experts.feature_modulated": {
         "FeatureModulatedExperts": "dim hidden num_experts",

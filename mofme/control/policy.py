@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mofme.core.experts.linear import LinearExperts
 from mofme.core.moe import MoE
-from mofme.core.routers.linear import LinearRouter
+from mofme.core.routers import LinearRouter
 from mofme.core.routing import RoutingDecision
 
 _LOWEST_LOG_STD, _HIGHEST_LOG_STD = -5.0, 2.0

@@ -27,14 +27,42 @@ class RoutingDecision:
         """Boolean mask of the experts that take part."""
         return self.weights_TE != 0
 
+    @property
+    def probabilities_TE(self) -> Tensor:
+        """The softmax of the scores over all experts, chosen or not."""
+        return self.logits_TE.softmax(dim=-1)
+
 
 class Router(nn.Module, ABC):
-    """Maps tokens (T, D) to a RoutingDecision over `num_experts`."""
+    """Maps tokens (T, D) to a RoutingDecision over `num_experts`, of which a token visits `top_k` at the most."""
 
     num_experts: int
+    top_k: int
 
     @abstractmethod
     def forward(self, x_TD: Tensor) -> RoutingDecision: ...
+
+
+class ScoreRouter(Router):
+    """A router that scores the experts and takes the best (Shazeer et al. 2017): a subclass says how it scores.
+
+        p = softmax(logits(x)), of which the top k stay; for k > 1 they are scaled to sum to 1.
+
+    The softmax comes first: taken after the selection, a top-1 weight would be the constant 1 and teach nothing.
+    """
+
+    def __init__(self, num_experts: int, top_k: int) -> None:
+        super().__init__()
+        self.num_experts = num_experts
+        self.top_k = top_k
+
+    @abstractmethod
+    def logits(self, x_TD: Tensor) -> Tensor:
+        """The scores (T, E), in single precision also under autocast: of half-precise scores many are equal."""
+
+    def forward(self, x_TD: Tensor) -> RoutingDecision:
+        logits_TE = self.logits(x_TD)
+        return RoutingDecision(top_k_weights(expert_probabilities(logits_TE), self.top_k), logits_TE)
 
 
 class Experts(nn.Module, ABC):
@@ -44,6 +72,14 @@ class Experts(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x_TD: Tensor, weights_TE: Tensor) -> Tensor: ...
+
+    @property
+    def expert_parameters(self) -> int:
+        """Parameters of one expert alone, without which a token does that leaves it out.
+
+        Experts stack what is their own along E in parameters of the layer itself; what they share is in submodules.
+        """
+        return sum(parameter.numel() for parameter in self.parameters(recurse=False)) // self.num_experts
 
 
 # Every expert that is kept costs a pass over all scores; for more than so many they are sorted instead.

@@ -17,8 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from mofme.core.moe import MoE
 from mofme.core.precision import bf16_pays
-from mofme.core.routers.linear import LinearRouter
-from mofme.core.routers.uncertainty import UncertaintyRouter
+from mofme.core.routers import LinearRouter
+from mofme.core.uncertainty import UncertaintyRouter
 from mofme.vision.models import SIZES
 from mofme.vision.nets.blocks import FeedForwardKind
 from mofme.vision.nets.unet import STRIDE, RestorationNet

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from mofme.core.experts.low_rank import LowRankExperts
 from mofme.core.moe import MoE
-from mofme.core.routers.mixture import MixtureOfRouters
+from mofme.core.routers import MixtureOfRouters
 from mofme.core.routing import keep_top_k
 
 

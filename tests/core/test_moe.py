@@ -5,10 +5,9 @@ from torch import Tensor, nn
 from mofme.core.experts.feature_modulated import FeatureModulatedExperts, GeneratedModulationExperts
 from mofme.core.experts.feed_forward import FeedForwardExperts
 from mofme.core.moe import MoE, observe_routing, replace_routing
-from mofme.core.routers.by_name import ROUTERS
-from mofme.core.routers.linear import LinearRouter
-from mofme.core.routers.uncertainty import UncertaintyRouter
+from mofme.core.routers import ROUTERS, LinearRouter
 from mofme.core.routing import Experts, Router, RoutingDecision
+from mofme.core.uncertainty import UncertaintyRouter
 
 
 class Fixed(Router):

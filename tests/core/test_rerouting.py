@@ -19,7 +19,7 @@ from mofme.core.rerouting import (
     routing_of,
     shifted,
 )
-from mofme.core.routers.linear import LinearRouter
+from mofme.core.routers import LinearRouter
 from mofme.core.routing import Experts, Router, RoutingDecision
 
 

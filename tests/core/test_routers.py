@@ -1,35 +1,172 @@
-import itertools
+"""Routers that score, then choose: each against a loop over numbers, by hand, and what holds for all of them."""
+
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.nn import functional as F
 
-from mofme.core.routers.linear import LinearRouter
-from mofme.core.routers.uncertainty import UncertaintyRouter, dropout_moments
-from mofme.core.routing import Router
+from mofme.core.experts.feature_modulated import FeatureModulatedExperts
+from mofme.core.losses.balance import importance_loss, switch_loss
+from mofme.core.moe import MoE, observe_routing
+from mofme.core.routers import ROUTERS, AttentionRouter, LinearRouter, MixtureOfRouters, MLPRouter, RouterKind
+from mofme.core.routing import ScoreRouter
+
+KINDS: tuple[RouterKind, ...] = ("linear", "mlp", "attention", "mixture")
 
 
-def with_scores(router: Router, weight_ED: Tensor) -> Router:
-    router.score.weight.data = weight_ED.to(torch.float64)  # type: ignore[union-attr, operator]
-    return router.double()
+def random_router(kind: RouterKind, dim: int, experts: int, top_k: int, seed: int = 0) -> ScoreRouter:
+    """In double precision, with decisions that are far from even."""
+    torch.manual_seed(seed)
+    router = ROUTERS[kind](dim, experts, top_k).double()
+    assert isinstance(router, ScoreRouter)
+    for parameter in router.parameters():
+        torch.nn.init.normal_(parameter)
+    return router
+
+
+def product(weight: Tensor, x: Sequence[float]) -> list[float]:
+    return [sum(w * value for w, value in zip(row, x, strict=True)) for row in weight.tolist()]
+
+
+def softmax(scores: Sequence[float]) -> list[float]:
+    odds = [math.exp(score) for score in scores]
+    return [one / sum(odds) for one in odds]
+
+
+def linear_scores(router: LinearRouter, x: Sequence[float]) -> list[float]:
+    return product(router.score.weight, x)
+
+
+def mlp_scores(router: MLPRouter, x: Sequence[float]) -> list[float]:
+    return product(router.score.weight, [h / (1 + math.exp(-h)) for h in product(router.expand.weight, x)])
+
+
+def attention_scores(router: AttentionRouter, x: Sequence[float]) -> list[float]:
+    experts = router.num_experts
+    projected = product(router.query_key_value.weight, x)
+    query, key, value = (projected[part * experts : (part + 1) * experts] for part in range(3))
+    return [sum(a * v for a, v in zip(softmax([q * k for k in key]), value, strict=True)) for q in query]
+
+
+def mixture_scores(router: MixtureOfRouters, x: Sequence[float]) -> list[float]:
+    shares = softmax(product(router.main.score.weight, x))
+    votes = [softmax(product(weight, x)) for weight in router.members.parameters()]
+    return [
+        math.log(sum(g * vote[i] for g, vote in zip(shares, votes, strict=True))) for i in range(router.num_experts)
+    ]
+
+
+SCORES = {"linear": linear_scores, "mlp": mlp_scores, "attention": attention_scores, "mixture": mixture_scores}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("top_k", [1, 2, 3, 5])
+def test_it_equals_a_loop_over_numbers(kind: RouterKind, top_k: int) -> None:
+    router = random_router(kind, 4, 5, top_k)
+    x_TD = torch.randn(7, 4, dtype=torch.float64)
+    decision = router(x_TD)
+    for x, logits, weights in zip(x_TD.tolist(), decision.logits_TE, decision.weights_TE, strict=True):
+        scores = SCORES[kind](router, x)  # type: ignore[operator]
+        p = softmax(scores)
+        chosen = sorted(range(5), key=lambda i: -p[i])[:top_k]
+        total = sum(p[i] for i in chosen) if top_k > 1 else 1.0
+        assert logits.tolist() == pytest.approx(scores, abs=1e-12)
+        assert weights.tolist() == pytest.approx([p[i] / total if i in chosen else 0.0 for i in range(5)], abs=1e-12)
+    assert decision.uncertainty_T is None
+
+
+@given(
+    kind=st.sampled_from(KINDS),
+    tokens=st.integers(0, 6),
+    dim=st.integers(1, 6),
+    experts=st.integers(1, 6),
+    seed=st.integers(0, 99),
+    data=st.data(),
+)
+def test_weights_are_a_distribution_over_k_experts(
+    kind: RouterKind, tokens: int, dim: int, experts: int, seed: int, data: st.DataObject
+) -> None:
+    top_k = data.draw(st.integers(1, experts))
+    torch.manual_seed(seed)
+    decision = ROUTERS[kind](dim, experts, top_k)(torch.randn(tokens, dim))
+    assert decision.weights_TE.shape == decision.logits_TE.shape == (tokens, experts)
+    assert decision.chosen_TE.sum(dim=-1).tolist() == [top_k] * tokens
+    assert (decision.weights_TE >= 0).all()
+    if top_k > 1:
+        torch.testing.assert_close(decision.weights_TE.sum(dim=-1), torch.ones(tokens))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("top_k", [1, 2, 4])
+def test_gradients_are_those_of_finite_differences(kind: RouterKind, top_k: int) -> None:
+    router = random_router(kind, 3, 4, top_k)
+    names = [name for name, _ in router.named_parameters()]
+    weights = [parameter.detach().clone().requires_grad_() for parameter in router.parameters()]
+    x_TD = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
+
+    def decide(x: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor]:
+        decision = torch.func.functional_call(router, dict(zip(names, weights, strict=True)), x)
+        return decision.weights_TE, decision.logits_TE
+
+    assert torch.autograd.gradcheck(decide, (x_TD, *weights))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tokens_do_not_see_each_other(kind: RouterKind) -> None:
+    router = random_router(kind, 4, 5, top_k=2)
+    x_TD = torch.randn(6, 4, dtype=torch.float64)
+    torch.testing.assert_close(router(x_TD).weights_TE[2:3], router(x_TD[2:3]).weights_TE)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_token_of_zeros_and_huge_scores_stay_finite(kind: RouterKind) -> None:
+    router = random_router(kind, 3, 4, top_k=2).float()
+    x_TD = torch.tensor([[0.0, 0, 0], [1e4, -1e4, 1e4]], requires_grad=True)
+    decision = router(x_TD)
+    (decision.weights_TE.square().sum() + switch_loss(decision)).backward()
+    assert decision.weights_TE.isfinite().all() and decision.logits_TE.isfinite().all()
+    for learnt in (x_TD, *router.parameters()):
+        assert learnt.grad is not None and learnt.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_decides_in_single_precision_under_autocast(kind: RouterKind) -> None:
+    torch.manual_seed(0)
+    router, x_TD = ROUTERS[kind](8, 4, 2), torch.randn(5, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        decision = router(x_TD)
+    assert decision.logits_TE.dtype == decision.weights_TE.dtype == torch.float32
+    torch.testing.assert_close(decision.weights_TE, router(x_TD).weights_TE)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_a_mixture_of_experts_every_part_learns_and_only_the_whole_is_observed(kind: RouterKind) -> None:
+    torch.manual_seed(0)
+    layer = MoE(ROUTERS[kind](4, 6, 2), FeatureModulatedExperts(4, 8, 6))
+    with observe_routing(layer) as observed:
+        y = layer(torch.randn(2, 3, 4))
+    y.square().sum().backward()
+    assert y.shape == (2, 3, 4)
+    assert len(observed) == 1
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in layer.router.parameters())
 
 
 def test_linear_router_scales_the_two_largest_probabilities_to_sum_to_1() -> None:
     # Scores ln 1, ln 2, ln 5: probabilities 1/8, 2/8, 5/8; the two largest over their sum: 2/7, 5/7.
-    router = with_scores(LinearRouter(3, 3, top_k=2), torch.eye(3))
+    router = LinearRouter(3, 3, top_k=2).double()
+    router.score.weight.data = torch.eye(3, dtype=torch.float64)
     decision = router(torch.tensor([[1.0, 2.0, 5.0]], dtype=torch.float64).log())
     torch.testing.assert_close(decision.weights_TE, torch.tensor([[0, 2 / 7, 5 / 7]], dtype=torch.float64))
-    assert decision.uncertainty_T is None
 
 
 def test_linear_router_keeps_the_probability_of_a_single_expert() -> None:
     # As above; 5/8 and not the constant 1, whose gradient would be 0.
-    router = with_scores(LinearRouter(3, 3, top_k=1), torch.eye(3))
+    router = LinearRouter(3, 3, top_k=1).double()
+    router.score.weight.data = torch.eye(3, dtype=torch.float64)
     x = torch.tensor([[1.0, 2.0, 5.0]], dtype=torch.float64).log().requires_grad_()
     weights = router(x).weights_TE
     torch.testing.assert_close(weights, torch.tensor([[0, 0, 5 / 8]], dtype=torch.float64))
@@ -39,189 +176,151 @@ def test_linear_router_keeps_the_probability_of_a_single_expert() -> None:
     torch.testing.assert_close(x.grad, 5 / 8 * torch.tensor([[-1 / 8, -2 / 8, 3 / 8]], dtype=torch.float64))
 
 
-@given(
-    tokens=st.integers(0, 6), dim=st.integers(1, 6), experts=st.integers(1, 6), seed=st.integers(0, 99), data=st.data()
-)
-def test_linear_weights_are_a_distribution_over_k_experts(
-    tokens: int, dim: int, experts: int, seed: int, data: st.DataObject
-) -> None:
-    top_k = data.draw(st.integers(1, experts))
-    torch.manual_seed(seed)
-    decision = LinearRouter(dim, experts, top_k)(torch.randn(tokens, dim))
-    assert decision.weights_TE.shape == decision.logits_TE.shape == (tokens, experts)
-    assert decision.chosen_TE.sum(dim=-1).tolist() == [top_k] * tokens
-    assert (decision.weights_TE >= 0).all()
-    if top_k > 1:
-        torch.testing.assert_close(decision.weights_TE.sum(dim=-1), torch.ones(tokens))
+@pytest.mark.parametrize(("dim", "experts"), [(96, 8), (128, 16), (64, 32)])
+def test_mlp_router_has_as_many_parameters_as_the_attention_router(dim: int, experts: int) -> None:
+    mine, theirs = (
+        sum(p.numel() for p in router.parameters())
+        for router in (MLPRouter(dim, experts), AttentionRouter(dim, experts))
+    )
+    assert abs(mine - theirs) <= (dim + experts) / 2  # half a hidden feature
 
 
-def test_moments_equal_those_over_all_dropout_masks() -> None:
-    # With 5 features there are 32 masks, of probability (1 - p)^kept p^dropped: mean and covariance by their sums.
-    rate = 0.3
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(1, 5, generator=generator, dtype=torch.float64)
-    weight = torch.randn(4, 5, generator=generator, dtype=torch.float64)
-    masks = torch.tensor(list(itertools.product([0.0, 1.0], repeat=5)), dtype=torch.float64)
-    probability = (1 - rate) ** masks.sum(1) * rate ** (5 - masks.sum(1))
-    scores = (x * masks / (1 - rate)) @ weight.T
-    mean = probability @ scores
-    covariance = (scores - mean).T @ torch.diag(probability) @ (scores - mean)
-    ours_mean, ours_covariance = dropout_moments(x, weight, rate)
-    torch.testing.assert_close(ours_mean[0], mean)
-    torch.testing.assert_close(ours_covariance[0], covariance)
+def test_attention_between_two_experts_by_hand() -> None:
+    # x = 1, q = (0, ln 3), k = (1, 0), v = (4, 8). Expert 1 attends to both alike: P_1 = 6. Expert 2 with e^(ln 3) = 3
+    # to 1: P_2 = 3/4 * 4 + 1/4 * 8 = 5. The gates are e / (1 + e) and 1 / (1 + e).
+    router = AttentionRouter(1, 2, top_k=2).double()
+    router.query_key_value.weight.data = torch.tensor([[0, math.log(3), 1, 0, 4, 8]], dtype=torch.float64).T
+    decision = router(torch.ones(1, 1, dtype=torch.float64))
+    torch.testing.assert_close(decision.logits_TE, torch.tensor([[6, 5]], dtype=torch.float64))
+    gates = [math.e / (1 + math.e), 1 / (1 + math.e)]
+    torch.testing.assert_close(decision.weights_TE, torch.tensor([gates], dtype=torch.float64))
 
 
-def test_sampled_moments_converge_to_the_closed_form() -> None:
-    torch.manual_seed(0)
-    rate, samples = 0.3, 40_000
-    router = UncertaintyRouter(8, 4, dropout=rate, samples=samples).double()
-    x = torch.randn(3, 8, dtype=torch.float64)
-    mean, covariance = dropout_moments(x, router.score.weight.detach(), rate)
-    variance = covariance.diagonal(dim1=-2, dim2=-1)
-    with torch.no_grad():
-        sampled_mean, sampled_variance = router.moments(x)
-    # The mean of n samples strays by sqrt(variance / n), their variance by about variance * sqrt(2 / n).
-    assert ((sampled_mean - mean).abs() < 5 * (variance / samples).sqrt()).all()
-    assert ((sampled_variance / variance - 1).abs() < 5 * math.sqrt(2 / samples)).all()
+def test_keys_make_experts_depend_on_each_other() -> None:
+    router = random_router("attention", 3, 4, top_k=4)
+    assert isinstance(router, AttentionRouter)
+    x_TD = torch.randn(2, 3, dtype=torch.float64)
+    before = router(x_TD).logits_TE
+    router.query_key_value.weight.data[4] += 1  # the key of the first expert
+    assert (router(x_TD).logits_TE != before).all()
 
 
-def test_sampled_covariance_converges_to_the_closed_form() -> None:
-    torch.manual_seed(0)
-    rate, samples = 0.3, 40_000
-    x, weight = torch.randn(1, 8, dtype=torch.float64), torch.randn(4, 8, dtype=torch.float64)
-    passes = F.dropout(x.expand(samples, -1), rate) @ weight.T
-    _, covariance = dropout_moments(x, weight, rate)
-    scale = covariance[0].diagonal().sqrt()
-    assert ((passes.T.cov() - covariance[0]).abs() < 7 * scale.outer(scale) / math.sqrt(samples)).all()
+@given(order=st.permutations(range(5)), top_k=st.integers(1, 5))
+def test_renamed_experts_get_the_same_weights(order: list[int], top_k: int) -> None:
+    router = random_router("attention", 4, 5, top_k)
+    assert isinstance(router, AttentionRouter)
+    x_TD = torch.randn(3, 4, dtype=torch.float64)
+    before = router(x_TD)
+    parts = router.query_key_value.weight.data.chunk(3)
+    router.query_key_value.weight.data = torch.cat([part[order] for part in parts])
+    after = router(x_TD)
+    torch.testing.assert_close(after.weights_TE, before.weights_TE[:, order])
+    torch.testing.assert_close(after.logits_TE, before.logits_TE[:, order])
 
 
-def test_closed_form_and_sampled_router_decide_alike() -> None:
-    torch.manual_seed(0)
-    closed = UncertaintyRouter(8, 5, top_k=5).double()
-    sampled = UncertaintyRouter(8, 5, top_k=5, samples=40_000).double()
-    sampled.load_state_dict(closed.state_dict())
-    x = torch.randn(6, 8, dtype=torch.float64)
-    with torch.no_grad():
-        a, b = closed(x), sampled(x)
-    torch.testing.assert_close(a.weights_TE, b.weights_TE, atol=0.02, rtol=0)
-    torch.testing.assert_close(a.uncertainty_T, b.uncertainty_T, atol=0.02, rtol=0)
-
-
-def test_uncertainty_router_by_hand() -> None:
-    # W = I, x = (1, 2, 4), p = .5, so p / (1 - p) = 1: mean (1, 2, 4), variance (1, 4, 16).
-    # Centred: (-4, -1, 5) / 3. Ridge: .01 of the mean variance 7. Calibrated: -4/3 / 1.07, -1/3 / 4.07, 5/3 / 16.07
-    # = -1.246106, -.081900, .103713, of length 1.253094: weights -.994423, -.065358, .082766; the two largest stay.
-    # Uncertainty: sqrt(7) / (sqrt(7) + sqrt((16 + 1 + 25) / 27)) = 2.645751 / (2.645751 + 1.247219) = .679622.
-    router = with_scores(UncertaintyRouter(3, 3, top_k=2, dropout=0.5), torch.eye(3))
-    decision = router(torch.tensor([[1.0, 2.0, 4.0]], dtype=torch.float64))
-    assert decision.weights_TE.tolist() == [[0, pytest.approx(-0.065358, abs=1e-6), pytest.approx(0.082766, abs=1e-6)]]
-    assert decision.logits_TE.tolist() == [[1, 2, 4]]
-    assert decision.uncertainty_T.tolist() == [pytest.approx(0.679622, abs=1e-6)]
-
-
-def test_of_two_equal_scores_the_steadier_is_trusted_more() -> None:
-    # Experts 0 and 1 both score 2; the first from one feature (variance 4), the second from two (1 + 1).
-    weight = torch.tensor([[2.0, 0, 0], [0, 1, 1], [0, 0, 0.5]])
-    decision = with_scores(UncertaintyRouter(3, 3, top_k=2), weight)(torch.ones(1, 3, dtype=torch.float64))
-    first, second, third = decision.weights_TE[0].tolist()
-    assert 0 < first < second
-    assert third == 0
-
-
-@pytest.mark.parametrize("factor", [1e-3, 1e3])
-def test_the_weights_do_not_change_with_the_scale_of_the_scores(factor: float) -> None:
-    torch.manual_seed(0)
-    router = UncertaintyRouter(6, 4, top_k=4).double()
-    x = torch.randn(5, 6, dtype=torch.float64)
-    before = router(x)
-    router.score.weight.data *= factor
-    after = router(x)
-    # Sigma^-1 [r - mu] goes with 1 / factor, and its length is divided out.
-    torch.testing.assert_close(after.weights_TE, before.weights_TE)
-    torch.testing.assert_close(after.uncertainty_T, before.uncertainty_T)
-
-
-def test_more_dropout_means_more_uncertainty() -> None:
-    torch.manual_seed(0)
-    x, weight = torch.randn(50, 6), torch.randn(4, 6)
-    low, high = (with_scores(UncertaintyRouter(6, 4, dropout=p), weight)(x.double()) for p in (0.1, 0.4))
-    assert (low.uncertainty_T < high.uncertainty_T).all()
-
-
-@given(
-    tokens=st.integers(0, 6), dim=st.integers(1, 6), experts=st.integers(2, 6), seed=st.integers(0, 99), data=st.data()
-)
-def test_uncertainty_weights_are_part_of_a_unit_vector(
-    tokens: int, dim: int, experts: int, seed: int, data: st.DataObject
-) -> None:
-    top_k = data.draw(st.integers(1, experts))
-    torch.manual_seed(seed)
-    decision = UncertaintyRouter(dim, experts, top_k)(torch.randn(tokens, dim))
-    assert (decision.chosen_TE.sum(dim=-1) <= top_k).all()
-    assert (decision.weights_TE.norm(dim=-1) <= 1 + 1e-5).all()
-    if top_k == experts:
-        torch.testing.assert_close(decision.weights_TE.norm(dim=-1), torch.ones(tokens))
-    assert ((decision.uncertainty_T >= 0) & (decision.uncertainty_T <= 1)).all()
-
-
-@pytest.mark.parametrize("samples", [None, 4])
-def test_the_same_rule_holds_in_training_and_in_inference(samples: int | None) -> None:
-    torch.manual_seed(0)
-    router = UncertaintyRouter(6, 4, dropout=0.5, samples=samples)
-    x = torch.randn(5, 6)
-    decisions = []
-    for mode in (True, False):
-        torch.manual_seed(1)
-        decisions.append(router.train(mode)(x))
-    assert torch.equal(decisions[0].weights_TE, decisions[1].weights_TE)
-    assert (decisions[1].uncertainty_T > 0).all()
-
-
-def test_sampled_passes_differ_from_call_to_call() -> None:
-    torch.manual_seed(0)
-    router = UncertaintyRouter(6, 4, samples=4).eval()
-    x = torch.randn(5, 6)
-    assert not torch.equal(router(x).weights_TE, router(x).weights_TE)
-
-
-def test_passes_that_happen_to_agree_give_a_certain_decision() -> None:
-    # Without a single dropped feature the variance is 0: the weights are then those of [r - mu] alone.
-    torch.manual_seed(0)
-    router = UncertaintyRouter(6, 4, top_k=4, dropout=1e-6, samples=2)
-    x = 100 * torch.randn(5, 6)
-    decision = router(x)
-    centred = router.score(x) - router.score(x).mean(dim=-1, keepdim=True)
-    torch.testing.assert_close(decision.weights_TE, F.normalize(centred, dim=-1))
-    assert decision.uncertainty_T.tolist() == pytest.approx([0] * 5, abs=1e-3)
-
-
-def test_a_single_expert_has_no_weight() -> None:
-    assert UncertaintyRouter(6, 1, top_k=1)(torch.randn(5, 6)).weights_TE.tolist() == [[0]] * 5
-
-
-@pytest.mark.parametrize("make", [LinearRouter, UncertaintyRouter])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_token_of_zeros_breaks_neither_weights_nor_gradients(
-    make: Callable[[int, int, int], Router], dtype: torch.dtype
-) -> None:
-    router = make(6, 4, 2).to(dtype)
-    x = torch.zeros(3, 6, dtype=dtype)
-    x[0] = 1
-    x.requires_grad_()
-    decision = router(x)
-    total = decision.weights_TE.square().sum()
-    if decision.uncertainty_T is not None:
-        total = total + decision.uncertainty_T.sum()
-    total.backward()
-    assert decision.weights_TE.isfinite().all()
-    assert x.grad is not None and x.grad.isfinite().all()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in router.parameters())
+def test_attention_is_in_single_precision_whatever_the_weights(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    router, x_TD = AttentionRouter(8, 4).to(dtype), torch.randn(5, 8, dtype=dtype)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        decision = router(x_TD)
+    assert decision.logits_TE.dtype == decision.weights_TE.dtype == torch.float32
+    torch.testing.assert_close(decision.weights_TE, router.float()(x_TD.float()).weights_TE)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [({"dropout": 0.0}, "dropout"), ({"dropout": 1.0}, "dropout"), ({"samples": 1}, "at least 2 samples")],
+def random_mixture(dim: int, experts: int, top_k: int, routers: int) -> MixtureOfRouters:
+    torch.manual_seed(0)
+    router = MixtureOfRouters(dim, experts, top_k, routers).double()
+    for parameter in router.parameters():
+        torch.nn.init.normal_(parameter)
+    return router
+
+
+@pytest.mark.parametrize("routers", [1, 2, 4])
+def test_mixture_logits_are_those_of_the_mixed_probabilities(routers: int) -> None:
+    router = random_mixture(4, 5, 2, routers)
+    x_TD = torch.randn(7, 4, dtype=torch.float64)
+    expected = [[math.exp(score) for score in mixture_scores(router, x)] for x in x_TD.tolist()]
+    torch.testing.assert_close(router(x_TD).probabilities_TE, torch.tensor(expected, dtype=torch.float64))
+
+
+def test_two_routers_by_hand() -> None:
+    # x = 1. Votes (1/2, 1/4, 1/4) and (1/6, 1/2, 1/3), the main router gives the first 1/4 and the second 3/4:
+    # p = (1/4, 7/16, 5/16). The two largest, 7/16 and 5/16, over their sum 12/16.
+    router = MixtureOfRouters(1, 3, top_k=2).double()
+    for part, odds in [(router.members[0], (2, 1, 1)), (router.members[1], (1, 3, 2)), (router.main, (1, 3))]:
+        part.score.weight.data = torch.tensor([odds], dtype=torch.float64).log().T  # type: ignore[union-attr]
+    decision = router(torch.ones(1, 1, dtype=torch.float64))
+    torch.testing.assert_close(decision.weights_TE, torch.tensor([[0, 7 / 12, 5 / 12]], dtype=torch.float64))
+    torch.testing.assert_close(decision.logits_TE.exp(), torch.tensor([[4 / 16, 7 / 16, 5 / 16]], dtype=torch.float64))
+
+
+@given(
+    tokens=st.integers(0, 40),
+    dim=st.integers(1, 9),
+    experts=st.integers(1, 20),
+    seed=st.integers(0, 99),
+    data=st.data(),
 )
-def test_uncertainty_router_refuses_what_has_no_variance(arguments: dict[str, float], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        UncertaintyRouter(6, 4, **arguments)  # type: ignore[arg-type]
+def test_one_router_is_its_only_member_to_the_last_bit(
+    tokens: int, dim: int, experts: int, seed: int, data: st.DataObject
+) -> None:
+    top_k = data.draw(st.integers(1, experts))
+    torch.manual_seed(seed)
+    mixture = MixtureOfRouters(dim, experts, top_k, num_routers=1)
+    member = LinearRouter(dim, experts, top_k)
+    member.load_state_dict(mixture.members[0].state_dict())
+    x_TD = torch.randn(tokens, dim)
+    ours, theirs = mixture(x_TD), member(x_TD)
+    assert torch.equal(ours.weights_TE, theirs.weights_TE)
+    assert torch.equal(ours.logits_TE, theirs.logits_TE)
+
+
+def test_one_router_learns_as_its_only_member_to_the_last_bit() -> None:
+    torch.manual_seed(0)
+    mixture, member = MixtureOfRouters(6, 5, num_routers=1), LinearRouter(6, 5)
+    member.load_state_dict(mixture.members[0].state_dict())
+    x_TD = torch.randn(30, 6)
+    for router in (mixture, member):
+        decision = router(x_TD)
+        (decision.weights_TE.square().sum() + switch_loss(decision) + importance_loss(decision)).backward()
+    ours, theirs = mixture.members[0].score.weight.grad, member.score.weight.grad  # type: ignore[union-attr]
+    assert isinstance(ours, Tensor)
+    assert theirs is not None
+    assert torch.equal(ours, theirs)
+
+
+def test_routers_that_agree_decide_as_each_of_them() -> None:
+    router = random_mixture(4, 5, 2, routers=3)
+    for member in router.members[1:]:
+        member.load_state_dict(router.members[0].state_dict())
+    x_TD = torch.randn(6, 4, dtype=torch.float64)
+    torch.testing.assert_close(router(x_TD).weights_TE, router.members[0](x_TD).weights_TE)
+
+
+def test_a_mixture_is_no_linear_router_in_disguise() -> None:
+    # Logits of a linear router are linear in x, up to a number for each token: halfway between two tokens they lie
+    # halfway. Here they do not.
+    router = random_mixture(4, 5, 5, routers=2)
+    x_TD = torch.randn(2, 4, dtype=torch.float64)
+    centred = [logits - logits.mean() for logits in router(torch.stack([*x_TD, x_TD.mean(0)])).logits_TE]
+    assert not torch.allclose((centred[0] + centred[1]) / 2, centred[2], atol=1e-2)
+
+
+@given(experts=st.permutations(range(5)), routers=st.permutations(range(3)), top_k=st.integers(1, 5))
+def test_renamed_experts_and_routers_change_nothing_else(experts: list[int], routers: list[int], top_k: int) -> None:
+    router = random_mixture(4, 5, top_k, routers=3)
+    x_TD = torch.randn(6, 4, dtype=torch.float64)
+    before = router(x_TD)
+    weights = [member.score.weight.data[experts] for member in router.members]  # type: ignore[union-attr, index]
+    for member, source in zip(router.members, routers, strict=True):
+        member.score.weight.data = weights[source]  # type: ignore[union-attr]
+    router.main.score.weight.data = router.main.score.weight.data[routers]
+    after = router(x_TD)
+    torch.testing.assert_close(after.weights_TE, before.weights_TE[:, experts])
+    torch.testing.assert_close(after.logits_TE, before.logits_TE[:, experts])
+
+
+def test_a_mixture_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1 router"):
+        MixtureOfRouters(4, 5, num_routers=0)

@@ -11,7 +11,7 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 from playwright.sync_api import Browser, expect
 
-from mofme.core.routers.mixture import MixtureOfRouters
+from mofme.core.routers import MixtureOfRouters
 from mofme.errors import Cancelled, ModelError, TableError
 from mofme.language.lora_mixture.explanation import Explained, ExplainedLayer, explain_layer
 from mofme.language.lora_mixture.tasks import Examples, Task

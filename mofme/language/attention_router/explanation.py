@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mofme.core.moe import MoE, observe_routing
-from mofme.core.routers.attention import AttentionRouter
+from mofme.core.routers import AttentionRouter
 from mofme.errors import ModelError
 from mofme.files import WEIGHTS
 from mofme.language.attention_router.study import ROUTERS, load_entropy

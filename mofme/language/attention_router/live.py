@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from mofme.core.routers.by_name import RouterKind
+from mofme.core.routers import RouterKind
 from mofme.language.attention_router.explanation import shipped_models
 from mofme.language.attention_router.study import ROUTERS, SHAPE
 from mofme.language.scoring import TextScore

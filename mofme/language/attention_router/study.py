@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mofme.core.model_card import load_card
 from mofme.core.moe import MoE, observe_routing
-from mofme.core.routers.by_name import RouterKind
+from mofme.core.routers import RouterKind
 from mofme.core.routing import RoutingDecision
 from mofme.files import CARD_FILE
 from mofme.language.scoring import FloatArray, TextScore

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mofme.core.routers.by_name import RouterKind
+from mofme.core.routers import RouterKind
 from mofme.intervals import students_mean
 from mofme.language.attention_router.study import ROUTERS, Measured, Study
 from mofme.language.scoring import FloatArray

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from mofme.core.experts.gated_feed_forward import GatedFeedForwardExperts
 from mofme.core.moe import MoE
-from mofme.core.routers.by_name import ROUTERS, RouterKind
+from mofme.core.routers import ROUTERS, RouterKind
+from mofme.core.routing import ScoreRouter
 from mofme.errors import ModelError
-from mofme.language.dense_to_moe.policy import FixedRouter, Policy, PolicyRouter, RepresentativeRouter, Scores
+from mofme.language.dense_to_moe.policy import FixedRouter, Policy, PolicyRouter, RepresentativeRouter
 from mofme.language.dense_to_moe.splits import Split
 
 # Its weights are not the softmax of scores, which the policies go by.
@@ -86,9 +87,9 @@ def converted_layers(model: nn.Module) -> list[ConvertedLayer]:
     return [module for module in model.modules() if isinstance(module, ConvertedLayer)]
 
 
-def _router(dim: int, recipe: Recipe) -> Scores:
+def _router(dim: int, recipe: Recipe) -> ScoreRouter:
     if recipe.split == "importance":
         return FixedRouter(recipe.experts)
     if not recipe.learned:
         return RepresentativeRouter(dim, recipe.experts)
-    return cast(Scores, ROUTERS[recipe.router](dim, recipe.experts, recipe.experts))
+    return cast(ScoreRouter, ROUTERS[recipe.router](dim, recipe.experts, recipe.experts))

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mofme.core.routers.linear import LinearRouter
+from mofme.core.routers import LinearRouter
 from mofme.language.dense_to_moe.converted_layer import ConvertedLayer, Recipe
 from mofme.language.dense_to_moe.hidden_states import HiddenStates
 from mofme.language.dense_to_moe.policy import FixedRouter, Policy

@@ -5,13 +5,13 @@ is the dense network again, and a router's weights only say who is needed.
 """
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mofme.core.routing import Router, RoutingDecision
+from mofme.core.routing import Router, RoutingDecision, ScoreRouter
 
 
 @dataclass(frozen=True)
@@ -31,24 +31,19 @@ class Policy:
         return best_TE if self.kind == "top-k" else best_TE | (probabilities_TE >= self.value)
 
 
-class Scores(Protocol):
-    """What scores experts before any selection, as `LinearRouter` does."""
-
-    num_experts: int
-
-    def logits(self, x_TD: Tensor) -> Tensor: ...
-
-
 class PolicyRouter(Router):
     """Lets another router score, and chooses by `policy` from the softmax of its scores."""
 
-    router: Scores
-
-    def __init__(self, router: Scores, policy: Policy) -> None:
+    def __init__(self, router: ScoreRouter, policy: Policy) -> None:
         super().__init__()
         self.num_experts = router.num_experts
         self.router = router
         self.policy = policy
+
+    @property
+    def top_k(self) -> int:  # type: ignore[override]
+        """As the policy has it now; by a threshold a token may visit all."""
+        return int(self.policy.value) if self.policy.kind == "top-k" else self.num_experts
 
     def forward(self, x_TD: Tensor) -> RoutingDecision:
         logits_TE = self.router.logits(x_TD)
@@ -57,24 +52,22 @@ class PolicyRouter(Router):
         return RoutingDecision(self.policy.choose(scores_TE).to(x_TD.dtype), logits_TE)
 
 
-class FixedRouter(nn.Module):
+class FixedRouter(ScoreRouter):
     """The same order of experts for every token, the first first: what is left out is pruned for good (a control)."""
 
     def __init__(self, num_experts: int) -> None:
-        super().__init__()
-        self.num_experts = num_experts
+        super().__init__(num_experts, top_k=num_experts)
 
     def logits(self, x_TD: Tensor) -> Tensor:
         logits_E = -torch.arange(self.num_experts, dtype=x_TD.dtype, device=x_TD.device)
         return logits_E.expand(len(x_TD), -1)
 
 
-class RepresentativeRouter(nn.Module):
+class RepresentativeRouter(ScoreRouter):
     """Scores an expert by how active one neuron is that stands for it: CMoE's router (arXiv 2502.04416), untrained."""
 
     def __init__(self, dim: int, num_experts: int) -> None:
-        super().__init__()
-        self.num_experts = num_experts
+        super().__init__(num_experts, top_k=num_experts)
         self.gate_ED = nn.Parameter(torch.zeros(num_experts, dim))
         self.up_ED = nn.Parameter(torch.zeros(num_experts, dim))
 

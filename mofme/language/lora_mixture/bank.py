@@ -6,7 +6,7 @@ Our reading, as MixLoRA and MoLA do: 8 experts of rank 8, alpha 16, dropout .05,
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,16 +14,14 @@ from torch import Tensor, nn
 
 from mofme.core.experts.low_rank import LowRankExperts
 from mofme.core.moe import MoE
-from mofme.core.routers.by_name import ROUTERS
-from mofme.core.routers.linear import LinearRouter
-from mofme.core.routers.mixture import MixtureOfRouters
-from mofme.core.routing import Router, RoutingDecision, expert_probabilities, top_k_weights
+from mofme.core.routers import ROUTERS, LinearRouter, MixtureOfRouters
+from mofme.core.routing import Router, ScoreRouter
 from mofme.errors import ModelError
 
 SINGLE = "single"
 WIDE = "wide"
 MIXTURE = "mixture"
-_KINDS: Mapping[str, Callable[[int, int, int], Router]] = {str(name): kind for name, kind in ROUTERS.items()}
+_KINDS = {str(name): kind for name, kind in ROUTERS.items()}
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Recipe:
     """The banks of one model. `wrapped` are endings of the names of the linear layers that get one.
 
     `router` is SINGLE, MIXTURE (of `sub_routers`), WIDE: two layers with no fewer parameters than that mixture, or any
-    other of `core.routers.by_name`.
+    other of `core.routers`.
     """
 
     wrapped: tuple[str, ...]
@@ -44,19 +42,16 @@ class Recipe:
     dropout: float = 0.05
 
 
-class WideRouter(Router):
+class WideRouter(ScoreRouter):
     """The control with as many parameters: scores from one layer of ReLU features, then as the linear router."""
 
     def __init__(self, dim: int, num_experts: int, top_k: int, hidden: int) -> None:
-        super().__init__()
-        self.num_experts = num_experts
-        self.top_k = top_k
+        super().__init__(num_experts, top_k)
         self.widen = nn.Linear(dim, hidden, bias=False)
         self.score = LinearRouter(hidden, num_experts, top_k)
 
-    def forward(self, x_TD: Tensor) -> RoutingDecision:
-        logits_TE = self.score.logits(self.widen(x_TD).relu())
-        return RoutingDecision(top_k_weights(expert_probabilities(logits_TE), self.top_k), logits_TE)
+    def logits(self, x_TD: Tensor) -> Tensor:
+        return self.score.logits(self.widen(x_TD).relu())
 
 
 class LoraBank(nn.Module):

@@ -11,8 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mofme.core.routers.linear import LinearRouter
-from mofme.core.routers.mixture import MixtureOfRouters
+from mofme.core.routers import LinearRouter, MixtureOfRouters
 from mofme.errors import ModelError
 from mofme.language.lora_mixture.classifier import Classifier
 

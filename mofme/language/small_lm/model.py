@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from mofme.core.experts.feed_forward import FeedForward, FeedForwardExperts
 from mofme.core.moe import MoE
-from mofme.core.routers.by_name import ROUTERS, RouterKind
+from mofme.core.routers import ROUTERS, RouterKind
 
 _ROTARY_BASE = 10_000.0
 

@@ -9,11 +9,9 @@ from torch.nn import functional as F
 from mofme.core.experts.feature_modulated import FeatureModulatedExperts, GeneratedModulationExperts
 from mofme.core.experts.feed_forward import FeedForward, FeedForwardExperts
 from mofme.core.moe import MoE
-from mofme.core.routers.attention import AttentionRouter
-from mofme.core.routers.linear import LinearRouter
-from mofme.core.routers.mixture import MixtureOfRouters
-from mofme.core.routers.uncertainty import UncertaintyRouter
+from mofme.core.routers import AttentionRouter, LinearRouter, MixtureOfRouters
 from mofme.core.routing import Router
+from mofme.core.uncertainty import UncertaintyRouter
 
 FeedForwardKind = Literal[
     "dense", "moe", "mofme", "mofme-linear", "mofme-sampled", "mofme-attention", "mofme-mixture", "generated"

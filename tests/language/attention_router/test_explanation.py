@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mofme.core.routers.attention import AttentionRouter
+from mofme.core.routers import AttentionRouter
 from mofme.errors import Cancelled, ModelError
 from mofme.language.attention_router.explanation import SHIPPED, explain, listening
 from mofme.language.attention_router.live import train_briefly

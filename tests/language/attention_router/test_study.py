@@ -8,7 +8,7 @@ import torch
 from typer.testing import CliRunner
 
 from mofme.cli import app
-from mofme.core.routers.by_name import RouterKind
+from mofme.core.routers import RouterKind
 from mofme.language.attention_router import study as studied
 from mofme.language.attention_router.study import Measured, Setting, Study, load_entropy, study
 from mofme.language.attention_router.study_plot import plot_losses

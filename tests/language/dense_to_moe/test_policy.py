@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mofme.core.routers.linear import LinearRouter
+from mofme.core.routers import LinearRouter
 from mofme.language.dense_to_moe.policy import FixedRouter, Policy, PolicyRouter, RepresentativeRouter
 
 PROBABILITIES = torch.tensor([[0.5, 0.3, 0.15, 0.05], [0.1, 0.2, 0.3, 0.4]])

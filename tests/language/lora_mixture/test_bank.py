@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mofme.core.moe import observe_routing
-from mofme.core.routers.by_name import ROUTERS
-from mofme.core.routers.mixture import MixtureOfRouters
+from mofme.core.routers import ROUTERS, MixtureOfRouters
 from mofme.errors import ModelError
 from mofme.language.lora_mixture.bank import MIXTURE, SINGLE, WIDE, LoraBank, Recipe, adapter_state, make_router, wrap
 

@@ -12,6 +12,8 @@ Our readings, where the paper is silent:
 - Sigma is kept to its diagonal, plus a ridge: M samples cannot give an E x E matrix of full rank, and one solve per
   token would cost more than the experts.
 - The same rule holds in training and in inference.
+
+Axis names beside those of `routing.py`: M passes under dropout.
 """
 
 import torch
@@ -24,27 +26,18 @@ _RIDGE = 1e-2
 _TINY = 1e-20  # keeps weights and gradients finite for tokens of zeros, and for passes that happen to agree
 
 
-def dropout_moments(x_TD: Tensor, weight_ED: Tensor, rate: float) -> tuple[Tensor, Tensor]:
-    """Mean (T, E) and covariance (T, E, E) of `weight @ dropout(x)`, exactly.
-
-    Inverted dropout multiplies each feature by 0 or 1/(1-p): mean 1, variance p/(1-p), independent between features.
-    So the mean is W x and the covariance p/(1-p) W diag(x^2) W^T.
-    """
-    mean_TE = x_TD @ weight_ED.T
-    covariance_TEE = rate / (1 - rate) * torch.einsum("ed,td,fd->tef", weight_ED, x_TD.square(), weight_ED)
-    return mean_TE, covariance_TEE
-
-
 class UncertaintyRouter(Router):
     """Linear scores, calibrated by their variance under input dropout.
 
-    `samples=None` uses the closed form: the mean is W x and the variance p/(1-p) W^2 x^2, a second small product and no
-    noise. A number uses that many dropout passes, as the paper does, in training and in inference alike.
+    `samples=None` uses the closed form, without noise and at the price of a second small product. A number uses that
+    many dropout passes, as the paper does, in training and in inference alike.
 
     A single expert has no other to stand out from: its weight is 0, and the mixture is the same for every token.
 
     The uncertainty of a token is noise / (noise + signal) in [0, 1]: the root mean variance of its scores over the
     experts against their spread between the experts.
+
+    Raises ValueError for a dropout rate outside (0, 1), and for fewer than 2 samples.
     """
 
     def __init__(
@@ -74,7 +67,11 @@ class UncertaintyRouter(Router):
         return RoutingDecision(weights_TE, mean_TE, _uncertainty(centred_TE, noise_T1))
 
     def moments(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance (T, E) of the scores under input dropout."""
+        """Mean and variance (T, E) of the scores under input dropout.
+
+        In closed form: dropout at rate p multiplies each feature, on its own, by 0 or 1 / (1 - p), which has mean 1 and
+        variance p / (1 - p). So W dropout(x) has mean W x and variance p / (1 - p) W^2 x^2.
+        """
         if self.samples is None:
             weight_ED = self.score.weight
             variance_ED = self.dropout / (1 - self.dropout) * weight_ED.square()
