@@ -41,16 +41,16 @@ NAMES = {
         "MixtureOfRouters": "dim num_experts top_k num_routers",
     },
     "mofme.core.uncertainty": {"UncertaintyRouter": "dim num_experts top_k dropout samples"},
-    "mofme.core.experts.feed_forward": {"FeedForwardExperts": "dim hidden num_experts"},
-    "mofme.core.experts.feature_modulated": {
+    "mofme.core.experts": {
+        "FeedForwardExperts": "dim hidden num_experts",
         "FeatureModulatedExperts": "dim hidden num_experts",
         "GeneratedModulationExperts": "dim hidden num_experts",
+        "LowRankExperts": "dim out num_experts rank alpha dropout",
     },
-    "mofme.core.experts.gated_feed_forward": {
+    "mofme.core.gated_experts": {
         "GatedFeedForwardExperts": "dim hidden num_experts shared",
         "GatedFeedForwardExperts.from_dense": "gate_ND up_ND down_DN order_N num_experts shared",
     },
-    "mofme.core.experts.low_rank": {"LowRankExperts": "dim out num_experts rank alpha dropout"},
     "mofme.core.losses.balance": {"importance_loss": "decision", "switch_loss": "decision"},
     "mofme.language.moe_distillation.distillation": {
         "Plan": "method steps seed batch learning_rate draws chance samplings",

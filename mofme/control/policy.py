@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from mofme.core.experts.linear import LinearExperts
+from mofme.core.experts import LinearExperts
 from mofme.core.moe import MoE
 from mofme.core.routers import LinearRouter
 from mofme.core.routing import RoutingDecision

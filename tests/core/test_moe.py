@@ -2,8 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mofme.core.experts.feature_modulated import FeatureModulatedExperts, GeneratedModulationExperts
-from mofme.core.experts.feed_forward import FeedForwardExperts
+from mofme.core.experts import FeatureModulatedExperts, FeedForwardExperts, GeneratedModulationExperts
 from mofme.core.moe import MoE, observe_routing, replace_routing
 from mofme.core.routers import ROUTERS, LinearRouter
 from mofme.core.routing import Experts, Router, RoutingDecision

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from mofme.core.experts.feature_modulated import FeatureModulatedExperts
+from mofme.core.experts import FeatureModulatedExperts
 from mofme.core.moe import MoE
 from mofme.core.rerouting import (
     Neighbours,

@@ -6,7 +6,7 @@ from typing import cast, get_args
 import torch
 from torch import Tensor, nn
 
-from mofme.core.experts.gated_feed_forward import GatedFeedForwardExperts
+from mofme.core.gated_experts import GatedFeedForwardExperts
 from mofme.core.moe import MoE
 from mofme.core.routers import ROUTERS, RouterKind
 from mofme.core.routing import ScoreRouter

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mofme.core.experts.low_rank import LowRankExperts
+from mofme.core.experts import LowRankExperts
 from mofme.core.moe import MoE
 from mofme.core.routers import ROUTERS, LinearRouter, MixtureOfRouters
 from mofme.core.routing import Router, ScoreRouter

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mofme.core.experts.gated_feed_forward import GatedFeedForwardExperts
+from mofme.core.gated_experts import GatedFeedForwardExperts
 from mofme.core.rerouting import rerouted, routing_of, shifted
 from mofme.language.dense_to_moe.layers import decoder_layers
 from mofme.language.host import Host

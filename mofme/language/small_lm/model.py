@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mofme.core.experts.feed_forward import FeedForward, FeedForwardExperts
+from mofme.core.experts import FeedForward, FeedForwardExperts
 from mofme.core.moe import MoE
 from mofme.core.routers import ROUTERS, RouterKind
 

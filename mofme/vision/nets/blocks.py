@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mofme.core.experts.feature_modulated import FeatureModulatedExperts, GeneratedModulationExperts
-from mofme.core.experts.feed_forward import FeedForward, FeedForwardExperts
+from mofme.core.experts import FeatureModulatedExperts, FeedForward, FeedForwardExperts, GeneratedModulationExperts
 from mofme.core.moe import MoE
 from mofme.core.routers import AttentionRouter, LinearRouter, MixtureOfRouters
 from mofme.core.routing import Router

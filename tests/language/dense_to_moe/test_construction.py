@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mofme.core.experts.gated_feed_forward import GatedFeedForwardExperts
+from mofme.core.gated_experts import GatedFeedForwardExperts
 from mofme.errors import ModelError
 from mofme.language.dense_to_moe import construction
 from mofme.language.dense_to_moe.construction import convert, drawn_passages

@@ -1,7 +1,10 @@
 """Experts cut out of one gated feed-forward network (SwiGLU), so that a token computes only a part of it.
 
-FFN(x) = down( silu(gate x) o up x ) is a sum over its N neurons; grouped, it is a sum over experts. With every expert
-at weight 1 the layer is that network. Axis names: N neurons, H neurons of one expert, R neurons side by side.
+FFN(x) = down( silu(gate x) o up x ) is a sum over its N neurons; grouped, it is a sum over experts (MoEfication, arXiv
+2110.01786). With every expert at weight 1 the layer is that network.
+
+Axis names beside those of `routing.py`: N neurons, H neurons of one expert, R neurons side by side, n tokens of one
+expert.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +19,9 @@ from mofme.core.routing import Experts
 class GatedFeedForwardExperts(Experts):
     """`shared` neurons that every token computes, then E experts of H neurons each, only where their weight is not 0.
 
-    Instead of an expert that a token leaves out, it takes the vector `idle`: what the expert puts out on average, say.
+        y = FFN_shared(x) + sum over the chosen of w_e FFN_e(x) + sum over the others of idle_e, (T, D) -> (T, D)
+
+    The vector `idle` stands in for an expert that a token leaves out: what the expert puts out on average, say.
     """
 
     def __init__(self, dim: int, hidden: int, num_experts: int, shared: int = 0) -> None:
@@ -48,30 +53,35 @@ class GatedFeedForwardExperts(Experts):
             experts.down_ND.copy_(down_DN.T[order_N])
         return experts
 
+    @property
+    def expert_parameters(self) -> int:
+        """Three weights of each neuron; a token that leaves an expert out takes its `idle` instead."""
+        return 3 * self.hidden * self.gate_ND.shape[1]
+
     def forward(self, x_TD: Tensor, weights_TE: Tensor) -> Tensor:
         chosen_TE = weights_TE != 0
         y_TD = ((~chosen_TE).to(x_TD.dtype) @ self.idle_ED).to(x_TD.dtype)
-        plain, counts = _use(weights_TE)
-        for start, stop in self._runs(plain):
+        whole, counts = _use(weights_TE)
+        for start, stop in self._runs(whole):
             y_TD += _gated(x_TD, self.gate_ND[start:stop], self.up_ND[start:stop]) @ self.down_ND[start:stop]
-        if any(count and not every for count, every in zip(counts, plain, strict=True)):
+        if any(count and not every for count, every in zip(counts, whole, strict=True)):
             # Split at once: the gradient of E single slices would be E tensors as large as all experts together.
             sizes = [self.shared, *[self.hidden] * self.num_experts]
             gates, ups, downs = (weight.split(sizes)[1:] for weight in (self.gate_ND, self.up_ND, self.down_ND))
             for expert, tokens_n in enumerate(chosen_TE.T.nonzero()[:, 1].split(counts)):
-                if counts[expert] and not plain[expert]:
+                if counts[expert] and not whole[expert]:
                     gates_n1 = weights_TE[:, expert].index_select(0, tokens_n).unsqueeze(-1)
                     h_nH = _gated(x_TD.index_select(0, tokens_n), gates[expert], ups[expert]) * gates_n1
                     y_TD.index_add_(0, tokens_n, (h_nH @ downs[expert]).to(y_TD.dtype))
         return y_TD
 
-    def _runs(self, plain: Sequence[bool]) -> Iterator[tuple[int, int]]:
+    def _runs(self, whole: Sequence[bool]) -> Iterator[tuple[int, int]]:
         """Stretches of neurons that all tokens compute, the shared ones first: each is one product, however long.
 
         A token on its own, as when text is written, has nothing else.
         """
         start, stop = 0, self.shared
-        for expert, every in enumerate(plain):
+        for expert, every in enumerate(whole):
             if not every:
                 if stop > start:
                     yield start, stop
@@ -82,7 +92,7 @@ class GatedFeedForwardExperts(Experts):
 
 
 def _use(weights_TE: Tensor) -> tuple[list[bool], list[int]]:
-    """Of each expert whether all tokens take it whole, and how many take part of it at all."""
+    """Of each expert whether all tokens take it whole, at weight 1, and how many take part of it at all."""
     if len(weights_TE) == 1:  # one look instead of four: beside the work of a single token it counts
         weights = weights_TE[0].tolist()
         return [weight == 1 for weight in weights], [int(weight != 0) for weight in weights]

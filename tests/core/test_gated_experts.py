@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from mofme.core.experts.gated_feed_forward import GatedFeedForwardExperts
+from mofme.core.gated_experts import GatedFeedForwardExperts
 
 DIM, NEURONS = 6, 20
 
