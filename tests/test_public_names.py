@@ -11,7 +11,7 @@ from mofme.cli import app
 
 # Functions and classes with the parameters that may be given by name.
 NAMES = {
-    "mofme.core.model_card": {
+    "mofme.core.weights": {
         "ModelCard": "name net arguments licence training metrics parameters sha256",
         "load_card": "folder",
         "load_state": "folder card",

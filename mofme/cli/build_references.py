@@ -29,7 +29,7 @@ def build_references(
     from rich.console import Console
     from rich.progress import Progress
 
-    from mofme.core.model_card import check_replaceable
+    from mofme.core.weights import check_replaceable
     from mofme.errors import MofmeError
     from mofme.vision.models import load_net
     from mofme.vision.rerouting.building import build

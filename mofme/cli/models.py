@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from mofme.core.model_card import ModelCard
+    from mofme.core.weights import ModelCard
 
 
 def models(

@@ -11,7 +11,7 @@ from mofme.control.environments import ENVIRONMENTS, PUBLISHED
 from mofme.control.evaluation import TEST_SEED, Evaluation, evaluate
 from mofme.control.storage import load_policy
 from mofme.control.trees import DistilledTree, distil_depths
-from mofme.core.model_card import load_card
+from mofme.core.weights import load_card
 from mofme.errors import ModelError
 from mofme.files import CARD_FILE
 from mofme.intervals import students_mean

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mofme.control.policy import SparseLinearPolicy
-from mofme.core.model_card import ModelCard, load_card, load_state, save_model
-from mofme.errors import ModelError
+from mofme.core.weights import ModelCard, read_as, save_model
 from mofme.files import CARD_FILE, WEIGHTS
 
 NET = "sparse-linear-policy"
@@ -32,18 +32,15 @@ def save_policy(
 
 def load_policy(folder: Path) -> tuple[SparseLinearPolicy, str]:
     """A policy and the environment it was trained in. Raises ModelError naming the file that is not what it should."""
-    card = load_card(folder)
-    if card.net != NET:
-        raise ModelError(f"{folder} holds a model of another kind: {card.net}")
-    state = load_state(folder, card)
-    try:
-        low_A, high_A = (torch.tensor(card.arguments[name]) for name in _RANGE)
+
+    def filled(card: ModelCard, state: dict[str, Tensor]) -> tuple[SparseLinearPolicy, str]:
+        ranges = {name: torch.tensor(card.arguments[name]) for name in _RANGE}
         observations = state["moe.router.score.weight"].shape[1] - 1
-        policy = SparseLinearPolicy(observations, low_A, high_A, card.arguments["experts"])
-        policy.load_state_dict(state | {"low_A": low_A, "high_A": high_A})
+        policy = SparseLinearPolicy(observations, **ranges, num_experts=card.arguments["experts"])
+        policy.load_state_dict(state | ranges)
         return policy, str(card.arguments["environment"])
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise ModelError(f"{folder} does not hold what its card says: {error}") from error
+
+    return read_as(folder, NET, filled)
 
 
 def shipped_policies(folder: Path = SHIPPED) -> dict[str, Path]:

@@ -20,8 +20,8 @@ from mofme.control.replay import Replay
 from mofme.control.sac import BATCH, Critics, Learner
 from mofme.control.standardisation import Standardisation
 from mofme.control.storage import save_policy
-from mofme.core.model_card import load_card
 from mofme.core.precision import bf16_pays
+from mofme.core.weights import load_card
 from mofme.errors import ModelError
 from mofme.files import CARD_FILE, atomic_file
 

@@ -1,13 +1,12 @@
 """The sizes of the restoration net, and the shipped models: folders below `weights/`."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mofme.core.binary.layers import binarise, unbinarise
-from mofme.core.binary.packing import load_packed
-from mofme.core.model_card import ModelCard, load_card, load_state
+from mofme.core.weights import ModelCard, load_as, load_card
 from mofme.errors import ModelError
 from mofme.files import CARD_FILE, WEIGHTS, WEIGHTS_FILE, model_folder
 from mofme.vision.nets.tone import ToneNet
@@ -44,14 +43,9 @@ def load_net(name: str) -> tuple[RestorationNet, ModelCard]:
     if not (folder / CARD_FILE).is_file():
         names = ", ".join(card.name for card in available_models()) or "none"
         raise ModelError(f"no model is called {name!r}: shipped are {names}; or give a folder that `train` wrote")
-    card = load_card(folder)
-    if card.net != "restoration":
-        raise ModelError(f"{folder} holds a {card.net!r} net, which does not restore pictures")
-    try:
-        net = _filled(folder, card)
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise ModelError(f"the weights in {folder} do not fit its card: {error}") from error
-    return net.eval(), card
+    net, card = load_as(folder, "restoration", _untrained)
+    unbinarise(net)
+    return net, card
 
 
 def weights_bytes(folder: Path) -> int:
@@ -64,23 +58,12 @@ def load_tone(name: str) -> ToneNet | None:
     folder = model_folder(name) / _TONE
     if not (folder / CARD_FILE).is_file():
         return None
-    card, tone = load_card(folder), ToneNet()
-    try:
-        tone.load_state_dict(load_state(folder, card))
-    except RuntimeError as error:
-        raise ModelError(f"the weights in {folder} do not fit its card: {error}") from error
-    return tone.eval()
+    tone, _ = load_as(folder, "tone", ToneNet)
+    return tone
 
 
-def _filled(folder: Path, card: ModelCard) -> RestorationNet:
-    """The card names the layers whose weights are binary among the net's arguments, as `binary`."""
-    arguments = dict(card.arguments)
-    binary = arguments.pop("binary", ())
+def _untrained(binary: Collection[str] = (), **arguments: Any) -> RestorationNet:
+    """`binary` names the layers whose weights are."""
     net = RestorationNet(**arguments)
-    if not binary:
-        net.load_state_dict(load_state(folder, card))
-        return net
     binarise(net, keep=lambda name: name not in binary)
-    load_packed(folder, card, net)
-    unbinarise(net)
     return net

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mofme.core.model_card import load_card, load_state
+from mofme.core.weights import load_as
 from mofme.errors import ModelError
 from mofme.files import CARD_FILE, model_folder
 from mofme.vision.evaluation.label_sets import LabelSet, load_label_set
@@ -80,17 +80,11 @@ def load_segmenter(
 
 
 def _from_folder(folder: Path, device: str) -> Segmenter:
-    card = load_card(folder)
-    if card.net != "segmentation":
-        raise ModelError(f"{folder} holds a {card.net!r} net, which does not segment pictures")
-    try:
-        net = SegmentationNet(**card.arguments)
-        net.load_state_dict(load_state(folder, card))
-        own = folder / f"{card.training['label_set']}.json"
-        label_set = load_label_set(str(own) if own.is_file() else card.training["label_set"])
-    except (RuntimeError, TypeError, KeyError) as error:
-        raise ModelError(f"the weights in {folder} do not fit its card: {error}") from error
-    net = net.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net, card = load_as(folder, "segmentation", SegmentationNet)
+    labels = str(card.training.get("label_set"))
+    own = folder / f"{labels}.json"
+    label_set = load_label_set(str(own) if own.is_file() else labels)
+    net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Segmenter(card.name, label_set, lambda image: net(image.to(device, memory_format=torch.channels_last)))
 
 

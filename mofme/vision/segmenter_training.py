@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from mofme.core.model_card import ModelCard, load_card, save_model
 from mofme.core.precision import bf16_pays
+from mofme.core.weights import ModelCard, load_card, save_model
 from mofme.errors import ModelError, MofmeError
 from mofme.vision.checkpoint import load_checkpoint, save_checkpoint
 from mofme.vision.evaluation.confusion import confusion, iou, mean_iou

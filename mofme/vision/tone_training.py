@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from mofme.core.model_card import ModelCard, load_card, save_model
 from mofme.core.precision import bf16_pays
+from mofme.core.weights import ModelCard, load_card, save_model
 from mofme.errors import ModelError, MofmeError
 from mofme.files import CARD_FILE
 from mofme.vision.datasets import load_clean

@@ -20,11 +20,10 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from mofme.core.binary.layers import binarise, binary_layers
-from mofme.core.binary.packing import save_packed
 from mofme.core.binary.sign import clip_weights
-from mofme.core.model_card import ModelCard, load_card
 from mofme.core.moe import observe_routing
 from mofme.core.precision import bf16_pays
+from mofme.core.weights import ModelCard, load_card, save_packed
 from mofme.errors import ModelError, MofmeError
 from mofme.files import atomic_file
 from mofme.vision.binary_weights import BINARY_RATE, stays_real

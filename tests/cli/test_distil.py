@@ -4,7 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mofme.cli import app
-from mofme.core.model_card import load_card
+from mofme.core.weights import load_card
 from mofme.language.small_lm.model import Shape, SmallLM
 from mofme.language.small_lm.storage import save_lm
 from mofme.language.small_lm.vocabulary import Vocabulary

@@ -9,7 +9,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from mofme.cli import app
-from mofme.core.model_card import ModelCard, save_model
+from mofme.core.weights import ModelCard, save_model
 from mofme.results import load_result
 from mofme.vision.nets.segmentation import SegmentationNet
 

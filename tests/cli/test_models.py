@@ -5,7 +5,7 @@ from typer.testing import CliRunner
 
 from mofme import files
 from mofme.cli import app
-from mofme.core.model_card import ModelCard
+from mofme.core.weights import ModelCard
 from mofme.errors import ModelError
 from mofme.vision import restorer
 

@@ -8,7 +8,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from mofme.cli import app
-from mofme.core.model_card import ModelCard, save_model
+from mofme.core.weights import ModelCard, save_model
 from mofme.vision.nets.unet import RestorationNet
 from mofme.vision.rerouting import References, building, tuning
 from mofme.vision.rerouting.references import Choices

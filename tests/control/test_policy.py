@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mofme.control.policy import SparseLinearPolicy
 from mofme.control.storage import load_policy, save_policy
-from mofme.core.model_card import ModelCard, save_model
+from mofme.core.weights import ModelCard, save_model
 from mofme.errors import ModelError
 
 LOW, HIGH = torch.tensor([-1.0, -2.0]), torch.tensor([1.0, 4.0])

@@ -18,7 +18,7 @@ from mofme.control.policy import SparseLinearPolicy
 from mofme.control.storage import load_policy, save_policy
 from mofme.control.training import ControlPlan, ControlProgress, train
 from mofme.control.trees import distil, mean_weights, tree_acting, what_depends_on_it
-from mofme.core.model_card import load_card
+from mofme.core.weights import load_card
 from mofme.errors import ModelError
 
 

@@ -14,9 +14,8 @@ from torch import nn
 
 from mofme.core.binary.int4 import as_int4
 from mofme.core.binary.layers import BinaryConv2d, BinaryLinear, binarise, binary_layers, recalibrate, unbinarise
-from mofme.core.binary.packing import load_packed, pack_signs, save_packed, unpack_signs
 from mofme.core.binary.sign import clip_weights, glorot_scale, hard_sigmoid, sign, stochastic_sign
-from mofme.core.model_card import ModelCard, save_model
+from mofme.core.weights import ModelCard, load_as, pack_signs, save_model, save_packed, unpack_signs
 from mofme.errors import ModelError
 
 
@@ -162,8 +161,12 @@ def test_packed_nets_come_back_the_same_and_take_a_thirtieth(tmp_path: Path) -> 
     saved = save_packed(tmp_path, card(), model)
     single_precision = 4 * sum(weight.numel() for weight in model.parameters())
     assert (tmp_path / "model.safetensors").stat().st_size < single_precision / 30
-    other = nn.Sequential(BinaryLinear(512, 512, bias=False), nn.ReLU(), BinaryLinear(512, 512, bias=False)).eval()
-    load_packed(tmp_path, saved, other)
+    other, loaded = load_as(
+        tmp_path,
+        "test",
+        lambda: nn.Sequential(BinaryLinear(512, 512, bias=False), nn.ReLU(), BinaryLinear(512, 512, bias=False)),
+    )
+    assert loaded == saved
     x = torch.randn(3, 512)
     assert torch.equal(model(x), other(x))
 
@@ -181,13 +184,13 @@ def test_a_net_without_binary_layers_is_written_as_ever(tmp_path: Path) -> None:
 
 
 def test_weights_of_another_net_are_refused(tmp_path: Path) -> None:
-    saved = save_packed(tmp_path, card(), nn.Sequential(BinaryLinear(16, 4)))
+    save_packed(tmp_path, card(), nn.Sequential(BinaryLinear(16, 4)))
     with pytest.raises(ModelError, match="packed signs"):
-        load_packed(tmp_path, saved, nn.Sequential(BinaryLinear(32, 4)))
-    with pytest.raises(ModelError, match=r"no weights for 1"):
-        load_packed(tmp_path, saved, nn.Sequential(nn.Identity(), BinaryLinear(16, 4)))
-    with pytest.raises(ModelError, match="do not fit"):
-        load_packed(tmp_path, saved, nn.Sequential(BinaryLinear(16, 4, bias=False)))
+        load_as(tmp_path, "test", lambda: nn.Sequential(BinaryLinear(32, 4)))
+    with pytest.raises(ModelError, match=r"(?s)does not hold.*1\.weight"):
+        load_as(tmp_path, "test", lambda: nn.Sequential(nn.Identity(), BinaryLinear(16, 4)))
+    with pytest.raises(ModelError, match="does not hold"):
+        load_as(tmp_path, "test", lambda: nn.Sequential(BinaryLinear(16, 4, bias=False)))
 
 
 def test_four_bit_integers_compute_what_the_signs_do() -> None:

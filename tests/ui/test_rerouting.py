@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mofme.core.model_card import checksum
+from mofme.core.weights import checksum
 from mofme.errors import ModelError
 from mofme.ui.jobs import Engine, Job
 from mofme.ui.one_photo import Settings, restore_photo

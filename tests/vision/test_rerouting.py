@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mofme.core.model_card import checksum
 from mofme.core.moe import observe_routing
 from mofme.core.rerouting import Neighbours, nearest, routing_of
+from mofme.core.weights import checksum
 from mofme.errors import ModelError, MofmeError
 from mofme.vision.datasets import held_back
 from mofme.vision.nets.unet import RestorationNet

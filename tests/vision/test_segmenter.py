@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mofme.core.model_card import ModelCard, load_card, save_model
+from mofme.core.weights import ModelCard, load_card, save_model
 from mofme.errors import ModelError, MofmeError
 from mofme.vision.evaluation.label_sets import IGNORE
 from mofme.vision.nets.segmentation import SegmentationNet, fill_backbone
@@ -63,14 +63,14 @@ def test_the_shipped_one_loads_without_the_package_its_features_came_in() -> Non
 
 def test_a_folder_of_another_net(tmp_path: Path) -> None:
     save_model(tmp_path, ModelCard("x", "restoration", {}, "none"), {"a": torch.zeros(1)})
-    with pytest.raises(ModelError, match="does not segment"):
+    with pytest.raises(ModelError, match="another kind: restoration"):
         load_segmenter(str(tmp_path))
 
 
 def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     card = ModelCard("x", "segmentation", {"classes": 2}, "none", {"label_set": "camvid"})
     save_model(tmp_path, card, {"a": torch.zeros(1)})
-    with pytest.raises(ModelError, match="do not fit"):
+    with pytest.raises(ModelError, match="does not hold what its card says"):
         load_segmenter(str(tmp_path))
 
 

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from mofme.core.model_card import ModelCard, save_model
+from mofme.core.weights import ModelCard, save_model
 from mofme.errors import ModelError, MofmeError
 from mofme.files import WEIGHTS_FILE
 from mofme.vision.models import load_net, load_tone, weights_bytes

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mofme.core.model_card import load_card
 from mofme.core.moe import ObservedRouting
+from mofme.core.weights import load_card
 from mofme.errors import Cancelled, ModelError, MofmeError
 from mofme.vision import training as training_module
 from mofme.vision.binary_weights import stays_real

@@ -6,8 +6,7 @@ from typing import Any
 import torch
 
 from mofme.core.binary.layers import binarise
-from mofme.core.binary.packing import save_packed
-from mofme.core.model_card import ModelCard, save_model
+from mofme.core.weights import ModelCard, save_model, save_packed
 from mofme.vision.nets.unet import RestorationNet
 
 ARGUMENTS: dict[str, Any] = {"widths": [8, 8, 8], "blocks": [1, 1, 1], "feed_forward": "mofme", "num_experts": 4}

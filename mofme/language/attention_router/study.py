@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mofme.core.model_card import load_card
 from mofme.core.moe import MoE, observe_routing
 from mofme.core.routers import RouterKind
 from mofme.core.routing import RoutingDecision
+from mofme.core.weights import load_card
 from mofme.files import CARD_FILE
 from mofme.language.scoring import FloatArray, TextScore
 from mofme.language.small_lm.corpus import Corpus, learned_parts, make_corpus

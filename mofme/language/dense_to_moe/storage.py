@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from mofme.core.model_card import ModelCard, load_card, load_state, save_model
-from mofme.errors import ModelError
+from mofme.core.weights import ModelCard, read_as, save_model
 from mofme.files import CARD_FILE
 from mofme.language.dense_to_moe.conversion import Conversion
 from mofme.language.dense_to_moe.converted_layer import ConvertedLayer, Recipe, converted_layers
@@ -60,11 +60,8 @@ def open_model(name: str) -> Host:
     folder = Path(name)
     if not (folder / CARD_FILE).is_file():
         return open_host(name)
-    card = load_card(folder)
-    if card.net != NET:
-        raise ModelError(f"{folder} holds a model of another kind: {card.net}")
-    state = load_state(folder, card)
-    try:
+
+    def filled(card: ModelCard, state: dict[str, Tensor]) -> Host:
         values = dict(card.arguments["config"])
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(values.pop("model_type"), **values))
         set_layers(model, Recipe(**card.arguments["recipe"]), card.arguments["policies"])
@@ -72,10 +69,9 @@ def open_model(name: str) -> Host:
         if model.config.tie_word_embeddings:
             state["lm_head.weight"] = state["model.embed_tokens.weight"]
         model.load_state_dict(state)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
-        raise ModelError(f"{folder} does not hold what its card says: {error}") from error
-    return Host(name, model.eval().requires_grad_(False), tokenizer)
+        return Host(name, model.eval().requires_grad_(False), AutoTokenizer.from_pretrained(folder))
+
+    return read_as(folder, NET, filled)
 
 
 def set_layers(model: PreTrainedModel, recipe: Recipe, policies: Sequence[Mapping[str, Any]]) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mofme.core.model_card import ModelCard, load_card, load_state, save_model
+from mofme.core.weights import ModelCard, as_stored, read_as, save_model
 from mofme.errors import ModelError, TableError
 from mofme.language.llm_routing.estimators.ensemble import Ensemble, part_of
 from mofme.language.llm_routing.estimators.estimator import Estimator
@@ -72,7 +72,8 @@ class CarrotRouter(EstimatingRouter):
         self.scale = cost_scale(Estimate(table.quality_NM, table.cost_NM))
         self.quality.fit(inputs, table.quality_NM)
         self.cost.fit(inputs, table.cost_NM / self.unit_M)
-        self._load({name: _rounded(tensor) for name, tensor in self._state().items()})
+        stored = as_stored(self._state())
+        self._load({name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in stored.items()})
 
     def estimate(self, queries: Queries) -> Estimate:
         """Expected quality and cost (N, M); no cost is below the least that was recorded of its model."""
@@ -107,11 +108,8 @@ class CarrotRouter(EstimatingRouter):
     @classmethod
     def load(cls, folder: Path) -> "CarrotRouter":
         """The router that was saved to `folder`. Raises ModelError if there is none, or not a whole one."""
-        card = load_card(folder)
-        if card.net != NET:
-            raise ModelError(f"{folder} holds a {card.net!r} net, which does not route prompts")
-        state = load_state(folder, card)
-        try:
+
+        def filled(card: ModelCard, state: dict[str, Tensor]) -> CarrotRouter:
             arguments = card.arguments
             router = cls(arguments["quality_estimator"])
             router.models = tuple(arguments["models"])
@@ -121,9 +119,9 @@ class CarrotRouter(EstimatingRouter):
             numbers = state["task_of_known"].tolist() if router.known else []
             router.tasks = tuple(arguments["tasks"][number] for number in numbers)
             router._load(state)
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-            raise ModelError(f"the weights in {folder} do not fit its card: {error}") from error
-        return router
+            return router
+
+        return read_as(folder, NET, filled)
 
     def _state(self) -> dict[str, Tensor]:
         parts = {"quality": self.quality, "cost": self.cost}
@@ -132,8 +130,3 @@ class CarrotRouter(EstimatingRouter):
     def _load(self, state: Mapping[str, Tensor]) -> None:
         self.quality.load(part_of(state, "quality"))
         self.cost.load(part_of(state, "cost"))
-
-
-def _rounded(tensor: Tensor) -> Tensor:
-    """As weights come back from a file."""
-    return tensor.half().float() if tensor.is_floating_point() else tensor

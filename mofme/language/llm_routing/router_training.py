@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mofme.core.model_card import ModelCard
+from mofme.core.weights import ModelCard
 from mofme.language.llm_routing.baselines import Hull, TaskTable
 from mofme.language.llm_routing.carrot import NET, CarrotRouter
 from mofme.language.llm_routing.comparison import Comparison, compare

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from mofme.core.model_card import load_card
 from mofme.core.routing import RoutingDecision
+from mofme.core.weights import load_card
 from mofme.errors import ModelError
 from mofme.files import CARD_FILE, WEIGHTS, model_folder
 from mofme.language.llm_routing.carrot import NET, CarrotRouter

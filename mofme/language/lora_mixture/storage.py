@@ -5,8 +5,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mofme.core.model_card import ModelCard, load_card, load_state, save_model
-from mofme.errors import ModelError
+from torch import Tensor
+
+from mofme.core.weights import ModelCard, read_as, save_model
 from mofme.language.lora_mixture.bank import Recipe, adapter_state
 from mofme.language.lora_mixture.classifier import Classifier
 from mofme.language.lora_mixture.encoder import Encoder
@@ -32,17 +33,14 @@ def save_adapters(
 
 def load_adapters(folder: Path) -> tuple[Classifier, tuple[str, ...]]:
     """The classifier, on its frozen base, and the names of its classes. Raises ModelError if either is damaged."""
-    card = load_card(folder)
-    if card.net != NET:
-        raise ModelError(f"{folder} holds a model of another kind: {card.net}")
-    state = load_state(folder, card)
-    try:
+
+    def filled(card: ModelCard, state: dict[str, Tensor]) -> tuple[Classifier, tuple[str, ...]]:
         recipe = Recipe(**{**card.arguments["recipe"], "wrapped": tuple(card.arguments["recipe"]["wrapped"])})
         labels = tuple(map(str, card.arguments["labels"]))
         classifier = Classifier(Encoder.pretrained(), recipe, len(labels))
-        missing, unknown = classifier.load_state_dict(state, strict=False)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ModelError(f"{folder} does not hold what its card says: {error}") from error
-    if unknown or set(missing) & set(adapter_state(classifier)):
-        raise ModelError(f"{folder} does not hold what its card says: other layers have banks")
-    return classifier.eval().requires_grad_(False), labels
+        missing, unknown = classifier.load_state_dict(state, strict=False)  # the encoder's own are not in the file
+        if unknown or set(missing) & set(adapter_state(classifier)):
+            raise ValueError("other layers have banks")
+        return classifier.eval().requires_grad_(False), labels
+
+    return read_as(folder, NET, filled)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from mofme.core.model_card import load_card
+from mofme.core.weights import load_card
 from mofme.files import CARD_FILE
 from mofme.language.dense_to_moe.storage import open_model
 from mofme.language.host import Host

@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import nn
 
 from mofme.core.moe import MoE
+from mofme.core.weights import as_stored
 from mofme.errors import ModelError
 from mofme.files import atomic_file
 from mofme.language.dense_to_moe.layers import decoder_layers
@@ -54,7 +56,9 @@ def save_student(
     if isinstance(student, SmallCausalLM):
         save_lm(folder, student.model, student.vocabulary, licence, training, metrics)
     elif isinstance(student, HostCausalLM):
-        student.host.model.half().save_pretrained(folder)
+        model = student.host.model
+        fits = all(tensor.dtype != torch.float32 for tensor in as_stored(model.state_dict()).values())
+        (model.half() if fits else model).save_pretrained(folder)
         student.host.tokenizer.save_pretrained(folder)
         notes = {"licence": licence, "training": training, "metrics": metrics}
         with atomic_file(folder / _NOTES, "w") as file:

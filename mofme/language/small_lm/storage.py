@@ -5,8 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mofme.core.model_card import ModelCard, load_card, load_state, save_model
-from mofme.errors import ModelError
+from mofme.core.weights import ModelCard, load_as, save_model
 from mofme.language.small_lm.model import Shape, SmallLM
 from mofme.language.small_lm.vocabulary import Vocabulary
 
@@ -30,13 +29,5 @@ def save_lm(
 
 def load_lm(folder: Path) -> tuple[SmallLM, Vocabulary]:
     """Raises ModelError if something is missing, damaged or of another kind."""
-    card = load_card(folder)
-    if card.net != NET:
-        raise ModelError(f"{folder} holds a model of another kind: {card.net}")
-    state = load_state(folder, card)
-    try:
-        model = SmallLM(Shape(**card.arguments))
-        model.load_state_dict(state)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ModelError(f"{folder} does not hold what its card says: {error}") from error
-    return model.eval(), Vocabulary.load(folder)
+    model, _ = load_as(folder, NET, lambda **shape: SmallLM(Shape(**shape)))
+    return model, Vocabulary.load(folder)

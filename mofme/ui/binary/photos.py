@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mofme.core.model_card import ModelCard
+from mofme.core.weights import ModelCard
 from mofme.files import WEIGHTS
 from mofme.ui.jobs import Engine, Job, new_folder
 from mofme.vision.image import read_picture, write_picture

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mofme.core.binary.layers import BinaryLinear
-from mofme.core.model_card import ModelCard
+from mofme.core.weights import ModelCard
 from mofme.errors import ModelError
 from mofme.files import CARD_FILE, WEIGHTS, WEIGHTS_FILE
 from mofme.vision.digits.shipped import load_digit_net

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mofme.core.binary.layers import BinaryLinear
-from mofme.core.binary.packing import load_packed, save_packed
-from mofme.core.model_card import ModelCard, check_replaceable, load_card
+from mofme.core.weights import ModelCard, check_replaceable, load_as, save_packed
 from mofme.errors import ModelError
 from mofme.vision.digits.data import Mnist
 from mofme.vision.digits.net import DigitNet
@@ -71,15 +70,7 @@ def save_digit_net(folder: Path, net: DigitNet, run: Run, licence: str, metrics:
 
 def load_digit_net(folder: Path) -> tuple[nn.Sequential, ModelCard]:
     """What `save_digit_net` wrote: (N, 784) in [0, 1] -> scores (N, 10). Raises ModelError if it is something else."""
-    card = load_card(folder)
-    if card.net != _KIND:
-        raise ModelError(f"{folder} holds a {card.net!r} net, which does not read digits")
-    try:
-        net = folded(DigitNet(**card.arguments).eval())
-    except TypeError as error:
-        raise ModelError(f"the card in {folder} does not say how to build its net: {error}") from error
-    load_packed(folder, card, net)
-    return net, card
+    return load_as(folder, _KIND, lambda **arguments: folded(DigitNet(**arguments).eval()))
 
 
 def _folded(layer: nn.Linear, norm: nn.BatchNorm1d) -> nn.Linear:

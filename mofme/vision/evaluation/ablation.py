@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from mofme.core.model_card import ModelCard, load_card, save_model
 from mofme.core.moe import observe_routing
+from mofme.core.weights import ModelCard, load_card, save_model
 from mofme.errors import ModelError
 from mofme.files import CARD_FILE
 from mofme.vision.benchmark import TINY, Arm

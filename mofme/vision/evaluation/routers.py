@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mofme.core.model_card import load_card
 from mofme.core.moe import MoE
+from mofme.core.weights import load_card
 from mofme.files import atomic_file
 from mofme.vision.benchmark import Arm, count_parameters
 from mofme.vision.datasets import load_clean

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mofme.core.model_card import checksum
 from mofme.core.rerouting import descend, frozen
+from mofme.core.weights import checksum
 from mofme.errors import MofmeError
 from mofme.vision.datasets import held_back
 from mofme.vision.image import find_pictures

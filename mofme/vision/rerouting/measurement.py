@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mofme.core.model_card import checksum
 from mofme.core.rerouting import Neighbours, by_layer, frozen, nearest, regress
+from mofme.core.weights import checksum
 from mofme.errors import MofmeError, PictureError
 from mofme.vision.datasets import held_back
 from mofme.vision.evaluation.weathered import with_weather

@@ -12,8 +12,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from mofme.core.model_card import ModelCard, checksum, load_card, load_state, save_model
 from mofme.core.rerouting import Neighbours, nearest
+from mofme.core.weights import ModelCard, checksum, read_as, save_model
 from mofme.errors import ModelError
 from mofme.files import WEIGHTS
 from mofme.vision.weather import WEATHERS
@@ -105,11 +105,8 @@ class References:
     @classmethod
     def load(cls, folder: Path = SHIPPED) -> "References":
         """Raises ModelError if the folder holds none, or they are damaged."""
-        card = load_card(folder)
-        if card.net != NET:
-            raise ModelError(f"{folder} holds a {card.net!r}, not references: make them with `build-references`")
-        state = load_state(folder, card)
-        try:
+
+        def made(card: ModelCard, state: dict[str, Tensor]) -> References:
             choices, *others = (Choices(**one) for one in (card.arguments["choices"], *card.arguments["others"]))
             if choices.method not in METHODS:
                 raise TypeError(f"no method is called {choices.method!r}")
@@ -126,5 +123,5 @@ class References:
                 weathered_NCHW=state.get("weathered"),
                 clean_NCHW=state.get("clean"),
             )
-        except (KeyError, TypeError) as error:
-            raise ModelError(f"{folder} does not hold what its card says: {error}; make it again") from error
+
+        return read_as(folder, NET, made)

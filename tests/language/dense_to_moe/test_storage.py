@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mofme.core.model_card import ModelCard, load_card, save_model
+from mofme.core.weights import ModelCard, load_card, save_model
 from mofme.errors import ModelError
 from mofme.language.dense_to_moe.construction import convert
 from mofme.language.dense_to_moe.converted_layer import Recipe, converted_layers

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mofme.core.model_card import ModelCard, save_model
+from mofme.core.weights import ModelCard, save_model
 from mofme.errors import ModelError, TableError
 from mofme.language.llm_routing.carrot import NET, QUALITY_ESTIMATORS, CarrotRouter
 from mofme.language.llm_routing.prompt_router import LAMBDAS, Queries
@@ -90,10 +90,10 @@ def test_what_cannot_be_used_is_said(fitted: CarrotRouter, tmp_path: Path) -> No
     with pytest.raises(ModelError, match=r"card\.json is missing"):
         CarrotRouter.load(tmp_path)
     save_model(tmp_path, replace(CARD, net="restoration"), {})
-    with pytest.raises(ModelError, match="does not route prompts"):
+    with pytest.raises(ModelError, match="another kind: restoration"):
         CarrotRouter.load(tmp_path)
     save_model(tmp_path, CARD, {})
-    with pytest.raises(ModelError, match="do not fit its card"):
+    with pytest.raises(ModelError, match="does not hold what its card says"):
         CarrotRouter.load(tmp_path)
     fitted.save(tmp_path, CARD)
     (tmp_path / "model.safetensors").write_bytes(b"damage")
@@ -172,5 +172,5 @@ def test_the_shipped_router() -> None:
 def test_a_router_that_is_not_there() -> None:
     with pytest.raises(ModelError, match=r"no router is called 'nothing': shipped are .*router"):
         TrainedRouter.from_pretrained("nothing")
-    with pytest.raises(ModelError, match="does not route prompts"):
+    with pytest.raises(ModelError, match="another kind: restoration"):
         TrainedRouter.from_pretrained("small")

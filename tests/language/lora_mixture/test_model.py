@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from mofme.core.model_card import ModelCard, load_card, save_model
 from mofme.core.routers import MixtureOfRouters
+from mofme.core.weights import ModelCard, load_card, save_model
 from mofme.errors import ModelError
 from mofme.files import WEIGHTS
 from mofme.language.lora_mixture.bank import SINGLE, Recipe

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mofme.cli import app
-from mofme.core.model_card import load_card
+from mofme.core.weights import load_card
 from mofme.errors import ModelError, TableError
 from mofme.language.lora_mixture.model import LoraMixture
 from mofme.language.lora_mixture.study import ARMS, Outcome, Setting, Shipping, Study, TaskFacts, study

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mofme.core.model_card import ModelCard, save_model
+from mofme.core.weights import ModelCard, save_model
 from mofme.errors import ModelError
 from mofme.files import CARD_FILE
 from mofme.language.small_lm.model import Shape, SmallLM

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mofme.core.model_card import ModelCard, load_card, save_model
+from mofme.core.weights import ModelCard, load_card, save_model
 from mofme.errors import ModelError
 from mofme.vision.digits.data import Mnist
 from mofme.vision.digits.net import ARMS, DigitNet
@@ -61,7 +61,7 @@ def test_what_a_stopped_run_has_learned_is_packed_and_said(mnist: Mnist, tmp_pat
 
 def test_other_nets_are_refused(tmp_path: Path) -> None:
     save_model(tmp_path, ModelCard("other", "restoration", {}, "none"), {})
-    with pytest.raises(ModelError, match="does not read digits"):
+    with pytest.raises(ModelError, match="another kind: restoration"):
         load_digit_net(tmp_path)
 
 

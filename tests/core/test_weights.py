@@ -4,13 +4,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from mofme.core.model_card import ModelCard, load_card, load_state, save_model
+from mofme.core.weights import ModelCard, check_replaceable, load_as, load_card, load_state, read_as, save_model
 from mofme.errors import ModelError
 
 CARD = ModelCard(
@@ -103,12 +104,21 @@ def test_a_missing_card_is_refused_by_name(tmp_path: Path) -> None:
         load_card(tmp_path)
 
 
-def test_numbers_beyond_half_precision_are_refused_and_what_was_there_stays(tmp_path: Path) -> None:
-    kept = save_model(tmp_path, CARD, {"variance": torch.tensor([65504.0, -65504.0])})
-    with pytest.raises(ModelError, match="variance reaches 1e"):
-        save_model(tmp_path, CARD, {"variance": torch.tensor([1.0, -1e6])})
-    assert load_state(tmp_path, load_card(tmp_path))["variance"].tolist() == [65504, -65504]
+def test_numbers_beyond_half_precision_stay_in_single(tmp_path: Path) -> None:
+    save_model(tmp_path, CARD, {"within": torch.tensor([65504.0, -65504.0]), "beyond": torch.tensor([1.0, -1e6])})
+    loaded = load_state(tmp_path, load_card(tmp_path))
+    assert (loaded["within"].tolist(), loaded["beyond"].tolist()) == ([65504, -65504], [1, -1e6])
+    stored = load_file(tmp_path / "model.safetensors")
+    assert (stored["within"].dtype, stored["beyond"].dtype) == (torch.float16, torch.float32)
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("nan")])
+def test_what_is_not_finite_is_refused_and_what_was_there_stays(tmp_path: Path, number: float) -> None:
+    kept = save_model(tmp_path, CARD, state())
+    with pytest.raises(ModelError, match="weight holds numbers that are not finite"):
+        save_model(tmp_path, CARD, {"weight": torch.tensor([1.0, number])})
     assert load_card(tmp_path) == kept
+    assert load_state(tmp_path, kept).keys() == state().keys()
 
 
 def test_a_file_that_is_no_weights_is_refused_though_its_checksum_fits(tmp_path: Path) -> None:
@@ -125,7 +135,7 @@ def test_on_a_full_disk_the_earlier_model_stays(tmp_path: Path, numbers: int, wo
     program = f"""
 import resource, sys, torch
 from pathlib import Path
-from mofme.core.model_card import ModelCard, save_model
+from mofme.core.weights import ModelCard, save_model
 card = ModelCard("new", "restoration", {{}}, "none", {{"note": {words} * "long"}})
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_500, 1_500))
 try:
@@ -138,3 +148,41 @@ except OSError as error:
     assert load_card(tmp_path) == kept
     assert load_state(tmp_path, kept).keys() == state().keys()
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def saved_layer(folder: Path) -> nn.Linear:
+    layer = nn.Linear(2, 3)
+    save_model(folder, ModelCard("layer", "linear", {"wide": 3}, "none"), layer.state_dict())
+    return layer
+
+
+def test_a_model_is_built_from_its_card_and_filled(tmp_path: Path) -> None:
+    layer = saved_layer(tmp_path)
+    loaded, card = load_as(tmp_path, "linear", lambda wide: nn.Sequential(nn.Linear(2, wide))[0])
+    assert (card.name, loaded.training) == ("layer", False)
+    torch.testing.assert_close(loaded.weight, layer.weight, rtol=2**-11, atol=0)
+
+
+def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
+    saved_layer(tmp_path)
+    for load in (load_as, read_as):
+        with pytest.raises(ModelError, match=rf"{tmp_path} holds a model of another kind: linear, not conv; name"):
+            load(tmp_path, "conv", lambda *_: nn.Identity())
+    with pytest.raises(ModelError, match=rf"{tmp_path} holds a 'linear' model, which would be replaced"):
+        check_replaceable(tmp_path, "conv")
+    check_replaceable(tmp_path, "linear")
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda wide: nn.Linear(2, wide, bias=False),  # more in the file than in the model
+        lambda wide: nn.Sequential(nn.Linear(2, wide)),  # other names
+        lambda wide: nn.Linear(2, wide + 1),  # another shape
+        lambda narrow: nn.Linear(2, narrow),  # other arguments
+    ],
+)
+def test_a_model_that_does_not_fit_its_card_is_refused_with_a_remedy(tmp_path: Path, build: Any) -> None:
+    saved_layer(tmp_path)
+    with pytest.raises(ModelError, match=rf"(?s){tmp_path} does not hold what its card says: .*; download it again"):
+        load_as(tmp_path, "linear", build)
