@@ -1,5 +1,115 @@
-"""Clear pictures from bad weather by a mixture of feature-modulation experts (MoFME)."""
+"""Clear pictures from bad weather by a mixture of feature-modulation experts (MoFME).
+
+What users import has a name here, whatever the folders below are called: `from mofme import Restorer`. A name is looked
+up when it is asked for, so that `import mofme` loads neither torch nor anything else that is slow.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 import mofme._torchvision  # noqa: F401 - must come before anything that imports torchvision
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "ArchiveError",
+    "Cancelled",
+    "CarrotRouter",
+    "ConfigError",
+    "Experts",
+    "FeatureModulatedExperts",
+    "FeedForwardExperts",
+    "LinearRouter",
+    "LoraMixture",
+    "Lpips",
+    "MoE",
+    "ModelCard",
+    "ModelError",
+    "MofmeError",
+    "PictureError",
+    "PictureTooLargeError",
+    "Restoration",
+    "Restorer",
+    "ResultError",
+    "Router",
+    "RoutingDecision",
+    "RoutingMap",
+    "RoutingTable",
+    "TableError",
+    "TrainedRouter",
+    "UncertaintyRouter",
+    "available_models",
+    "importance_loss",
+    "load_table",
+    "observe_routing",
+    "psnr",
+    "read_picture",
+    "replace_routing",
+    "restore_video",
+    "ssim",
+    "switch_loss",
+    "synthesize",
+    "write_picture",
+]
+
+_HOMES = {
+    "mofme.core.experts": "FeatureModulatedExperts FeedForwardExperts",
+    "mofme.core.losses.balance": "importance_loss switch_loss",
+    "mofme.core.moe": "MoE observe_routing replace_routing",
+    "mofme.core.routers": "LinearRouter",
+    "mofme.core.routing": "Experts Router RoutingDecision",
+    "mofme.core.uncertainty": "UncertaintyRouter",
+    "mofme.core.weights": "ModelCard",
+    "mofme.errors": "ArchiveError Cancelled ConfigError ModelError MofmeError PictureError PictureTooLargeError "
+    "ResultError TableError",
+    "mofme.language.llm_routing.carrot": "CarrotRouter",
+    "mofme.language.llm_routing.loaders": "load_table",
+    "mofme.language.llm_routing.table": "RoutingTable",
+    "mofme.language.llm_routing.trained_router": "TrainedRouter",
+    "mofme.language.lora_mixture.model": "LoraMixture",
+    "mofme.vision.image": "read_picture write_picture",
+    "mofme.vision.metrics": "Lpips psnr ssim",
+    "mofme.vision.restorer": "Restoration Restorer RoutingMap available_models",
+    "mofme.vision.video": "restore_video",
+    "mofme.vision.weather": "synthesize",
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
+
+if TYPE_CHECKING:  # what mypy and editors read in place of the table above
+    from mofme.core.experts import FeatureModulatedExperts, FeedForwardExperts
+    from mofme.core.losses.balance import importance_loss, switch_loss
+    from mofme.core.moe import MoE, observe_routing, replace_routing
+    from mofme.core.routers import LinearRouter
+    from mofme.core.routing import Experts, Router, RoutingDecision
+    from mofme.core.uncertainty import UncertaintyRouter
+    from mofme.core.weights import ModelCard
+    from mofme.errors import (
+        ArchiveError,
+        Cancelled,
+        ConfigError,
+        ModelError,
+        MofmeError,
+        PictureError,
+        PictureTooLargeError,
+        ResultError,
+        TableError,
+    )
+    from mofme.language.llm_routing.carrot import CarrotRouter
+    from mofme.language.llm_routing.loaders import load_table
+    from mofme.language.llm_routing.table import RoutingTable
+    from mofme.language.llm_routing.trained_router import TrainedRouter
+    from mofme.language.lora_mixture.model import LoraMixture
+    from mofme.vision.image import read_picture, write_picture
+    from mofme.vision.metrics import Lpips, psnr, ssim
+    from mofme.vision.restorer import Restoration, Restorer, RoutingMap, available_models
+    from mofme.vision.video import restore_video
+    from mofme.vision.weather import synthesize
+else:  # hidden from mypy, which would take any name for granted
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOME_OF:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(_HOME_OF[name]), name)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
