@@ -54,7 +54,7 @@ __all__ = [
 
 _HOMES = {
     "mofme.core.experts": "FeatureModulatedExperts FeedForwardExperts",
-    "mofme.core.losses.balance": "importance_loss switch_loss",
+    "mofme.core.losses": "importance_loss switch_loss",
     "mofme.core.moe": "MoE observe_routing replace_routing",
     "mofme.core.routers": "LinearRouter",
     "mofme.core.routing": "Experts Router RoutingDecision",
@@ -77,7 +77,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split
 
 if TYPE_CHECKING:  # what mypy and editors read in place of the table above
     from mofme.core.experts import FeatureModulatedExperts, FeedForwardExperts
-    from mofme.core.losses.balance import importance_loss, switch_loss
+    from mofme.core.losses import importance_loss, switch_loss
     from mofme.core.moe import MoE, observe_routing, replace_routing
     from mofme.core.routers import LinearRouter
     from mofme.core.routing import Experts, Router, RoutingDecision

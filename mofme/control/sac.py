@@ -9,7 +9,7 @@ Our reading: the noise of the balance loss (standard deviation 1/E) stays inside
 the policy that acts. Hidden layers of the critics are bfloat16 where the processor does so faster.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import torch
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from mofme.control.policy import SparseLinearPolicy
 from mofme.control.replay import Transitions
-from mofme.core.losses.balance import importance_loss, load_loss
+from mofme.core.losses import importance_loss, load_loss
 from mofme.core.routing import RoutingDecision
 
 BATCH = 128
@@ -120,5 +120,5 @@ def balance_loss(decision: RoutingDecision) -> Tensor:
     if experts == 1:
         return decision.logits_TE.new_zeros(())
     # The importance counts probabilities of all experts; the decision keeps the chosen one's only.
-    soft = RoutingDecision(decision.logits_TE.softmax(dim=-1), decision.logits_TE)
+    soft = replace(decision, weights_TE=decision.probabilities_TE)
     return (importance_loss(soft) + load_loss(decision, k=1, noise=1 / experts)) / 2

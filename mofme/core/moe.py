@@ -1,10 +1,14 @@
-"""The mixture of experts layer, and two ways to look inside a trained one: observe its routing, or replace it."""
+"""The mixture of experts layer, what it costs, and two ways to look inside a model: observe its routing, or replace it.
 
-from collections.abc import Callable, Iterator
+Axis names beside those of `routing.py`: L layers of a model.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from mofme.core.routing import Experts, Router, RoutingDecision
 
@@ -12,7 +16,7 @@ from mofme.core.routing import Experts, Router, RoutingDecision
 class MoE(nn.Module):
     """A router and its experts: stands in for any layer that maps (..., D) to (..., F).
 
-    Raises ValueError for a single token without an axis of tokens, (D,).
+    Raises ValueError for a single token without an axis of tokens, (D,), and if the two differ in number of experts.
     """
 
     def __init__(self, router: Router, experts: Experts) -> None:
@@ -31,6 +35,31 @@ class MoE(nn.Module):
         return y_TF.unflatten(0, x.shape[:-1])
 
 
+def moe_layers(model: nn.Module) -> dict[str, MoE]:
+    """The MoE layers of a model by name, in the order in which they are named."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, MoE)}
+
+
+def parameters(model: nn.Module) -> int:
+    """How many it has; those that are used twice count once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def activated_parameters(model: nn.Module, active_L: Iterable[float] | None = None) -> float:
+    """Of its parameters, those that work on one token: all but those of the experts that the token leaves out.
+
+    A router works on every token whole, whichever it is. `active_L` is how many experts a token visits in each of
+    `moe_layers`: by default the routers' `top_k`, else a mean, as observed say.
+    """
+    layers = moe_layers(model).values()
+    active_L = [layer.router.top_k for layer in layers] if active_L is None else active_L
+    idle = [
+        (layer.experts.num_experts - active) * layer.experts.expert_parameters
+        for layer, active in zip(layers, active_L, strict=True)
+    ]
+    return parameters(model) - float(sum(idle))
+
+
 @dataclass(frozen=True)
 class ObservedRouting:
     """A decision taken while observing: which layer took it, and the leading shape its tokens came in."""
@@ -47,23 +76,7 @@ def observe_routing(model: nn.Module) -> Iterator[list[ObservedRouting]]:
     Gradients flow through what is collected, so that losses can read it.
     """
     observed: list[ObservedRouting] = []
-    handles = []
-    for name, moe in _moe_layers(model):
-        shapes: list[tuple[int, ...]] = []
-
-        def enter(_: nn.Module, args: tuple[Tensor], shapes: list[tuple[int, ...]] = shapes) -> None:
-            shapes[:] = [tuple(args[0].shape[:-1])]
-
-        def record(
-            _: nn.Module,
-            __: tuple[Tensor],
-            decision: RoutingDecision,
-            name: str = name,
-            shapes: list[tuple[int, ...]] = shapes,
-        ) -> None:
-            observed.append(ObservedRouting(name, shapes[0], decision))
-
-        handles += [moe.register_forward_pre_hook(enter), moe.router.register_forward_hook(record)]
+    handles = [handle for name, layer in moe_layers(model).items() for handle in _hooks(name, layer, observed)]
     try:
         yield observed
     finally:
@@ -71,20 +84,29 @@ def observe_routing(model: nn.Module) -> Iterator[list[ObservedRouting]]:
             handle.remove()
 
 
+def _hooks(name: str, layer: MoE, observed: list[ObservedRouting]) -> list[RemovableHandle]:
+    # Only a layer's own router is hooked: a router that wraps others would otherwise be seen several times.
+    leading_shape: tuple[int, ...] = ()
+
+    def enter(_: nn.Module, args: tuple[Tensor]) -> None:
+        nonlocal leading_shape
+        leading_shape = tuple(args[0].shape[:-1])
+
+    def record(_: nn.Module, __: tuple[Tensor], decision: RoutingDecision) -> None:
+        observed.append(ObservedRouting(name, leading_shape, decision))
+
+    return [layer.register_forward_pre_hook(enter), layer.router.register_forward_hook(record)]
+
+
 @contextmanager
 def replace_routing(model: nn.Module, edit: Callable[[str, RoutingDecision], RoutingDecision]) -> Iterator[None]:
     """Inside the block every MoE layer follows `edit(layer name, its own decision)` instead of its own decision."""
     handles = [
-        moe.router.register_forward_hook(lambda _, __, decision, name=name: edit(name, decision))
-        for name, moe in _moe_layers(model)
+        layer.router.register_forward_hook(lambda _, __, decision, name=name: edit(name, decision))
+        for name, layer in moe_layers(model).items()
     ]
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _moe_layers(model: nn.Module) -> list[tuple[str, MoE]]:
-    # Only a layer's own router is hooked: a router that wraps others would otherwise be seen several times.
-    return [(name, module) for name, module in model.named_modules() if isinstance(module, MoE)]

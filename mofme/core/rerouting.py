@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from mofme.core.moe import MoE, observe_routing, replace_routing
+from mofme.core.moe import moe_layers, observe_routing, replace_routing
 from mofme.core.routing import RoutingDecision
 
 LossOf = Callable[[Tensor], Tensor]
@@ -155,4 +155,4 @@ def by_layer(model: nn.Module, routing_R: Tensor) -> dict[str, Tensor]:
 
 def layer_sizes(model: nn.Module) -> dict[str, int]:
     """The model's MoE layers and how many experts each has, in the order in which they are named."""
-    return {name: module.router.num_experts for name, module in model.named_modules() if isinstance(module, MoE)}
+    return {name: layer.router.num_experts for name, layer in moe_layers(model).items()}

@@ -15,10 +15,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from mofme.core.moe import MoE
+from mofme.core.moe import activated_parameters, parameters
 from mofme.core.precision import bf16_pays
-from mofme.core.routers import LinearRouter
-from mofme.core.uncertainty import UncertaintyRouter
 from mofme.vision.models import SIZES
 from mofme.vision.nets.blocks import FeedForwardKind
 from mofme.vision.nets.unet import STRIDE, RestorationNet
@@ -68,7 +66,7 @@ class Cost:
 
     arm: Arm
     parameters: int
-    activated: int
+    activated: float
     macs: int
     milliseconds: tuple[float, ...]
     peak_bytes: int | None
@@ -116,26 +114,9 @@ def measure(
     for index, (arm, net) in enumerate(zip(chosen, nets, strict=True)):
         peak = _peak_of_process(backbone, arm, side)
         above = None if peak is None or idle is None else peak - idle
-        costs.append(
-            Cost(arm, count_parameters(net), activated_parameters(net), macs[index], tuple(times[index]), above)
-        )
+        costs.append(Cost(arm, parameters(net), activated_parameters(net), macs[index], tuple(times[index]), above))
         on_progress(0.5 + 0.5 * (index + 1) / len(nets))
     return costs
-
-
-def count_parameters(net: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in net.parameters())
-
-
-def activated_parameters(net: nn.Module) -> int:
-    """Parameters that work on one position: all but those of the experts that its routers leave out."""
-    idle = 0
-    for layer in net.modules():
-        # What is an expert's own is stacked in the experts' direct parameters; what they share is in submodules.
-        if isinstance(layer, MoE) and isinstance(layer.router, LinearRouter | UncertaintyRouter):
-            own = sum(parameter.numel() for parameter in layer.experts.parameters(recurse=False))
-            idle += own * (layer.router.num_experts - layer.router.top_k) // layer.router.num_experts
-    return count_parameters(net) - idle
 
 
 def precision() -> str:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mofme.core.losses.balance import importance_loss
+from mofme.core.losses import importance_loss
 from mofme.core.moe import ObservedRouting
 from mofme.vision.nets.unet import NetOutput
 

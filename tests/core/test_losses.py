@@ -1,9 +1,23 @@
+"""Losses of balance and of distillation, against numbers worked out by hand."""
+
+import math
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mofme.core.losses.balance import importance_loss, load_loss, squared_coefficient_of_variation, switch_loss
+from mofme.core.losses import (
+    augmentation_loss,
+    gkd_loss,
+    importance_loss,
+    kd_loss,
+    kl_divergence,
+    load_loss,
+    router_feedback_loss,
+    squared_coefficient_of_variation,
+    switch_loss,
+)
 from mofme.core.routing import RoutingDecision, keep_top_k
 
 
@@ -87,3 +101,50 @@ def test_the_switch_loss_is_zero_and_not_nan_where_no_expert_is_chosen() -> None
     loss.backward()
     assert loss.item() == 0.0
     assert logits_TE.grad is not None and torch.equal(logits_TE.grad, torch.zeros(3, 4))
+
+
+# p = (1/2, 1/2), q = (1/4, 3/4):  KL(p || q) = ln 2 / 2 + ln(2/3) / 2 = ln(4/3) / 2
+#                                  KL(q || p) = ln(1/2) / 4 + 3 ln(3/2) / 4
+P, Q = torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, math.log(3)]])
+P_FROM_Q = math.log(4 / 3) / 2
+Q_FROM_P = -math.log(2) / 4 + 3 * math.log(1.5) / 4
+
+
+def test_kl_divergence_is_directed() -> None:
+    assert kl_divergence(P, Q).item() == pytest.approx(P_FROM_Q)
+    assert kl_divergence(Q, P).item() == pytest.approx(Q_FROM_P)
+
+
+def test_only_marked_positions_count() -> None:
+    student, teacher = torch.cat([P, P]), torch.cat([Q, P])
+    assert kl_divergence(student, teacher).item() == pytest.approx(P_FROM_Q / 2)
+    assert kl_divergence(student, teacher, torch.tensor([True, False])).item() == pytest.approx(P_FROM_Q)
+    assert kl_divergence(student, teacher, torch.tensor([False, False])).item() == 0
+
+
+def test_kd_is_half_cross_entropy_and_half_teacher_to_student() -> None:
+    # the student says 1/4 to the true first choice: cross-entropy ln 4
+    assert kd_loss(Q, P, torch.tensor([0])).item() == pytest.approx(0.5 * math.log(4) + 0.5 * P_FROM_Q)
+
+
+def test_gkd_is_student_to_teacher_and_teaches_the_student_only_where_they_differ() -> None:
+    student = Q.clone().requires_grad_()
+    gkd_loss(student, P).backward()
+    # d KL(q||p) / dz_i = q_i (ln(q_i / p_i) - KL): q_0 = 1/4, ln(q_0/p_0) = -ln 2
+    assert student.grad is not None
+    assert student.grad[0, 0].item() == pytest.approx(0.25 * (-math.log(2) - Q_FROM_P), abs=1e-6)
+    assert gkd_loss(P, P).item() == 0
+
+
+def test_augmentation_averages_losses_not_teachers() -> None:
+    # the two teachers' mean distribution would be another: losses P->Q and P->P average to half
+    assert augmentation_loss(P, [Q, P]).item() == pytest.approx(P_FROM_Q / 2)
+
+
+def test_router_feedback_adds_the_balance_of_every_layer() -> None:
+    weights = torch.tensor([[0.75, 0.25, 0.0], [0.75, 0.25, 0.0]])
+    decision = RoutingDecision(weights, weights)
+    # importance (1.5, .5, 0): mean 2/3, variance (2.25 + .25) / 3 - 4/9 = 7/18, CV^2 = 7/8
+    # load (2, 2, 0): mean 4/3, variance 8/3 - 16/9 = 8/9, CV^2 = 1/2
+    expected = P_FROM_Q + 2 * 0.01 * (7 / 8 + 1 / 2)
+    assert router_feedback_loss(P, Q, [decision, decision]).item() == pytest.approx(expected)

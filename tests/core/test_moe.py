@@ -1,10 +1,19 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from mofme.core.experts import FeatureModulatedExperts, FeedForwardExperts, GeneratedModulationExperts
-from mofme.core.moe import MoE, observe_routing, replace_routing
-from mofme.core.routers import ROUTERS, LinearRouter
+from mofme.core.experts import (
+    FeatureModulatedExperts,
+    FeedForwardExperts,
+    GeneratedModulationExperts,
+    LinearExperts,
+    LowRankExperts,
+)
+from mofme.core.gated_experts import GatedFeedForwardExperts
+from mofme.core.moe import MoE, activated_parameters, moe_layers, observe_routing, parameters, replace_routing
+from mofme.core.routers import ROUTERS, LinearRouter, RouterKind
 from mofme.core.routing import Experts, Router, RoutingDecision
 from mofme.core.uncertainty import UncertaintyRouter
 
@@ -215,3 +224,59 @@ def test_nothing_stays_behind_after_an_exception(model: nn.Sequential, context: 
     assert model(torch.ones(1, 4)).unique().item() == 2
     hooks = [m._forward_hooks or m._forward_pre_hooks for m in model.modules()]
     assert not any(hooks)
+
+
+# D = 6 and E = 4. One map; two through round(3 * 24 / 10) = 7 features; three maps; two maps and one to 2 numbers; one.
+ROUTER_SIZES: dict[RouterKind, int] = {
+    "linear": 6 * 4,
+    "mlp": 6 * 7 + 7 * 4,
+    "attention": 3 * 6 * 4,
+    "mixture": 2 * 6 * 4 + 6 * 2,
+    "uncertainty": 6 * 4,
+}
+
+
+@pytest.mark.parametrize("kind", ROUTERS)
+def test_activated_parameters_of_every_router_by_hand(kind: RouterKind) -> None:
+    # A feed-forward with H = 10 has 6 * 10 + 10 + 10 * 6 + 6 = 136. The router works whole, and 2 of 4 experts do.
+    layer = MoE(ROUTERS[kind](6, 4, 2), FeedForwardExperts(6, 10, 4))
+    assert parameters(layer) == ROUTER_SIZES[kind] + 4 * 136
+    assert activated_parameters(layer) == ROUTER_SIZES[kind] + 2 * 136
+
+
+@pytest.mark.parametrize(
+    ("make", "always", "each"),
+    [
+        (lambda: FeedForwardExperts(6, 10, 4), 0, 136),
+        # The network is shared, of 136 parameters; an expert is two vectors of 6.
+        (lambda: FeatureModulatedExperts(6, 10, 4), 136, 12),
+        # Every generator runs, two layers of 6 * 6 + 6 for each of 4 experts.
+        (lambda: GeneratedModulationExperts(6, 10, 4), 136 + 4 * 84, 0),
+        # Rank 2: 6 * 2 down and 2 * 5 up.
+        (lambda: LowRankExperts(6, 5, 4, rank=2), 0, 22),
+        (lambda: LinearExperts(6, 5, 4), 0, 30),
+        # 3 neurons shared and 5 an expert, each of 3 * 6; what stands in for the experts, 4 * 6, is always there.
+        (lambda: GatedFeedForwardExperts(6, 5, 4, shared=3), 3 * 18 + 24, 5 * 18),
+    ],
+)
+@pytest.mark.parametrize("top_k", [1, 3, 4])
+def test_activated_parameters_of_all_experts_by_hand(
+    make: Callable[[], Experts], always: int, each: int, top_k: int
+) -> None:
+    layer = MoE(LinearRouter(6, 4, top_k), make())
+    assert parameters(layer) == 24 + always + 4 * each
+    assert activated_parameters(layer) == 24 + always + top_k * each
+
+
+def test_activated_parameters_of_a_model_are_of_all_its_layers() -> None:
+    # Two layers of 24 + 4 * 12 + 136 and a bias of 6. By default 2 of 4 experts of 12 are idle in each; then 1 and 2.5.
+    layers = [MoE(LinearRouter(6, 4, top_k=2), FeatureModulatedExperts(6, 10, 4)) for _ in range(2)]
+    model = nn.Sequential(*layers, layers[0])  # used again, it counts once
+    model.register_parameter("bias", nn.Parameter(torch.zeros(6)))
+    assert list(moe_layers(model)) == ["0", "1"]
+    assert parameters(model) == 2 * 208 + 6
+    assert activated_parameters(model) == 2 * 208 + 6 - 4 * 12
+    assert activated_parameters(model, [3, 1.5]) == 2 * 208 + 6 - 12 - 30
+    assert activated_parameters(nn.Linear(3, 2)) == 8
+    with pytest.raises(ValueError, match="shorter"):
+        activated_parameters(model, [3])

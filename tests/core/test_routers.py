@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mofme.core.experts import FeatureModulatedExperts
-from mofme.core.losses.balance import importance_loss, switch_loss
+from mofme.core.losses import importance_loss, switch_loss
 from mofme.core.moe import MoE, observe_routing
 from mofme.core.routers import ROUTERS, AttentionRouter, LinearRouter, MixtureOfRouters, MLPRouter, RouterKind
 from mofme.core.routing import ScoreRouter

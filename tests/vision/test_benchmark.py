@@ -3,14 +3,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from mofme.core.moe import activated_parameters, parameters
 from mofme.vision.benchmark import (
     BACKBONES,
     Arm,
     Cost,
     _count_macs,
-    activated_parameters,
     arms,
-    count_parameters,
     measure,
     precision,
 )
@@ -38,14 +37,14 @@ def test_the_dense_net_comes_first() -> None:
 def test_every_arm_can_be_built(backbone: str) -> None:
     for arm in arms([4]):
         with torch.device("meta"):
-            assert count_parameters(BACKBONES[backbone](arm.feed_forward, arm.num_experts)) > 0
+            assert parameters(BACKBONES[backbone](arm.feed_forward, arm.num_experts)) > 0
 
 
 def test_activated_parameters_by_hand() -> None:
     # 4 layers with d = 64 features and 4 with d = 96; a feed-forward has 4 d^2 + 3 d parameters.
     # Of 16 experts side by side 14 rest; of 16 pairs of vectors 12 rest; generators all run.
     nets = {kind: BACKBONES["small"](kind, 16) for kind in ("dense", "moe", "mofme", "generated")}
-    resting = {kind: count_parameters(net) - activated_parameters(net) for kind, net in nets.items()}
+    resting = {kind: parameters(net) - activated_parameters(net) for kind, net in nets.items()}
     assert resting == {
         "dense": 0,
         "moe": sum(4 * 14 * (4 * d * d + 3 * d) for d in (64, 96)),
@@ -99,7 +98,7 @@ def test_the_precision_is_told() -> None:
 
 def test_small_x4_is_small_with_wider_feed_forwards() -> None:
     # 4 layers with d = 64 features and 4 with d = 96: two more d x 2 d matrices each, and 2 d more biases.
-    wide, narrow = (count_parameters(BACKBONES[name]("dense", 1)) for name in ("small-x4", "small"))
+    wide, narrow = (parameters(BACKBONES[name]("dense", 1)) for name in ("small-x4", "small"))
     assert wide - narrow == sum(4 * (4 * d * d + 2 * d) for d in (64, 96))
 
 

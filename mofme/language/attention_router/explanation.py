@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mofme.core.moe import MoE, observe_routing
+from mofme.core.moe import moe_layers, observe_routing
 from mofme.core.routers import AttentionRouter
 from mofme.errors import ModelError
 from mofme.files import WEIGHTS
@@ -74,9 +74,9 @@ def shipped_models(folder: Path = SHIPPED) -> Mapping[str, tuple[SmallLM, Vocabu
 def _on_text(model: SmallLM, ids_1T: Tensor) -> RouterOnText:
     heard: list[Tensor] = []
     hooks = [
-        module.router.register_forward_pre_hook(lambda router, args: heard.append(listening(router, args[0])))
-        for module in model.modules()
-        if isinstance(module, MoE) and isinstance(module.router, AttentionRouter)
+        layer.router.register_forward_pre_hook(lambda router, args: heard.append(listening(router, args[0])))
+        for layer in moe_layers(model).values()
+        if isinstance(layer.router, AttentionRouter)
     ]
     try:
         with observe_routing(model) as observed:

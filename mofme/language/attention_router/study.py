@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mofme.core.moe import MoE, observe_routing
+from mofme.core.moe import moe_layers, observe_routing, parameters
 from mofme.core.routers import RouterKind
 from mofme.core.routing import RoutingDecision
 from mofme.core.weights import load_card
@@ -125,12 +125,11 @@ def _measure(path: Path, corpus: Corpus) -> Measured:
     for one in observed:
         layers.setdefault(one.layer, []).append(one.decision)
     loads = [torch.cat([decision.chosen_TE for decision in found]) for found in layers.values()]
-    routers = [module.router for module in model.modules() if isinstance(module, MoE)]
     return Measured(
         scores,
         float(np.mean([load_entropy(chosen_TE) for chosen_TE in loads])),
-        _count(model),
-        sum(_count(router) for router in routers),
+        parameters(model),
+        sum(parameters(layer.router) for layer in moe_layers(model).values()),
         float(load_card(path).training["seconds"]),
     )
 
@@ -152,7 +151,3 @@ def _seconds(models: Mapping[RouterKind, SmallLM], ids_N: Tensor, setting: Setti
             model(ids_BT)
             taken[router].append(time.process_time() - began)
     return {router: np.array(values[1:]) for router, values in taken.items()}
-
-
-def _count(module: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())

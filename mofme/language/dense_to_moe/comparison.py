@@ -13,15 +13,14 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel
 
+from mofme.core.moe import activated_parameters, parameters
 from mofme.files import atomic_file
 from mofme.language.dense_to_moe.conversion import Conversion, convert_to, set_policies, uniform
 from mofme.language.dense_to_moe.converted_layer import Recipe
 from mofme.language.dense_to_moe.cost import (
     FloatArray,
-    activated_parameters,
     active_experts,
     budget,
-    parameters,
     seconds,
 )
 from mofme.language.dense_to_moe.profile import choose

@@ -1,4 +1,4 @@
-"""What a language model costs: parameters that a token activates, and time."""
+"""What a language model costs: experts that a token activates, and time."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -6,25 +6,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
-from mofme.core.moe import observe_routing
+from mofme.core.moe import observe_routing, parameters
 from mofme.language.dense_to_moe.converted_layer import ConvertedLayer, Recipe, converted_layers
 from mofme.language.dense_to_moe.layers import decoder_layers, dense_weights
 
 FloatArray = npt.NDArray[np.float64]
 _TOKENS = 8  # written one by one, to time one
-
-
-def parameters(model: nn.Module) -> int:
-    """All of them; an embedding that is used twice counts once."""
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def expert_parameters(moe: ConvertedLayer) -> int:
-    """Of one expert. Router and stand-ins for idle experts count as active always."""
-    return 3 * moe.experts.hidden * moe.experts.gate_ND.shape[1]
 
 
 def budget(model: PreTrainedModel, recipe: Recipe, target: float) -> float:
@@ -33,7 +22,7 @@ def budget(model: PreTrainedModel, recipe: Recipe, target: float) -> float:
     total = parameters(model)
     empty = [ConvertedLayer.empty(dim, neurons, recipe) for neurons, dim in sizes]
     added = sum(parameters(moe) for moe in empty) - sum(3 * neurons * dim for neurons, dim in sizes)
-    idle = (target * total + added) / expert_parameters(empty[0])
+    idle = (target * total + added) / empty[0].experts.expert_parameters
     return len(sizes) * recipe.experts - idle
 
 
@@ -48,15 +37,6 @@ def active_experts(model: PreTrainedModel, ids: Sequence[int], window: int = 512
         total += [float(one.decision.chosen_TE.sum()) for one in observed]
         tokens += len(part)
     return total / tokens
-
-
-def activated_parameters(model: PreTrainedModel, active: FloatArray) -> float:
-    """Of the whole model, for an average token; `active` as `active_experts` gives it."""
-    idle = sum(
-        (moe.experts.num_experts - mean) * expert_parameters(moe)
-        for moe, mean in zip(converted_layers(model), active, strict=True)
-    )
-    return parameters(model) - float(idle)
 
 
 @torch.inference_mode()

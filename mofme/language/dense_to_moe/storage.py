@@ -9,11 +9,11 @@ import numpy as np
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from mofme.core.moe import activated_parameters
 from mofme.core.weights import ModelCard, read_as, save_model
 from mofme.files import CARD_FILE
 from mofme.language.dense_to_moe.conversion import Conversion
 from mofme.language.dense_to_moe.converted_layer import ConvertedLayer, Recipe, converted_layers
-from mofme.language.dense_to_moe.cost import activated_parameters
 from mofme.language.dense_to_moe.layers import decoder_layers, dense_weights
 from mofme.language.dense_to_moe.policy import Policy
 from mofme.language.host import Host, open_host

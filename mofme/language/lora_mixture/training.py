@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from mofme.core.losses.balance import squared_coefficient_of_variation, switch_loss
+from mofme.core.losses import squared_coefficient_of_variation, switch_loss
 from mofme.core.moe import ObservedRouting, observe_routing
 from mofme.core.routing import RoutingDecision
 from mofme.errors import Cancelled

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mofme.core.losses.distillation import augmentation_loss, gkd_loss, kd_loss, router_feedback_loss
+from mofme.core.losses import augmentation_loss, gkd_loss, kd_loss, router_feedback_loss
 from mofme.core.moe import observe_routing
 from mofme.errors import Cancelled, ModelError
 from mofme.language.moe_distillation.causal_lm import CausalLM

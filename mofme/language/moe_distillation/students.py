@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from mofme.core.moe import MoE
+from mofme.core.moe import moe_layers
 from mofme.core.weights import as_stored
 from mofme.errors import ModelError
 from mofme.files import atomic_file
@@ -22,7 +22,7 @@ _NOTES = "distillation.json"
 def open_student(name: str, layers: int | None = None) -> CausalLM:
     """What `open_lm` opens, cut to `layers` layers. Raises ModelError if it is a mixture, or cannot be cut so."""
     model = open_lm(name)
-    if isinstance(model, HostCausalLM) and any(isinstance(module, MoE) for module in model.module.modules()):
+    if isinstance(model, HostCausalLM) and moe_layers(model.module):
         raise ModelError(f"{name} is a converted model, which teaches: give a dense one as the student")
     if layers is not None:
         keep_layers(model, layers)

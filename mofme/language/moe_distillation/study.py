@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mofme.core.moe import MoE
+from mofme.core.moe import activated_parameters, moe_layers, parameters
 from mofme.files import atomic_file
 from mofme.language.moe_distillation.causal_lm import SmallCausalLM
 from mofme.language.moe_distillation.distillation import Plan, Progress, distil
@@ -114,13 +114,9 @@ def _candidate(
 ) -> Candidate:
     with routing:
         nats_P = cross_entropy(model, passages.held_out_PT, passages.prompt)
-    shape = model.model.shape
-    parameters = sum(parameter.numel() for parameter in model.module.parameters())
-    experts = [
-        sum(p.numel() for p in moe.experts.parameters()) for moe in model.module.modules() if isinstance(moe, MoE)
-    ]
-    left_out = shape.experts - shape.top_k if idle is None else idle
-    return Candidate(nats_P, parameters, parameters - sum(experts) * left_out / shape.experts)
+    layers = moe_layers(model.module).values()
+    active_L = None if idle is None else [layer.router.num_experts - idle for layer in layers]
+    return Candidate(nats_P, parameters(model.module), activated_parameters(model.module, active_L))
 
 
 def _teller(method: Method, seed: int, say: Say) -> Callable[[Progress], None]:

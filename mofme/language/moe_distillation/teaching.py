@@ -1,6 +1,7 @@
 """What a mixture teaches when other experts than those its routers chose take part, and how much of it they hold.
 
-Axis names: B texts, T tokens, V vocabulary, E experts, L layers.
+Knowledge augmentation is of Every Expert Matters (arXiv 2502.12947), section 3. Axis names: B texts, T tokens,
+V vocabulary, E experts, n of them that are drawn, L layers.
 """
 
 from collections.abc import Iterator
@@ -10,16 +11,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from mofme.core.moe import MoE, observe_routing, replace_routing
+from mofme.core.moe import MoE, moe_layers, observe_routing, replace_routing
 from mofme.core.routing import RoutingDecision
-from mofme.core.sampled_routing import sample_experts
 from mofme.errors import ModelError
 from mofme.language.moe_distillation.causal_lm import CausalLM
 
 
 def mixtures(teacher: CausalLM) -> list[MoE]:
     """Its mixture layers. Raises ModelError if there are none: such a teacher has no experts to choose from."""
-    found = [module for module in teacher.module.modules() if isinstance(module, MoE)]
+    found = list(moe_layers(teacher.module).values())
     if not found:
         raise ModelError("the teacher has no mixture of experts: choose the method kd or gkd, or another teacher")
     return found
@@ -44,6 +44,27 @@ def most_experts(
         yield
 
 
+def sample_experts(
+    decision: RoutingDecision, count: int, chance: float, generator: torch.Generator | None = None
+) -> RoutingDecision:
+    """`count` experts for every token, weighed by a softmax over their logits: knowledge augmentation.
+
+    With probability `chance`, for each token on its own, they are drawn without replacement from softmax(logits);
+    else they are the `count` best. With chance 0 this is top-n routing, and with `count` = E all experts take part.
+    Raises ValueError for a count outside 1 to E.
+    """
+    logits_TE = decision.logits_TE
+    num_experts = logits_TE.shape[-1]
+    if not 1 <= count <= num_experts:
+        raise ValueError(f"between 1 and {num_experts} experts can be drawn, not {count}")
+    # The largest of logits + Gumbel noise are a draw without replacement from their softmax (Kool et al. 2019).
+    drawn_T1 = torch.rand(len(logits_TE), 1, device=logits_TE.device, generator=generator) < chance
+    noise_TE = torch.empty_like(logits_TE).exponential_(generator=generator).log().neg()
+    chosen_Tn = torch.where(drawn_T1, logits_TE + noise_TE, logits_TE).topk(count, dim=-1).indices
+    weights_Tn = logits_TE.gather(-1, chosen_Tn).softmax(-1)
+    return replace(decision, weights_TE=torch.zeros_like(logits_TE).scatter(-1, chosen_Tn, weights_Tn))
+
+
 def router_parameters(teacher: CausalLM) -> list[nn.Parameter]:
     """What its routers can learn. Raises ModelError if that is nothing."""
     found = [parameter for moe in mixtures(teacher) for parameter in moe.router.parameters()]
@@ -59,4 +80,4 @@ def non_activated_mass(teacher: CausalLM, ids_BT: Tensor) -> Tensor:
     with observe_routing(teacher.module) as observed:
         teacher.logits(ids_BT)
     decisions = [one.decision for one in observed]
-    return torch.stack([(one.logits_TE.softmax(-1) * ~one.chosen_TE).sum(-1).mean() for one in decisions])
+    return torch.stack([(one.probabilities_TE * ~one.chosen_TE).sum(-1).mean() for one in decisions])

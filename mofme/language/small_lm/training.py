@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mofme.core.losses.balance import switch_loss
+from mofme.core.losses import switch_loss
 from mofme.core.moe import observe_routing
 from mofme.errors import Cancelled
 from mofme.language.scoring import TextScore

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from mofme.core.moe import observe_routing
+from mofme.core.moe import activated_parameters, observe_routing, parameters
 from mofme.errors import TableError
 from mofme.language.dense_to_moe.construction import PASSAGE
 from mofme.language.dense_to_moe.conversion import Conversion, convert_to, set_policies, uniform
 from mofme.language.dense_to_moe.converted_layer import Recipe, converted_layers
-from mofme.language.dense_to_moe.cost import FloatArray, activated_parameters, parameters
+from mofme.language.dense_to_moe.cost import FloatArray
 from mofme.language.dense_to_moe.layers import decoder_layers, dense_weights
 from mofme.language.dense_to_moe.splits import Split
 from mofme.language.host import Host

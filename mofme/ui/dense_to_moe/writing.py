@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from transformers import DynamicCache
 
-from mofme.core.moe import observe_routing
+from mofme.core.moe import activated_parameters, observe_routing, parameters
 from mofme.errors import MofmeError
 from mofme.language.dense_to_moe.converted_layer import converted_layers
-from mofme.language.dense_to_moe.cost import activated_parameters, parameters
 from mofme.language.host import Host
 
 TOKENS = 40

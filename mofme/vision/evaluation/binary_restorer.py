@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mofme.core.moe import parameters
 from mofme.errors import MofmeError
 from mofme.files import model_folder
 from mofme.results import Figure, Result, Row, as_text, this_machine
@@ -35,7 +36,7 @@ def model(name: str) -> Model:
     net, card = load_net(name)
     return Model(
         Entry("model", name),
-        weights=sum(parameter.numel() for parameter in net.parameters()),
+        weights=parameters(net),
         binary=sum(net.get_parameter(f"{layer}.weight").numel() for layer in card.arguments.get("binary", ())),
         bytes=weights_bytes(model_folder(name)),
     )

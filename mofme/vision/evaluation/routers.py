@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mofme.core.moe import MoE
+from mofme.core.moe import moe_layers, parameters
 from mofme.core.weights import load_card
 from mofme.files import atomic_file
-from mofme.vision.benchmark import Arm, count_parameters
+from mofme.vision.benchmark import Arm
 from mofme.vision.datasets import load_clean
 from mofme.vision.evaluation.ablation import Recipe, Sample, name_of, samples, score, train_or_load
 from mofme.vision.evaluation.ablation_result import Measured
@@ -79,6 +79,6 @@ def _costs(restorers: Mapping[Arm, Restorer], sample: Sample) -> dict[Arm, Cost]
             taken[arm].append(1000 * (time.process_time() - began))
     costs = {}
     for arm, restorer in restorers.items():
-        routers = [layer.router for layer in restorer.net.modules() if isinstance(layer, MoE)]
-        costs[arm] = Cost(count_parameters(restorer.net), sum(map(count_parameters, routers)), np.array(taken[arm][1:]))
+        routers = sum(parameters(layer.router) for layer in moe_layers(restorer.net).values())
+        costs[arm] = Cost(parameters(restorer.net), routers, np.array(taken[arm][1:]))
     return costs

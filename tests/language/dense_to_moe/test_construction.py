@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from mofme.core.gated_experts import GatedFeedForwardExperts
+from mofme.core.moe import activated_parameters, parameters
 from mofme.errors import ModelError
 from mofme.language.dense_to_moe import construction
 from mofme.language.dense_to_moe.construction import convert, drawn_passages
 from mofme.language.dense_to_moe.converted_layer import ConvertedLayer, Recipe, converted_layers
-from mofme.language.dense_to_moe.cost import activated_parameters, active_experts, budget, parameters, seconds
+from mofme.language.dense_to_moe.cost import active_experts, budget, seconds
 from mofme.language.dense_to_moe.layers import after_attention, decoder_layers, dense_weights, embed
 from mofme.language.dense_to_moe.policy import Policy
 from mofme.language.dense_to_moe.profile import Candidate, choose

@@ -3,10 +3,11 @@ from pathlib import Path
 
 import pytest
 
+from mofme.core.moe import activated_parameters, parameters
 from mofme.errors import ModelError
 from mofme.language.dense_to_moe.conversion import convert_to, uniform
 from mofme.language.dense_to_moe.converted_layer import Recipe, converted_layers
-from mofme.language.dense_to_moe.cost import activated_parameters, active_experts, parameters
+from mofme.language.dense_to_moe.cost import active_experts
 from mofme.language.dense_to_moe.policy import Policy
 from mofme.language.host import Host
 

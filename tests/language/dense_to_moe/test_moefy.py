@@ -40,7 +40,8 @@ OPTIONS = ("--experts", 4, "--shared", 16, "--tokens", 1024)
 
 
 def test_a_model_is_converted_and_opens_again(tmp_path: Path, text: Path, model: Path) -> None:
-    from mofme.language.dense_to_moe.cost import activated_parameters, active_experts, parameters
+    from mofme.core.moe import activated_parameters, parameters
+    from mofme.language.dense_to_moe.cost import active_experts
     from mofme.language.dense_to_moe.storage import open_model
 
     code, output = run(moefy, model, "--text", text, "--out", tmp_path / "moe", *OPTIONS, "--target", 0.1)

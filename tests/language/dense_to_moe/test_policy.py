@@ -1,7 +1,10 @@
 import pytest
 import torch
 
+from mofme.core.gated_experts import GatedFeedForwardExperts
+from mofme.core.moe import MoE, activated_parameters
 from mofme.core.routers import LinearRouter
+from mofme.core.routing import ScoreRouter
 from mofme.language.dense_to_moe.policy import FixedRouter, Policy, PolicyRouter, RepresentativeRouter
 
 PROBABILITIES = torch.tensor([[0.5, 0.3, 0.15, 0.05], [0.1, 0.2, 0.3, 0.4]])
@@ -46,3 +49,16 @@ def test_a_representative_scores_as_its_neuron_is_active() -> None:
     # silu(1) = 1 / (1 + e^-1) = .731059, times 3; silu(2) = 2 / (1 + e^-2) = 1.761594, times |-1|.
     logits = router.logits(torch.tensor([[1.0, 1.0]]))
     torch.testing.assert_close(logits, torch.tensor([[3 * 0.731059, 1.761594]]), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("policy", "most"), [(Policy("top-k", 3), 3), (Policy("threshold", 0.3), 4), (Policy("dense"), 4)]
+)
+@pytest.mark.parametrize(
+    ("router", "own"), [(LinearRouter(6, 4), 24), (RepresentativeRouter(6, 4), 48), (FixedRouter(4), 0)]
+)
+def test_a_policy_says_how_many_experts_are_activated(policy: Policy, most: int, router: ScoreRouter, own: int) -> None:
+    # An expert of 5 neurons with 6 features has 3 * 5 * 6 = 90 parameters; 4 * 6 stand in for those that are left out.
+    layer = MoE(PolicyRouter(router, policy), GatedFeedForwardExperts(6, 5, 4))
+    assert activated_parameters(layer) == own + 24 + most * 90
+    assert activated_parameters(layer, [1.5]) == own + 24 + 1.5 * 90

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mofme.core.moe import observe_routing
+from mofme.core.moe import activated_parameters, observe_routing
 from mofme.core.routers import ROUTERS, MixtureOfRouters
 from mofme.errors import ModelError
 from mofme.language.lora_mixture.bank import MIXTURE, SINGLE, WIDE, LoraBank, Recipe, adapter_state, make_router, wrap
@@ -165,3 +165,11 @@ def test_every_router_of_the_core_can_choose_among_banks(name: str) -> None:
 def test_an_unknown_router_is_refused() -> None:
     with pytest.raises(ValueError, match=r"'none' is no router: .*attention"):
         make_router(4, Recipe((), "none"))
+
+
+@pytest.mark.parametrize(("router", "own"), [(SINGLE, 24), (MIXTURE, 60), (WIDE, 6 * 6 + 6 * 4)])
+def test_activated_parameters_of_a_bank_by_hand(router: str, own: int) -> None:
+    # 6 features to 4 experts: one map; two and a main one; or 2 * (24 + 6) / (6 + 4) = 6 hidden features. Beside the
+    # frozen 6 * 5 + 5, an adapter of rank 3 has 3 * (6 + 5) = 33, and 2 of 4 are used.
+    bank = bank_of(Recipe((), router, rank=3, experts=4))
+    assert activated_parameters(bank) == 35 + own + 2 * 33

@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 import torch
 
-from mofme.core.losses.distillation import gkd_loss
+from mofme.core.losses import gkd_loss
 from mofme.errors import Cancelled, ModelError
 from mofme.language.moe_distillation.causal_lm import SmallCausalLM
 from mofme.language.moe_distillation.distillation import Plan, Progress, distil

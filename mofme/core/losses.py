@@ -1,7 +1,10 @@
-"""What a student learns from a teacher's distribution. Nothing here knows of text: the last axis is the choices.
+"""Losses of routing and of distillation. They read decisions and logits, and live outside routers and models.
 
-Axis names: T positions, V choices. Sources: Hinton et al. 2015 (KD), Agarwal et al. 2024 (GKD), and Every Expert
-Matters (arXiv 2502.12947), whose teacher is a mixture of experts.
+Those of balance keep a router from giving all its work to a few experts: Shazeer et al. 2017 (arXiv 1701.06538),
+Riquelme et al. 2021 (arXiv 2106.05974), Fedus et al. 2022 (arXiv 2101.03961). Those of distillation say what a student
+learns from a teacher's distribution: Hinton et al. 2015 (KD, arXiv 1503.02531), Agarwal et al. 2024 (GKD, arXiv
+2306.13649), and Every Expert Matters (arXiv 2502.12947), whose teacher is a mixture of experts. Nothing here knows of
+text: the last axis is the choices. Axis names beside those of `routing.py`: T tokens or positions, V choices.
 """
 
 from collections.abc import Sequence
@@ -10,8 +13,42 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mofme.core.losses.balance import importance_loss, squared_coefficient_of_variation
 from mofme.core.routing import RoutingDecision
+
+
+def squared_coefficient_of_variation(x_E: Tensor) -> Tensor:
+    """Variance over squared mean (Shazeer et al. 2017, Eq. 6 and 8): 0 when all are equal."""
+    return x_E.var(correction=0) / x_E.mean().square().clamp_min(torch.finfo(x_E.dtype).tiny)
+
+
+def importance_loss(decision: RoutingDecision) -> Tensor:
+    """CV^2 of the total weight that each expert receives over the tokens (Shazeer et al. 2017, Eq. 7).
+
+    Weights may be signed (uncertainty-aware router): an expert's importance is the sum of their magnitudes.
+    """
+    return squared_coefficient_of_variation(decision.weights_TE.abs().sum(dim=0))
+
+
+def load_loss(decision: RoutingDecision, k: int, noise: float) -> Tensor:
+    """CV^2 of the expected number of tokens of each expert (Riquelme et al. 2021, Appendix A, Eq. 7 to 10).
+
+    Counts have no gradient; the chance to be among the top k after normal noise of standard deviation `noise` on the
+    logits has. The noise that sets the threshold is drawn from torch's global generator.
+    """
+    noisy_TE = decision.logits_TE + noise * torch.randn_like(decision.logits_TE)
+    threshold_T1 = noisy_TE.detach().topk(k, dim=-1).values[:, -1:]
+    chance_TE = torch.special.ndtr((decision.logits_TE - threshold_T1) / noise)
+    return squared_coefficient_of_variation(chance_TE.sum(dim=0))
+
+
+def switch_loss(decision: RoutingDecision) -> Tensor:
+    """E * sum_e f_e P_e (Fedus et al. 2022, Eq. 4): share of choices times mean probability; 1 when uniform.
+
+    0 where no expert is chosen.
+    """
+    share_E = decision.chosen_TE.to(decision.logits_TE.dtype).sum(dim=0)
+    share_E = share_E / share_E.sum().clamp_min(1)
+    return len(share_E) * (share_E * decision.probabilities_TE.mean(dim=0)).sum()
 
 
 def kl_divergence(p_logits_TV: Tensor, q_logits_TV: Tensor, counts_T: Tensor | None = None) -> Tensor:
