@@ -1,5 +1,6 @@
-"""Pictures for training and validation: folders of clean photographs, and folders of pairs (`input/`, `target/`)."""
+"""Pictures for training and validation: folders of clean photographs, of pairs, of scenes with their transmission."""
 
+import glob
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mofme.errors import MofmeError, PictureError
+from mofme.vision.evaluation import pairs
 from mofme.vision.evaluation.pairs import find_sets
 from mofme.vision.image import find_pictures, read_picture
 
@@ -20,6 +22,20 @@ class Pair:
 
     weathered: Tensor
     clean: Tensor
+
+    def to(self, device: torch.device) -> "Pair":
+        return Pair(self.weathered.to(device), self.clean.to(device))
+
+
+@dataclass(frozen=True)
+class HazeScene:
+    """A clear picture (3, H, W) and the share of its light that comes through the air (1, H, W), both uint8."""
+
+    clear: Tensor
+    transmission: Tensor
+
+    def to(self, device: torch.device) -> "HazeScene":
+        return HazeScene(self.clear.to(device), self.transmission.to(device))
 
 
 def held_back(path: Path, share: int = 20) -> bool:
@@ -53,15 +69,42 @@ def load_pairs(folders: Sequence[Path]) -> list[Pair]:
 
     Raises MofmeError if there are none, PictureError if one cannot be read, has no partner or another size than it.
     """
-    pairs = []
-    for found in (pair for folder in folders for members in find_sets(folder).values() for pair in members):
-        if found.target is None:
-            raise PictureError(f"{found.input}: target/ has no picture of this name")
-        pair = Pair(_to_uint8(read_picture(found.input).rgb), _to_uint8(read_picture(found.target).rgb))
-        if pair.weathered.shape != pair.clean.shape:
-            raise PictureError(f"{found.input} and {found.target} differ in size: the two of a pair must be aligned")
-        pairs.append(pair)
-    return pairs
+    return [pair for pairs in load_pair_sets(folders).values() for pair in pairs]
+
+
+def load_pair_sets(folders: Sequence[Path]) -> dict[str, list[Pair]]:
+    """The same by the name of each set: a folder with `input/` and `target/`, or each such subfolder."""
+    found = [item for folder in folders for item in find_sets(folder).items()]
+    return {name: [_load_pair(pair) for pair in members] for name, members in found}
+
+
+def _load_pair(found: pairs.Pair) -> Pair:
+    if found.target is None:
+        raise PictureError(f"{found.input}: target/ has no picture of this name")
+    pair = Pair(_to_uint8(read_picture(found.input).rgb), _to_uint8(read_picture(found.target).rgb))
+    if pair.weathered.shape != pair.clean.shape:
+        raise PictureError(f"{found.input} and {found.target} differ in size: the two of a pair must be aligned")
+    return pair
+
+
+def load_haze(folder: Path) -> list[HazeScene]:
+    """Scenes of a folder that holds `clear/` and, by the same names, `trans/`: transmission as grey, of any size.
+
+    Raises MofmeError if there are none, PictureError if one cannot be read or has no transmission.
+    """
+    scenes = []
+    for path in find_pictures(folder / "clear") if (folder / "clear").is_dir() else ():
+        transmission = next((folder / "trans").glob(f"{glob.escape(path.stem)}.*"), None)
+        if transmission is None:
+            raise PictureError(f"{path}: trans/ has no picture of this name")
+        clear = read_picture(path).rgb
+        grey = F.interpolate(read_picture(transmission).rgb[None, :1], clear.shape[-2:], mode="bilinear")[0]
+        scenes.append(HazeScene(_to_uint8(clear), _to_uint8(grey)))
+    if not scenes:
+        raise MofmeError(
+            f"{folder}: no scenes with haze found; it needs pictures in clear/ and, of the same names, trans/"
+        )
+    return scenes
 
 
 def clean_crops(pictures: Sequence[Tensor], crop: int, batch: int, generator: torch.Generator) -> Iterator[Tensor]:
@@ -75,22 +118,11 @@ def clean_crops(pictures: Sequence[Tensor], crop: int, batch: int, generator: to
         yield torch.stack([_crop(pictures[i], crop, generator) for i in chosen])
 
 
-def pair_crops(
-    pairs: Sequence[Pair], crop: int, batch: int, generator: torch.Generator
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless aligned batches (weathered, clean) like `clean_crops`, at the pairs' own scale."""
-    while True:
-        chosen = torch.randint(len(pairs), (batch,), generator=generator).tolist()
-        both = [_crop(torch.cat([pairs[i].weathered, pairs[i].clean]), crop, generator, rescale=False) for i in chosen]
-        weathered, clean = torch.stack(both).chunk(2, dim=1)
-        yield weathered, clean
-
-
-def _crop(picture: Tensor, size: int, generator: torch.Generator, *, rescale: bool = True) -> Tensor:
+def _crop(picture: Tensor, size: int, generator: torch.Generator) -> Tensor:
     height, width = picture.shape[-2:]
     # From the picture's own scale to its shorter side just filling the crop, most often near its own scale.
     largest = min(height, width) / size
-    factor = max(1.0, largest ** (torch.rand((), generator=generator).item() ** 3)) if rescale else 1.0
+    factor = max(1.0, largest ** (torch.rand((), generator=generator).item() ** 3))
     window = min(round(size * factor), height, width)
     top = int(torch.randint(height - window + 1, (), generator=generator))
     left = int(torch.randint(width - window + 1, (), generator=generator))

@@ -28,12 +28,12 @@ from mofme.errors import ModelError, MofmeError
 from mofme.files import atomic_file
 from mofme.vision.binary_weights import BINARY_RATE, stays_real
 from mofme.vision.checkpoint import load_checkpoint, save_checkpoint
-from mofme.vision.datasets import Pair, clean_crops, load_clean, load_pairs, pair_crops
+from mofme.vision.datasets import load_clean, load_haze, load_pair_sets, load_pairs
 from mofme.vision.models import SIZES, build_net, load_net
 from mofme.vision.nets.unet import RestorationNet
 from mofme.vision.objective import objective
-from mofme.vision.validation import ValidationReport, validate, validation_pairs
-from mofme.vision.weather import WEATHERS, add_distractors, random_weathers, synthesize
+from mofme.vision.scenes import Batch, Dice, Source, batches, hazed, paired, rained_on, synthesized, untouched
+from mofme.vision.validation import ValidationReport, judge, validate, validation_pairs
 
 _WARMUP_STEPS = 300
 _LARGE_CROPS_FROM = 0.65
@@ -46,17 +46,28 @@ _Tensors = tuple[Tensor, ...] | list[Tensor]
 class TrainingPlan:
     """What to train, on what, for how long. `crop` is the side of the first crops, in pixels; later ones are larger.
 
+    `pairs`, `haze` and `rain_layers` are folders, each with its share of the scenes; `identity` is that of scenes with
+    nothing to do, and synthesized weather has the rest. Weather is put on canvases of about `canvas` x `canvas` pixels,
+    of which `crops_each` crops are taken. `judges` are folders of pairs that are never trained on: the gain on them is
+    told with each validation.
+
     `binary` gives most layers weights of one bit, after they are filled from `init`: a trained net to start from.
     """
 
     out: Path
     clean: Sequence[Path]
-    pairs: Sequence[Path] = ()
+    pairs: Mapping[Path, float] = field(default_factory=dict)
+    haze: Mapping[Path, float] = field(default_factory=dict)
+    rain_layers: Mapping[Path, float] = field(default_factory=dict)
+    identity: float = 0.1
+    judges: Sequence[Path] = ()
     size: str = "small"
     init: Path | None = None
     minutes: float = 60.0
     batch: int = 8
-    crop: int = 96
+    crop: int = 128
+    canvas: int = 320
+    crops_each: int = 6
     learning_rate: float = 1e-3
     seed: int = 0
     validate_minutes: float = 10.0
@@ -120,15 +131,17 @@ def train(plan: TrainingPlan, report: Callable[[str], None] = print, device: str
         report(f"resumed at step {progress.steps}, {progress.seconds / 60:.1f} of {plan.minutes:g} minutes")
     # A resumed run goes on with new pictures instead of repeating those of its first minutes.
     generator.manual_seed(plan.seed + 7919 * accelerator.process_index + progress.steps)
-    pictures, pairs = load_clean(plan.clean, validation=False), load_pairs(plan.pairs)
-    batches = _batches(plan, pictures, pairs, generator, progress)
+    supply = _supply(plan, _sources(plan, accelerator.device), generator, progress)
     check = validation_pairs(load_clean(plan.clean, validation=True), seed=0)
+    judges = load_pair_sets(plan.judges)
 
     def conclude() -> None:
         shown = validate(average.module, check, accelerator.device)
-        _write_log(plan, progress, shown)
+        judged = judge(average.module, judges, accelerator.device)
+        _write_log(plan, progress, shown, judged)
         run = {
-            **{name: getattr(plan, name) for name in ("minutes", "batch", "crop", "learning_rate", "seed")},
+            **{name: getattr(plan, name) for name in ("minutes", "batch", "crop", "canvas", "learning_rate", "seed")},
+            **({"processes": accelerator.num_processes} if accelerator.num_processes > 1 else {}),
             "steps": progress.steps,
             "hours": round(progress.seconds / 3600, 3),
             "pictures": progress.pictures,
@@ -141,9 +154,11 @@ def train(plan: TrainingPlan, report: Callable[[str], None] = print, device: str
             arguments=arguments,
             licence=plan.licence,
             training={"data": plan.sources, "runs": [*history, run], "curve": progress.curve},
-            metrics={"validation": shown.figures()},
+            metrics={"validation": shown.figures(), **({"judged_gain": judged} if judged else {})},
         )
         report(shown.line())
+        if judged:
+            report("never trained on, gain in dB: " + "  ".join(f"{name} {gain:+.2f}" for name, gain in judged.items()))
         save_packed(plan.out, card, average.module)
 
     clock = time.monotonic()
@@ -151,10 +166,11 @@ def train(plan: TrainingPlan, report: Callable[[str], None] = print, device: str
         fraction = progress.seconds / (60 * plan.minutes)
         for group, factor in zip(optimizer.param_groups, factors, strict=True):
             group["lr"] = factor * plan.learning_rate * _schedule(fraction, progress.steps)
-        weathered, clean, labels = next(batches)
+        batch = next(supply)
         with accelerator.autocast(), observe_routing(model) as routing:
-            output = model(weathered)
-        loss = objective(output, clean, labels, routing)
+            context = net.encode_context(batch.thumbnails) * batch.informed[:, None, None]
+            output = model(batch.weathered.contiguous(memory_format=torch.channels_last), context)
+        loss = objective(output, batch.clean, batch.labels, routing)
         accelerator.backward(loss)
         norm = accelerator.clip_grad_norm_(model.parameters(), 1.0)
         if norm is None or torch.isfinite(norm):
@@ -169,8 +185,8 @@ def train(plan: TrainingPlan, report: Callable[[str], None] = print, device: str
             elapsed = broadcast(torch.tensor(elapsed, device=accelerator.device)).item()
         progress.seconds += elapsed
         progress.steps += 1
-        progress.pictures += len(clean) * accelerator.num_processes
-        if progress.steps % 100 == 0:
+        progress.pictures += len(batch.clean) * accelerator.num_processes
+        if progress.steps % 100 == 0 or progress.steps == 20:
             rate = progress.steps / progress.seconds
             left = plan.minutes - progress.seconds / 60
             report(f"step {progress.steps}  loss {loss.item():.4f}  {rate:.2f} steps/s  {left:.1f} minutes left")
@@ -200,32 +216,38 @@ def _groups(net: RestorationNet, binary: list[Tensor]) -> tuple[list[dict[str, A
     return [{"params": real}, {"params": binary, "weight_decay": 0.0}], [1.0, BINARY_RATE]
 
 
-def _batches(
-    plan: TrainingPlan, pictures: list[Tensor], pairs: list[Pair], generator: torch.Generator, progress: _Progress
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Endless (weathered, clean, labels); every fourth batch from the pairs, if there are any.
+def _sources(plan: TrainingPlan, device: torch.device) -> list[Source]:
+    """The kinds of scenes of a plan, their pictures in the memory of `device`."""
+    given = [*plan.pairs.values(), *plan.haze.values(), *plan.rain_layers.values(), plan.identity]
+    if min(given) < 0 or sum(given) >= 1:
+        raise MofmeError(
+            f"the shares of pairs, haze, rain layers and identity scenes add up to {sum(given):g}, not to 0...1"
+        )
+    pictures = [picture.to(device) for picture in load_clean(plan.clean, validation=False)]
+    sources = [Source(1 - sum(given), synthesized(pictures)), Source(plan.identity, untouched(pictures))]
+    for folder, share in plan.pairs.items():
+        sources.append(Source(share, paired([pair.to(device) for pair in load_pairs([folder])])))
+    for folder, share in plan.haze.items():
+        sources.append(Source(share, hazed([scene.to(device) for scene in load_haze(folder)])))
+    for folder, share in plan.rain_layers.items():
+        pairs = [pair.to(device) for pair in load_pairs([folder])]
+        sources.append(Source(share, rained_on(pictures, pairs)))
+    return [source for source in sources if source.share > 0]
 
-    What weather is on a pair is not known: its labels are NaN.
-    """
-    device = generator.device
-    cpu = torch.Generator().manual_seed(generator.initial_seed() % 2**31)
+
+def _supply(
+    plan: TrainingPlan, sources: Sequence[Source], generator: torch.Generator, progress: _Progress
+) -> Iterator[Batch]:
+    """Endless batches; late ones of larger crops, and fewer of them."""
+    dice = Dice(torch.Generator().manual_seed(generator.initial_seed() % 2**31), generator)
     large = round(plan.crop * 5 / 3 / 8) * 8
     few = max(1, round(plan.batch * (plan.crop / large) ** 2))
     stages = [
-        (clean_crops(pictures, side, count, cpu), pair_crops(pairs, side, count, cpu) if pairs else None, count)
-        for side, count in ((plan.crop, plan.batch), (large, few))
+        batches(sources, plan.canvas, crop, count, plan.crops_each, dice)
+        for crop, count in ((plan.crop, plan.batch), (large, few))
     ]
     while True:
-        late = progress.seconds > _LARGE_CROPS_FROM * 60 * plan.minutes
-        cleans, paired, count = stages[late]
-        if paired is not None and progress.steps % 4 == 3:
-            weathered, clean = (part.to(device) for part in next(paired))
-            labels = torch.full((count, len(WEATHERS)), torch.nan, device=device)
-        else:
-            clean = add_distractors(next(cleans).to(device), generator)
-            result = synthesize(clean, random_weathers(count, generator), generator)
-            weathered, labels = result.image, result.labels
-        yield weathered, clean, labels
+        yield next(stages[progress.seconds > _LARGE_CROPS_FROM * 60 * plan.minutes])
 
 
 def _schedule(fraction: float, steps: int) -> float:
@@ -266,8 +288,9 @@ def _save(
     save_checkpoint(path, state)
 
 
-def _write_log(plan: TrainingPlan, progress: _Progress, shown: ValidationReport) -> None:
+def _write_log(plan: TrainingPlan, progress: _Progress, shown: ValidationReport, judged: Mapping[str, float]) -> None:
     row = {"minutes": round(progress.seconds / 60, 2), "steps": progress.steps, **shown.flat()}
+    row |= {f"gain_{name}": round(gain, 3) for name, gain in judged.items()}
     progress.curve.append(row)
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(row))

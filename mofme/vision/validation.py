@@ -1,6 +1,6 @@
 """A fixed set of synthesized pairs that a training run is judged on, each weather by itself."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,10 @@ from torch import Tensor, nn
 from torchvision.utils import save_image
 
 from mofme.errors import MofmeError
+from mofme.vision.datasets import Pair
 from mofme.vision.metrics import psnr
+from mofme.vision.nets.unet import RestorationNet
+from mofme.vision.restorer import Restorer
 from mofme.vision.weather import WEATHERS, synthesize
 
 _SIDE = 256
@@ -99,6 +102,18 @@ def validate(net: nn.Module, pairs: ValidationPairs, device: torch.device) -> Va
     )
     net.train(was_training)
     return report
+
+
+def judge(net: RestorationNet, sets: Mapping[str, Sequence[Pair]], device: torch.device) -> dict[str, float]:
+    """Mean gain in PSNR, dB, of each set's whole pictures, restored as a user would; no tone is mended."""
+    restorer = Restorer(net, "judged", device)
+
+    def gain(pair: Pair) -> float:
+        weathered, clean = (part.float()[None] / 255 for part in (pair.weathered, pair.clean))
+        restored = (restorer(weathered[0]).image[None] * 255).round() / 255
+        return _mean_psnr(restored, clean) - _mean_psnr(weathered, clean)
+
+    return {name: sum(map(gain, pairs)) / len(pairs) for name, pairs in sets.items()}
 
 
 def _mean_psnr(a: Tensor, b: Tensor) -> float:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mofme.vision.weather.camera import photograph
 from mofme.vision.weather.distractors import add_distractors
 from mofme.vision.weather.draw import Draw, on_some, per_picture
 from mofme.vision.weather.haze import add_haze, koschmieder
@@ -13,17 +14,18 @@ from mofme.vision.weather.rain import add_rain
 from mofme.vision.weather.raindrop import add_raindrops
 from mofme.vision.weather.snow import add_snow
 
-__all__ = ["WEATHERS", "Weathered", "add_distractors", "koschmieder", "random_weathers", "synthesize"]
+__all__ = [
+    "WEATHERS",
+    "Weathered",
+    "add_distractors",
+    "koschmieder",
+    "photograph",
+    "random_weathers",
+    "synthesize",
+]
 
 WEATHERS = ("rain", "snow", "raindrop", "haze")
 
-# From the scene to the lens: the air dims everything behind it, drops on the glass are in front of all.
-_ORDER: tuple[tuple[str, Callable[[Tensor, Draw], Tensor]], ...] = (
-    ("haze", add_haze),
-    ("rain", add_rain),
-    ("snow", add_snow),
-    ("raindrop", add_raindrops),
-)
 _SINGLE_SHARES = {"rain": 0.23, "snow": 0.21, "raindrop": 0.23, "haze": 0.19}
 _CLEAN_SHARE = 0.08
 _SENSOR_NOISE = 2 / 255
@@ -37,10 +39,16 @@ class Weathered:
     labels: Tensor
 
 
-def synthesize(clean: Tensor, weathers: Sequence[frozenset[str] | str], generator: torch.Generator) -> Weathered:
+def synthesize(
+    clean: Tensor,
+    weathers: Sequence[frozenset[str] | str],
+    generator: torch.Generator,
+    raindrops: Callable[[Tensor, Draw], Tensor] = add_raindrops,
+) -> Weathered:
     """Put weather on `clean` (B,3,H,W), float in [0,1]: for each picture a name of WEATHERS or a set of them.
 
-    An empty set returns that picture bit for bit. The result depends on the generator's state, the batch and
+    An empty set returns that picture bit for bit. `raindrops` draws the drops: liquid ones, or `add_any_drops` of
+    `lens_drops`, which training uses. The result depends on the generator's state, the batch and
     the weathers only. Raises ValueError for an unknown name or a wrong count.
     """
     wanted = [frozenset({names}) if isinstance(names, str) else names for names in weathers]
@@ -51,7 +59,9 @@ def synthesize(clean: Tensor, weathers: Sequence[frozenset[str] | str], generato
         raise ValueError(f"unknown weather {', '.join(sorted(unknown))}; choose from {', '.join(WEATHERS)}")
 
     image = clean
-    for name, add in _ORDER:
+    # From the scene to the lens: the air dims everything behind it, drops on the glass are in front of all.
+    order = {"haze": add_haze, "rain": add_rain, "snow": add_snow, "raindrop": raindrops}
+    for name, add in order.items():
         image = on_some(image, [name in names for names in wanted], add, generator)
     image = on_some(image, [bool(names) for names in wanted], _photograph, generator)
     labels = [[float(name in names) for name in WEATHERS] for names in wanted]

@@ -1,0 +1,232 @@
+"""What a restorer learns from: scenes in bad weather and without, of several kinds, each with a share of its own.
+
+A scene is larger than what is trained on: weather is put on a canvas, several crops are cut from it, and the canvas's
+thumbnail goes with each of them, as a whole picture's goes with its tiles. A context learned on the crop's own
+thumbnail misleads the net on whole pictures (5 of 50 of Rain100L came out darker than they went in).
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mofme.vision.datasets import HazeScene, Pair
+from mofme.vision.nets.unet import CONTEXT_SIZE
+from mofme.vision.weather import (
+    WEATHERS,
+    add_distractors,
+    koschmieder,
+    photograph,
+    random_weathers,
+    synthesize,
+)
+from mofme.vision.weather.draw import Draw, on_some, per_picture
+from mofme.vision.weather.haze import add_haze
+from mofme.vision.weather.lens_drops import add_any_drops
+
+_GRID = 16  # of the sides of a canvas: whole blocks of JPEG
+_TURNED_SHARE = 0.05
+_WITHOUT_CONTEXT = 0.15
+_LANDSCAPE = 1.6
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Dice:
+    """`choices` on the CPU draws which picture and which part of it; `weather` draws on the device of the pictures."""
+
+    choices: torch.Generator
+    weather: torch.Generator
+
+    def roll(self) -> float:
+        """Uniform in [0, 1)."""
+        return torch.rand((), generator=self.choices).item()
+
+
+class Scenes(NamedTuple):
+    """Pictures (B, 3, H, W) in [0, 1]; labels (B, 4) as of `synthesize`, NaN where nobody knows the weather."""
+
+    weathered: Tensor
+    clean: Tensor
+    labels: Tensor
+
+
+class Batch(NamedTuple):
+    """Crops (N, 3, S, S) of scenes, their labels (N, 4), thumbnails (N, 3, 64, 64) of the scenes' weathered pictures,
+    and `informed` (N,): 1, or 0 where the net is to do without knowing the whole."""
+
+    weathered: Tensor
+    clean: Tensor
+    labels: Tensor
+    thumbnails: Tensor
+    informed: Tensor
+
+
+Make = Callable[[int, Size, Dice], Scenes]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Makes scenes: `make(count, size, dice)`, and how often, beside the shares of the other sources."""
+
+    share: float
+    make: Make
+
+
+def synthesized(pictures: Sequence[Tensor]) -> Make:
+    """Weather by code on clean photographs (uint8); drops mostly as lenses."""
+
+    def make(count: int, size: Size, dice: Dice) -> Scenes:
+        clean = add_distractors(_canvases(pictures, count, size, dice), dice.weather)
+        result = synthesize(clean, random_weathers(count, dice.weather), dice.weather, raindrops=add_any_drops)
+        return Scenes(result.image, clean, result.labels)
+
+    return make
+
+
+def hazed(scenes: Sequence[HazeScene]) -> Make:
+    """Haze over the true depth of a scene: t ** g * c for any density g and, at times, an even veil c on top."""
+    stacked = [torch.cat((scene.clear, scene.transmission)) for scene in scenes]
+
+    def make(count: int, size: Size, dice: Dice) -> Scenes:
+        clean, transmission = _canvases(stacked, count, size, dice).split((3, 1), 1)
+        draw = Draw(dice.weather, count, clean.device)
+        density = torch.exp(draw.uniform(math.log(0.4), math.log(2.5)))
+        veil = torch.where(draw.chance(0.35), draw.uniform(0.4, 1), 1.0)
+        transmission = transmission.clamp_min(0.02) ** per_picture(density) * per_picture(veil)
+        tint = draw.uniform(-0.04, 0.04)[:, None] * torch.tensor([1.0, 0.2, -1.0], device=clean.device)
+        airlight = (draw.uniform(0.55, 1)[:, None] + tint + draw.uniform(-0.01, 0.01, 3)).clamp(0, 1)
+        hazy = koschmieder(clean, transmission.clamp_min(0.05), airlight[:, :, None, None])
+        return Scenes(hazy, clean, _labels(count, clean.device, "haze"))
+
+    return make
+
+
+def paired(pairs: Sequence[Pair]) -> Make:
+    """Pairs made elsewhere; what weather is on them is not known."""
+    stacked = [torch.cat((pair.weathered, pair.clean)) for pair in pairs]
+
+    def make(count: int, size: Size, dice: Dice) -> Scenes:
+        weathered, clean = _canvases(stacked, count, size, dice).split((3, 3), 1)
+        return Scenes(weathered, clean, torch.full((count, len(WEATHERS)), torch.nan, device=clean.device))
+
+    return make
+
+
+def rained_on(pictures: Sequence[Tensor], pairs: Sequence[Pair]) -> Make:
+    """Real streaks on clean photographs: what a teacher took out of photographs of rain, at times under a haze.
+
+    The teacher leaves the veil of a downpour, so the veil comes from the haze.
+    """
+    layers = [(pair.weathered.float() - pair.clean.float()).clamp(0, 255).to(torch.uint8) for pair in pairs]
+
+    def make(count: int, size: Size, dice: Dice) -> Scenes:
+        clean = add_distractors(_canvases(pictures, count, size, dice), dice.weather)
+        draw = Draw(dice.weather, count, clean.device)
+        veiled = on_some(clean, draw.chance(0.4).tolist(), add_haze, dice.weather)
+        streaks = _canvases(layers, count, size, dice) * per_picture(draw.uniform(0.7, 1.6))
+        # On a bright ground streaks show less, as light does.
+        rainy = veiled + streaks * (1 - veiled * per_picture(draw.rand()))
+        labels = _labels(count, clean.device, "rain")
+        labels[:, WEATHERS.index("haze")] = torch.nan
+        return Scenes(rainy.clamp(0, 1), clean, labels)
+
+    return make
+
+
+def untouched(pictures: Sequence[Tensor]) -> Make:
+    """Nothing to do: clean photographs, some of them out of focus, in dull light, or of few colours."""
+
+    def make(count: int, size: Size, dice: Dice) -> Scenes:
+        clean = add_distractors(_canvases(pictures, count, size, dice), dice.weather)
+        draw = Draw(dice.weather, count, clean.device)
+        clean = on_some(clean, draw.chance(0.3).tolist(), _of_few_colours, dice.weather)
+        return Scenes(clean, clean, _labels(count, clean.device))
+
+    return make
+
+
+def batches(
+    sources: Sequence[Source], canvas: int, crop: int, batch: int, crops_each: int, dice: Dice
+) -> Iterator[Batch]:
+    """Endless batches of `batch` crops of `crop` pixels, each from another one of the latest canvases.
+
+    Weather on a canvas costs as much as a few crops of training: some `crops_each` crops are cut from each, spread over
+    as many batches, so that a batch holds no two of one scene.
+    """
+    recent: deque[tuple[Scenes, Tensor]] = deque(maxlen=max(batch, crops_each))
+    while True:
+        for _ in range(-(-batch // crops_each) if len(recent) == recent.maxlen else batch):
+            scene = _scene(sources, _canvas_size(canvas, crop, dice), dice)
+            recent.append((scene, F.adaptive_avg_pool2d(scene.weathered, CONTEXT_SIZE)))
+        chosen = torch.randperm(len(recent), generator=dice.choices)[:batch].tolist()
+        scenes = [recent[place][0] for place in chosen]
+        crops = [_window(torch.cat((one.weathered, one.clean), 1)[0], (crop, crop), dice) for one in scenes]
+        weathered, clean = torch.stack(crops).split(3, 1)
+        informed = (torch.rand(batch, generator=dice.choices) >= _WITHOUT_CONTEXT).float().to(clean.device)
+        labels = torch.cat([one.labels for one in scenes])
+        thumbnails = torch.cat([recent[place][1] for place in chosen])
+        yield Batch(weathered, clean, labels, thumbnails, informed)
+
+
+def _scene(sources: Sequence[Source], size: Size, dice: Dice) -> Scenes:
+    """One scene of a source chosen by its share, as a camera takes it."""
+    shares = torch.tensor([source.share for source in sources])
+    source = sources[int(torch.multinomial(shares, 1, generator=dice.choices))]
+    scene = source.make(1, size, dice)
+    weathered, clean = photograph(scene.weathered, scene.clean, dice.weather)
+    return Scenes(weathered, clean, scene.labels)
+
+
+def _canvas_size(canvas: int, crop: int, dice: Dice) -> Size:
+    """Upright, square or landscape, of about canvas x canvas pixels: a thumbnail squeezes pictures of all shapes."""
+    aspect = _LANDSCAPE ** (2 * dice.roll() - 0.5)  # more landscapes than portraits
+    sides = (max(crop, canvas / aspect**0.5), max(crop, canvas * aspect**0.5))
+    height, width = (-(-round(side) // _GRID) * _GRID for side in sides)
+    return height, width
+
+
+def _canvases(pictures: Sequence[Tensor], count: int, size: Size, dice: Dice) -> Tensor:
+    """Parts (count, C, *size) in [0, 1] of uint8 pictures, large ones more often, at any scale, mostly upright."""
+    areas = torch.tensor([float(picture.shape[-1] * picture.shape[-2]) ** 0.5 for picture in pictures])
+    chosen = torch.multinomial(areas, count, replacement=True, generator=dice.choices).tolist()
+    return torch.stack([_canvas(pictures[i], size, dice) for i in chosen])
+
+
+def _canvas(picture: Tensor, size: Size, dice: Dice) -> Tensor:
+    if dice.roll() < _TURNED_SHARE:
+        picture = picture.rot90(1 if dice.roll() < 0.5 else 3, dims=(-2, -1))
+    if dice.roll() < 0.5:
+        picture = picture.flip(-1)
+    largest = min(picture.shape[-2] / size[0], picture.shape[-1] / size[1])
+    # From the picture's own scale to nearly all of it; a picture smaller than the canvas is enlarged.
+    factor = largest ** dice.roll() if largest > 1 else largest
+    window = _window(picture, (round(size[0] * factor), round(size[1] * factor)), dice).float() / 255
+    if window.shape[-2:] == size:
+        return window
+    return F.interpolate(window[None], size, mode="bilinear", antialias=True, align_corners=False)[0]
+
+
+def _window(picture: Tensor, size: Size, dice: Dice) -> Tensor:
+    height, width = (min(side, whole) for side, whole in zip(size, picture.shape[-2:], strict=True))
+    top = int(dice.roll() * (picture.shape[-2] - height + 1))
+    left = int(dice.roll() * (picture.shape[-1] - width + 1))
+    return picture[:, top : top + height, left : left + width]
+
+
+def _of_few_colours(clean: Tensor, draw: Draw) -> Tensor:
+    """A wall, a wood, a sea: all of about one colour and of little contrast, but no haze, which is bright and grey."""
+    mean = clean.mean((-2, -1), keepdim=True)
+    colour = (mean * draw.uniform(0.45, 1.3, 3)[:, :, None, None]) * per_picture(draw.uniform(0.4, 0.9))
+    return (colour + per_picture(draw.uniform(0.25, 0.8)) * (clean - mean)).clamp(0, 1)
+
+
+def _labels(count: int, device: torch.device, *present: str) -> Tensor:
+    row = [float(name in present) for name in WEATHERS]
+    return torch.tensor([row] * count, device=device)
