@@ -58,7 +58,7 @@ def train(
         haze=_shares(haze),
         rain_layers=_shares(rain_layers),
         identity=identity,
-        judges=judge or [],
+        judges=judge or (),
         size=size,
         init=init,
         minutes=minutes,

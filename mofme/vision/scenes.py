@@ -177,7 +177,7 @@ def batches(
 
 def _scene(sources: Sequence[Source], size: Size, dice: Dice) -> Scenes:
     """One scene of a source chosen by its share, as a camera takes it."""
-    shares = torch.tensor([source.share for source in sources])
+    shares = torch.tensor([float(source.share) for source in sources])
     source = sources[int(torch.multinomial(shares, 1, generator=dice.choices))]
     scene = source.make(1, size, dice)
     weathered, clean = photograph(scene.weathered, scene.clean, dice.weather)

@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -38,7 +39,7 @@ def test_two_words_are_enough(tmp_path: Path, plans: list[tuple[TrainingPlan, st
     code, output = run(tmp_path, "--out", tmp_path / "out")
     assert code == 0
     assert "a line of progress" in output
-    assert plans == [(TrainingPlan(out=tmp_path / "out", clean=[tmp_path], pairs=[]), "auto")]
+    assert plans == [(TrainingPlan(out=tmp_path / "out", clean=[tmp_path]), "auto")]
 
 
 def test_every_option_reaches_the_plan(tmp_path: Path, plans: list[tuple[TrainingPlan, str]]) -> None:
@@ -50,6 +51,8 @@ def test_every_option_reaches_the_plan(tmp_path: Path, plans: list[tuple[Trainin
         "minutes": 2.5,
         "batch": 3,
         "crop": 64,
+        "canvas": 256,
+        "identity": 0.2,
         "learning_rate": 0.01,
         "seed": 7,
         "validate_minutes": 1.5,
@@ -60,14 +63,30 @@ def test_every_option_reaches_the_plan(tmp_path: Path, plans: list[tuple[Trainin
     words = [
         word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value) if word is not True
     ]
-    pairs = ["--pairs", tmp_path, "--pairs", other]
-    code, _ = run(tmp_path, other, "--out", tmp_path / "out", "--device", "cpu", *pairs, *words)
+    folders = [
+        "--pairs",
+        tmp_path,
+        "--pairs",
+        f"{other}=0.25",
+        "--haze",
+        f"{other}=0.2",
+        "--rain-layers",
+        f"{other}=.05",
+    ]
+    code, _ = run(tmp_path, other, "--out", tmp_path / "out", "--device", "cpu", *folders, "--judge", other, *words)
     assert code == 0
-    expected = TrainingPlan(out=tmp_path / "out", clean=[tmp_path, other], pairs=[tmp_path, other], **options)  # type: ignore[arg-type]
+    shares: dict[str, Any] = {
+        "pairs": {tmp_path: 0.1, other: 0.25},
+        "haze": {other: 0.2},
+        "rain_layers": {other: 0.05},
+        "judges": [other],
+    }
+    expected = TrainingPlan(out=tmp_path / "out", clean=[tmp_path, other], **shares, **options)  # type: ignore[arg-type]
     assert plans == [(expected, "cpu")]
     default = TrainingPlan(out=tmp_path, clean=[])
     assert [f.name for f in fields(expected) if getattr(expected, f.name) == getattr(default, f.name)] == [
-        "save_seconds"
+        "crops_each",
+        "save_seconds",
     ]
 
 
@@ -87,7 +106,7 @@ def test_a_missing_folder_is_refused(tmp_path: Path, plans: list[tuple[TrainingP
     assert plans == []
 
 
-@pytest.mark.parametrize("words", [("--crop", 100), ("--crop", 0), ("--batch", 0)])
+@pytest.mark.parametrize("words", [("--crop", 100), ("--crop", 0), ("--batch", 0), ("--pairs", "here=much")])
 def test_what_no_net_takes_is_refused_at_once(
     tmp_path: Path, plans: list[tuple[TrainingPlan, str]], words: tuple[object, ...]
 ) -> None:

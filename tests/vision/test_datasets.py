@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from mofme.errors import MofmeError, PictureError
-from mofme.vision.datasets import Pair, clean_crops, held_back, load_clean, load_pairs, pair_crops
+from mofme.vision.datasets import clean_crops, held_back, load_clean, load_haze, load_pair_sets, load_pairs
 
 
 def save(path: Path, value: int, size: tuple[int, int] = (12, 10)) -> Path:
@@ -125,16 +125,6 @@ def test_large_pictures_come_up_more_often() -> None:
     assert crops[:, 0, 0, 0].mean().item() == pytest.approx(0.8, abs=0.05)
 
 
-@settings(max_examples=20)
-@given(height=st.integers(5, 60), width=st.integers(5, 60), seed=st.integers(0, 99))
-def test_pairs_stay_aligned(height: int, width: int, seed: int) -> None:
-    clean = noise(height, width, highest=200)
-    pair = Pair(weathered=clean + 50, clean=clean)
-    weathered, clear = next(pair_crops([pair], 16, 6, torch.Generator().manual_seed(seed)))
-    assert weathered.shape == clear.shape == (6, 3, 16, 16)
-    torch.testing.assert_close(weathered - clear, torch.full_like(clear, 50 / 255))
-
-
 def test_pairs_are_found_by_their_relative_path(tmp_path: Path) -> None:
     for name, value in (("a.png", 10), ("deep/b.png", 20)):
         save(tmp_path / "input" / name, value + 100)
@@ -154,3 +144,27 @@ def test_pairs_that_are_none(tmp_path: Path) -> None:
     save(tmp_path / "target" / "a.png", 1, size=(10, 12))
     with pytest.raises(PictureError, match="differ in size"):
         load_pairs([tmp_path])
+
+
+def test_sets_of_pairs_have_their_folders_names(tmp_path: Path) -> None:
+    for name in ("streets", "woods"):
+        save(tmp_path / name / "input" / "a.png", 30)
+        save(tmp_path / name / "target" / "a.png", 10)
+    assert {name: len(pairs) for name, pairs in load_pair_sets([tmp_path]).items()} == {"streets": 1, "woods": 1}
+
+
+def test_a_scene_and_its_transmission(tmp_path: Path) -> None:
+    save(tmp_path / "clear" / "a[1].jpg", 90)
+    save(tmp_path / "trans" / "a[1].png", 51, size=(6, 5))  # half the size
+    (scene,) = load_haze(tmp_path)
+    assert scene.clear.shape == (3, 10, 12)
+    assert scene.transmission.shape == (1, 10, 12)
+    assert scene.transmission.unique().tolist() == [51]
+
+
+def test_scenes_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(MofmeError, match="clear/"):
+        load_haze(tmp_path)
+    save(tmp_path / "clear" / "a.png", 90)
+    with pytest.raises(PictureError, match=r"a\.png: trans/"):
+        load_haze(tmp_path)

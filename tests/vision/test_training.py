@@ -11,16 +11,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 
-from mofme.core.moe import ObservedRouting
 from mofme.core.weights import load_card
-from mofme.errors import Cancelled, ModelError, MofmeError
-from mofme.vision import training as training_module
+from mofme.errors import ModelError, MofmeError
 from mofme.vision.binary_weights import stays_real
 from mofme.vision.models import SIZES
-from mofme.vision.nets.unet import NetOutput, RestorationNet
-from mofme.vision.objective import objective, psnr_loss
+from mofme.vision.nets.unet import RestorationNet
+from mofme.vision.objective import psnr_loss
 from mofme.vision.restorer import Restorer
 from mofme.vision.training import TrainingPlan, train
 from mofme.vision.weather import synthesize
@@ -41,7 +38,9 @@ def save_pictures(folder: Path, count: int = 3, side: int = 260) -> Path:
 
 
 def plan(out: Path, clean: Path, **options: Any) -> TrainingPlan:
-    return TrainingPlan(**{"out": out, "clean": [clean], "crop": 32, "batch": 2, "minutes": 0.0, **options})
+    return TrainingPlan(
+        **{"out": out, "clean": [clean], "crop": 32, "canvas": 48, "batch": 2, "minutes": 0.0, **options}
+    )
 
 
 def run(training: TrainingPlan) -> list[str]:
@@ -67,7 +66,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, clean: Path) -> Path:
         (pairs / part).mkdir()
         smooth_picture(9, 64).save(pairs / part / "pair.png")
     out = tmp_path_factory.mktemp("trained")
-    run(plan(out, clean, minutes=2 / 60, pairs=[pairs], sources="made by code", licence="CC0"))
+    run(plan(out, clean, minutes=2 / 60, pairs={pairs: 0.2}, judges=[pairs], sources="made by code", licence="CC0"))
     return out
 
 
@@ -89,6 +88,7 @@ def test_the_card_tells_the_run(trained: Path) -> None:
     # Crops of 32 by twos; then, after 65 % of the time, of 56 one at a time.
     assert told["steps"] < told["pictures"] <= 2 * told["steps"]
     assert set(card.metrics["validation"]) == {"rain", "snow", "raindrop", "haze", "clean_kept"}
+    assert len(card.metrics["judged_gain"]) == 1
 
 
 def test_the_curve_has_a_row_for_each_validation(trained: Path) -> None:
@@ -120,24 +120,9 @@ def trained_binary(tmp_path_factory: pytest.TempPathFactory, clean: Path, traine
     return out
 
 
-def test_pairs_do_not_teach_that_there_is_no_weather(
-    clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    unknown: list[bool] = []
-
-    def watch(output: NetOutput, clean: Tensor, labels_BW: Tensor, routing: list[ObservedRouting]) -> Tensor:
-        unknown.append(bool(labels_BW.isnan().all()))
-        if len(unknown) == 4:
-            raise Cancelled("seen enough")
-        return objective(output, clean, labels_BW, routing)
-
-    for part in ("input", "target"):
-        (tmp_path / part).mkdir()
-        smooth_picture(9, 64).save(tmp_path / part / "pair.png")
-    monkeypatch.setattr(training_module, "objective", watch)
-    with pytest.raises(Cancelled):
-        run(plan(tmp_path / "out", clean, minutes=10, pairs=[tmp_path]))
-    assert unknown == [False, False, False, True]
+def test_shares_that_leave_nothing_for_weather(trained: Path, clean: Path, tmp_path: Path) -> None:
+    with pytest.raises(MofmeError, match=r"add up to 1\.1"):
+        run(plan(tmp_path, clean, pairs={trained: 1.0}))
 
 
 def test_binary_weights_are_kept_as_the_signs_of_the_average(trained_binary: Path) -> None:
@@ -185,7 +170,7 @@ def test_real_training_stays_as_it_was(trained: Path) -> None:
 def test_killed_it_goes_on_where_it_was(clean: Path, tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from mofme.vision.training import TrainingPlan, train;"
-        "train(TrainingPlan(out=Path(sys.argv[1]), clean=[Path(sys.argv[2])], crop=32, batch=2, minutes=60,"
+        "train(TrainingPlan(out=Path(sys.argv[1]), clean=[Path(sys.argv[2])], crop=32, canvas=48, batch=2, minutes=60,"
         "save_seconds=0.3), device='cpu')"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(clean)], cwd=ROOT)
