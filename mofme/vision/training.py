@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -137,7 +137,7 @@ def train(plan: TrainingPlan, report: Callable[[str], None] = print, device: str
 
     def conclude() -> None:
         shown = validate(average.module, check, accelerator.device)
-        judged = judge(average.module, judges, accelerator.device)
+        judged = judge(cast(RestorationNet, average.module), judges, accelerator.device)
         _write_log(plan, progress, shown, judged)
         run = {
             **{name: getattr(plan, name) for name in ("minutes", "batch", "crop", "canvas", "learning_rate", "seed")},
