@@ -27,9 +27,8 @@ COMMANDS = {
     "build-references": "PHOTOGRAPHS --out --model --limit --pairs --seed --sources --licence",
     "models": "--json",
     "synthesize": "CLEAN OUT --weather --seed --count",
-    "train": "CLEAN --out --pairs --haze --rain-layers --identity --judge --size --init --minutes --batch --crop --canvas "
-    "--learning-rate --seed --device "
-    "--validate-minutes --sources --licence --binary",
+    "train": "CLEAN --out --pairs --haze --rain-layers --identity --judge --size --init --minutes --batch --crop "
+    "--canvas --learning-rate --seed --device --validate-minutes --sources --licence --binary",
     "train-segmenter": "FRAMES LABELS --out --label-set --steps --batch --learning-rate --seed --from-scratch "
     "--sources --licence",
     "train-tone": "CLEAN --out --model --samples --steps --batch --learning-rate --seed --sources --licence",
