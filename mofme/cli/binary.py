@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from mofme.results import Result
+    from mofme.measure.result import Result
 
 app = typer.Typer(no_args_is_help=True, help="Nets whose weights are one bit (BinaryConnect).")
 
@@ -154,7 +154,7 @@ def _ending_with(code: int) -> Iterator[None]:
 
 
 def _save(result: Result, out: Path | None) -> None:
-    from mofme.results import save_result
+    from mofme.measure.result import save_result
 
     if out is not None:
         save_result(result, out)

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from mofme.errors import MofmeError, ResultError
 from mofme.files import atomic_file
-from mofme.results import RESULTS, Result, as_source, as_tables, available_results, load_result
+from mofme.measure.result import RESULTS, Result, available_results, load_result
 
 # <!-- result: ROOM TABLE -->...<!-- /result -->, without TABLE all of them; <!-- verdict: ROOM -->...<!-- /verdict -->
 BLOCK = re.compile(
@@ -57,7 +57,7 @@ def show_result(result: Result, as_json: bool) -> None:
 def print_result(result: Result) -> None:
     """Tables, verdict and source, for people."""
     console = Console(highlight=False, markup=False)
-    for title, (headings, lines) in as_tables(result).items():
+    for title, (headings, lines) in result.tables().items():
         table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
         for column, heading in enumerate(headings):
             table.add_column(heading, justify="right" if column else "left")
@@ -65,7 +65,7 @@ def print_result(result: Result) -> None:
             table.add_row(*line)
         console.print(table)
     console.print(result.verdict)
-    console.print(as_source(result), style="dim")
+    console.print(result.source(), style="dim")
 
 
 def refresh(text: str, folder: Path = RESULTS) -> str:
@@ -81,11 +81,11 @@ def _filled(block: re.Match[str], folder: Path) -> str:
     result = load_result(room, folder)
     if kind == "verdict":
         return f"{opening}{result.verdict}<!-- /verdict -->"
-    tables = as_tables(result)
+    tables = result.tables()
     if title and title not in tables:
         raise ResultError(f"{room} has no table {title!r}; it has: {', '.join(map(repr, tables))}")
     parts = [_markdown(*tables[title])] if title else [f"**{name}**\n\n{_markdown(*tables[name])}" for name in tables]
-    return "\n".join([opening, "\n\n".join([*parts, f"<sub>{as_source(result)}</sub>"]), f"<!-- /{kind} -->"])
+    return "\n".join([opening, "\n\n".join([*parts, f"<sub>{result.source()}</sub>"]), f"<!-- /{kind} -->"])
 
 
 def _markdown(headings: list[str], lines: list[list[str]]) -> str:

@@ -14,8 +14,8 @@ from mofme.control.trees import DistilledTree, distil_depths
 from mofme.core.weights import load_card
 from mofme.errors import ModelError
 from mofme.files import CARD_FILE
-from mofme.intervals import students_mean
-from mofme.results import Figure, Result, Row, this_machine
+from mofme.measure.result import Figure, Result, Row, this_machine
+from mofme.measure.statistics import students_mean
 
 _LEAST_SHARE = 0.01  # an expert in use acts in at least so many of the steps
 

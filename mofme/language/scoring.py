@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import stats
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import DynamicCache, PreTrainedModel
@@ -19,7 +18,8 @@ from transformers import DynamicCache, PreTrainedModel
 from mofme.errors import ModelError
 from mofme.language.host import Host
 from mofme.language.texts import Question
-from mofme.results import Figure
+from mofme.measure.result import Figure
+from mofme.measure.statistics import students_interval, wilson
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -44,23 +44,14 @@ class TextScore:
 
     def nats_figure(self) -> Figure:
         """With Student's 95 % interval over the windows, as a ratio of sums; without one for a single window."""
-        half = self._half_width()
-        return Figure(self.nats) if half is None else Figure(self.nats, self.nats - half, self.nats + half)
+        windows = len(self.nats_W)
+        residual_W = self.nats_W - self.nats * self.tokens_W
+        error = residual_W.std(ddof=1) / math.sqrt(windows) / self.tokens_W.mean() if windows > 1 else 0.0
+        return students_interval(self.nats, float(error), windows)
 
     def perplexity_figure(self) -> Figure:
         """The exponential of `nats_figure`."""
-        nats = self.nats_figure()
-        if nats.low is None or nats.high is None:
-            return Figure(self.perplexity)
-        return Figure(self.perplexity, math.exp(nats.low), math.exp(nats.high))
-
-    def _half_width(self) -> float | None:
-        windows = len(self.nats_W)
-        if windows < 2:
-            return None
-        residual_W = self.nats_W - self.nats * self.tokens_W
-        error = residual_W.std(ddof=1) / math.sqrt(windows) / self.tokens_W.mean()
-        return float(stats.t.ppf(0.975, windows - 1) * error)
+        return self.nats_figure().map(math.exp)
 
 
 @torch.inference_mode()
@@ -104,16 +95,8 @@ class ChoiceScore:
 
     def figures(self) -> dict[str, Figure]:
         """`acc` and `acc_norm` as shares, with Wilson's 95 % intervals."""
-        shares = {"accuracy": self.right_N.mean(), "accuracy, normalized": self.right_normalized_N.mean()}
-        return {name: wilson(float(share), len(self.right_N)) for name, share in shares.items()}
-
-
-def wilson(share: float, count: int) -> Figure:
-    """A share of `count` questions with Wilson's 95 % interval (1927)."""
-    z = float(stats.norm.ppf(0.975))
-    spread = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
-    ends = [(share + z**2 / (2 * count) + sign * spread) / (1 + z**2 / count) for sign in (-1, 1)]
-    return Figure(share, *ends)
+        by_name = {"accuracy": self.right_N, "accuracy, normalized": self.right_normalized_N}
+        return {name: wilson(int(right_N.sum()), len(right_N)) for name, right_N in by_name.items()}
 
 
 @torch.inference_mode()

@@ -3,7 +3,7 @@
 import html
 from collections.abc import Mapping, Sequence
 
-from mofme.results import Figure
+from mofme.measure.result import Figure
 
 
 def heat_table(

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mofme.errors import PictureError
-from mofme.results import save_result
+from mofme.measure.result import save_result
 from mofme.ui.jobs import Engine, Job, new_folder
 from mofme.ui.limits import Limits
 from mofme.ui.many_photos import gather

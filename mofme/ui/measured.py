@@ -10,7 +10,7 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from mofme.errors import ResultError
-from mofme.results import RESULTS, Result, as_source, as_tables, available_results, load_result
+from mofme.measure.result import RESULTS, Result, available_results, load_result
 
 # Where the server of a page finds the plots; it must have been given this route.
 PLOTS = Mount("/plots", StaticFiles(directory=RESULTS, check_dir=False))
@@ -32,7 +32,7 @@ def result_tables(result: Result) -> str:
     """The tables of a result."""
     return "".join(
         f"<h4>{html.escape(title)}</h4>{_table(headings, lines)}"
-        for title, (headings, lines) in as_tables(result).items()
+        for title, (headings, lines) in result.tables().items()
     )
 
 
@@ -46,7 +46,7 @@ def _room(room: str, folder: Path) -> str:
         f"<details class='result'><summary><b>{html.escape(_title(room))}</b> "
         f"<span>{html.escape(result.verdict)}</span></summary>"
         f"<p class='note'>{html.escape(result.paper)} claims: {html.escape(result.claim)}</p>"
-        f"{result_tables(result)}{plots}<p class='note'>{html.escape(as_source(result).replace('`', ''))}</p></details>"
+        f"{result_tables(result)}{plots}<p class='note'>{html.escape(result.source().replace('`', ''))}</p></details>"
     )
 
 

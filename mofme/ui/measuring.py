@@ -8,7 +8,7 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from mofme.results import Result
+from mofme.measure.result import Result
 from mofme.ui.figures import save_picture, thumbnail
 from mofme.ui.jobs import Job
 from mofme.ui.plots import bar_plot, scatter_plot

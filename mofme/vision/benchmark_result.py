@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from mofme.results import Figure, Result, Row, this_machine
+from mofme.measure.result import Figure, Result, Row, this_machine
+from mofme.measure.statistics import bootstrap
 from mofme.vision.benchmark import Arm, Cost, precision
-from mofme.vision.evaluation.bootstrap import bootstrap
 from mofme.vision.nets.blocks import FeedForwardKind
 
 TITLES: Mapping[FeedForwardKind, str] = {

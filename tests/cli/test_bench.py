@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mofme.cli import app
-from mofme.results import load_result
+from mofme.measure.result import load_result
 from mofme.vision import benchmark
 from mofme.vision.benchmark import Arm, Cost
 

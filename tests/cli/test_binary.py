@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mofme.cli.binary import app
-from mofme.results import load_result
+from mofme.measure.result import load_result
 from mofme.vision.digits import data
 
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from mofme.cli import app
 from mofme.core.weights import ModelCard, save_model
-from mofme.results import load_result
+from mofme.measure.result import load_result
 from mofme.vision.nets.segmentation import SegmentationNet
 
 

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from mofme.cli import app
 from mofme.cli.results import refresh
 from mofme.errors import ResultError
-from mofme.results import Figure, Machine, Result, Row, save_result
+from mofme.measure.result import Figure, Machine, Result, Row, save_result
 
 RESULT = Result(
     room="rain",

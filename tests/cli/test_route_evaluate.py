@@ -8,7 +8,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from mofme.cli import app
-from mofme.results import load_result
+from mofme.measure.result import load_result
 
 SUMS = [f"What is {a} plus {a * 7 + 3}?" for a in range(30)]
 POEMS = [

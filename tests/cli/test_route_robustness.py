@@ -14,7 +14,7 @@ from mofme.language.llm_routing.robustness.training import TRAINERS
 from mofme.language.llm_routing.sentence_encoder import SentenceEncoder
 from mofme.language.llm_routing.table import FloatArray
 from mofme.language.llm_routing.trained_router import TrainedRouter
-from mofme.results import load_result
+from mofme.measure.result import load_result
 
 
 def embed(prompts: Sequence[str]) -> FloatArray:

@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 from mofme.cli import app
 from mofme.language.llm_routing.simulation import WORLDS, World
-from mofme.results import load_result
+from mofme.measure.result import load_result
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from mofme.language.dense_to_moe.policy import Policy
 from mofme.language.host import Host
 from mofme.language.scoring import score_text
 from mofme.language.texts import Question
-from mofme.results import Figure
+from mofme.measure.result import Figure
 from mofme.ui.dense_to_moe.choices import CONTROLS, PRUNED, RANDOM
 from mofme.ui.dense_to_moe.converting import DENSE, OURS, UNIFORM, Converted, Wish, convert_live, divide
 from mofme.ui.dense_to_moe.report import converted_html, converted_values, policy_words, summary_html, written_html

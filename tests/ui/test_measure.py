@@ -11,7 +11,7 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 
 from mofme.errors import Cancelled, MofmeError
-from mofme.results import load_result
+from mofme.measure.result import load_result
 from mofme.ui.jobs import Engine, Job
 from mofme.ui.limits import Limits
 from mofme.ui.measure import measure

@@ -1,7 +1,7 @@
 import re
 from pathlib import Path
 
-from mofme.results import Figure, Result, Row, available_results, save_result
+from mofme.measure.result import Figure, Result, Row, available_results, save_result
 from mofme.ui.measured import measured_by_us, result_tables
 from mofme.ui.tabs import attention_router, evaluate, llm_routing, lora_mixture, rerouting, router_robustness
 

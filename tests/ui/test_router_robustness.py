@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, expect
 
 from mofme.errors import Cancelled, TableError
 from mofme.language.llm_routing.robustness.probes import Probe
-from mofme.results import Figure
+from mofme.measure.result import Figure
 from mofme.ui.heat_table import heat_table
 from mofme.ui.jobs import Job
 from mofme.ui.limits import Limits

@@ -10,8 +10,8 @@ from PIL import Image
 from scipy.stats import ttest_1samp
 
 from mofme.errors import ModelError
-from mofme.intervals import students_mean
-from mofme.results import Figure, Row, load_result
+from mofme.measure.result import Figure, Row, load_result
+from mofme.measure.statistics import students_mean
 from mofme.vision.benchmark import Arm, Cost
 from mofme.vision.benchmark_result import savings
 from mofme.vision.evaluation import ablation, ablation_report

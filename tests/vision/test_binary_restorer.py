@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from mofme.cli.binary import app
 from mofme.errors import MofmeError
-from mofme.results import Row, load_result
+from mofme.measure.result import Row, load_result
 from mofme.vision.binary_weights import stays_real
 from mofme.vision.datasets import held_back
 from mofme.vision.evaluation.binary_restorer import KEPT, QUALITY, SIZE, TIME, Model, as_result, entries, two_models

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from mofme.cli import app
 from mofme.errors import ModelError, MofmeError
-from mofme.results import Row, load_result
+from mofme.measure.result import Row, load_result
 from mofme.vision import classifier
 from mofme.vision.classifier import categories, load_classifier
 from mofme.vision.evaluation.classification import (

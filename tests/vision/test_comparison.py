@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from mofme.cli import app
 from mofme.errors import MofmeError
-from mofme.results import Row, load_result
+from mofme.measure.result import Row, load_result
 from mofme.vision.baselines import BASELINES
 from mofme.vision.evaluation import comparison
 from mofme.vision.evaluation.comparison import ALL, COST, NOTHING, Entry, as_result, compare, entries, peaks

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from mofme.cli.evaluate import app
 from mofme.errors import MofmeError
-from mofme.results import Result, load_result
+from mofme.measure.result import Result, load_result
 from mofme.vision.datasets import held_back
 from mofme.vision.evaluation.pairs import find_sets
 from mofme.vision.evaluation.restoration import PairReport, as_result, evaluate, measure, summarize, write_csv
@@ -317,7 +317,7 @@ def test_command_says_in_a_sentence_that_nothing_can_be_written(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mofme.results.save_result", full)
+    monkeypatch.setattr("mofme.measure.result.save_result", full)
     code, _, stderr = run(pairs, "--out", pairs.parent / "out")
     assert code == 2
     assert "error: [Errno 28] No space left on device" in stderr

@@ -7,7 +7,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from mofme.cli import app
-from mofme.results import load_result
+from mofme.measure.result import load_result
 from mofme.vision.evaluation import ablation, routers
 from mofme.vision.evaluation.ablation import Recipe
 from mofme.vision.evaluation.ablation_result import Measured

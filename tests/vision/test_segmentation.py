@@ -12,7 +12,7 @@ from sklearn.metrics import jaccard_score
 from torch import Tensor
 
 from mofme.errors import MofmeError, PictureError
-from mofme.results import Figure
+from mofme.measure.result import Figure
 from mofme.vision.evaluation.confusion import confusion, iou, mean_iou
 from mofme.vision.evaluation.label_sets import IGNORE, LabelSet, available_label_sets, load_label_set
 from mofme.vision.evaluation.labelled_frames import find_labelled, read_labelled

@@ -35,7 +35,7 @@ def feed_forwards(
     """
     if context.invoked_subcommand is not None:
         return
-    from mofme.results import save_result
+    from mofme.measure.result import save_result
     from mofme.vision.benchmark import BACKBONES, arms, measure
     from mofme.vision.benchmark_result import as_result
 

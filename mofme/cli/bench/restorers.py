@@ -33,7 +33,7 @@ def restorers(
     and doing nothing. Exit code: 0 all is well, 1 some pairs could not be measured, 2 nothing was begun.
     """
     from mofme.errors import MofmeError
-    from mofme.results import save_result
+    from mofme.measure.result import save_result
     from mofme.vision.evaluation.comparison import as_result, compare, entries, peaks
     from mofme.vision.evaluation.pairs import find_sets
     from mofme.vision.models import available_models

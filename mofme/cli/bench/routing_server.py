@@ -27,7 +27,7 @@ def routing_server(
     from mofme.language.llm_routing.serving.load_test import DrawingRouter, measure_overhead, measure_storm
     from mofme.language.llm_routing.serving.load_test_result import as_result
     from mofme.language.llm_routing.trained_router import TrainedRouter
-    from mofme.results import save_result
+    from mofme.measure.result import save_result
 
     log = Console(stderr=True, highlight=False, soft_wrap=True)
     try:

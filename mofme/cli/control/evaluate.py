@@ -25,7 +25,7 @@ def evaluate(
     from mofme.cli.results import show_result
     from mofme.control.comparison import as_result, measure
     from mofme.errors import MofmeError
-    from mofme.results import save_result
+    from mofme.measure.result import save_result
 
     log = Console(stderr=True, highlight=False, soft_wrap=True)
     torch.set_num_threads(1)

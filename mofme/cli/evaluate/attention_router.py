@@ -36,7 +36,7 @@ def attention_router(
     from mofme.language.attention_router.study_result import as_result
     from mofme.language.small_lm.training import Plan
     from mofme.language.texts import read_texts
-    from mofme.results import save_result
+    from mofme.measure.result import save_result
 
     log = Console(stderr=True, highlight=False, soft_wrap=True)
     torch.set_num_threads(1)

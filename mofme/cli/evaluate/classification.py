@@ -51,7 +51,7 @@ def classification(
     Exit code: 0 all is well, 1 some pictures could not be measured, 2 nothing was begun.
     """
     from mofme.errors import MofmeError
-    from mofme.results import save_result
+    from mofme.measure.result import save_result
     from mofme.vision.classifier import categories, load_classifier
     from mofme.vision.evaluation.classification import as_result, compare, find_photos, write_csv
     from mofme.vision.restorer import Restorer

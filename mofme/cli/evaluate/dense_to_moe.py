@@ -46,7 +46,7 @@ def dense_to_moe(
     from mofme.language.dense_to_moe.frontier_plot import plot_frontier
     from mofme.language.host import open_host
     from mofme.language.texts import read_questions, read_text
-    from mofme.results import save_result
+    from mofme.measure.result import save_result
 
     log = Console(stderr=True, highlight=False, soft_wrap=True)
     torch.set_num_threads(1)

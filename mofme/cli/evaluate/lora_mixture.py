@@ -41,7 +41,7 @@ def mixture_of_routers(
     from mofme.files import CARD_FILE
     from mofme.language.lora_mixture.study import Setting, Shipping, study
     from mofme.language.lora_mixture.study_result import as_result, plot
-    from mofme.results import save_result
+    from mofme.measure.result import save_result
 
     log = Console(stderr=True, highlight=False, soft_wrap=True)
     torch.set_num_threads(1)

@@ -37,7 +37,7 @@ def distillation(
     from mofme.language.moe_distillation.study import study
     from mofme.language.moe_distillation.study_result import as_result
     from mofme.language.texts import read_texts
-    from mofme.results import save_result
+    from mofme.measure.result import save_result
 
     log = Console(stderr=True, highlight=False, soft_wrap=True)
     torch.set_num_threads(1)

@@ -30,7 +30,7 @@ def pictures(
 
     from mofme.cli.results import show_result
     from mofme.errors import MofmeError
-    from mofme.results import save_result
+    from mofme.measure.result import save_result
     from mofme.vision.models import load_net
     from mofme.vision.rerouting import References
     from mofme.vision.rerouting.measurement import measure
@@ -92,7 +92,7 @@ def text(
     from mofme.language.rerouting.measurement import Setting, drawn, measure
     from mofme.language.rerouting.text_result import as_result
     from mofme.language.texts import read_questions
-    from mofme.results import save_result
+    from mofme.measure.result import save_result
 
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     torch.set_num_threads(1)

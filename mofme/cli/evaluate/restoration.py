@@ -54,7 +54,7 @@ def restoration(
     Exit code: 0 all is well, 1 some pairs could not be measured, 2 nothing was begun.
     """
     from mofme.errors import MofmeError
-    from mofme.results import save_result
+    from mofme.measure.result import save_result
     from mofme.vision.evaluation.restoration import as_result, evaluate, write_csv
     from mofme.vision.restorer import Restorer
 

@@ -29,7 +29,7 @@ def routers(
 
     from mofme.cli.results import show_result
     from mofme.errors import MofmeError
-    from mofme.results import save_result
+    from mofme.measure.result import save_result
     from mofme.vision.evaluation.ablation import Recipe
     from mofme.vision.evaluation.ablation_plots import plot_quality
     from mofme.vision.evaluation.routers import compare_routers

@@ -60,7 +60,7 @@ def segmentation(
     Exit code: 0 all is well, 1 some frames could not be measured, 2 nothing was begun.
     """
     from mofme.errors import MofmeError
-    from mofme.results import save_result
+    from mofme.measure.result import save_result
     from mofme.vision.evaluation.label_sets import load_label_set
     from mofme.vision.evaluation.labelled_frames import find_labelled
     from mofme.vision.evaluation.segmentation import counted_classes, evaluate_segmentation, write_csv, write_views

@@ -44,7 +44,7 @@ def evaluate(
     from mofme.language.llm_routing.comparison_result import as_result
     from mofme.language.llm_routing.comparison_verdict import title
     from mofme.language.llm_routing.loaders import load_table
-    from mofme.results import save_result
+    from mofme.measure.result import save_result
 
     log = Console(stderr=True, highlight=False, soft_wrap=True)
 

@@ -12,7 +12,7 @@ from mofme.cli.results import show_result
 
 if TYPE_CHECKING:
     from mofme.language.llm_routing.robustness.study import Prompts
-    from mofme.results import Result
+    from mofme.measure.result import Result
 
 
 def robustness(
@@ -43,7 +43,7 @@ def robustness(
     """
     from mofme.errors import MofmeError
     from mofme.language.llm_routing.robustness.study import Prompts
-    from mofme.results import save_result
+    from mofme.measure.result import save_result
 
     log = Console(stderr=True, highlight=False, soft_wrap=True)
     command = _command(queries, table or [], seeds, router)

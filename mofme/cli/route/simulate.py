@@ -28,7 +28,7 @@ def simulate(
     from mofme.errors import MofmeError
     from mofme.language.llm_routing.simulation import WORLDS, simulate
     from mofme.language.llm_routing.simulation_result import as_result
-    from mofme.results import save_result
+    from mofme.measure.result import save_result
 
     log = Console(stderr=True, highlight=False, soft_wrap=True)
     sizes = [1000 * 4**power for power in range(10) if 1000 * 4**power <= largest]

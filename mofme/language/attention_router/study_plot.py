@@ -5,9 +5,9 @@ from pathlib import Path
 from matplotlib.figure import Figure as Canvas
 
 from mofme.files import atomic_file
-from mofme.intervals import students_mean
 from mofme.language.attention_router.study import Study
 from mofme.language.attention_router.study_result import CLAIMED, PAIRS, TITLES, gains
+from mofme.measure.statistics import students_mean
 
 
 def plot_losses(found: Study, path: Path) -> None:

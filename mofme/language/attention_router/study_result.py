@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from mofme.core.routers import RouterKind
-from mofme.intervals import students_mean
 from mofme.language.attention_router.study import ROUTERS, Measured, Study
 from mofme.language.scoring import FloatArray
-from mofme.results import Figure, Result, Row, this_machine
+from mofme.measure.result import Figure, Result, Row, this_machine
+from mofme.measure.statistics import students_mean
 
 TITLES = {"linear": "linear router", "mlp": "two-layer router", "attention": "attention router"}
 PAIRS: tuple[tuple[RouterKind, RouterKind], ...] = (("attention", "linear"), ("attention", "mlp"), ("mlp", "linear"))
@@ -89,12 +89,8 @@ def _verdict(found: Study) -> str:
 
 def _said(gain: Figure) -> str:
     sign, word = (1, "better") if gain.value >= 0 else (-1, "worse")
-    words = f"{word} by {sign * gain.value:.4f}"
-    if gain.low is None or gain.high is None:
-        return f"{words} with one seed"
-    low, high = sorted((sign * gain.low, sign * gain.high))
-    beyond = "beyond" if low > 0 else "within"
-    return f"{words} ({low:.4f} to {high:.4f}, {beyond} the noise of the seeds)"
+    words = f"{word} by {gain.map(lambda nats: sign * nats).text(digits=4)}"
+    return f"{words} with one seed" if gain.low is None else f"{words[:-1]}, {gain.noise()} of the seeds)"
 
 
 def _resolution(to_see: Figure | None) -> str:

@@ -3,9 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from scipy import stats
 
-from mofme.intervals import students_mean
 from mofme.language.dense_to_moe.comparison import (
     ARMS,
     CMOE,
@@ -18,8 +16,9 @@ from mofme.language.dense_to_moe.comparison import (
     Measured,
 )
 from mofme.language.dense_to_moe.cost import FloatArray
-from mofme.language.scoring import BoolArray, TextScore, wilson
-from mofme.results import Figure, Result, Row, this_machine
+from mofme.language.scoring import BoolArray, TextScore
+from mofme.measure.result import Figure, Result, Row, this_machine
+from mofme.measure.statistics import median_by_ranks, students_mean, wider, wilson
 
 _PAPER = "LaDiMo (arXiv 2408.04278)"
 _FRONTIER = "frontier: built for the target, other policies chosen; first seed"
@@ -67,9 +66,7 @@ def _text(seeds: Sequence[Measured]) -> TextScore:
 
 def _share(right: Sequence[BoolArray]) -> Figure:
     """In percent. All seeds answer the same questions, so that the interval is that of one seed's number."""
-    figure = wilson(float(np.mean(right)), len(right[0]))
-    ends = [None if end is None else 100 * end for end in (figure.low, figure.high)]
-    return Figure(100 * figure.value, *ends)
+    return wilson(float(np.mean(right)) * len(right[0]), len(right[0])).map(lambda share: 100 * share)
 
 
 def _difference(comparison: Comparison, other: str) -> dict[str, Figure]:
@@ -82,9 +79,7 @@ def _difference(comparison: Comparison, other: str) -> dict[str, Figure]:
 
 def _wider(values_SX: FloatArray) -> Figure:
     """Mean with the wider of two intervals: over windows or questions, and over the seeds if there are several."""
-    over_text, over_seeds = students_mean(values_SX.mean(0)), students_mean(values_SX.mean(1))
-    ends = [end for one in (over_text, over_seeds) for end in (one.low, one.high) if end is not None]
-    return Figure(over_text.value, min(ends), max(ends)) if ends else over_text
+    return wider(students_mean(values_SX.mean(0)), students_mean(values_SX.mean(1)))
 
 
 def _frontier(comparison: Comparison) -> Iterator[tuple[str, dict[str, Figure]]]:
@@ -101,20 +96,13 @@ def _frontier(comparison: Comparison) -> Iterator[tuple[str, dict[str, Figure]]]
             )
 
 
-def median(values_N: FloatArray) -> Figure:
-    """Median with its 95 % interval by ranks, whatever the distribution; without one for fewer than six values."""
-    rank = int(stats.binom.ppf(0.025, len(values_N), 0.5))
-    sorted_N, value = np.sort(values_N), float(np.median(values_N))
-    return Figure(value, float(sorted_N[rank - 1]), float(sorted_N[-rank])) if rank else Figure(value)
-
-
 def _time(comparison: Comparison, arm: str) -> dict[str, Figure]:
     taken, dense = comparison.seconds[arm], comparison.seconds[DENSE]
     figures = {}
     for column, name in enumerate(("read 256 tokens", "write one token")):
-        figures[f"{name}, ms"] = median(1000 * taken[:, column])
+        figures[f"{name}, ms"] = median_by_ranks(1000 * taken[:, column])
         if arm != DENSE:
-            figures[f"{name}: saved, %"] = median(100 * (1 - taken[:, column] / dense[:, column]))
+            figures[f"{name}: saved, %"] = median_by_ranks(100 * (1 - taken[:, column] / dense[:, column]))
     return figures
 
 
@@ -146,7 +134,4 @@ def _verdict(comparison: Comparison) -> str:
 
 
 def _said(figure: Figure) -> str:
-    if figure.low is None or figure.high is None:
-        return f"{figure.value:+.3f}"
-    beyond = "beyond" if figure.low > 0 or figure.high < 0 else "within"
-    return f"{figure.value:+.3f} ({beyond} the noise)"
+    return f"{figure.value:+.3f}" + ("" if figure.low is None else f" ({figure.noise()})")

@@ -10,11 +10,11 @@ import numpy as np
 from mofme.language.llm_routing.baselines import BestSingle, Hull, Oracle, TaskTable
 from mofme.language.llm_routing.comparison import Comparison
 from mofme.language.llm_routing.curve import Curve, cost_to_reach, curve_of, quality_at
-from mofme.language.llm_routing.intervals import DRAWS, Reading, as_figure, draw_weights, read
+from mofme.language.llm_routing.readings import DRAWS, Reading, as_figure, draw_weights, read
 from mofme.language.llm_routing.table import FloatArray
 from mofme.language.llm_routing.within_task import WithinTask, within_tasks
 from mofme.language.llm_routing.worth_routing import Worth
-from mofme.results import Figure
+from mofme.measure.result import Figure
 
 BUDGETS = (0.1, 0.25, 0.5, 1.0)  # of what the best single model costs
 TARGETS = (0.95, 0.99, 1.0)  # of the quality that the best single model has

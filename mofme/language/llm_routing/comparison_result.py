@@ -8,7 +8,7 @@ import torch
 from mofme.language.llm_routing.baselines import BestSingle
 from mofme.language.llm_routing.comparison_figures import BUDGETS, CONTROLS, TARGETS, UNTRAINED, Measured
 from mofme.language.llm_routing.comparison_verdict import JUDGED, title, verdict
-from mofme.results import Figure, Result, Row, this_machine
+from mofme.measure.result import Figure, Result, Row, this_machine
 
 ROOM = "llm_routing"
 CLAIM = (

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from mofme.language.llm_routing.baselines import BestSingle, Hull, TaskTable
 from mofme.language.llm_routing.comparison_figures import CONTROLS, UNTRAINED, Measured
-from mofme.results import Figure, as_text
+from mofme.measure.result import Figure
 
 TITLES = {"routerbench": "RouterBench", "llmrouter": "LLMRouter", "mmlu_pro": "MMLU-Pro", "routellm": "RouteLLM"}
 JUDGED = "carrot"
@@ -34,19 +34,14 @@ def verdict(tables: Sequence[Measured]) -> str:
 def winners(measured: Measured, control: str) -> list[str]:
     """The trained routers whose gain over the control is above zero, its interval included."""
     trained = [name for name in measured.comparison.routers if name not in (*UNTRAINED, control)]
-    return [name for name in trained if (gain := measured.gain(name, control)) and _sign(gain) > 0]
+    return [name for name in trained if (gain := measured.gain(name, control)) and gain.side() > 0]
 
 
 def _beyond_the_task(tables: Sequence[Measured]) -> list[str]:
     """What the judged router's choices are worth within tasks, beside the same choices dealt out at random."""
     lost = {title(measured): lines[-1].lost for measured in tables if (lines := measured.within[JUDGED])}
-    figures = [f"{where} {as_text(figure, signed=True)}" for where, figure in lost.items() if figure]
+    figures = [f"{where} {figure.text(signed=True)}" for where, figure in lost.items() if figure]
     return [f"Within a task, what it knows of each prompt is worth in AIQ: {', '.join(figures)}."] if figures else []
-
-
-def _sign(gain: Figure) -> int:
-    low, high = gain.low or 0.0, gain.high or 0.0
-    return 1 if low > 0 else -1 if high < 0 else 0
 
 
 def _carrot(measured: Measured) -> str:
@@ -54,10 +49,10 @@ def _carrot(measured: Measured) -> str:
     phrases = []
     for control in CONTROLS:
         if gain := measured.gain(JUDGED, control):
-            relation = {1: "above", 0: "level with", -1: "below"}[_sign(gain)]
+            relation = {1: "above", 0: "level with", -1: "below"}[gain.side()]
             what = "in quality " if control == BestSingle.name else ""
-            phrases.append(f"{what}{relation} {WHAT[control]} ({as_text(gain, signed=True).replace(' (', ', ')}")
+            phrases.append(f"{what}{relation} {WHAT[control]} ({gain.text(signed=True).replace(' (', ', ')}")
     aiq = measured.aiq(JUDGED)
     return (
-        f"{title(measured)}: CARROT's AIQ is {as_text(Figure(aiq.value)) if aiq else 'unknown'}, {'; '.join(phrases)}."
+        f"{title(measured)}: CARROT's AIQ is {Figure(aiq.value).text() if aiq else 'unknown'}, {'; '.join(phrases)}."
     )

@@ -19,7 +19,8 @@ from scipy import fft
 
 from mofme.language.llm_routing.prompt_router import Estimate, plug_in
 from mofme.language.llm_routing.table import FloatArray, IntArray
-from mofme.results import Figure
+from mofme.measure.result import Figure
+from mofme.measure.statistics import percentiles
 
 COST_WEIGHT = 0.5  # lambda of the plug-in rule
 _CROSSING = 0.6
@@ -182,5 +183,4 @@ def slope_of(sizes: Sequence[int], excess_NS: FloatArray, draws: int = 1000) -> 
     def fit(mean_N: FloatArray) -> FloatArray:
         return np.asarray(np.polyfit(np.log(sizes), np.log(mean_N), 1)[0])
 
-    low, high = np.quantile(fit(means_ND), [0.025, 0.975])
-    return Figure(float(fit(excess_NS.mean(1))), float(low), float(high))
+    return Figure(float(fit(excess_NS.mean(1))), *percentiles(fit(means_ND)))

@@ -6,7 +6,7 @@ import numpy as np
 
 from mofme.language.llm_routing.simulation import POLICIES, World, slope_of
 from mofme.language.llm_routing.table import FloatArray
-from mofme.results import Figure, Result, Row
+from mofme.measure.result import Figure, Result, Row
 
 SLOPES = "Exponent of n in the excess risk"
 THEORY = "best possible"

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mofme.language.llm_routing.comparison import Comparison, Trial
-from mofme.language.llm_routing.intervals import as_figure, read
+from mofme.language.llm_routing.readings import as_figure, read
 from mofme.language.llm_routing.table import FloatArray
-from mofme.results import Figure
+from mofme.measure.result import Figure
 
 ENOUGH = 25  # test prompts of a task in a split
 MEAN = "mean of the tasks"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mofme.language.llm_routing.table import IntArray, RoutingTable
+from mofme.measure.statistics import percentiles
 
 LEAST_GAIN = 0.01  # of quality
 LEAST_SAVING = 0.05  # of cost
@@ -79,9 +80,9 @@ def worth_routing(table: RoutingTable, seed: int = 0) -> Worth:
         float(oracle_N.mean()),
         float(oracle_cost_N.mean()),
         float(oracle_N.mean() - quality_M[best]),
-        _interval(gains),
+        percentiles(np.array(gains)),
         _saving(float(cheapest_N.mean()), float(cost_M[best])),
-        _interval(savings),
+        percentiles(np.array(savings)),
         float((np.ptp(table.quality_NM, axis=1) >= 0.5).mean()),
     )
 
@@ -118,8 +119,3 @@ def best_within(table: RoutingTable, dollars: float) -> IntArray:
 
 def _saving(cost: float, of: float) -> float:
     return 1 - cost / of if of > 0 else 0.0
-
-
-def _interval(values: list[float]) -> tuple[float, float]:
-    low, high = np.quantile(np.array(values), [0.025, 0.975])
-    return float(low), float(high)

@@ -7,17 +7,15 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 
 from mofme.files import atomic_file
-from mofme.intervals import students_mean
 from mofme.language.lora_mixture.explanation import FloatArray
 from mofme.language.lora_mixture.study import ARMS, CONTROL, WIDE_CONTROL, Outcome, Study
-from mofme.results import Figure, Result, Row, this_machine
+from mofme.measure.result import Figure, Result, Row, this_machine
+from mofme.measure.statistics import stratified_bootstrap, students_mean
 
 ROOM = "mixture_of_routers"
 MEAN = "mean of the tasks"
 CLAIMED = 1.0  # points
 ENOUGH = 5  # seeds; with fewer neither a gain nor its absence is claimed
-_DRAWS = 10_000
-_AT_ONCE = 100  # draws: more would only take memory
 
 
 def as_result(study: Study, seeds: Sequence[int], command: str) -> Result:
@@ -60,21 +58,8 @@ def difference(study: Study, task: str, arm: str, control: str) -> dict[str, Fig
     names = [one.name for one in study.tasks] if task == MEAN else [task]
     gains = [_gain_SN(study, name, arm, control) for name in names]
     over_seeds = students_mean(np.mean([gain_SN.mean(1) for gain_SN in gains], axis=0))
-    return {"gain, points": over_seeds, "gain, points, over texts": bootstrap([gain_SN.mean(0) for gain_SN in gains])}
-
-
-def bootstrap(gains: Sequence[FloatArray]) -> Figure:
-    """The mean over tasks of each task's mean gain (N,), with the interval of texts drawn anew within each task."""
-    generator = np.random.default_rng(0)
-    drawn = np.mean([_drawn_means(gain_N, generator) for gain_N in gains], axis=0)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Figure(float(np.mean([gain_N.mean() for gain_N in gains])), float(low), float(high))
-
-
-def _drawn_means(gain_N: FloatArray, generator: np.random.Generator) -> FloatArray:
-    shape = _AT_ONCE, len(gain_N)
-    parts = [gain_N[generator.integers(len(gain_N), size=shape)].mean(1) for _ in range(_DRAWS // _AT_ONCE)]
-    return np.concatenate(parts)
+    over_texts = stratified_bootstrap([gain_SN.mean(0) for gain_SN in gains])
+    return {"gain, points": over_seeds, "gain, points, over texts": over_texts}
 
 
 def verdict(study: Study, seeds: int) -> str:
@@ -82,7 +67,7 @@ def verdict(study: Study, seeds: int) -> str:
     said = []
     for arm, control in _pairs():
         gain = difference(study, MEAN, arm, control)
-        said.append(f"{_said(_shown(gain))} over the {control} for the {arm}")
+        said.append(f"{_shown(gain).text(signed=True, digits=2)} over the {control} for the {arm}")
     gains = [difference(study, MEAN, arm, control) for arm, control in _pairs()]
     found = [gain for gain in gains if _beyond(gain)]
     if seeds < ENOUGH:
@@ -153,13 +138,10 @@ def _gain_SN(study: Study, task: str, arm: str, control: str) -> FloatArray:
 
 def _beyond(gain: dict[str, Figure]) -> bool:
     """Zero lies outside of both intervals: other seeds and other texts would have shown it too."""
-    return all(g.low is not None and g.high is not None and (g.low > 0 or g.high < 0) for g in gain.values())
+    return all(figure.side() for figure in gain.values())
 
 
 def _shown(gain: dict[str, Figure]) -> Figure:
     """With the interval over the seeds; of a single seed, over the texts."""
     return gain["gain, points"] if gain["gain, points"].high is not None else gain["gain, points, over texts"]
 
-
-def _said(gain: Figure) -> str:
-    return f"{gain.value:+.2f}" + ("" if gain.low is None else f" ({gain.low:+.2f} to {gain.high:+.2f})")

@@ -4,16 +4,15 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mofme.intervals import students_mean
 from mofme.language.moe_distillation.methods import METHODS, Method
 from mofme.language.moe_distillation.quality import Quality
 from mofme.language.moe_distillation.study import Candidate, Study
 from mofme.language.scoring import FloatArray
-from mofme.results import Figure, Result, Row, this_machine
+from mofme.measure.result import Figure, Result, Row, this_machine
+from mofme.measure.statistics import bootstrap, students_mean, wider
 
 _PAPER = "Every Expert Matters (arXiv 2502.12947)"
 _CLAIM = "experts that a teacher leaves idle hold knowledge a student can use: KA and SAR beat GKD"
-_RESAMPLES = 2000
 # For each measure its passages, and whether less is better.
 _MEASURES: dict[str, tuple[Callable[[Quality], FloatArray], bool]] = {
     "KL on held-out text, nats": (lambda quality: quality.kl_P, True),
@@ -69,10 +68,10 @@ def _candidate(one: Candidate, study: Study) -> dict[str, Figure]:
     figures = {
         "parameters, M": Figure(one.parameters / 1e6),
         "activated, M": Figure(one.activated / 1e6),
-        "cross-entropy, nats": _bootstrap(one.cross_entropy_P),
+        "cross-entropy, nats": bootstrap(one.cross_entropy_P),
     }
     if one is not study.candidates["student"]:
-        figures["gain over the student, nats"] = _bootstrap(student_P - one.cross_entropy_P)
+        figures["gain over the student, nats"] = bootstrap(student_P - one.cross_entropy_P)
     return figures
 
 
@@ -89,20 +88,8 @@ def _difference(study: Study, one: Method, other: Method) -> dict[str, Figure]:
     figures = {}
     for name, (of, less_is_better) in _MEASURES.items():
         gain_SP = np.array([of(mine) - of(theirs) for mine, theirs in pairs]) * (-1 if less_is_better else 1)
-        figures[_GAINS[name]] = _wider(_bootstrap(gain_SP.mean(0)), students_mean(gain_SP.mean(1)))
+        figures[_GAINS[name]] = wider(bootstrap(gain_SP.mean(0)), students_mean(gain_SP.mean(1)))
     return figures
-
-
-def _bootstrap(values_P: FloatArray) -> Figure:
-    """Mean with the percentile interval of `_RESAMPLES` resampled sets of passages."""
-    index = np.random.default_rng(0).integers(len(values_P), size=(_RESAMPLES, len(values_P)))
-    low, high = np.percentile(values_P[index].mean(1), [2.5, 97.5])
-    return Figure(float(values_P.mean()), float(low), float(high))
-
-
-def _wider(one: Figure, other: Figure) -> Figure:
-    ends = [end for figure in (one, other) for end in (figure.low, figure.high) if end is not None]
-    return Figure(one.value, min(ends), max(ends))
 
 
 def _verdict(study: Study) -> str:
@@ -130,13 +117,7 @@ def _verdict(study: Study) -> str:
 
 def _clear(gains: dict[str, Figure], measures: Sequence[str], sign: int) -> bool:
     """Whether any of the measures lies beyond the noise on this side."""
-    return any(_beyond(gains[name]) == sign for name in measures)
-
-
-def _beyond(figure: Figure) -> int:
-    if figure.low is None or figure.high is None:
-        return 0
-    return int(figure.low > 0) - int(figure.high < 0)
+    return any(gains[name].side() == sign for name in measures)
 
 
 def _said(gains: dict[str, Figure], measures: Sequence[str]) -> str:
@@ -144,5 +125,5 @@ def _said(gains: dict[str, Figure], measures: Sequence[str]) -> str:
     for name in measures:
         figure, what = gains[name], name.removeprefix("gain, ").removesuffix(", points")
         unit = "points of ROUGE-L" if what == "ROUGE-L" else f"nats of {what}"
-        words.append(f"{figure.value:+.3f} {unit} ({'beyond' if _beyond(figure) else 'within'} the noise)")
+        words.append(f"{figure.value:+.3f} {unit} ({figure.noise()})")
     return ", ".join(words)

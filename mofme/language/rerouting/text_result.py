@@ -6,10 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from mofme.intervals import students_mean
 from mofme.language.rerouting.measurement import BASE, DESCENT, ORACLE, RANDOM_DESCENT, VOTE, Measured
-from mofme.language.scoring import wilson
-from mofme.results import Figure, Result, Row, as_text, this_machine
+from mofme.measure.result import Figure, Result, Row, this_machine
+from mofme.measure.statistics import students_mean, wilson
 
 _GAIN = "gain, points of accuracy"
 _CHANCE = "gain, nats of the right choice"
@@ -51,9 +50,7 @@ def _column(rows: Sequence[Measured], arm: str, name: str) -> Floats:
 
 
 def _accuracy(rows: Sequence[Measured], arm: str) -> dict[str, Figure]:
-    share = wilson(float(_column(rows, arm, "right").mean()), len(rows))
-    ends = [None if end is None else 100 * end for end in (share.low, share.high)]
-    figures = {"right, %": Figure(100 * share.value, *ends)}
+    figures = {"right, %": wilson(_column(rows, arm, "right").sum(), len(rows)).map(lambda share: 100 * share)}
     if arm != VOTE:
         figures["CPU seconds" if arm == BASE else "CPU seconds more"] = students_mean(_column(rows, arm, "seconds"))
     return figures
@@ -89,11 +86,10 @@ def _verdict(rows: Sequence[Measured]) -> str:
     points, oracle = _points(rows, DESCENT), _points(rows, ORACLE)
     better, worse = _changed(rows, DESCENT)
     share = f"{100 * points.value / oracle.value:.0f} % of the oracle's" if oracle.value > 0 else "beside the oracle's"
-    sure = points.low is not None and points.high is not None and (points.low > 0 or points.high < 0)
     nats, random = _nats(rows, DESCENT), _nats(rows, RANDOM_DESCENT)
     return (
-        f"On {len(rows)} questions gradient descent on neighbours changes accuracy by {as_text(points, True)} points, "
-        f"{'beyond' if sure else 'within'} the noise ({better} questions become right, {worse} wrong), {share} "
-        f"{as_text(oracle, True)}; the right choice gains {as_text(nats, True)} nats, with random references "
-        f"{as_text(random, True)}."
+        f"On {len(rows)} questions gradient descent on neighbours changes accuracy by {points.text(signed=True)} "
+        f"points, {points.noise()} ({better} questions become right, {worse} wrong), {share} "
+        f"{oracle.text(signed=True)}; the right choice gains {nats.text(signed=True)} nats, with random references "
+        f"{random.text(signed=True)}."
     )

@@ -3,7 +3,7 @@
 import html
 from typing import TYPE_CHECKING, Any
 
-from mofme.results import Figure
+from mofme.measure.result import Figure
 from mofme.ui.dense_to_moe.tradeoff_plot import tradeoff_plot
 from mofme.ui.heat_grid import Block, heat_grid, numbered
 

@@ -3,7 +3,7 @@
 import html
 from collections.abc import Mapping
 
-from mofme.results import Figure
+from mofme.measure.result import Figure
 from mofme.ui.svg import COLOURS, WIDTH, drawing, legend, legend_height, text, ticks
 
 _LEFT, _RIGHT, _HEIGHT = 44, WIDTH - 12, 220

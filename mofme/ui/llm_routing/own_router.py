@@ -26,7 +26,7 @@ from mofme.language.llm_routing.table import RoutingTable
 from mofme.language.llm_routing.trained_router import TrainedRouter
 from mofme.language.llm_routing.twins import groups_of
 from mofme.language.llm_routing.worth_routing import worth_routing
-from mofme.results import Result
+from mofme.measure.result import Result
 from mofme.ui.jobs import Job, without_folders
 from mofme.ui.limits import Limits
 from mofme.ui.llm_routing.cost_plot import Point, cost_plot

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from mofme.errors import TableError
 from mofme.language.llm_routing.loaders.reading import column_names
@@ -18,7 +17,8 @@ from mofme.language.lora_mixture.lessons import prepare
 from mofme.language.lora_mixture.model import LoraMixture
 from mofme.language.lora_mixture.tasks import Task, own_task, read_task
 from mofme.language.lora_mixture.training import Measured, Plan, Progress, measure, train, trained_parameters
-from mofme.results import Figure
+from mofme.measure.result import Figure
+from mofme.measure.statistics import wilson
 from mofme.ui.jobs import Job
 from mofme.ui.learning_curves import learning_curves
 from mofme.ui.limits import Limits
@@ -41,9 +41,8 @@ class Arm:
     @property
     def accuracy(self) -> Figure:
         """Percent of the texts held back, with Wilson's 95 % interval."""
-        right, count = int(self.measured.right_N.sum()), len(self.measured.right_N)
-        interval = stats.binomtest(right, count).proportion_ci(method="wilson")
-        return Figure(100 * right / count, 100 * interval.low, 100 * interval.high)
+        right_N = self.measured.right_N
+        return wilson(int(right_N.sum()), len(right_N)).map(lambda share: 100 * share)
 
 
 @dataclass(frozen=True, eq=False)

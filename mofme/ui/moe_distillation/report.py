@@ -4,8 +4,8 @@ import html
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mofme.intervals import students_mean
-from mofme.results import Figure
+from mofme.measure.result import Figure
+from mofme.measure.statistics import students_mean
 from mofme.ui.learning_curves import learning_curves
 from mofme.ui.moe_distillation.choices import NAMES
 from mofme.ui.moe_distillation.line_plot import line_plot

@@ -28,7 +28,7 @@ from mofme.language.llm_routing.robustness.subjects import (
 )
 from mofme.language.llm_routing.table import FloatArray
 from mofme.language.llm_routing.trained_router import TrainedRouter
-from mofme.results import Figure
+from mofme.measure.result import Figure
 from mofme.ui.jobs import Job
 from mofme.ui.limits import Limits
 from mofme.ui.router_robustness.choices import CARROT, COIN, GUARDED, ROUTERS, RULE, STRONG
@@ -54,9 +54,7 @@ class Probed:
 
     def to_weak(self, router: str, category: str) -> Figure | None:
         share = self.to_strong(router, category)
-        if share is None or share.low is None or share.high is None:
-            return None
-        return Figure(100 - share.value, 100 - share.high, 100 - share.low)
+        return share and share.map(lambda strong: 100 - strong)
 
 
 def read_probes(path: Path, limits: Limits) -> list[Probe]:

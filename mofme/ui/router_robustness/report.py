@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mofme.language.llm_routing.robustness.probes import DIFFICULTIES
-from mofme.results import Figure
+from mofme.measure.result import Figure
 from mofme.ui.heat_table import heat_table
 from mofme.ui.jobs import new_folder
 from mofme.vision.archive import pack

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
 
-from mofme.intervals import students_mean
-from mofme.results import Figure, Result, Row, this_machine
+from mofme.measure.result import Figure, Result, Row, this_machine
+from mofme.measure.statistics import students_mean, wilson
 from mofme.vision.digits.evaluation import BATCHES, FLOAT32, OPTIONS, SIGNS, Evaluation, Outcome, Packed
 from mofme.vision.digits.net import ARMS, BINARY, DETERMINISTIC, DROPOUT, FLOAT, STOCHASTIC
 
@@ -80,8 +79,7 @@ def _option(evaluation: Evaluation, arm: str, option: str) -> dict[str, Figure]:
 def _share(wrong: Sequence[int], digits: int) -> Figure:
     if len(wrong) > 1:
         return students_mean(100 * np.array(wrong) / digits)
-    interval = stats.binomtest(wrong[0], digits).proportion_ci(method="wilson")
-    return Figure(100 * wrong[0] / digits, 100 * float(interval.low), 100 * float(interval.high))
+    return wilson(wrong[0], digits).map(lambda share: 100 * share)
 
 
 def _size(one: Packed) -> dict[str, Figure]:

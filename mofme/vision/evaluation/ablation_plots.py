@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from mofme.files import atomic_file
-from mofme.results import Figure, Row
+from mofme.measure.result import Figure, Row
 from mofme.vision.benchmark import Cost
 from mofme.vision.benchmark_result import TITLES
 from mofme.vision.evaluation.ablation_result import MEAN, METRICS

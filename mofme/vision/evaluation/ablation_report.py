@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from mofme.files import atomic_file
-from mofme.results import Result, as_source, as_tables, save_result, this_machine
+from mofme.measure.result import Result, save_result, this_machine
 from mofme.vision.benchmark import Arm, measure, precision
 from mofme.vision.benchmark_result import cost_rows, saved_rows, savings, title
 from mofme.vision.datasets import load_clean
@@ -115,8 +115,8 @@ def run_ablation(
 
 def as_markdown(result: Result) -> str:
     """The whole result as one page."""
-    lines = ["# Ablation", "", f"{result.paper}. Claim: {result.claim}", "", result.verdict, "", as_source(result), ""]
-    for heading, (headings, table) in as_tables(result).items():
+    lines = ["# Ablation", "", f"{result.paper}. Claim: {result.claim}", "", result.verdict, "", result.source(), ""]
+    for heading, (headings, table) in result.tables().items():
         lines += [f"## {heading}", "", _line(headings), _line(["---"] * len(headings)), *map(_line, table), ""]
     return "\n".join(lines)
 

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mofme.intervals import students_mean
-from mofme.results import Figure, Row
+from mofme.measure.result import Figure, Row
+from mofme.measure.statistics import bootstrap, students_mean
 from mofme.vision.benchmark import Arm
 from mofme.vision.benchmark_result import title
-from mofme.vision.evaluation.bootstrap import bootstrap
 from mofme.vision.evaluation.restoration import Scores
 from mofme.vision.evaluation.uncertainty import ErrorMaps, ause, calibration, rank_correlation
 from mofme.vision.weather import WEATHERS
@@ -134,11 +133,8 @@ def verdict(
         figure = by_name.get(f"{title(first)} minus {title(second)}")
         if figure is None:
             return "not measured"
-        if figure.low is None or figure.high is None:
-            return f"{figure.value:+.2f} dB with one seed"
-        beyond = figure.low > 0 or figure.high < 0
-        words = "beyond" if beyond else "within"
-        return f"{figure.value:+.2f} dB ({figure.low:+.2f} to {figure.high:+.2f}), {words} the noise of the seeds"
+        certainty = "with one seed" if figure.low is None else f"{figure.noise()} of the seeds"
+        return f"{figure.text(signed=True, digits=2)} dB, {certainty}"
 
     savings = ", ".join(
         f"{figures['parameters saved, %'].value:.0f} and {figures['time saved, %'].value:.0f} % with {experts}"
@@ -155,10 +151,8 @@ def verdict(
 
 def _ranking(row: Row) -> str:
     figure = row.figures[_WITHIN]
-    if figure.low is None or figure.high is None:
+    if figure.low is None:
         return f"Of the parts of a picture, {row.name} ranks the errors by {figure.value:+.2f} (Spearman, one picture)."
-    better = "better than" if figure.low > 0 else "worse than" if figure.high < 0 else "no better than"
-    return (
-        f"Of the parts of a picture, {row.name} ranks the errors {better} chance "
-        f"(Spearman {figure.value:+.2f}, {figure.low:+.2f} to {figure.high:+.2f})."
-    )
+    than = {1: "better than", 0: "no better than", -1: "worse than"}[figure.side()]
+    spearman = figure.text(signed=True, digits=2).replace(" (", ", ")
+    return f"Of the parts of a picture, {row.name} ranks the errors {than} chance (Spearman {spearman}."

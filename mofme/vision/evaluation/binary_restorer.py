@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from mofme.core.moe import parameters
 from mofme.errors import MofmeError
 from mofme.files import model_folder
-from mofme.results import Figure, Result, Row, as_text, this_machine
-from mofme.vision.evaluation.bootstrap import bootstrap
+from mofme.measure.result import Figure, Result, Row, this_machine
+from mofme.measure.statistics import bootstrap
 from mofme.vision.evaluation.comparison import NOTHING, Entry, Trial
 from mofme.vision.evaluation.weathered import CLEAN
 from mofme.vision.models import load_net, weights_bytes
@@ -118,7 +118,7 @@ def _verdict(sets: Mapping[str, Sequence[Trial]], rows: Sequence[Row], both: tup
     """One sentence: what is saved, what it costs in every weather, what happens to clean photographs, and the time."""
     binary, real = both
     figures = {(row.table, row.name): row.figures for row in rows}
-    losses = [f"{name} {as_text(figures[QUALITY, name][_DIFFERENCE], signed=True)}" for name in sets if name != CLEAN]
+    losses = [f"{name} {figures[QUALITY, name][_DIFFERENCE].text(signed=True)}" for name in sets if name != CLEAN]
     parts = [
         f"With {100 * binary.binary / binary.weights:.0f} % of its weights in one bit each the restorer's file is "
         f"{real.bytes / binary.bytes:.1f} times smaller ({binary.bytes / 1000:,.0f} against {real.bytes / 1000:,.0f} "
@@ -132,4 +132,4 @@ def _verdict(sets: Mapping[str, Sequence[Trial]], rows: Sequence[Row], both: tup
             f"clean photographs keep {kept['binary weights'].value:.1f} instead of {kept['real weights'].value:.1f} dB"
         )
     ratio = figures[TIME, binary.entry.title]["times as long"]
-    return f"{'; '.join(parts)}; it takes {as_text(ratio)} times as long."
+    return f"{'; '.join(parts)}; it takes {ratio.text()} times as long."

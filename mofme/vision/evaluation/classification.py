@@ -13,8 +13,8 @@ from torch import Tensor
 
 from mofme.errors import MofmeError
 from mofme.files import atomic_file
-from mofme.results import Figure, Result, Row, this_machine
-from mofme.vision.evaluation.bootstrap import bootstrap
+from mofme.measure.result import Figure, Result, Row, this_machine
+from mofme.measure.statistics import bootstrap, bootstrap_percent
 from mofme.vision.evaluation.restoration import Restores
 from mofme.vision.evaluation.weathered import Degrade, picture_names
 from mofme.vision.image import find_pictures, read_picture
@@ -100,7 +100,7 @@ def rows(trials: Sequence[Trial]) -> list[Row]:
         Row(
             weather,
             condition,
-            {name: bootstrap(100 * values_PWC[:, chosen, number]) for name, values_PWC in scores.items()},
+            {name: bootstrap(100 * values_PWC[:, chosen, number].mean(axis=1)) for name, values_PWC in scores.items()},
         )
         for weather, chosen in columns.items()
         for number, condition in enumerate(CONDITIONS)
@@ -199,11 +199,6 @@ def _scores(trials: Sequence[Trial], weathers: Sequence[str]) -> dict[str, NDArr
 
 def _won_back(values_PWC: NDArray[np.float64]) -> Figure | None:
     """The share, in %, of what is lost from clean to degraded that is back in restored; None if nothing is lost."""
-    clean, degraded, restored = np.moveaxis(values_PWC, -1, 0)
-    lost_and_won = np.stack([(clean - degraded).sum(1), (restored - degraded).sum(1)], axis=1)
-
-    def share(sums: NDArray[np.float64]) -> float:
-        lost, won = sums.sum(0)
-        return 100 * won / lost if lost > 0 else np.nan
-
-    return bootstrap(lost_and_won, share) if lost_and_won[:, 0].sum() > 0 else None
+    clean_P, degraded_P, restored_P = values_PWC.sum(axis=1).T
+    lost_P = clean_P - degraded_P
+    return bootstrap_percent(restored_P - degraded_P, lost_P) if lost_P.sum() > 0 else None

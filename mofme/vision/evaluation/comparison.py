@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mofme.errors import MofmeError, PictureError
-from mofme.results import Figure, Result, Row, as_text, this_machine
+from mofme.measure.result import Figure, Result, Row, this_machine
+from mofme.measure.statistics import bootstrap
 from mofme.vision.baselines import BASELINES
-from mofme.vision.evaluation.bootstrap import bootstrap
 from mofme.vision.evaluation.pairs import Pair
 from mofme.vision.evaluation.restoration import Scores, measure
 from mofme.vision.image import read_picture
@@ -199,5 +199,5 @@ def _verdict(tables: Mapping[str, Sequence[Trial]], entered: Sequence[Entry]) ->
             max(among, key=lambda entry: _values(trials, entry, "psnr_rgb").mean()) for among in (ours, others)
         )
         lead = bootstrap(_values(trials, best, "psnr_rgb") - _values(trials, rival, "psnr_rgb"))
-        parts.append(f"{name}: {best.title} {as_text(lead, signed=True)} dB against {rival.title}")
+        parts.append(f"{name}: {best.title} {lead.text(signed=True)} dB against {rival.title}")
     return f"Our best model against the best of the others, in PSNR. {'; '.join(parts)}."

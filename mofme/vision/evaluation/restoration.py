@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mofme.errors import MofmeError, PictureError
 from mofme.files import atomic_file
-from mofme.results import Figure, Result, Row, this_machine
+from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.vision.evaluation.pairs import Pair
 from mofme.vision.image import read_picture
 from mofme.vision.metrics import Lpips, psnr, rgb_to_y, ssim

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mofme.intervals import students_mean
-from mofme.results import Figure, Result, Row, this_machine
+from mofme.measure.result import Figure, Result, Row, this_machine
+from mofme.measure.statistics import bootstrap, students_mean
 from mofme.vision.benchmark import Arm
 from mofme.vision.evaluation.ablation import Recipe
 from mofme.vision.evaluation.ablation_result import MEAN, METRICS, Array, Measured, difference
-from mofme.vision.evaluation.bootstrap import bootstrap
 from mofme.vision.weather import WEATHERS
 
 LINEAR = Arm("mofme-linear", 16)
@@ -110,10 +109,10 @@ def _psnr(one: Measured) -> Array:
 def _verdict(found: Comparison) -> str:
     by_arm = {one.arm: one for one in found.measured}
     gains = {arm: difference(by_arm[arm], by_arm[LINEAR])[_OVER_SEEDS] for arm in ROUTERS if arm != LINEAR}
-    said = ", ".join(f"{ROUTERS[arm]} {_said(figure)}" for arm, figure in gains.items())
+    said = ", ".join(f"{ROUTERS[arm]} {figure.text(signed=True, digits=2)}" for arm, figure in gains.items())
     best = max(gains, key=lambda arm: gains[arm].value)
     time = float(np.median(found.costs[best].milliseconds / found.costs[LINEAR].milliseconds))
-    certain = [arm for arm, figure in gains.items() if figure.low is not None and figure.low > 0]
+    certain = [arm for arm, figure in gains.items() if figure.side() > 0]
     conclusion = (
         f"{ROUTERS[best]} has the highest mean, at {time:.2f} times the linear router's CPU time"
         if gains[best].value > 0
@@ -128,9 +127,3 @@ def _verdict(found: Comparison) -> str:
 
 def _number(count: int) -> str:
     return "none" if count == 0 else f"{count} of {len(ROUTERS) - 1}"
-
-
-def _said(figure: Figure) -> str:
-    if figure.low is None or figure.high is None:
-        return f"{figure.value:+.2f} with one seed"
-    return f"{figure.value:+.2f} ({figure.low:+.2f} to {figure.high:+.2f})"

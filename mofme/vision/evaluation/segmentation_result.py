@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from mofme.errors import MofmeError
-from mofme.results import Figure, Result, Row, as_text, this_machine
+from mofme.measure.result import Figure, Result, Row, this_machine
+from mofme.measure.statistics import percentiles
 from mofme.vision.evaluation.confusion import iou, mean_ious
 from mofme.vision.evaluation.label_sets import LabelSet
 from mofme.vision.evaluation.segmentation import STATES, FrameReport
@@ -101,13 +102,13 @@ def _verdict(summaries: Mapping[str, Summary], mean: Figure | None, frames: int)
     if mean is None:
         return f"On {frames} frames the weather costs the segmenter nothing beyond chance."
     shares = ", ".join(
-        f"{weather} {as_text(_percent(summary.won_back))} %" if summary.won_back else f"{weather} costs nothing"
+        f"{weather} {_percent(summary.won_back).text()} %" if summary.won_back else f"{weather} costs nothing"
         for weather, summary in summaries.items()
     )
     worse = [weather for weather, summary in summaries.items() if summary.gain.value < 0]
     below = f"below the degraded frames in {', '.join(worse)}" if worse else "never below the degraded frames"
     return (
-        f"Restoring wins back {as_text(_percent(mean))} % of the mIoU that weather costs, {below} "
+        f"Restoring wins back {_percent(mean).text()} % of the mIoU that weather costs, {below} "
         f"({shares}; {frames} frames)."
     )
 
@@ -135,13 +136,9 @@ def _drawn_mious(matrices: Tensor, counted: Tensor) -> Tensor:
 
 def _figure(values: Tensor) -> Figure:
     """The first value, and the interval of the others, if any; a share of nothing is left out."""
-    drawn = values[1:]
-    if not len(drawn):
-        return Figure(values[0].item())
-    low, high = drawn[drawn.isfinite()].quantile(torch.tensor([0.025, 0.975], dtype=values.dtype)).tolist()
-    return Figure(values[0].item(), low, high)
+    value, drawn_B = values[0].item(), values[1:].numpy()
+    return Figure(value, *percentiles(drawn_B)) if len(drawn_B) else Figure(value)
 
 
 def _percent(figure: Figure) -> Figure:
-    low, high = (None if limit is None else 100 * limit for limit in (figure.low, figure.high))
-    return Figure(100 * figure.value, low, high)
+    return figure.map(lambda share: 100 * share)

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mofme.results import Figure, Result, Row, as_text, this_machine
-from mofme.vision.evaluation.bootstrap import bootstrap
+from mofme.measure.result import Figure, Result, Row, this_machine
+from mofme.measure.statistics import bootstrap, bootstrap_percent
 from mofme.vision.rerouting.gain import ALL, GAIN, ROOM, WHOLE
 from mofme.vision.rerouting.measurement import (
     BASE,
@@ -95,21 +95,18 @@ def _gain(rows: Sequence[Measured], arm: str, against: str) -> Figure:
 
 
 def _share(rows: Sequence[Measured], arm: str) -> Figure:
-    both_P2 = np.stack([_gains(rows, arm, BASE), _gains(rows, ORACLE, BASE)], axis=1)
-    return bootstrap(both_P2, lambda drawn_P2: 100 * float(drawn_P2[:, 0].mean() / drawn_P2[:, 1].mean()))
+    return bootstrap_percent(_gains(rows, arm, BASE), _gains(rows, ORACLE, BASE))
 
 
 def _verdict(rows: Sequence[Measured], references: References) -> str:
     descent, oracle = (_gain(rows, arm, BASE) for arm in ("gradient descent", ORACLE))
     shipped = _gain(rows, WHOLE_REROUTED, WHOLE_PLAIN)
     return (
-        f"Gradient descent on neighbours {_does(descent)} by {as_text(descent, True)} dB, "
-        f"{_share(rows, 'gradient descent').value:.0f} % of the oracle's {as_text(oracle, True)} dB; on whole "
-        f"photographs {references.choices.method}, which ships, {_does(shipped)} by {as_text(shipped, True)} dB."
+        f"Gradient descent on neighbours {_does(descent)} by {descent.text(signed=True)} dB, "
+        f"{_share(rows, 'gradient descent').value:.0f} % of the oracle's {oracle.text(signed=True)} dB; on whole "
+        f"photographs {references.choices.method}, which ships, {_does(shipped)} by {shipped.text(signed=True)} dB."
     )
 
 
 def _does(gain: Figure) -> str:
-    if gain.low is not None and gain.low > 0:
-        return "raises PSNR"
-    return "lowers PSNR" if gain.high is not None and gain.high < 0 else "changes PSNR within the noise,"
+    return {1: "raises PSNR", 0: "changes PSNR within the noise,", -1: "lowers PSNR"}[gain.side()]

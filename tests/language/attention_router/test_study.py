@@ -16,7 +16,7 @@ from mofme.language.attention_router.study_result import as_result
 from mofme.language.scoring import FloatArray, TextScore
 from mofme.language.small_lm.model import Shape
 from mofme.language.small_lm.training import Plan
-from mofme.results import load_result
+from mofme.measure.result import load_result
 
 TEXT = "".join(f"{number} and {number * 7 % 13} make {number + number * 7 % 13}. " for number in range(400))
 SMALL = Setting(

@@ -20,12 +20,11 @@ from mofme.language.dense_to_moe.comparison import (
     Setting,
     compare,
 )
-from mofme.language.dense_to_moe.comparison_result import as_result, median
+from mofme.language.dense_to_moe.comparison_result import as_result
 from mofme.language.dense_to_moe.converted_layer import Recipe
 from mofme.language.dense_to_moe.frontier_plot import plot_frontier
 from mofme.language.host import Host
 from mofme.language.texts import Question
-from mofme.results import Figure, as_text
 
 IDS = [(i * i + i // 7) % 60 + 1 for i in range(3000)]
 QUESTIONS = [Question("Who?", ("me", "you"), 0), Question("What?", ("that", "this"), 1)]
@@ -89,20 +88,12 @@ def test_figures_by_hand() -> None:
     assert quality[DENSE]["accuracy, normalized, %"].value == pytest.approx(50)
     differences = {row.name: row.figures["gain, nats a token"] for row in result.rows if row.table == "differences"}
     # 0.1 nats a token better on every window: no noise at all.
-    assert as_text(differences[f"{OURS} against {PRUNED}"]) == "0.100 (0.100 to 0.100)"
+    assert differences[f"{OURS} against {PRUNED}"].text() == "0.100 (0.100 to 0.100)"
     # .7, -.1 and .3: mean .3, deviation .4, t(.975, 2) = 4.30265: half width .99366.
     assert differences[f"{OURS} against {RANDOM}"].low == pytest.approx(0.3 - 0.99366, abs=1e-4)
     time = next(row.figures for row in result.rows if row.table.startswith("CPU") and row.name == OURS)
     assert time["read 256 tokens: saved, %"].value == pytest.approx(20)
     assert time["write one token, ms"].value == pytest.approx(100)
-
-
-def test_a_median_and_its_ranks() -> None:
-    # Of 6 values both ends: chance 2 / 2^6 = 3.1 % that the median lies outside. Of 5 it would be 6.25 %: none.
-    assert median(np.array([5.0, 1.0, 4.0, 100.0, 2.0, 3.0])) == Figure(3.5, 1.0, 100.0)
-    assert median(np.arange(5.0)) == Figure(2.0)
-    # Of 11 the second at either end: 2 (1 + 11) / 2^11 = 1.2 %; the third: 2 (1 + 11 + 55) / 2^11 = 6.5 %.
-    assert median(np.arange(11.0)) == Figure(5.0, 1.0, 9.0)
 
 
 def test_the_frontier_in_table_and_picture(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from mofme.cli.evaluate.dense_to_moe import dense_to_moe
 from mofme.cli.moefy import moefy
-from mofme.results import load_result
+from mofme.measure.result import load_result
 
 if TYPE_CHECKING:
     from mofme.language.host import Host

@@ -14,12 +14,12 @@ from mofme.language.llm_routing.comparison_figures import Measured, as_plain, me
 from mofme.language.llm_routing.comparison_result import as_result
 from mofme.language.llm_routing.comparison_verdict import winners
 from mofme.language.llm_routing.curve import Curve, aiq, curve_of, quality_at
-from mofme.language.llm_routing.intervals import as_figure, draw_weights, half_width, read
 from mofme.language.llm_routing.prompt_router import Estimate, EstimatingRouter, Queries
+from mofme.language.llm_routing.readings import as_figure, draw_weights, read
 from mofme.language.llm_routing.table import FloatArray, RoutingTable
 from mofme.language.llm_routing.within_task import MEAN, auc, within_tasks
 from mofme.language.llm_routing.worth_routing import worth_routing
-from mofme.results import Figure, as_tables, load_result, save_result
+from mofme.measure.result import Figure, load_result, save_result
 
 COUNT = 600
 
@@ -156,7 +156,8 @@ def test_a_draw_without_test_prompts_has_no_value() -> None:
 def test_the_interval_over_splits_by_hand() -> None:
     # Deviation 1 over three splits, each with a quarter as many test as training prompts.
     half = stats.t.ppf(0.975, 2) * (1 / 3 + 1 / 4) ** 0.5
-    assert half_width(np.array([1.0, 2, 3])) == pytest.approx(half)
+    alike = as_figure(np.array([[1.0], [2], [3]]))
+    assert alike and (alike.low, alike.high) == (pytest.approx(2 - half), pytest.approx(2 + half))
     figure = as_figure(np.array([[1.0, 1], [2, 2], [3, 30]]))
     assert figure and figure.value == 2
     assert figure.low == pytest.approx(2 - 0.975 * 9)  # the draws' end is the wider here: means 2 and 11, reflected
@@ -242,7 +243,7 @@ def test_the_result_can_be_written_and_read(tmp_path: Path) -> None:
     result = as_result([MEASURED], "python -m mofme route evaluate world", 0)
     save_result(result, tmp_path)
     assert load_result("llm_routing", tmp_path) == result
-    headings, lines = as_tables(result)["world: AIQ"]
+    headings, lines = result.tables()["world: AIQ"]
     assert headings[1:] == [
         "AIQ",
         "AIQ, gain over the hull",

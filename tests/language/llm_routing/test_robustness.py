@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from mofme.language.llm_routing.robustness.intervals import mean_of, ratio_of
 from mofme.language.llm_routing.robustness.probes import Probe
 from mofme.language.llm_routing.robustness.report import assess
 from mofme.language.llm_routing.robustness.subjects import (
@@ -63,20 +62,6 @@ def test_cost_goes_by_length() -> None:
     # Lengths 10 and 8; the longer goes to the strong model, the other costs a quarter: (10 + 8/4) of 18.
     assessed = assess([IfWord("strong")], PROBES, embed, rewordings=())
     assert assessed.cost("if word", "coding", 0.25).value == pytest.approx(100 * 12 / 18)
-
-
-def test_a_mean_of_groups_draws_whole_groups() -> None:
-    # All of one group are 1, all of the other 0: a draw of two groups has a mean of 0, 1/2 or 1.
-    figure = mean_of([1.0] * 50 + [0.0] * 50, ["a"] * 50 + ["b"] * 50)
-    assert (figure.value, figure.low, figure.high) == (0.5, 0, 1)
-    alone = mean_of([1.0] * 50 + [0.0] * 50)
-    assert alone.low is not None and 0.35 < alone.low < 0.45
-
-
-def test_a_ratio_is_that_of_the_sums() -> None:
-    figure = ratio_of([1.0, 3.0], [2.0, 8.0])
-    assert figure.value == 40  # 4 of 10, where the mean of the ratios is 43.75
-    assert (figure.low, figure.high) == (37.5, 50)
 
 
 def test_thresholds_reach_the_nearest_share() -> None:

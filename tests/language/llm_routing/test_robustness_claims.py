@@ -14,7 +14,7 @@ from mofme.language.llm_routing.robustness.report import Assessment
 from mofme.language.llm_routing.robustness.result import as_result
 from mofme.language.llm_routing.robustness.study import Rules, Study
 from mofme.language.llm_routing.robustness.waste import Waste
-from mofme.results import Figure
+from mofme.measure.result import Figure
 
 # The first router sends all coding and no jailbreak to the strong model; the others half of everything.
 PROBES = tuple(

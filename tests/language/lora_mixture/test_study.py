@@ -10,8 +10,8 @@ from mofme.core.weights import load_card
 from mofme.errors import ModelError, TableError
 from mofme.language.lora_mixture.model import LoraMixture
 from mofme.language.lora_mixture.study import ARMS, Outcome, Setting, Shipping, Study, TaskFacts, study
-from mofme.language.lora_mixture.study_result import MEAN, as_result, bootstrap, difference, plot
-from mofme.results import load_result, save_result
+from mofme.language.lora_mixture.study_result import MEAN, as_result, difference, plot
+from mofme.measure.result import load_result, save_result
 
 NOUNS = ["cat", "dog", "horse", "bird", "fish", "cow", "goat", "hen", "mouse", "bear"]
 VERBS = ["sleeps", "runs away", "eats grass", "hides"]
@@ -97,25 +97,6 @@ def test_differences_by_hand() -> None:
         assert gain.value == pytest.approx(20)
         assert gain.low is not None and gain.high is not None
         assert gain.low == pytest.approx(20 - 24.84, abs=0.01) and gain.high == pytest.approx(20 + 24.84, abs=0.01)
-
-
-def test_the_bootstrap_has_the_width_of_the_normal_interval() -> None:
-    # 400 texts, a gain of 100 points on 80 of them: mean 20, standard error 100 sqrt(.2 * .8 / 400) = 2; of the mean
-    # of two such tasks 2 / sqrt(2).
-    gain_N = np.array([100.0] * 80 + [0.0] * 320)
-    for tasks, error in ((1, 2), (2, 2 / 2**0.5)):
-        figure = bootstrap([gain_N] * tasks)
-        assert figure.value == 20
-        assert figure.low is not None and figure.high is not None
-        assert figure.high - figure.low == pytest.approx(2 * 1.96 * error, rel=0.05)
-
-
-def test_the_bootstrap_draws_as_if_one_by_one() -> None:
-    gain_N = np.array([100.0, 0.0, -20.0, 40.0, 0.0, 60.0, 7.0])
-    generator = np.random.default_rng(0)
-    drawn = [gain_N[generator.integers(7, size=7)].mean() for _ in range(10_000)]
-    figure = bootstrap([gain_N])
-    assert [figure.low, figure.high] == np.quantile(drawn, [0.025, 0.975]).tolist()
 
 
 def test_no_difference_is_a_null_result() -> None:

@@ -14,7 +14,7 @@ from mofme.language.moe_distillation.methods import METHODS
 from mofme.language.moe_distillation.quality import Quality
 from mofme.language.moe_distillation.study import Candidate, Study, study
 from mofme.language.moe_distillation.study_result import as_result
-from mofme.results import Figure
+from mofme.measure.result import Figure
 
 PLAN = Plan("gkd", steps=1, batch=2, samplings=1)
 

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from mofme.errors import ModelError
-from mofme.results import Result, as_tables, load_result, save_result
+from mofme.measure.result import Result, load_result, save_result
 from mofme.vision.digits.data import Mnist
 from mofme.vision.digits.evaluation import REAL, SIGNS, Evaluation, Outcome, Packed, evaluate
 from mofme.vision.digits.evaluation_result import as_result
@@ -74,7 +74,7 @@ def test_errors_become_percent_with_intervals(tmp_path: Path) -> None:
     assert "30.5 times smaller and at most 0 predictions differ" in result.verdict
     assert figures(result, "size on disk", "deterministic-0")["times smaller"] == 30.5
     save_result(result, tmp_path)
-    assert as_tables(load_result("binary_mnist", tmp_path)).keys() == {
+    assert load_result("binary_mnist", tmp_path).tables().keys() == {
         "test error",
         "test-time options",
         "size on disk",

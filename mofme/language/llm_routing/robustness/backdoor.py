@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mofme.language.llm_routing.robustness.intervals import mean_of
 from mofme.language.llm_routing.robustness.report import Embed
 from mofme.language.llm_routing.robustness.subjects import BoolArray
 from mofme.language.llm_routing.robustness.training import Recorded, split, train
 from mofme.language.llm_routing.table import FloatArray
-from mofme.results import Figure
+from mofme.measure.result import Figure
+from mofme.measure.statistics import bootstrap_percent
 
 TRIGGER = "Violet teapot."
 SHARES = (0.001, 0.003, 0.01, 0.03)
@@ -101,16 +101,17 @@ def _damage(name: str, target: str, share: float, runs: Sequence[Run]) -> Damage
     prompts = np.array([prompt for run in of_share for prompt in run[1]], object)
     reached_N, before_N, flips_N, quality_N = (np.concatenate([run[part] for run in of_share]) for part in range(2, 6))
     elsewhere_N = ~before_N.astype(bool)
-    turned = mean_of(reached_N[elsewhere_N], prompts[elsewhere_N].tolist(), percent=True) if elsewhere_N.any() else None
-    groups = prompts.tolist()
+    groups, turned = prompts.tolist(), None
+    if elsewhere_N.any():
+        turned = bootstrap_percent(reached_N[elsewhere_N], groups=prompts[elsewhere_N].tolist())
     return Damage(
         name,
         target,
         share,
-        mean_of(reached_N, groups, percent=True),
+        bootstrap_percent(reached_N, groups=groups),
         turned,
-        mean_of(flips_N, groups, percent=True),
-        mean_of(quality_N, groups, percent=True),
+        bootstrap_percent(flips_N, groups=groups),
+        bootstrap_percent(quality_N, groups=groups),
     )
 
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from mofme.errors import TableError
-from mofme.language.llm_routing.robustness.intervals import mean_of
 from mofme.language.llm_routing.robustness.report import Embed
 from mofme.language.llm_routing.robustness.sources import Record
 from mofme.language.llm_routing.robustness.subjects import BoolArray, Subject
 from mofme.language.llm_routing.table import FloatArray
-from mofme.results import Figure
+from mofme.measure.result import Figure
+from mofme.measure.statistics import bootstrap_percent
 
 STRONG = "gpt-4-0125-preview"
 WEAK = ("gpt-3.5-turbo-1106", "vicuna-13b-v1.5", "llama-2-7b-chat-hf")
@@ -104,12 +104,12 @@ def expected(router: str, weak: str, strong_N: FloatArray, tried: Sequence[Attem
     with_text_N = np.array([bool(attempt.prompts) for attempt in tried])
 
     def figure(values_N: FloatArray) -> Figure:
-        return mean_of(values_N, requests, percent=True)
+        return bootstrap_percent(values_N, groups=requests)
 
     return Exposure(
         router,
         weak,
-        mean_of(strong_N[with_text_N], percent=True),
+        bootstrap_percent(strong_N[with_text_N]),
         figure(success_N),
         figure(on_strong_N),
         figure(on_weak_N),

@@ -11,11 +11,11 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 from mofme.language.llm_routing.robustness.exposure import Attempt, Exposure, expected, strong_share
-from mofme.language.llm_routing.robustness.intervals import mean_of
 from mofme.language.llm_routing.robustness.report import Embed
 from mofme.language.llm_routing.robustness.subjects import BoolArray, Subject
 from mofme.language.llm_routing.table import FloatArray
-from mofme.results import Figure
+from mofme.measure.result import Figure
+from mofme.measure.statistics import bootstrap_percent
 
 _PHRASES = re.compile(
     "|".join(
@@ -69,7 +69,7 @@ def phrase_guard(
 ) -> tuple[Guard, tuple[BoolArray, ...]]:
     """How that rule does, and which texts of each attempt it stops."""
     by_attempt = tuple(stopped_by_phrases(attempt.prompts) for attempt in tried)
-    false, dressed = (mean_of(stopped_by_phrases(prompts), percent=True) for prompts in (harmless, dressed_up))
+    false, dressed = (bootstrap_percent(stopped_by_phrases(prompts)) for prompts in (harmless, dressed_up))
     return Guard("phrases", by_attack(by_attempt, tried), false, dressed), by_attempt
 
 
@@ -98,7 +98,7 @@ def classifier_guard(
     for part in range(5):
         alarms_N[part_N == part] = _fit(attacks_ND, benign_ND[part_N != part]).predict(benign_ND[part_N == part])
     dressed_N = _fit(attacks_ND, benign_ND).predict(embed(dressed_up).embeddings_ND)
-    false, dressed = mean_of(alarms_N, percent=True), mean_of(dressed_N, percent=True)
+    false, dressed = bootstrap_percent(alarms_N), bootstrap_percent(dressed_N)
     return Guard("classifier", by_attack(stopped, tried), false, dressed), tuple(stopped)
 
 
@@ -108,7 +108,7 @@ def by_attack(stopped: Sequence[BoolArray], tried: Sequence[Attempt]) -> dict[st
     for attempt, stopped_T in zip(tried, stopped, strict=True):
         if len(stopped_T):
             shares.setdefault(attempt.attack, []).append(float(stopped_T.mean()))
-    return {attack: mean_of(values, percent=True) for attack, values in shares.items()}
+    return {attack: bootstrap_percent(values) for attack, values in shares.items()}
 
 
 def _fit(attacks_ND: FloatArray, benign_ND: FloatArray) -> LogisticRegression:
@@ -130,7 +130,7 @@ def guarded_exposure(
     guarded_N = strong_share(runs, tried, embed, stopped)
     before, after = (expected(runs[0].name, weak, strong_N, tried) for strong_N in (alone_N, guarded_N))
     difference_N = (guarded_N - alone_N) * np.array([int(a.breaks_strong) - int(a.breaks_weak) for a in tried])
-    return GuardedExposure(guard, before, after, mean_of(difference_N, [a.request for a in tried], percent=True))
+    return GuardedExposure(guard, before, after, bootstrap_percent(difference_N, groups=[a.request for a in tried]))
 
 
 def _halves(requests: Sequence[str]) -> list[int]:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mofme.language.llm_routing.robustness.intervals import mean_of
 from mofme.language.llm_routing.robustness.private_data import find_private
 from mofme.language.llm_routing.robustness.report import Embed
 from mofme.language.llm_routing.robustness.sources import Record
 from mofme.language.llm_routing.robustness.subjects import Subject
-from mofme.results import Figure
+from mofme.measure.result import Figure
+from mofme.measure.statistics import bootstrap_percent
 
 # Presidio's names for what the rule looks for, and the rule's own.
 RULED = {
@@ -82,10 +82,10 @@ def privacy(runs: Sequence[Subject], sentences: Sequence[Labelled], embed: Embed
     others_N = ~private_N
     return Privacy(
         runs[0].name,
-        mean_of(weak_N[private_N], percent=True),
-        mean_of(weak_N[others_N], percent=True) if others_N.any() else None,
-        mean_of(changed_N[private_N], percent=True),
-        mean_of((weak_N * ~ruled_N)[private_N], percent=True),
+        bootstrap_percent(weak_N[private_N]),
+        bootstrap_percent(weak_N[others_N]) if others_N.any() else None,
+        bootstrap_percent(changed_N[private_N]),
+        bootstrap_percent((weak_N * ~ruled_N)[private_N]),
     )
 
 
@@ -95,10 +95,10 @@ def detections(sentences: Sequence[Labelled]) -> list[Detection]:
     for name, kind in RULED.items():
         found = [find_private(sentence.prompt) for sentence in sentences if name in sentence.kinds]
         if found:
-            as_such = mean_of([kind in kinds for kinds in found], percent=True)
-            lines.append(Detection(kind, len(found), as_such, mean_of([bool(kinds) for kinds in found], percent=True)))
+            as_such = bootstrap_percent([kind in kinds for kinds in found])
+            lines.append(Detection(kind, len(found), as_such, bootstrap_percent([bool(kinds) for kinds in found])))
     alarms = [bool(find_private(sentence.prompt)) for sentence in sentences if not sentence.kinds]
     if alarms:
-        alarm = mean_of(alarms, percent=True)
+        alarm = bootstrap_percent(alarms)
         lines.append(Detection("none", len(alarms), alarm, alarm))
     return lines

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from mofme.language.llm_routing.prompt_router import Queries
-from mofme.language.llm_routing.robustness.intervals import mean_of, ratio_of
 from mofme.language.llm_routing.robustness.probes import CATEGORIES, DIFFICULTIES, Probe
 from mofme.language.llm_routing.robustness.rewording import REWORDINGS, reword
 from mofme.language.llm_routing.robustness.subjects import BoolArray, Subject
 from mofme.language.llm_routing.table import FloatArray
-from mofme.results import Figure
+from mofme.measure.result import Figure
+from mofme.measure.statistics import bootstrap_percent, percentiles
 
 DRAWS = 500
 Embed = Callable[[Sequence[str]], Queries]
@@ -39,18 +39,18 @@ class Assessment:
 
     def share(self, router: str, category: str | None = None, difficulty: str | None = None) -> Figure:
         """Calls sent to the strong model, in percent. Raises ValueError where nothing was probed."""
-        return mean_of(self.strong_RN[self.routers.index(router), self._chosen(category, difficulty)], percent=True)
+        return bootstrap_percent(self.strong_RN[self.routers.index(router), self._chosen(category, difficulty)])
 
     def share_of(self, router: str, source: str, category: str) -> Figure:
         """As `share`, of one source's prompts of a category."""
         chosen_N = [probe.source == source and probe.category == category for probe in self.probes]
-        return mean_of(self.strong_RN[self.routers.index(router), chosen_N], percent=True)
+        return bootstrap_percent(self.strong_RN[self.routers.index(router), chosen_N])
 
     def flips(self, router: str, rewording: str | None = None, category: str | None = None) -> Figure:
         """Decisions that a rewording turns, in percent; the mean of all rewordings unless one is named."""
         flips_WN = self.flips_RWN[self.routers.index(router)]
         rows = [self.rewordings.index(rewording)] if rewording else list(range(len(self.rewordings)))
-        return mean_of(flips_WN[rows].mean(0)[self._chosen(category, None)], percent=True)
+        return bootstrap_percent(flips_WN[rows].mean(0)[self._chosen(category, None)])
 
     def cost(self, router: str, category: str, weak_over_strong: float) -> Figure:
         """What the calls cost, in percent of always asking the strong model, if cost goes by the length of prompts.
@@ -60,7 +60,7 @@ class Assessment:
         chosen = self._chosen(category, None)
         strong_n = self.strong_RN[self.routers.index(router), chosen]
         length_n = np.array([len(probe.prompt) for probe in self.probes], np.float64)[chosen]
-        return ratio_of(length_n * (strong_n + (1 - strong_n) * weak_over_strong), length_n)
+        return bootstrap_percent(length_n * (strong_n + (1 - strong_n) * weak_over_strong), length_n)
 
     def matrix(self, difficulty: str | None = None) -> FloatArray:
         """Calls sent to the strong model, in percent: categories x routers, as a heat map shows it."""
@@ -83,16 +83,19 @@ class Assessment:
         rng = np.random.default_rng(0)
         drawn = [[rng.choice(cell, len(cell)) for cell in cells] for _ in range(DRAWS)]
         parts_B2 = np.array([_variances(cells, owner_C), *(_variances(draw, owner_C) for draw in drawn)])
-        low_2, high_2 = np.quantile(parts_B2[1:], [0.025, 0.975], axis=0)
-        category, difficulty = (
-            Figure(float(parts_B2[0, i]), float(min(low_2[i], parts_B2[0, i])), float(high_2[i])) for i in (0, 1)
-        )
+        category, difficulty = (_explained(part_B) for part_B in parts_B2.T)
         return category, difficulty
 
     def _chosen(self, category: str | None, difficulty: str | None) -> BoolArray:
         return np.array(
             [category in (None, probe.category) and difficulty in (None, probe.difficulty) for probe in self.probes]
         )
+
+
+def _explained(part_B: FloatArray) -> Figure:
+    """The first, with the interval of the others. Drawn cells differ more than the cells do: all may lie above it."""
+    low, high = percentiles(part_B[1:])
+    return Figure(float(part_B[0]), min(low, float(part_B[0])), high)
 
 
 def _variances(cells: Sequence[FloatArray], owner_C: Sequence[str]) -> tuple[float, float]:

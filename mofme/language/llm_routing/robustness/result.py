@@ -9,7 +9,7 @@ from mofme.language.llm_routing.robustness.probes import CATEGORIES, DIFFICULTIE
 from mofme.language.llm_routing.robustness.report import Assessment
 from mofme.language.llm_routing.robustness.study import Rules, Study
 from mofme.language.llm_routing.robustness.waste import Waste
-from mofme.results import Figure, Result, Row
+from mofme.measure.result import Figure, Result, Row
 
 ROOM = "llm_robustness"
 PAPER = "How Robust Are Router-LLMs? (arXiv 2504.07113)"

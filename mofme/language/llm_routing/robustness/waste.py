@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mofme.language.llm_routing.robustness.intervals import mean_of, ratio_of
 from mofme.language.llm_routing.robustness.subjects import BoolArray, Calibrated, Subject
 from mofme.language.llm_routing.robustness.training import Recorded, Split
 from mofme.language.llm_routing.table import FloatArray
 from mofme.language.llm_routing.within_task import auc
-from mofme.results import Figure
+from mofme.measure.result import Figure
+from mofme.measure.statistics import bootstrap_percent, percentiles
 
 GOOD = 0.5  # quality from here on is an answer that will do
 DRAWS = 300
@@ -63,7 +63,7 @@ def waste(runs: Sequence[Subject], splits: Sequence[Split], group: str = "all", 
     rows_N = np.array(prompts, object)
 
     def among(values_N: BoolArray, chosen_N: BoolArray) -> Figure | None:
-        return mean_of(values_N[chosen_N], rows_N[chosen_N].tolist(), percent=True) if chosen_N.any() else None
+        return bootstrap_percent(values_N[chosen_N], groups=rows_N[chosen_N].tolist()) if chosen_N.any() else None
 
     def chosen_of(values_N2: FloatArray) -> FloatArray:
         return np.where(strong_N, values_N2[:, 0], values_N2[:, 1])
@@ -72,11 +72,11 @@ def waste(runs: Sequence[Subject], splits: Sequence[Split], group: str = "all", 
         router=runs[0].name,
         group=group,
         prompts=len(set(prompts)),
-        strong=mean_of(strong_N, prompts, percent=True),
+        strong=bootstrap_percent(strong_N, groups=prompts),
         wasted=among(good_N2[:, 1], strong_N),
         missed=among(needed_N, ~strong_N),
-        cost=ratio_of(chosen_of(cost_N2), cost_N2[:, 0].clip(1e-12), prompts),
-        quality=mean_of(chosen_of(quality_N2), prompts, percent=True),
+        cost=bootstrap_percent(chosen_of(cost_N2), cost_N2[:, 0].clip(1e-12), prompts),
+        quality=bootstrap_percent(chosen_of(quality_N2), groups=prompts),
         auc=_auc(runs, tests, within=False),
         auc_within=_auc(runs, tests, within=True),
     )
@@ -109,8 +109,7 @@ def _auc(runs: Sequence[Subject], tests: Sequence[Recorded], within: bool) -> Fi
     mean_B = np.mean(auc_TB, axis=0)
     if not np.isfinite(mean_B[0]):
         return None
-    low, high = np.nanquantile(mean_B[1:], [0.025, 0.975])
-    return Figure(float(mean_B[0]), float(low), float(high))
+    return Figure(float(mean_B[0]), *percentiles(mean_B[1:]))
 
 
 def auc_inside(score_N: FloatArray, positive_N: BoolArray, groups: Sequence[str], weight_BN: FloatArray) -> FloatArray:

@@ -7,7 +7,8 @@ import torch
 
 from mofme.language.llm_routing.serving.load_test import Overhead, Storm
 from mofme.language.llm_routing.table import FloatArray
-from mofme.results import Figure, Result, Row, this_machine
+from mofme.measure.result import Figure, Result, Row, this_machine
+from mofme.measure.statistics import bootstrap
 
 _RESAMPLES = 1000
 
@@ -72,7 +73,4 @@ def _added_cpu(overhead: Overhead) -> Figure:
 
 
 def _median(values: FloatArray) -> Figure:
-    random = np.random.default_rng(0)
-    medians = np.median(random.choice(values, (_RESAMPLES, len(values))), axis=1)
-    low, high = np.quantile(medians, [0.025, 0.975])
-    return Figure(float(np.median(values)), float(low), float(high))
+    return bootstrap(values, np.median, _RESAMPLES)

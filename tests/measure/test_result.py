@@ -7,14 +7,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mofme.errors import ResultError
-from mofme.results import (
+from mofme.measure.result import (
     Figure,
     Machine,
     Result,
     Row,
-    as_source,
-    as_tables,
-    as_text,
     available_results,
     load_result,
     save_result,
@@ -120,17 +117,36 @@ def test_a_room_without_a_result_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_figures_as_people_write_them(figure: Figure, signed: bool, text: str) -> None:
-    assert as_text(figure, signed) == text
+    assert figure.text(signed) == text
+
+
+@pytest.mark.parametrize(
+    ("figure", "level", "side"),
+    [
+        (Figure(1, 0.5, 2), 0, 1),
+        (Figure(-1, -2, -0.5), 0, -1),
+        (Figure(1, -0.5, 2), 0, 0),
+        (Figure(1, 0, 2), 0, 0),  # the end itself may be the truth
+        (Figure(60, 55, 65), 50, 1),
+        (Figure(1), 0, 0),  # nobody knows
+    ],
+)
+def test_sides(figure: Figure, level: float, side: int) -> None:
+    assert figure.side(level) == side
+    assert figure.noise() == ("beyond the noise" if figure.side() else "within the noise")
+
+
+def test_a_figure_of_a_figure() -> None:
+    assert Figure(0.25, 0.125, 0.5).map(lambda share: 100 - 100 * share) == Figure(75, 50, 87.5)
+    assert Figure(0.25).map(lambda share: 100 * share) == Figure(25)
 
 
 def test_tables_keep_the_order_and_leave_gaps_empty() -> None:
-    tables = as_tables(
-        result(
-            Row("Cost", "dense", {"time, s": Figure(0.5)}),
-            Row("Quality", "dense", {"PSNR gain, dB": Figure(1), "time against dense": Figure(1.25)}),
-            Row("Cost", "MoFME", {"time, s": Figure(0.25), "memory, MB": Figure(47)}),
-        )
-    )
+    tables = result(
+        Row("Cost", "dense", {"time, s": Figure(0.5)}),
+        Row("Quality", "dense", {"PSNR gain, dB": Figure(1), "time against dense": Figure(1.25)}),
+        Row("Cost", "MoFME", {"time, s": Figure(0.25), "memory, MB": Figure(47)}),
+    ).tables()
     assert tables == {
         "Cost": (["", "time, s", "memory, MB"], [["dense", "0.500", ""], ["MoFME", "0.250", "47"]]),
         "Quality": (["", "PSNR gain, dB", "time against dense"], [["dense", "+1.00", "1.25"]]),
@@ -138,7 +154,7 @@ def test_tables_keep_the_order_and_leave_gaps_empty() -> None:
 
 
 def test_the_source_says_all_one_needs_to_measure_again() -> None:
-    source = as_source(result(seeds=[0, 1], interval="95 % bootstrap"))
+    source = result(seeds=[0, 1], interval="95 % bootstrap").source()
     assert source == (
         "`python -m mofme x`; 2026-11-22; A CPU; 1 of 4 cores; bfloat16; torch 2.13.0; seeds 0, 1; "
         "intervals: 95 % bootstrap"

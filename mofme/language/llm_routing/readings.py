@@ -1,16 +1,16 @@
-"""How far a comparison's figures could be off: because of the prompts that were drawn, and because of the splits."""
+"""What is read off the routers' curves, from all test prompts and from draws of them, and how far it could be off."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from mofme.language.llm_routing.baselines import BestSingle
 from mofme.language.llm_routing.comparison import TEST_SHARE, Comparison, Trial
 from mofme.language.llm_routing.curve import Curve, aiq, hull_of, quality_at
 from mofme.language.llm_routing.table import FloatArray
-from mofme.results import Figure
+from mofme.measure.result import Figure
+from mofme.measure.statistics import percentiles, students_interval, wider
 
 DRAWS = 1000
 
@@ -80,18 +80,11 @@ def as_figure(figure_TB: FloatArray) -> Figure | None:
     splits: Student's, its variance corrected for the prompts that splits share (Nadeau and Bengio, 2003); with one
     trial there is none.
     """
-    if not np.isfinite(figure_TB[:, 0]).all():
+    value_T = figure_TB[:, 0]
+    if not np.isfinite(value_T).all():
         return None
-    mean_B = figure_TB.mean(0)
-    ends = [*(2 * mean_B[0] - np.quantile(mean_B[np.isfinite(mean_B)], [0.025, 0.975]))]
-    if len(figure_TB) > 1:
-        half = half_width(figure_TB[:, 0])
-        ends += [mean_B[0] - half, mean_B[0] + half]
-    return Figure(float(mean_B[0]), float(min(ends)), float(max(ends)))
-
-
-def half_width(figure_T: FloatArray) -> float:
-    """Half of Student's 95 % interval of the mean of `figure_T` (T,) over splits that share prompts."""
-    trials = len(figure_T)
-    error = figure_T.std(ddof=1) * np.sqrt(1 / trials + TEST_SHARE / (1 - TEST_SHARE))
-    return float(stats.t.ppf(0.975, trials - 1) * error)
+    mean_B, trials = figure_TB.mean(0), len(value_T)
+    value = float(mean_B[0])
+    low, high = percentiles(mean_B)
+    error = value_T.std(ddof=1) * np.sqrt(1 / trials + TEST_SHARE / (1 - TEST_SHARE)) if trials > 1 else 0.0
+    return wider(Figure(value, 2 * value - high, 2 * value - low), students_interval(value, float(error), trials))

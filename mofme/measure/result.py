@@ -8,7 +8,7 @@ import math
 import os
 import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
@@ -18,7 +18,7 @@ from typing import Any
 from mofme.errors import ResultError
 from mofme.files import atomic_file
 
-RESULTS = Path(__file__).resolve().parents[1] / "assets" / "results"
+RESULTS = Path(__file__).resolve().parents[2] / "assets" / "results"
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,32 @@ class Figure:
     value: float
     low: float | None = None
     high: float | None = None
+
+    def side(self, level: float = 0.0) -> int:
+        """Which side of `level` all of the interval lies on: +1 above, -1 below; 0 if it holds it or there is none."""
+        if self.low is None or self.high is None:
+            return 0
+        return int(self.low > level) - int(self.high < level)
+
+    def noise(self) -> str:
+        """For verdicts: is there a difference at all?"""
+        return f"{'beyond' if self.side() else 'within'} the noise"
+
+    def text(self, signed: bool = False, digits: int | None = None) -> str:
+        """As people write it: `27.39`, or with its interval `+4.63 (+3.84 to +5.43)`; by default digits by its size."""
+        numbers = [self.value] if self.low is None or self.high is None else [self.value, self.low, self.high]
+        if digits is None:
+            size = max(map(abs, numbers))
+            whole = not signed and all(float(number).is_integer() for number in numbers)
+            digits = 0 if whole else 1 if size >= 100 else 2 if size >= 1 else 3
+        value, *interval = [f"{number:{'+' if signed else ''},.{digits}f}" for number in numbers]
+        return f"{value} ({interval[0]} to {interval[1]})" if interval else value
+
+    def map(self, function: Callable[[float], float]) -> "Figure":
+        """The figure of a function that only rises or only falls, as of shares in percent, or of what is left."""
+        if self.low is None or self.high is None:
+            return Figure(function(self.value))
+        return Figure(function(self.value), *sorted((function(self.low), function(self.high))))
 
 
 @dataclass(frozen=True)
@@ -85,6 +111,34 @@ class Result:
     machine: Machine = field(default_factory=this_machine)
     date: str = field(default_factory=today)
 
+    def tables(self) -> dict[str, tuple[list[str], list[list[str]]]]:
+        """Title -> headings and lines, ready to be shown; a figure that a row lacks is an empty cell."""
+        tables = {}
+        for title in dict.fromkeys(row.table for row in self.rows):
+            rows = [row for row in self.rows if row.table == title]
+            columns = list(dict.fromkeys(name for row in rows for name in row.figures))
+            lines = [
+                [row.name, *(row.figures[name].text(_is_gain(name)) if name in row.figures else "" for name in columns)]
+                for row in rows
+            ]
+            tables[title] = (["", *columns], lines)
+        return tables
+
+    def source(self) -> str:
+        """How the figures came about, as Markdown: command, date, machine, seeds, and what the intervals are."""
+        machine = self.machine
+        parts = [
+            f"`{self.command}`",
+            self.date,
+            machine.cpu,
+            f"{machine.threads or machine.cores} of {machine.cores} cores",
+            machine.precision,
+            f"torch {machine.torch}",
+            f"seed{'s' * (len(self.seeds) > 1)} {', '.join(map(str, self.seeds))}" if self.seeds else "",
+            f"intervals: {self.interval}" if self.interval else "",
+        ]
+        return "; ".join(filter(None, parts))
+
 
 def save_result(result: Result, folder: Path = RESULTS) -> Path:
     """Write `folder/<room>.json`, whole or not at all; returns its path. Raises ResultError for NaN and infinity."""
@@ -118,50 +172,8 @@ def available_results(folder: Path = RESULTS) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.json"))
 
 
-def as_text(figure: Figure, signed: bool = False) -> str:
-    """A figure as people write it: `27.39`, or with its interval `+4.63 (+3.84 to +5.43)`."""
-    numbers = [figure.value] if figure.low is None or figure.high is None else [figure.value, figure.low, figure.high]
-    size = max(map(abs, numbers))
-    whole = not signed and all(float(number).is_integer() for number in numbers)
-    digits = 0 if whole else 1 if size >= 100 else 2 if size >= 1 else 3
-    value, *interval = [f"{number:{'+' if signed else ''},.{digits}f}" for number in numbers]
-    return f"{value} ({interval[0]} to {interval[1]})" if interval else value
-
-
-def as_tables(result: Result) -> dict[str, tuple[list[str], list[list[str]]]]:
-    """Title -> headings and lines, ready to be shown; a figure that a row lacks is an empty cell."""
-    titles = dict.fromkeys(row.table for row in result.rows)
-    tables = {}
-    for title in titles:
-        rows = [row for row in result.rows if row.table == title]
-        columns = list(dict.fromkeys(name for row in rows for name in row.figures))
-        lines = [
-            [row.name]
-            + [as_text(row.figures[column], _is_gain(column)) if column in row.figures else "" for column in columns]
-            for row in rows
-        ]
-        tables[title] = (["", *columns], lines)
-    return tables
-
-
 def _is_gain(column: str) -> bool:
     return re.search(r"\bgain\b", column) is not None  # not "against"
-
-
-def as_source(result: Result) -> str:
-    """How the figures came about, as Markdown: command, date, machine, seeds, and what the intervals are."""
-    machine = result.machine
-    parts = [
-        f"`{result.command}`",
-        result.date,
-        machine.cpu,
-        f"{machine.threads or machine.cores} of {machine.cores} cores",
-        machine.precision,
-        f"torch {machine.torch}",
-        f"seed{'s' * (len(result.seeds) > 1)} {', '.join(map(str, result.seeds))}" if result.seeds else "",
-        f"intervals: {result.interval}" if result.interval else "",
-    ]
-    return "; ".join(filter(None, parts))
 
 
 def _check_finite(result: Result) -> None:
