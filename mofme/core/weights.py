@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from mofme.core.binary.layers import binary_layers
+from mofme.core.binary import binary_layers
 from mofme.errors import ModelError
 from mofme.files import CARD_FILE, WEIGHTS_FILE, atomic_file
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mofme.core.binary.layers import binarise, unbinarise
+from mofme.core.binary import binarise, unbinarise
 from mofme.core.weights import ModelCard, load_as, load_card
 from mofme.errors import ModelError
 from mofme.files import CARD_FILE, WEIGHTS, WEIGHTS_FILE, model_folder

@@ -19,8 +19,7 @@ from accelerate.utils import broadcast, set_seed
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from mofme.core.binary.layers import binarise, binary_layers
-from mofme.core.binary.sign import clip_weights
+from mofme.core.binary import binarise, binary_layers, clip_weights
 from mofme.core.moe import observe_routing
 from mofme.core.precision import bf16_pays
 from mofme.core.weights import ModelCard, load_card, save_packed

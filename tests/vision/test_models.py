@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from mofme import files
-from mofme.core.binary.layers import binarise, binary_layers
+from mofme.core.binary import binarise, binary_layers
 from mofme.core.weights import ModelCard, load_card, save_model, save_packed
 from mofme.errors import ModelError
 from mofme.files import CARD_FILE, WEIGHTS_FILE

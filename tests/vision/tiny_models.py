@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from mofme.core.binary.layers import binarise
+from mofme.core.binary import binarise
 from mofme.core.weights import ModelCard, save_model, save_packed
 from mofme.vision.nets.unet import RestorationNet
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mofme.core.binary.layers import BinaryLinear
+from mofme.core.binary import BinaryLinear
 from mofme.core.weights import ModelCard
 from mofme.errors import ModelError
 from mofme.files import CARD_FILE, WEIGHTS, WEIGHTS_FILE

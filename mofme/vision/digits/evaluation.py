@@ -11,9 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mofme.core.binary.int4 import as_int4
-from mofme.core.binary.layers import BinaryLinear, binary_layers
-from mofme.core.binary.sign import sign, stochastic_sign
+from mofme.core.binary import binary_layers, stochastic_sign, unbinarise
 from mofme.core.precision import bf16_pays
 from mofme.errors import ModelError
 from mofme.files import WEIGHTS_FILE
@@ -29,7 +27,6 @@ OPTIONS = (SIGNS, REAL, ENSEMBLE)
 BATCHES = (1, 100)
 FLOAT32 = "float32 (packed: unpacked once)"
 BFLOAT16 = "packed: unpacked once to bfloat16"
-INT4 = "packed: four-bit integers, bfloat16"
 
 
 @dataclass(frozen=True)
@@ -142,10 +139,11 @@ def _times(paths: Sequence[Path], mnist: Mnist, repeats: int) -> dict[tuple[str,
     binary = next((run_net for run_net in map(load_run, paths) if run_net[0].plan.arm in BINARY), None)
     if binary is None:
         return {}
-    signs = folded(binary[1])
-    ways: dict[str, Callable[[Tensor], Tensor]] = {FLOAT32: _dense(signs), INT4: as_int4(signs)}
+    unpacked = folded(binary[1])
+    unbinarise(unpacked)
+    ways: dict[str, Callable[[Tensor], Tensor]] = {FLOAT32: unpacked}
     if bf16_pays(torch.device("cpu")):
-        half = _dense(signs).bfloat16()
+        half = copy.deepcopy(unpacked).bfloat16()
         ways[BFLOAT16] = lambda x_ND: half(x_ND.bfloat16())
     times: dict[tuple[str, int], list[float]] = {(way, batch): [] for batch in BATCHES for way in ways}
     with torch.inference_mode():
@@ -158,19 +156,3 @@ def _times(paths: Sequence[Path], mnist: Mnist, repeats: int) -> dict[tuple[str,
                     if repeat >= 0:
                         times[way, batch].append(1000 * (time.perf_counter() - start))
     return times
-
-
-def _dense(net: nn.Sequential) -> nn.Sequential:
-    """Binary layers as ordinary ones, whose weights hold sign and scale."""
-    layers: list[nn.Module] = []
-    for layer in net:
-        if isinstance(layer, BinaryLinear):
-            dense = nn.Linear(layer.in_features, layer.out_features)
-            with torch.no_grad():
-                signs = sign(layer.weight)
-                dense.weight.copy_(signs if layer.scale is None else signs * layer.scale[:, None])
-                dense.bias.copy_(layer.bias)
-            layers.append(dense)
-        else:
-            layers.append(layer)
-    return nn.Sequential(*layers).eval()

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from mofme.core.binary.layers import BinaryLinear, binary_layers
+from mofme.core.binary import BinaryLinear, binary_layers
 from mofme.vision.digits.data import CLASSES, SIDE
 
 DETERMINISTIC, STOCHASTIC, FLOAT, DROPOUT = "deterministic", "stochastic", "float", "dropout"

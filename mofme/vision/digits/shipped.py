@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mofme.core.binary.layers import BinaryLinear
+from mofme.core.binary import BinaryLinear
 from mofme.core.weights import ModelCard, check_replaceable, load_as, save_packed
 from mofme.errors import ModelError
 from mofme.vision.digits.data import Mnist

@@ -13,8 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from mofme.core.binary.layers import binary_layers, recalibrate
-from mofme.core.binary.sign import clip_weights, glorot_scale
+from mofme.core.binary import binary_layers, clip_weights, glorot_scale, recalibrate
 from mofme.core.precision import bf16_pays
 from mofme.errors import ModelError, TableError
 from mofme.files import atomic_file

@@ -7,7 +7,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from mofme.core.binary.layers import binary_layers
+from mofme.core.binary import binary_layers
 from mofme.errors import Cancelled, ModelError, TableError
 from mofme.vision.digits.data import Mnist
 from mofme.vision.digits.net import ARMS, BINARY, DigitNet, squared_hinge
