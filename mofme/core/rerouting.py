@@ -9,12 +9,12 @@ which the caller hands over as `loss_of(r)`; with the loss of the sample itself 
 Steps, rates and k are the paper's. Our readings: K is Gaussian, as wide as the neighbours are far; a sample of many
 tokens is routed by the mean of its tokens' weights, layer by layer, and moving that mean shifts all tokens alike.
 
-Axis names: N references, k neighbours, R routing weights of a sample: all experts of all layers in a row.
+Axis names: N references, k neighbours, S samples, R routing weights of a sample: all experts of all layers in a row.
 """
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -96,8 +96,7 @@ def routing_of(model: nn.Module, run: Callable[[], object]) -> Tensor:
     return torch.cat(means)
 
 
-@contextmanager
-def rerouted(model: nn.Module, routing_R: Tensor, samples: int = 1) -> Iterator[None]:
+def rerouted(model: nn.Module, routing_R: Tensor, samples: int = 1) -> AbstractContextManager[None]:
     """Inside the block the model routes by `routing_R`, through which gradients flow: run `samples` of equal size.
 
     The weights of all tokens of a layer are shifted, each sample's alike, so that this is the mean of every sample.
@@ -110,12 +109,10 @@ def rerouted(model: nn.Module, routing_R: Tensor, samples: int = 1) -> Iterator[
         moved_STE = weights_STE + (mean_E[layer].to(weights_STE) - weights_STE.mean(dim=1, keepdim=True))
         return replace(decision, weights_TE=moved_STE.flatten(0, 1))
 
-    with replace_routing(model, shift):
-        yield
+    return replace_routing(model, shift)
 
 
-@contextmanager
-def shifted(model: nn.Module, shift_R: Tensor) -> Iterator[None]:
+def shifted(model: nn.Module, shift_R: Tensor) -> AbstractContextManager[None]:
     """Inside the block `shift_R` is added to the weights of every token: for a sample that is run in several parts.
 
     Of one that is run as a whole this is `rerouted` by its own routing plus the shift. Raises ValueError for another R.
@@ -126,8 +123,7 @@ def shifted(model: nn.Module, shift_R: Tensor) -> Iterator[None]:
         weights_TE = decision.weights_TE
         return replace(decision, weights_TE=weights_TE + shift_E[layer].to(weights_TE))
 
-    with replace_routing(model, shift):
-        yield
+    return replace_routing(model, shift)
 
 
 @contextmanager

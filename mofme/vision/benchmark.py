@@ -125,8 +125,9 @@ def precision() -> str:
 
 
 def _build(backbone: str, arm: Arm) -> nn.Module:
-    torch.manual_seed(0)
-    net = BACKBONES[backbone](arm.feed_forward, arm.num_experts).eval()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = BACKBONES[backbone](arm.feed_forward, arm.num_experts).eval()
     return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 

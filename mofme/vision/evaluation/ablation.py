@@ -109,14 +109,15 @@ def train_arms(
     learners = [_Learner(arm, recipe, seed) for arm in arms]
     generator = torch.Generator().manual_seed(seed)
     cleans = clean_crops(pictures, recipe.crop, recipe.batch, generator)
-    torch.manual_seed(seed)
-    for step in range(recipe.steps):
-        clean = next(cleans)
-        weathered = synthesize(clean, random_weathers(recipe.batch, generator), generator)
-        losses = [learner.learn(step, weathered.image, clean, weathered.labels) for learner in learners]
-        if (step + 1) % 100 == 0:
-            shown = "  ".join(f"{name_of(arm)} {loss:.3f}" for arm, loss in zip(arms, losses, strict=True))
-            report(f"seed {seed}, step {step + 1} of {recipe.steps}: {shown}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # for the passes of the sampled router
+        for step in range(recipe.steps):
+            clean = next(cleans)
+            weathered = synthesize(clean, random_weathers(recipe.batch, generator), generator)
+            losses = [learner.learn(step, weathered.image, clean, weathered.labels) for learner in learners]
+            if (step + 1) % 100 == 0:
+                shown = "  ".join(f"{name_of(arm)} {loss:.3f}" for arm, loss in zip(arms, losses, strict=True))
+                report(f"seed {seed}, step {step + 1} of {recipe.steps}: {shown}")
     return {arm: learner.averaged() for arm, learner in zip(arms, learners, strict=True)}
 
 
@@ -124,8 +125,9 @@ class _Learner:
     """One net with its optimizer and the moving average of its weights."""
 
     def __init__(self, arm: Arm, recipe: Recipe, seed: int) -> None:
-        torch.manual_seed(seed)
-        net = RestorationNet(**_arguments(arm))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            net = RestorationNet(**_arguments(arm))
         self.net: RestorationNet = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.recipe = recipe
         self.average = AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(_EMA_DECAY))

@@ -72,10 +72,11 @@ def run_ablation(
         restorers = train_or_load(trained, ARMS, pictures, recipe, seed, report)
         for arm, restorer in restorers.items():
             report(f"seed {seed}: measuring {name_of(arm)}")
-            torch.manual_seed(seed)  # for the passes of the sampled router
-            scores[arm].append(list(score(restorer, chosen, lpips)))
-            if arm in _UNSURE:
-                _add_maps(maps[arm], restorer, chosen)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)  # for the passes of the sampled router
+                scores[arm].append(list(score(restorer, chosen, lpips)))
+                if arm in _UNSURE:
+                    _add_maps(maps[arm], restorer, chosen)
     shipped: list[list[ErrorMaps]] = [[] for _ in WEATHERS]
     _add_maps(shipped, Restorer(load_net("small")[0], "small"), chosen)
     report("measuring time and memory")

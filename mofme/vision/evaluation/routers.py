@@ -62,8 +62,9 @@ def _scored(folder: Path, restorer: Restorer, chosen: Sequence[Sample], seed: in
     shown = zlib.crc32(b"".join(sample.weathered.numpy().tobytes() for sample in chosen))
     path = folder / f"scores-{shown:08x}-{load_card(folder).sha256[:8]}.json"
     if not path.is_file():
-        torch.manual_seed(seed)  # for the passes of the sampled router
-        text = json.dumps([asdict(one) for one in score(restorer, chosen, None)])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)  # for the passes of the sampled router
+            text = json.dumps([asdict(one) for one in score(restorer, chosen, None)])
         with atomic_file(path, "w") as file:
             file.write(text)
     return [Scores(**one) for one in json.loads(path.read_text(encoding="utf-8"))]
