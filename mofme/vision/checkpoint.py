@@ -29,7 +29,9 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
             )
         return None
     try:
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        # Of several processes on a CPU each calls it by its own number, which torch does not know how to load to.
+        kind = torch.device(device).type
+        state: dict[str, Any] = torch.load(path, map_location=kind, weights_only=True)
     except Exception as error:  # torch raises all kinds, and its own words advise to unpickle whatever is there
         raise ModelError(
             f"{path} is damaged or cannot be read ({type(error).__name__}): delete it, or choose another folder"

@@ -12,7 +12,7 @@ from mofme.vision.nets.unet import NetOutput
 
 _FLOOR = 1e-4
 # Where there is nothing to do the error is small to begin with, and should count until it cannot be seen.
-_CLEAN_FLOOR = 1e-5
+_CLEAN_FLOOR = 5e-5
 _BALANCE = 1e-3
 _WEATHER = 0.1
 

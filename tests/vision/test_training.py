@@ -15,6 +15,7 @@ from PIL import Image
 from mofme.core.weights import load_card
 from mofme.errors import ModelError, MofmeError
 from mofme.vision.binary_weights import stays_real
+from mofme.vision.checkpoint import load_checkpoint, save_checkpoint
 from mofme.vision.models import SIZES
 from mofme.vision.nets.unet import RestorationNet
 from mofme.vision.objective import psnr_loss
@@ -197,6 +198,13 @@ def test_killed_it_goes_on_where_it_was(clean: Path, tmp_path: Path) -> None:
     # The optimizer counts the same steps: its memory was carried over, too.
     assert {int(s["step"]) for s in after["optimizer"]["state"].values()} == {after["progress"]["steps"]}
     assert load_card(tmp_path).training["runs"][0]["steps"] == after["progress"]["steps"]
+
+
+def test_a_state_is_resumed_by_each_of_several_processes_on_a_cpu(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "state.pt", {"weights": torch.arange(3.0)})
+    state = load_checkpoint(tmp_path / "state.pt", torch.device("cpu:1"))
+    assert state is not None
+    assert state["weights"].tolist() == [0, 1, 2]
 
 
 def test_a_state_of_another_size_is_refused(trained: Path, clean: Path) -> None:
