@@ -39,7 +39,7 @@ def mixture_of_routers(
     from mofme.cli.results import show_result
     from mofme.errors import MofmeError
     from mofme.files import CARD_FILE
-    from mofme.language.lora_mixture.study import Setting, Shipping, study
+    from mofme.language.lora_mixture.study import Setting, Shipping, compare
     from mofme.language.lora_mixture.study_result import as_result, plot
     from mofme.measure.result import save_result
 
@@ -48,7 +48,7 @@ def mixture_of_routers(
     setting = Setting(steps, batch, limit=limit)
     try:
         shipping = None if adapters is None else Shipping(adapters, licence)
-        measured = study(tables, setting, range(seeds), arms, lambda line: log.print(line, markup=False), shipping)
+        measured = compare(tables, setting, range(seeds), arms, lambda line: log.print(line, markup=False), shipping)
         if adapters is not None and not (adapters / CARD_FILE).is_file():
             log.print(
                 f"warning: no adapters were written to {adapters}, as the mixtures of 2 in {arms} were trained before: "

@@ -34,7 +34,7 @@ def distillation(
     from mofme.cli.results import show_result
     from mofme.errors import MofmeError
     from mofme.language.moe_distillation.distillation import Plan
-    from mofme.language.moe_distillation.study import study
+    from mofme.language.moe_distillation.study import compare
     from mofme.language.moe_distillation.study_result import as_result
     from mofme.language.texts import read_texts
     from mofme.measure.result import save_result
@@ -44,7 +44,7 @@ def distillation(
     try:
         files = [file for path in texts for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
         arms.mkdir(parents=True, exist_ok=True)
-        measured = study(
+        measured = compare(
             read_texts([(file.name, file) for file in files]),
             range(seeds),
             Plan("gkd", steps=steps, learning_rate=learning_rate),

@@ -4,9 +4,9 @@ Axis names: W windows of the text, N questions, S seeds.
 """
 
 import gc
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from mofme.core.moe import activated_parameters, parameters
-from mofme.files import atomic_file
 from mofme.language.dense_to_moe.conversion import Conversion, convert_to, set_policies, uniform
 from mofme.language.dense_to_moe.converted_layer import Recipe
 from mofme.language.dense_to_moe.cost import (
@@ -25,9 +24,9 @@ from mofme.language.dense_to_moe.cost import (
 )
 from mofme.language.dense_to_moe.profile import choose
 from mofme.language.host import Host
-from mofme.language.resuming import fingerprint, same_setting
 from mofme.language.scoring import BoolArray, ChoiceScore, TextScore, score_questions, score_text
 from mofme.language.texts import Question
+from mofme.measure.study import Study, fingerprint
 
 DENSE = "dense"
 OURS = "converted, policies chosen"
@@ -96,32 +95,35 @@ def compare(fresh: Callable[[], Host], setting: Setting, seeds: Sequence[int], f
     `folder` keeps what is finished: stopped and called again with the same arguments it goes on from there.
     Raises ModelError if it holds a comparison with another setting.
     """
-    told = _told(setting)
+    dense = fresh()
+    study = Study(folder, {"model": dense.name, **_told(setting)})
+    budgets = {target: budget(dense.model, setting.recipe, target) for target in setting.frontier}
     arms: dict[str, list[Measured]] = {arm: [] for arm in ARMS}
     timed: dict[str, PreTrainedModel] = {}
     frontier: dict[str, dict[float, Measured]] = {}
+
+    def model_of(arm: str, seed: int) -> tuple[Host, Conversion | None]:
+        say(f"{arm}, seed {seed}")
+        if arm == DENSE:
+            return dense, None
+        host = fresh()
+        return host, _convert(host.model, arm, replace(setting.recipe, seed=seed), setting, folder, say)
+
     for seed in seeds:
         for arm in ARMS:
-            path = folder / f"{ARMS.index(arm)}-{seeds[0] if arm == DENSE else seed}.json"
-            timing = seed == seeds[0] and arm in (DENSE, OURS, PRUNED)
-            if not path.is_file() or timing:
-                say(f"{arm}, seed {seed}")
-                host = fresh()
-                same_setting(folder / "setting.json", {"model": host.name, **told})
-                budgets = {target: budget(host.model, setting.recipe, target) for target in setting.frontier}
-                conversion = _become(host.model, arm, replace(setting.recipe, seed=seed), setting, folder, say)
-                if not path.is_file():
-                    _save(path, _measure(host, setting))
-                if timing and conversion and arm in TRACED:
-                    frontier[arm] = _trace(host, conversion, budgets, setting, folder / f"frontier-{path.stem}", say)
-                if timing:
-                    timed[arm] = host.model
-                del host
-                gc.collect()
-            arms[arm].append(_load(path))
+            name = f"{ARMS.index(arm)}-{seeds[0] if arm == DENSE else seed}"
+            if seed == seeds[0] and arm in (DENSE, *TRACED):
+                host, conversion = model_of(arm, seed)
+                timed[arm] = host.model
+                arms[arm].append(study.kept(name, Measured, partial(_measure, host, setting)))
+                if conversion:
+                    frontier[arm] = _trace(host, conversion, budgets, setting, study, f"frontier-{name}", say)
+            else:
+                arms[arm].append(study.kept(name, Measured, lambda: _measure(model_of(arm, seed)[0], setting)))  # noqa: B023
+            gc.collect()
     say("time")
     taken = seconds(timed, list(setting.measured[:_TIMED_TOKENS]), setting.repeats)
-    return Comparison(arms, taken, parameters(timed[DENSE]), frontier)
+    return Comparison(arms, taken, parameters(dense.model), frontier)
 
 
 def _told(setting: Setting) -> dict[str, Any]:
@@ -131,11 +133,9 @@ def _told(setting: Setting) -> dict[str, Any]:
     return {**read, **recipe, "target": setting.target}
 
 
-def _become(
+def _convert(
     model: PreTrainedModel, arm: str, recipe: Recipe, setting: Setting, folder: Path, say: Say
-) -> Conversion | None:
-    if arm == DENSE:
-        return None
+) -> Conversion:
     if arm == RANDOM:
         recipe = replace(recipe, split="random")
     elif arm == PRUNED:
@@ -153,17 +153,22 @@ def _become(
 
 
 def _trace(
-    host: Host, conversion: Conversion, budgets: Mapping[float, float], setting: Setting, stem: Path, say: Say
+    host: Host,
+    conversion: Conversion,
+    budgets: Mapping[float, float],
+    setting: Setting,
+    study: Study,
+    name: str,
+    say: Say,
 ) -> dict[float, Measured]:
     """Measure policies for every budget, and leave the model with those that it had."""
-    points = {}
-    for target, affordable in budgets.items():
-        path = stem.with_name(f"{stem.name}-{target:g}.json")
-        if not path.is_file():
-            say(f"frontier: {target:.0%}")
-            set_policies(host.model, [one.policy for one in choose(conversion.profiles, affordable)])
-            _save(path, _measure(host, replace(setting, questions=())))
-        points[target] = _load(path)
+
+    def measured(target: float) -> Measured:
+        say(f"frontier: {target:.0%}")
+        set_policies(host.model, [one.policy for one in choose(conversion.profiles, budgets[target])])
+        return _measure(host, replace(setting, questions=()))
+
+    points = {target: study.kept(f"{name}-{target:g}", Measured, partial(measured, target)) for target in budgets}
     set_policies(host.model, [one.policy for one in conversion.chosen])
     return points
 
@@ -174,17 +179,3 @@ def _measure(host: Host, setting: Setting) -> Measured:
     choice = score_questions(host, setting.questions) if setting.questions else ChoiceScore(nothing_N, nothing_N)
     activated = activated_parameters(host.model, active_experts(host.model, setting.measured))
     return Measured(activated, text.nats_W, text.tokens_W, choice.right_N, choice.right_normalized_N)
-
-
-def _save(path: Path, measured: Measured) -> None:
-    plain = {
-        name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in asdict(measured).items()
-    }
-    with atomic_file(path, "w") as file:
-        json.dump(plain, file)
-
-
-def _load(path: Path) -> Measured:
-    plain: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    activated = float(plain.pop("activated"))
-    return Measured(activated, **{name: np.array(value) for name, value in plain.items()})

@@ -5,12 +5,11 @@ Axis names: P passages, L tokens of a passage, S sampled tokens, N neurons.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +18,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from mofme.errors import ModelError
-from mofme.files import atomic_file
 from mofme.language.dense_to_moe.converted_layer import ConvertedLayer, Recipe
 from mofme.language.dense_to_moe.hidden_states import HiddenStates
 from mofme.language.dense_to_moe.layers import (
@@ -36,6 +34,7 @@ from mofme.language.dense_to_moe.policy import Policy, RepresentativeRouter
 from mofme.language.dense_to_moe.profile import Candidate, profile
 from mofme.language.dense_to_moe.settling import settle
 from mofme.language.dense_to_moe.splits import FloatArray, representatives, split_neurons
+from mofme.measure.study import Study
 
 Report = Callable[[int, int], None]
 PASSAGE = 256
@@ -73,7 +72,7 @@ def convert(
         for weight in weights:
             digest.update(weight.detach().view(torch.uint8).numpy().data)
     passages_PL = drawn_passages(ids, recipe.tokens, recipe.seed)
-    _begin(work, {**asdict(recipe), "text": int(passages_PL.sum()), "model": digest.hexdigest()})
+    Study(work, {**asdict(recipe), "text": int(passages_PL.sum()), "model": digest.hexdigest()}, note="recipe")
     if not any(work.glob("states_*.npy")) and not _profile_file(work, len(layers) - 1).is_file():
         shape = (*passages_PL.shape, int(model.config.hidden_size))
         HiddenStates.write(_states(work, 0), shape, (embed(model, part_PL) for part_PL in passages_PL.split(4)))
@@ -87,18 +86,6 @@ def convert(
     if report:
         report(len(layers), len(layers))
     return profiles
-
-
-def _begin(work: Path, told: Mapping[str, Any]) -> None:
-    work.mkdir(parents=True, exist_ok=True)
-    path = work / "recipe.json"
-    text = json.dumps(told, indent=2)
-    if path.is_file() and path.read_text(encoding="utf-8") != text:
-        raise ModelError(
-            f"{work} holds a conversion by another recipe, or of another text or model: delete it or take another"
-        )
-    with atomic_file(path, "w") as file:
-        file.write(text)
 
 
 def _states(work: Path, number: int) -> Path:

@@ -3,18 +3,17 @@
 Axis names: N questions of the test part.
 """
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mofme.errors import TableError
-from mofme.files import atomic_file
 from mofme.language.lora_mixture.bank import MIXTURE, SINGLE, WIDE, Recipe
 from mofme.language.lora_mixture.classifier import LAST, Classifier, lowest_block
 from mofme.language.lora_mixture.explanation import explain_batch
@@ -22,7 +21,7 @@ from mofme.language.lora_mixture.lessons import Lessons, prepare
 from mofme.language.lora_mixture.storage import save_adapters
 from mofme.language.lora_mixture.tasks import read_task
 from mofme.language.lora_mixture.training import Plan, measure, train, trained_parameters
-from mofme.language.resuming import same_setting
+from mofme.measure.study import Study
 
 ARMS: Mapping[str, Recipe] = {
     "single router": Recipe(LAST, SINGLE),
@@ -77,7 +76,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Study:
+class Findings:
     """All outcomes, by task and arm, one a seed; seeds are paired."""
 
     tasks: Sequence[TaskFacts]
@@ -92,14 +91,14 @@ class Shipping:
     licence: str
 
 
-def study(
+def compare(
     tables: Sequence[Path],
     setting: Setting,
     seeds: Sequence[int],
     folder: Path,
     say: Say,
     shipping: Shipping | None = None,
-) -> Study:
+) -> Findings:
     """Train and measure every arm on every task with every seed.
 
     `folder` keeps what is finished: stopped and called again with the same arguments it goes on from there. Raises
@@ -108,7 +107,7 @@ def study(
     """
     if len({table.name for table in tables}) < len(tables):
         raise TableError("two of the tables have the same file name, by which results are kept: rename one")
-    same_setting(folder / "setting.json", asdict(setting))
+    study = Study(folder, asdict(setting))
     prepared: dict[Path, Lessons] = {}
 
     def lessons(table: Path) -> Lessons:
@@ -124,15 +123,15 @@ def study(
             _ship(shipping, lessons(table), classifier, outcome, setting, seed)
         return outcome
 
-    facts = [_kept(folder / f"{table.name}.json", TaskFacts, lambda: _facts(lessons(table))) for table in tables]  # noqa: B023
+    facts = [study.kept(table.name, _with_right(TaskFacts), lambda: _facts(lessons(table))) for table in tables]  # noqa: B023
     outcomes: dict[str, dict[str, list[Outcome]]] = {one.name: {arm: [] for arm in ARMS} for one in facts}
     for seed in seeds:
         for table, one in zip(tables, facts, strict=True):
             for number, arm in enumerate(ARMS):
-                path = folder / f"{table.name}-{number}-{seed}.json"
-                outcome = _kept(path, Outcome, lambda: run(table, arm, seed))  # noqa: B023
+                name = f"{table.name}-{number}-{seed}"
+                outcome = study.kept(name, _with_right(Outcome), partial(run, table, arm, seed))
                 outcomes[one.name][arm].append(outcome)
-    return Study(facts, outcomes)
+    return Findings(facts, outcomes)
 
 
 def run_arm(lessons: Lessons, recipe: Recipe, setting: Setting, seed: int) -> tuple[Classifier, Outcome]:
@@ -172,13 +171,6 @@ def _facts(lessons: Lessons) -> TaskFacts:
     )
 
 
-def _kept(path: Path, kind: type[Kept], make: Callable[[], Kept]) -> Kept:
-    """What the file says, or else what `make` makes, written into it. Which answers are right is a row of 0 and 1."""
-    if not path.is_file():
-        plain = asdict(make())
-        plain["right_N"] = "".join(map(str, plain["right_N"]))
-        with atomic_file(path, "w") as file:
-            json.dump(plain, file)
-    stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    stored["right_N"] = np.array([int(digit) for digit in stored["right_N"]], np.int64)
-    return kind(**stored)
+def _with_right(kind: type[Kept]) -> Callable[..., Kept]:
+    """Runs begun before keep which answers are right as a text of 0 and 1."""
+    return lambda right_N, **others: kind(right_N=np.array(list(right_N), np.int64), **others)

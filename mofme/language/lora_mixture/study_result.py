@@ -8,7 +8,7 @@ from matplotlib.figure import Figure as Canvas
 
 from mofme.files import atomic_file
 from mofme.language.lora_mixture.explanation import FloatArray
-from mofme.language.lora_mixture.study import ARMS, CONTROL, WIDE_CONTROL, Outcome, Study
+from mofme.language.lora_mixture.study import ARMS, CONTROL, WIDE_CONTROL, Findings, Outcome
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import stratified_bootstrap, students_mean
 
@@ -18,13 +18,13 @@ CLAIMED = 1.0  # points
 ENOUGH = 5  # seeds; with fewer neither a gain nor its absence is claimed
 
 
-def as_result(study: Study, seeds: Sequence[int], command: str) -> Result:
+def as_result(found: Findings, seeds: Sequence[int], command: str) -> Result:
     """Everything that the study measured, beside the paper's claim."""
-    rows = [Row("accuracy", f"{task.name}: {arm}", _arm(study, task.name, arm)) for task in study.tasks for arm in ARMS]
+    rows = [Row("accuracy", f"{task.name}: {arm}", _arm(found, task.name, arm)) for task in found.tasks for arm in ARMS]
     rows += [
-        Row("differences", f"{task}: {arm} against {control}", difference(study, task, arm, control))
+        Row("differences", f"{task}: {arm} against {control}", difference(found, task, arm, control))
         for arm, control in _pairs()
-        for task in [*(task.name for task in study.tasks), MEAN]
+        for task in [*(task.name for task in found.tasks), MEAN]
     ]
     rows += [
         Row(
@@ -38,13 +38,13 @@ def as_result(study: Study, seeds: Sequence[int], command: str) -> Result:
                 "encoder and head alone, %": Figure(100 * float(task.right_N.mean())),
             },
         )
-        for task in study.tasks
+        for task in found.tasks
     ]
     return Result(
         room=ROOM,
         paper="Mixture of Routers (arXiv 2503.23362)",
         claim="several sub-routers under a main router, as a plug-in for LoRA experts, gain about 1 % on average",
-        verdict=verdict(study, len(seeds)),
+        verdict=verdict(found, len(seeds)),
         command=command,
         rows=rows,
         seeds=list(seeds),
@@ -53,48 +53,48 @@ def as_result(study: Study, seeds: Sequence[int], command: str) -> Result:
     )
 
 
-def difference(study: Study, task: str, arm: str, control: str) -> dict[str, Figure]:
+def difference(found: Findings, task: str, arm: str, control: str) -> dict[str, Figure]:
     """Points of accuracy that an arm gains over another on one task, or on MEAN, all tasks counting alike."""
-    names = [one.name for one in study.tasks] if task == MEAN else [task]
-    gains = [_gain_SN(study, name, arm, control) for name in names]
+    names = [one.name for one in found.tasks] if task == MEAN else [task]
+    gains = [_gain_SN(found, name, arm, control) for name in names]
     over_seeds = students_mean(np.mean([gain_SN.mean(1) for gain_SN in gains], axis=0))
     over_texts = stratified_bootstrap([gain_SN.mean(0) for gain_SN in gains])
     return {"gain, points": over_seeds, "gain, points, over texts": over_texts}
 
 
-def verdict(study: Study, seeds: int) -> str:
+def verdict(found: Findings, seeds: int) -> str:
     """One sentence: what the mixtures gain, whether that is more than the noise, and whether 1 point could be true."""
     said = []
     for arm, control in _pairs():
-        gain = difference(study, MEAN, arm, control)
+        gain = difference(found, MEAN, arm, control)
         said.append(f"{_shown(gain).text(signed=True, digits=2)} over the {control} for the {arm}")
-    gains = [difference(study, MEAN, arm, control) for arm, control in _pairs()]
-    found = [gain for gain in gains if _beyond(gain)]
+    gains = [difference(found, MEAN, arm, control) for arm, control in _pairs()]
+    beyond = [gain for gain in gains if _beyond(gain)]
     if seeds < ENOUGH:
         conclusion = f"a first look, as a verdict wants {ENOUGH} seeds"
-    elif not found:
+    elif not beyond:
         conclusion = "none is beyond the noise, a null result"
-    elif all(gain["gain, points"].value > 0 for gain in found) and len(found) == len(gains):
+    elif all(gain["gain, points"].value > 0 for gain in beyond) and len(beyond) == len(gains):
         conclusion = "all are beyond the noise"
     else:
-        conclusion = f"{len(found)} of {len(gains)} are beyond the noise"
+        conclusion = f"{len(beyond)} of {len(gains)} are beyond the noise"
     intervals = [(_shown(gain).low or 0.0, _shown(gain).high or 0.0) for gain in gains]
     holding = sum(low <= CLAIMED <= high for low, high in intervals)
     above = all(high < CLAIMED for _, high in intervals)
     possible = "lies above all of these intervals" if above else f"lies within {holding} of these {len(intervals)}"
     return (
-        f"In points of accuracy, over {len(study.tasks)} tasks and {seeds} seed{'s' * (seeds > 1)}, the mixtures gain "
+        f"In points of accuracy, over {len(found.tasks)} tasks and {seeds} seed{'s' * (seeds > 1)}, the mixtures gain "
         f"{', '.join(said)}: {conclusion}, and the paper's gain of about 1 % {possible}."
     )
 
 
-def plot(study: Study, path: Path) -> None:
+def plot(found: Findings, path: Path) -> None:
     """The differences of each task and of their mean, with their intervals over the seeds, as a PNG."""
     canvas = Canvas(figsize=(8, 4.5), layout="constrained")
     axes = canvas.subplots()
-    tasks = [*(task.name for task in study.tasks), MEAN]
+    tasks = [*(task.name for task in found.tasks), MEAN]
     for number, (arm, control) in enumerate(_pairs()):
-        gains = [difference(study, task, arm, control)["gain, points"] for task in tasks]
+        gains = [difference(found, task, arm, control)["gain, points"] for task in tasks]
         ends = np.array([[g.value - (g.low or g.value), (g.high or g.value) - g.value] for g in gains]).T
         at = np.arange(len(tasks)) + (number - 1.5) * 0.15
         axes.errorbar(at, [g.value for g in gains], ends, fmt="o", capsize=3, label=f"{arm} against {control}")
@@ -111,8 +111,8 @@ def _pairs() -> list[tuple[str, str]]:
     return [(arm, control) for arm, wide in WIDE_CONTROL.items() for control in (CONTROL, wide)]
 
 
-def _arm(study: Study, task: str, arm: str) -> dict[str, Figure]:
-    outcomes = study.outcomes[task][arm]
+def _arm(found: Findings, task: str, arm: str) -> dict[str, Figure]:
+    outcomes = found.outcomes[task][arm]
 
     def over_seeds(values: Sequence[float]) -> Figure:
         return students_mean(np.array(values, np.float64))
@@ -129,11 +129,11 @@ def _arm(study: Study, task: str, arm: str) -> dict[str, Figure]:
     return figures
 
 
-def _gain_SN(study: Study, task: str, arm: str, control: str) -> FloatArray:
+def _gain_SN(found: Findings, task: str, arm: str, control: str) -> FloatArray:
     def right_SN(outcomes: Sequence[Outcome]) -> FloatArray:
         return np.array([one.right_N for one in outcomes], np.float64)
 
-    return 100 * (right_SN(study.outcomes[task][arm]) - right_SN(study.outcomes[task][control]))
+    return 100 * (right_SN(found.outcomes[task][arm]) - right_SN(found.outcomes[task][control]))
 
 
 def _beyond(gain: dict[str, Figure]) -> bool:

@@ -3,16 +3,13 @@
 Axis names: P passages, S samplings, L layers.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from mofme.core.moe import activated_parameters, moe_layers, parameters
-from mofme.files import atomic_file
 from mofme.language.moe_distillation.causal_lm import SmallCausalLM
 from mofme.language.moe_distillation.distillation import Plan, Progress, distil
 from mofme.language.moe_distillation.methods import METHODS, Method
@@ -20,11 +17,11 @@ from mofme.language.moe_distillation.pair import Role, trained
 from mofme.language.moe_distillation.passages import Passages, passages_in
 from mofme.language.moe_distillation.quality import Quality, cross_entropy, measure
 from mofme.language.moe_distillation.teaching import most_experts, non_activated_mass
-from mofme.language.resuming import fingerprint, same_setting
 from mofme.language.scoring import FloatArray
 from mofme.language.small_lm.corpus import learned_parts, make_corpus
 from mofme.language.small_lm.storage import load_lm
 from mofme.language.small_lm.vocabulary import Vocabulary
+from mofme.measure.study import Study, fingerprint
 
 _CONTEXT, _HELD_BACK = 128, 60  # tokens of a passage, passages of a text
 
@@ -41,7 +38,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Study:
+class Findings:
     """All that was measured: models by name, the student that all arms begin with, each arm's quality seed by seed."""
 
     candidates: Mapping[str, Candidate]
@@ -50,7 +47,7 @@ class Study:
     non_activated_L: FloatArray
 
 
-def study(
+def compare(
     texts: Mapping[str, str],
     seeds: Sequence[int],
     plan: Plan,
@@ -58,7 +55,7 @@ def study(
     folder: Path,
     licence: str,
     say: Say,
-) -> Study:
+) -> Findings:
     """Train the pair (the student half of `pair_steps`), distil by every method with every seed, and measure.
 
     `plan` says how, but for method and seed. `folder` keeps what is finished: stopped and called again with the same
@@ -69,14 +66,14 @@ def study(
     corpus = make_corpus(texts, vocabulary, _CONTEXT, _HELD_BACK)
     shared = {name: value for name, value in asdict(plan).items() if name not in ("method", "seed")}
     told = {"texts": {name: fingerprint(text) for name, text in texts.items()}, "pair_steps": pair_steps, **shared}
-    same_setting(folder / "setting.json", told)
+    study = Study(folder, told)
 
     def model(role: Role) -> SmallCausalLM:
         steps = pair_steps // 2 if role == "student" else pair_steps
         return SmallCausalLM(trained(role, corpus, vocabulary, place_of(role, folder), steps, licence, say), vocabulary)
 
     teacher, student, passages = model("teacher"), model("student"), passages_in(corpus)
-    before = _kept(folder / "before.json", lambda: measure(student, teacher, passages, plan.samplings))
+    before = study.kept("before", Quality, lambda: measure(student, teacher, passages, plan.samplings))
 
     def arm(method: Method, seed: int) -> Quality:
         learner = SmallCausalLM(*load_lm(place_of("student", folder)))
@@ -84,12 +81,12 @@ def study(
         return distil(teacher, learner, passages, arm_plan, _teller(method, seed, say)).quality
 
     arms = {
-        method: [_kept(folder / f"{method}-{seed}.json", lambda: arm(method, seed)) for seed in seeds]  # noqa: B023
+        method: [study.kept(f"{method}-{seed}", Quality, partial(arm, method, seed)) for seed in seeds]
         for method in METHODS
     }
     candidates = _candidates(teacher, model("dense"), student, passages)
     mass_L = non_activated_mass(teacher, passages.held_out_PT).double().numpy()
-    return Study(candidates, before, arms, mass_L)
+    return Findings(candidates, before, arms, mass_L)
 
 
 def place_of(role: Role, folder: Path) -> Path:
@@ -126,12 +123,3 @@ def _teller(method: Method, seed: int, say: Say) -> Callable[[Progress], None]:
             say(f"{method}, seed {seed}: {step}, held-out KL {progress.held_out_kl:.4f}")
 
     return tell
-
-
-def _kept(path: Path, make: Callable[[], Quality]) -> Quality:
-    """What `path` holds, or else what `make` makes, kept there."""
-    if not path.is_file():
-        plain = {name: np.round(values, 6).tolist() for name, values in asdict(make()).items()}
-        with atomic_file(path, "w") as file:
-            json.dump(plain, file)
-    return Quality(**{name: np.array(values) for name, values in json.loads(path.read_text(encoding="utf-8")).items()})

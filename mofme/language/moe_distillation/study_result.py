@@ -6,7 +6,7 @@ import numpy as np
 
 from mofme.language.moe_distillation.methods import METHODS, Method
 from mofme.language.moe_distillation.quality import Quality
-from mofme.language.moe_distillation.study import Candidate, Study
+from mofme.language.moe_distillation.study import Candidate, Findings
 from mofme.language.scoring import FloatArray
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import bootstrap, students_mean, wider
@@ -37,23 +37,23 @@ DIFFERENCES: tuple[tuple[Method, Method], ...] = (
 )
 
 
-def as_result(study: Study, seeds: Sequence[int], command: str) -> Result:
-    """Everything that `study` measured, beside the paper's claim."""
-    rows = [Row("models", name, _candidate(one, study)) for name, one in study.candidates.items()]
+def as_result(found: Findings, seeds: Sequence[int], command: str) -> Result:
+    """Everything that `compare` measured, beside the paper's claim."""
+    rows = [Row("models", name, _candidate(one, found)) for name, one in found.candidates.items()]
     rows += [
-        Row("students", "before", {name: Figure(float(of(study.before).mean())) for name, (of, _) in _MEASURES.items()})
+        Row("students", "before", {name: Figure(float(of(found.before).mean())) for name, (of, _) in _MEASURES.items()})
     ]
-    rows += [Row("students", method, _arm(study.arms[method])) for method in METHODS]
-    rows += [Row("differences", f"{one} against {other}", _difference(study, one, other)) for one, other in DIFFERENCES]
+    rows += [Row("students", method, _arm(found.arms[method])) for method in METHODS]
+    rows += [Row("differences", f"{one} against {other}", _difference(found, one, other)) for one, other in DIFFERENCES]
     rows += [
         Row("idle experts", f"layer {number}", {"share of the router's probability, %": Figure(100 * float(mass))})
-        for number, mass in enumerate(study.non_activated_L)
+        for number, mass in enumerate(found.non_activated_L)
     ]
     return Result(
         room="moe_distillation",
         paper=_PAPER,
         claim=_CLAIM,
-        verdict=_verdict(study),
+        verdict=_verdict(found),
         command=command,
         rows=rows,
         seeds=list(seeds),
@@ -63,14 +63,14 @@ def as_result(study: Study, seeds: Sequence[int], command: str) -> Result:
     )
 
 
-def _candidate(one: Candidate, study: Study) -> dict[str, Figure]:
-    student_P = study.candidates["student"].cross_entropy_P
+def _candidate(one: Candidate, found: Findings) -> dict[str, Figure]:
+    student_P = found.candidates["student"].cross_entropy_P
     figures = {
         "parameters, M": Figure(one.parameters / 1e6),
         "activated, M": Figure(one.activated / 1e6),
         "cross-entropy, nats": bootstrap(one.cross_entropy_P),
     }
-    if one is not study.candidates["student"]:
+    if one is not found.candidates["student"]:
         figures["gain over the student, nats"] = bootstrap(student_P - one.cross_entropy_P)
     return figures
 
@@ -82,9 +82,9 @@ def _arm(seeds: Sequence[Quality]) -> dict[str, Figure]:
     }
 
 
-def _difference(study: Study, one: Method, other: Method) -> dict[str, Figure]:
+def _difference(found: Findings, one: Method, other: Method) -> dict[str, Figure]:
     """What `one` gains over `other` on the same passages with the same seeds; above 0 it is better."""
-    pairs = list(zip(study.arms[one], study.arms[other], strict=True))
+    pairs = list(zip(found.arms[one], found.arms[other], strict=True))
     figures = {}
     for name, (of, less_is_better) in _MEASURES.items():
         gain_SP = np.array([of(mine) - of(theirs) for mine, theirs in pairs]) * (-1 if less_is_better else 1)
@@ -92,9 +92,9 @@ def _difference(study: Study, one: Method, other: Method) -> dict[str, Figure]:
     return figures
 
 
-def _verdict(study: Study) -> str:
-    against_gkd = {method: _difference(study, method, "gkd") for method in ("ka", "sar")}
-    control = _difference(study, "ka", "top-(n-1)")
+def _verdict(found: Findings) -> str:
+    against_gkd = {method: _difference(found, method, "gkd") for method in ("ka", "sar")}
+    control = _difference(found, "ka", "top-(n-1)")
     measures = list(_GAINS.values())
     outcomes = "; ".join(
         f"{method.upper()} against GKD gains {_said(against_gkd[method], measures)}" for method in against_gkd
@@ -108,7 +108,7 @@ def _verdict(study: Study) -> str:
         (False, False): "the claim is not seen here",
     }[bool(better), bool(worse)]
     drawing = "adds something" if _clear(control, measures, +1) else "adds nothing that shows"
-    margin = _candidate(study.candidates["teacher"], study)["gain over the student, nats"].value
+    margin = _candidate(found.candidates["teacher"], found)["gain over the student, nats"].value
     return (
         f"With a teacher {margin:.2f} nats better than its student {held}: {outcomes}, and drawing experts by chance "
         f"{drawing} beside always using all but one."

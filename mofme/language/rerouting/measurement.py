@@ -4,7 +4,6 @@ References are questions that the model answers rightly; every question measured
 stopped run goes on where it was, also with more questions.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -30,8 +29,8 @@ from mofme.errors import ModelError
 from mofme.language.host import Host
 from mofme.language.llm_routing.sentence_encoder import SentenceEncoder
 from mofme.language.rerouting.answering import Tail, continuous_gates
-from mofme.language.resuming import fingerprint, same_setting
 from mofme.language.texts import Question
+from mofme.measure.study import Log, Study, fingerprint
 
 BASE = "as its routers say"
 ORACLE = "oracle: descent on the question's own loss"
@@ -92,51 +91,37 @@ def measure(host: Host, setting: Setting, work: Path, report: Report = lambda _:
     or a folder that holds another model's or pool's.
     """
     encoder = SentenceEncoder()
-    work.mkdir(parents=True, exist_ok=True)
-    log = work / f"text-{setting.layers}-{setting.k}-{len(setting.pool)}-{setting.tuning}-{setting.seed}.jsonl"
-    same_setting(log.with_suffix(".json"), {"model": host.name, "pool": fingerprint(setting.pool)})
+    name = f"text-{setting.layers}-{setting.k}-{len(setting.pool)}-{setting.tuning}-{setting.seed}"
+    Study(work, {"model": host.name, "pool": fingerprint(setting.pool)}, note=name)
+    log = Log(work / f"{name}.jsonl")
     with continuous_gates(host.model):
         tail = Tail(host, setting.layers)
         with frozen(tail):
             return _measure(tail, setting, encoder, log, report)
 
 
-def _measure(tail: Tail, setting: Setting, encoder: SentenceEncoder, log: Path, report: Report) -> list[Measured]:
+def _measure(tail: Tail, setting: Setting, encoder: SentenceEncoder, log: Log, report: Report) -> list[Measured]:
     test_ND = _embed(encoder, [question.context for question in setting.test])
     pool_ND = _embed(encoder, [question.context for question in setting.pool])
     fresh = ((pool_ND @ test_ND.T).amax(dim=1) < _TOO_ALIKE).nonzero().squeeze(1).tolist()
     tuning, rest = fresh[: setting.tuning], fresh[setting.tuning :]
     library = Library(tail, [setting.pool[index] for index in rest], pool_ND[rest], encoder)
     report(f"{len(library.rows)} of {len(rest)} reference questions are answered rightly")
-    kept = _kept(log)
+    kept = log.rows()
     done = {row["question"]: row for row in kept if "question" in row}
     rates = next((row["rates"] for row in kept if "rates" in row), None)
     if rates is None:
         rates = _tune(tail, library, [setting.pool[index] for index in tuning], pool_ND[tuning], setting.k)
-        _append(log, {"rates": rates})
+        log.append({"rates": rates})
     report(f"chosen on tuning questions: {rates}")
     for number, (question, place_D) in enumerate(zip(setting.test, test_ND, strict=True)):
         if question.context not in done:
             others = np.random.default_rng([setting.seed, number]).permutation(len(library.rows))[: setting.k]
             arms = dict(_arms(tail, library, question, place_D, setting.k, rates, torch.tensor(others), encoder))
             done[question.context] = {"question": question.context, "task": question.task, **arms}
-            _append(log, done[question.context])
+            log.append(done[question.context])
         report(f"{number + 1} of {len(setting.test)} questions")
     return [done[question.context] | {"library": len(library.rows), "rates": rates} for question in setting.test]
-
-
-def _kept(log: Path) -> list[Measured]:
-    """The log's rows. Where writing the last one was cut short, the log goes on after the one before."""
-    lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.is_file() else []
-    if lines and not lines[-1].endswith("\n"):
-        with log.open("r+b") as file:
-            file.truncate(log.stat().st_size - len(lines.pop().encode()))
-    return [json.loads(line) for line in lines]
-
-
-def _append(log: Path, row: Measured) -> None:
-    with log.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
 
 
 def _tune(tail: Tail, library: Library, questions: Sequence[Question], places_ND: Tensor, k: int) -> dict[str, float]:

@@ -3,7 +3,6 @@
 Every picture is written down as soon as it is measured, so that a stopped run goes on where it was.
 """
 
-import json
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +15,7 @@ from torch import Tensor
 from mofme.core.rerouting import Neighbours, by_layer, frozen, nearest, regress
 from mofme.core.weights import checksum
 from mofme.errors import MofmeError, PictureError
+from mofme.measure.study import Log
 from mofme.vision.datasets import held_back
 from mofme.vision.evaluation.weathered import with_weather
 from mofme.vision.image import find_pictures, read_picture
@@ -63,9 +63,8 @@ def measure(
     names = [path.stem for path in paths]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise MofmeError(f"two photographs have the name {', '.join(twice)}: rename one, or leave it out")
-    work.mkdir(parents=True, exist_ok=True)
-    log = work / f"{references.model_sha256[:12]}-{_fingerprint(references)}-{seed}.jsonl"
-    done = _read(log)
+    log = Log(work / f"{references.model_sha256[:12]}-{_fingerprint(references)}-{seed}.jsonl")
+    done = {(row["name"], row["kind"]): row for row in log.rows()}
     todo = [(path, kind) for path in paths for kind in KINDS]
     for number, (path, kind) in enumerate(todo, start=1):
         try:
@@ -78,8 +77,7 @@ def measure(
         if done.get((path.stem, kind), {}).get("pixels") != pixels:
             row = {"name": path.stem, "kind": kind, "pixels": pixels}
             row |= _measure(restorer, references, rgb, path, kind, seed)
-            with log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+            log.append(row)
             done[path.stem, kind] = row
         if report:
             report(number, len(todo))
@@ -96,15 +94,6 @@ def _fingerprint(references: References) -> str:
     numbers = {"embedding": references.embedding_ND, "routing": references.routing_NR, "step": references.step_NR}
     choices = zlib.crc32(repr((references.choices, references.others)).encode())
     return f"{checksum(numbers)[:12]}-{choices:08x}"
-
-
-def _read(log: Path) -> dict[tuple[str, str], Measured]:
-    """The log's rows. Where writing the last one was cut short, the log goes on after the one before."""
-    lines = log.read_bytes().splitlines(keepends=True) if log.is_file() else []
-    if lines and not lines[-1].endswith(b"\n"):
-        with log.open("r+b") as file:
-            file.truncate(log.stat().st_size - len(lines.pop()))
-    return {(row["name"], row["kind"]): row for row in map(json.loads, lines)}
 
 
 def _measure(

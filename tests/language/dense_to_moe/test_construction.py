@@ -129,14 +129,14 @@ def test_stopped_and_started_again_it_ends_the_same(
 
 def test_another_recipe_text_or_model_wants_another_folder(tiny_host: Make, tmp_path: Path) -> None:
     convert(tiny_host(layers=1).model, some_ids(), RECIPE, tmp_path)
-    with pytest.raises(ModelError, match="another recipe, or of another text or model"):
+    with pytest.raises(ModelError, match="another active, learning_rate: take another folder"):
         convert(tiny_host(layers=1).model, some_ids(), Recipe(experts=4, active=2, tokens=1024), tmp_path)
-    with pytest.raises(ModelError, match="another recipe, or of another text or model"):
+    with pytest.raises(ModelError, match="another text: take another folder"):
         convert(tiny_host(layers=1).model, some_ids()[1:], RECIPE, tmp_path)
     other = tiny_host(layers=1).model
     with torch.no_grad():
         other.model.layers[0].mlp.up_proj.weight[0, 0] += 1
-    with pytest.raises(ModelError, match="another recipe, or of another text or model"):
+    with pytest.raises(ModelError, match="another model: take another folder"):
         convert(other, some_ids(), RECIPE, tmp_path)
 
 

@@ -12,7 +12,7 @@ from mofme.language.moe_distillation import study as study_module
 from mofme.language.moe_distillation.distillation import Plan
 from mofme.language.moe_distillation.methods import METHODS
 from mofme.language.moe_distillation.quality import Quality
-from mofme.language.moe_distillation.study import Candidate, Study, study
+from mofme.language.moe_distillation.study import Candidate, Findings, compare
 from mofme.language.moe_distillation.study_result import as_result
 from mofme.measure.result import Figure
 
@@ -31,14 +31,14 @@ def test_what_is_finished_is_not_done_again(tmp_path: Path) -> None:
     draw = random.Random(0)
     text = " ".join("".join(draw.choices("abcdefgh", k=draw.randint(1, 9))) for _ in range(3500))
     said: list[str] = []
-    first = study({"letters": text}, range(2), PLAN, 2, tmp_path, "CC0", said.append)
+    first = compare({"letters": text}, range(2), PLAN, 2, tmp_path, "CC0", said.append)
     assert {method: len(seeds) for method, seeds in first.arms.items()} == dict.fromkeys(METHODS, 2)
     assert any(line.startswith("teacher: step") for line in said) and any(
         line.startswith("sar, seed 1") for line in said
     )
     (tmp_path / "ka-1.json").unlink()
     again: list[str] = []
-    second = study({"letters": text}, range(2), PLAN, 2, tmp_path, "CC0", again.append)
+    second = compare({"letters": text}, range(2), PLAN, 2, tmp_path, "CC0", again.append)
     assert again and all(line.startswith("ka, seed 1") for line in again)
     np.testing.assert_allclose(second.arms["ka"][1].kl_P, first.arms["ka"][1].kl_P, atol=2e-6)
     # 8 experts of 2 * 8 * 8 weights and 16 biases; a token visits 2, so that 6 * 144 parameters are idle
@@ -46,12 +46,12 @@ def test_what_is_finished_is_not_done_again(tmp_path: Path) -> None:
     assert teacher.parameters - teacher.activated == 6 * 144
     assert first.candidates["teacher, all experts"].activated == teacher.parameters
     with pytest.raises(ModelError, match="another steps: take another folder"):
-        study({"letters": text}, range(2), replace(PLAN, steps=2), 2, tmp_path, "CC0", again.append)
+        compare({"letters": text}, range(2), replace(PLAN, steps=2), 2, tmp_path, "CC0", again.append)
 
 
 def test_too_short_a_text_is_named(tmp_path: Path) -> None:
     with pytest.raises(TableError, match="brief is too short"):
-        study({"brief": "a few words"}, range(1), PLAN, 2, tmp_path, "CC0", print)
+        compare({"brief": "a few words"}, range(1), PLAN, 2, tmp_path, "CC0", print)
 
 
 def quality(kl: float, rouge: float) -> Quality:
@@ -59,14 +59,14 @@ def quality(kl: float, rouge: float) -> Quality:
     return Quality(kl * ones, 3 * ones, np.array([2 * kl * ones] * 2), np.array([rouge * ones] * 2))
 
 
-def made_up(ka: Sequence[float], gkd: Sequence[float]) -> Study:
+def made_up(ka: Sequence[float], gkd: Sequence[float]) -> Findings:
     """Every arm but KA has GKD's divergences; all else is equal."""
     others = {method: [quality(kl, 0.1) for kl in gkd] for method in METHODS}
     candidates = {
         "teacher": Candidate(np.full(4, 2.0), 4_000_000, 1_000_000),
         "student": Candidate(np.full(4, 3.5), 1_000_000, 1_000_000),
     }
-    return Study(candidates, quality(2, 0.1), {**others, "ka": [quality(kl, 0.1) for kl in ka]}, np.array([0.25]))
+    return Findings(candidates, quality(2, 0.1), {**others, "ka": [quality(kl, 0.1) for kl in ka]}, np.array([0.25]))
 
 
 def figures(result_rows: Sequence[object], name: str) -> dict[str, Figure]:

@@ -1,0 +1,58 @@
+"""What a study keeps, and what it refuses."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mofme.errors import ModelError
+from mofme.measure.statistics import FloatArray
+from mofme.measure.study import Log, Study
+
+
+@dataclass(frozen=True)
+class Measured:
+    name: str
+    seconds: float
+    nats_W: FloatArray
+
+
+def never() -> Measured:
+    raise AssertionError
+
+
+def test_what_is_kept_is_not_measured_again(tmp_path: Path) -> None:
+    made = Study(tmp_path / "new", {"steps": 2}).kept("one", Measured, lambda: Measured("a", 0.5, np.array([0.1, 3])))
+    again = Study(tmp_path / "new", {"steps": 2}).kept("one", Measured, never)
+    assert (made.name, made.seconds, made.nats_W.tolist()) == (again.name, again.seconds, again.nats_W.tolist())
+    assert again.nats_W.tolist() == [0.1, 3]
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"setting.json", "one.json"}
+
+
+def test_what_was_not_finished_leaves_nothing(tmp_path: Path) -> None:
+    study = Study(tmp_path, {})
+    with pytest.raises(AssertionError):
+        study.kept("one", Measured, never)
+    assert [path.name for path in tmp_path.iterdir()] == ["setting.json"]
+
+
+def test_another_setting_is_refused_by_what_differs(tmp_path: Path) -> None:
+    Study(tmp_path, {"steps": 2, "rate": 0.1, "arms": ("a", "b")})
+    Study(tmp_path, {"steps": 2, "rate": 0.1, "arms": ["a", "b"]})
+    with pytest.raises(ModelError, match=r"setting\.json tells of another batch, steps: take another folder"):
+        Study(tmp_path, {"steps": 3, "rate": 0.1, "arms": ["a", "b"], "batch": 4})
+    assert json.loads((tmp_path / "setting.json").read_text()) == {"steps": 2, "rate": 0.1, "arms": ["a", "b"]}
+    Study(tmp_path, {"text": 5}, note="other")
+
+
+def test_a_log_goes_on_after_its_last_whole_row(tmp_path: Path) -> None:
+    log = Log(tmp_path / "new" / "log.jsonl")
+    assert log.rows() == []
+    log.append({"name": "Zürich"})
+    with log.path.open("a", encoding="utf-8") as file:
+        file.write('{"name": "cut sh\u00f6')
+    assert Log(log.path).rows() == [{"name": "Zürich"}]
+    log.append({"name": "b"})
+    assert log.rows() == [{"name": "Zürich"}, {"name": "b"}]
