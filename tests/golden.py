@@ -7,12 +7,14 @@ bits from a change of ours, and bit for bit where the processor and torch are th
 import argparse
 import hashlib
 import inspect
+import io
 import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -27,13 +29,27 @@ import typer.main
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
-from typer.testing import CliRunner
 
 import mofme
-from mofme import Restorer, available_models, restore_video, synthesize
+from mofme import Experts, LoraMixture, Restorer, Router, TrainedRouter, available_models, restore_video, synthesize
 from mofme.cli import app
+from mofme.control.storage import load_policy
+from mofme.core.experts import (
+    FeatureModulatedExperts,
+    FeedForwardExperts,
+    GeneratedModulationExperts,
+    LinearExperts,
+    LowRankExperts,
+)
+from mofme.core.gated_experts import GatedFeedForwardExperts
+from mofme.core.routers import AttentionRouter, LinearRouter, MixtureOfRouters, MLPRouter
+from mofme.core.uncertainty import UncertaintyRouter
 from mofme.core.weights import load_card, load_state
 from mofme.files import CARD_FILE, WEIGHTS
+from mofme.language.small_lm.storage import load_lm
+from mofme.vision.digits.shipped import load_digit_net
+from mofme.vision.models import build_net
+from mofme.vision.segmenter import load_segmenter
 from mofme.vision.video_file import read_video
 from mofme.vision.weather import WEATHERS, add_distractors, random_weathers
 from tests.films import film
@@ -48,18 +64,21 @@ WAYS: dict[str, tuple[str, tuple[int, int], dict[str, Any]]] = {
     "tiles": ("snow", (151, 163), {"tile": 40}),  # the first tile looks at 136 x 136 of it
     "mirrored": ("raindrop", (96, 121), {"ensemble": True}),
 }
-# `route prompt` takes any text; the others load transformers, which takes seconds, to look a name up.
-NO_FILES = {"route prompt", "moefy", "distil", "evaluate dense-to-moe", "evaluate ablation"}
+# `route prompt` takes any text; the others load transformers, which takes seconds, before they look.
+NO_FILES = {"route prompt", "moefy", "distil", "evaluate ablation", "evaluate attention-router"}
+NO_FILES |= {"evaluate dense-to-moe", "evaluate distillation", "evaluate rerouting text"}
 
 
 @contextmanager
-def full_precision() -> Any:
+def full_precision() -> Iterator[None]:
     """One thread, and no bfloat16 where a processor has it."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    with patch("torch.cpu.get_capabilities", dict):
-        yield
-    torch.set_num_threads(threads)
+    try:
+        with patch("torch.cpu.get_capabilities", dict):
+            yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -111,7 +130,7 @@ def checksum(data: bytes) -> str:
 
 def pictures() -> dict[str, Tensor]:
     """All that the weights decide of: the restored pictures of every model, and a video."""
-    with full_precision(), tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
         found = {f"{model} {way}": image for model in MODELS for way, image in restored(model).items()}
         return found | {"video": film_restored(Path(folder))}
 
@@ -136,19 +155,19 @@ def weights() -> dict[str, str]:
     return found
 
 
+def samples(values: Any) -> list[float]:
+    """At most 16 numbers of a tensor or array, evenly spaced, and the mean of all."""
+    flat = torch.as_tensor(values).detach().double().flatten()
+    return [round(value, 7) for value in [*flat[:: max(1, len(flat) // 16)][:16].tolist(), flat.mean().item()]]
+
+
 def weather() -> dict[str, dict[str, Any]]:
-    """Of every weather: 16 samples of what it makes of a picture, and the generator's next number, exact anywhere."""
+    """What every weather makes of a picture, and the generator's next number, which is exact anywhere."""
 
     def drawn(make: Callable[[torch.Generator], Tensor]) -> dict[str, Any]:
         generator = seeded(3)
-        image = make(generator)
-        samples = image.flatten()[:: image.numel() // 16][:16]
-        return {
-            "shape": list(image.shape),
-            "samples": samples.tolist(),
-            "mean": image.mean().item(),
-            "next": torch.randint(2**31, (1,), generator=generator).item(),
-        }
+        found = samples(make(generator))
+        return {"samples": found, "next": torch.randint(2**31, (1,), generator=generator).item()}
 
     batch = clean(48, 64, batch=2)
     kinds: dict[str, Any] = {name: [name, name] for name in WEATHERS} | {"all": [frozenset(WEATHERS), frozenset()]}
@@ -156,6 +175,70 @@ def weather() -> dict[str, dict[str, Any]]:
     found["distractors"] = drawn(lambda g: add_distractors(batch, g))
     found["mixture"] = {"drawn": [sorted(names) for names in random_weathers(24, seeded(3))]}
     return found
+
+
+def untrained() -> dict[str, dict[str, Any]]:
+    """Of routers, experts and nets from a seed: their weights, by name and as drawn, and what they make of an input."""
+    x_TD = torch.randn(7, 6, generator=seeded(4))
+    routers: dict[str, Callable[[], Router]] = {
+        "LinearRouter": lambda: LinearRouter(6, 5, top_k=2),
+        "MLPRouter": lambda: MLPRouter(6, 5, top_k=2),
+        "AttentionRouter": lambda: AttentionRouter(6, 5, top_k=2),
+        "MixtureOfRouters": lambda: MixtureOfRouters(6, 5, top_k=2, num_routers=3),
+        "UncertaintyRouter": lambda: UncertaintyRouter(6, 5, top_k=3),
+    }
+    experts: dict[str, Callable[[], Experts]] = {
+        "FeedForwardExperts": lambda: FeedForwardExperts(6, 8, 5),
+        "FeatureModulatedExperts": lambda: FeatureModulatedExperts(6, 8, 5),
+        "GeneratedModulationExperts": lambda: GeneratedModulationExperts(6, 8, 5),
+        "GatedFeedForwardExperts": lambda: GatedFeedForwardExperts(6, 8, 5, shared=3),
+        "LowRankExperts": lambda: LowRankExperts(6, 4, 5, rank=2),
+        "LinearExperts": lambda: LinearExperts(6, 4, 5),
+    }
+    found = {}
+    for name, build in {**routers, **experts}.items():
+        torch.manual_seed(0)
+        module = build().eval()
+        state = module.state_dict()
+        weights_TE = torch.rand(7, 5, generator=seeded(5))
+        output = module(x_TD).weights_TE if isinstance(module, Router) else module(x_TD, weights_TE)
+        drawn = torch.cat([state[key].double().flatten() for key in sorted(state)])
+        found[name] = {"keys": sorted(state), "drawn": samples(drawn), "output": samples(output)}
+    torch.manual_seed(0)
+    net = build_net("small").state_dict()
+    found["small"] = {"drawn": samples(torch.cat([net[key].double().flatten() for key in sorted(net)]))}
+    return found
+
+
+def answers() -> dict[str, list[float]]:
+    """What the shipped models other than restorers say."""
+    prompt = "Prove that there are infinitely many primes."
+    routed = TrainedRouter.from_pretrained().route(prompt, cost_weight=0.5)
+    found = {
+        "quality": samples(routed.quality_M),
+        "dollars": samples(1000 * torch.as_tensor(routed.cost_M)),
+        "utility": samples(routed.utility_M),
+        "labels": samples(LoraMixture.from_pretrained().classify(prompt)),
+        "segmenter": samples(load_segmenter().scores(clean(64, 96))),
+    }
+    for path in sorted(WEIGHTS.rglob(CARD_FILE)):
+        folder, name = path.parent, str(path.parent.relative_to(WEIGHTS))
+        match load_card(folder).net:
+            case "small-lm":
+                found[name] = samples(load_lm(folder)[0](torch.arange(24)[None]))
+            case "digits":
+                found[name] = samples(load_digit_net(folder)[0](torch.rand(2, 784, generator=seeded(6))))
+            case "sparse-linear-policy":
+                policy, _ = load_policy(folder)
+                seen = policy.moe.router.score.in_features - 1
+                found[name] = samples(policy(torch.randn(3, seen, generator=seeded(7))))
+    return found
+
+
+@cache
+def command_line() -> Any:
+    """The commands as typer builds them, which takes longer than most of what is asked of them here."""
+    return typer.main.get_command(app)
 
 
 def commands() -> dict[str, Any]:
@@ -166,14 +249,19 @@ def commands() -> dict[str, Any]:
         below = {k: v for child in children for k, v in walk(children[child], (*words, child)).items()}
         return below if children and not command.invoke_without_command else {" ".join(words): command, **below}
 
-    return walk(typer.main.get_command(app))
+    return walk(command_line())
 
 
 def exit_code(*words: str) -> tuple[int, str]:
     """Of a command, and all that it said."""
+    said = io.StringIO()
     # Wide enough that no option is broken off.
-    result = CliRunner().invoke(app, words, env={"COLUMNS": "300", "NO_COLOR": "1", "TERM": "dumb"})
-    return result.exit_code, result.output
+    with patch.dict(os.environ, COLUMNS="300", NO_COLOR="1"), redirect_stdout(said), redirect_stderr(said):
+        try:
+            command_line().main(words, prog_name="mofme")
+        except SystemExit as ended:
+            return int(ended.code or 0), said.getvalue()
+    return 0, said.getvalue()
 
 
 def missing_input(name: str, command: Any) -> list[str]:
@@ -209,9 +297,10 @@ def api() -> dict[str, Any]:
     return {
         name: {
             "parameters": [
-                [one["parameter_name"], one["component"], one["parameter_default"]] for one in schema["parameters"]
+                f"{one['parameter_name']}: {one['component']} = {one['parameter_default']!r}"
+                for one in schema["parameters"]
             ],
-            "returns": [[one["label"], one["component"]] for one in schema["returns"]],
+            "returns": [f"{one['label']}: {one['component']}" for one in schema["returns"]],
         }
         for name, schema in endpoints.items()
     }
@@ -239,6 +328,8 @@ def signatures() -> dict[str, str]:
 ENTRIES: dict[str, Callable[[], Any]] = {
     "weights": weights,
     "weather": weather,
+    "untrained": untrained,
+    "answers": answers,
     "exit codes": exit_codes,
     "api": api,
     "signatures": signatures,
@@ -268,6 +359,7 @@ if __name__ == "__main__":
         choices=["pictures", *ENTRIES],
         metavar="ENTRY",
         required=True,
-        help="without a name what depends on weights: pictures, weights",
+        help="without a name what depends on the restorers' weights: pictures, weights",
     )
-    record(parser.parse_args().record or ["pictures", "weights"])
+    with full_precision():
+        record(parser.parse_args().record or ["pictures", "weights"])
