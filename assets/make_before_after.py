@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from mofme.vision.image import read_picture
+from mofme.vision.picture.file import read_picture
 from mofme.vision.restorer import Restorer
 from mofme.vision.weather import WEATHERS, synthesize
 

@@ -67,8 +67,8 @@ _HOMES = {
     "mofme.language.llm_routing.table": "RoutingTable",
     "mofme.language.llm_routing.trained_router": "TrainedRouter",
     "mofme.language.lora_mixture.model": "LoraMixture",
-    "mofme.vision.image": "read_picture write_picture",
     "mofme.vision.metrics": "Lpips psnr ssim",
+    "mofme.vision.picture.file": "read_picture write_picture",
     "mofme.vision.restorer": "Restoration Restorer RoutingMap available_models",
     "mofme.vision.video": "restore_video",
     "mofme.vision.weather": "synthesize",
@@ -99,8 +99,8 @@ if TYPE_CHECKING:  # what mypy and editors read in place of the table above
     from mofme.language.llm_routing.table import RoutingTable
     from mofme.language.llm_routing.trained_router import TrainedRouter
     from mofme.language.lora_mixture.model import LoraMixture
-    from mofme.vision.image import read_picture, write_picture
     from mofme.vision.metrics import Lpips, psnr, ssim
+    from mofme.vision.picture.file import read_picture, write_picture
     from mofme.vision.restorer import Restoration, Restorer, RoutingMap, available_models
     from mofme.vision.video import restore_video
     from mofme.vision.weather import synthesize

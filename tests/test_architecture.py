@@ -78,14 +78,14 @@ def test_arrows_go_one_way() -> None:
 @pytest.mark.parametrize(
     ("file", "source"),
     [
-        ("mofme/core/moe.py", "from mofme.vision import image"),
-        ("mofme/core/moe.py", "import mofme.vision.image"),
-        ("mofme/core/routers.py", "def f():\n    from ..vision import image"),
-        ("mofme/vision/image.py", "from mofme import ui"),
-        ("mofme/vision/image.py", "from ..cli import restore"),
+        ("mofme/core/moe.py", "from mofme.vision import picture"),
+        ("mofme/core/moe.py", "import mofme.vision.picture.file"),
+        ("mofme/core/routers.py", "def f():\n    from ..vision import picture"),
+        ("mofme/vision/picture/file.py", "from mofme import ui"),
+        ("mofme/vision/picture/file.py", "from ...cli import restore"),
         ("mofme/ui/window.py", "import importlib\nimportlib.import_module('mofme.cli.restore')"),
         ("mofme/errors.py", "from mofme.core import moe"),
-        ("mofme/vision/image.py", "from mofme import TrainedRouter"),
+        ("mofme/vision/picture/file.py", "from mofme import TrainedRouter"),
     ],
 )
 def test_a_wrong_arrow_is_seen(file: str, source: str) -> None:

@@ -180,7 +180,7 @@ def _one_output(source: Path, output: Path, format: str | None) -> tuple[Path, s
     """The file to write, and the format of a picture that is to have another. Raises PictureError."""
     from mofme.errors import PictureError
     from mofme.vision.batch import output_suffix
-    from mofme.vision.image import FORMATS
+    from mofme.vision.picture.file import FORMATS
     from mofme.vision.video_file import CONTAINERS, VIDEO_SUFFIXES
 
     if format and f".{format.lower()}" not in FORMATS:

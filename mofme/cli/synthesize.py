@@ -29,7 +29,7 @@ def synthesize(
 
     from mofme.errors import PictureError
     from mofme.vision.evaluation.weathered import picture_names, write_pair
-    from mofme.vision.image import find_pictures, read_picture
+    from mofme.vision.picture.file import find_pictures, read_picture
 
     variants = _variants(weather)
     folder = clean if clean.is_dir() else clean.parent

@@ -13,7 +13,7 @@ from mofme.ui.limits import Limits
 from mofme.ui.one_photo import Settings
 from mofme.vision.archive import extract, pack
 from mofme.vision.batch import FileReport, plan_tree, restore_file, write_report
-from mofme.vision.image import READABLE_SUFFIXES, read_picture
+from mofme.vision.picture.file import READABLE_SUFFIXES, read_picture
 from mofme.vision.video_file import VIDEO_SUFFIXES
 
 THUMBNAIL_SIDE = 480

@@ -22,7 +22,7 @@ from mofme.vision.evaluation.segmentation import (
 )
 from mofme.vision.evaluation.segmentation_result import as_result
 from mofme.vision.evaluation.weathered import synthesized
-from mofme.vision.image import read_picture
+from mofme.vision.picture.file import read_picture
 from mofme.vision.segmenter import Segmenter, load_segmenter
 from mofme.vision.weather import WEATHERS
 

@@ -11,7 +11,7 @@ from mofme.ui.limits import Limits
 from mofme.ui.measuring import Case, Measuring, Watched, save_strip
 from mofme.vision.evaluation.pairs import Pair, find_sets
 from mofme.vision.evaluation.restoration import PairReport, as_result, evaluate, write_csv
-from mofme.vision.image import read_picture
+from mofme.vision.picture.file import read_picture
 
 
 def measure_pairs(

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mofme.ui.jobs import Engine, Job, new_folder
-from mofme.vision.image import FORMATS, Picture, read_picture, write_picture
+from mofme.vision.picture.decode import Picture
+from mofme.vision.picture.file import FORMATS, read_picture, write_picture
 from mofme.vision.rerouting import References, Rerouted, Rerouter
 from mofme.vision.restorer import Restoration
 

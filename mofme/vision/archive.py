@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from mofme.errors import ArchiveError
 from mofme.files import atomic_file
-from mofme.vision.image import READABLE_SUFFIXES
+from mofme.vision.picture.file import READABLE_SUFFIXES
 
 MAX_ENTRIES = 2_000
 MAX_TOTAL_BYTES = 2 * 2**30

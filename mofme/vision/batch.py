@@ -12,7 +12,7 @@ from typing import Any
 
 from mofme.errors import Cancelled, PictureError
 from mofme.files import atomic_file, find_files
-from mofme.vision.image import FORMATS, READABLE_SUFFIXES, read_picture, write_picture
+from mofme.vision.picture.file import FORMATS, READABLE_SUFFIXES, read_picture, write_picture
 from mofme.vision.restorer import Restoration
 from mofme.vision.video import RestoredFrame, restore_video
 from mofme.vision.video_file import CONTAINERS, VIDEO_SUFFIXES

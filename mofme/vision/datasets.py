@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from mofme.errors import MofmeError, PictureError
 from mofme.vision.evaluation import pairs
 from mofme.vision.evaluation.pairs import find_sets
-from mofme.vision.image import find_pictures, read_picture
+from mofme.vision.picture.file import find_pictures, read_picture
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from mofme.core.precision import bf16_pays
 from mofme.vision.models import available_models, load_net, load_tone
 from mofme.vision.nets.tone import TONE_SIZE, ToneNet, apply_tone, trust
 from mofme.vision.nets.unet import CONTEXT_SIZE, RestorationNet
-from mofme.vision.steady import Steady
+from mofme.vision.smoother import TemporalSmoother
 from mofme.vision.tiling import Tile, pad_to_stride, thumbnail, tiles
 from mofme.vision.weather import WEATHERS
 
@@ -96,7 +96,7 @@ class Restorer:
         ensemble: bool = False,
         tile: int | None = None,
         explain: bool = False,
-        steady: Steady | None = None,
+        steady: TemporalSmoother | None = None,
         on_progress: Callable[[float], None] | None = None,
     ) -> Restoration:
         """Restore `image` (3, H, W), RGB in [0, 1], any size from 1 x 1, of any float type and on any device.
@@ -151,7 +151,7 @@ class Restorer:
             seconds=time.perf_counter() - start,
         )
 
-    def _mend_tone(self, image: Tensor, restored: Tensor, haze: Tensor, steady: Steady | None) -> None:
+    def _mend_tone(self, image: Tensor, restored: Tensor, haze: Tensor, steady: TemporalSmoother | None) -> None:
         """Give `restored` the gain and offset that are judged right for it, in place, as far as there is haze."""
         trusted = trust(haze)
         if self.tone is None or not (trusted or steady):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mofme.errors import PictureError
 from mofme.vision.restorer import Restoration
-from mofme.vision.steady import Steady
+from mofme.vision.smoother import TemporalSmoother
 from mofme.vision.video_file import CONTAINERS, VideoReader, read_video, write_video
 
 
@@ -47,7 +47,7 @@ def restore_video(
     """
     if output.suffix.lower() not in CONTAINERS:
         raise PictureError(f"{output}: no video is written with this suffix; choose one of {', '.join(CONTAINERS)}.")
-    steady, number, late = Steady(), 0, False
+    steady, number, late = TemporalSmoother(), 0, False
     with read_video(source, max_megapixels) as video, write_video(output, video) as writer:
         for frame in video:
             if number and (late := enough()):

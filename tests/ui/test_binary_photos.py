@@ -16,7 +16,7 @@ from mofme.ui.binary.photos import ShippedRestorer, compare_photo, restorers_to_
 from mofme.ui.jobs import Engine, Job
 from mofme.ui.services import Services
 from mofme.ui.tabs import binary
-from mofme.vision.image import read_picture
+from mofme.vision.picture.file import read_picture
 from mofme.vision.restorer import Restorer
 from tests.ui.one_tab import one_tab
 from tests.vision.tiny_models import save_two_models

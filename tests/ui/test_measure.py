@@ -17,7 +17,7 @@ from mofme.ui.limits import Limits
 from mofme.ui.measure import measure
 from mofme.ui.measuring import Case, Measuring
 from mofme.vision.evaluation.label_sets import load_label_set
-from mofme.vision.image import read_picture
+from mofme.vision.picture.file import read_picture
 from mofme.vision.segmenter import Segmenter
 
 

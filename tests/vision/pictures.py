@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageCms
 
-from mofme.vision.image import read_picture, write_picture
+from mofme.vision.picture.file import read_picture, write_picture
 
 GPS, CAMERA = 34853, 34665
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from mofme.errors import Cancelled, PictureError
 from mofme.vision.batch import FileReport, plan_tree, restore_tree, write_report
-from mofme.vision.image import read_picture
+from mofme.vision.picture.file import read_picture
 from mofme.vision.restorer import Restoration, Restorer, available_models
 
 

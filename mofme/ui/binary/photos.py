@@ -7,8 +7,8 @@ from pathlib import Path
 from mofme.core.weights import ModelCard
 from mofme.files import WEIGHTS
 from mofme.ui.jobs import Engine, Job, new_folder
-from mofme.vision.image import read_picture, write_picture
 from mofme.vision.models import weights_bytes
+from mofme.vision.picture.file import read_picture, write_picture
 from mofme.vision.restorer import DEFAULT_TILE, available_models
 
 _LEVELS = 255

@@ -9,7 +9,7 @@ from torch import Tensor
 from mofme.errors import ModelError
 from mofme.ui.figures import heat_map, thumbnail
 from mofme.ui.jobs import Engine, Job, new_folder
-from mofme.vision.image import read_picture, write_picture
+from mofme.vision.picture.file import read_picture, write_picture
 from mofme.vision.rerouting import METHODS, References, Rerouted, explain
 
 CHOSEN = "as chosen on tuning pictures"

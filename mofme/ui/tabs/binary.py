@@ -104,7 +104,7 @@ def build(
         from mofme.ui.binary.answer import answer_values
         from mofme.ui.binary.reading import read_digit
         from mofme.vision.digits.drawing import as_digit, ink_of
-        from mofme.vision.image import read_picture
+        from mofme.vision.picture.file import read_picture
 
         with plain_errors():
             if not picture:

@@ -11,7 +11,7 @@ from mofme.ui.figures import thumbnail
 from mofme.ui.jobs import plain_errors
 from mofme.ui.services import Services
 from mofme.ui.uploads import refuse_addresses
-from mofme.vision.steady import Steady
+from mofme.vision.smoother import TemporalSmoother
 
 WIDTHS = [("Small: 320 pixels", 320), ("Medium: 480 pixels", 480), ("Large: 640 pixels", 640)]
 _EVERY = 0.1  # seconds between pictures at best; a slower machine sets its own pace
@@ -44,7 +44,7 @@ def build(services: Services) -> None:
         model = gr.Dropdown(services.engine.models, value=next(iter(services.engine.models), None), label="Model")
         width = gr.Dropdown(WIDTHS, value=480, label="Size", info="Smaller is faster.")
         strength = gr.Slider(0, 1, value=1, step=0.05, label="Strength", info="0 leaves it as it is, 1 restores fully.")
-    memory = gr.State(Steady())
+    memory = gr.State(TemporalSmoother())
 
     camera.stream(
         lambda *seen: _restore(services, *seen),
@@ -60,7 +60,12 @@ def build(services: Services) -> None:
 
 
 def _restore(
-    services: Services, frame: NDArray[np.uint8] | None, memory: Steady, model: str | None, width: int, strength: float
+    services: Services,
+    frame: NDArray[np.uint8] | None,
+    memory: TemporalSmoother,
+    model: str | None,
+    width: int,
+    strength: float,
 ) -> tuple[Any, ...]:
     if frame is None:
         return None, memory, ""

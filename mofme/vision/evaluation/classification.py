@@ -17,8 +17,8 @@ from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import bootstrap, bootstrap_percent
 from mofme.vision.evaluation.restoration import Restores
 from mofme.vision.evaluation.weathered import Degrade, picture_names
-from mofme.vision.image import find_pictures, read_picture
 from mofme.vision.imagenet import class_of
+from mofme.vision.picture.file import find_pictures, read_picture
 
 ALL = "all weathers"
 CONDITIONS = ("clean", "degraded", "restored")

@@ -18,10 +18,10 @@ from mofme.measure.statistics import bootstrap
 from mofme.vision.baselines import BASELINES
 from mofme.vision.evaluation.pairs import Pair
 from mofme.vision.evaluation.restoration import Scores, measure
-from mofme.vision.image import read_picture
 from mofme.vision.onnx_net import load_onnx
 from mofme.vision.onnx_restorer import OnnxRestorer
 from mofme.vision.peak_memory import peak_of
+from mofme.vision.picture.file import read_picture
 from mofme.vision.restorer import Restorer
 
 ALL = "all pictures"

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mofme.errors import MofmeError, PictureError
 from mofme.vision.evaluation.label_sets import LabelSet
-from mofme.vision.image import find_pictures, read_picture
+from mofme.vision.picture.file import find_pictures, read_picture
 
 # What data sets add to a frame's name in that of its labels, and the other way round.
 _TAGS = re.compile(r"(_leftImg8bit|_gtFine_label(Train)?Ids|_gtFine_color|_L|_labels?)$")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mofme.errors import MofmeError
-from mofme.vision.image import find_pictures
+from mofme.vision.picture.file import find_pictures
 
 # What public sets add to a scene's number: norain-001.png belongs to rain-001.png, 7_clean.png to 7_rain.png.
 _TAGS = frozenset({"rain", "norain", "rainy", "snow", "snowy", "haze", "hazy", "clean", "clear", "gt"})

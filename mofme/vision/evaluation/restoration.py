@@ -16,8 +16,8 @@ from mofme.errors import MofmeError, PictureError
 from mofme.files import atomic_file
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.vision.evaluation.pairs import Pair
-from mofme.vision.image import read_picture
 from mofme.vision.metrics import Lpips, psnr, rgb_to_y, ssim
+from mofme.vision.picture.file import read_picture
 
 PSNR_CAP = 100.0  # dB given to equal pictures, so that a mean exists
 _RESAMPLES = 2000

@@ -30,7 +30,8 @@ from mofme.vision.evaluation.label_sets import IGNORE, LabelSet
 from mofme.vision.evaluation.labelled_frames import LabelledFrame, read_labelled
 from mofme.vision.evaluation.restoration import Restores, to_8_bits
 from mofme.vision.evaluation.weathered import Degrade
-from mofme.vision.image import Picture, write_picture
+from mofme.vision.picture.decode import Picture
+from mofme.vision.picture.file import write_picture
 from mofme.vision.segmenter import Segmenter
 
 STATES = ("clean", "degraded", "restored")

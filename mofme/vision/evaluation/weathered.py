@@ -12,7 +12,8 @@ from torch import Tensor
 from mofme.errors import MofmeError, PictureError
 from mofme.vision.datasets import held_back
 from mofme.vision.evaluation.pairs import Pair
-from mofme.vision.image import Picture, find_pictures, read_picture, write_picture
+from mofme.vision.picture.decode import Picture
+from mofme.vision.picture.file import find_pictures, read_picture, write_picture
 from mofme.vision.weather import WEATHERS, synthesize
 
 CLEAN = "clean photographs"

@@ -15,7 +15,7 @@ from mofme.core.rerouting import descend, frozen
 from mofme.core.weights import checksum
 from mofme.errors import MofmeError
 from mofme.vision.datasets import held_back
-from mofme.vision.image import find_pictures
+from mofme.vision.picture.file import find_pictures
 from mofme.vision.rerouting.references import KINDS, Choices, References
 from mofme.vision.rerouting.rerouter import RATE_FALLS_TO, pairs_loss
 from mofme.vision.rerouting.samples import KEPT, Sample, name_bytes, samples

@@ -18,7 +18,7 @@ from mofme.errors import MofmeError, PictureError
 from mofme.measure.study import Log
 from mofme.vision.datasets import held_back
 from mofme.vision.evaluation.weathered import with_weather
-from mofme.vision.image import find_pictures, read_picture
+from mofme.vision.picture.file import find_pictures, read_picture
 from mofme.vision.rerouting.building import own_step
 from mofme.vision.rerouting.references import KINDS, References
 from mofme.vision.rerouting.rerouter import Found, find, neighbours_loss, reroute

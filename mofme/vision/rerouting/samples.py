@@ -10,8 +10,8 @@ from torch import Tensor
 
 from mofme.errors import PictureError
 from mofme.vision.evaluation.weathered import with_weather
-from mofme.vision.image import read_picture
 from mofme.vision.metrics import psnr
+from mofme.vision.picture.file import read_picture
 from mofme.vision.rerouting.observation import Observation, observed
 from mofme.vision.rerouting.references import KINDS
 from mofme.vision.restorer import Restorer

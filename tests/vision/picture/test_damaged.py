@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mofme.errors import PictureError, PictureTooLargeError
-from mofme.vision.image import Picture, read_picture, write_picture
+from mofme.vision.picture.decode import Picture
+from mofme.vision.picture.file import read_picture, write_picture
 
 pytestmark = pytest.mark.filterwarnings("ignore:Truncated File Read:UserWarning")
 

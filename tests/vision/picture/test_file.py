@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mofme.errors import PictureError
-from mofme.vision.image import Picture, find_pictures, read_picture, write_picture
+from mofme.vision.picture.decode import Picture
+from mofme.vision.picture.file import find_pictures, read_picture, write_picture
 from tests.vision.pictures import (
     as_16_bits,
     as_bytes,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mofme.vision.nets.tone import ToneNet
 from mofme.vision.nets.unet import RestorationNet
 from mofme.vision.restorer import Restorer
-from mofme.vision.steady import Steady
+from mofme.vision.smoother import TemporalSmoother
 from mofme.vision.weather import WEATHERS
 
 
@@ -25,7 +25,7 @@ def leaving_all(haze: float) -> RestorationNet:
 
 
 def test_a_mean_moves_by_a_twentieth():
-    steady, grey = Steady(), torch.full((3, 4, 4), 0.5)
+    steady, grey = TemporalSmoother(), torch.full((3, 4, 4), 0.5)
     steady.see(grey)
     assert steady.mean("tone", torch.tensor([1.0])) == 1
     steady.see(grey + 0.05)
@@ -37,7 +37,7 @@ def test_a_mean_moves_by_a_twentieth():
 
 @pytest.mark.parametrize("next_frame", [torch.full((3, 4, 4), 0.8), torch.full((3, 2, 4), 0.5)])
 def test_a_cut_begins_anew(next_frame):
-    steady = Steady()
+    steady = TemporalSmoother()
     steady.see(torch.full((3, 4, 4), 0.5))
     steady.mean("tone", torch.tensor([1.0]))
     steady.see(next_frame)
@@ -63,7 +63,7 @@ def test_the_tone_of_a_video_is_calmed(monkeypatch):
     torch.manual_seed(0)
     tone, frame = ToneNet().eval(), 0.2 + 0.1 * torch.rand(3, 16, 24)
     monkeypatch.setattr(tone, "forward", Alternating(1, 2, 3))
-    restorer, steady = Restorer(leaving_all(haze=0.9), "untrained", tone=tone), Steady()
+    restorer, steady = Restorer(leaving_all(haze=0.9), "untrained", tone=tone), TemporalSmoother()
     for mean in CALMED:
         # Half of it is trusted; it is gain and offset both.
         expected = (frame * math.exp(mean / 2) + mean / 2).clamp(0, 1)
@@ -76,7 +76,7 @@ def test_the_context_of_a_video_is_calmed(monkeypatch):
     monkeypatch.setattr(net, "encode_context", Alternating(*context.shape))
     given: list[Tensor] = []
     net.register_forward_pre_hook(lambda _, inputs: given.append(inputs[1]))
-    restorer, steady = Restorer(net, "untrained"), Steady()
+    restorer, steady = Restorer(net, "untrained"), TemporalSmoother()
     for _ in CALMED:
         restorer(frame, steady=steady)
     for context, mean in zip(given, CALMED, strict=True):

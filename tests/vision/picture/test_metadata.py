@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image, ImageOps, IptcImagePlugin
 
-from mofme.vision.image import FORMATS, Picture, read_picture, write_picture
+from mofme.vision.picture.decode import Picture
+from mofme.vision.picture.file import FORMATS, read_picture, write_picture
 from tests.vision.pictures import (
     CAMERA,
     GPS,

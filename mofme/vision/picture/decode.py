@@ -1,0 +1,219 @@
+"""From the bytes of a picture file to its upright samples and what else it carries."""
+
+import io
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, UnidentifiedImageError
+from torch import Tensor
+
+from mofme.errors import PictureError, PictureTooLargeError
+from mofme.vision.picture.metadata import (
+    dpi_of,
+    exif_of,
+    iptc_of,
+    orientation_of,
+    png_chunks,
+    upright_exif,
+    upright_xmp,
+)
+
+_GREY_MODES = ("1", "L", "LA", "La", "I;16", "I;16B")
+_PHOTOMETRIC, _PLANAR, _EXTRA_SAMPLES = 262, 284, 338  # TIFF tags
+_pillow_limit = threading.Lock()
+
+Image.init()  # Pillow otherwise registers its decoders one after the other, on demand
+_DECODERS = ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "AVIF"]
+try:
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener()
+    _DECODERS.append("HEIF")
+except ImportError:  # reading HEIC then fails with a message of its own
+    pass
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A decoded picture, upright, and what its file carried (as raw blocks, whose orientation is 1)."""
+
+    rgb: Tensor  # (3,H,W) float32 [0,1]
+    alpha: Tensor | None = None  # (1,H,W) float32 [0,1]
+    format: str = "png"  # a value of file.FORMATS
+    bits: int = 8  # per sample: 8 or 16
+    grey: bool = False
+    lossless: bool = False  # of WebP
+    exif: bytes | None = None  # without the prefix "Exif\0\0"
+    icc: bytes | None = None
+    xmp: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    jpeg_tables: dict[int, list[int]] | None = None
+    iptc: bytes | None = None  # of JPEG, as is the comment
+    comment: bytes | None = None
+    png_chunks: tuple[tuple[bytes, bytes], ...] = ()  # gamma, primaries and text
+
+
+def decode(file: BinaryIO, path: Path, max_megapixels: float) -> Picture:
+    """The (first) picture of an open file, which messages call `path`.
+
+    Raises PictureTooLargeError from the header, PictureError for what is no picture, and whatever Pillow raises.
+    """
+    header = file.read(32)
+    lossless = header.startswith(b"RIFF") and _webp_is_lossless(file)
+    file.seek(0)
+    with _open(file, path, header) as image:
+        megapixels = image.width * image.height / 1e6
+        if megapixels > max_megapixels:
+            raise PictureTooLargeError(
+                f"{path}: {image.width}x{image.height} is {megapixels:.1f} megapixels, over the limit of "
+                f"{max_megapixels:g}: make it smaller, or raise the limit."
+            )
+        image.load()
+        exif, xmp = exif_of(image), image.info.get("xmp")
+        depth, grey = _bit_depth(image, header), _is_grey(image, header)
+        _spread_clear_grey(image, header)
+        array = _samples(image, file, path, depth)
+        array = _upright(array.reshape(*array.shape[:2], -1), orientation_of(image))
+        alpha = array.shape[2] in (2, 4)
+        planes = _to_tensor(array, 2**depth - 1 if depth > 8 else 255)
+        return Picture(
+            rgb=(planes[:1] if grey else planes[:3]).expand(3, -1, -1).contiguous(),
+            alpha=planes[-1:] if alpha else None,
+            format="jpeg" if image.format == "MPO" else str(image.format).lower(),
+            bits=16 if depth > 8 else 8,
+            grey=grey,
+            lossless=lossless,
+            exif=upright_exif(exif) if exif else None,
+            icc=None if image.mode == "CMYK" else image.info.get("icc_profile") or None,
+            xmp=upright_xmp(xmp) if isinstance(xmp, bytes) else None,
+            dpi=dpi_of(image),
+            jpeg_tables=getattr(image, "quantization", None),
+            iptc=iptc_of(image),
+            comment=image.info.get("comment") if image.format in ("JPEG", "MPO") else None,
+            png_chunks=png_chunks(file) if image.format == "PNG" else (),
+        )
+
+
+def _open(file: BinaryIO, path: Path, header: bytes) -> Image.Image:
+    # Pillow's own limit is one number for the whole process; while we open, the caller's takes its place.
+    with _pillow_limit:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(file, formats=_DECODERS)
+        except UnidentifiedImageError as error:
+            if header[4:8] == b"ftyp" and "HEIF" not in _DECODERS:
+                raise PictureError(f"{path}: reading HEIC needs `pip install pillow-heif`.") from error
+            raise PictureError(f"{path}: not a picture of a known kind, or damaged at its start.") from error
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _is_grey(image: Image.Image, header: bytes) -> bool:
+    """Whether the file holds no colour; `header` is its first 32 bytes."""
+    return image.mode in _GREY_MODES or (image.format == "PNG" and header[25] == 4)  # 4: grey with alpha
+
+
+def _bit_depth(image: Image.Image, header: bytes) -> int:
+    """Bits per sample that `_samples` will give: 8, or what a PNG or TIFF has above that."""
+    depth = 8
+    if image.format == "PNG":
+        depth = header[24]
+    elif image.format == "TIFF":
+        depth = int(max(image.tag_v2.get(258, (1,))))  # type: ignore[attr-defined]
+    return depth if image.mode in ("I;16", "I;16B", "LA", "RGB", "RGBA") else 8
+
+
+def _spread_clear_grey(image: Image.Image, header: bytes) -> None:
+    """Spread the one grey of a PNG that is not seen over 8 bits, as Pillow does with greys of 2 and 4."""
+    if image.format == "PNG" and image.mode == "L" and header[24] < 8 and "transparency" in image.info:
+        image.info["transparency"] *= 255 // (2 ** header[24] - 1)
+
+
+def _samples(image: Image.Image, file: BinaryIO, path: Path, depth: int) -> NDArray[Any]:
+    """(H,W) or (H,W,C): grey, grey + alpha, RGB or RGB + alpha; palettes, CMYK and the like become RGB."""
+    if depth > 8:
+        return _deep_samples(image, file, path, depth)
+    if image.mode in ("I", "F"):
+        raise PictureError(f"{path}: 32-bit samples are not supported; save it with 8 or 16 bits.")
+    if image.mode == "CMYK":
+        image = _cmyk_to_srgb(image)
+    mode = "L" if image.mode in _GREY_MODES else "RGB"
+    if image.has_transparency_data:
+        mode += "A"
+    return np.asarray(image if image.mode == mode else image.convert(mode))
+
+
+def _deep_samples(image: Image.Image, file: BinaryIO, path: Path, depth: int) -> NDArray[Any]:
+    # Pillow has checked the whole file by now, but keeps more than 8 bits for plain grey only.
+    tags: Any = getattr(image, "tag_v2", {})
+    if image.mode in ("I;16", "I;16B"):
+        grey = np.asarray(image).astype(np.uint16)
+        if (clear := image.info.get("transparency")) is not None:  # of a PNG: the one grey that is not seen
+            return np.stack([grey, np.where(grey == clear, 0, 65535).astype(np.uint16)], axis=2)
+        return 2**depth - 1 - grey if tags.get(_PHOTOMETRIC) == 0 else grey  # 0: white is zero
+    array: NDArray[Any] | None = None
+    if depth == 16 and tags.get(_PLANAR, 1) == 1:
+        file.seek(0)
+        array = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+    if array is None or array.dtype != np.uint16 or array.shape[:2] != (image.height, image.width):
+        raise PictureError(f"{path}: {depth}-bit samples in this layout are not supported; save as PNG.")
+    if array.ndim == 2:
+        return array
+    colours, alpha = array[..., 2::-1], array[..., 3:]
+    if not image.has_transparency_data:
+        return colours
+    if tags.get(_EXTRA_SAMPLES) == (1,):  # colours stored multiplied by alpha
+        colours = (colours * (65535.0 / np.maximum(alpha, 1))).clip(0, 65535).round().astype(np.uint16)
+    return np.concatenate([colours, alpha], axis=2)
+
+
+def _cmyk_to_srgb(image: Image.Image) -> Image.Image:
+    if icc := image.info.get("icc_profile"):
+        try:
+            srgb = ImageCms.createProfile("sRGB")
+            converted = ImageCms.profileToProfile(image, io.BytesIO(icc), srgb, outputMode="RGB")
+            if converted is not None:
+                return converted
+        except (ImageCms.PyCMSError, OSError):
+            pass  # a damaged profile: the plain formula is the best guess left
+    return image.convert("RGB")
+
+
+def _upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Apply an EXIF orientation (1-8) to (H,W,C), as a view."""
+    if orientation in (5, 6, 7, 8):
+        array = array.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    return array
+
+
+def _webp_is_lossless(file: BinaryIO) -> bool:
+    """Whether the first picture chunk of a WebP file is the lossless kind."""
+    position = 12
+    while True:
+        file.seek(position)
+        head = file.read(8)
+        if len(head) < 8 or head[:4] == b"VP8 ":
+            return False
+        if head[:4] == b"VP8L":
+            return True
+        length = int.from_bytes(head[4:], "little")
+        position += 8 + length + length % 2
+
+
+def _to_tensor(array: NDArray[Any], peak: int) -> Tensor:
+    """(H,W,C) integers 0..peak -> (C,H,W) float32 [0,1], channel by channel to spare memory."""
+    height, width, channels = array.shape
+    planes = torch.empty(channels, height, width)
+    for channel in range(channels):
+        planes[channel].copy_(torch.from_numpy(array[..., channel].copy()))
+    return planes.div_(peak)

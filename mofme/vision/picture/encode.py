@@ -1,0 +1,182 @@
+"""From samples and what else a picture carries to the bytes of a file.
+
+Pillow writes most formats; it cannot write 16-bit colour PNG, nor TIFF of 8 or 16 bits with EXIF and ICC: those are
+written here, from arrays (H,W,C), uint8 or uint16, C = 1 grey, 2 grey + alpha, 3 RGB, 4 RGB + alpha.
+"""
+
+import contextlib
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+from torch import Tensor
+
+from mofme.vision.picture.decode import Picture
+from mofme.vision.picture.metadata import descriptive_tags, iptc_segment
+
+_ROWS = 64  # rows compressed at a time, which bounds the memory
+_JPEG_SEGMENT = 65_500  # bytes of EXIF or XMP that one JPEG segment holds
+_JPEG_95_LUMA_SUM = 369  # sum of libjpeg's luminance table at quality 95: a lower one is finer
+
+
+def encode(rgb: Tensor, like: Picture, kind: str) -> bytes:
+    """The file of `rgb` (3,H,W) float [0,1] and what `like` carried, as `kind`, a value of `file.FORMATS`.
+
+    In memory, because Pillow takes a short write to a real file, as on a full disk, for a whole one.
+    """
+    alpha = like.alpha
+    if alpha is not None and alpha.shape[1:] != rgb.shape[1:]:
+        raise ValueError(f"alpha is {tuple(alpha.shape[1:])}, the picture {tuple(rgb.shape[1:])}")
+    if alpha is not None and kind in ("jpeg", "bmp"):
+        rgb, alpha = rgb * alpha + (1 - alpha), None
+    bits = like.bits if kind in ("png", "tiff") else 8
+    # Of 16-bit TIFF with grey and alpha there are hardly any readers.
+    grey = like.grey and (kind in ("jpeg", "png", "bmp") or (kind == "tiff" and (alpha is None or bits == 8)))
+    planes = [0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2]] if grey else list(rgb)  # BT.601 luma
+    if alpha is not None:
+        planes.append(alpha[0])
+    array = _to_array(planes, bits)
+    icc = like.icc if grey or not like.icc or like.icc[16:20] != b"GRAY" else None
+    file = io.BytesIO()
+    if kind == "tiff":
+        _write_tiff(file, array, like, icc)
+    elif bits == 16:
+        _write_png16(file, array, like, icc)
+    else:
+        image = Image.fromarray(array[..., 0] if len(planes) == 1 else array)
+        image.save(file, format=kind.upper(), icc_profile=icc, **_save_options(like, kind))
+    return file.getvalue()
+
+
+def _to_array(planes: list[Tensor], bits: int) -> NDArray[Any]:
+    """Planes (H,W) float [0,1] -> (H,W,C) integers."""
+    array = np.empty((*planes[0].shape, len(planes)), np.uint16 if bits == 16 else np.uint8)
+    for channel, plane in enumerate(planes):
+        array[..., channel] = plane.float().clamp(0, 1).mul_(2**bits - 1).round_().numpy()
+    return array
+
+
+def _takes_exif(kind: str, exif: bytes) -> bool:
+    if kind == "avif":  # Pillow writes the block anew, which not every camera's bears
+        try:
+            block = Image.Exif()
+            block.load(exif)
+            block.tobytes()
+        except Exception:
+            return False
+    return kind != "jpeg" or len(exif) < _JPEG_SEGMENT
+
+
+def _save_options(like: Picture, kind: str) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if like.exif and _takes_exif(kind, like.exif):
+        options["exif"] = b"Exif\0\0" + like.exif
+    if like.xmp and (kind != "jpeg" or len(like.xmp) < _JPEG_SEGMENT):
+        options["xmp"] = like.xmp
+    if like.dpi:
+        options["dpi"] = like.dpi
+    if kind == "jpeg":
+        options |= {"quality": 95, "subsampling": 0, "comment": like.comment or b""}
+        options["extra"] = iptc_segment(like.iptc) if like.iptc else b""
+        # Not by number: a file may begin with table 1, and Pillow writes none that stands behind a gap.
+        tables = [table for _, table in sorted((like.jpeg_tables or {}).items())]
+        if tables and sum(tables[0]) < _JPEG_95_LUMA_SUM:
+            options |= {"quality": -1, "qtables": tables}
+    elif kind == "webp":
+        options |= {"lossless": like.lossless, "quality": 95, "exact": True}
+    elif kind == "heif":
+        options |= {"quality": 95, "chroma": 444}
+    elif kind == "avif":
+        options |= {"quality": 95, "subsampling": "4:4:4"}
+    elif kind == "png":
+        options["pnginfo"] = chunks = PngInfo()
+        for name, data in like.png_chunks:
+            chunks.add(name, data)
+        if like.xmp:
+            chunks.add_itxt("XML:com.adobe.xmp", like.xmp.decode("utf-8", "replace"))
+    return options
+
+
+def _write_png16(file: BinaryIO, array: NDArray[np.uint16], like: Picture, icc: bytes | None) -> None:
+    height, width, channels = array.shape
+    colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+
+    def chunk(kind: bytes, data: bytes) -> None:
+        file.write(struct.pack(">L", len(data)) + kind + data + struct.pack(">L", zlib.crc32(kind + data)))
+
+    file.write(b"\x89PNG\r\n\x1a\n")
+    chunk(b"IHDR", struct.pack(">LLBBBBB", width, height, 16, colour_type, 0, 0, 0))
+    for other in like.png_chunks:
+        chunk(*other)
+    if icc:
+        chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(icc))
+    if like.dpi:
+        chunk(b"pHYs", struct.pack(">LLB", *(round(value / 0.0254) for value in like.dpi), 1))
+    if like.exif:
+        chunk(b"eXIf", like.exif)
+    if like.xmp:
+        chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + like.xmp)
+    for data in _png_rows(array):
+        chunk(b"IDAT", data)
+    chunk(b"IEND", b"")
+
+
+def _png_rows(array: NDArray[np.uint16]) -> Iterator[bytes]:
+    compressor = zlib.compressobj()
+    above = np.zeros((1, array[0].nbytes), np.uint8)
+    for top in range(0, len(array), _ROWS):
+        rows = np.ascontiguousarray(array[top : top + _ROWS], ">u2").view(np.uint8).reshape(-1, above.size)
+        filtered = np.empty((len(rows), 1 + above.size), np.uint8)
+        filtered[:, 0] = 2  # PNG's filter "Up": each byte minus the one above it
+        filtered[:, 1:] = rows - np.concatenate([above, rows[:-1]])
+        above = rows[-1:]
+        yield compressor.compress(filtered.tobytes())
+    yield compressor.flush()
+
+
+def _write_tiff(
+    file: BinaryIO, array: NDArray[np.uint8] | NDArray[np.uint16], like: Picture, icc: bytes | None
+) -> None:
+    """Deflated; of EXIF the descriptive tags, the camera's directory and GPS are kept."""
+    height, width, channels = array.shape
+    little_endian = array.dtype.newbyteorder("<")
+    strips = [
+        zlib.compress(array[top : top + _ROWS].astype(little_endian).tobytes()) for top in range(0, height, _ROWS)
+    ]
+    sizes = [len(strip) for strip in strips]
+    directory = ImageFileDirectory_v2(prefix=b"II")
+    if like.exif:
+        whole = Image.Exif()
+        whole.load(b"Exif\0\0" + like.exif)
+        for tag, value in descriptive_tags(whole).items():
+            with contextlib.suppress(Exception):  # some cameras write tags that nobody can write again
+                probe = ImageFileDirectory_v2(prefix=b"II")
+                probe[tag] = value
+                probe.tobytes()
+                directory[tag] = value
+    directory[256], directory[257] = width, height
+    directory[258] = (8 * array.dtype.itemsize,) * channels
+    directory[259] = 8  # deflate
+    directory[262] = 1 if channels < 3 else 2  # black is zero, or RGB
+    directory[273] = tuple(np.cumsum([0, *sizes[:-1]]).tolist())  # Pillow adds where the data begin
+    directory[277] = channels
+    directory[278] = _ROWS
+    directory[279] = tuple(sizes)
+    if like.dpi:
+        directory[282], directory[283], directory[296] = *like.dpi, 2
+    if channels in (2, 4):
+        directory[338] = 2  # alpha, not multiplied into the colours
+    if like.xmp:
+        directory[700] = like.xmp
+    if icc:
+        directory[34675] = icc
+    directory.save(file)
+    for strip in strips:
+        file.write(strip)
