@@ -32,8 +32,7 @@ def attention_router(
     from mofme.cli.results import show_result
     from mofme.errors import MofmeError
     from mofme.language.attention_router.study import Setting, study
-    from mofme.language.attention_router.study_plot import plot_losses
-    from mofme.language.attention_router.study_result import as_result
+    from mofme.language.attention_router.study_result import as_result, plot_losses
     from mofme.language.small_lm.training import Plan
     from mofme.language.texts import read_texts
     from mofme.measure.result import save_result

@@ -41,9 +41,8 @@ def dense_to_moe(
     from mofme.cli.results import show_result
     from mofme.errors import MofmeError
     from mofme.language.dense_to_moe.comparison import Setting, compare
-    from mofme.language.dense_to_moe.comparison_result import as_result
+    from mofme.language.dense_to_moe.comparison_result import as_result, plot_frontier
     from mofme.language.dense_to_moe.converted_layer import Recipe
-    from mofme.language.dense_to_moe.frontier_plot import plot_frontier
     from mofme.language.host import open_host
     from mofme.language.texts import read_questions, read_text
     from mofme.measure.result import save_result

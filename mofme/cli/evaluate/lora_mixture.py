@@ -40,7 +40,7 @@ def mixture_of_routers(
     from mofme.errors import MofmeError
     from mofme.files import CARD_FILE
     from mofme.language.lora_mixture.study import Setting, Shipping, compare
-    from mofme.language.lora_mixture.study_result import as_result, plot
+    from mofme.language.lora_mixture.study_result import as_result, plot_gains
     from mofme.measure.result import save_result
 
     log = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -62,7 +62,7 @@ def mixture_of_routers(
         result = as_result(measured, range(seeds), " ".join(words))
         if out is not None:
             save_result(result, out)
-            plot(measured, out / f"{result.room}-gain.png")
+            plot_gains(measured, out / f"{result.room}-gain.png")
     except (MofmeError, OSError) as error:
         log.print(f"error: {error}", style="red", markup=False)
         raise typer.Exit(2) from None

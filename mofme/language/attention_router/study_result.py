@@ -1,12 +1,14 @@
 """From what every router measured to the tables and the verdict. Axis names: S seeds, P passages."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from mofme.core.routers import RouterKind
 from mofme.language.attention_router.study import ROUTERS, Measured, Study
 from mofme.language.scoring import FloatArray
+from mofme.measure.plots import intervals, plot
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import students_mean
 
@@ -98,3 +100,17 @@ def _resolution(to_see: Figure | None) -> str:
         return f"one seed cannot tell the published gain of {CLAIMED}"
     could = "could" if to_see.value <= CLAIMED else "could not"
     return f"the published gain of {CLAIMED} {could} be seen here, where {to_see.value:.4f} is the least that can"
+
+
+def plot_losses(found: Study, path: Path) -> None:
+    """A point for each seed, the mean with its interval, and the published gain, as a PNG."""
+    gains_PS = [gains(found, *pair).mean(1) for pair in PAIRS]
+    titles = [f"{TITLES[first]}\nagainst {TITLES[second]}" for first, second in PAIRS]
+    with plot(path, 8, 3) as (axes,):
+        intervals(axes, dict(zip(titles, map(students_mean, gains_PS), strict=True)))
+        for place, gain_S in enumerate(gains_PS):
+            axes.plot(gain_S, [place + 0.18] * len(gain_S), ".", color="0.5", markersize=5)
+        axes.axvline(0, color="0.6", linewidth=1)
+        axes.axvline(CLAIMED, color="C1", linestyle=":", label="published: attention against linear")
+        axes.set(xlabel="gain on held-out text, nats a token (dots: seeds)")
+        axes.legend(fontsize="small")

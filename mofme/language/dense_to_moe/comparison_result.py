@@ -1,6 +1,7 @@
 """From what every arm measured to the tables and the verdict. Axis names: W windows, S seeds."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from mofme.language.dense_to_moe.comparison import (
 )
 from mofme.language.dense_to_moe.cost import FloatArray
 from mofme.language.scoring import BoolArray, TextScore
+from mofme.measure.plots import plot
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import median_by_ranks, students_mean, wider, wilson
 
@@ -135,3 +137,20 @@ def _verdict(comparison: Comparison) -> str:
 
 def _said(figure: Figure) -> str:
     return f"{figure.value:+.3f}" + ("" if figure.low is None else f" ({figure.noise()})")
+
+
+def plot_frontier(comparison: Comparison, path: Path) -> None:
+    """A line for each arm that was traced and a dot for each other arm, all with the first seed, as a PNG."""
+    with plot(path, 7, 4.2) as (axes,):
+        for arm in ARMS:
+            points = [comparison.arms[arm][0], *comparison.frontier.get(arm, {}).values()]
+            if len(points) > 1:
+                points.append(comparison.arms[DENSE][0])
+            places = sorted((point.activated / 1e6, point.text.perplexity) for point in points)
+            colour = "black" if arm == DENSE else None
+            axes.plot(*zip(*places, strict=True), "o-", markersize=5, label=arm, color=colour)
+        axes.set(xlabel="activated parameters of an average token, million", ylabel="perplexity", yscale="log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")

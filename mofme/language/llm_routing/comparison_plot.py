@@ -4,12 +4,12 @@ import csv
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure as Canvas
 
 from mofme.files import atomic_file
 from mofme.language.llm_routing.baselines import BestSingle, Hull, Oracle
 from mofme.language.llm_routing.comparison import Comparison
 from mofme.language.llm_routing.curve import Curve, curve_of, hull_of
+from mofme.measure.plots import plot
 
 
 def mean_curve(comparison: Comparison, router: str) -> Curve:
@@ -22,26 +22,23 @@ def mean_curve(comparison: Comparison, router: str) -> Curve:
 
 def plot_curves(comparison: Comparison, title: str, path: Path) -> None:
     """The hull of every router's mean curve, and every single model, as a PNG."""
-    canvas = Canvas(figsize=(9, 5.5), layout="constrained")
-    axes = canvas.subplots()
-    for router in comparison.routers:
-        if router == BestSingle.name:
-            continue
-        hull = hull_of(mean_curve(comparison, router))
-        bound = router in (Hull.name, Oracle.name)
-        line = {Hull.name: "--", Oracle.name: ":"}.get(router, "-")
-        axes.plot(1000 * hull.cost_S, hull.quality_S, line, label=router, color="0.5" if bound else None)
-    single = mean_curve(comparison, Hull.name)
-    axes.plot(1000 * single.cost_S, single.quality_S, "k.", markersize=5)
-    for model, cost, quality in zip(comparison.table.models, single.cost_S, single.quality_S, strict=True):
-        axes.annotate(
-            model.split("/")[-1], (1000 * cost, quality), fontsize=6, xytext=(3, -7), textcoords="offset points"
-        )
-    axes.set(xlabel="mean cost, dollars per 1,000 prompts", ylabel="mean quality", title=title)
-    axes.margins(x=0.12)  # for the names
-    canvas.legend(fontsize="small", loc="outside right upper")
-    with atomic_file(path) as file:
-        canvas.savefig(file, format="png", dpi=120)
+    with plot(path, 9, 5.5) as (axes,):
+        for router in comparison.routers:
+            if router == BestSingle.name:
+                continue
+            hull = hull_of(mean_curve(comparison, router))
+            bound = router in (Hull.name, Oracle.name)
+            line = {Hull.name: "--", Oracle.name: ":"}.get(router, "-")
+            axes.plot(1000 * hull.cost_S, hull.quality_S, line, label=router, color="0.5" if bound else None)
+        single = mean_curve(comparison, Hull.name)
+        axes.plot(1000 * single.cost_S, single.quality_S, "k.", markersize=5)
+        for model, cost, quality in zip(comparison.table.models, single.cost_S, single.quality_S, strict=True):
+            axes.annotate(
+                model.split("/")[-1], (1000 * cost, quality), fontsize=6, xytext=(3, -7), textcoords="offset points"
+            )
+        axes.set(xlabel="mean cost, dollars per 1,000 prompts", ylabel="mean quality", title=title)
+        axes.margins(x=0.12)  # for the names
+        axes.figure.legend(fontsize="small", loc="outside right upper")
 
 
 def write_curves(comparison: Comparison, path: Path) -> None:

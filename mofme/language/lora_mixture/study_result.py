@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure as Canvas
 
-from mofme.files import atomic_file
 from mofme.language.lora_mixture.explanation import FloatArray
 from mofme.language.lora_mixture.study import ARMS, CONTROL, WIDE_CONTROL, Findings, Outcome
+from mofme.measure.plots import plot
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import stratified_bootstrap, students_mean
 
@@ -88,23 +87,20 @@ def verdict(found: Findings, seeds: int) -> str:
     )
 
 
-def plot(found: Findings, path: Path) -> None:
+def plot_gains(found: Findings, path: Path) -> None:
     """The differences of each task and of their mean, with their intervals over the seeds, as a PNG."""
-    canvas = Canvas(figsize=(8, 4.5), layout="constrained")
-    axes = canvas.subplots()
     tasks = [*(task.name for task in found.tasks), MEAN]
-    for number, (arm, control) in enumerate(_pairs()):
-        gains = [difference(found, task, arm, control)["gain, points"] for task in tasks]
-        ends = np.array([[g.value - (g.low or g.value), (g.high or g.value) - g.value] for g in gains]).T
-        at = np.arange(len(tasks)) + (number - 1.5) * 0.15
-        axes.errorbar(at, [g.value for g in gains], ends, fmt="o", capsize=3, label=f"{arm} against {control}")
-    axes.axhline(0, color="0.5", linewidth=1)
-    axes.axhline(CLAIMED, color="0.5", linewidth=1, linestyle=":", label="the paper's claim")
-    axes.set_xticks(range(len(tasks)), tasks)
-    axes.set(ylabel="points of accuracy", title="What a mixture of routers gains")
-    canvas.legend(fontsize="small", loc="outside lower center", ncols=2)
-    with atomic_file(path) as file:
-        canvas.savefig(file, format="png", dpi=110)
+    with plot(path, 8, 4.5) as (axes,):
+        for number, (arm, control) in enumerate(_pairs()):
+            gains = [difference(found, task, arm, control)["gain, points"] for task in tasks]
+            ends = np.array([[g.value - (g.low or g.value), (g.high or g.value) - g.value] for g in gains]).T
+            at = np.arange(len(tasks)) + (number - 1.5) * 0.15
+            axes.errorbar(at, [g.value for g in gains], ends, fmt="o", capsize=3, label=f"{arm} against {control}")
+        axes.axhline(0, color="0.5", linewidth=1)
+        axes.axhline(CLAIMED, color="0.5", linewidth=1, linestyle=":", label="the paper's claim")
+        axes.set_xticks(range(len(tasks)), tasks)
+        axes.set(ylabel="points of accuracy", title="What a mixture of routers gains")
+        axes.figure.legend(fontsize="small", loc="outside lower center", ncols=2)
 
 
 def _pairs() -> list[tuple[str, str]]:

@@ -11,8 +11,7 @@ from mofme.cli import app
 from mofme.core.routers import RouterKind
 from mofme.language.attention_router import study as studied
 from mofme.language.attention_router.study import Measured, Setting, Study, load_entropy, study
-from mofme.language.attention_router.study_plot import plot_losses
-from mofme.language.attention_router.study_result import as_result
+from mofme.language.attention_router.study_result import as_result, plot_losses
 from mofme.language.scoring import FloatArray, TextScore
 from mofme.language.small_lm.model import Shape
 from mofme.language.small_lm.training import Plan

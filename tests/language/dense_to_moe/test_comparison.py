@@ -20,9 +20,8 @@ from mofme.language.dense_to_moe.comparison import (
     Setting,
     compare,
 )
-from mofme.language.dense_to_moe.comparison_result import as_result
+from mofme.language.dense_to_moe.comparison_result import as_result, plot_frontier
 from mofme.language.dense_to_moe.converted_layer import Recipe
-from mofme.language.dense_to_moe.frontier_plot import plot_frontier
 from mofme.language.host import Host
 from mofme.language.texts import Question
 

@@ -11,7 +11,7 @@ from mofme.core.weights import load_card
 from mofme.errors import ModelError, TableError
 from mofme.language.lora_mixture.model import LoraMixture
 from mofme.language.lora_mixture.study import ARMS, Findings, Outcome, Setting, Shipping, TaskFacts, compare
-from mofme.language.lora_mixture.study_result import MEAN, as_result, difference, plot
+from mofme.language.lora_mixture.study_result import MEAN, as_result, difference, plot_gains
 from mofme.measure.result import load_result, save_result
 
 NOUNS = ["cat", "dog", "horse", "bird", "fish", "cow", "goat", "hen", "mouse", "bear"]
@@ -127,5 +127,5 @@ def test_a_difference_on_all_is_said_and_saved(tmp_path: Path) -> None:
     assert "all are beyond the noise" in result.verdict and "lies within 0 of these" in result.verdict
     assert "+40.00" in result.verdict
     assert load_result("mixture_of_routers", save_result(result, tmp_path).parent).rows == result.rows
-    plot(measured, tmp_path / "a" / "gain.png")
+    plot_gains(measured, tmp_path / "a" / "gain.png")
     assert (tmp_path / "a" / "gain.png").read_bytes().startswith(b"\x89PNG")
