@@ -97,29 +97,34 @@ def test_one_expert_of_weight_1_is_a_plain_feed_forward() -> None:
     torch.testing.assert_close(layer(x, torch.ones(6, 1)), plain(x))
 
 
-@given(**SIZES)
-def test_feature_modulation_is_the_sum_over_experts_then_one_feed_forward(
-    tokens: int, dim: int, hidden: int, experts: int, seed: int, data: st.DataObject
-) -> None:
-    layer = randomize(FeatureModulatedExperts(dim, hidden, experts), seed)
-    assert isinstance(layer, FeatureModulatedExperts)
-    x, weights = inputs(tokens, dim, experts, seed, data)
-    summed = torch.zeros_like(x)
-    for expert in range(experts):
-        summed += weights[:, expert, None] * (layer.gamma_ED[expert] * x + layer.beta_ED[expert])
-    torch.testing.assert_close(layer(x, weights), layer.feed_forward(summed))
-
-
-@given(**SIZES)
-def test_generated_modulation_is_the_sum_over_experts_then_one_feed_forward(
-    tokens: int, dim: int, hidden: int, experts: int, seed: int, data: st.DataObject
-) -> None:
-    layer = randomize(GeneratedModulationExperts(dim, hidden, experts), seed)
+def modulations(layer: Experts, x_TD: Tensor) -> list[Tensor]:
+    """What each expert makes of the tokens before the shared network."""
+    if isinstance(layer, FeatureModulatedExperts):
+        return [gamma * x_TD + beta for gamma, beta in zip(layer.gamma_ED, layer.beta_ED, strict=True)]
     assert isinstance(layer, GeneratedModulationExperts)
+    return [
+        (x_TD @ gamma.weight.T + gamma.bias) * x_TD + x_TD @ beta.weight.T + beta.bias
+        for gamma, beta in zip(layer.gamma, layer.beta, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("kind", [FeatureModulatedExperts, GeneratedModulationExperts])
+@given(**SIZES)
+def test_modulation_is_the_sum_over_experts_then_one_feed_forward(
+    kind: type[FeatureModulatedExperts | GeneratedModulationExperts],
+    tokens: int,
+    dim: int,
+    hidden: int,
+    experts: int,
+    seed: int,
+    data: st.DataObject,
+) -> None:
+    layer = randomize(kind(dim, hidden, experts), seed)
+    assert isinstance(layer, kind)
     x, weights = inputs(tokens, dim, experts, seed, data)
     summed = torch.zeros_like(x)
-    for expert, (gamma, beta) in enumerate(zip(layer.gamma, layer.beta, strict=True)):
-        summed += weights[:, expert, None] * ((x @ gamma.weight.T + gamma.bias) * x + x @ beta.weight.T + beta.bias)
+    for weights_T, modulated in zip(weights.T, modulations(layer, x), strict=True):
+        summed += weights_T[:, None] * modulated
     torch.testing.assert_close(layer(x, weights), layer.feed_forward(summed))
 
 

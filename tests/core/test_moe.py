@@ -16,32 +16,7 @@ from mofme.core.moe import MoE, activated_parameters, moe_layers, observe_routin
 from mofme.core.routers import ROUTERS, LinearRouter, RouterKind
 from mofme.core.routing import Experts, Router, RoutingDecision
 from mofme.core.uncertainty import UncertaintyRouter
-
-
-class Fixed(Router):
-    """Gives every token the same weights."""
-
-    def __init__(self, *weights: float) -> None:
-        super().__init__()
-        self.num_experts = len(weights)
-        self.weights = torch.tensor(weights, dtype=torch.float32)
-
-    def forward(self, x_TD: Tensor) -> RoutingDecision:
-        weights_TE = self.weights.expand(len(x_TD), -1)
-        return RoutingDecision(weights_TE, weights_TE)
-
-
-class Multiples(Experts):
-    """Expert i multiplies by i + 1 and writes `copies` of the result."""
-
-    def __init__(self, num_experts: int, copies: int = 1) -> None:
-        super().__init__()
-        self.num_experts = num_experts
-        self.copies = copies
-
-    def forward(self, x_TD: Tensor, weights_TE: Tensor) -> Tensor:
-        factor_T = weights_TE @ torch.arange(1.0, self.num_experts + 1)
-        return (x_TD * factor_T[:, None]).repeat(1, self.copies)
+from tests.core.toy_layers import Fixed, Multiples
 
 
 class Wrapping(Router):

@@ -20,32 +20,7 @@ from mofme.core.rerouting import (
     shifted,
 )
 from mofme.core.routers import LinearRouter
-from mofme.core.routing import Experts, Router, RoutingDecision
-
-
-class Fixed(Router):
-    """Gives every token the same weights."""
-
-    def __init__(self, *weights: float) -> None:
-        super().__init__()
-        self.num_experts = len(weights)
-        self.weights = nn.Parameter(torch.tensor(weights, dtype=torch.float64))
-
-    def forward(self, x_TD: Tensor) -> RoutingDecision:
-        weights_TE = self.weights.expand(len(x_TD), -1)
-        return RoutingDecision(weights_TE, weights_TE)
-
-
-class Multiples(Experts):
-    """Expert i multiplies by i + 1."""
-
-    def __init__(self, num_experts: int) -> None:
-        super().__init__()
-        self.num_experts = num_experts
-
-    def forward(self, x_TD: Tensor, weights_TE: Tensor) -> Tensor:
-        return x_TD * (weights_TE @ torch.arange(1.0, self.num_experts + 1, dtype=weights_TE.dtype))[:, None]
-
+from tests.core.toy_layers import Fixed, Multiples
 
 # Twice as much is wanted of every input, and the router always takes the expert that changes nothing.
 NEIGHBOURS_kD = torch.tensor([[1.0], [3.0]], dtype=torch.float64)
@@ -54,7 +29,7 @@ ALIKE = Neighbours(torch.tensor([0, 1]), torch.tensor([0.5, 0.5], dtype=torch.fl
 
 @pytest.fixture
 def model() -> MoE:
-    return MoE(Fixed(1, 0), Multiples(2))
+    return MoE(Fixed(1, 0), Multiples(2)).double()
 
 
 def loss_on_neighbours(model: MoE, routing_R: Tensor) -> Tensor:

@@ -16,6 +16,13 @@ from mofme.core.routers import ROUTERS, AttentionRouter, LinearRouter, MixtureOf
 from mofme.core.routing import ScoreRouter
 
 KINDS: tuple[RouterKind, ...] = ("linear", "mlp", "attention", "mixture")
+SIZES = {
+    "tokens": st.integers(0, 40),
+    "dim": st.integers(1, 9),
+    "experts": st.integers(1, 20),
+    "seed": st.integers(0, 99),
+    "data": st.data(),
+}
 
 
 def random_router(kind: RouterKind, dim: int, experts: int, top_k: int, seed: int = 0) -> ScoreRouter:
@@ -79,14 +86,7 @@ def test_it_equals_a_loop_over_numbers(kind: RouterKind, top_k: int) -> None:
     assert decision.uncertainty_T is None
 
 
-@given(
-    kind=st.sampled_from(KINDS),
-    tokens=st.integers(0, 6),
-    dim=st.integers(1, 6),
-    experts=st.integers(1, 6),
-    seed=st.integers(0, 99),
-    data=st.data(),
-)
+@given(kind=st.sampled_from(KINDS), **SIZES)
 def test_weights_are_a_distribution_over_k_experts(
     kind: RouterKind, tokens: int, dim: int, experts: int, seed: int, data: st.DataObject
 ) -> None:
@@ -255,13 +255,7 @@ def test_two_routers_by_hand() -> None:
     torch.testing.assert_close(decision.logits_TE.exp(), torch.tensor([[4 / 16, 7 / 16, 5 / 16]], dtype=torch.float64))
 
 
-@given(
-    tokens=st.integers(0, 40),
-    dim=st.integers(1, 9),
-    experts=st.integers(1, 20),
-    seed=st.integers(0, 99),
-    data=st.data(),
-)
+@given(**SIZES)
 def test_one_router_is_its_only_member_to_the_last_bit(
     tokens: int, dim: int, experts: int, seed: int, data: st.DataObject
 ) -> None:
