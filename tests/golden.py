@@ -121,7 +121,7 @@ def machine() -> str:
     """Tells processors apart that may round differently."""
     cpu = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
     lines = {line for line in cpu.splitlines() if line.startswith(("model", "flags", "stepping"))}
-    return checksum(repr((sorted(lines), torch.__version__, np.__version__)).encode())
+    return checksum(repr((sorted(lines), torch.backends.cpu.get_cpu_capability(), torch.__version__)).encode())
 
 
 def checksum(data: bytes) -> str:
