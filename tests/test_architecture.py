@@ -16,7 +16,7 @@ ARROWS = {
     "language": {"core", "measure"},
     "control": {"core", "measure"},
     "ui": {"core", "measure", "vision", "language", "control"},
-    "cli": {"core", "measure", "vision", "language", "control", "ui"},
+    "cli": {"core", "measure", "vision", "language", "control", "ui", "__init__"},
     "measure": set(),
     "errors": set(),
     "files": set(),

@@ -42,7 +42,7 @@ COMMANDS = {
     "evaluate attention-router": "--text --arms --seeds --steps --balance --out --json",
     "evaluate routers": "CLEAN --arms --seeds --steps --limit --out --json",
     "evaluate ablation": "CLEAN --out --arms --seeds --steps --limit --lpips-weights",
-    "evaluate restoration": "PAIRS --held-back --model --device --ensemble --out --json --lpips-weights --limit --seed",
+    "evaluate restoration": "PAIRS --held-back --model --device --ensemble --lpips-weights --limit --seed --out --json",
     "evaluate classification": "PICTURES --classifier --degraded --weather --seed --model --device --limit --out "
     "--json",
     "moefy": "MODEL --text --out --target --experts --shared --split --router --tokens --seed --licence",
@@ -62,10 +62,10 @@ COMMANDS = {
     "route prompt": "PROMPT --budget --cost-weight --quality --router --json",
     "route robustness": "--queries --table --seeds --router --out --json",
     "route serve": "CONFIG --host --port --router --check",
-    "route simulate": "--out --largest --json",
+    "route simulate": "--largest --out --json",
     "route train": "TABLE --out --estimator --seed --prices --repair --licence",
     "evaluate segmentation": "FRAMES LABELS --segmenter --label-set --segmenter-labels --normalisation --degraded "
-    "--weather --seed --model --device --limit --out --pictures --json",
+    "--weather --seed --model --device --limit --pictures --out --json",
 }
 
 

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mofme.cli.measuring import Command, ExitCode, with_exit_codes
+from mofme.errors import MofmeError
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -22,7 +25,9 @@ if TYPE_CHECKING:
 _REPORT_EVERY = 5  # seconds: what a killed run may lose of its report
 
 
+@with_exit_codes
 def restore(
+    command: Command,
     source: Annotated[
         Path,
         typer.Argument(
@@ -53,57 +58,45 @@ def restore(
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as one JSON document.")] = False,
     max_megapixels: Annotated[float, typer.Option(help="Refuse larger pictures.", min=0)] = 100,
 ) -> None:
-    """Restore INPUT to OUTPUT. A folder's tree is mirrored; started again, it goes on where it stopped.
-
-    Exit code: 0 all is well, 1 some files failed, 2 nothing was begun, 130 interrupted by Ctrl-C.
-    """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from mofme.errors import MofmeError
-
+    """Restore INPUT to OUTPUT, mirroring a folder's tree and leaving out what is there already."""
     warnings.filterwarnings("ignore", module="PIL")  # its remarks on odd metadata say nothing to a user
     settings = {"strength": strength, "ensemble": ensemble, "tile": tile, "max_megapixels": max_megapixels}
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     reports: list[FileReport] = []
     rerouted: list[Rerouted] = []
     interrupted = False
     start = time.monotonic()
     load = partial(_load, model, device, references, reroute, rerouted)
+    restore = _restore_folder if source.is_dir() else _restore_one
     try:
-        with Progress(*columns, console=console, transient=True) as progress:
-            if source.is_dir():
-                _restore_folder(progress, reports, load, source, output, overwrite, format, settings)
-            else:
-                _restore_one(progress, reports, load, source, output, overwrite, format, settings)
+        with command.progress() as progress:
+            restore(command, progress, reports, load, source, output, overwrite, format, settings)
     except KeyboardInterrupt:
         interrupted = True
-    except MofmeError as error:
-        console.print(str(error))
-        raise typer.Exit(1 if reports else 2) from error
+    except (MofmeError, OSError) as error:
+        if not reports:
+            raise
+        command.fail(f"error: {error}")
 
     failed = sum(bool(report.error) for report in reports)
     skipped = sum(report.skipped for report in reports)
     restored = len(reports) - failed - skipped
-    console.print(
+    command.tell(
         f"{restored} restored, {failed} failed, {skipped} skipped because they are there already, "
         f"in {time.monotonic() - start:.1f} s" + (" (interrupted; start again to go on)" if interrupted else "")
     )
     if rerouted:
-        console.print(_what_it_cost(rerouted))
+        command.tell(_what_it_cost(rerouted))
     if as_json:
         counts = {"restored": restored, "failed": failed, "skipped": skipped, "interrupted": interrupted}
         costs = [{"extra_seconds": one.extra_seconds, "moved": one.moved} for one in rerouted]
         more = {"rerouted": costs} if rerouted else {}
         print(json.dumps({"model": model, **counts, **more, "files": [asdict(report) for report in reports]}, indent=2))
     if interrupted:
-        raise typer.Exit(130)
-    if failed:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.CANCELLED)
 
 
 def _restore_folder(
+    command: Command,
     progress: "Progress",
     reports: "list[FileReport]",
     load: "Callable[[], Restorer | Rerouter]",
@@ -134,7 +127,7 @@ def _restore_folder(
             reports.append(report)
             progress.update(task, completed=len(reports))
             if report.error:
-                progress.console.print(f"failed: {report.error}")
+                command.fail(f"failed: {report.error}")
             if time.monotonic() - written > _REPORT_EVERY:
                 write_report(report_path, reports)
                 written = time.monotonic()
@@ -143,6 +136,7 @@ def _restore_folder(
 
 
 def _restore_one(
+    command: Command,
     progress: "Progress",
     reports: "list[FileReport]",
     load: "Callable[[], Restorer | Rerouter]",
@@ -173,7 +167,7 @@ def _restore_one(
     )
     reports.append(report)
     if report.error:
-        progress.console.print(f"failed: {report.error}")
+        command.fail(f"failed: {report.error}")
 
 
 def _one_output(source: Path, output: Path, format: str | None) -> tuple[Path, str | None]:

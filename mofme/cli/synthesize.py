@@ -1,32 +1,32 @@
 """`python -m mofme synthesize`: put weather on clean photographs and keep both as aligned pairs."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mofme.cli.weathers import check_weathers
+from mofme.cli.measuring import Command, with_exit_codes
 
 
+@with_exit_codes
 def synthesize(
+    command: Command,
     clean: Annotated[
         Path, typer.Argument(help="A picture, or a folder of them (with all folders in it).", exists=True)
     ],
-    out: Annotated[Path, typer.Argument(help="Folder for the pairs: OUT/input and OUT/target.", file_okay=False)],
+    out: Annotated[Path, typer.Argument(help="Folder for the pairs, OUT/input and OUT/target.", file_okay=False)],
     weather: Annotated[
         list[str],
         typer.Option(
-            help="rain, snow, raindrop or haze; several are mixed on one picture; all makes a pair of each; "
-            "clean leaves pictures as they are, to see how much of them is kept."
+            help="rain, snow, raindrop or haze, of which several are mixed on one picture, or all for a pair of each, "
+            "or clean to leave pictures as they are."
         ),
     ],
-    seed: Annotated[int, typer.Option(help="Another seed makes other weather; the same makes the same.")] = 0,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same weather.")] = 0,
     count: Annotated[int, typer.Option(help="Pairs to make from every picture.", min=1)] = 1,
 ) -> None:
     """Write OUT/input/NAME.png with weather and OUT/target/NAME.png without, for every picture of CLEAN."""
-    from rich.console import Console
-    from rich.progress import Progress
-
     from mofme.errors import PictureError
     from mofme.vision.evaluation.weathered import picture_names, write_pair
     from mofme.vision.picture.file import find_pictures, read_picture
@@ -36,27 +36,31 @@ def synthesize(
     found = find_pictures(folder) if clean.is_dir() else [clean]
     made = [(out / part).resolve() for part in ("input", "target")]
     paths = [path for path in found if not any(path.resolve().is_relative_to(part) for part in made)]
-    console = Console(stderr=True)
     if not paths:
         pairs = " but those of the pairs themselves" if found else ""
-        console.print(f"{clean}: no pictures found{pairs}.", markup=False)
-        raise typer.Exit(1)
+        raise PictureError(f"{clean}: no pictures found{pairs}.")
     failed = 0
-    with Progress(console=console, transient=True) as progress:
-        named = list(zip(paths, picture_names(paths, folder), strict=True))
-        for path, name in progress.track(named, description="pairs"):
-            try:
-                picture = read_picture(path)
-                for suffix, weathers in variants.items():
-                    for number in range(count):
-                        pair = f"{name}{suffix}" + (f"_{number:03d}" if count > 1 else "")
-                        write_pair(picture, pair, weathers, seed, out)
-            except PictureError as error:
-                failed += 1
-                progress.console.print(f"skipped {error}", markup=False)
-    console.print(f"{len(paths) - failed} of {len(paths)} pictures done, pairs in {out}", markup=False)
-    if failed:
-        raise typer.Exit(1)
+    named = list(zip(paths, picture_names(paths, folder), strict=True))
+    for path, name in command.track(named, "pairs"):
+        try:
+            picture = read_picture(path)
+            for suffix, weathers in variants.items():
+                for number in range(count):
+                    pair = f"{name}{suffix}" + (f"_{number:03d}" if count > 1 else "")
+                    write_pair(picture, pair, weathers, seed, out)
+        except PictureError as error:
+            failed += 1
+            command.fail(f"skipped {error}")
+    command.tell(f"{len(paths) - failed} of {len(paths)} pictures done, pairs in {out}")
+
+
+def check_weathers(names: Collection[str], also: Collection[str] = ()) -> None:
+    """Raises typer.BadParameter for a name that is none of WEATHERS, nor one of `also`."""
+    from mofme.vision.weather import WEATHERS
+
+    known = (*WEATHERS, *also)
+    if unknown := set(names) - set(known):
+        raise typer.BadParameter(f"no such weather: {', '.join(sorted(unknown))}. Choose from {', '.join(known)}.")
 
 
 def _variants(weather: list[str]) -> dict[str, frozenset[str]]:

@@ -5,10 +5,12 @@ from typing import Annotated
 
 import typer
 
-from mofme.cli.launch import launch
+from mofme.cli.measuring import Command, with_exit_codes
 
 
+@with_exit_codes
 def train_segmenter(
+    command: Command,
     frames: Annotated[Path, typer.Argument(help="Folder of clean frames.", exists=True, file_okay=False)],
     labels: Annotated[Path, typer.Argument(help="Folder of their label pictures.", exists=True, file_okay=False)],
     out: Annotated[Path, typer.Option(help="Where the model and the state to resume from go.")],
@@ -23,7 +25,7 @@ def train_segmenter(
 ) -> None:
     """Train on clean frames, no weather; stopped at any time, the same command goes on where it was."""
     from mofme.vision.segmenter_training import SegmenterPlan
-    from mofme.vision.segmenter_training import train_segmenter as run
+    from mofme.vision.segmenter_training import train_segmenter as learn
 
     plan = SegmenterPlan(
         frames=frames,
@@ -38,4 +40,4 @@ def train_segmenter(
         sources=sources,
         licence=licence,
     )
-    launch(run, plan)
+    learn(plan, report=command.tell)

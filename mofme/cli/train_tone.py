@@ -5,10 +5,12 @@ from typing import Annotated
 
 import typer
 
-from mofme.cli.launch import launch
+from mofme.cli.measuring import Command, with_exit_codes
 
 
+@with_exit_codes
 def train_tone(
+    command: Command,
     clean: Annotated[list[Path], typer.Argument(help="Folders of clean photographs.")],
     out: Annotated[Path, typer.Option(help="Where it goes: the folder `tone` in the restorer's own makes it used.")],
     model: Annotated[str, typer.Option(help="The restorer: a shipped model, or a folder `train` wrote.")] = "small",
@@ -24,7 +26,7 @@ def train_tone(
     import torch
 
     from mofme.vision.tone_training import TonePlan
-    from mofme.vision.tone_training import train_tone as run
+    from mofme.vision.tone_training import train_tone as learn
 
     torch.set_num_threads(1)
     plan = TonePlan(
@@ -39,4 +41,4 @@ def train_tone(
         sources=sources,
         licence=licence,
     )
-    launch(run, plan)
+    learn(plan, report=command.tell)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from mofme.cli.binary import app
+from mofme.cli import app
 from mofme.measure.result import load_result
 from mofme.vision.digits import data
 
@@ -29,7 +29,7 @@ def digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*words: object) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, [str(word) for word in words])
+    result = CliRunner().invoke(app, ["binary", *map(str, words)])
     return result.exit_code, result.stdout, result.stderr
 
 
@@ -53,11 +53,11 @@ def test_trained_nets_are_evaluated_and_packed(digits: Path, tmp_path: Path) -> 
 
 def test_what_is_wrong_is_said(digits: Path, tmp_path: Path) -> None:
     code, _, told = run("train", tmp_path / "none.npz", "--runs", tmp_path)
-    assert (code, "none.npz is missing" in told) == (1, True)
+    assert (code, "none.npz is missing" in told) == (2, True)
     code, _, told = run("train", digits, "--runs", tmp_path / "runs", "--arm", "float", "--arm", "flaot", "--batch", 10)
-    assert (code, "no arm is called 'flaot'" in told) == (1, True)
+    assert (code, "no arm is called 'flaot'" in told) == (2, True)
     assert not (tmp_path / "runs").exists()  # told before the first arm is trained
     code, _, told = run("evaluate", digits, "--runs", tmp_path)
     assert (code, "no complete run" in told) == (2, True)
     code, _, told = run("pack", digits, tmp_path, "--out", tmp_path / "packed")
-    assert (code, "train that arm first" in told) == (1, True)
+    assert (code, "train that arm first" in told) == (2, True)

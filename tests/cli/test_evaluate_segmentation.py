@@ -39,14 +39,16 @@ def run(data: Path, *words: object) -> tuple[int, str, str]:
 
 def test_from_frames_to_files(data: Path) -> None:
     out = data / "out"
-    code, printed, _ = run(data, "--weather", "haze", "--weather", "rain", "--out", out, "--pictures", 1, "--json")
+    weathers = ("--weather", "haze", "--weather", "rain")
+    options = ("--label-set", "camvid", *weathers, "--seed", 7, "--model", "small")
+    code, printed, _ = run(data, *options, "--out", out, "--pictures", 1, "--json")
     assert code == 0
     result = load_result("segmentation", out)
     assert json.loads(printed)["verdict"] == result.verdict
     assert result.seeds == [7]
     assert result.command == (
         f"python -m mofme evaluate segmentation {data.name}/frames {data.name}/labels --segmenter own "
-        "--label-set camvid --weather haze --weather rain --seed 7 --model small"
+        "--label-set camvid --weather haze --weather rain --seed 7 --model small --pictures 1"
     )
     rows = [row for row in result.rows if row.table == "mIoU, %"]
     assert [row.name for row in rows][:2] == ["haze", "rain"]

@@ -69,7 +69,7 @@ def test_no_models_and_damaged_cards(monkeypatch):
 
     monkeypatch.setattr(restorer, "available_models", fail)
     result = run()
-    assert result.exit_code == 1 and "card.json" in result.stderr
+    assert result.exit_code == 2 and "card.json" in result.stderr
 
 
 @pytest.mark.parametrize("command", ["models", "restore"])

@@ -261,11 +261,6 @@ def test_ctrl_c_keeps_what_is_done_and_the_next_run_goes_on(tmp_path, restorer):
     assert len(restorer.settings) == 20 - len(finished)
 
 
-def test_help_does_not_wait_for_torch():
-    code = "import sys, mofme.cli.restore, mofme.cli.models; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, check=False).returncode == 0
-
-
 def test_a_shipped_model_on_one_picture(tmp_path):
     if not available_models():
         pytest.skip("weights/ holds no model yet")

@@ -37,7 +37,7 @@ def ran(table: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, st
     folder = tmp_path_factory.mktemp("out")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOFME_CACHE", str(folder / "cache"))
-        arguments = ["route", "evaluate", str(table), "--splits", "2", "--out", str(folder), "--json"]
+        arguments = ["route", "evaluate", str(table), "--splits", "2", "--seed", "0", "--out", str(folder), "--json"]
         outcome = CliRunner().invoke(app, arguments)
     assert outcome.exit_code == 0, outcome.stderr
     return folder, outcome.stdout, outcome.stderr

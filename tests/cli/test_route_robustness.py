@@ -73,7 +73,7 @@ def write_table(path: Path, count: int = 120) -> Path:
 
 
 def test_without_any_data_the_shipped_router_is_probed(tmp_path: Path) -> None:
-    code, output, _ = run("--json", "--out", tmp_path)
+    code, output, _ = run("--router", "router", "--json", "--out", tmp_path)
     assert code == 0
     result = load_result("llm_robustness", tmp_path)
     assert json.loads(output)["verdict"] == result.verdict

@@ -12,7 +12,7 @@ from mofme.measure.result import load_result
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr("mofme.language.llm_routing.simulation.WORLDS", WORLDS[1:2])
-    monkeypatch.setattr("mofme.cli.route.simulate._SEEDS", range(2))
+    monkeypatch.setattr("mofme.cli.route._SIMULATED", range(2))
     return WORLDS[1]
 
 

@@ -114,7 +114,7 @@ def test_pairs_may_lie_beside_or_around_the_pictures(tmp_path: Path, clean: str,
 def test_pictures_of_pairs_are_not_replaced_by_themselves(tmp_path: Path) -> None:
     before = save(tmp_path / "target/a.png").read_bytes()
     code, output = run(tmp_path / "target", tmp_path, "--weather", "rain")
-    assert code == 1
+    assert code == 2
     assert "but those of the pairs themselves" in " ".join(output.split())
     assert names(tmp_path) == ["target/a.png"]
     assert (tmp_path / "target/a.png").read_bytes() == before
@@ -140,7 +140,7 @@ def test_wrong_weathers_are_explained(tmp_path: Path, arguments: list[str], mess
 def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "clean").mkdir()
     code, output = run(tmp_path / "clean", tmp_path / "out", "--weather", "rain")
-    assert code == 1
+    assert code == 2
     assert "no pictures found" in " ".join(output.split())
 
 

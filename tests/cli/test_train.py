@@ -96,7 +96,7 @@ def test_what_goes_wrong_is_told_without_a_traceback(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(training, "train", fail)
     code, output = run(tmp_path, "--out", tmp_path / "out")
-    assert code == 1
+    assert code == 2
     assert output == "error: no photographs here\n"
 
 
@@ -117,12 +117,12 @@ def test_what_no_net_takes_is_refused_at_once(
 
 def test_real_training_of_no_minutes(tmp_path: Path) -> None:
     code, output = run(tmp_path, "--out", tmp_path / "out", "--minutes", 0, "--device", "cpu")
-    assert code == 1
+    assert code == 2
     assert "no readable photograph" in output
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_not_replaced_in_silence(tmp_path: Path) -> None:
     code, output = run(tmp_path, "--out", tmp_path / "out", "--minutes", 0, "--device", "cuda")
-    assert code == 1
+    assert code == 2
     assert "there is no device cuda" in output

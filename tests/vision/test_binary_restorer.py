@@ -9,7 +9,7 @@ from PIL import Image
 from torch import nn
 from typer.testing import CliRunner
 
-from mofme.cli.binary import app
+from mofme.cli import app
 from mofme.errors import MofmeError
 from mofme.measure.result import Row, load_result
 from mofme.vision.binary_weights import stays_real
@@ -98,7 +98,7 @@ def test_the_command_measures_both_on_photographs_held_back(tmp_path: Path) -> N
     random = np.random.default_rng(0)
     for name in [*names, "trained on.png"]:
         Image.fromarray(random.integers(0, 255, (48, 40, 3), np.uint8)).save(photographs / name)
-    words = ["restorer", str(photographs), "--model", str(binary), "--against", str(real)]
+    words = ["binary", "restorer", str(photographs), "--model", str(binary), "--against", str(real), "--seed", "0"]
     done = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "out"), "--json"])
     assert done.exit_code == 0, done.output
     result = load_result("binary_restorer", tmp_path / "out")
@@ -108,7 +108,7 @@ def test_the_command_measures_both_on_photographs_held_back(tmp_path: Path) -> N
     assert weathers == [f"synthesized {name}" for name in ("rain", "snow", "raindrop", "haze")]
     assert {row.figures["photographs"].value for row in result.rows if row.table in (QUALITY, KEPT)} == {2}
 
-    refused = CliRunner().invoke(app, [*words[:3], str(real), "--against", str(real)])
+    refused = CliRunner().invoke(app, [*words[:4], str(real), "--against", str(real)])
     assert refused.exit_code == 2
     assert "one model of binary" in refused.stderr
 

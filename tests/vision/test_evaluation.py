@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from typer.testing import CliRunner
 
-from mofme.cli.evaluate import app
+from mofme.cli import app
 from mofme.errors import MofmeError
 from mofme.measure.result import Result, load_result
 from mofme.vision.datasets import held_back
@@ -208,7 +208,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     monkeypatch.setattr("mofme.vision.restorer.Restorer.from_pretrained", lambda *_, **__: Darker(20 / 255))
 
     def invoke(*arguments: object) -> tuple[int, str, str]:
-        result = CliRunner().invoke(app, ["restoration", *map(str, arguments)])
+        result = CliRunner().invoke(app, ["evaluate", "restoration", *map(str, arguments)])
         return result.exit_code, result.stdout, result.stderr
 
     return invoke
@@ -287,7 +287,7 @@ def test_nothing_measured_is_no_result(tmp_path: Path) -> None:
 
 def test_command_prints_json_and_writes_its_files(run: Run, pairs: Path) -> None:
     out = pairs.parent / "out"
-    code, stdout, stderr = run(pairs, "--json", "--out", out, "--limit", 1)
+    code, stdout, stderr = run(pairs, "--model", "small", "--json", "--out", out, "--limit", 1)
     assert code == 0, stderr
     result = load_result("restoration", out)
     assert json.loads(stdout) == json.loads((out / "restoration.json").read_text(encoding="utf-8"))
@@ -303,7 +303,7 @@ def test_command_prints_json_and_writes_its_files(run: Run, pairs: Path) -> None
 
 def test_the_ensemble_is_measured_as_a_result_of_its_own(run: Run, pairs: Path) -> None:
     out = pairs.parent / "out"
-    code, _, stderr = run(pairs, "--ensemble", "--out", out)
+    code, _, stderr = run(pairs, "--model", "small", "--ensemble", "--out", out)
     assert code == 0, stderr
     result = load_result("restoration_ensemble", out)
     assert result.command == "python -m mofme evaluate restoration set --model small --ensemble"

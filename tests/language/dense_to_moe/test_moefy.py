@@ -6,8 +6,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from mofme.cli.evaluate.dense_to_moe import dense_to_moe
-from mofme.cli.moefy import moefy
+from mofme.cli.moefy import dense_to_moe, moefy
 from mofme.measure.result import load_result
 
 if TYPE_CHECKING:

@@ -1,0 +1,75 @@
+"""`python -m mofme bench`: what experts cost, and whole restorers on the same pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mofme.cli.measuring import Command, measures
+from mofme.measure.result import Result
+
+_EXPERTS = [1, 4, 16, 64, 128]
+_BACKBONES = ["small", "small-x4"]
+
+
+@measures("bench.json")
+def feed_forwards(
+    command: Command,
+    side: Annotated[int, typer.Option(help="Side of the picture in pixels, a multiple of 8.", min=8)] = 256,
+    experts: Annotated[list[int], typer.Option(help="Number of experts; may be given again.", min=1)] = _EXPERTS,
+    repeats: Annotated[int, typer.Option(help="Times each net runs, all in turn.", min=1)] = 5,
+    backbone: Annotated[
+        list[str],
+        typer.Option(
+            help="small (the restoration net), small-x4 (with feed-forwards as wide as in transformers), tiny-x4 "
+            "(the ablation's) or vit (the paper's plain ViT); may be given again."
+        ),
+    ] = _BACKBONES,
+) -> Result:
+    """Compare parameters, MACs, time and peak memory of dense, conventional MoE and MoFME feed-forwards."""
+    from mofme.vision.benchmark import BACKBONES, arms, measure
+    from mofme.vision.benchmark_result import as_result
+
+    if unknown := set(backbone) - set(BACKBONES):
+        names = ", ".join(BACKBONES)
+        raise typer.BadParameter(f"no such backbone: {', '.join(sorted(unknown))}. Choose from {names}.")
+    if side % 8:
+        raise typer.BadParameter(f"the side must be a multiple of 8, got {side}.")
+    compared = arms(sorted(set(experts)))
+    costs = {}
+    for name in dict.fromkeys(backbone):
+        with command.counting(name) as show:
+            costs[name] = measure(name, side, compared, repeats, show)
+    return as_result(costs, side, command.line)
+
+
+@measures("restorers.json")
+def restorers(
+    command: Command,
+    pairs: Annotated[
+        Path, typer.Argument(help="Folder with input/ and target/, or with folders that have (rain/, snow/).")
+    ],
+    model: Annotated[
+        list[str] | None, typer.Option(help="A model by name or folder in place of all; may be given again.")
+    ] = None,
+    onnx: Annotated[
+        list[Path] | None,
+        typer.Option(help="A restoration net as ONNX file, (1, 3, H, W) in [0, 1] in and out; may be given again."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N pairs of each set.")] = None,
+) -> Result:
+    """Compare models, ONNX nets and classical filters on the same pictures by PSNR, SSIM, time and peak memory."""
+    from mofme.vision.evaluation.comparison import as_result, compare, entries, peaks
+    from mofme.vision.evaluation.pairs import find_sets
+    from mofme.vision.models import available_models
+
+    sets = {name: members[:limit] for name, members in find_sets(pairs).items()}
+    entered = entries(model or [card.name for card in available_models()], onnx or [])
+    trials = list(command.track(compare(entered, sets), "pictures", sum(map(len, sets.values()))))
+    for trial in trials:
+        if trial.error:
+            command.fail(f"{trial.set}, {trial.name}: {trial.error}")
+    memory = peaks(command.track(entered, "memory"), trials)
+    return as_result(trials, entered, memory, command.line)

@@ -1,0 +1,286 @@
+"""`python -m mofme evaluate`: restored pictures against clean ones, as metrics, segmenters and classifiers see them."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from contextlib import redirect_stdout
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mofme.cli.measuring import Command, measures, with_exit_codes
+from mofme.cli.synthesize import check_weathers
+from mofme.measure.result import Result
+
+if TYPE_CHECKING:
+    from mofme.vision.evaluation.pairs import Pair
+    from mofme.vision.evaluation.restoration import PairReport
+    from mofme.vision.evaluation.weathered import Degrade
+    from mofme.vision.metrics import Lpips
+
+Model = Annotated[str, typer.Option(help="Name of a shipped restorer, or folder of one.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Weather = Annotated[list[str], typer.Option(help="Weather to synthesize; may be given again.", show_default="all four")]
+Degraded = Annotated[
+    Path | None, typer.Option(help="Folder of the same pictures in bad weather, in place of synthesized.", exists=True)
+]
+WeatherSeed = Annotated[int, typer.Option(help="The same seed makes the same weather.")]
+LpipsWeights = Annotated[
+    Path | None, typer.Option(help="AlexNet's weights for LPIPS (.npz), which else are downloaded.")
+]
+Photographs = Annotated[
+    list[Path], typer.Argument(help="Folders of clean photographs, of which 1 in 20 is held back to measure.")
+]
+Arms = Annotated[Path, typer.Option(file_okay=False, help="Folder for what is finished and not done again.")]
+Seeds = Annotated[int, typer.Option(min=1, help="Train every arm so many times.")]
+Steps = Annotated[int, typer.Option(min=1, help="Training steps of every arm.")]
+HeldBack = Annotated[int | None, typer.Option(min=1, help="Only the first N held-back photographs.")]
+
+_MODELS = ["small"]
+_WEATHERS = ["rain", "snow", "raindrop", "haze"]
+
+
+@measures("restoration.json and restoration.csv")
+def restoration(
+    command: Command,
+    pairs: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Folders with input/ and target/, or with folders that have (rain/, snow/)."),
+    ] = None,
+    held_back: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Folder of the photographs a model was trained on, of which those held back are measured in every "
+            "weather and as they are; may be given again."
+        ),
+    ] = None,
+    model: Annotated[
+        list[str], typer.Option(help="Name of a shipped model, or folder of one; may be given again.")
+    ] = _MODELS,
+    device: Device = "auto",
+    ensemble: Annotated[bool, typer.Option("--ensemble", help="Average 4 mirrored views, as `restore` can.")] = False,
+    lpips_weights: LpipsWeights = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N pairs of each set.")] = None,
+    seed: Annotated[int, typer.Option(help="Decides the weather on photographs held back.")] = 0,
+) -> Result:
+    """Restore pictures whose clean version is known, and print PSNR, SSIM and LPIPS before and after."""
+    from mofme.errors import MofmeError
+    from mofme.vision.evaluation.restoration import as_result, evaluate, write_csv
+    from mofme.vision.restorer import Restorer
+
+    with TemporaryDirectory() as made:
+        sets = _sets(pairs or [], held_back or [], seed, limit, Path(made))
+        restorers = {name: Restorer.from_pretrained(name, device=device) for name in model}
+        if len({Path(name).name for name in restorers}) < len(restorers):
+            raise MofmeError(f"two of {', '.join(restorers)} have the same name: rename one of the folders")
+        lpips = _open_lpips(command, lpips_weights)
+        reports: dict[str, list[PairReport]] = {}
+        for name, members in sets.items():
+            for chosen, restorer in restorers.items():
+                restores = partial(restorer, ensemble=ensemble)
+                title = f"{name}, {Path(chosen).name}" if len(restorers) > 1 else name
+                reports[title] = list(command.track(evaluate(restores, members, lpips), title, len(members)))
+    for report in (report for rows in reports.values() for report in rows):
+        if report.error:
+            command.fail(f"{report.name}: {report.error}")
+    result = as_result(reports, command.line, [seed] if held_back else [])
+    if ensemble:
+        result = dataclasses.replace(result, room="restoration_ensemble")
+    if command.out is not None:
+        write_csv(command.out / f"{result.room}.csv", reports)
+    return result
+
+
+def _sets(
+    pairs: list[Path], held_back: list[Path], seed: int, limit: int | None, folder: Path
+) -> dict[str, list[Pair]]:
+    from mofme.errors import MofmeError
+    from mofme.vision.evaluation.pairs import find_sets
+    from mofme.vision.evaluation.weathered import held_back_sets
+
+    if not pairs and not held_back:
+        raise MofmeError("nothing to measure: name a folder of pairs, or photographs with --held-back")
+    sets = held_back_sets(held_back, seed, folder, limit) if held_back else {}
+    for path in pairs:
+        for name, members in find_sets(path).items():
+            if name in sets:
+                raise MofmeError(f"{path}: another set is called {name} already; rename one of the folders")
+            sets[name] = members[:limit]
+    return sets
+
+
+def _open_lpips(command: Command, weights: Path | None) -> Lpips | None:
+    """LPIPS with the weights of that file, or downloaded ones; None, and a line, where neither is to be had."""
+    from mofme.errors import ModelError
+    from mofme.vision.metrics import Lpips
+
+    try:
+        with redirect_stdout(sys.stderr):  # torch announces a download on stdout, where the JSON goes
+            return Lpips(weights)
+    except ModelError as error:
+        if weights is not None:
+            raise
+        command.tell(f"LPIPS is left out. {error} with --lpips-weights.")
+        return None
+
+
+@measures("segmentation.json, segmentation.csv and the pictures", around=("frames", "labels"))
+def segmentation(
+    command: Command,
+    frames: Annotated[Path, typer.Argument(help="Folder of clean frames.", exists=True, file_okay=False)],
+    labels: Annotated[
+        Path, typer.Argument(help="Folder of label pictures of the same names.", exists=True, file_okay=False)
+    ],
+    segmenter: Annotated[
+        str, typer.Option(help="The shipped one, a folder of one, an ONNX file, or a model of torchvision by name.")
+    ] = "segmenter",
+    label_set: Annotated[
+        str, typer.Option(help="camvid, cityscapes, cityscapes_ids, ade20k, voc, or a JSON file of what labels mean.")
+    ] = "camvid",
+    segmenter_labels: Annotated[
+        str | None,
+        typer.Option(help="What the segmenter answers, if it is an ONNX file (camvid) or torchvision's (voc)."),
+    ] = None,
+    normalisation: Annotated[
+        str, typer.Option(help="What an ONNX file takes, imagenet, symmetric (-1 to 1) or none (0 to 1).")
+    ] = "imagenet",
+    degraded: Degraded = None,
+    weather: Weather = _WEATHERS,
+    seed: WeatherSeed = 7,
+    model: Model = "small",
+    device: Device = "auto",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N frames.")] = None,
+    pictures: Annotated[int, typer.Option(min=0, help="Frames to show side by side, below --out.")] = 0,
+) -> Result:
+    """Segment frames clean, in bad weather and restored, and print the IoUs and how much of them is won back."""
+    from mofme.vision.evaluation.label_sets import load_label_set
+    from mofme.vision.evaluation.labelled_frames import find_labelled
+    from mofme.vision.evaluation.segmentation import counted_classes, evaluate_segmentation, write_csv, write_views
+    from mofme.vision.evaluation.segmentation_result import as_result
+    from mofme.vision.restorer import Restorer
+    from mofme.vision.segmenter import load_segmenter
+
+    if pictures and command.out is None:
+        raise typer.BadParameter("--pictures needs --out, the folder they go to.")
+    found = find_labelled(frames, labels)[:limit]
+    meaning = load_label_set(label_set)
+    weathers = _chosen_weathers(weather, seed, degraded)
+    restorer = Restorer.from_pretrained(model, device=device)
+    with redirect_stdout(sys.stderr):  # torch announces a download on stdout, where the JSON goes
+        segment = load_segmenter(segmenter, segmenter_labels, normalisation, str(restorer.device))
+    counted = counted_classes(segment, meaning)
+    reports = []
+    steps = evaluate_segmentation(segment, restorer, found, meaning, weathers, pictures)
+    for report in command.track(steps, "frames", len(found)):
+        if command.out is not None:
+            write_views(command.out / "pictures", report)
+        if report.error:
+            command.fail(f"{report.name}: {report.error}")
+        reports.append(dataclasses.replace(report, views={}))
+    result = as_result(reports, meaning, counted, command.line, [] if degraded else [seed])
+    if command.out is not None:
+        write_csv(command.out / "segmentation.csv", reports, meaning, counted)
+    return result
+
+
+@measures("classification.json and classification.csv")
+def classification(
+    command: Command,
+    pictures: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of clean photographs, labelled by subfolders named for ImageNet classes (281, n02123045).",
+            exists=True,
+            file_okay=False,
+        ),
+    ],
+    classifier: Annotated[
+        str, typer.Option(help="efficientnet-lite0 (works offline), or a classifier of torchvision by name.")
+    ] = "efficientnet-lite0",
+    degraded: Degraded = None,
+    weather: Weather = _WEATHERS,
+    seed: WeatherSeed = 7,
+    model: Model = "small",
+    device: Device = "auto",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N photographs.")] = None,
+) -> Result:
+    """Classify photographs clean, in bad weather and restored, and print how often it is what it was on the clean."""
+    from mofme.vision.classifier import categories, load_classifier
+    from mofme.vision.evaluation.classification import as_result, compare, find_photos, write_csv
+    from mofme.vision.restorer import Restorer
+
+    photos = find_photos(pictures)[:limit]
+    weathers = _chosen_weathers(weather, seed, degraded)
+    restorer = Restorer.from_pretrained(model, device=device)
+    with redirect_stdout(sys.stderr):  # torch announces a download on stdout, where the JSON goes
+        classify = load_classifier(classifier, str(restorer.device))
+    compared = compare(classify, restorer, photos, weathers)
+    trials = list(command.track(compared, "pictures", len(photos) * len(weathers)))
+    for trial in trials:
+        if trial.error:
+            command.fail(f"{trial.name}, {trial.weather}: {trial.error}")
+    result = as_result(trials, command.line, [] if degraded else [seed])
+    if command.out is not None:
+        write_csv(command.out / "classification.csv", trials, categories())
+    return result
+
+
+def _chosen_weathers(names: list[str], seed: int, degraded: Path | None) -> dict[str, Degrade]:
+    """What puts clean pictures into bad weather: those of the folder `degraded`, or else synthesized by name."""
+    from mofme.vision.evaluation.weathered import synthesized, taken_from
+
+    if degraded is not None:
+        return taken_from(degraded)
+    check_weathers(names)
+    return synthesized(names, seed)
+
+
+@with_exit_codes
+def ablation(
+    command: Command,
+    clean: Photographs,
+    out: Annotated[
+        Path, typer.Option(file_okay=False, help="Folder for ablation.json, ablation.md, ablation.csv and the plots.")
+    ],
+    arms: Arms,
+    seeds: Seeds = 3,
+    steps: Steps = 2000,
+    limit: HeldBack = None,
+    lpips_weights: LpipsWeights = None,
+) -> None:
+    """Train dense, conventional mixture and MoFME with three routers alike, and compare quality and cost."""
+    from mofme.vision.evaluation.ablation import Recipe
+    from mofme.vision.evaluation.ablation_report import run_ablation
+
+    lpips = _open_lpips(command, lpips_weights)
+    result = run_ablation(clean, out, arms, Recipe(steps=steps), range(seeds), lpips, limit, report=command.tell)
+    typer.echo(result.verdict)
+    typer.echo((out / "ablation.md").read_text(encoding="utf-8"))
+
+
+@measures("routers.json and its plot")
+def routers(
+    command: Command,
+    clean: Photographs,
+    arms: Arms,
+    seeds: Seeds = 3,
+    steps: Steps = 2000,
+    limit: HeldBack = None,
+) -> Result:
+    """Train the same small restorer with five routers alike, and compare them."""
+    import torch
+
+    from mofme.vision.evaluation.ablation import Recipe
+    from mofme.vision.evaluation.ablation_plots import plot_quality
+    from mofme.vision.evaluation.routers import compare_routers
+    from mofme.vision.evaluation.routers_result import as_result, difference_rows, quality_rows
+
+    torch.set_num_threads(1)
+    found = compare_routers(clean, arms, Recipe(steps=steps), range(seeds), limit, command.tell)
+    if command.out is not None:
+        plot_quality(quality_rows(found), difference_rows(found), command.out / "routers-quality.png")
+    return as_result(found, range(seeds), command.line)
