@@ -50,10 +50,14 @@ class Figure:
         return f"{value} ({interval[0]} to {interval[1]})" if interval else value
 
     def map(self, function: Callable[[float], float]) -> "Figure":
-        """The figure of a function that only rises or only falls, as of shares in percent, or of what is left."""
+        """The figure of a function that only rises or only falls, as of what a share leaves over."""
         if self.low is None or self.high is None:
             return Figure(function(self.value))
         return Figure(function(self.value), *sorted((function(self.low), function(self.high))))
+
+    def percent(self) -> "Figure":
+        """A share in percent."""
+        return self.map(lambda share: 100 * share)
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ def test_sides(figure: Figure, level: float, side: int) -> None:
 
 def test_a_figure_of_a_figure() -> None:
     assert Figure(0.25, 0.125, 0.5).map(lambda share: 100 - 100 * share) == Figure(75, 50, 87.5)
-    assert Figure(0.25).map(lambda share: 100 * share) == Figure(25)
+    assert Figure(0.25).percent() == Figure(25)
 
 
 def test_tables_keep_the_order_and_leave_gaps_empty() -> None:

@@ -68,7 +68,7 @@ def _text(seeds: Sequence[Measured]) -> TextScore:
 
 def _share(right: Sequence[BoolArray]) -> Figure:
     """In percent. All seeds answer the same questions, so that the interval is that of one seed's number."""
-    return wilson(float(np.mean(right)) * len(right[0]), len(right[0])).map(lambda share: 100 * share)
+    return wilson(float(np.mean(right)) * len(right[0]), len(right[0])).percent()
 
 
 def _difference(comparison: Comparison, other: str) -> dict[str, Figure]:

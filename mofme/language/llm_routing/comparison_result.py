@@ -37,12 +37,11 @@ def as_result(tables: Sequence[Measured], command: str, seed: int) -> Result:
 def worth_rows(measured: Measured) -> list[Row]:
     """Go or no-go: the best choice for every prompt beside the best single model."""
     worth = measured.worth
-    saving = (100 * share for share in (worth.saving, *worth.saving_interval))
     figures = {
         "quality": Figure(worth.best_quality),
         "of the best choice for as much": Figure(worth.oracle_quality),
         "gain": Figure(worth.gain, *worth.gain_interval),
-        "cost that could be saved, %": Figure(*saving),
+        "cost that could be saved, %": Figure(worth.saving, *worth.saving_interval).percent(),
         "prompts on which models disagree, %": Figure(100 * worth.disagreement),
     }
     return _rows(measured, "can routing pay?", {worth.best_single: figures})
@@ -75,7 +74,7 @@ def budget_rows(measured: Measured) -> list[Row]:
 def cost_rows(measured: Measured) -> list[Row]:
     def figures(name: str) -> dict[str, Figure | None]:
         costs = {f"for {share:.0%} of its quality": measured.cost_of(name, share) for share in TARGETS}
-        return {key: cost and Figure(*_thousandfold(cost)) for key, cost in costs.items()}
+        return {key: cost and cost.map(lambda dollars: 1000 * dollars) for key, cost in costs.items()}
 
     rows = {name: figures(name) for name in measured.comparison.routers}
     return _rows(measured, "dollars per 1,000 prompts to do as well as the best single model", rows)
@@ -104,10 +103,6 @@ def time_rows(measured: Measured) -> list[Row]:
 
     rows = {name: figures(name) for name in measured.comparison.routers if name not in UNTRAINED}
     return _rows(measured, "processor time of one prompt, ms, median", rows)
-
-
-def _thousandfold(figure: Figure) -> list[float]:
-    return [1000 * number for number in (figure.value, figure.low, figure.high) if number is not None]
 
 
 def _rows(measured: Measured, what: str, rows: Mapping[str, Mapping[str, Figure | None]]) -> list[Row]:

@@ -63,12 +63,14 @@ def difference(found: Findings, task: str, arm: str, control: str) -> dict[str, 
 
 def verdict(found: Findings, seeds: int) -> str:
     """One sentence: what the mixtures gain, whether that is more than the noise, and whether 1 point could be true."""
-    said = []
-    for arm, control in _pairs():
-        gain = difference(found, MEAN, arm, control)
-        said.append(f"{_shown(gain).text(signed=True, digits=2)} over the {control} for the {arm}")
     gains = [difference(found, MEAN, arm, control) for arm, control in _pairs()]
-    beyond = [gain for gain in gains if _beyond(gain)]
+    shown = [_shown(gain) for gain in gains]
+    said = [
+        f"{gain.text(signed=True, digits=2)} over the {control} for the {arm}"
+        for gain, (arm, control) in zip(shown, _pairs(), strict=True)
+    ]
+    # Zero lies outside of both intervals: other seeds and other texts would have shown it too.
+    beyond = [gain for gain in gains if all(figure.side() for figure in gain.values())]
     if seeds < ENOUGH:
         conclusion = f"a first look, as a verdict wants {ENOUGH} seeds"
     elif not beyond:
@@ -77,10 +79,9 @@ def verdict(found: Findings, seeds: int) -> str:
         conclusion = "all are beyond the noise"
     else:
         conclusion = f"{len(beyond)} of {len(gains)} are beyond the noise"
-    intervals = [(_shown(gain).low or 0.0, _shown(gain).high or 0.0) for gain in gains]
-    holding = sum(low <= CLAIMED <= high for low, high in intervals)
-    above = all(high < CLAIMED for _, high in intervals)
-    possible = "lies above all of these intervals" if above else f"lies within {holding} of these {len(intervals)}"
+    above = all(gain.side(CLAIMED) < 0 for gain in shown)
+    holding = sum(gain.side(CLAIMED) == 0 for gain in shown)
+    possible = "lies above all of these intervals" if above else f"lies within {holding} of these {len(shown)}"
     return (
         f"In points of accuracy, over {len(found.tasks)} tasks and {seeds} seed{'s' * (seeds > 1)}, the mixtures gain "
         f"{', '.join(said)}: {conclusion}, and the paper's gain of about 1 % {possible}."
@@ -130,11 +131,6 @@ def _gain_SN(found: Findings, task: str, arm: str, control: str) -> FloatArray:
         return np.array([one.right_N for one in outcomes], np.float64)
 
     return 100 * (right_SN(found.outcomes[task][arm]) - right_SN(found.outcomes[task][control]))
-
-
-def _beyond(gain: dict[str, Figure]) -> bool:
-    """Zero lies outside of both intervals: other seeds and other texts would have shown it too."""
-    return all(figure.side() for figure in gain.values())
 
 
 def _shown(gain: dict[str, Figure]) -> Figure:

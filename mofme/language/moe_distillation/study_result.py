@@ -95,19 +95,16 @@ def _difference(found: Findings, one: Method, other: Method) -> dict[str, Figure
 def _verdict(found: Findings) -> str:
     against_gkd = {method: _difference(found, method, "gkd") for method in ("ka", "sar")}
     control = _difference(found, "ka", "top-(n-1)")
-    measures = list(_GAINS.values())
-    outcomes = "; ".join(
-        f"{method.upper()} against GKD gains {_said(against_gkd[method], measures)}" for method in against_gkd
-    )
-    better = [method.upper() for method, gains in against_gkd.items() if _clear(gains, measures, +1)]
-    worse = [method.upper() for method, gains in against_gkd.items() if _clear(gains, measures, -1)]
+    outcomes = "; ".join(f"{method.upper()} against GKD gains {_said(gains)}" for method, gains in against_gkd.items())
+    better = [method.upper() for method, gains in against_gkd.items() if _clear(gains, +1)]
+    worse = [method.upper() for method, gains in against_gkd.items() if _clear(gains, -1)]
     held = {
         (True, False): f"the claim holds here for {' and '.join(better)}",
         (False, True): f"the claim fails here: {' and '.join(worse)} did worse",
         (True, True): "the claim holds on some measures and fails on others",
         (False, False): "the claim is not seen here",
     }[bool(better), bool(worse)]
-    drawing = "adds something" if _clear(control, measures, +1) else "adds nothing that shows"
+    drawing = "adds something" if _clear(control, +1) else "adds nothing that shows"
     margin = _candidate(found.candidates["teacher"], found)["gain over the student, nats"].value
     return (
         f"With a teacher {margin:.2f} nats better than its student {held}: {outcomes}, and drawing experts by chance "
@@ -115,15 +112,15 @@ def _verdict(found: Findings) -> str:
     )
 
 
-def _clear(gains: dict[str, Figure], measures: Sequence[str], sign: int) -> bool:
+def _clear(gains: dict[str, Figure], side: int) -> bool:
     """Whether any of the measures lies beyond the noise on this side."""
-    return any(gains[name].side() == sign for name in measures)
+    return any(figure.side() == side for figure in gains.values())
 
 
-def _said(gains: dict[str, Figure], measures: Sequence[str]) -> str:
+def _said(gains: dict[str, Figure]) -> str:
     words = []
-    for name in measures:
-        figure, what = gains[name], name.removeprefix("gain, ").removesuffix(", points")
+    for name, figure in gains.items():
+        what = name.removeprefix("gain, ").removesuffix(", points")
         unit = "points of ROUGE-L" if what == "ROUGE-L" else f"nats of {what}"
         words.append(f"{figure.value:+.3f} {unit} ({figure.noise()})")
     return ", ".join(words)

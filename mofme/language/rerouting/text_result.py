@@ -50,7 +50,7 @@ def _column(rows: Sequence[Measured], arm: str, name: str) -> Floats:
 
 
 def _accuracy(rows: Sequence[Measured], arm: str) -> dict[str, Figure]:
-    figures = {"right, %": wilson(_column(rows, arm, "right").sum(), len(rows)).map(lambda share: 100 * share)}
+    figures = {"right, %": wilson(_column(rows, arm, "right").sum(), len(rows)).percent()}
     if arm != VOTE:
         figures["CPU seconds" if arm == BASE else "CPU seconds more"] = students_mean(_column(rows, arm, "seconds"))
     return figures

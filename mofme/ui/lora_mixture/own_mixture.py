@@ -42,7 +42,7 @@ class Arm:
     def accuracy(self) -> Figure:
         """Percent of the texts held back, with Wilson's 95 % interval."""
         right_N = self.measured.right_N
-        return wilson(int(right_N.sum()), len(right_N)).map(lambda share: 100 * share)
+        return wilson(int(right_N.sum()), len(right_N)).percent()
 
 
 @dataclass(frozen=True, eq=False)

@@ -79,7 +79,7 @@ def _option(evaluation: Evaluation, arm: str, option: str) -> dict[str, Figure]:
 def _share(wrong: Sequence[int], digits: int) -> Figure:
     if len(wrong) > 1:
         return students_mean(100 * np.array(wrong) / digits)
-    return wilson(wrong[0], digits).map(lambda share: 100 * share)
+    return wilson(wrong[0], digits).percent()
 
 
 def _size(one: Packed) -> dict[str, Figure]:

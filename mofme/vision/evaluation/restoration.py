@@ -15,12 +15,12 @@ from torch import Tensor
 from mofme.errors import MofmeError, PictureError
 from mofme.files import atomic_file
 from mofme.measure.result import Figure, Result, Row, this_machine
+from mofme.measure.statistics import bootstrap
 from mofme.vision.evaluation.pairs import Pair
 from mofme.vision.metrics import Lpips, psnr, rgb_to_y, ssim
 from mofme.vision.picture.file import read_picture
 
 PSNR_CAP = 100.0  # dB given to equal pictures, so that a mean exists
-_RESAMPLES = 2000
 
 
 class Restored(Protocol):
@@ -81,25 +81,15 @@ class PairReport:
 
 
 @dataclass(frozen=True)
-class Statistic:
-    """Over the pictures of a set; `low` to `high` is the 95 % bootstrap interval of the mean, None of one picture."""
-
-    mean: float
-    median: float
-    low: float | None
-    high: float | None
-
-
-@dataclass(frozen=True)
 class Summary:
-    """A set of pairs: for each metric that was measured, input, restored and gain."""
+    """A set of pairs: for each metric that was measured, the means of input, restored and gain."""
 
     pairs: int
     failed: int
     seconds: float  # mean time to restore one picture
-    input: dict[str, Statistic]
-    restored: dict[str, Statistic]
-    gain: dict[str, Statistic]
+    input: dict[str, Figure]
+    restored: dict[str, Figure]
+    gain: dict[str, Figure]
 
 
 def evaluate(
@@ -145,9 +135,9 @@ def measure(image: Tensor, target: Tensor, lpips: Lpips | None = None) -> Scores
 
 
 def summarize(reports: Sequence[PairReport]) -> Summary:
-    """Means, medians and intervals of the pairs that were measured."""
+    """Means, with intervals, of the pairs that were measured."""
     measured = [report for report in reports if report.input is not None and report.restored is not None]
-    columns: dict[str, dict[str, Statistic]] = {"input": {}, "restored": {}, "gain": {}}
+    columns: dict[str, dict[str, Figure]] = {"input": {}, "restored": {}, "gain": {}}
     for metric in METRICS:
         values = {
             "input": [getattr(report.input, metric) for report in measured],
@@ -156,7 +146,7 @@ def summarize(reports: Sequence[PairReport]) -> Summary:
         }
         for column, numbers in values.items():
             if numbers and None not in numbers:
-                columns[column][metric] = _statistic(numbers)
+                columns[column][metric] = bootstrap(np.array(numbers))
     seconds = statistics.fmean(report.seconds for report in measured) if measured else 0.0
     return Summary(len(reports), len(reports) - len(measured), seconds, **columns)
 
@@ -172,7 +162,7 @@ def as_result(sets: Mapping[str, Sequence[PairReport]], command: str, seeds: Seq
     if not summaries:
         errors = [report.error for reports in sets.values() for report in reports]
         raise MofmeError(f"no pair could be measured: {'; '.join(errors[:3])}")
-    clean = [name for name, summary in summaries.items() if summary.input["psnr_rgb"].mean == PSNR_CAP]
+    clean = [name for name, summary in summaries.items() if summary.input["psnr_rgb"].value == PSNR_CAP]
     weathered = {name: summary for name, summary in summaries.items() if name not in clean}
     rows = [
         Row(title, name, _columns(summary, metric))
@@ -199,27 +189,22 @@ def as_result(sets: Mapping[str, Sequence[PairReport]], command: str, seeds: Seq
 
 
 def _columns(summary: Summary, metric: str) -> dict[str, Figure]:
-    columns = {"input": summary.input, "restored": summary.restored, "gain": summary.gain}
-    return {name: _figure(by_metric[metric]) for name, by_metric in columns.items()}
+    return {"input": summary.input[metric], "restored": summary.restored[metric], "gain": summary.gain[metric]}
 
 
 def _kept(reports: Sequence[PairReport], summary: Summary) -> dict[str, Figure]:
     decibels = _decibels(reports)
     return {
         "pictures": Figure(len(decibels)),
-        "PSNR, dB": _figure(summary.restored["psnr_rgb"]),
+        "PSNR, dB": summary.restored["psnr_rgb"],
         "worst, dB": Figure(min(decibels)),
         f"below {_KEPT_WELL:.0f} dB": Figure(sum(value < _KEPT_WELL for value in decibels)),
-        "SSIM": _figure(summary.restored["ssim_rgb"]),
+        "SSIM": summary.restored["ssim_rgb"],
     }
 
 
 def _decibels(reports: Sequence[PairReport]) -> list[float]:
     return [report.restored.psnr_rgb for report in reports if report.restored]
-
-
-def _figure(statistic: Statistic) -> Figure:
-    return Figure(statistic.mean, statistic.low, statistic.high)
 
 
 def _verdict(weathered: Mapping[str, Summary], clean: Mapping[str, Sequence[float]]) -> str:
@@ -229,14 +214,10 @@ def _verdict(weathered: Mapping[str, Summary], clean: Mapping[str, Sequence[floa
         words: [] for words in ("closer to the truth", "further from it", "neither for sure", "one picture only")
     }
     for name, gain in gains.items():
-        if gain.low is None or gain.high is None:
-            words = "one picture only"
-        else:
-            sure = "closer to the truth" if gain.low > 0 else "further from it" if gain.high < 0 else ""
-            words = sure or "neither for sure"
-        groups[words].append(name)
+        sure = {1: "closer to the truth", 0: "neither for sure", -1: "further from it"}[gain.side()]
+        groups["one picture only" if gain.low is None else sure].append(name)
     parts = [
-        f"{words}: " + ", ".join(f"{name} ({gains[name].mean:+.2f} dB)" for name in names)
+        f"{words}: " + ", ".join(f"{name} ({gains[name].value:+.2f} dB)" for name in names)
         for words, names in groups.items()
         if names
     ]
@@ -269,15 +250,6 @@ def write_csv(path: Path, sets: Mapping[str, Sequence[PairReport]]) -> None:
             writer.writerow([name, report.name, report.width, report.height, seconds, *numbers, report.error])
     with atomic_file(path, "w", errors="backslashreplace") as file:  # a name on disk may be any bytes
         file.write(text.getvalue())
-
-
-def _statistic(numbers: Sequence[float]) -> Statistic:
-    values = np.asarray(numbers)
-    if len(values) < 2:
-        return Statistic(float(values[0]), float(values[0]), None, None)
-    drawn = np.random.default_rng(0).integers(len(values), size=(_RESAMPLES, len(values)))
-    low, high = np.quantile(values[drawn].mean(axis=1), [0.025, 0.975])
-    return Statistic(float(values.mean()), float(np.median(values)), float(low), float(high))
 
 
 def to_8_bits(image: Tensor) -> Tensor:

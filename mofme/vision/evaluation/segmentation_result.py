@@ -71,12 +71,12 @@ def as_result(
     summaries, mean = summarize(reports, counted)
     rows = []
     for weather, summary in summaries.items():
-        figures = {state: _percent(summary.miou[state]) for state in STATES}
+        figures = {state: summary.miou[state].percent() for state in STATES}
         if summary.won_back is not None:
-            figures[WON_BACK] = _percent(summary.won_back)
+            figures[WON_BACK] = summary.won_back.percent()
         rows.append(Row(TABLE, weather, figures))
     if mean is not None and len(summaries) > 1:
-        rows.append(Row(TABLE, ALL, {WON_BACK: _percent(mean)}))
+        rows.append(Row(TABLE, ALL, {WON_BACK: mean.percent()}))
     for weather, summary in summaries.items():
         for index, name in enumerate(label_set.classes):
             values = {state: summary.iou[state][index].item() for state in STATES}
@@ -102,13 +102,13 @@ def _verdict(summaries: Mapping[str, Summary], mean: Figure | None, frames: int)
     if mean is None:
         return f"On {frames} frames the weather costs the segmenter nothing beyond chance."
     shares = ", ".join(
-        f"{weather} {_percent(summary.won_back).text()} %" if summary.won_back else f"{weather} costs nothing"
+        f"{weather} {summary.won_back.percent().text()} %" if summary.won_back else f"{weather} costs nothing"
         for weather, summary in summaries.items()
     )
     worse = [weather for weather, summary in summaries.items() if summary.gain.value < 0]
     below = f"below the degraded frames in {', '.join(worse)}" if worse else "never below the degraded frames"
     return (
-        f"Restoring wins back {_percent(mean).text()} % of the mIoU that weather costs, {below} "
+        f"Restoring wins back {mean.percent().text()} % of the mIoU that weather costs, {below} "
         f"({shares}; {frames} frames)."
     )
 
@@ -138,7 +138,3 @@ def _figure(values: Tensor) -> Figure:
     """The first value, and the interval of the others, if any; a share of nothing is left out."""
     value, drawn_B = values[0].item(), values[1:].numpy()
     return Figure(value, *percentiles(drawn_B)) if len(drawn_B) else Figure(value)
-
-
-def _percent(figure: Figure) -> Figure:
-    return figure.map(lambda share: 100 * share)
