@@ -4,13 +4,11 @@ It sees clean frames only, no weather: a segmenter hardened against weather woul
 tenth of every video is held back to watch, not to choose by: the length of the run is fixed beforehand.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,9 +16,9 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mofme.core.precision import bf16_pays
+from mofme.core.training import Run
 from mofme.core.weights import ModelCard, load_card, save_model
 from mofme.errors import ModelError, MofmeError
-from mofme.vision.checkpoint import load_checkpoint, save_checkpoint
 from mofme.vision.evaluation.confusion import confusion, iou, mean_iou
 from mofme.vision.evaluation.label_sets import IGNORE, LabelSet, available_label_sets, load_label_set
 from mofme.vision.evaluation.labelled_frames import find_labelled, read_labelled
@@ -80,12 +78,10 @@ def train_segmenter(plan: SegmenterPlan, report: Callable[[str], None] = print) 
         optimizer, list(rates), total_steps=plan.steps + 1, pct_start=min(0.3, _WARMUP_STEPS / plan.steps)
     )
     weights = class_weights([frame.labels for frame in training], len(label_set.classes))
-    parts = {"net": net, "average": average, "optimizer": optimizer, "schedule": schedule}
-    run = {key: getattr(plan, key) for key in ("steps", "batch", "learning_rate", "seed", "pretrained")}
-    settings = {**run, "label_set": label_set.key}
-    done, seconds = _resume(plan.out / "state.pt", parts, settings)
-    start = time.monotonic() - seconds
-    for step in range(done, plan.steps):
+    chosen_by_user = {key: getattr(plan, key) for key in ("steps", "batch", "learning_rate", "seed", "pretrained")}
+    run = Run(net, optimizer, steps=plan.steps, clip=5.0, average=average)
+    run.resume(plan.out / "state.pt", {**chosen_by_user, "label_set": label_set.key}, schedule=schedule)
+    for step in run:
         generator = torch.Generator().manual_seed(plan.seed + 100_003 * step)  # so that a resumed run sees the same
         chosen = torch.randint(len(training), (plan.batch,), generator=generator).tolist()
         crops = [augment(training[i].rgb, training[i].labels, generator) for i in chosen]
@@ -94,20 +90,12 @@ def train_segmenter(plan: SegmenterPlan, report: Callable[[str], None] = print) 
         net.train()
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16_pays(torch.device("cpu"))):
             logits = net(images)
-        loss = F.cross_entropy(logits.float(), labels, weights, ignore_index=IGNORE)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
-        optimizer.step()
+        loss = run.learn(F.cross_entropy(logits.float(), labels, weights, ignore_index=IGNORE))
         schedule.step()
-        optimizer.zero_grad()
-        average.update_parameters(net)
-        if (step + 1) % _SAVE_EVERY == 0 or step + 1 == plan.steps:
-            seconds = time.monotonic() - start
-            report(f"step {step + 1}  loss {loss.item():.3f}  {seconds / 60:.1f} minutes")
-            state = {name: part.state_dict() for name, part in parts.items()}
-            counted = {"settings": settings, "step": step + 1, "seconds": seconds}
-            save_checkpoint(plan.out / "state.pt", {**state, **counted})
-    figures = _validate(average.module, held_back, label_set)
+        if run.due(_SAVE_EVERY):
+            report(f"step {run.steps}  loss {loss:.3f}  {run.seconds / 60:.1f} minutes")
+            run.save()
+    figures = _validate(run.trained, held_back, label_set)
     report(f"held back: mIoU {figures['mIoU']:.3f}")
     card = ModelCard(
         name=plan.out.resolve().name,
@@ -119,11 +107,11 @@ def train_segmenter(plan: SegmenterPlan, report: Callable[[str], None] = print) 
             "label_set": label_set.key,
             "weather": "none: clean frames only",
             "frames": len(training),
-            "runs": [{**run, "hours": round(seconds / 3600, 3), "device": "cpu"}],
+            "runs": [{**chosen_by_user, "hours": round(run.seconds / 3600, 3), "device": "cpu"}],
         },
         metrics={"held back": figures},
     )
-    save_model(plan.out, card, average.module.state_dict())
+    save_model(plan.out, card, run.trained.state_dict())
     if plan.label_set not in available_label_sets():
         (plan.out / f"{label_set.key}.json").write_bytes(Path(plan.label_set).read_bytes())
     return load_card(plan.out)
@@ -189,14 +177,3 @@ def _validate(net: torch.nn.Module, frames: Sequence[_Frame], label_set: LabelSe
         total += confusion(net(frame.rgb[None] / 255).argmax(dim=1)[0], frame.labels, classes)
     figures = dict(zip(label_set.classes, iou(total).nan_to_num().tolist(), strict=True))
     return {name: round(figure, 4) for name, figure in {"mIoU": mean_iou(total), **figures}.items()}
-
-
-def _resume(path: Path, parts: dict[str, Any], settings: dict[str, Any]) -> tuple[int, float]:
-    state = load_checkpoint(path)
-    if state is None:
-        return 0, 0.0
-    if (found := state.get("settings")) != settings:
-        raise ModelError(f"{path} is of a run with other settings ({found}): keep to them, or choose another folder")
-    for name, part in parts.items():
-        part.load_state_dict(state[name])
-    return int(state["step"]), float(state["seconds"])

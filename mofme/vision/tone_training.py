@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mofme.core.precision import bf16_pays
+from mofme.core.training import Run
 from mofme.core.weights import ModelCard, load_card, save_model
 from mofme.errors import ModelError, MofmeError
 from mofme.files import CARD_FILE
@@ -129,19 +130,16 @@ def fit(samples: ToneSamples, plan: TonePlan, report: Callable[[str], None]) -> 
     average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.99), use_buffers=True)
     optimizer = torch.optim.AdamW(net.parameters(), plan.learning_rate, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan.learning_rate, total_steps=plan.steps + 1)
-    for step in range(plan.steps):
+    run = Run(net, optimizer, steps=plan.steps, average=average)
+    for _ in run:
         batch = samples[torch.randint(len(samples.rest_N), (plan.batch,))]
         tone = net(batch.before.float() / 255, batch.after.float() / 255)
-        loss = 10 * torch.log10(batch.error_B(tone) + _FLOOR).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        loss = run.learn(10 * torch.log10(batch.error_B(tone) + _FLOOR).mean())
         schedule.step()
-        average.update_parameters(net)
-        if (step + 1) % 100 == 0:
+        if run.due(100):
             untouched = 10 * torch.log10(batch.error_B(torch.zeros_like(tone)) + _FLOOR).mean()
-            report(f"step {step + 1}  gain {(untouched - loss).item():+.2f} dB on the batch")
-    net.load_state_dict(average.module.state_dict())
+            report(f"step {run.steps}  gain {untouched.item() - loss:+.2f} dB on the batch")
+    net.load_state_dict(run.trained.state_dict())
     return net.eval()
 
 

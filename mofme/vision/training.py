@@ -22,11 +22,11 @@ from torch.optim.swa_utils import AveragedModel
 from mofme.core.binary import binarise, binary_layers, clip_weights
 from mofme.core.moe import observe_routing
 from mofme.core.precision import bf16_pays
+from mofme.core.training import load_checkpoint, save_checkpoint
 from mofme.core.weights import ModelCard, load_card, save_packed
 from mofme.errors import ModelError, MofmeError
 from mofme.files import atomic_file
 from mofme.vision.binary_weights import BINARY_RATE, stays_real
-from mofme.vision.checkpoint import load_checkpoint, save_checkpoint
 from mofme.vision.datasets import load_clean, load_haze, load_pair_sets, load_pairs
 from mofme.vision.models import SIZES, build_net, load_net
 from mofme.vision.nets.unet import RestorationNet

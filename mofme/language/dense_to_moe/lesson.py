@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mofme.core.routers import LinearRouter
+from mofme.core.training import Run, linear
 from mofme.language.dense_to_moe.converted_layer import ConvertedLayer, Recipe
 from mofme.language.dense_to_moe.hidden_states import HiddenStates
 from mofme.language.dense_to_moe.policy import FixedRouter, Policy
@@ -113,9 +114,10 @@ def learn(
     moe.requires_grad_(True)
     optimizer = torch.optim.Adam(moe.parameters(), lr=recipe.learning_rate)
     batches = torch.randperm(len(lesson.targets), generator=generator).split(_BATCH)
-    for step, index_T in enumerate(batches):
+    run = Run(moe, optimizer, steps=len(batches), schedule=linear)
+    for step in run:
+        index_T = batches[step]
         moe.router.policy = about_as_many(recipe, generator)
-        optimizer.param_groups[0]["lr"] = recipe.learning_rate * (1 - step / len(batches))
         with torch.no_grad():
             stream_TD, target_TD = residual.tokens(index_T), lesson.targets.tokens(index_T)
             x_TD = norm(stream_TD)
@@ -123,8 +125,6 @@ def learn(
         y_TD = moe.experts(x_TD, decision.weights_TE)
         error = relative(y_TD - target_TD, stream_TD + target_TD) / lesson.size
         surprise = -(lesson.shares_TE[index_T] * decision.logits_TE.log_softmax(-1)).sum(-1).mean()
-        optimizer.zero_grad()
-        (error + surprise).backward()
-        optimizer.step()
+        run.learn(error + surprise)
     moe.router.policy = Policy("top-k", recipe.active)
     moe.requires_grad_(False)

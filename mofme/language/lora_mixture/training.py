@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from mofme.core.losses import squared_coefficient_of_variation, switch_loss
 from mofme.core.moe import ObservedRouting, observe_routing
 from mofme.core.routing import RoutingDecision
-from mofme.errors import Cancelled
+from mofme.core.training import Run, linear
 from mofme.language.llm_routing.table import IntArray
 from mofme.language.lora_mixture.bank import Recipe
 from mofme.language.lora_mixture.classifier import Classifier
@@ -80,21 +80,17 @@ def train(
         classifier.head.load_state_dict(plan.lessons.head.state_dict())
         learning = [parameter for parameter in classifier.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(learning, lr=plan.learning_rate)
+        run = Run(classifier, optimizer, steps=plan.steps, schedule=linear, stopped=stopped)
         batches = _batches(len(plan.lessons.training), plan)
-        for step, index_B in enumerate(batches):
-            if stopped():
-                raise Cancelled(f"stopped after {step} of {plan.steps} steps")
-            optimizer.param_groups[0]["lr"] = plan.learning_rate * (1 - step / plan.steps)
-            x_BTD, seen_BT, label_B = plan.lessons.training.batch(index_B)
+        for _ in run:
+            x_BTD, seen_BT, label_B = plan.lessons.training.batch(next(batches))
             with observe_routing(classifier) as observed:
                 scores_BC = classifier(x_BTD, seen_BT)
             loss = F.cross_entropy(scores_BC, label_B)
             balance = torch.stack([switch_loss(_of_tokens(one, seen_BT)) for one in observed]).mean()
-            optimizer.zero_grad()
-            (loss + _BALANCE * balance).backward()
-            optimizer.step()
+            run.learn(loss + _BALANCE * balance)
             right = float((scores_BC.argmax(-1) == label_B).double().mean())
-            report(Progress(step + 1, plan.steps, float(loss.detach()), right))
+            report(Progress(run.steps, plan.steps, float(loss.detach()), right))
     return classifier.eval()
 
 
@@ -127,10 +123,10 @@ def _check_first(classifier: Classifier, lessons: Lessons) -> None:
 
 
 def _batches(count: int, plan: Plan) -> Iterator[IntArray]:
-    """All texts in an order drawn anew for every pass, `batch` at a time, for so many steps."""
+    """All texts in an order drawn anew for every pass, `batch` at a time, without end."""
     generator = np.random.default_rng(plan.seed)
     order = np.empty(0, np.int64)
-    for _ in range(plan.steps):
+    while True:
         while len(order) < plan.batch:
             order = np.concatenate([order, generator.permutation(count)])
         yield order[: plan.batch]

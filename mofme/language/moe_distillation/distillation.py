@@ -13,7 +13,8 @@ from torch import Tensor
 
 from mofme.core.losses import augmentation_loss, gkd_loss, kd_loss, router_feedback_loss
 from mofme.core.moe import observe_routing
-from mofme.errors import Cancelled, ModelError
+from mofme.core.training import Run, linear
+from mofme.errors import ModelError
 from mofme.language.moe_distillation.causal_lm import CausalLM
 from mofme.language.moe_distillation.methods import Method
 from mofme.language.moe_distillation.passages import Passages
@@ -74,19 +75,18 @@ def distil(
     from; Cancelled as soon as `stopped` says so.
     """
     lesson = _Lesson(teacher, student, prompts, plan)
+    optimizer = torch.optim.AdamW(student.module.parameters(), lr=plan.learning_rate)
+    run = Run(student.module, optimizer, steps=plan.steps, schedule=linear, clip=1.0, stopped=stopped)
     losses: list[float] = []
     looks = [(0, lesson.held_out())]
     try:
-        for step in range(1, plan.steps + 1):
-            if stopped is not None and stopped():
-                raise Cancelled("Stopped, as you asked.")
-            losses.append(lesson.step(1 - (step - 1) / plan.steps))
-            look = step % max(1, plan.steps // _LOOKS) == 0 or step == plan.steps
-            kl = lesson.held_out() if look else None
+        for _ in run:
+            losses.append(run.learn(lesson.loss(run.share)))
+            kl = lesson.held_out() if run.due(max(1, plan.steps // _LOOKS)) else None
             if kl is not None:
-                looks.append((step, kl))
+                looks.append((run.steps, kl))
             if report is not None:
-                report(Progress(step, plan.steps, losses[-1], kl))
+                report(Progress(run.steps, plan.steps, losses[-1], kl))
     finally:
         lesson.end()
     return Distilled(tuple(losses), tuple(looks), measure(student, teacher, prompts, plan.samplings))
@@ -108,27 +108,19 @@ class _Lesson:
         self.prompts, self.writing, self.drawing = (
             torch.Generator().manual_seed(3 * plan.seed + number) for number in range(3)
         )
-        self.optimizers = [torch.optim.AdamW(student.module.parameters(), lr=plan.learning_rate)]
         self.routers = router_parameters(teacher) if plan.method == "sar" else []
         self.as_they_were = [parameter.clone() for parameter in self.routers]
         if self.routers:
-            self.optimizers.append(torch.optim.AdamW(self.routers, lr=_ROUTER_RATE * plan.learning_rate))
-        self.rates = [optimizer.param_groups[0]["lr"] for optimizer in self.optimizers]
+            self.routers_optimizer = torch.optim.AdamW(self.routers)
 
-    def step(self, rate: float) -> float:
-        """One batch at `rate`, a share of the learning rate; returns the student's loss."""
-        for optimizer, full in zip(self.optimizers, self.rates, strict=True):
-            optimizer.param_groups[0]["lr"] = rate * full
+    def loss(self, rate: float) -> Tensor:
+        """The student's loss on a batch, before which routers that learn do so, at `rate` of their learning rate."""
         ids_BT = self._batch()
         student_TV = self._response(self.student, ids_BT)
         if self.routers:
+            self.routers_optimizer.param_groups[0]["lr"] = rate * (_ROUTER_RATE * self.plan.learning_rate)
             self._teach_routers(ids_BT, student_TV.detach())
-        loss = self._loss(ids_BT, student_TV)
-        self.optimizers[0].zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.student.module.parameters(), 1.0)
-        self.optimizers[0].step()
-        return loss.item()
+        return self._loss(ids_BT, student_TV)
 
     def held_out(self) -> float:
         """The student's distance from the teacher that was shipped, even while SAR changes it."""
@@ -184,9 +176,9 @@ class _Lesson:
         with most_experts(self.teacher, spared=0), observe_routing(self.teacher.module) as observed:
             teacher_TV = self._response(self.teacher, ids_BT)
         loss = router_feedback_loss(teacher_TV, student_TV, [one.decision for one in observed])
-        self.optimizers[1].zero_grad()
+        self.routers_optimizer.zero_grad()
         loss.backward()
-        self.optimizers[1].step()
+        self.routers_optimizer.step()
         for parameter in self.routers:
             parameter.requires_grad_(False)
 

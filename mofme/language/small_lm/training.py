@@ -1,6 +1,5 @@
 """Training a small language model, and what it makes of text it never saw. Axis names: P passages, T tokens."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ from torch.nn import functional as F
 
 from mofme.core.losses import switch_loss
 from mofme.core.moe import observe_routing
-from mofme.errors import Cancelled
+from mofme.core.training import Run, cosine
 from mofme.language.scoring import TextScore
 from mofme.language.small_lm.model import SmallLM
 
@@ -51,24 +50,25 @@ def train(
     matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
     vectors = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
     groups = [{"params": matrices, "weight_decay": plan.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True)
+    optimizer = torch.optim.AdamW(groups, plan.learning_rate, betas=(0.9, 0.95), fused=True)
+    run = Run(
+        model,
+        optimizer,
+        steps=plan.steps,
+        schedule=cosine(floor=0.1),
+        warm_up=plan.warm_up,
+        clip=1.0,
+        stopped=stopped,
+    )
     generator = torch.Generator().manual_seed(plan.seed)
     losses: list[float] = []
     model.train()
-    for step in range(plan.steps):
-        if stopped is not None and stopped():
-            raise Cancelled("Stopped, as you asked.")
-        for group in optimizer.param_groups:
-            group["lr"] = _rate(step, plan)
-        windows_BT = draw_windows(learned_N, plan, generator)
-        loss, nats = _loss(model, windows_BT, plan.balance)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+    for _ in run:
+        loss, nats = _loss(model, draw_windows(learned_N, plan, generator), plan.balance)
+        run.learn(loss)
         losses.append(nats)
-        if report is not None and ((step + 1) % _REPORT_EVERY == 0 or step + 1 == plan.steps):
-            report(step + 1, plan.steps, float(np.mean(losses[-_REPORT_EVERY:])))
+        if report is not None and run.due(_REPORT_EVERY):
+            report(run.steps, plan.steps, float(np.mean(losses[-_REPORT_EVERY:])))
     model.eval()
     return losses
 
@@ -100,8 +100,3 @@ def score_passages(model: SmallLM, passages_PT: Tensor, batch: int = 32) -> Text
     nats = [next_token_loss(model, part_BT).double().sum(1) for part_BT in passages_PT.split(batch)]
     nats_P = torch.cat(nats).numpy()
     return TextScore(nats_P, np.full(len(nats_P), float(passages_PT.shape[1] - 1)))
-
-
-def _rate(step: int, plan: Plan) -> float:
-    cosine = 0.1 + 0.9 * (1 + math.cos(math.pi * step / plan.steps)) / 2
-    return plan.learning_rate * cosine * min(1.0, (step + 1) / max(1, plan.warm_up))

@@ -3,17 +3,17 @@
 All arms of a seed are trained in step with each other: every batch is made once and shown to each of them.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mofme.core.moe import observe_routing
+from mofme.core.training import Run, cosine
 from mofme.core.weights import ModelCard, load_card, save_model
 from mofme.errors import ModelError
 from mofme.files import CARD_FILE
@@ -101,55 +101,49 @@ def train_or_load(
 
 def train_arms(
     arms: Sequence[Arm], pictures: Sequence[Tensor], recipe: Recipe, seed: int, report: Callable[[str], None]
-) -> dict[Arm, RestorationNet]:
+) -> dict[Arm, nn.Module]:
     """Train all arms on the same batches; returns the moving averages of their weights.
 
     In float32: the shapes inside a conventional mixture change at every step, and bf16 kernels are compiled for each.
     """
-    learners = [_Learner(arm, recipe, seed) for arm in arms]
+    runs = [_begin(arm, recipe, seed) for arm in arms]
     generator = torch.Generator().manual_seed(seed)
     cleans = clean_crops(pictures, recipe.crop, recipe.batch, generator)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # for the passes of the sampled router
-        for step in range(recipe.steps):
+        for step, *_ in zip(*runs, strict=True):
             clean = next(cleans)
             weathered = synthesize(clean, random_weathers(recipe.batch, generator), generator)
-            losses = [learner.learn(step, weathered.image, clean, weathered.labels) for learner in learners]
+            losses = [_learn(run, weathered.image, clean, weathered.labels) for run in runs]
             if (step + 1) % 100 == 0:
                 shown = "  ".join(f"{name_of(arm)} {loss:.3f}" for arm, loss in zip(arms, losses, strict=True))
                 report(f"seed {seed}, step {step + 1} of {recipe.steps}: {shown}")
-    return {arm: learner.averaged() for arm, learner in zip(arms, learners, strict=True)}
+    return {arm: run.trained for arm, run in zip(arms, runs, strict=True)}
 
 
-class _Learner:
-    """One net with its optimizer and the moving average of its weights."""
+def _begin(arm: Arm, recipe: Recipe, seed: int) -> Run:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = RestorationNet(**_arguments(arm))
+    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.AdamW(
+        net.parameters(), recipe.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True
+    )
+    return Run(
+        net,
+        optimizer,
+        steps=recipe.steps,
+        schedule=cosine(floor=0.01),
+        warm_up=_WARMUP_STEPS,
+        clip=1.0,
+        average=AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(_EMA_DECAY)),
+    )
 
-    def __init__(self, arm: Arm, recipe: Recipe, seed: int) -> None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            net = RestorationNet(**_arguments(arm))
-        self.net: RestorationNet = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.recipe = recipe
-        self.average = AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(_EMA_DECAY))
-        self.optimizer = torch.optim.AdamW(self.net.parameters(), betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
 
-    def averaged(self) -> RestorationNet:
-        net: RestorationNet = self.average.module  # type: ignore[assignment]
-        return net
-
-    def learn(self, step: int, weathered: Tensor, clean: Tensor, labels_BW: Tensor) -> float:
-        cosine = 0.01 + 0.99 * (1 + math.cos(math.pi * step / self.recipe.steps)) / 2
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.learning_rate * cosine * min(1.0, (step + 1) / _WARMUP_STEPS)
-        with observe_routing(self.net) as routing:
-            output = self.net(weathered)
-        loss = objective(output, clean, labels_BW, routing, rmse_loss)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.average.update_parameters(self.net)
-        return loss.item()
+def _learn(run: Run, weathered: Tensor, clean: Tensor, labels_BW: Tensor) -> float:
+    with observe_routing(run.net) as routing:
+        output = run.net(weathered)
+    return run.learn(objective(output, clean, labels_BW, routing, rmse_loss))
 
 
 def samples(pictures: Sequence[Tensor], seed: int, limit: int | None = None) -> list[Sample]:
