@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import mofme
-from mofme.cli.results import BLOCK, refresh
+from mofme.measure.pages import BLOCK, refresh
 
 ROOT = Path(__file__).parents[1]
 

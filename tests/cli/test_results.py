@@ -6,8 +6,8 @@ import pytest
 from typer.testing import CliRunner
 
 from mofme.cli import app
-from mofme.cli.results import refresh
 from mofme.errors import ResultError
+from mofme.measure.pages import refresh
 from mofme.measure.result import Figure, Machine, Result, Row, save_result
 
 RESULT = Result(

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from mofme.files import atomic_file
+from mofme.measure.pages import as_page
 from mofme.measure.result import Result, save_result, this_machine
 from mofme.vision.benchmark import Arm, measure, precision
 from mofme.vision.benchmark_result import cost_rows, saved_rows, savings, title
@@ -106,24 +107,12 @@ def run_ablation(
         ],
     )
     save_result(result, out)
-    _write(out / "ablation.md", as_markdown(result))
+    _write(out / "ablation.md", as_page(result))
     _write(out / "ablation.csv", _as_csv(measured, seeds, len(chosen) // len(WEATHERS)))
     plot_quality(quality, differences, out / "ablation-quality.png")
     plot_cost(costs, out / "ablation-cost.png")
     plot_calibration(unsure, out / "ablation-uncertainty.png")
     return result
-
-
-def as_markdown(result: Result) -> str:
-    """The whole result as one page."""
-    lines = ["# Ablation", "", f"{result.paper}. Claim: {result.claim}", "", result.verdict, "", result.source(), ""]
-    for heading, (headings, table) in result.tables().items():
-        lines += [f"## {heading}", "", _line(headings), _line(["---"] * len(headings)), *map(_line, table), ""]
-    return "\n".join(lines)
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _command(clean: Sequence[Path], out: Path, trained: Path, recipe: Recipe, seeds: int, limit: int | None) -> str:

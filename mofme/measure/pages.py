@@ -1,0 +1,63 @@
+"""Pages that quote what was measured, between marks, so that nobody types a number:
+
+    <!-- result: ROOM TABLE --> a table and how it came about <!-- /result -->      without TABLE: all tables of the room
+    <!-- verdict: ROOM --> one sentence <!-- /verdict -->
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from mofme.errors import ResultError
+from mofme.files import atomic_file
+from mofme.measure.result import RESULTS, Result, available_results, load_result
+
+BLOCK = re.compile(
+    r"<!-- (?P<kind>result|verdict): (?P<room>\S+)(?: (?P<table>(?:(?!-->).)+?))? -->.*?<!-- /(?P=kind) -->", re.DOTALL
+)
+NOT_YET = "Not measured yet."
+
+
+def refresh_page(page: Path, folder: Path = RESULTS) -> bool:
+    """Write the newest figures into a page's marked blocks; whether that changed it. Raises ResultError, OSError."""
+    before = page.read_text(encoding="utf-8")
+    after = refresh(before, folder)
+    if after != before:
+        with atomic_file(page, "w") as file:
+            file.write(after)
+    return after != before
+
+
+def refresh(text: str, folder: Path = RESULTS) -> str:
+    """The Markdown `text` with every marked block filled from the results. Raises ResultError for an unknown table."""
+    return BLOCK.sub(lambda block: _filled(block, folder), text)
+
+
+def _filled(block: re.Match[str], folder: Path) -> str:
+    kind, room, title = block["kind"], block["room"], block["table"]
+    opening = f"<!-- {kind}: {room}{f' {title}' if title else ''} -->"
+    if room not in available_results(folder):
+        return f"{opening}{NOT_YET}<!-- /{kind} -->"
+    result = load_result(room, folder)
+    if kind == "verdict":
+        return f"{opening}{result.verdict}<!-- /verdict -->"
+    tables = result.tables()
+    if title and title not in tables:
+        raise ResultError(f"{room} has no table {title!r}; it has: {', '.join(map(repr, tables))}")
+    parts = [_table(*tables[title])] if title else [f"**{name}**\n\n{_table(*tables[name])}" for name in tables]
+    return "\n".join([opening, "\n\n".join([*parts, f"<sub>{result.source()}</sub>"]), f"<!-- /{kind} -->"])
+
+
+def as_page(result: Result) -> str:
+    """A whole result as a page of its own."""
+    claim = f"{result.paper}. Claim: {result.claim}"
+    parts = [f"# {result.room.capitalize()}", claim, result.verdict, result.source()]
+    parts += [f"## {title}\n\n{_table(*table)}" for title, table in result.tables().items()]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rule = ["---", *["---:"] * (len(headings) - 1)]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in [headings, rule, *lines]
+    )
