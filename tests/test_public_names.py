@@ -41,7 +41,7 @@ COMMANDS = {
     "bench routing-server": "--clients --requests --router --out --json",
     "evaluate attention-router": "--text --arms --seeds --steps --balance --out --json",
     "evaluate routers": "CLEAN --arms --seeds --steps --limit --out --json",
-    "evaluate ablation": "CLEAN --out --arms --seeds --steps --limit --lpips-weights",
+    "evaluate ablation": "CLEAN --arms --seeds --steps --limit --lpips-weights --out --json",
     "evaluate restoration": "PAIRS --held-back --model --device --ensemble --lpips-weights --limit --seed --out --json",
     "evaluate classification": "PICTURES --classifier --degraded --weather --seed --model --device --limit --out "
     "--json",

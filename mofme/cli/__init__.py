@@ -14,9 +14,7 @@ from mofme.cli.restore import restore
 from mofme.cli.results import results
 from mofme.cli.robustness import robustness
 from mofme.cli.synthesize import synthesize
-from mofme.cli.train import train
-from mofme.cli.train_segmenter import train_segmenter
-from mofme.cli.train_tone import train_tone
+from mofme.cli.train import train, train_segmenter, train_tone
 
 app = typer.Typer(
     no_args_is_help=True,

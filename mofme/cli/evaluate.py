@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mofme.cli.measuring import Command, measures, with_exit_codes
+from mofme.cli.measuring import Command, measures
 from mofme.cli.synthesize import check_weathers
 from mofme.measure.result import Result
 
@@ -239,27 +239,26 @@ def _chosen_weathers(names: list[str], seed: int, degraded: Path | None) -> dict
     return synthesized(names, seed)
 
 
-@with_exit_codes
+@measures("ablation.json, ablation.md, ablation.csv and the plots")
 def ablation(
     command: Command,
     clean: Photographs,
-    out: Annotated[
-        Path, typer.Option(file_okay=False, help="Folder for ablation.json, ablation.md, ablation.csv and the plots.")
-    ],
     arms: Arms,
     seeds: Seeds = 3,
     steps: Steps = 2000,
     limit: HeldBack = None,
     lpips_weights: LpipsWeights = None,
-) -> None:
+) -> Result:
     """Train dense, conventional mixture and MoFME with three routers alike, and compare quality and cost."""
     from mofme.vision.evaluation.ablation import Recipe
-    from mofme.vision.evaluation.ablation_report import run_ablation
+    from mofme.vision.evaluation.ablation_report import as_result, run_ablation, write_report
 
     lpips = _open_lpips(command, lpips_weights)
-    result = run_ablation(clean, out, arms, Recipe(steps=steps), range(seeds), lpips, limit, report=command.tell)
-    typer.echo(result.verdict)
-    typer.echo((out / "ablation.md").read_text(encoding="utf-8"))
+    found = run_ablation(clean, arms, Recipe(steps=steps), range(seeds), lpips, limit, command.tell)
+    result = as_result(found, command.line)
+    if command.out is not None:
+        write_report(found, result, command.out)
+    return result
 
 
 @measures("routers.json and its plot")

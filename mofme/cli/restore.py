@@ -37,23 +37,28 @@ def restore(
     output: Annotated[
         Path,
         typer.Argument(
-            metavar="OUTPUT", help="A folder; for one picture or video also a file, whose suffix decides the format."
+            metavar="OUTPUT", help="A folder, or for one picture or video a file whose suffix decides the format."
         ),
     ],
     model: Annotated[str, typer.Option(help="A shipped model (see `models`), or a folder from `train`.")] = "small",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    tile: Annotated[int | None, typer.Option(help="Side of a tile in pixels: smaller, less memory.", min=64)] = None,
+    tile: Annotated[
+        int | None, typer.Option(help="Side of a tile in pixels, where a smaller one takes less memory.", min=64)
+    ] = None,
     strength: Annotated[float, typer.Option(help="Share of the change to apply, 0 to 1.", min=0, max=1)] = 1.0,
-    ensemble: Annotated[bool, typer.Option("--ensemble", help="Average 4 mirrored views: better, slower.")] = False,
+    ensemble: Annotated[
+        bool, typer.Option("--ensemble", help="Average 4 mirrored views, which is better and slower.")
+    ] = False,
     reroute: Annotated[
-        bool, typer.Option("--reroute", help="Move the experts' weights to what served similar pictures: slower.")
+        bool,
+        typer.Option("--reroute", help="Move the experts' weights to what served similar pictures, which is slower."),
     ] = False,
     references: Annotated[
         Path | None, typer.Option(help="Folder from `build-references`, to re-route by others than the shipped ones.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
     format: Annotated[
-        str | None, typer.Option(help="png, jpg, webp, tiff, ... for pictures; without it each keeps its own.")
+        str | None, typer.Option(help="png, jpg, webp, tiff, ... in place of each picture's own.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as one JSON document.")] = False,
     max_megapixels: Annotated[float, typer.Option(help="Refuse larger pictures.", min=0)] = 100,

@@ -1,27 +1,34 @@
-"""`python -m mofme train`: train a restorer on clean photographs."""
+"""`python -m mofme train`, `train-tone` and `train-segmenter`: nets for pictures, trained on clean photographs."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mofme.cli.launch import launch
+from mofme.cli.measuring import Command, with_exit_codes
+
+Sources = Annotated[str, typer.Option(help="The training data and its licences, for the card.")]
+Licence = Annotated[str, typer.Option(help="Licence of the weights, for the card.")]
 
 
+@with_exit_codes
 def train(
+    command: Command,
     clean: Annotated[list[Path], typer.Argument(help="Folders of clean photographs.", exists=True, file_okay=False)],
     out: Annotated[Path, typer.Option(help="Where the model, the log and the state to resume from go.")],
     pairs: Annotated[
         list[str] | None,
-        typer.Option(help="FOLDER=SHARE: with input/ and target/, and its share of the scenes; can be given again."),
+        typer.Option(
+            help="FOLDER=SHARE of pairs in input/ and target/, and their share of the scenes; may be given again."
+        ),
     ] = None,
     haze: Annotated[
         list[str] | None,
-        typer.Option(help="FOLDER=SHARE: with clear/ and trans/, the share of the light that haze lets through."),
+        typer.Option(help="FOLDER=SHARE of clear/ and trans/, the share of the light that haze lets through."),
     ] = None,
     rain_layers: Annotated[
         list[str] | None,
-        typer.Option(help="FOLDER=SHARE: pairs whose rain is put on the clean photographs."),
+        typer.Option(help="FOLDER=SHARE of pairs whose rain is put on the clean photographs."),
     ] = None,
     identity: Annotated[
         float, typer.Option(min=0, max=0.9, help="Share of scenes in which nothing is to be done.")
@@ -29,8 +36,8 @@ def train(
     judge: Annotated[
         list[Path] | None, typer.Option(help="A folder of pairs to measure on at each validation, never trained on.")
     ] = None,
-    size: Annotated[str, typer.Option(help="Size of the net: small or base.")] = "small",
-    init: Annotated[Path | None, typer.Option(help="A model to start from: a shipped one's name, or a folder.")] = None,
+    size: Annotated[str, typer.Option(help="Size of the net, small or base.")] = "small",
+    init: Annotated[Path | None, typer.Option(help="A model to start from, a shipped one's name or a folder.")] = None,
     minutes: Annotated[float, typer.Option(help="How long to train, over all resumed runs together.")] = 60.0,
     batch: Annotated[int, typer.Option(min=1, help="Crops a step, and on each GPU.")] = 8,
     crop: Annotated[int, typer.Option(min=8, help="Side of the first crops in pixels, a multiple of 8.")] = 128,
@@ -39,15 +46,16 @@ def train(
     seed: Annotated[int, typer.Option(help="Seed of the weights, the crops and the weather.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     validate_minutes: Annotated[float, typer.Option(help="Minutes between two validations.")] = 10.0,
-    sources: Annotated[str, typer.Option(help="The training data and its licences, for the card.")] = "",
-    licence: Annotated[str, typer.Option(help="Licence of the weights, for the card.")] = "",
+    sources: Sources = "",
+    licence: Licence = "",
     binary: Annotated[
-        bool, typer.Option("--binary", help="Train most weights as single bits; begin with a trained model (--init).")
+        bool,
+        typer.Option("--binary", help="Train most weights as single bits, beginning with a trained model (--init)."),
     ] = False,
 ) -> None:
-    """Train a model; stopped at any time, the same command goes on where it was."""
+    """Train a restorer on clean photographs, on from where it was stopped."""
     from mofme.vision.training import TrainingPlan
-    from mofme.vision.training import train as run
+    from mofme.vision.training import train as learn
 
     if crop % 8:
         raise typer.BadParameter(f"the crop must be a multiple of 8, got {crop}.")
@@ -72,7 +80,7 @@ def train(
         licence=licence,
         binary=binary,
     )
-    launch(run, plan, device=device)
+    learn(plan, report=command.tell, device=device)
 
 
 def _shares(options: list[str] | None) -> dict[Path, float]:
@@ -86,3 +94,74 @@ def _shares(options: list[str] | None) -> dict[Path, float]:
             raise typer.BadParameter(f"{option}: the share after = must be a number between 0 and 1.") from None
         shares[path] = value
     return shares
+
+
+@with_exit_codes
+def train_tone(
+    command: Command,
+    clean: Annotated[list[Path], typer.Argument(help="Folders of clean photographs.")],
+    out: Annotated[Path, typer.Option(help="Folder for the weights, used if it is `tone` in the restorer's own.")],
+    model: Annotated[str, typer.Option(help="The restorer, a shipped model or a folder that `train` wrote.")] = "small",
+    samples: Annotated[int, typer.Option(min=1, help="Pictures to restore and learn from.")] = 16_000,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 1500,
+    batch: Annotated[int, typer.Option(min=2, help="Pictures a step.")] = 64,
+    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 4e-3,
+    seed: Annotated[int, typer.Option(help="Seed of the weights, the pictures and their weather.")] = 0,
+    sources: Sources = "",
+    licence: Licence = "",
+) -> None:
+    """Train what gives a restorer's hazy pictures the gain and offset that they still lack."""
+    import torch
+
+    from mofme.vision.tone_training import TonePlan
+    from mofme.vision.tone_training import train_tone as learn
+
+    torch.set_num_threads(1)
+    plan = TonePlan(
+        out=out,
+        clean=clean,
+        model=model,
+        samples=samples,
+        steps=steps,
+        batch=batch,
+        learning_rate=learning_rate,
+        seed=seed,
+        sources=sources,
+        licence=licence,
+    )
+    learn(plan, report=command.tell)
+
+
+@with_exit_codes
+def train_segmenter(
+    command: Command,
+    frames: Annotated[Path, typer.Argument(help="Folder of clean frames.", exists=True, file_okay=False)],
+    labels: Annotated[Path, typer.Argument(help="Folder of their label pictures.", exists=True, file_okay=False)],
+    out: Annotated[Path, typer.Option(help="Where the model and the state to resume from go.")],
+    label_set: Annotated[str, typer.Option(help="What the labels mean, a built-in name or a JSON file.")] = "camvid",
+    steps: Annotated[int, typer.Option(min=1, help="Steps to train.")] = 800,
+    batch: Annotated[int, typer.Option(min=2, help="Parts of frames a step.")] = 8,
+    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 2e-3,
+    seed: Annotated[int, typer.Option(help="Seed of the weights and the parts of frames.")] = 0,
+    from_scratch: Annotated[bool, typer.Option("--from-scratch", help="Begin without ImageNet's features.")] = False,
+    sources: Sources = "",
+    licence: Licence = "",
+) -> None:
+    """Train the segmenter of `evaluate segmentation` on clean frames, on from where it was stopped."""
+    from mofme.vision.segmenter_training import SegmenterPlan
+    from mofme.vision.segmenter_training import train_segmenter as learn
+
+    plan = SegmenterPlan(
+        frames=frames,
+        labels=labels,
+        out=out,
+        label_set=label_set,
+        steps=steps,
+        batch=batch,
+        learning_rate=learning_rate,
+        seed=seed,
+        pretrained=not from_scratch,
+        sources=sources,
+        licence=licence,
+    )
+    learn(plan, report=command.tell)

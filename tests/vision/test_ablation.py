@@ -1,6 +1,8 @@
 import csv
+import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,9 @@ import pytest
 import torch
 from PIL import Image
 from scipy.stats import ttest_1samp
+from typer.testing import CliRunner
 
+from mofme.cli import app
 from mofme.errors import ModelError
 from mofme.measure.result import Figure, Row, load_result
 from mofme.measure.statistics import students_mean
@@ -16,7 +20,6 @@ from mofme.vision.benchmark import Arm, Cost
 from mofme.vision.benchmark_result import savings
 from mofme.vision.evaluation import ablation, ablation_report
 from mofme.vision.evaluation.ablation import Recipe, name_of, samples, score, train_arms, train_or_load
-from mofme.vision.evaluation.ablation_report import run_ablation
 from mofme.vision.evaluation.ablation_result import Measured, difference, difference_rows, verdict
 from mofme.vision.evaluation.restoration import Scores
 from mofme.vision.restorer import Restorer
@@ -141,11 +144,15 @@ def test_the_whole_ablation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(ablation_report, "ARMS", [DENSE, OURS, Arm("mofme-sampled", 16)])
     monkeypatch.setattr(ablation_report, "measure", lambda *_: costs())
     out = tmp_path / "out"
-    result = run_ablation([photos], out, tmp_path / "arms", SHORT, range(2), limit=1, report=quiet)
-    assert load_result("ablation", out) == result
-    assert result.command == (
-        "python -m mofme evaluate ablation photos --out out --arms arms --steps 2 --seeds 2 --limit 1"
-    )
+    short = {"batch": SHORT.batch, "crop": SHORT.crop, "learning_rate": SHORT.learning_rate}
+    monkeypatch.setattr(ablation, "Recipe", partial(Recipe, **short))
+    monkeypatch.setattr("mofme.cli.evaluate._open_lpips", lambda *_: None)
+    words = ["evaluate", "ablation", str(photos), "--arms", str(tmp_path / "arms"), "--seeds", "2", "--steps", "2"]
+    done = CliRunner().invoke(app, [*words, "--limit", "1", "--out", str(out), "--json"])
+    assert done.exit_code == 0, done.output
+    result = load_result("ablation", out)
+    assert json.loads(done.stdout)["verdict"] == result.verdict
+    assert result.command == "python -m mofme evaluate ablation photos --arms arms --seeds 2 --steps 2 --limit 1"
     tables = {row.table for row in result.rows}
     assert {"PSNR, dB", "SSIM", "differences", "Cost on tiny-x4", "uncertainty"} <= tables
     with (out / "ablation.csv").open() as file:

@@ -1,16 +1,17 @@
-"""The whole ablation in one go: train or load, measure, and write tables and plots."""
+"""The whole ablation: train or load, measure, and write tables and plots."""
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from mofme.files import atomic_file
 from mofme.measure.pages import as_page
-from mofme.measure.result import Result, save_result, this_machine
-from mofme.vision.benchmark import Arm, measure, precision
+from mofme.measure.result import Result, this_machine
+from mofme.vision.benchmark import Arm, Cost, measure, precision
 from mofme.vision.benchmark_result import cost_rows, saved_rows, savings, title
 from mofme.vision.datasets import load_clean
 from mofme.vision.evaluation.ablation import (
@@ -50,17 +51,27 @@ _CLAIM = (
 )
 
 
+@dataclass(frozen=True)
+class Ablation:
+    """What was measured: every arm's scores, costs, and the error maps of those that tell how unsure they are."""
+
+    seeds: Sequence[int]
+    pictures: int  # in each weather
+    measured: Sequence[Measured]
+    costs: Sequence[Cost]
+    unsure: Mapping[str, list[list[ErrorMaps]]]  # by weather
+
+
 def run_ablation(
     clean: Sequence[Path],
-    out: Path,
     trained: Path,
     recipe: Recipe,
     seeds: Iterable[int],
     lpips: Lpips | None = None,
     limit: int | None = None,
     report: Callable[[str], None] = print,
-) -> Result:
-    """Write `ablation.json`, `.md`, `.csv` and three plots to `out`; returns the result. Arms are kept in `trained`.
+) -> Ablation:
+    """Train the arms, or load them from `trained`, where they are kept, and measure them.
 
     Raises MofmeError where `clean` holds no photograph to train on, or none to hold back.
     """
@@ -82,46 +93,44 @@ def run_ablation(
     _add_maps(shipped, Restorer(load_net("small")[0], "small"), chosen)
     report("measuring time and memory")
     costs = measure(_BACKBONE, 256, COST_ARMS, _REPEATS)
-
-    measured = [Measured(arm, rows) for arm, rows in scores.items()]
-    quality, differences = quality_rows(measured), difference_rows(measured)
-    unsure = {title(arm): rows for arm, rows in maps.items()} | {"small": shipped}
     # The shipped model comes last, with its control.
-    ranking = [row for name, rows in unsure.items() for row in uncertainty_rows(name, rows)]
-    result = Result(
+    unsure = {title(arm): rows for arm, rows in maps.items()} | {"small": shipped}
+    measured = [Measured(arm, rows) for arm, rows in scores.items()]
+    return Ablation(seeds, len(chosen) // len(WEATHERS), measured, costs, unsure)
+
+
+def as_result(ablation: Ablation, command: str) -> Result:
+    """The result that `command` has measured."""
+    differences = difference_rows(ablation.measured)
+    ranking = [row for name, rows in ablation.unsure.items() for row in uncertainty_rows(name, rows)]
+    return Result(
         room="ablation",
         paper="MoFME, arXiv 2312.16610",
         claim=_CLAIM,
-        verdict=verdict(differences, savings(costs), ranking[-2:]),
-        command=_command(clean, out, trained, recipe, len(seeds), limit),
-        seeds=seeds,
+        verdict=verdict(differences, savings(ablation.costs), ranking[-2:]),
+        command=command,
+        seeds=ablation.seeds,
         interval="95 %; Student's over the seeds, bootstrap over pictures, of the median over the repeats for times",
         machine=this_machine(torch.get_num_threads(), precision()),
         rows=[
-            *quality,
+            *quality_rows(ablation.measured),
             *differences,
-            *cost_rows(_BACKBONE, costs),
-            *saved_rows(_BACKBONE, costs),
+            *cost_rows(_BACKBONE, ablation.costs),
+            *saved_rows(_BACKBONE, ablation.costs),
             *ranking,
-            *(row for name, rows in unsure.items() for row in calibration_rows(name, rows)),
+            *(row for name, rows in ablation.unsure.items() for row in calibration_rows(name, rows)),
         ],
     )
-    save_result(result, out)
-    _write(out / "ablation.md", as_page(result))
-    _write(out / "ablation.csv", _as_csv(measured, seeds, len(chosen) // len(WEATHERS)))
-    plot_quality(quality, differences, out / "ablation-quality.png")
-    plot_cost(costs, out / "ablation-cost.png")
-    plot_calibration(unsure, out / "ablation-uncertainty.png")
-    return result
 
 
-def _command(clean: Sequence[Path], out: Path, trained: Path, recipe: Recipe, seeds: int, limit: int | None) -> str:
-    """What was typed, with the folders' names only: where they lie differs from machine to machine."""
-    folders = " ".join(path.resolve().name for path in clean)
-    return (
-        f"python -m mofme evaluate ablation {folders} --out {out.resolve().name} --arms {trained.resolve().name} "
-        f"--steps {recipe.steps} --seeds {seeds}{'' if limit is None else f' --limit {limit}'}"
-    )
+def write_report(ablation: Ablation, result: Result, folder: Path) -> None:
+    """Write `ablation.md`, `ablation.csv` and three plots."""
+    _write(folder / "ablation.md", as_page(result))
+    _write(folder / "ablation.csv", _as_csv(ablation))
+    quality, differences = quality_rows(ablation.measured), difference_rows(ablation.measured)
+    plot_quality(quality, differences, folder / "ablation-quality.png")
+    plot_cost(ablation.costs, folder / "ablation-cost.png")
+    plot_calibration(ablation.unsure, folder / "ablation-uncertainty.png")
 
 
 def _add_maps(maps: list[list[ErrorMaps]], restorer: Restorer, chosen: Sequence[Sample]) -> None:
@@ -129,17 +138,18 @@ def _add_maps(maps: list[list[ErrorMaps]], restorer: Restorer, chosen: Sequence[
         maps[WEATHERS.index(sample.weather)].append(error_maps(restorer, sample.weathered, sample.clean))
 
 
-def _as_csv(measured: Sequence[Measured], seeds: Sequence[int], pictures: int) -> str:
+def _as_csv(ablation: Ablation) -> str:
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(["arm", "experts", "seed", "weather", "picture", *METRICS])
-    for one in measured:
-        for seed, scores in zip(seeds, one.scores, strict=True):
+    for one in ablation.measured:
+        for seed, scores in zip(ablation.seeds, one.scores, strict=True):
             for index, score_of in enumerate(scores):
                 numbers = [getattr(score_of, metric) for metric in METRICS]
                 shown = ["" if number is None else f"{number:.6g}" for number in numbers]
-                weather = WEATHERS[index // pictures]
-                writer.writerow([one.arm.feed_forward, one.arm.num_experts, seed, weather, index % pictures, *shown])
+                weather, picture = divmod(index, ablation.pictures)
+                arm = [one.arm.feed_forward, one.arm.num_experts]
+                writer.writerow([*arm, seed, WEATHERS[weather], picture, *shown])
     return text.getvalue()
 
 
