@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from mofme.cli import app
 from mofme.errors import ResultError
-from mofme.measure.pages import refresh
+from mofme.measure.pages import as_page, refresh
 from mofme.measure.result import Figure, Machine, Result, Row, save_result
 
 RESULT = Result(
@@ -75,6 +75,12 @@ def test_refreshing_again_changes_nothing(folder: Path) -> None:
 def test_an_unknown_table_is_named_with_those_there_are(folder: Path) -> None:
     with pytest.raises(ResultError, match=r"'LPIPS'.*'PSNR, dB'"):
         refresh("<!-- result: rain LPIPS --><!-- /result -->", folder)
+
+
+def test_a_result_makes_a_page() -> None:
+    page = as_page(RESULT)
+    assert page.startswith("# Rain\n\na paper. Claim: a claim\n\nClearer by 4.6 dB.\n\n`python -m mofme")
+    assert page.endswith("## Time\n\n|  | s |\n| --- | ---: |\n| a\\|b | 0.250 |\n")
 
 
 def test_the_command_refreshes_every_page_it_is_given(folder: Path, tmp_path: Path) -> None:
