@@ -6,9 +6,12 @@ that whatever else the machine does hits them alike. Only memory is measured apa
 
 import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,11 +24,6 @@ from mofme.vision.models import SIZES
 from mofme.vision.nets.blocks import FeedForwardKind
 from mofme.vision.nets.unet import STRIDE, RestorationNet
 from mofme.vision.nets.vit import PlainViT
-from mofme.vision.peak_memory import peak_of
-
-# oneDNN compiles code for every number of tokens an expert gets and keeps the latest 1,024: with many arms in turn a
-# conventional mixture would be compiled anew at every run, and look up to twice as slow as it is.
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "20000")
 
 _SMALL = {name: value for name, value in SIZES["small"].items() if name not in ("feed_forward", "num_experts")}
 
@@ -45,6 +43,14 @@ BACKBONES: Mapping[str, Callable[[FeedForwardKind, int], nn.Module]] = {
 _ATTENTION_ON_CPU = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)
 }
+# Not getrusage: its maximum goes from a parent to its children, so a large parent would hide them all.
+_TELL_PEAK = """
+from pathlib import Path
+status = Path("/proc/self/status")
+if status.exists():
+    (peak,) = (line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    print(1024 * int(peak))
+"""
 _EXPERT_KINDS: tuple[FeedForwardKind, ...] = ("moe", "mofme", "generated")
 
 
@@ -99,6 +105,9 @@ def measure(
     """The cost of every chosen arm on one picture of `side` x `side` pixels, a multiple of 8, on the CPU."""
     if side % STRIDE or side <= 0:
         raise ValueError(f"the side must be a positive multiple of {STRIDE}, got {side}")
+    # oneDNN compiles code for every number of tokens an expert gets and keeps the latest 1,024: with many arms in turn
+    # a conventional mixture would be compiled anew at every run, and look up to twice as slow as it is.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "20000")
     nets = [_build(backbone, arm) for arm in chosen]
     image = _picture(side)
     macs = [_count_macs(net, image) for net in nets]  # runs every net once: the first time counts for nothing
@@ -122,6 +131,22 @@ def measure(
 def precision() -> str:
     """What the nets compute in here."""
     return "bfloat16" if _half() else "float32"
+
+
+def peak_of(code: str, *words: str) -> int | None:
+    """Peak memory in bytes of a fresh Python that runs `code`, with `words` as its arguments.
+
+    None where the system does not tell, or if the process ended before it could.
+    """
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
+    answer = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{_TELL_PEAK}", *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    lines = answer.stdout.split()
+    return int(lines[-1]) if lines and answer.returncode == 0 else None
 
 
 def _build(backbone: str, arm: Arm) -> nn.Module:

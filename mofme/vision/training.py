@@ -26,9 +26,8 @@ from mofme.core.training import load_checkpoint, save_checkpoint
 from mofme.core.weights import ModelCard, load_card, save_packed
 from mofme.errors import ModelError, MofmeError
 from mofme.files import atomic_file
-from mofme.vision.binary_weights import BINARY_RATE, stays_real
 from mofme.vision.datasets import load_clean, load_haze, load_pair_sets, load_pairs
-from mofme.vision.models import SIZES, build_net, load_net
+from mofme.vision.models import BINARY_RATE, SIZES, build_net, load_net, stays_real
 from mofme.vision.nets.unet import RestorationNet
 from mofme.vision.objective import objective
 from mofme.vision.scenes import Batch, Dice, Source, batches, hazed, paired, rained_on, synthesized, untouched

@@ -13,14 +13,15 @@ from typing import BinaryIO, cast
 import av
 import numpy as np
 import torch
+from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
+from av.packet import Packet
 from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 from torch import Tensor
 
 from mofme.errors import PictureError, PictureTooLargeError
 from mofme.files import atomic_file
-from mofme.vision.video_sound import Sound
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 VIDEO_SUFFIXES = frozenset(CONTAINERS) | frozenset(
@@ -105,6 +106,51 @@ def read_video(path: Path, max_megapixels: float = 100) -> Iterator[VideoReader]
         yield VideoReader(path, container, max_megapixels)
 
 
+class _Sound:
+    """All sound of a video: copied as it is, or encoded anew where the new file cannot hold its kind."""
+
+    def __init__(self, source: InputContainer, target: OutputContainer) -> None:
+        self._target = target
+        self._copies: dict[int, AudioStream] = {}
+        self._encodes: dict[int, AudioStream] = {}
+        streams = source.streams.audio
+        for stream in streams:
+            if stream.codec_context.name in target.supported_codecs:
+                self._copies[stream.index] = target.add_stream_from_template(stream)
+            else:
+                encoder = "libopus" if target.format.name == "webm" else "aac"
+                self._encodes[stream.index] = cast(AudioStream, target.add_stream(encoder, stream.rate))
+        self._packets: Iterator[Packet[AudioStream]] = source.demux(streams) if streams else iter(())
+        self._next = next(self._packets, None)
+
+    def copy(self, until: Fraction | None = None) -> None:
+        """Copy what begins up to this second of the video, or all that is left."""
+        while (packet := self._next) is not None:
+            if until is not None and packet.dts is not None and packet.dts * packet.time_base > until:
+                return
+            self._copy(packet)
+            self._next = next(self._packets, None)
+
+    def finish(self) -> None:
+        """Write what the encoders hold back."""
+        for stream in self._encodes.values():
+            self._target.mux(stream.encode(None))
+
+    def _copy(self, packet: "Packet[AudioStream]") -> None:
+        index = packet.stream.index
+        if index in self._copies:
+            if packet.dts is not None:  # the last one is empty
+                packet.stream = self._copies[index]
+                self._target.mux(packet)
+            return
+        try:
+            frames = packet.decode()
+        except av.error.InvalidDataError:
+            return
+        for frame in frames:
+            self._target.mux(self._encodes[index].encode(frame))
+
+
 class VideoWriter:
     """Writes frames into a file opened for it, and the sound of the video that they are taken `like`."""
 
@@ -115,7 +161,7 @@ class VideoWriter:
         )
         encoder, options = _VP9 if container.format.name == "webm" else _H264
         self._stream = cast(VideoStream, container.add_stream(encoder, like.rate, options))
-        self._sound = Sound(sound, container)
+        self._sound = _Sound(sound, container)
         self._size: tuple[int, int] | None = None
         self._last = -1
 

@@ -12,13 +12,12 @@ from typer.testing import CliRunner
 from mofme.cli import app
 from mofme.errors import MofmeError
 from mofme.measure.result import Row, load_result
-from mofme.vision.binary_weights import stays_real
 from mofme.vision.datasets import held_back
 from mofme.vision.evaluation.binary_restorer import KEPT, QUALITY, SIZE, TIME, Model, as_result, entries, two_models
 from mofme.vision.evaluation.comparison import NOTHING, Entry, Outcome, Trial
 from mofme.vision.evaluation.restoration import Scores
 from mofme.vision.evaluation.weathered import CLEAN
-from mofme.vision.models import build_net
+from mofme.vision.models import build_net, stays_real
 from tests.vision.tiny_models import save_two_models
 
 BOTH = (

@@ -15,7 +15,7 @@ from mofme.cli import app
 from mofme.errors import ModelError, MofmeError
 from mofme.measure.result import Row, load_result
 from mofme.vision import classifier
-from mofme.vision.classifier import categories, load_classifier
+from mofme.vision.classifier import WNIDS, categories, class_of, load_classifier
 from mofme.vision.evaluation.classification import (
     ALL,
     Answer,
@@ -27,7 +27,6 @@ from mofme.vision.evaluation.classification import (
     write_csv,
 )
 from mofme.vision.evaluation.weathered import taken_from
-from mofme.vision.imagenet import WNIDS, class_of
 
 CAT, DOG, CUP = (5, 6, 7, 8, 9), (6, 5, 7, 8, 9), (7, 1, 2, 3, 4)  # five classes each, best first
 

@@ -10,10 +10,10 @@ from mofme.cli import app
 from mofme.errors import MofmeError
 from mofme.measure.result import Row, load_result
 from mofme.vision.baselines import BASELINES
+from mofme.vision.benchmark import peak_of
 from mofme.vision.evaluation import comparison
 from mofme.vision.evaluation.comparison import ALL, COST, NOTHING, Entry, as_result, compare, entries, peaks
 from mofme.vision.evaluation.pairs import find_sets
-from mofme.vision.peak_memory import peak_of
 
 MEDIAN = "median blur, 3 wide"
 

@@ -15,8 +15,7 @@ from PIL import Image
 from mofme.core.training import load_checkpoint, save_checkpoint
 from mofme.core.weights import load_card
 from mofme.errors import ModelError, MofmeError
-from mofme.vision.binary_weights import stays_real
-from mofme.vision.models import SIZES
+from mofme.vision.models import SIZES, stays_real
 from mofme.vision.nets.unet import RestorationNet
 from mofme.vision.objective import psnr_loss
 from mofme.vision.restorer import Restorer

@@ -15,9 +15,9 @@ from mofme.errors import MofmeError
 from mofme.files import atomic_file
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import bootstrap, bootstrap_percent
+from mofme.vision.classifier import class_of
 from mofme.vision.evaluation.restoration import Restores
 from mofme.vision.evaluation.weathered import Degrade, picture_names
-from mofme.vision.imagenet import class_of
 from mofme.vision.picture.file import find_pictures, read_picture
 
 ALL = "all weathers"

@@ -16,11 +16,10 @@ from mofme.errors import MofmeError, PictureError
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import bootstrap
 from mofme.vision.baselines import BASELINES
+from mofme.vision.benchmark import peak_of
 from mofme.vision.evaluation.pairs import Pair
 from mofme.vision.evaluation.restoration import Scores, measure
-from mofme.vision.onnx_net import load_onnx
-from mofme.vision.onnx_restorer import OnnxRestorer
-from mofme.vision.peak_memory import peak_of
+from mofme.vision.onnx import OnnxRestorer, load_onnx
 from mofme.vision.picture.file import read_picture
 from mofme.vision.restorer import Restorer
 

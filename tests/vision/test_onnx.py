@@ -8,8 +8,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from mofme.errors import ModelError
-from mofme.vision.onnx_net import load_onnx
-from mofme.vision.onnx_restorer import OnnxRestorer
+from mofme.vision.onnx import OnnxRestorer, load_onnx
 
 Shape = tuple[int | str, ...]
 ANY: Shape = (1, 3, "h", "w")
