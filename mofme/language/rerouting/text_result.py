@@ -3,16 +3,14 @@
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
 from mofme.language.rerouting.measurement import BASE, DESCENT, ORACLE, RANDOM_DESCENT, VOTE, Measured
 from mofme.measure.result import Figure, Result, Row, this_machine
-from mofme.measure.statistics import students_mean, wilson
+from mofme.measure.statistics import FloatArray, students_mean, wilson
 
 _GAIN = "gain, points of accuracy"
 _CHANCE = "gain, nats of the right choice"
-Floats = NDArray[np.float64]
 
 
 def as_result(rows: Sequence[Measured], command: str, seed: int) -> Result:
@@ -45,7 +43,7 @@ def as_result(rows: Sequence[Measured], command: str, seed: int) -> Result:
     )
 
 
-def _column(rows: Sequence[Measured], arm: str, name: str) -> Floats:
+def _column(rows: Sequence[Measured], arm: str, name: str) -> FloatArray:
     return np.array([float(row[arm][name]) for row in rows])
 
 

@@ -4,17 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from mofme.measure.result import Figure, Row
-from mofme.measure.statistics import bootstrap, students_mean
+from mofme.measure.statistics import FloatArray, bootstrap, students_mean
 from mofme.vision.benchmark import Arm
 from mofme.vision.benchmark_result import title
 from mofme.vision.evaluation.restoration import Scores
 from mofme.vision.evaluation.uncertainty import ErrorMaps, ause, calibration, rank_correlation
 from mofme.vision.weather import WEATHERS
 
-Array = npt.NDArray[np.float64]
 METRICS: Mapping[str, str] = {"psnr_rgb": "PSNR, dB", "ssim_rgb": "SSIM", "lpips": "LPIPS"}
 MEAN = "mean"
 _GUESSES = {"uncertainty": "the routers' uncertainty", "change": "the size of the change (control)"}
@@ -28,7 +26,7 @@ class Measured:
     arm: Arm
     scores: Sequence[Sequence[Scores]]
 
-    def values(self, metric: str) -> Array | None:
+    def values(self, metric: str) -> FloatArray | None:
         """(seeds, weathers, pictures), or None where the metric was not measured."""
         rows = [[getattr(score, metric) for score in seed] for seed in self.scores]
         if any(value is None for row in rows for value in row):

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from mofme.core.moe import parameters
 from mofme.errors import MofmeError
 from mofme.files import model_folder
 from mofme.measure.result import Figure, Result, Row, this_machine
-from mofme.measure.statistics import bootstrap
+from mofme.measure.statistics import FloatArray, bootstrap
 from mofme.vision.evaluation.comparison import NOTHING, Entry, Trial
 from mofme.vision.evaluation.weathered import CLEAN
 from mofme.vision.models import load_net, weights_bytes
@@ -82,7 +81,7 @@ def as_result(trials: Sequence[Trial], both: tuple[Model, Model], command: str, 
     )
 
 
-def _psnr(trials: Sequence[Trial], title: str) -> NDArray[np.float64]:
+def _psnr(trials: Sequence[Trial], title: str) -> FloatArray:
     return np.array([trial.outcomes[title].scores.psnr_rgb for trial in trials])
 
 

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from mofme.errors import MofmeError
 from mofme.files import atomic_file
 from mofme.measure.result import Figure, Result, Row, this_machine
-from mofme.measure.statistics import bootstrap, bootstrap_percent
+from mofme.measure.statistics import FloatArray, bootstrap, bootstrap_percent
 from mofme.vision.classifier import class_of
 from mofme.vision.evaluation.restoration import Restores
 from mofme.vision.evaluation.weathered import Degrade, picture_names
@@ -171,7 +170,7 @@ def _answers(probabilities: Sequence[Tensor]) -> tuple[Answer, ...]:
     return tuple(Answer(tuple(p.topk(_TOP).indices.tolist()), float(p[seen])) for p in probabilities)
 
 
-def _scores(trials: Sequence[Trial], weathers: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+def _scores(trials: Sequence[Trial], weathers: Sequence[str]) -> dict[str, FloatArray]:
     """For each measure, (photographs, weathers, conditions): 0 or 1, or a probability."""
     measured: dict[str, dict[str, Trial]] = {}
     for trial in trials:
@@ -181,7 +180,7 @@ def _scores(trials: Sequence[Trial], weathers: Sequence[str]) -> dict[str, NDArr
     if not complete:
         raise MofmeError("no photograph could be measured in every weather: see the errors above")
 
-    def collect(score: Callable[[Trial, Answer], float]) -> NDArray[np.float64]:
+    def collect(score: Callable[[Trial, Answer], float]) -> FloatArray:
         return np.array(
             [[[score(found[w], answer) for answer in found[w].answers] for w in weathers] for found in complete], float
         )
@@ -197,7 +196,7 @@ def _scores(trials: Sequence[Trial], weathers: Sequence[str]) -> dict[str, NDArr
     return scores
 
 
-def _won_back(values_PWC: NDArray[np.float64]) -> Figure | None:
+def _won_back(values_PWC: FloatArray) -> Figure | None:
     """The share, in %, of what is lost from clean to degraded that is back in restored; None if nothing is lost."""
     clean_P, degraded_P, restored_P = values_PWC.sum(axis=1).T
     lost_P = clean_P - degraded_P

@@ -9,12 +9,11 @@ from typing import Literal
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from mofme.errors import MofmeError, PictureError
 from mofme.measure.result import Figure, Result, Row, this_machine
-from mofme.measure.statistics import bootstrap
+from mofme.measure.statistics import FloatArray, bootstrap
 from mofme.vision.baselines import BASELINES
 from mofme.vision.benchmark import peak_of
 from mofme.vision.evaluation.pairs import Pair
@@ -167,7 +166,7 @@ def _outcome(restore: Callable[[Tensor], Tensor], weathered: Tensor, clean: Tens
     return Outcome(measure((restored.clamp(0, 1) * 255).round() / 255, clean), seconds)
 
 
-def _values(trials: Sequence[Trial], entry: Entry, metric: str) -> NDArray[np.float64]:
+def _values(trials: Sequence[Trial], entry: Entry, metric: str) -> FloatArray:
     return np.array([getattr(trial.outcomes[entry.title].scores, metric) for trial in trials])
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from mofme.measure.result import Figure, Result, Row, this_machine
-from mofme.measure.statistics import bootstrap, students_mean
+from mofme.measure.statistics import FloatArray, bootstrap, students_mean
 from mofme.vision.benchmark import Arm
 from mofme.vision.evaluation.ablation import Recipe
-from mofme.vision.evaluation.ablation_result import MEAN, METRICS, Array, Measured, difference
+from mofme.vision.evaluation.ablation_result import MEAN, METRICS, Measured, difference
 from mofme.vision.weather import WEATHERS
 
 LINEAR = Arm("mofme-linear", 16)
@@ -30,7 +30,7 @@ class Cost:
 
     parameters: int
     router_parameters: int
-    milliseconds: Array
+    milliseconds: FloatArray
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def _cost_rows(found: Comparison) -> list[Row]:
     ]
 
 
-def _psnr(one: Measured) -> Array:
+def _psnr(one: Measured) -> FloatArray:
     psnr_SWP = one.values("psnr_rgb")
     if psnr_SWP is None:
         raise ValueError("PSNR is always measured")

@@ -9,15 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 from torch.nn import functional as F
 
+from mofme.measure.statistics import FloatArray
 from mofme.vision.restorer import Restorer
 
-Array = npt.NDArray[np.float64]
 _CELL = 8  # a picture of up to 2,048 pixels has one cell of the uncertainty map for every 8 x 8 pixels
 _PARTS = 20
 
@@ -29,9 +28,9 @@ class ErrorMaps:
     Change and error are root mean squares over the cell's pixels and channels, in units of the picture's range.
     """
 
-    uncertainty: Array
-    change: Array
-    error: Array
+    uncertainty: FloatArray
+    change: FloatArray
+    error: FloatArray
 
 
 def error_maps(restorer: Restorer, weathered: Tensor, clean: Tensor) -> ErrorMaps:
@@ -44,20 +43,20 @@ def error_maps(restorer: Restorer, weathered: Tensor, clean: Tensor) -> ErrorMap
     )
 
 
-def rank_correlation(guess: Array, error: Array) -> float:
+def rank_correlation(guess: FloatArray, error: FloatArray) -> float:
     """Spearman's rho; 0 where one of the two is constant, as then it ranks nothing."""
     if np.ptp(guess) == 0 or np.ptp(error) == 0:
         return 0.0
     return float(spearmanr(guess, error).statistic)
 
 
-def sparsification(guess: Array, error: Array) -> tuple[Array, Array]:
+def sparsification(guess: FloatArray, error: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Mean error of what is left after taking away the 0, 5, ... 95 % of largest `guess`; and the same by the error
     itself, which is the best there is. Both are relative to the mean of all.
     """
     kept = [max(1, len(error) - round(len(error) * part / _PARTS)) for part in range(_PARTS)]
 
-    def curve(order: Array) -> Array:
+    def curve(order: FloatArray) -> FloatArray:
         # Of equal guesses none comes first: each gets the mean error of its equals.
         _, rank, count = np.unique(order, return_inverse=True, return_counts=True)
         mean = np.bincount(rank, weights=error) / count
@@ -67,7 +66,7 @@ def sparsification(guess: Array, error: Array) -> tuple[Array, Array]:
     return curve(guess), curve(error)
 
 
-def ause(guess: Array, error: Array) -> float:
+def ause(guess: FloatArray, error: FloatArray) -> float:
     """Area between the two curves of `sparsification`, as a share of what a random order leaves: 0 ranks perfectly,
     1 no better than chance, above 1 worse.
     """
@@ -90,7 +89,7 @@ def calibration(maps: Sequence[ErrorMaps], bins: int = 10) -> list[tuple[float, 
     ]
 
 
-def _per_cell(difference: Tensor) -> Array:
+def _per_cell(difference: Tensor) -> FloatArray:
     squared = F.avg_pool2d(difference.float().square().mean(dim=0, keepdim=True), _CELL)
-    cells: Array = torch.sqrt(squared).flatten().double().numpy()
+    cells: FloatArray = torch.sqrt(squared).flatten().double().numpy()
     return cells

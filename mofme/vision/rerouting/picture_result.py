@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from mofme.measure.result import Figure, Result, Row, this_machine
-from mofme.measure.statistics import bootstrap, bootstrap_percent
+from mofme.measure.statistics import FloatArray, bootstrap, bootstrap_percent
 from mofme.vision.rerouting.gain import ALL, GAIN, ROOM, WHOLE
 from mofme.vision.rerouting.measurement import (
     BASE,
@@ -25,7 +24,6 @@ BY_WEATHER = "crops by weather"
 CLEAR = "clear photographs, compared with themselves"
 _SHARE = "share of the oracle's gain, %"
 
-Floats = NDArray[np.float64]
 
 
 def as_result(rows: Sequence[Measured], references: References, command: str, seed: int) -> Result:
@@ -82,7 +80,7 @@ def _arm(rows: Sequence[Measured], arm: str) -> dict[str, Figure]:
     return figures if arm == ORACLE else {**figures, _SHARE: _share(rows, arm)}
 
 
-def _gains(rows: Sequence[Measured], arm: str, against: str) -> Floats:
+def _gains(rows: Sequence[Measured], arm: str, against: str) -> FloatArray:
     """Mean gain (P,) of each photograph over its weathers."""
     by_name: dict[str, list[float]] = {}
     for row in rows:
