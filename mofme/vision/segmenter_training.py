@@ -19,6 +19,7 @@ from mofme.core.precision import bf16_pays
 from mofme.core.training import Run
 from mofme.core.weights import ModelCard, load_card, save_model
 from mofme.errors import ModelError, MofmeError
+from mofme.files import atomic_file
 from mofme.vision.evaluation.confusion import confusion, iou, mean_iou
 from mofme.vision.evaluation.label_sets import IGNORE, LabelSet, available_label_sets, load_label_set
 from mofme.vision.evaluation.labelled_frames import find_labelled, read_labelled
@@ -113,7 +114,8 @@ def train_segmenter(plan: SegmenterPlan, report: Callable[[str], None] = print) 
     )
     save_model(plan.out, card, run.trained.state_dict())
     if plan.label_set not in available_label_sets():
-        (plan.out / f"{label_set.key}.json").write_bytes(Path(plan.label_set).read_bytes())
+        with atomic_file(plan.out / f"{label_set.key}.json") as file:
+            file.write(Path(plan.label_set).read_bytes())
     return load_card(plan.out)
 
 

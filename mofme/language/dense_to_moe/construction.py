@@ -13,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from mofme.errors import ModelError
+from mofme.files import atomic_file
 from mofme.language.dense_to_moe.converted_layer import ConvertedLayer, Recipe
 from mofme.language.dense_to_moe.hidden_states import HiddenStates
 from mofme.language.dense_to_moe.layers import (
@@ -113,8 +114,10 @@ def _convert_layer(
     moe = _construct(dense, norm, residual, recipe, generator, work)
     candidates = _profile(moe, dense, norm, residual)
     layer.mlp = moe
-    save_file(moe.state_dict(), weights)
-    profiled.write_text(json.dumps([asdict(candidate) for candidate in candidates]), encoding="utf-8")
+    with atomic_file(weights) as file:
+        file.write(save(moe.state_dict()))
+    with atomic_file(profiled, "w") as text:
+        json.dump([asdict(candidate) for candidate in candidates], text)
     residual.through(_states(work, number + 1), partial(_after_feed_forward, layer))
     states.delete()
     residual.delete()
