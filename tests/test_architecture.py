@@ -131,8 +131,6 @@ def unpickling(source: str) -> list[int]:
     return lines
 
 
-
-
 def test_no_file_is_executed_by_reading_it() -> None:
     assert [f"{path}:{line}" for path, source in SOURCES.items() for line in unpickling(source)] == []
 

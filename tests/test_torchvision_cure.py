@@ -34,10 +34,7 @@ def test_missing_operators_are_declared_and_the_import_is_tried_again(tmp_path: 
         "if not hasattr(torch.ops.torchvision, 'nms'):\n"
         "    raise RuntimeError('operator torchvision::nms does not exist')\n",
     )
-    code = (
-        "import mofme._torchvision, torchvision, torch\n"
-        "print(torchvision.first, torch.ops.torchvision.qnms)"
-    )
+    code = "import mofme._torchvision, torchvision, torch\nprint(torchvision.first, torch.ops.torchvision.qnms)"
     # `first` is True: the half-imported submodule was dropped before the second try.
     assert run(code, tmp_path) == "True torchvision.qnms"
 

@@ -47,7 +47,7 @@ def _of_tables(command: Command, prompts: Prompts, tables: list[Path], seeds: in
     from mofme.language.llm_routing.robustness.result import as_result
     from mofme.language.llm_routing.robustness.study import remembering, study, try_rules
     from mofme.language.llm_routing.robustness.training import recorded
-    from mofme.language.llm_routing.sentence_encoder import SentenceEncoder
+    from mofme.language.sentence_encoder import SentenceEncoder
 
     embed = remembering(SentenceEncoder().queries)
     rules = try_rules(prompts, embed)

@@ -116,10 +116,10 @@ def serve(
     check: Annotated[bool, typer.Option("--check", help="Check file, keys and router, then exit.")] = False,
 ) -> None:
     """Answer /v1/chat/completions by the cheapest model expected to answer well, with counters at /metrics."""
-    from mofme.language.llm_routing.sentence_encoder import SentenceEncoder
     from mofme.language.llm_routing.serving.app import create_app
     from mofme.language.llm_routing.serving.config import load_config
     from mofme.language.llm_routing.trained_router import TrainedRouter
+    from mofme.language.sentence_encoder import SentenceEncoder
 
     changes = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     settings = load_config(config, **changes)
@@ -237,9 +237,9 @@ def _measured(command: Command, table: RoutingTable, splits: int, seed: int) -> 
     from mofme.language.llm_routing.comparison import compare
     from mofme.language.llm_routing.comparison_figures import measure
     from mofme.language.llm_routing.routing_time import milliseconds_to_choose, milliseconds_to_embed
-    from mofme.language.llm_routing.sentence_encoder import SentenceEncoder
-    from mofme.language.llm_routing.twins import groups_of
     from mofme.language.llm_routing.worth_routing import worth_routing
+    from mofme.language.near_duplicates import groups_of
+    from mofme.language.sentence_encoder import SentenceEncoder
 
     for repaired in table.repairs:
         command.tell(f"{table.name}: {repaired}")

@@ -220,9 +220,7 @@ def test_the_csv_of_a_pair_whose_name_is_no_text(tmp_path: Path) -> None:
 
 
 def figures(result: Result) -> dict[tuple[str, str], dict[str, float]]:
-    return {
-        (row.table, row.name): {name: figure.value for name, figure in row.figures.items()} for row in result.rows
-    }
+    return {(row.table, row.name): {name: figure.value for name, figure in row.figures.items()} for row in result.rows}
 
 
 def test_the_result_has_a_table_a_metric_and_a_row_a_set(pairs: Path) -> None:
@@ -230,9 +228,7 @@ def test_the_result_has_a_table_a_metric_and_a_row_a_set(pairs: Path) -> None:
     result = as_result({"far": reports, "near": reports[:1]}, "a command", [3])
     rows = figures(result)
     # 22.1103 and 16.0897 dB before, 100 and 22.1103 after, as above.
-    assert rows["PSNR, dB", "far"] == pytest.approx(
-        {"input": 19.1, "restored": 61.0551, "gain": 41.9551}, abs=1e-3
-    )
+    assert rows["PSNR, dB", "far"] == pytest.approx({"input": 19.1, "restored": 61.0551, "gain": 41.9551}, abs=1e-3)
     assert rows["PSNR, dB", "near"]["gain"] == pytest.approx(77.8897, abs=1e-3)
     assert rows["Time", "far"] == {"pictures": 2, "seconds a picture": 0.25}
     assert {table for table, _ in rows} == {"PSNR, dB", "PSNR of luma, dB", "SSIM", "SSIM of luma", "Time"}
@@ -375,9 +371,7 @@ def test_command_fails_when_a_pair_fails(run: Run, pairs: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["nowhere"], ["PAIRS", "--lpips-weights", "nowhere.npz"]])
-def test_command_names_what_it_cannot_find(
-    run: Run, pairs: Path, arguments: list[str]
-) -> None:
+def test_command_names_what_it_cannot_find(run: Run, pairs: Path, arguments: list[str]) -> None:
     code, _, stderr = run(*[str(pairs) if argument == "PAIRS" else argument for argument in arguments])
     assert code == 2
     assert "nowhere" in stderr

@@ -17,8 +17,9 @@ from mofme.language.llm_routing.estimators.knn import NearestNeighbours
 from mofme.language.llm_routing.estimators.linear import Linear
 from mofme.language.llm_routing.estimators.network import Network
 from mofme.language.llm_routing.estimators.task_means import TaskMeans
-from mofme.language.llm_routing.prompt_router import Estimate, EstimatingRouter, Queries, cost_scale
+from mofme.language.llm_routing.prompt_router import Estimate, EstimatingRouter, cost_scale
 from mofme.language.llm_routing.table import FloatArray, RoutingTable
+from mofme.language.sentence_encoder import Queries
 
 NET = "llm-router"
 _FEWEST = 20

@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mofme.language.llm_routing.baselines.strong_or_weak import Pair, StrongOrWeak, choose_pair
-from mofme.language.llm_routing.prompt_router import EstimatingRouter, PromptRouter, Queries
+from mofme.language.llm_routing.prompt_router import EstimatingRouter, PromptRouter
 from mofme.language.llm_routing.table import FloatArray, IntArray, RoutingTable
-from mofme.language.llm_routing.twins import grouped_splits
+from mofme.language.near_duplicates import grouped_splits
+from mofme.language.sentence_encoder import Queries
 
 TEST_SHARE = 0.2
 ChoiceArray = NDArray[np.int16]  # a fourth of the memory: there is one for every prompt, setting, router and split

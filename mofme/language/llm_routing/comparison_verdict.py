@@ -53,6 +53,4 @@ def _carrot(measured: Measured) -> str:
             what = "in quality " if control == BestSingle.name else ""
             phrases.append(f"{what}{relation} {WHAT[control]} ({gain.text(signed=True).replace(' (', ', ')}")
     aiq = measured.aiq(JUDGED)
-    return (
-        f"{title(measured)}: CARROT's AIQ is {Figure(aiq.value).text() if aiq else 'unknown'}, {'; '.join(phrases)}."
-    )
+    return f"{title(measured)}: CARROT's AIQ is {Figure(aiq.value).text() if aiq else 'unknown'}, {'; '.join(phrases)}."

@@ -4,7 +4,6 @@ Source: CARROT (arXiv 2502.03261), section 2: quality and cost are estimated, th
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,23 +11,10 @@ import torch
 
 from mofme.core.routing import RoutingDecision
 from mofme.language.llm_routing.table import FloatArray, IntArray, RoutingTable
+from mofme.language.sentence_encoder import Queries
 
 # The weight of cost in the plug-in rule, from "quality only" to "cost only", denser where choices change.
 LAMBDAS: FloatArray = np.concatenate([[0.0], np.geomspace(1e-4, 1.0, 120), [1.0]])
-
-
-@dataclass(frozen=True)
-class Queries:
-    """N prompts and their embeddings (N, D), rows of length 1."""
-
-    prompts: Sequence[str]
-    embeddings_ND: FloatArray
-
-    def __len__(self) -> int:
-        return len(self.prompts)
-
-    def rows(self, index: Sequence[int] | IntArray) -> "Queries":
-        return Queries([self.prompts[i] for i in index], self.embeddings_ND[index])
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from mofme.language.llm_routing.carrot import NET, CarrotRouter
 from mofme.language.llm_routing.comparison import Comparison, compare
 from mofme.language.llm_routing.curve import aiq, curve_of
 from mofme.language.llm_routing.prompt_router import PromptRouter
-from mofme.language.llm_routing.sentence_encoder import SentenceEncoder
 from mofme.language.llm_routing.table import RoutingTable
-from mofme.language.llm_routing.twins import groups_of
+from mofme.language.near_duplicates import groups_of
+from mofme.language.sentence_encoder import SentenceEncoder
 
 SPLITS = 5
 
@@ -63,5 +63,5 @@ def _metrics(comparison: Comparison) -> dict[str, float | int | str]:
             figures.setdefault(f"highest quality, {name}", []).append(float(curve.quality_S.max()))
     means: dict[str, float | int | str] = {name: round(float(np.mean(values)), 4) for name, values in figures.items()}
     return {
-        "held back": f"mean of {len(comparison.trials)} splits, a fifth of the prompts, near twins kept together"
+        "held back": f"mean of {len(comparison.trials)} splits, a fifth of the prompts, near-duplicates kept together"
     } | means

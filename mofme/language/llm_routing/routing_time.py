@@ -7,8 +7,9 @@ from time import thread_time
 import numpy as np
 import torch
 
-from mofme.language.llm_routing.prompt_router import EstimatingRouter, PromptRouter, Queries, plug_in
+from mofme.language.llm_routing.prompt_router import EstimatingRouter, PromptRouter, plug_in
 from mofme.language.llm_routing.table import FloatArray
+from mofme.language.sentence_encoder import Queries
 
 
 def milliseconds_to_embed(embed: Callable[[Sequence[str]], Queries], prompts: Sequence[str]) -> FloatArray:

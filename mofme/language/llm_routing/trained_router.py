@@ -12,16 +12,9 @@ from mofme.core.weights import load_card
 from mofme.errors import ModelError
 from mofme.files import CARD_FILE, WEIGHTS, model_folder
 from mofme.language.llm_routing.carrot import NET, CarrotRouter
-from mofme.language.llm_routing.prompt_router import (
-    Estimate,
-    Queries,
-    as_decision,
-    at_least_quality,
-    plug_in,
-    within_budget,
-)
-from mofme.language.llm_routing.sentence_encoder import SentenceEncoder
+from mofme.language.llm_routing.prompt_router import Estimate, as_decision, at_least_quality, plug_in, within_budget
 from mofme.language.llm_routing.table import FloatArray
+from mofme.language.sentence_encoder import Queries, SentenceEncoder
 
 _SOLVED = 0.5
 _NEIGHBOURS = 5

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mofme.errors import ModelError
-from mofme.language.llm_routing.minilm import DIM
 from mofme.language.lora_mixture.bank import Recipe, wrap
-from mofme.language.lora_mixture.encoder import BLOCKS, Encoder
+from mofme.language.minilm import BLOCKS, DIM, MiniLM
 
+WINDOW = 32  # tokens of a text; what follows in longer ones is left out
 # The last feed-forward network, as in MixLoRA: what lies below it can be computed once and kept.
 LAST = (f"blocks.{BLOCKS - 1}.widen", f"blocks.{BLOCKS - 1}.narrow")
 
@@ -18,7 +18,7 @@ LAST = (f"blocks.{BLOCKS - 1}.widen", f"blocks.{BLOCKS - 1}.narrow")
 class Classifier(nn.Module):
     """Hidden states that enter block `first`, the lowest with a bank -> scores (B, C). Raises ModelError as `wrap`."""
 
-    def __init__(self, encoder: Encoder, recipe: Recipe, classes: int) -> None:
+    def __init__(self, encoder: MiniLM, recipe: Recipe, classes: int) -> None:
         super().__init__()
         self.banks = wrap(encoder, recipe)
         self.encoder = encoder

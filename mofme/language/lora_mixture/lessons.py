@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from mofme.errors import Cancelled
 from mofme.language.llm_routing.table import IntArray
-from mofme.language.lora_mixture.classifier import features
-from mofme.language.lora_mixture.encoder import Encoder, read_tokens
+from mofme.language.lora_mixture.classifier import WINDOW, features
 from mofme.language.lora_mixture.tasks import Examples, Task
+from mofme.language.minilm import MiniLM, read_tokens
 
 _AT_ONCE = 64
 _SMALL_WEIGHTS = 0.1
@@ -72,7 +72,7 @@ def prepare(
     stopped: Callable[[], bool] = lambda: False,
 ) -> Lessons:
     """Run a task's texts through the blocks below `first` and fit the head. Raises Cancelled once `stopped` says so."""
-    encoder = Encoder.pretrained()
+    encoder = MiniLM.pretrained()
     parts = (task.training, task.validation, task.test)
     total = sum(len(part.texts) for part in parts)
     passages: list[Passages] = []
@@ -105,9 +105,9 @@ def fit_head(features_ND: Tensor, label_N: IntArray, classes: int) -> nn.Linear:
 
 @torch.no_grad()
 def _passages(
-    encoder: Encoder, examples: Examples, first: int, report: Callable[[int], None], stopped: Callable[[], bool]
+    encoder: MiniLM, examples: Examples, first: int, report: Callable[[int], None], stopped: Callable[[], bool]
 ) -> Passages:
-    ids = [read_tokens(text)[0] for text in examples.texts]
+    ids = [read_tokens(text, WINDOW)[0] for text in examples.texts]
     length_N = np.array([len(row) for row in ids], np.int64)
     hidden = [torch.empty(0)] * len(ids)
     seen_first = [torch.empty(0)] * len(ids)

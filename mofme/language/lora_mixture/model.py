@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from mofme.files import model_folder
-from mofme.language.lora_mixture.classifier import Classifier
-from mofme.language.lora_mixture.encoder import read_tokens
+from mofme.language.lora_mixture.classifier import WINDOW, Classifier
 from mofme.language.lora_mixture.explanation import Explained, FloatArray, explain_batch
 from mofme.language.lora_mixture.storage import load_adapters
+from mofme.language.minilm import read_tokens
 
 SHIPPED = "lora-mixture"
 
@@ -46,7 +46,7 @@ class LoraMixture:
 
     def _read(self, text: str) -> tuple[Tensor, Tensor, list[str]]:
         """What enters the first block with a bank (1, T, D), which tokens count (1, T), and the tokens."""
-        ids, tokens = read_tokens(text)
+        ids, tokens = read_tokens(text, WINDOW)
         encoder = self.classifier.encoder
         x_BTD, seen_BT = encoder.embed([ids])
         return encoder.run(x_BTD, seen_BT, stop=self.classifier.first), seen_BT, tokens

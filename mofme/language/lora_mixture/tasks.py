@@ -1,4 +1,4 @@
-"""Tasks with a fixed set of classes: a text in, a class out, parted so that near twins are never on both sides.
+"""Tasks with a fixed set of classes: a text in, a class out, parted so that near-duplicates are never on both sides.
 
 Axis names: N texts.
 """
@@ -12,11 +12,10 @@ import numpy as np
 from mofme.errors import TableError
 from mofme.language.llm_routing.loaders import load_table
 from mofme.language.llm_routing.loaders.reading import column_names, read_columns
-from mofme.language.llm_routing.question import question_of
 from mofme.language.llm_routing.robustness.probes import own_probes
-from mofme.language.llm_routing.sentence_encoder import SentenceEncoder
 from mofme.language.llm_routing.table import IntArray
-from mofme.language.llm_routing.twins import grouped_splits, groups_of
+from mofme.language.near_duplicates import grouped_splits, groups_of
+from mofme.language.sentence_encoder import SentenceEncoder, question_of
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ def make_task(
     encoder: SentenceEncoder | None = None,
     limit: int | None = None,
 ) -> Task:
-    """Part labelled texts 3 : 1 : 1, within each class, near twins on one side; always the same way.
+    """Part labelled texts 3 : 1 : 1, within each class, near-duplicates on one side; always the same way.
 
     At most `limit` texts are drawn. Raises TableError for less than two classes, or blank texts.
     """

@@ -19,8 +19,8 @@ from mofme.core.training import Run, linear
 from mofme.language.llm_routing.table import IntArray
 from mofme.language.lora_mixture.bank import Recipe
 from mofme.language.lora_mixture.classifier import Classifier
-from mofme.language.lora_mixture.encoder import Encoder
 from mofme.language.lora_mixture.lessons import Lessons, Passages
+from mofme.language.minilm import MiniLM
 
 _BALANCE = 0.01  # Switch Transformer's weight of its loss of balance
 _MEASURED_AT_ONCE = 64
@@ -75,7 +75,7 @@ def train(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
-        classifier = Classifier(Encoder.pretrained(), plan.recipe, len(plan.lessons.task.labels)).train()
+        classifier = Classifier(MiniLM.pretrained(), plan.recipe, len(plan.lessons.task.labels)).train()
         _check_first(classifier, plan.lessons)
         classifier.head.load_state_dict(plan.lessons.head.state_dict())
         learning = [parameter for parameter in classifier.parameters() if parameter.requires_grad]

@@ -27,8 +27,8 @@ from mofme.core.rerouting import (
 )
 from mofme.errors import ModelError
 from mofme.language.host import Host
-from mofme.language.llm_routing.sentence_encoder import SentenceEncoder
 from mofme.language.rerouting.answering import Tail, continuous_gates
+from mofme.language.sentence_encoder import SentenceEncoder
 from mofme.language.texts import Question
 from mofme.measure.study import Log, Study, fingerprint
 

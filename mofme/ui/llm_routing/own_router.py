@@ -19,13 +19,13 @@ from mofme.language.llm_routing.comparison_result import as_result
 from mofme.language.llm_routing.comparison_verdict import JUDGED
 from mofme.language.llm_routing.curve import Curve, hull_of
 from mofme.language.llm_routing.loaders import load_table
-from mofme.language.llm_routing.prompt_router import PromptRouter, Queries
+from mofme.language.llm_routing.prompt_router import PromptRouter
 from mofme.language.llm_routing.routing_time import milliseconds_to_choose, milliseconds_to_embed
-from mofme.language.llm_routing.sentence_encoder import SentenceEncoder
 from mofme.language.llm_routing.table import RoutingTable
 from mofme.language.llm_routing.trained_router import TrainedRouter
-from mofme.language.llm_routing.twins import groups_of
 from mofme.language.llm_routing.worth_routing import worth_routing
+from mofme.language.near_duplicates import groups_of
+from mofme.language.sentence_encoder import Queries, SentenceEncoder
 from mofme.measure.result import Result
 from mofme.ui.jobs import Job, without_folders
 from mofme.ui.limits import Limits

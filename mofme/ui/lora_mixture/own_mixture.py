@@ -10,13 +10,13 @@ import numpy as np
 
 from mofme.errors import TableError
 from mofme.language.llm_routing.loaders.reading import column_names
-from mofme.language.llm_routing.sentence_encoder import SentenceEncoder
 from mofme.language.lora_mixture.bank import Recipe
 from mofme.language.lora_mixture.classifier import LAST, lowest_block
 from mofme.language.lora_mixture.lessons import prepare
 from mofme.language.lora_mixture.model import LoraMixture
 from mofme.language.lora_mixture.tasks import Task, own_task, read_task
 from mofme.language.lora_mixture.training import Measured, Plan, Progress, measure, train, trained_parameters
+from mofme.language.sentence_encoder import SentenceEncoder
 from mofme.measure.result import Figure
 from mofme.measure.statistics import wilson
 from mofme.ui.jobs import Job

@@ -23,7 +23,7 @@ def training_box(services: Services) -> gr.State:
             table = file_box(label="Texts of your own (CSV)", file_types=[".csv"], height=140)
             gr.Markdown(
                 f"A CSV holds `text` and `label`; up to {limits.table_prompts:,} texts are used. Without one, our "
-                "196 prompts of seven kinds are. Near twins are never on both sides when a fifth is held back.",
+                "196 prompts of seven kinds are. Near-duplicates are never on both sides when a fifth is held back.",
                 elem_classes="note",
             )
             arms = gr.CheckboxGroup(list(ARMS), value=[ONE, TWO], label="Routers", elem_id="mixture-arms")

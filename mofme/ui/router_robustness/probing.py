@@ -9,8 +9,6 @@ import numpy as np
 
 from mofme.errors import TableError
 from mofme.language.llm_routing.baselines.complexity import complexity
-from mofme.language.llm_routing.prompt_router import Queries
-from mofme.language.llm_routing.question import question_of
 from mofme.language.llm_routing.robustness.between_two import between_two
 from mofme.language.llm_routing.robustness.guards import stopped_by_phrases
 from mofme.language.llm_routing.robustness.private_data import find_private
@@ -28,6 +26,7 @@ from mofme.language.llm_routing.robustness.subjects import (
 )
 from mofme.language.llm_routing.table import FloatArray
 from mofme.language.llm_routing.trained_router import TrainedRouter
+from mofme.language.sentence_encoder import Queries, question_of
 from mofme.measure.result import Figure
 from mofme.ui.jobs import Job
 from mofme.ui.limits import Limits

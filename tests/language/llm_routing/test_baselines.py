@@ -6,8 +6,8 @@ from mofme.language.llm_routing.baselines.complexity import complexity
 from mofme.language.llm_routing.baselines.preference import PREFERENCES, Kind
 from mofme.language.llm_routing.baselines.strong_or_weak import SHARES, choose_pair
 from mofme.language.llm_routing.curve import aiq, curve_of
-from mofme.language.llm_routing.prompt_router import Queries
 from mofme.language.llm_routing.table import RoutingTable
+from mofme.language.sentence_encoder import Queries
 
 KINDS: list[Kind] = list(PREFERENCES)
 CHEAP, DEAR, BAD = 0, 1, 2

@@ -14,11 +14,12 @@ from mofme.language.llm_routing.comparison_figures import Measured, as_plain, me
 from mofme.language.llm_routing.comparison_result import as_result
 from mofme.language.llm_routing.comparison_verdict import winners
 from mofme.language.llm_routing.curve import Curve, aiq, curve_of, quality_at
-from mofme.language.llm_routing.prompt_router import Estimate, EstimatingRouter, Queries
+from mofme.language.llm_routing.prompt_router import Estimate, EstimatingRouter
 from mofme.language.llm_routing.readings import as_figure, draw_weights, read
 from mofme.language.llm_routing.table import FloatArray, RoutingTable
 from mofme.language.llm_routing.within_task import MEAN, auc, within_tasks
 from mofme.language.llm_routing.worth_routing import worth_routing
+from mofme.language.sentence_encoder import Queries
 from mofme.measure.result import Figure, load_result, save_result
 
 COUNT = 600

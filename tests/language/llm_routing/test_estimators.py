@@ -14,8 +14,8 @@ from mofme.language.llm_routing.estimators.knn import NearestNeighbours
 from mofme.language.llm_routing.estimators.linear import PENALTIES, Linear
 from mofme.language.llm_routing.estimators.network import Network
 from mofme.language.llm_routing.estimators.task_means import TaskMeans
-from mofme.language.llm_routing.prompt_router import Queries
 from mofme.language.llm_routing.table import FloatArray
+from mofme.language.sentence_encoder import Queries
 
 
 def made_up(count: int, seed: int = 0, dim: int = 6) -> tuple[Inputs, FloatArray]:

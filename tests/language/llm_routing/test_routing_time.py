@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from mofme.language.llm_routing.baselines import Hull, Oracle
-from mofme.language.llm_routing.prompt_router import Queries
 from mofme.language.llm_routing.routing_time import milliseconds_to_choose, milliseconds_to_embed
 from mofme.language.llm_routing.table import RoutingTable
+from mofme.language.sentence_encoder import Queries
 
 PROMPTS = ("p", "q", "r")
 TABLE = RoutingTable("t", PROMPTS, ("a", "b"), np.ones((3, 2)), np.ones((3, 2)), ("",) * 3)

@@ -6,12 +6,12 @@ from functools import cache
 
 import numpy as np
 
-from mofme.language.llm_routing.prompt_router import Queries
 from mofme.language.llm_routing.robustness.subjects import (
     BoolArray,
 )
 from mofme.language.llm_routing.robustness.training import Recorded
 from mofme.language.llm_routing.table import FloatArray, RoutingTable
+from mofme.language.sentence_encoder import Queries
 
 DIM = 16
 

@@ -11,10 +11,10 @@ from mofme.errors import ModelError
 from mofme.files import WEIGHTS
 from mofme.language.lora_mixture.bank import SINGLE, Recipe
 from mofme.language.lora_mixture.classifier import LAST, Classifier
-from mofme.language.lora_mixture.encoder import Encoder
 from mofme.language.lora_mixture.explanation import agreement, divergence, explain_layer
 from mofme.language.lora_mixture.model import SHIPPED, LoraMixture
 from mofme.language.lora_mixture.storage import save_adapters
+from mofme.language.minilm import MiniLM
 
 LABELS = ("animal", "number", "weather")
 TEXT = "Will it rain on three cats?"
@@ -22,7 +22,7 @@ TEXT = "Will it rain on three cats?"
 
 def classifier_of(recipe: Recipe, classes: int = 3) -> Classifier:
     torch.manual_seed(0)
-    classifier = Classifier(Encoder.pretrained(), recipe, classes)
+    classifier = Classifier(MiniLM.pretrained(), recipe, classes)
     for bank in classifier.banks.values():
         bank.mixture.experts.up_ERF.data.normal_(std=0.02)  # type: ignore[union-attr, operator]
         for parameter in bank.mixture.router.parameters():

@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 
 from mofme.errors import TableError
-from mofme.language.llm_routing.prompt_router import Queries
-from mofme.language.llm_routing.sentence_encoder import SentenceEncoder
 from mofme.language.lora_mixture.tasks import Task, make_task, own_task, read_task
+from mofme.language.sentence_encoder import Queries, SentenceEncoder
 
 
 class Letters(SentenceEncoder):
-    """Texts are near twins if they begin with the same three letters."""
+    """Texts are near-duplicates if they begin with the same three letters."""
 
     def __init__(self) -> None:
         super().__init__(remember=False)

@@ -38,10 +38,11 @@ def test_batches_are_the_texts_as_the_encoder_sees_them(lessons: Lessons) -> Non
     x_BTD, seen_BT, label_B = passages.batch(np.array([7, 0]))
     assert seen_BT.sum(1).tolist() == passages.length_N[[7, 0]].tolist()
     assert label_B.tolist() == [1, 0]
-    from mofme.language.lora_mixture.encoder import Encoder, read_tokens
+    from mofme.language.lora_mixture.classifier import WINDOW
+    from mofme.language.minilm import MiniLM, read_tokens
 
-    encoder = Encoder.pretrained()
-    alone_BTD, all_BT = encoder.embed([read_tokens(NUMBERS[1])[0]])
+    encoder = MiniLM.pretrained()
+    alone_BTD, all_BT = encoder.embed([read_tokens(NUMBERS[1], WINDOW)[0]])
     torch.testing.assert_close(x_BTD[:1, : all_BT.sum()], encoder.run(alone_BTD, all_BT, stop=11), rtol=1e-4, atol=1e-4)
 
 

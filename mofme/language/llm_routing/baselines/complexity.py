@@ -6,9 +6,8 @@ import numpy as np
 
 from mofme.language.llm_routing.baselines.preference import BoolArray
 from mofme.language.llm_routing.baselines.strong_or_weak import StrongOrWeak
-from mofme.language.llm_routing.prompt_router import Queries
-from mofme.language.llm_routing.question import question_of
 from mofme.language.llm_routing.table import FloatArray
+from mofme.language.sentence_encoder import Queries, question_of
 
 CODE = re.compile(r"```|\bdef \w+\(|\bclass \w+|\bimport \w+|#include|\bfunction\b|=>|[{};]$|\bassert\b", re.MULTILINE)
 MATHS = re.compile(

@@ -4,8 +4,8 @@ import numpy as np
 
 from mofme.language.llm_routing.baselines.preference import PREFERENCES, BoolArray, Kind, Preference
 from mofme.language.llm_routing.baselines.strong_or_weak import StrongOrWeak
-from mofme.language.llm_routing.prompt_router import Queries
 from mofme.language.llm_routing.table import FloatArray
+from mofme.language.sentence_encoder import Queries
 
 
 class PairRouter(StrongOrWeak):

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from mofme.language.llm_routing.prompt_router import Estimate, EstimatingRouter, PromptRouter, Queries
+from mofme.language.llm_routing.prompt_router import Estimate, EstimatingRouter, PromptRouter
 from mofme.language.llm_routing.table import IntArray, RoutingTable
+from mofme.language.sentence_encoder import Queries
 
 
 class BestSingle(PromptRouter):

@@ -8,8 +8,9 @@ import numpy as np
 from mofme.language.llm_routing.baselines.preference import BoolArray
 from mofme.language.llm_routing.baselines.single import best_model
 from mofme.language.llm_routing.curve import Curve, aiq
-from mofme.language.llm_routing.prompt_router import PromptRouter, Queries
+from mofme.language.llm_routing.prompt_router import PromptRouter
 from mofme.language.llm_routing.table import FloatArray, IntArray, RoutingTable
+from mofme.language.sentence_encoder import Queries
 
 # Shares of prompts for the strong model that the thresholds are calibrated to.
 SHARES: FloatArray = np.linspace(0, 1, 41)

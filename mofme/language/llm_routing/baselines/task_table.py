@@ -3,8 +3,9 @@
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from mofme.language.llm_routing.prompt_router import Estimate, EstimatingRouter, Queries
+from mofme.language.llm_routing.prompt_router import Estimate, EstimatingRouter
 from mofme.language.llm_routing.table import FloatArray, IntArray, RoutingTable
+from mofme.language.sentence_encoder import Queries
 
 # Weak enough a penalty to name nearly every task that can be named from embeddings of length 1.
 _INVERSE_PENALTY = 30.0

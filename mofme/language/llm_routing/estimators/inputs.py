@@ -7,9 +7,8 @@ from functools import cached_property
 
 import numpy as np
 
-from mofme.language.llm_routing.prompt_router import Queries
-from mofme.language.llm_routing.question import question_of
 from mofme.language.llm_routing.table import FloatArray, IntArray
+from mofme.language.sentence_encoder import Queries, question_of
 
 TRAITS = 8
 _SYMBOLS = re.compile(r"[\\$=^{}]")

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from mofme.errors import TableError
 from mofme.language.llm_routing.baselines.strong_or_weak import choose_pair
-from mofme.language.llm_routing.prompt_router import Estimate, Queries
+from mofme.language.llm_routing.prompt_router import Estimate
 from mofme.language.llm_routing.robustness.subjects import Calibrated, threshold_for
 from mofme.language.llm_routing.table import FloatArray, RoutingTable
+from mofme.language.sentence_encoder import Queries
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 from mofme.errors import TableError
-from mofme.language.llm_routing.prompt_router import Queries
 from mofme.language.llm_routing.robustness.backdoor import Damage, backdoor
 from mofme.language.llm_routing.robustness.exposure import WEAK, Attempt, Exposure, attempts, exposure
 from mofme.language.llm_routing.robustness.guards import (
@@ -25,6 +24,7 @@ from mofme.language.llm_routing.robustness.subjects import BoolArray, Subject, c
 from mofme.language.llm_routing.robustness.training import TRAINERS, Recorded, balanced, split, train, train_all
 from mofme.language.llm_routing.robustness.waste import Waste, waste_by_group
 from mofme.language.llm_routing.table import FloatArray
+from mofme.language.sentence_encoder import Queries
 
 # The quick ones, for what takes dozens of trainings.
 QUICK = ("logistic", "neighbours", "network", "carrot-knn")

@@ -11,11 +11,10 @@ from mofme.language.llm_routing.baselines.complexity import complexity
 from mofme.language.llm_routing.baselines.preference import PREFERENCES, Kind
 from mofme.language.llm_routing.baselines.strong_or_weak import choose_pair
 from mofme.language.llm_routing.carrot import CarrotRouter
-from mofme.language.llm_routing.prompt_router import Queries
-from mofme.language.llm_routing.question import question_of
 from mofme.language.llm_routing.robustness.subjects import BoolArray, Calibrated, Score, Subject, threshold_for
 from mofme.language.llm_routing.table import FloatArray, IntArray, RoutingTable
-from mofme.language.llm_routing.twins import grouped_splits, groups_of
+from mofme.language.near_duplicates import grouped_splits, groups_of
+from mofme.language.sentence_encoder import Queries, question_of
 
 TEST_SHARE, CALIBRATION_SHARE = 0.2, 0.16
 
@@ -24,7 +23,7 @@ TEST_SHARE, CALIBRATION_SHARE = 0.2, 0.16
 class Recorded:
     """What two models made of N prompts: the table's first column is the strong one's, its second the weak one's.
 
-    Near twins have one number in `group_N`: they must not be learnt from and be judged by.
+    Near-duplicates have one number in `group_N`: they must not be learnt from and be judged by.
     """
 
     table: RoutingTable
@@ -63,7 +62,10 @@ def recorded(table: RoutingTable, embed: Callable[[Sequence[str]], Queries]) -> 
 
 
 def split(data: Recorded, seed: int) -> Split:
-    """At random: 64 % of each task to learn from, 16 % for the threshold, 20 % to be judged by; twins stay together."""
+    """At random: 64 % of each task to learn from, 16 % for the threshold, 20 % to be judged by.
+
+    Near-duplicates stay together.
+    """
 
     def parted(part: Recorded, share: float) -> tuple[Recorded, Recorded]:
         kept_n, taken_n = next(grouped_splits(part.group_N, part.table.tasks, 1, share, seed))

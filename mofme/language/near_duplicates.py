@@ -1,6 +1,6 @@
 """Prompts that are nearly the same, and splits that never put two of them on different sides.
 
-A router that has seen a prompt's twin in training is asked what it already knows.
+A router that has learnt from a near-duplicate of a prompt is asked what it already knows.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,16 +10,15 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from mofme.errors import TableError
-from mofme.language.llm_routing.prompt_router import Queries
-from mofme.language.llm_routing.table import FloatArray, IntArray
+from mofme.language.sentence_encoder import FloatArray, IntArray, Queries
 
 _BLOCK = 256  # rows compared at once: 12,000 prompts need 25 MB
 
 
-def near_twins(embeddings_ND: FloatArray, threshold: float = 0.95) -> IntArray:
+def near_duplicates(embeddings_ND: FloatArray, threshold: float = 0.95) -> IntArray:
     """Groups (N,), counted from 0, of the prompts whose embeddings (N, D), of length 1, have this cosine or more.
 
-    Twins of twins are in one group. Time grows with N squared, memory with N.
+    Near-duplicates of near-duplicates are in one group. Time grows with N squared, memory with N.
     """
     count = len(embeddings_ND)
     vectors_ND = embeddings_ND.astype(np.float32)
@@ -38,8 +37,8 @@ def same_text(prompts: Sequence[str]) -> IntArray:
 
 
 def groups_of(queries: Queries, threshold: float = 0.95) -> IntArray:
-    """Groups (N,) of the prompts that are near twins, or the same but for white space and case."""
-    group_N = near_twins(queries.embeddings_ND, threshold)
+    """Groups (N,) of the prompts that are near-duplicates, or the same but for white space and case."""
+    group_N = near_duplicates(queries.embeddings_ND, threshold)
     same_N = same_text(queries.prompts)
     _, first_N = np.unique(same_N, return_index=True)
     return _joined(group_N, np.arange(len(group_N)), first_N[same_N])
@@ -54,7 +53,7 @@ def grouped_splits(
     """
     _, first_G, group_N = np.unique(group_N, return_index=True, return_inverse=True)
     if len(first_G) < 2:
-        raise TableError("all prompts are near twins of one another: there is nothing to split")
+        raise TableError("all prompts are near-duplicates of one another: there is nothing to split")
     size_G = np.bincount(group_N)
     task_G = np.array(list(tasks), object)[first_G]
     for split in range(splits):

@@ -4,14 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mofme.errors import ModelError
 from mofme.files import cache_root
-from mofme.language.llm_routing import minilm
-from mofme.language.llm_routing.embedding_cache import EmbeddingCache
-from mofme.language.llm_routing.minilm import MiniLM
-from mofme.language.llm_routing.sentence_encoder import SentenceEncoder
+from mofme.language import minilm
+from mofme.language.sentence_encoder import EmbeddingCache, SentenceEncoder, question_of
 
 PROMPTS = [
     "What is the capital of France?",
@@ -21,46 +20,6 @@ PROMPTS = [
     "数学の問題を解いてください。 " * 5,
     "A train leaves at nine and travels at eighty kilometres an hour. " * 30,  # longer than the window
 ]
-
-
-@pytest.fixture(scope="module")
-def exact() -> MiniLM:
-    return MiniLM(torch.float32)
-
-
-def by_transformers(prompts: list[str]) -> np.ndarray:
-    """What sentence-transformers does: mean of the last layer over the tokens that are no padding, length 1."""
-    from transformers import AutoTokenizer, BertModel
-
-    tokenizer = AutoTokenizer.from_pretrained(minilm.model_folder())
-    net = BertModel.from_pretrained(minilm.model_folder()).eval()
-    tokens = tokenizer(prompts, padding=True, truncation=True, max_length=256, return_tensors="pt")
-    with torch.no_grad():
-        x_BTD = net(**tokens).last_hidden_state
-    seen_BT1 = tokens["attention_mask"][:, :, None]
-    mean_BD = (x_BTD * seen_BT1).sum(1) / seen_BT1.sum(1)
-    return torch.nn.functional.normalize(mean_BD, dim=1).numpy()
-
-
-def test_it_is_what_transformers_makes_of_it(exact: MiniLM) -> None:
-    expected = by_transformers(PROMPTS[:5])
-    np.testing.assert_allclose(exact.embed_tokens([exact.tokens(p) for p in PROMPTS[:5]]), expected, atol=2e-6)
-
-
-def test_the_fast_way_keeps_the_neighbours(exact: MiniLM) -> None:
-    fast = MiniLM(torch.bfloat16)
-    tokens = [exact.tokens(prompt) for prompt in PROMPTS]
-    a_BD, b_BD = exact.embed_tokens(tokens), fast.embed_tokens(tokens)
-    assert float((a_BD * b_BD).sum(1).min()) > 0.9995
-    assert (a_BD @ a_BD.T).argsort(1).equal((b_BD @ b_BD.T).argsort(1))
-
-
-def test_of_long_texts_both_ends_are_seen(exact: MiniLM) -> None:
-    middle = " and so on" * 300
-    tokens = exact.tokens("First this" + middle + " at last that?")
-    words = [exact.tokenizer.id_to_token(token) for token in tokens]
-    assert len(tokens) == 256
-    assert words[:3] == ["[CLS]", "first", "this"] and words[-4:] == ["last", "that", "?", "[SEP]"]
 
 
 def test_rows_have_length_one_and_keep_their_order(tmp_path: Path) -> None:
@@ -160,6 +119,62 @@ def test_many_may_write_at_once(tmp_path: Path) -> None:
     database.close()
 
 
-def test_half_a_surrogate_pair_is_read_as_a_question_mark(exact: MiniLM) -> None:
-    # What a command line or a JSON file may hold.
-    assert exact.tokens("\ud800 hello") == exact.tokens("? hello")
+HINT = 'Print only a single choice from "A" or "B".'
+LAST = f"Which of them is a mammal?\nA) trout\nB) whale\n{HINT}"
+EXAMPLES = [
+    f"Which of them is a metal?\nA) iron\nB) oak\n{HINT}\nAnswer:\nA\n\n",
+    f"Which of them is a bird?\nA) eel\nB) crow\n{HINT}\nAnswer:\nB\n\n",
+]
+
+
+@pytest.mark.parametrize("same_line", [False, True])
+def test_worked_examples_are_dropped(same_line: bool) -> None:
+    """RouterBench's ARC has the answer on a line of its own, its Winogrande has "Answer:" behind the hint."""
+    prompt = "".join(EXAMPLES) + LAST + "\nAnswer:"
+    expected = LAST + "\nAnswer:"
+    if same_line:
+        prompt, expected = prompt.replace("\nAnswer:", " Answer:"), expected.replace("\nAnswer:", " Answer:")
+    assert question_of(prompt) == expected
+
+
+def test_questions_and_answers_in_short() -> None:
+    assert question_of("Q: 1 + 1?\nA: 2\n\nQ: 2 + 2?\nA: 4\n\nQ: 3 + 4?\nA:") == "Q: 3 + 4?\nA:"
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "who wrote i will follow you into the dark",
+        EXAMPLES[0] + LAST + "\nAnswer:",  # one example may be part of the question
+        "".join(EXAMPLES) + "Which of these answers is wrong?",  # nothing is left open
+        "Example 1:\n  Output: 3\n\nExample 2:\n  Output: 4\n\nWrite the function that does this.",
+        "A: the first\n\nB: the second\n\nAnswer:",
+    ],
+)
+def test_other_prompts_stay_as_they_are(prompt: str) -> None:
+    assert question_of(prompt) == prompt
+
+
+def test_of_a_very_long_prompt_both_ends_are_kept() -> None:
+    question = question_of("Summarise this. " + "word " * 100_000 + "In one sentence, please.")
+    assert question.startswith("Summarise this.") and question.endswith("In one sentence, please.")
+    assert len(question) <= 4001
+
+
+def test_prompts_that_share_their_examples_differ_in_what_is_left() -> None:
+    header = "".join(EXAMPLES) * 20
+    assert question_of(header + "Is a cat a mammal?\nAnswer:") == "Is a cat a mammal?\nAnswer:"
+    assert question_of(header + "Is a dog a mammal?\nAnswer:") == "Is a dog a mammal?\nAnswer:"
+
+
+@given(st.text())
+def test_any_text_has_a_question(text: str) -> None:
+    question = question_of(text)
+    assert bool(question) == bool(text.strip())
+    assert question_of(question) == question
+
+
+def test_a_long_run_of_blanks_takes_no_longer_than_its_length() -> None:
+    # With time by the square of the length, this would take hours.
+    blanks = " " * 2_000_000
+    assert question_of(f"Q: a\nA:{blanks}one\n\nQ: b\nA: two\n\nQ: c\nA:") == "Q: c\nA:"

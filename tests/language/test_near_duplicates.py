@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mofme.errors import TableError
-from mofme.language.llm_routing import twins
-from mofme.language.llm_routing.prompt_router import Queries
-from mofme.language.llm_routing.twins import grouped_splits, groups_of, near_twins, same_text
+from mofme.language import near_duplicates as module
+from mofme.language.near_duplicates import grouped_splits, groups_of, near_duplicates, same_text
+from mofme.language.sentence_encoder import Queries
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -14,7 +14,7 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 
 def by_loop(embeddings_ND: np.ndarray, threshold: float) -> list[int]:
-    """Each prompt takes the smallest number among those it is a twin of, until nothing changes."""
+    """Each prompt takes the smallest number among those it is a near-duplicate of, until nothing changes."""
     groups = list(range(len(embeddings_ND)))
     changed = True
     while changed:
@@ -31,31 +31,31 @@ def same_partition(a: object, b: object) -> bool:
     return len(pairs) == len({x for x, _ in pairs}) == len({y for _, y in pairs})
 
 
-def test_twins_of_twins_are_one_group() -> None:
+def test_near_duplicates_of_near_duplicates_are_one_group() -> None:
     # Angles 0, 15, 30 and 90 degrees: cosines of neighbours .966, of the first and the third .866.
     angles = np.deg2rad([0, 90, 15, 30])
-    groups = near_twins(np.stack([np.cos(angles), np.sin(angles)], 1), 0.95)
+    groups = near_duplicates(np.stack([np.cos(angles), np.sin(angles)], 1), 0.95)
     assert same_partition(groups, [0, 1, 0, 0])
 
 
 @pytest.mark.parametrize("block", [1, 7, 256])
 def test_as_a_loop_finds_them_whatever_the_size_of_a_block(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
-    monkeypatch.setattr(twins, "_BLOCK", block)
+    monkeypatch.setattr(module, "_BLOCK", block)
     embeddings_ND = unit(np.random.default_rng(0).normal(size=(60, 4)))
-    groups = near_twins(embeddings_ND, 0.9)
+    groups = near_duplicates(embeddings_ND, 0.9)
     assert 1 < groups.max() + 1 < 60
     assert same_partition(groups, by_loop(embeddings_ND, 0.9))
 
 
 def test_no_prompts() -> None:
-    assert near_twins(np.zeros((0, 4))).tolist() == []
+    assert near_duplicates(np.zeros((0, 4))).tolist() == []
 
 
 def test_same_text_but_for_white_space_and_case() -> None:
     assert same_text(["How  many?", "how many? ", "How\nmany?", "How many"]).tolist() == [0, 0, 0, 1]
 
 
-def test_groups_join_near_twins_and_same_text() -> None:
+def test_groups_join_near_duplicates_and_same_text() -> None:
     # The first two by their embeddings, the second and third by their text.
     queries = Queries(["a", "b", "B ", "c"], np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1.0]]))
     assert same_partition(groups_of(queries), [0, 0, 0, 1])
@@ -91,5 +91,5 @@ def test_splits_differ_and_repeat_with_the_seed() -> None:
 
 
 def test_one_group_cannot_be_split() -> None:
-    with pytest.raises(TableError, match="near twins"):
+    with pytest.raises(TableError, match="near-duplicates"):
         next(grouped_splits(np.zeros(5, int), [""] * 5))

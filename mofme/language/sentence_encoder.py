@@ -1,0 +1,174 @@
+"""Prompts as points: what every router of prompts sees of them. Axis names: N prompts, D numbers of an embedding."""
+
+import hashlib
+import re
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mofme.files import cache_root
+from mofme.language.minilm import DIM, MiniLM, fastest_precision, read_tokens
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+VectorArray = NDArray[np.float32]
+
+WINDOW = 256  # tokens; the encoder's own limit
+_BATCH = 32
+_KEPT_AT_ONCE = 512  # what a killed run has embedded until then is not lost
+
+_CUE = r"\b(answer|a|output|response|solution|label)[ \t]*:"
+_OPEN_ANSWER = re.compile(_CUE + r"\Z", re.IGNORECASE)
+_FILLED_ANSWER = re.compile(_CUE + r"[ \t]*(?:\n[ \t]*)?[^\s][^\n]{0,300}\n[ \t]*\n", re.IGNORECASE)
+_EXAMPLES = 2  # one alone may be part of the question
+_LONGEST = 4000
+
+_SCHEMA = "CREATE TABLE IF NOT EXISTS embeddings (key BLOB PRIMARY KEY, vector BLOB NOT NULL) STRICT"
+_FORGET = "DELETE FROM embeddings WHERE rowid <= (SELECT max(rowid) FROM embeddings) - ?"
+_VARIABLES = 500  # sqlite's limit of them in one statement was 999 for long
+
+
+@dataclass(frozen=True)
+class Queries:
+    """N prompts and their embeddings (N, D), rows of length 1."""
+
+    prompts: Sequence[str]
+    embeddings_ND: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def rows(self, index: Sequence[int] | IntArray) -> "Queries":
+        return Queries([self.prompts[i] for i in index], self.embeddings_ND[index])
+
+
+class SentenceEncoder:
+    """Embeds the question in each prompt by MiniLM, without any network.
+
+    Embeddings are kept in `cache`, a folder: by default MOFME_CACHE or ~/.cache/mofme. With `remember=False` nothing is
+    read or written, as suits live prompts. Raises ModelError, when first needed, if the encoder is not installed.
+    """
+
+    def __init__(self, cache: Path | None = None, remember: bool = True) -> None:
+        self._cache: EmbeddingCache | None = None
+        if remember:
+            path = (cache or cache_root()) / "embeddings.sqlite"
+            self._cache = EmbeddingCache(path, f"minilm-l6-v2 {fastest_precision()} 1")
+
+    @cached_property
+    def net(self) -> MiniLM:
+        with torch.random.fork_rng(devices=[]):  # whoever draws numbers meanwhile draws the same ones
+            net = MiniLM.pretrained()
+        net.blocks.to(fastest_precision())
+        return net
+
+    def embed(self, prompts: Sequence[str], report: Callable[[int, int], None] | None = None) -> FloatArray:
+        """Embeddings (N, 384), rows of length 1; `report` is told how many of how many are done."""
+        questions = [question_of(prompt) for prompt in prompts]
+        known = self._cache.get(questions) if self._cache else {}
+        missing = list(dict.fromkeys(question for question in questions if question not in known))
+        missing.sort(key=len)  # a batch is as long as its longest
+        for start in range(0, len(missing), _KEPT_AT_ONCE):
+            if report:
+                report(len(prompts) - len(missing) + start, len(prompts))
+            new = self._embed_questions(missing[start : start + _KEPT_AT_ONCE])
+            if self._cache:
+                self._cache.put(new)
+            known.update(new)
+        if report:
+            report(len(prompts), len(prompts))
+        rows = [known[question] for question in questions]
+        return np.array(rows, np.float64).reshape(len(questions), DIM)
+
+    def queries(self, prompts: Sequence[str]) -> Queries:
+        """The prompts with their embeddings, as routers take them."""
+        return Queries(prompts, self.embed(prompts))
+
+    def _embed_questions(self, questions: list[str]) -> dict[str, VectorArray]:
+        embedded: dict[str, VectorArray] = {}
+        for start in range(0, len(questions), _BATCH):
+            batch = questions[start : start + _BATCH]
+            ids = [read_tokens(question, WINDOW, last=WINDOW // 2)[0] for question in batch]
+            embedded.update(zip(batch, self.net.sentence_embeddings(ids).numpy(), strict=True))
+        return embedded
+
+
+def question_of(prompt: str) -> str:
+    """What of a prompt is worth embedding: the question itself, not the worked examples in front of it.
+
+    The encoder reads 256 tokens. RouterBench's ARC and Winogrande prompts open with the same worked examples, longer
+    than that: embedded as they stand, they would all be one point. So of a few-shot prompt this is the last question,
+    of any other the prompt as it is; of very long ones, the start and the end. Few-shot means: it ends with "Answer:"
+    or the like left open, and two such were filled in before. Only this prompt is looked at, so that a live prompt is
+    treated as those of a table were.
+    """
+    question = prompt.strip()
+    if cue := _OPEN_ANSWER.search(question):
+        filled = [found for found in _FILLED_ANSWER.finditer(question) if found[1].lower() == cue[1].lower()]
+        if len(filled) >= _EXAMPLES:
+            question = question[filled[-1].end() :].strip()
+    if len(question) > _LONGEST:
+        question = f"{question[: _LONGEST // 2]}\n{question[-_LONGEST // 2 :]}"
+    return question
+
+
+class EmbeddingCache:
+    """Float32 vectors by version and text in one SQLite file; several processes may use it at once.
+
+    Of a text a checksum is kept only. The cache is a convenience and never the reason why something fails: what cannot
+    be read is computed again, a damaged file is begun anew, and where nothing can be written nothing is. At most
+    `limit` vectors stay, the youngest.
+    """
+
+    def __init__(self, path: Path, version: str, limit: int = 200_000) -> None:
+        self.path = path
+        self.version = version
+        self.limit = limit
+
+    def get(self, texts: Sequence[str]) -> dict[str, VectorArray]:
+        """The vectors of those texts that are known."""
+        texts_by_key = {self._key(text): text for text in texts}
+        keys = list(texts_by_key)
+        found: dict[str, VectorArray] = {}
+
+        def read(database: sqlite3.Connection) -> None:
+            for start in range(0, len(keys), _VARIABLES):
+                group = keys[start : start + _VARIABLES]
+                marks = ",".join("?" * len(group))
+                rows = database.execute(f"SELECT key, vector FROM embeddings WHERE key IN ({marks})", group)
+                found.update((texts_by_key[key], np.frombuffer(vector, np.float32)) for key, vector in rows)
+
+        self._try(read)
+        return found
+
+    def put(self, vectors: Mapping[str, VectorArray]) -> None:
+        """Keep these vectors, all or none of them."""
+        rows = [(self._key(text), vector.astype(np.float32).tobytes()) for text, vector in vectors.items()]
+
+        def write(database: sqlite3.Connection) -> None:
+            with database:
+                database.executemany("INSERT OR REPLACE INTO embeddings VALUES (?, ?)", rows)
+                database.execute(_FORGET, (self.limit,))
+
+        self._try(write)
+
+    def _key(self, text: str) -> bytes:
+        return hashlib.sha256(f"{self.version}\0{text}".encode("utf-8", "surrogatepass")).digest()
+
+    def _try(self, work: Callable[[sqlite3.Connection], None]) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(self.path, timeout=30)) as database:
+                database.execute(_SCHEMA)
+                work(database)
+        except (sqlite3.OperationalError, OSError):  # locked for long, a full disk, a folder that may not be written
+            return
+        except sqlite3.DatabaseError:  # damaged
+            self.path.unlink(missing_ok=True)
