@@ -288,8 +288,7 @@ def exit_codes() -> dict[str, int]:
 
 def api() -> dict[str, Any]:
     """Of every endpoint: its parameters, each with its component and default, and the components that it returns."""
-    from mofme.ui.jobs import Engine
-    from mofme.ui.services import Services
+    from mofme.ui.models import Engine, Services
     from mofme.ui.window import build
 
     window = build(Services(Engine(["small"], Restorer.from_pretrained)))

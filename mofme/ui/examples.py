@@ -12,7 +12,7 @@ import torch
 from gradio.events import Dependency
 
 from mofme.files import cache_root
-from mofme.ui.jobs import plain_errors
+from mofme.ui.work import plain_errors
 from mofme.vision.picture.file import read_picture, write_picture
 from mofme.vision.weather import synthesize
 

@@ -1,9 +1,8 @@
-"""What explains a result: heat maps over the photo, the uncertainty map, the weather seen, the report as a table."""
+"""Small pictures that explain a result, such as heat maps over the photo, and the widgets that show pictures."""
 
-import html
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import gradio as gr
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,7 +10,6 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from mofme.vision.batch import FileReport
 from mofme.vision.restorer import RoutingMap
 
 FIGURE_SIDE = 640
@@ -85,28 +83,27 @@ def uncertainty_figure(rgb: Tensor, map_hw: Tensor, folder: Path) -> tuple[Path,
     return path, legend
 
 
-def weather_bars(weather: Mapping[str, float]) -> str:
-    """The probability of each weather as labelled bars, in HTML."""
-    rows = "".join(
-        f'<div class="bar"><span>{html.escape(name)}</span><i><b style="width: {100 * chance:.0f}%"></b></i>'
-        f"<span>{100 * chance:.0f} %</span></div>"
-        for name, chance in weather.items()
+def comparison(label: str, elem_id: str, format: str = "png", height: int = 640) -> gr.ImageSlider:
+    """Two pictures of one size, on top of each other."""
+    return gr.ImageSlider(
+        label=label,
+        type="filepath",
+        format=format,
+        interactive=False,
+        max_height=height,
+        buttons=["fullscreen"],
+        elem_id=elem_id,
     )
-    return f'<div class="bars">{rows}</div>'
 
 
-def report_table(reports: Sequence[FileReport]) -> str:
-    """The report of a batch as an HTML table; empty for no reports."""
-    if not reports:
-        return ""
-    head = "".join(f"<th>{title}</th>" for title in ("File", "Size", "Seconds", "Weather", "Routers unsure"))
-    rows = "".join(f"<tr><td>{html.escape(report.file)}</td>{_cells(report)}</tr>" for report in reports)
-    return f'<div class="table files"><table><tr>{head}</tr>{rows}</table></div>'
-
-
-def _cells(report: FileReport) -> str:
-    if report.error:
-        return f'<td class="problem" colspan="4">{html.escape(report.error)}</td>'
-    size = f"{report.width} x {report.height}"
-    cells = (size, f"{report.seconds:.1f}", report.weather, f"{report.uncertainty:.2f}")
-    return "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
+def gallery() -> gr.Gallery:
+    """Small pictures with captions."""
+    return gr.Gallery(
+        columns=3,
+        height="auto",
+        object_fit="cover",
+        interactive=False,
+        buttons=[],
+        show_label=False,
+        elem_classes=["pictures", "wide"],
+    )

@@ -1,11 +1,36 @@
-"""Upload boxes that hand on the very bytes of the file, and only of files that came through an upload."""
+"""What visitors hand in and get: upload boxes, texts and tables, and the folders in which the app keeps files."""
 
+import os
+import re
+import shutil
+import stat
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
 from gradio.data_classes import ImageData
+from gradio.utils import get_upload_folder
+
+from mofme.errors import PictureError, TableError
+
+if sys.platform != "win32":
+    import fcntl
+
+KEEP_SECONDS = 2 * 3600
+"""How long results may be fetched; longer than any job runs."""
+
+SHIPPED_TEXT = Path(__file__).with_name("midsummer_nights_dream.txt")
+"""A Midsummer Night's Dream, in the public domain."""
+
+_CHARACTERS = 1_000_000
+_APP_PREFIX, _PREFIX = "mofme-app-", "mofme-"
+_LOCK = "running.lock"
 
 
 def photo_box(elem_id: str) -> gr.Image:
@@ -28,18 +53,30 @@ def photo_box(elem_id: str) -> gr.Image:
     return box
 
 
+def chosen_photo(path: str | None) -> Path:
+    """What a `photo_box` hands on. Raises PictureError for nothing."""
+    if not path:
+        raise PictureError("Choose a photo first: drop one into the box, paste one, or click an example.")
+    return Path(path)
+
+
 def file_box(**arguments: Any) -> gr.File:
-    """A box for one file that is no photo. The function behind it receives its path."""
+    """A box for files of any kind. The function behind it receives their paths, or with `file_count` "single", as
+    without it, one path.
+    """
     box = gr.File(type="filepath", **arguments)
     refuse_addresses(box)
     return box
 
 
-def files_box(**arguments: Any) -> gr.File:
-    """A box for many files, pictures or ZIP archives. The function behind it receives their paths."""
-    box = gr.File(file_count="multiple", type="filepath", **arguments)
-    refuse_addresses(box)
-    return box
+def download_button(words: str, elem_id: str, **more: Any) -> gr.DownloadButton:
+    """A button that is not seen before there is a file: see `to_download`."""
+    return gr.DownloadButton(words, visible=False, elem_id=elem_id, **{"variant": "primary", **more})
+
+
+def to_download(path: Path | None) -> gr.DownloadButton:
+    """What a `download_button` becomes: visible if there is a file."""
+    return gr.DownloadButton(value=str(path) if path else None, visible=path is not None)
 
 
 def refuse_addresses(box: Component) -> None:
@@ -54,9 +91,73 @@ def refuse_addresses(box: Component) -> None:
     box.async_move_resource_to_block_cache = only_files  # type: ignore[method-assign]
 
 
+def read_own_text(path: str | Path | None) -> str:
+    """A visitor's text, its first million characters; without one, the text that ships. Raises TableError for what is
+    no text in UTF-8.
+    """
+    path = Path(path or SHIPPED_TEXT)
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            text = file.read(_CHARACTERS)
+    except UnicodeDecodeError as error:
+        raise TableError(f"{path.name} is no text in UTF-8: save it as plain text first.") from error
+    if not text.strip():
+        raise TableError(f"{path.name} is empty.")
+    return text
+
+
+def new_folder() -> Path:
+    """A fresh folder in Gradio's own temporary folder, whose files it serves; old ones are removed on the way."""
+    root = Path(get_upload_folder())
+    root.mkdir(parents=True, exist_ok=True)
+    for folder in root.glob(f"{_PREFIX}*"):
+        if folder.stat().st_mtime < time.time() - KEEP_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
+
+
+def without_folders(message: str) -> str:
+    """Visitors know their files by name; where the server keeps them is none of their business."""
+    return re.sub(rf"{re.escape(get_upload_folder())}[/\\](?:[^/\\\s]+[/\\])*", "", message)
+
+
+@contextmanager
+def own_folder() -> Iterator[Path]:
+    """A new folder that nobody else may read, gone at the end. Those of this user's apps that were killed go first.
+
+    On Windows, which knows no such locks, they stay.
+    """
+    for other in Path(tempfile.gettempdir()).glob(f"{_APP_PREFIX}*"):
+        _remove_if_left(other)
+    folder = Path(tempfile.mkdtemp(prefix=_APP_PREFIX))
+    # Locked before it gets its name: whoever finds a lock free finds a dead app's.
+    with (folder / "starting").open("w") as lock:
+        try:
+            if sys.platform != "win32":
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                (folder / "starting").rename(folder / _LOCK)
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def _path_of(payload: ImageData | None) -> str | None:
     if payload is None:
         return None
     if not payload.path:
         raise gr.Error("Upload the picture as a file.", print_exception=False)
     return payload.path
+
+
+def _remove_if_left(folder: Path) -> None:
+    if sys.platform == "win32":
+        return
+    try:
+        about = folder.lstat()
+        if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid():
+            return
+        with open(os.open(folder / _LOCK, os.O_RDWR | os.O_NOFOLLOW), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+    except OSError:  # it runs, begins or ends at this moment
+        return

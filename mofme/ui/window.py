@@ -14,11 +14,9 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import gradio as gr
 
 from mofme.ui.examples import examples_folder
-from mofme.ui.jobs import KEEP_SECONDS, Engine, shipped_models
+from mofme.ui.html import PLOTS
 from mofme.ui.limits import Limits
-from mofme.ui.measured import PLOTS
-from mofme.ui.own_folder import own_folder
-from mofme.ui.services import Services
+from mofme.ui.models import Engine, Services, shipped_models
 from mofme.ui.tabs import (
     attention_router,
     batch,
@@ -36,6 +34,7 @@ from mofme.ui.tabs import (
     video,
 )
 from mofme.ui.theme import CSS, PASTE_ANYWHERE, theme
+from mofme.ui.uploads import KEEP_SECONDS, own_folder
 
 TITLE = "MoFME"
 SENTENCE = (

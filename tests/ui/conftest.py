@@ -15,7 +15,7 @@ import pytest
 from PIL import ExifTags, Image
 from playwright.sync_api import Browser, expect, sync_playwright
 
-from mofme.ui.jobs import Engine
+from mofme.ui.models import Engine
 from mofme.vision.models import build_net
 from mofme.vision.restorer import Restorer
 

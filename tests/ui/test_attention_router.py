@@ -13,12 +13,19 @@ from playwright.sync_api import Browser, expect
 from mofme.errors import Cancelled, ModelError, TableError
 from mofme.language.attention_router.explanation import Explanation, RouterOnText
 from mofme.language.small_lm.vocabulary import Vocabulary
-from mofme.ui.attention_router.answer import explained_values, layer_html, summary_html, visible
-from mofme.ui.attention_router.live_run import run_html, run_values, train_three
-from mofme.ui.jobs import Engine, Job
 from mofme.ui.limits import Limits
-from mofme.ui.services import Services
+from mofme.ui.models import Engine, Services
 from mofme.ui.tabs import attention_router
+from mofme.ui.tabs.attention_router import (
+    explained_values,
+    layer_html,
+    run_html,
+    run_values,
+    summary_html,
+    train_three,
+    visible,
+)
+from mofme.ui.work import Job
 from tests.ui.one_tab import one_tab
 
 
@@ -90,7 +97,7 @@ def vocabulary() -> Vocabulary:
 
 def test_three_models_are_trained_side_by_side(vocabulary: Vocabulary) -> None:
     told: list[tuple[float, str]] = []
-    run = train_three(WORDS, 3, Job(600), lambda share, words: told.append((share, words)), vocabulary)
+    run = train_three(WORDS, 3, Job(600, lambda share, words: told.append((share, words))), vocabulary)
     values = run_values(run)
     assert list(values) == ["linear", "mlp", "attention"]
     assert {len(one["losses"]) for one in values.values()} == {3}
@@ -104,12 +111,12 @@ def test_training_stops_when_asked(vocabulary: Vocabulary) -> None:
     job = Job(600)
     job.cancel()
     with pytest.raises(Cancelled):
-        train_three(WORDS, 3, job, lambda share, words: None, vocabulary)
+        train_three(WORDS, 3, job, vocabulary)
 
 
 def test_a_text_that_is_too_short_is_refused(vocabulary: Vocabulary) -> None:
     with pytest.raises(TableError, match="too short"):
-        train_three("a few words", 3, Job(600), lambda share, words: None, vocabulary)
+        train_three("a few words", 3, Job(600), vocabulary)
 
 
 @pytest.fixture(scope="module")

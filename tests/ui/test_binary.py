@@ -13,11 +13,10 @@ from PIL import Image
 from playwright.sync_api import Browser, expect
 
 from mofme.errors import ModelError
-from mofme.ui.binary.answer import answer_values, answers_html, weights_html
-from mofme.ui.binary.reading import Reader, read_digit, read_nets
-from mofme.ui.jobs import Engine
-from mofme.ui.services import Services
+from mofme.ui.models import Engine, Services
 from mofme.ui.tabs import binary
+from mofme.ui.tabs.binary import answer_values, answers_html, weights_html
+from mofme.ui.tabs.binary_nets import Reader, read_digit, read_nets
 from mofme.vision.digits.net import DigitNet
 from mofme.vision.digits.shipped import save_digit_net
 from mofme.vision.digits.training import Plan, Run

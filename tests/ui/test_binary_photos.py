@@ -11,11 +11,11 @@ from PIL import Image
 from playwright.sync_api import Browser, expect
 
 from mofme.errors import Cancelled, ModelError
-from mofme.ui.binary.photo_answer import photo_html, photo_values
-from mofme.ui.binary.photos import ShippedRestorer, compare_photo, restorers_to_compare
-from mofme.ui.jobs import Engine, Job
-from mofme.ui.services import Services
+from mofme.ui.models import Engine, Services
 from mofme.ui.tabs import binary
+from mofme.ui.tabs.binary import photo_html, photo_values
+from mofme.ui.tabs.binary_nets import ShippedRestorer, compare_photo, restorers_to_compare
+from mofme.ui.work import Job
 from mofme.vision.picture.file import read_picture
 from mofme.vision.restorer import Restorer
 from tests.ui.one_tab import one_tab
@@ -63,7 +63,7 @@ def test_both_pictures_are_what_the_nets_make(
     tiny: Engine, pair: tuple[ShippedRestorer, ...], photo: Path, folders: None
 ) -> None:
     done: list[float] = []
-    compared = compare_photo(tiny, pair, Job(60), photo, 1, done.append)
+    compared = compare_photo(tiny, pair, Job(60, lambda share, words: done.append(share)), photo, 1)
     picture = read_picture(photo).rgb
     restored = [tiny.restorer(name)(picture).image for name in ("tiny", "tiny-binary")]
     for file, image in zip(compared.files, restored, strict=True):
@@ -80,7 +80,7 @@ def test_it_can_be_stopped(tiny: Engine, pair: tuple[ShippedRestorer, ...], phot
     job = Job(60)
     job.cancel()
     with pytest.raises(Cancelled):
-        compare_photo(tiny, pair, job, photo, 1, lambda done: None)
+        compare_photo(tiny, pair, job, photo, 1)
 
 
 def test_programs_are_answered(address: str, photo: Path) -> None:
@@ -123,4 +123,4 @@ def test_a_person_compares_a_photo(browser: Browser, address: str, photo: Path, 
 
 def test_a_net_that_is_gone_is_told(pair: tuple[ShippedRestorer, ...], photo: Path, folders: None) -> None:
     with pytest.raises(ModelError, match="No model is installed"):
-        compare_photo(Engine([]), pair, Job(60), photo, 1, lambda done: None)
+        compare_photo(Engine([]), pair, Job(60), photo, 1)

@@ -12,12 +12,10 @@ from mofme.control.environments import spaces
 from mofme.control.policy import SparseLinearPolicy
 from mofme.control.storage import save_policy
 from mofme.errors import Cancelled
-from mofme.ui.control.choices import ROUTER, TREE
-from mofme.ui.control.driving import drive
-from mofme.ui.control.report import experts_html, summary_html, timeline_svg
-from mofme.ui.jobs import Engine, Job
-from mofme.ui.services import Services
+from mofme.ui.models import Engine, Services
 from mofme.ui.tabs import control
+from mofme.ui.tabs.control import ROUTER, TREE, drive, experts_html, summary_html, timeline_svg
+from mofme.ui.work import Job
 from tests.ui.one_tab import one_tab
 
 
@@ -40,7 +38,7 @@ def address(policies: Path, folders: None, engine: Engine) -> Iterator[str]:
 
 @pytest.mark.parametrize("chooser", [ROUTER, TREE])
 def test_an_episode_is_told_in_full(policies: Path, tmp_path: Path, chooser: str) -> None:
-    driven = drive(policies / "Reacher", chooser, 3, 0, tmp_path / "a.webm", Job(60), lambda *_: None)
+    driven = drive(policies / "Reacher", chooser, 3, 0, tmp_path / "a.webm", Job(60))
     assert cv2.VideoCapture(str(driven.path)).read()[0]
     assert len(driven.episode.experts) == 50
     used = set(driven.episode.experts)
@@ -53,19 +51,20 @@ def test_a_cancelled_episode_stops(policies: Path, tmp_path: Path) -> None:
     job = Job(60)
     job.cancel()
     with pytest.raises(Cancelled):
-        drive(policies / "Reacher", ROUTER, 3, 0, tmp_path / "a.webm", job, lambda *_: None)
+        drive(policies / "Reacher", ROUTER, 3, 0, tmp_path / "a.webm", job)
 
 
 def test_a_growing_tree_tells_its_rounds_and_stops_when_asked(policies: Path, tmp_path: Path) -> None:
-    job, told = Job(60), []
+    told = []
 
     def report(share: float, words: str) -> None:
         told.append(words)
         if "2 of 6" in words:
             job.cancel()
 
+    job = Job(60, report)
     with pytest.raises(Cancelled):
-        drive(policies / "Reacher", TREE, 3, 0, tmp_path / "a.webm", job, report)
+        drive(policies / "Reacher", TREE, 3, 0, tmp_path / "a.webm", job)
     assert [words[-6:] for words in told[1:]] == ["1 of 6", "2 of 6"]
 
 

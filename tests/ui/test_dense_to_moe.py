@@ -18,17 +18,32 @@ from mofme.language.dense_to_moe.policy import Policy
 from mofme.language.host import Host
 from mofme.language.scoring import score_text
 from mofme.language.texts import Question
-from mofme.measure.result import Figure
-from mofme.ui.dense_to_moe.choices import CONTROLS, PRUNED, RANDOM
-from mofme.ui.dense_to_moe.converting import DENSE, OURS, UNIFORM, Converted, Wish, convert_live, divide
-from mofme.ui.dense_to_moe.report import converted_html, converted_values, policy_words, summary_html, written_html
-from mofme.ui.dense_to_moe.shelf import Shelf
-from mofme.ui.dense_to_moe.tradeoff_plot import tradeoff_plot
-from mofme.ui.dense_to_moe.writing import Written, write
-from mofme.ui.jobs import Engine, Job
-from mofme.ui.own_text import SHIPPED_TEXT, read_own_text
-from mofme.ui.services import Services
+from mofme.ui.models import Engine, Services
 from mofme.ui.tabs import dense_to_moe
+from mofme.ui.tabs.dense_to_moe import (
+    CONTROLS,
+    PRUNED,
+    RANDOM,
+    Shelf,
+    converted_html,
+    converted_values,
+    policy_words,
+    summary_html,
+    written_html,
+)
+from mofme.ui.tabs.dense_to_moe_live import (
+    DENSE,
+    OURS,
+    UNIFORM,
+    Converted,
+    Wish,
+    Written,
+    convert_live,
+    divide,
+    write,
+)
+from mofme.ui.uploads import read_own_text
+from mofme.ui.work import Job
 from tests.language.conftest import make_tiny_host
 from tests.ui.one_tab import one_tab
 
@@ -42,14 +57,9 @@ def host() -> Host:
     return make_tiny_host()
 
 
-def run(
-    host: Host, wish: Wish = WISH, job: Job | None = None, told: list[tuple[float, str]] | None = None
-) -> Converted:
-    def report(done: float, words: str) -> None:
-        if told is not None:
-            told.append((done, words))
-
-    return convert_live(host, host.tokens(TEXT), "moon.txt", QUESTIONS, wish, job or Job(600), report)
+def run(host: Host, told: list[tuple[float, str]]) -> Converted:
+    job = Job(600, lambda done, words: told.append((done, words)))
+    return convert_live(host, host.tokens(TEXT), "moon.txt", QUESTIONS, WISH, job)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +69,7 @@ def told() -> list[tuple[float, str]]:
 
 @pytest.fixture(scope="module")
 def converted(host: Host, told: list[tuple[float, str]]) -> Converted:
-    return run(host, told=told)
+    return run(host, told)
 
 
 def test_all_models_meet_the_target_but_the_dense_one(converted: Converted) -> None:
@@ -110,16 +120,16 @@ def test_shared_neurons_leave_equal_experts(host: Host, shared: float, experts: 
 
 
 def test_converting_stops_at_the_next_layer_when_asked(host: Host) -> None:
-    job = Job(600)
     seen: list[str] = []
 
-    def report(_: float, words: str) -> None:
+    def told(_: float, words: str) -> None:
         seen.append(words)
         if "layer 2" in words:
             job.cancel()
 
+    job = Job(600, told)
     with pytest.raises(Cancelled):
-        convert_live(host, host.tokens(TEXT), "moon.txt", [], WISH, job, report)
+        convert_live(host, host.tokens(TEXT), "moon.txt", [], WISH, job)
     assert "layer 2" in seen[-1]
 
 
@@ -136,7 +146,7 @@ def test_what_is_measured_is_not_learned_from() -> None:
 
 
 def test_the_shipped_text_holds_enough_for_the_slider() -> None:
-    text = read_own_text(SHIPPED_TEXT)
+    text = read_own_text(None)
     assert text.startswith("A MIDSUMMER NIGHT'S DREAM")
     assert len(text) > 90_000
 
@@ -173,13 +183,6 @@ def test_values_for_programs_are_those_measured(converted: Converted) -> None:
 )
 def test_policies_are_named(policy: Policy, words: str) -> None:
     assert policy_words(policy) == words
-
-
-def test_one_dot_stands_right_of_and_below_another() -> None:
-    page = tradeoff_plot("a <title>", "cost", {"<a>": (1.0, Figure(10, 9, 11)), "b": (2.0, Figure(5))})
-    places = [(float(x), float(y)) for x, y in re.findall(r"cx='([\d.]+)' cy='([\d.]+)'", page)]
-    assert places[0][0] < places[1][0] and places[0][1] < places[1][1]
-    assert "<a>" not in page
 
 
 def test_writing_takes_the_likeliest_token_each_time(host: Host) -> None:

@@ -11,13 +11,10 @@ from mofme.ui.figures import (
     colour,
     expert_figures,
     heat_map,
-    report_table,
     telling_layer,
     thumbnail,
     uncertainty_figure,
-    weather_bars,
 )
-from mofme.vision.batch import FileReport
 from mofme.vision.restorer import RoutingMap
 
 
@@ -63,20 +60,3 @@ def test_legend_of_the_uncertainty_names_its_range(tmp_path: Path) -> None:
     assert path.exists()
     assert "0.10" in legend
     assert "0.45" in legend
-
-
-def test_bars_are_as_long_as_the_weather_is_likely() -> None:
-    bars = weather_bars({"rain": 0.87, "haze": 0.02})
-    assert "width: 87%" in bars
-    assert "width: 2%" in bars
-
-
-def test_names_of_files_cannot_smuggle_in_html() -> None:
-    table = report_table([FileReport("<img src=x>.jpg", "", error="<script>"), FileReport("b.jpg", "b.jpg", 3, 2)])
-    assert "<img" not in table
-    assert "<script" not in table
-    assert "3 x 2" in table
-
-
-def test_no_reports_give_no_table() -> None:
-    assert report_table([]) == ""

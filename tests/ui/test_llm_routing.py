@@ -4,26 +4,21 @@ import csv
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pyarrow
 import pyarrow.parquet
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
-from hypothesis import given
-from hypothesis import strategies as st
 from playwright.sync_api import Browser, expect
 
 from mofme.errors import Cancelled, MofmeError, TableError
 from mofme.language.llm_routing.loaders.plain import save_plain
 from mofme.language.llm_routing.trained_router import TrainedRouter
-from mofme.ui.jobs import Job
 from mofme.ui.limits import Limits
-from mofme.ui.llm_routing import own_router
-from mofme.ui.llm_routing.answer import answer_html, dollars
-from mofme.ui.llm_routing.cost_plot import cost_plot
-from mofme.ui.llm_routing.dial import BUDGET, QUALITY, WEIGHT, Dial
+from mofme.ui.tabs import llm_routing_own as own_router
+from mofme.ui.tabs.llm_routing import BUDGET, QUALITY, WEIGHT, Dial, answer_html, dollars
+from mofme.ui.work import Job
 from tests.ui.toy_router import CHEAP, DEAR, WordEncoder, toy_router, toy_table
 from tests.ui.visiting import open_tab
 
@@ -83,33 +78,6 @@ def test_dollars_can_be_read(cost: float, words: str) -> None:
     assert dollars(cost) == words
 
 
-costs = st.floats(0, 1e3) | st.just(0.0)
-points = st.tuples(costs, st.floats(0, 1))
-
-
-@given(
-    st.dictionaries(st.text(st.characters(codec="utf-8", exclude_categories=["C"]), max_size=30), points, min_size=1)
-)
-def test_any_models_make_a_plot_that_fits(models: dict[str, tuple[float, float]]) -> None:
-    chosen = next(iter(models))
-    root = ElementTree.fromstring(cost_plot("Costs", models, {"one": list(models.values())}, chosen))
-    bottom = float(root.attrib["viewBox"].split()[3])
-    dots = [part for part in root.iter() if part.tag.endswith("circle")]
-    assert len(dots) == len(models) + 1
-    for dot in dots:
-        assert 0 < float(dot.attrib["cx"]) < 360
-        assert 0 < float(dot.attrib["cy"]) < bottom
-
-
-def test_a_plot_puts_cheap_to_the_left_and_good_above() -> None:
-    root = ElementTree.fromstring(cost_plot("Costs", {"a": (0.1, 0.2), "b": (1, 0.9), "c": (10, 0.9)}, {}))
-    (ax, ay), (bx, by), (cx, cy) = (
-        (float(dot.attrib["cx"]), float(dot.attrib["cy"])) for dot in root.iter() if dot.tag.endswith("circle")
-    )
-    assert ax < bx < cx and bx - ax == pytest.approx(cx - bx, abs=0.2)  # logarithmic
-    assert ay > by == cy
-
-
 def test_a_damaged_table_says_what_is_wrong_and_what_repairing_would_do(table: Path) -> None:
     checked = own_router.check_table(table, False, Limits())
     assert checked.table is None and checked.repaired is not None
@@ -153,7 +121,7 @@ def test_no_table_is_answered_in_words(tmp_path: Path, name: str) -> None:
 def test_a_router_is_trained_compared_and_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(own_router, "SentenceEncoder", WordEncoder)
     shares: list[float] = []
-    own = own_router.train_own(toy_table(), "knn", Job(600), lambda share, words: shares.append(share))
+    own = own_router.train_own(toy_table(), "knn", Job(600, lambda share, words: shares.append(share)))
     assert shares == sorted(shares) and shares[0] >= 0 and shares[-1] <= 1
     assert own.router.route(SUM, quality=0.7).model == DEAR
     assert own.router.route(RHYME, quality=0.7).model == CHEAP
@@ -166,13 +134,13 @@ def test_a_router_is_trained_compared_and_asked(monkeypatch: pytest.MonkeyPatch)
 
 def test_training_stops_when_asked_and_refuses_what_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(own_router, "SentenceEncoder", WordEncoder)
-    job = Job(600)
+    job = Job(600, lambda share, words: job.cancel() if share > 0.5 else None)
     with pytest.raises(Cancelled):
-        own_router.train_own(toy_table(), "knn", job, lambda share, words: job.cancel() if share > 0.5 else None)
+        own_router.train_own(toy_table(), "knn", job)
     with pytest.raises(TableError, match="too few"):
-        own_router.train_own(toy_table(20), "knn", Job(600), lambda share, words: None)
+        own_router.train_own(toy_table(20), "knn", Job(600))
     with pytest.raises(MofmeError, match="telepathy"):
-        own_router.train_own(toy_table(), "telepathy", Job(600), lambda share, words: None)
+        own_router.train_own(toy_table(), "telepathy", Job(600))
 
 
 @pytest.fixture(scope="module")

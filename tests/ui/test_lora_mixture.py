@@ -16,13 +16,22 @@ from mofme.errors import Cancelled, ModelError, TableError
 from mofme.language.lora_mixture.explanation import Explained, ExplainedLayer, explain_layer
 from mofme.language.lora_mixture.tasks import Examples, Task
 from mofme.language.lora_mixture.training import Measured
-from mofme.ui.jobs import Engine, Job
 from mofme.ui.limits import Limits
-from mofme.ui.lora_mixture.answer import explained_values, layer_html, summary_html, telling_layer
-from mofme.ui.lora_mixture.choices import ONE, TWO, WIDE
-from mofme.ui.lora_mixture.own_mixture import Arm, OwnMixture, own_html, own_values, read_texts, train_arms
-from mofme.ui.services import Services
+from mofme.ui.models import Engine, Services
 from mofme.ui.tabs import lora_mixture
+from mofme.ui.tabs.lora_mixture import (
+    ONE,
+    TWO,
+    WIDE,
+    explained_values,
+    layer_html,
+    own_html,
+    own_values,
+    summary_html,
+    telling_layer,
+)
+from mofme.ui.tabs.lora_mixture_own import Arm, OwnMixture, read_texts, train_arms
+from mofme.ui.work import Job
 from tests.ui.one_tab import one_tab
 
 
@@ -119,7 +128,7 @@ def test_figures_of_own_routers() -> None:
 
 def test_routers_are_trained_side_by_side_and_the_mixture_can_be_asked() -> None:
     told: list[tuple[float, str]] = []
-    own = train_arms(task(), [ONE, TWO, WIDE], 2, Job(600), lambda share, words: told.append((share, words)))
+    own = train_arms(task(), [ONE, TWO, WIDE], 2, Job(600, lambda share, words: told.append((share, words))))
     assert [arm.name for arm in own.arms] == [ONE, TWO, WIDE]
     assert [len(arm.losses) for arm in own.arms] == [2, 2, 2]
     assert own.arms[2].parameters >= own.arms[1].parameters > own.arms[0].parameters
@@ -132,7 +141,7 @@ def test_training_stops_when_asked() -> None:
     job = Job(600)
     job.cancel()
     with pytest.raises(Cancelled):
-        train_arms(task(), [ONE], 2, job, lambda share, words: None)
+        train_arms(task(), [ONE], 2, job)
 
 
 @pytest.mark.parametrize(("content", "words"), [("text,kind\na,b\n", "lacks label"), ("", "lacks label, text")])

@@ -19,13 +19,19 @@ from mofme.language.moe_distillation.distillation import Plan
 from mofme.language.moe_distillation.methods import METHODS
 from mofme.language.small_lm.model import Shape, SmallLM
 from mofme.language.small_lm.vocabulary import Vocabulary
-from mofme.ui.jobs import Engine, Job
-from mofme.ui.moe_distillation.choices import NAMES
-from mofme.ui.moe_distillation.line_plot import line_plot
-from mofme.ui.moe_distillation.report import finished_html, run_html, run_values, status_html, title_of
-from mofme.ui.moe_distillation.running import Run, distil_live
-from mofme.ui.services import Services
+from mofme.ui.models import Engine, Services
 from mofme.ui.tabs import moe_distillation
+from mofme.ui.tabs.moe_distillation import (
+    NAMES,
+    Run,
+    distil_live,
+    finished_html,
+    run_html,
+    run_values,
+    status_html,
+    title_of,
+)
+from mofme.ui.work import Job
 from tests.ui.one_tab import one_tab
 
 TEXT = "The moon, methinks, looks with a watery eye.\n" * 50
@@ -95,7 +101,7 @@ def test_too_short_a_text_is_refused() -> None:
 def test_a_run_is_shown_while_it_goes_and_when_it_is_done(runs: list[Run]) -> None:
     assert "<progress max='4' value='0'>" in status_html(runs[0])
     assert "Done: 4 steps" in status_html(runs[-1])
-    page = run_html(runs[-1], [])
+    page = run_html(runs[-1:])
     assert page.count("<svg") == 2
     assert page.count("class='bar'") == 2
     assert "KA, 2 x 5 %, 4 steps, seed 0" in page
@@ -103,7 +109,7 @@ def test_a_run_is_shown_while_it_goes_and_when_it_is_done(runs: list[Run]) -> No
 
 def test_the_line_of_a_run_is_not_hidden_by_an_earlier_one_of_its_name(runs: list[Run]) -> None:
     earlier = replace(runs[-1], held_out_kl=((0, 9.0), (4, 9.0)))
-    assert run_html(runs[-1], [earlier]).partition("</svg>")[0] == run_html(runs[-1], []).partition("</svg>")[0]
+    assert run_html([earlier, runs[-1]]).partition("</svg>")[0] == run_html(runs[-1:]).partition("</svg>")[0]
 
 
 def test_finished_runs_stand_below_the_student_before(runs: list[Run]) -> None:
@@ -126,15 +132,6 @@ def test_only_ka_is_told_apart_by_its_draws(runs: list[Run]) -> None:
 
 def test_every_method_has_a_name() -> None:
     assert set(NAMES) == set(METHODS)
-
-
-def test_lines_go_from_left_to_right_and_lower_values_lie_lower() -> None:
-    page = line_plot("a <title>", {"<a>": [(0, 5.0), (10, 1.0)], "empty": []}, steps=10)
-    (path,) = re.findall(r"<path d='M([^']+)' fill='none' stroke='#", page)
-    (x, y), (to_x, to_y) = ([float(value) for value in point.split()] for point in path.split("L"))
-    assert x < to_x and y < to_y
-    assert "<a>" not in page
-    assert "<svg" in line_plot("nothing yet", {"a": []}, steps=10)
 
 
 @pytest.fixture(scope="module")

@@ -16,12 +16,21 @@ from playwright.sync_api import Browser, expect
 from mofme.errors import Cancelled, TableError
 from mofme.language.llm_routing.robustness.probes import Probe
 from mofme.measure.result import Figure
-from mofme.ui.heat_table import heat_table
-from mofme.ui.jobs import Job
 from mofme.ui.limits import Limits
-from mofme.ui.router_robustness.choices import CARROT, COIN, GUARDED, ROUTERS, STRONG
-from mofme.ui.router_robustness.probing import Probed, probe, read_probes
-from mofme.ui.router_robustness.report import probed_html, probed_values, save_report, summary_html
+from mofme.ui.tabs.router_robustness import (
+    CARROT,
+    COIN,
+    GUARDED,
+    ROUTERS,
+    STRONG,
+    probed_html,
+    probed_values,
+    read_probes,
+    save_report,
+    summary_html,
+)
+from mofme.ui.tabs.router_robustness_probing import Probed, probe
+from mofme.ui.work import Job
 from tests.ui.toy_router import toy_router
 from tests.ui.visiting import open_tab
 
@@ -32,7 +41,7 @@ CSV = "prompt,category,difficulty\n"
 
 
 def run(names: list[str], job: Job | None = None) -> Probed:
-    return probe(toy_router(), names, [*SUMS, *RHYMES, *PRIVATE], 0.5, job or Job(600), lambda share, words: None)
+    return probe(toy_router(), names, [*SUMS, *RHYMES, *PRIVATE], 0.5, job or Job(600))
 
 
 @pytest.fixture(scope="module")
@@ -91,14 +100,6 @@ def test_probing_stops_when_asked() -> None:
 def test_a_coin_is_thrown_by_the_text_alone() -> None:
     first, again = (run([COIN]).assessment.strong_RN.tolist() for _ in range(2))
     assert first == again
-
-
-def test_larger_shares_are_more_coloured_and_gaps_are_left_empty() -> None:
-    columns = {"<one>": ["simple", "hard"]}
-    page = heat_table(columns, {"maths": [Figure(80, 70, 90), None]})
-    assert "<th colspan='2'>&lt;one&gt;</th>" in page
-    assert "<td style='--heat: 40%' title='70 to 90 %'>80</td><td></td>" in page
-    assert "simple" not in heat_table({"one": [""]}, {"maths": [Figure(1)]})
 
 
 def test_own_prompts_are_read(tmp_path: Path) -> None:

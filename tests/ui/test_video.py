@@ -10,12 +10,12 @@ from gradio_client.exceptions import AppError
 from playwright.sync_api import Browser, expect
 
 from mofme.errors import Cancelled, PictureError
-from mofme.ui.jobs import Engine, Job
 from mofme.ui.limits import Limits
-from mofme.ui.one_photo import Settings
-from mofme.ui.one_video import VideoProgress, restore_upload
-from mofme.ui.services import Services
+from mofme.ui.models import Engine, Services
 from mofme.ui.tabs import live, video
+from mofme.ui.tabs.restore import Settings
+from mofme.ui.tabs.video import VideoProgress, restore_upload
+from mofme.ui.work import Job
 from mofme.vision.video_file import read_video
 from tests.films import film
 from tests.ui.conftest import FLAGS

@@ -10,8 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from mofme.ui import window
-from mofme.ui.jobs import Engine
-from mofme.ui.services import Services
+from mofme.ui.models import Engine, Services
 
 
 @pytest.fixture

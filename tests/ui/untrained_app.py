@@ -3,9 +3,8 @@
 import sys
 from functools import cache
 
-from mofme.ui.jobs import Engine
 from mofme.ui.limits import Limits
-from mofme.ui.services import Services
+from mofme.ui.models import Engine, Services
 from mofme.ui.window import serve
 from mofme.vision.models import build_net
 from mofme.vision.restorer import Restorer

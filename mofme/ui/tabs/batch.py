@@ -1,21 +1,47 @@
-"""Tab Batch: many photos or a ZIP in, a ZIP and a report out."""
+"""Tab Batch: many photos, loose or in ZIP archives, in; one ZIP with a report out."""
 
-from collections.abc import Iterator
-from dataclasses import asdict
+import math
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from mofme.errors import PictureError
-from mofme.ui.buttons import run_and_cancel
-from mofme.ui.figures import report_table
-from mofme.ui.jobs import plain_errors
-from mofme.ui.many_photos import BatchProgress, restore_batch
-from mofme.ui.one_photo import Settings
-from mofme.ui.options import options
-from mofme.ui.services import Services
-from mofme.ui.uploads import files_box
+from mofme.errors import ArchiveError, Cancelled, MofmeError, PictureError
+from mofme.ui.figures import gallery, save_picture, thumbnail
+from mofme.ui.html import cell, table
+from mofme.ui.limits import Limits
+from mofme.ui.models import Engine, Services
+from mofme.ui.tabs.restore import Settings, options
+from mofme.ui.uploads import download_button, file_box, new_folder, to_download, without_folders
+from mofme.ui.work import Endpoint, Job, start_and_cancel, status_box, work
+from mofme.vision.archive import extract, pack
+from mofme.vision.batch import FileReport, plan_tree, restore_file, write_report
+from mofme.vision.picture.file import READABLE_SUFFIXES, read_picture
+from mofme.vision.video_file import VIDEO_SUFFIXES
+
+THUMBNAIL_SIDE = 480
+MOST_THUMBNAILS = 60
+
+
+@dataclass
+class BatchProgress:
+    """How far a batch has come: reports so far, small pictures to show, and at the end the two files to download."""
+
+    total: int
+    reports: list[FileReport]
+    thumbnails: list[tuple[str, str]] = field(default_factory=list)
+    archive: Path | None = None
+    report_file: Path | None = None
+
+    def words(self) -> str:
+        """How far it is (HTML)."""
+        failed, done = sum(1 for report in self.reports if report.error), len(self.reports)
+        words = f"{'Done' if self.archive else 'Working'}: {done - failed} of {self.total} restored"
+        failures = f", {failed} failed" if failed else ""
+        return f"<p>{words}{failures}</p><progress value='{done}' max='{self.total}'></progress>"
 
 
 def build(services: Services) -> None:
@@ -23,116 +49,165 @@ def build(services: Services) -> None:
     limits = services.limits
     with gr.Row():
         with gr.Column(scale=4, min_width=320):
-            files = files_box(label="Photos, or ZIP archives of photos", height=220, elem_id="files")
+            files = file_box(
+                file_count="multiple", label="Photos, or ZIP archives of photos", height=220, elem_id="files"
+            )
             gr.Markdown(
                 f"Up to {limits.batch_pictures} photos of {limits.megapixels:g} megapixels, "
                 f"{limits.upload_megabytes} MB a file. A file that cannot be read is listed and skipped.",
                 elem_classes="note",
             )
-            with gr.Row():
-                start = gr.Button("Restore all", variant="primary", scale=3, min_width=160, elem_id="restore-all")
-                cancel = gr.Button("Cancel", interactive=False, scale=1, min_width=90)
+            buttons = start_and_cancel("Restore all", "restore-all")
             chosen = options(services.engine.models)
         with gr.Column(scale=6, min_width=320):
-            status = gr.HTML(
-                '<p class="note">The restored photos appear here.</p>',
-                padding=False,
-                elem_classes="status",
-                min_height=60,
-            )
+            status = status_box("The restored photos appear here.")
             with gr.Row():
-                archive = gr.DownloadButton(
-                    "Download ZIP", variant="primary", visible=False, min_width=120, elem_id="archive"
-                )
-                report = gr.DownloadButton("Report (CSV)", visible=False, min_width=120, elem_id="report")
-            gallery = gr.Gallery(
-                columns=3,
-                height="auto",
-                object_fit="cover",
-                interactive=False,
-                buttons=[],
-                show_label=False,
-                elem_classes=["pictures", "wide"],
-            )
-            table = gr.HTML(padding=False)
-
-    inputs = [files, *chosen.widgets]
+                archive = download_button("Download ZIP", "archive", min_width=120)
+                report = download_button("Report (CSV)", "report", variant="secondary", min_width=120)
+            shown = gallery()
+            reports = gr.HTML(padding=False)
 
     def restore_all(
-        paths: list[str] | None,
-        model: str | None,
-        strength: float,
-        ensemble: bool,
-        tile: int,
-        request: gr.Request,
-    ) -> Iterator[tuple[Any, ...]]:
-        with plain_errors():
-            for progress in _restore_all(services, paths, Settings(model, strength, ensemble, tile), request):
-                yield _show(progress)
+        job: Job, paths: list[str] | None, model: str | None, strength: float, ensemble: bool, tile: int
+    ) -> Iterator[BatchProgress]:
+        if not paths:
+            raise PictureError("Choose some photos first, or a ZIP archive of photos.")
+        settings = Settings(model, strength, ensemble, tile)
+        yield from restore_batch(services.engine, job, [Path(path) for path in paths], settings, limits)
 
-    def batch_api(
-        paths: list[str] | None,
-        model: str | None,
-        strength: float,
-        ensemble: bool,
-        tile: int,
-        request: gr.Request,
-    ) -> Iterator[tuple[str | None, str | None, list[dict[str, Any]]]]:
-        with plain_errors():
-            for progress in _restore_all(services, paths, Settings(model, strength, ensemble, tile), request):
-                rows = [asdict(report) for report in progress.reports]
-                yield _path(progress.archive), _path(progress.report_file), rows
-
-    run_and_cancel(
-        start,
-        cancel,
-        status,
-        services.batches,
+    work(
         restore_all,
-        inputs,
-        [status, archive, report, gallery, table],
-        show_progress_on=status,
-        concurrency_id="batch",
-    )
-    gr.Button(visible=False).click(
-        batch_api,
-        inputs,
-        [
-            gr.File(label="archive", visible=False),
-            gr.File(label="report", visible=False),
-            gr.JSON(label="files", visible=False),
-        ],
-        api_name="batch",
-        api_description="Restore many photos, or ZIP archives of photos. Returns a ZIP, report.csv and the report.",
-        concurrency_limit=1,
-        concurrency_id="batch",
+        [files, *chosen],
+        {
+            status: BatchProgress.words,
+            archive: lambda progress: to_download(progress.archive),
+            report: lambda progress: to_download(progress.report_file),
+            shown: lambda progress: list(progress.thumbnails),
+            reports: lambda progress: report_table(progress.reports),
+        },
+        buttons,
+        status,
+        limits.batch_seconds,
+        Endpoint(
+            "batch",
+            "Restore many photos, or ZIP archives of photos. Returns a ZIP, report.csv and the report.",
+            {"archive": gr.File, "report": gr.File, "files": gr.JSON},
+            _for_programs,
+            streams=True,
+        ),
     )
 
 
-def _restore_all(
-    services: Services, paths: list[str] | None, settings: Settings, request: gr.Request
+def report_table(reports: Sequence[FileReport]) -> str:
+    """The report of a batch as an HTML table; empty for no reports."""
+    if not reports:
+        return ""
+    heads = ("File", "Size", "Seconds", "Weather", "Routers unsure")
+    return table(heads, [(report.file, *_cells(report)) for report in reports], "files")
+
+
+def _cells(report: FileReport) -> Sequence[str]:
+    if report.error:
+        return [cell(report.error, class_="problem", colspan=4)]
+    size = f"{report.width} x {report.height}"
+    return size, f"{report.seconds:.1f}", report.weather, f"{report.uncertainty:.2f}"
+
+
+def _for_programs(progress: BatchProgress) -> tuple[str | None, str | None, list[dict[str, Any]]]:
+    archive, report = (str(path) if path else None for path in (progress.archive, progress.report_file))
+    return archive, report, [asdict(one) for one in progress.reports]
+
+
+def restore_batch(
+    engine: Engine, job: Job, uploads: Sequence[Path], settings: Settings, limits: Limits
 ) -> Iterator[BatchProgress]:
-    if not paths:
-        raise PictureError("Choose some photos first, or a ZIP archive of photos.")
-    with services.batches.running(request, services.limits.batch_seconds) as job:
-        yield from restore_batch(services.engine, job, [Path(path) for path in paths], settings, services.limits)
+    """Restore every picture among the uploads, yielding after each; bad files are reported and skipped.
+
+    Pictures for which the job's time does not suffice are reported, too. Raises MofmeError if there is no picture at
+    all, or too many of them, and Cancelled if the visitor stopped the job.
+    """
+    folder = new_folder()
+    source, target = folder / "source", folder / "restored"
+    try:
+        refused = gather(uploads, source)
+        plan = plan_tree(source, target)
+        if not plan:
+            reasons = " ".join(f"{report.file}: {report.error}" for report in refused[:3])
+            raise PictureError(f"There is no picture in this upload. {reasons}".strip())
+        if len(plan) > limits.batch_pictures:
+            raise MofmeError(
+                f"{len(plan)} pictures are more than the limit of {limits.batch_pictures}: upload fewer at a time."
+            )
+        restorer = engine.restorer(settings.model)
+        progress = BatchProgress(len(plan) + len(refused), refused)
+        yield progress
+        for path, output in plan:
+            try:
+                job.check()
+            except Cancelled:
+                raise
+            except MofmeError as error:
+                # Out of time: what is done is handed out all the same.
+                report = FileReport(str(path), str(output), error=str(error))
+            else:
+                with engine.turn:
+                    report = restore_file(
+                        restorer,
+                        path,
+                        output,
+                        strength=settings.strength,
+                        ensemble=settings.ensemble,
+                        tile=settings.tile_side,
+                        max_megapixels=limits.megapixels,
+                        on_progress=lambda _: job.check(),
+                    )
+            if not report.error and len(progress.thumbnails) < MOST_THUMBNAILS:
+                small = folder / f"thumbnail-{len(progress.thumbnails)}.jpg"
+                # What was just written kept to the limit already.
+                save_picture(thumbnail(read_picture(output, math.inf).rgb, THUMBNAIL_SIDE), small)
+                progress.thumbnails.append((str(small), path.name))
+            progress.reports.append(_relative(report, source, target))
+            yield progress
+        write_report(target / "report.csv", progress.reports)
+        progress.archive, progress.report_file = folder / "restored.zip", folder / "report.csv"
+        shutil.copyfile(target / "report.csv", progress.report_file)
+        pack(target, progress.archive)
+        yield progress
+    finally:
+        shutil.rmtree(source, ignore_errors=True)
+        shutil.rmtree(target, ignore_errors=True)
 
 
-def _show(progress: BatchProgress) -> tuple[Any, ...]:
-    """Values for the widgets that show a batch, in their order."""
-    finished = progress.archive is not None
-    failed = sum(1 for report in progress.reports if report.error)
-    done = len(progress.reports)
-    state = "Done" if finished else "Working"
-    words = f"{state}: {done - failed} of {progress.total} restored" + (f", {failed} failed" if failed else "")
-    return (
-        f'<p>{words}</p><progress value="{done}" max="{progress.total}"></progress>',
-        gr.DownloadButton(value=_path(progress.archive), visible=finished),
-        gr.DownloadButton(value=_path(progress.report_file), visible=finished),
-        list(progress.thumbnails),
-        report_table(progress.reports),
-    )
+def gather(uploads: Sequence[Path], folder: Path) -> list[FileReport]:
+    """Copy pictures and unpack archives into `folder`, each under a name of its own; report what cannot be used."""
+    folder.mkdir(parents=True)
+    refused = []
+    for upload in uploads:
+        suffix = upload.suffix.lower()
+        if suffix == ".zip":
+            try:
+                extract(upload, _free(folder / upload.stem))
+            except ArchiveError as error:
+                refused.append(FileReport(upload.name, "", error=without_folders(str(error))))
+        elif suffix in READABLE_SUFFIXES:
+            shutil.copyfile(upload, _free(folder / upload.name))
+        elif suffix in VIDEO_SUFFIXES:
+            refused.append(FileReport(upload.name, "", error="is a video: restore it in the tab Video."))
+        else:
+            refused.append(FileReport(upload.name, "", error="is not a kind of picture this program reads."))
+    return refused
 
 
-def _path(path: Path | None) -> str | None:
-    return str(path) if path else None
+def _free(path: Path) -> Path:
+    """`path`, or the first of path-2, path-3, ... that does not exist yet."""
+    number, free = 2, path
+    while free.exists():
+        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
+        number += 1
+    return free
+
+
+def _relative(report: FileReport, source: Path, target: Path) -> FileReport:
+    """The report with names as the visitor knows them, not where the server keeps the files."""
+    file, output = Path(report.file).relative_to(source), Path(report.output).relative_to(target)
+    return replace(report, file=file.as_posix(), output=output.as_posix(), error=without_folders(report.error))

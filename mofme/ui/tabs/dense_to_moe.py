@@ -1,33 +1,77 @@
 """Tab Dense to MoE: a small language model becomes a mixture of experts on the spot, and both write side by side."""
 
 import html
+import itertools
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import gradio as gr
 
 from mofme.errors import ModelError
-from mofme.ui.buttons import run_and_cancel
-from mofme.ui.dense_to_moe.choices import CONTROLS, EXPERTS, GROUPED, SHARED
-from mofme.ui.dense_to_moe.report import converted_html, converted_values, summary_html, written_html
-from mofme.ui.dense_to_moe.shelf import Shelf
-from mofme.ui.jobs import KEEP_SECONDS, plain_errors, without_folders
-from mofme.ui.measured import measured_by_us
-from mofme.ui.own_text import SHIPPED_TEXT, read_own_text
-from mofme.ui.services import Services
-from mofme.ui.uploads import file_box
+from mofme.measure.result import Figure
+from mofme.ui.chart import tradeoff_plot
+from mofme.ui.html import Block, bars, heat_grid, measured_box, numbered, table
+from mofme.ui.models import Services
+from mofme.ui.uploads import KEEP_SECONDS, file_box, read_own_text
+from mofme.ui.work import Endpoint, Job, plain_errors, start_and_cancel, status_box, work
 
 if TYPE_CHECKING:
-    from mofme.ui.dense_to_moe.converting import Converted
+    from mofme.language.dense_to_moe.policy import Policy
+    from mofme.language.dense_to_moe.splits import Split
+    from mofme.ui.tabs.dense_to_moe_live import Arm, Converted, Written
 
 MEASURED = ("dense_to_moe", "dense_to_moe_100k")
+EXPERTS = (4, 8, 16, 32)
+SHARED = {"none": 0.0, "a sixth": 1 / 6, "a third": 1 / 3, "half": 1 / 2}
+"""Neurons that every token uses, as a share of a layer's neurons."""
+GROUPED: dict[str, "Split"] = {
+    "by which neurons fire together": "co-activation",
+    "by how strongly they fire": "activation",
+}
+"""Ways to group the neurons into experts."""
+RANDOM, PRUNED = "experts drawn by chance", "weak neurons removed for good"
+CONTROLS = (RANDOM, PRUNED)
+"""What else may be made of the same model with the same text and target, each for the time of another conversion."""
+
 _KEPT = 2  # converted models, each of some 300 MB
 _QUESTIONS = 50
 _INTRODUCTION = (
     "A language model uses all of its parameters for every word. Here the neurons of each layer are divided among "
     "experts, and a small router learns which few of them a word needs: the same model, with less to compute."
 )
+
+Kept = TypeVar("Kept")
+
+
+class Shelf(Generic[Kept]):
+    """Keeps the newest `places` things, each under a ticket that only its visitor holds."""
+
+    def __init__(self, places: int) -> None:
+        self._places = places
+        self._things: OrderedDict[int, Kept] = OrderedDict()
+        self._tickets = itertools.count(1)
+        self._lock = threading.Lock()
+
+    def put(self, thing: Kept) -> int:
+        """Returns the ticket; the oldest thing goes if there is no place left."""
+        with self._lock:
+            ticket = next(self._tickets)
+            self._things[ticket] = thing
+            while len(self._things) > self._places:
+                self._things.popitem(last=False)
+            return ticket
+
+    def get(self, ticket: int | None) -> Kept:
+        """Raises ModelError, with what to do, for a thing that is not there (any more)."""
+        with self._lock:
+            if ticket is None:
+                raise ModelError("Convert the model first, with the button above.")
+            if ticket not in self._things:
+                raise ModelError("Your converted model made room for other visitors' ones: convert again.")
+            return self._things[ticket]
 
 
 def build(services: Services) -> None:
@@ -73,17 +117,12 @@ def build(services: Services) -> None:
                 )
                 grouped = gr.Radio(list(GROUPED), value=next(iter(GROUPED)), label="Group neurons")
                 seed = gr.Slider(0, 1000, value=0, step=1, label="Seed", info="The same seed converts alike.")
-            with gr.Row():
-                start = gr.Button("Convert", variant="primary", scale=3, min_width=160, elem_id="convert")
-                cancel = gr.Button("Cancel", interactive=False, scale=1, min_width=90)
+            buttons = start_and_cancel("Convert", "convert")
         with gr.Column(scale=6, min_width=320):
-            status = gr.HTML(
-                '<p class="note">What conversion saves and what it costs appears here. So short a run shows how it is '
-                "done; how well it can be done is measured below.</p>",
-                padding=False,
-                elem_classes="status",
-                elem_id="conversion",
-                min_height=60,
+            status = status_box(
+                "What conversion saves and what it costs appears here. So short a run shows how it is done; how well "
+                "it can be done is measured below.",
+                "conversion",
             )
             tables = gr.HTML(padding=False, elem_id="converted")
     with gr.Row(equal_height=True):
@@ -96,24 +135,10 @@ def build(services: Services) -> None:
             by_dense = gr.HTML(padding=False, elem_id="by-dense")
         with gr.Column(min_width=300):
             by_converted = gr.HTML(padding=False, elem_id="by-converted")
-    gr.HTML(f"<h3>Measured by us</h3>{measured_by_us(*MEASURED)}", padding=False)
+    measured_box(*MEASURED)
 
-    inputs = [target, experts, shared, tokens, own, controls, questions, grouped, seed]
-
-    def convert_and_show(
-        request: gr.Request,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008 - how Gradio hands progress to a function
-        *inputs: Any,
-    ) -> list[Any]:
-        with plain_errors():
-            try:
-                services.language_model()
-            except ModelError as error:
-                return [f"<p class='problem'>{html.escape(without_folders(str(error)))}</p>", gr.skip(), gr.skip()]
-            converted = _convert(services, request, progress, *inputs)
-            return [summary_html(converted), converted_html(converted), shelf.put(converted)]
-
-    def convert_api(
+    def convert(
+        job: Job,
         target: float,
         experts: int,
         shared: str,
@@ -123,15 +148,19 @@ def build(services: Services) -> None:
         questions: str | None,
         grouped: str,
         seed: int,
-        request: gr.Request,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008
-    ) -> dict[str, Any]:
-        with plain_errors():
-            inputs = (target, experts, shared, tokens, own, controls, questions, grouped, seed)
-            return converted_values(_convert(services, request, progress, *inputs))
+    ) -> "Converted":
+        from mofme.language.texts import read_questions
+        from mofme.ui.tabs.dense_to_moe_live import Wish, convert_live
+
+        wish = Wish(target / 100, experts, SHARED[shared], int(tokens), GROUPED[grouped], controls, int(seed))
+        job.report(0, "Reading the model and the text")
+        host = services.language_model()
+        asked = read_questions(Path(questions), limit=_QUESTIONS) if questions else []
+        name = Path(own).name if own else "The text"
+        return convert_live(host, host.tokens(read_own_text(own)), name, asked, wish, job)
 
     def write_both(prompt: str, ticket: int | None) -> Iterator[list[Any]]:
-        from mofme.ui.dense_to_moe.writing import write
+        from mofme.ui.tabs.dense_to_moe_live import write
 
         with plain_errors():
             converted = shelf.get(ticket)
@@ -144,16 +173,20 @@ def build(services: Services) -> None:
                     pages[place] = written_html(title, prompt, written)
                     yield pages
 
-    run_and_cancel(
-        start,
-        cancel,
+    work(
+        convert,
+        [target, experts, shared, tokens, own, controls, questions, grouped, seed],
+        {status: summary_html, tables: converted_html, ticket: shelf.put},
+        buttons,
         status,
-        services.converting,
-        convert_and_show,
-        inputs,
-        [status, tables, ticket],
-        show_progress_on=status,
-        concurrency_id="convert",
+        services.limits.training_seconds,
+        Endpoint(
+            "dense_to_moe",
+            "Convert the small language model into a mixture of experts that uses `target` percent fewer parameters, "
+            "learning from a text. Returns perplexity and parameters used of all models, and each layer's policy.",
+            {"result": gr.JSON},
+            converted_values,
+        ),
     )
     gr.on(
         [write.click, prompt.submit],
@@ -165,43 +198,125 @@ def build(services: Services) -> None:
         concurrency_limit=1,
         concurrency_id="write",
     )
-    gr.Button(visible=False).click(
-        convert_api,
-        inputs,
-        gr.JSON(label="result", visible=False),
-        api_name="dense_to_moe",
-        api_description=(
-            "Convert the small language model into a mixture of experts that uses `target` percent fewer parameters, "
-            "learning from a text. Returns perplexity and parameters used of all models, and each layer's policy."
-        ),
-        concurrency_limit=1,
-        concurrency_id="convert",
+
+
+def summary_html(converted: "Converted") -> str:
+    """What it costs and saves, in one sentence, and what it rests on."""
+    dense, ours = converted.arms[:2]
+    return (
+        f"<p>Done: an average token now uses <b>{saved(converted, ours):.1f} % fewer</b> of the model's "
+        f"{converted.parameters / 1e6:.1f} million parameters. Perplexity goes from <b>{dense.text.perplexity:.1f}</b> "
+        f"to <b>{ours.text.perplexity:.1f}</b>.</p><p class='note'>Learned from {converted.learned:,} tokens, measured "
+        f"on {converted.measured:,} others of the same text.</p>"
     )
 
 
-def _convert(
-    services: Services,
-    request: gr.Request,
-    progress: gr.Progress,
-    target: float,
-    experts: int,
-    shared: str,
-    tokens: int,
-    own: str | None,
-    controls: list[str],
-    questions: str | None,
-    grouped: str,
-    seed: int,
-) -> "Converted":
-    from mofme.language.texts import read_questions
-    from mofme.ui.dense_to_moe.converting import Wish, convert_live
+def saved(converted: "Converted", arm: "Arm") -> float:
+    """Parameters that an average token uses no more, in percent of the dense model's."""
+    return 100 * (1 - arm.activated / converted.parameters)
 
-    path = Path(own) if own else SHIPPED_TEXT
-    wish = Wish(target / 100, experts, SHARED[shared], int(tokens), GROUPED[grouped], controls, int(seed))
-    progress(0, desc="Reading the model and the text")
-    asked = read_questions(Path(questions), limit=_QUESTIONS) if questions else []
-    host = services.language_model()
-    with services.converting.running(request, services.limits.training_seconds) as job:
-        ids = host.tokens(read_own_text(path))
-        name = path.name if own else "The text"
-        return convert_live(host, ids, name, asked, wish, job, lambda done, words: progress(done, desc=words))
+
+def converted_html(converted: "Converted") -> str:
+    """All models beside each other, and inside the converted one what was chosen and which experts work."""
+    return (
+        "<h4>Beside the dense model and controls</h4>"
+        f"{_table(converted)}<p class='note'>Perplexity: among how many equally likely words the model "
+        "hesitates, roughly, at each word of the text held back. Lower is better; in brackets the 95 % interval. "
+        "“All layers alike” uses as many experts in every layer, instead of a rule for each.</p>"
+        f"<div class='plots'>{_plot(converted)}</div>"
+        f"<h4>Chosen for each layer</h4>{_policies(converted)}"
+        "<details class='result' style='margin-top: 12px'><summary>How often each expert works, % of the tokens"
+        f"</summary>{_use(converted)}</details>"
+    )
+
+
+def converted_values(converted: "Converted") -> dict[str, Any]:
+    """The same for programs: parameters, perplexity, accuracy as shares, and each layer's policy."""
+
+    def plain(figure: Figure) -> dict[str, float | None]:
+        return {"value": figure.value, "low": figure.low, "high": figure.high}
+
+    return {
+        "parameters": converted.parameters,
+        "learned_tokens": converted.learned,
+        "measured_tokens": converted.measured,
+        "models": {
+            arm.name: {
+                "activated_parameters": arm.activated,
+                "perplexity": plain(arm.text.perplexity_figure()),
+                **({name: plain(figure) for name, figure in arm.choice.figures().items()} if arm.choice else {}),
+            }
+            for arm in converted.arms
+        },
+        "layers": [
+            {
+                "policy": candidate.policy.kind,
+                "value": candidate.policy.value,
+                "active_experts": float(use_E.sum()),
+                "relative_error": candidate.error,
+            }
+            for candidate, use_E in zip(converted.conversion.chosen, converted.use_LE, strict=True)
+        ],
+    }
+
+
+def written_html(title: str, prompt: str, written: "Written | None") -> str:
+    """A text as one model writes it on."""
+    text, how = "", "Reading …"
+    if written is not None:
+        text = f"<b>{html.escape(written.text)}</b>"
+        how = f"{written.speed:.1f} tokens a second, {100 * written.used:.0f} % of the parameters used"
+        if not written.speed:
+            how = "It takes the text to be complete, and adds nothing."
+    return (
+        f"<h4>{html.escape(title)}</h4><p style='white-space: pre-wrap; overflow-wrap: anywhere'>"
+        f"{html.escape(prompt)}{text}</p><p class='note'>{how}</p>"
+    )
+
+
+def policy_words(policy: "Policy") -> str:
+    """In words that fit beside a bar."""
+    if policy.kind == "dense":
+        return "all"
+    return f"best {policy.value:.0f}" if policy.kind == "top-k" else f"≥ {100 * policy.value:.1f} %"
+
+
+def _table(converted: "Converted") -> str:
+    asked = any(arm.choice for arm in converted.arms)
+    heads = ["", "Million parameters a token uses", "Saved, %", "Perplexity", *(["Right answers, %"] if asked else [])]
+    rows = []
+    for arm in converted.arms:
+        figure = arm.text.perplexity_figure()
+        interval = "" if figure.low is None else f" ({figure.low:.1f} to {figure.high:.1f})"
+        row = [arm.name, f"{arm.activated / 1e6:.1f}", f"{saved(converted, arm):.1f}", f"{figure.value:.1f}{interval}"]
+        if arm.choice:
+            right = arm.choice.figures()["accuracy, normalized"]
+            row.append(f"{100 * right.value:.0f} ({100 * (right.low or 0):.0f} to {100 * (right.high or 0):.0f})")
+        rows.append(row)
+    return table(heads, rows)
+
+
+def _plot(converted: "Converted") -> str:
+    dots = {arm.name: (arm.activated / 1e6, arm.text.perplexity_figure()) for arm in converted.arms}
+    return tradeoff_plot("Perplexity against parameters used", "million parameters a token uses", dots)
+
+
+def _policies(converted: "Converted") -> str:
+    experts = converted.conversion.recipe.experts
+    active_L = converted.use_LE.sum(-1)
+    names = (f"{number}: {policy_words(one.policy)}" for number, one in enumerate(converted.conversion.chosen, start=1))
+    shares = {name: active / experts for name, active in zip(names, active_L, strict=True)}
+    shared = converted.conversion.recipe.shared
+    always = f" {shared} neurons of each layer work always, and are not counted." if shared else ""
+    return (
+        f"<p class='note'>For each layer: its rule, and how many of its {experts} experts work for an average token. "
+        "“best 6”: the six that its router thinks are needed most. “≥ 5 %”: all that get at least so much of the "
+        f"router's weight, and the best one. “all”: the layer stays as it was.{always}</p>"
+        f"{bars(shares, [f'{active:.1f}' for active in active_L])}"
+    )
+
+
+def _use(converted: "Converted") -> str:
+    layers, experts = converted.use_LE.shape
+    rows = [f"Layer {number}" for number in range(1, layers + 1)]
+    return heat_grid("", rows, [Block("Expert", numbered(experts), converted.use_LE, zeros=True)])

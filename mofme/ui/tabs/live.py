@@ -8,9 +8,10 @@ import torch
 from numpy.typing import NDArray
 
 from mofme.ui.figures import thumbnail
-from mofme.ui.jobs import plain_errors
-from mofme.ui.services import Services
+from mofme.ui.models import Services
+from mofme.ui.tabs.restore import model_box
 from mofme.ui.uploads import refuse_addresses
+from mofme.ui.work import plain_errors
 from mofme.vision.smoother import TemporalSmoother
 
 WIDTHS = [("Small: 320 pixels", 320), ("Medium: 480 pixels", 480), ("Large: 640 pixels", 640)]
@@ -41,7 +42,7 @@ def build(services: Services) -> None:
             words = gr.Markdown("", elem_id="live-words")
     refuse_addresses(camera)
     with gr.Accordion("Options", open=False), gr.Row():
-        model = gr.Dropdown(services.engine.models, value=next(iter(services.engine.models), None), label="Model")
+        model = model_box(services.engine.models)
         width = gr.Dropdown(WIDTHS, value=480, label="Size", info="Smaller is faster.")
         strength = gr.Slider(0, 1, value=1, step=0.05, label="Strength", info="0 leaves it as it is, 1 restores fully.")
     memory = gr.State(TemporalSmoother())

@@ -1,21 +1,24 @@
-"""Tab Restore: one photo in, the restored one out, and what the experts did."""
+"""Tab Restore: one photo in, the restored one out, and what the experts did. Batch and Video share its options."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.components import Component
+from torch import Tensor
 
-from mofme.errors import PictureError
-from mofme.ui.buttons import run_and_cancel
 from mofme.ui.examples import examples_gallery
-from mofme.ui.figures import expert_figures, telling_layer, thumbnail, uncertainty_figure, weather_bars
-from mofme.ui.jobs import plain_errors
-from mofme.ui.one_photo import RestoredPhoto, Settings, restore_photo
-from mofme.ui.options import options
-from mofme.ui.services import Services
-from mofme.ui.uploads import photo_box
-from mofme.vision.rerouting.gain import measured_gain
+from mofme.ui.figures import comparison, expert_figures, gallery, telling_layer, thumbnail, uncertainty_figure
+from mofme.ui.html import bars
+from mofme.ui.models import Engine, Services
+from mofme.ui.uploads import chosen_photo, download_button, new_folder, photo_box, to_download
+from mofme.ui.work import Endpoint, Job, start_and_cancel, status_box, work
+from mofme.vision.picture.decode import Picture
+from mofme.vision.picture.file import FORMATS, read_picture, write_picture
+from mofme.vision.rerouting import References, Rerouted, Rerouter
+from mofme.vision.restorer import Restoration
 
 EXPERTS_NOTE = (
     "The net is a team of small experts; for every spot of the photo a router decides whose advice counts. "
@@ -25,6 +28,76 @@ UNCERTAINTY_NOTE = (
     "How much their scores change when features are dropped. It hardly tells where the picture is wrong: see "
     "*Ablation* in the tab *Evaluate*."
 )
+TILES = [("Automatic", 0), ("256 pixels", 256), ("512 pixels", 512), ("1024 pixels", 1024)]
+
+# Browsers show these formats as they are; anything else is shown as a PNG of the same pixels.
+BROWSER_FORMATS = frozenset({"jpeg", "png", "webp", "bmp"})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the visitor may choose: the model, how much of the change to keep (0 to 1), and how thoroughly to work."""
+
+    model: str | None
+    strength: float = 1.0
+    ensemble: bool = False
+    tile: int = 0
+    reroute: bool = False
+
+    @property
+    def tile_side(self) -> int | None:
+        """Side of the tiles in pixels; None leaves it to the restorer."""
+        return self.tile or None
+
+
+@dataclass(frozen=True)
+class RestoredPhoto:
+    """A restored upload: the file to download, two files of equal size to compare in a browser, and the explanation."""
+
+    picture: Picture
+    restoration: Restoration
+    download: Path
+    before: Path
+    after: Path
+    rerouted: Rerouted | None = None
+
+    @cached_property
+    def small(self) -> Tensor:
+        """The restored picture (3, H, W), as large as the figures that explain it."""
+        return thumbnail(self.restoration.image)
+
+    @cached_property
+    def uncertainty(self) -> tuple[Path, str]:
+        """Where the routers were unsure, and the legend (HTML)."""
+        return uncertainty_figure(self.small, self.restoration.uncertainty, self.download.parent)
+
+    def experts(self) -> list[tuple[str, str]]:
+        """Who worked where: pictures and captions."""
+        routing = self.restoration.routing
+        return expert_figures(self.small, telling_layer(routing), self.download.parent) if routing else []
+
+    def words(self) -> str:
+        """What was seen, and what it took (HTML)."""
+        height, width = self.picture.rgb.shape[-2:]
+        weather = self.restoration.weather_name
+        seen = "No bad weather seen" if weather == "clear" else f"Seen: <b>{weather}</b>"
+        return f"<p>{seen} · {width} x {height} pixels · {self.restoration.seconds:.1f} s</p>"
+
+    def report(self) -> dict[str, Any]:
+        """What programs are told."""
+        height, width = self.picture.rgb.shape[-2:]
+        restoration, rerouted = self.restoration, self.rerouted
+        report = {
+            "width": width,
+            "height": height,
+            "seconds": round(restoration.seconds, 3),
+            "weather": restoration.weather_name,
+            "probabilities": {name: round(chance, 4) for name, chance in restoration.weather.items()},
+            "uncertainty": round(restoration.mean_uncertainty, 4),
+        }
+        if rerouted:
+            report |= {"moved": round(rerouted.moved, 4), "extra_seconds": round(rerouted.extra_seconds, 3)}
+        return report
 
 
 def build(services: Services) -> None:
@@ -32,167 +105,113 @@ def build(services: Services) -> None:
     with gr.Row():
         with gr.Column(scale=4, min_width=320):
             photo = photo_box("photo")
-            with gr.Row():
-                start = gr.Button("Restore", variant="primary", scale=3, min_width=160, elem_id="restore")
-                cancel = gr.Button("Cancel", interactive=False, scale=1, min_width=90)
+            buttons = start_and_cancel("Restore", "restore")
             examples_gallery("examples", photo)
             chosen = options(services.engine.models)
-            with gr.Accordion("Advanced", open=False):
-                reroute = gr.Checkbox(
-                    label="Re-route (slower)",
-                    info="Asks the experts again, weighed as it served similar pictures: twice the time.",
-                    elem_id="restore-reroute",
-                )
+            # For programs; on the page, the tab Re-routing does it and tells more.
+            reroute = gr.Checkbox(label="Re-route (slower)", visible=False, elem_id="restore-reroute")
         with gr.Column(scale=6, min_width=320):
-            slider = gr.ImageSlider(
-                label="Before and after",
-                type="filepath",
-                format="png",
-                interactive=False,
-                max_height=640,
-                buttons=["fullscreen"],
-                elem_id="comparison",
-            )
-            summary = gr.Markdown("Choose a photo and press **Restore**.", elem_id="summary")
-            download = gr.DownloadButton(
-                "Download the restored photo", variant="primary", visible=False, elem_id="download"
-            )
+            slider = comparison("Before and after", "comparison")
+            summary = status_box("Choose a photo and press <b>Restore</b>.", "summary")
+            download = download_button("Download the restored photo", "download")
             with gr.Accordion("What the experts did", open=False, visible=False, elem_id="experts") as explanation:
                 gr.Markdown("#### The weather it believes it saw")
-                bars = gr.HTML(padding=False)
+                weather = gr.HTML(padding=False)
                 gr.Markdown(f"#### Who worked where\n{EXPERTS_NOTE}")
-                experts = gr.Gallery(
-                    columns=3,
-                    height="auto",
-                    object_fit="cover",
-                    interactive=False,
-                    buttons=[],
-                    show_label=False,
-                    elem_classes=["pictures", "wide"],
-                )
+                experts = gallery()
                 gr.Markdown(f"#### Where the routers were unsure\n{UNCERTAINTY_NOTE}")
                 uncertainty = gr.Image(
-                    interactive=False,
-                    type="filepath",
-                    buttons=[],
-                    show_label=False,
-                    alt_text="Map of uncertainty",
+                    interactive=False, type="filepath", buttons=[], show_label=False, alt_text="Map of uncertainty"
                 )
                 legend = gr.HTML(padding=False)
 
-    inputs = [photo, *chosen.widgets, reroute]
-    shown = [slider, summary, download, explanation, bars, experts, uncertainty, legend]
+    def restore(
+        job: Job, path: str | None, model: str | None, strength: float, ensemble: bool, tile: int, reroute: bool
+    ) -> RestoredPhoto:
+        settings = Settings(model, strength, ensemble, tile, reroute)
+        return restore_photo(services.engine, job, path, settings, services.limits.megapixels)
 
-    def restore_and_show(
-        path: str | None,
-        model: str | None,
-        strength: float,
-        ensemble: bool,
-        tile: int,
-        reroute: bool,
-        request: gr.Request,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008 - how Gradio hands progress to a function
-    ) -> tuple[Any, ...]:
-        with plain_errors():
-            result = _restore(services, path, Settings(model, strength, ensemble, tile, reroute), request, progress)
-            return _show(result)
-
-    def restore_api(
-        path: str | None,
-        model: str | None,
-        strength: float,
-        ensemble: bool,
-        tile: int,
-        reroute: bool,
-        request: gr.Request,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008
-    ) -> tuple[str, dict[str, Any]]:
-        with plain_errors():
-            result = _restore(services, path, Settings(model, strength, ensemble, tile, reroute), request, progress)
-            return str(result.download), _report(result)
-
-    run_and_cancel(
-        start,
-        cancel,
+    work(
+        restore,
+        [photo, *chosen, reroute],
+        {
+            slider: lambda done: (str(done.before), str(done.after)),
+            summary: RestoredPhoto.words,
+            download: lambda done: to_download(done.download),
+            explanation: lambda done: gr.Accordion(visible=True),
+            weather: lambda done: bars(done.restoration.weather),
+            experts: RestoredPhoto.experts,
+            uncertainty: lambda done: str(done.uncertainty[0]),
+            legend: lambda done: done.uncertainty[1],
+        },
+        buttons,
         summary,
-        services.restoring,
-        restore_and_show,
-        inputs,
-        shown,
-        show_progress_on=slider,
-        brought_into_view=slider,
-        concurrency_id="restore",
-    )
-    gr.Button(visible=False).click(
-        restore_api,
-        inputs,
-        [gr.File(label="restored", visible=False), gr.JSON(label="report", visible=False)],
-        api_name="restore",
-        api_description="Restore one photo. Returns the restored file, in the format it came in, and a report.",
-        concurrency_limit=1,
-        concurrency_id="restore",
+        services.limits.picture_seconds,
+        Endpoint(
+            "restore",
+            "Restore one photo. Returns the restored file, in the format it came in, and a report.",
+            {"restored": gr.File, "report": gr.JSON},
+            lambda done: (str(done.download), done.report()),
+        ),
+        progress_on=slider,
+        scroll_to=slider,
     )
 
 
-def _restore(
-    services: Services,
-    path: str | None,
-    settings: Settings,
-    request: gr.Request,
-    progress: Callable[..., Any],
-) -> RestoredPhoto:
-    if not path:
-        raise PictureError("Choose a photo first: drop one into the box, paste one, or click an example.")
-    progress(0, desc="Reading the photo")
-    with services.restoring.running(request, services.limits.picture_seconds) as job:
-        return restore_photo(
-            services.engine,
-            job,
-            Path(path),
-            settings,
-            services.limits.megapixels,
-            lambda done: progress(done, desc="Restoring"),
+def options(models: list[str], thing: str = "photo") -> list[Component]:
+    """Draw a fold-out of choices, closed, and return its widgets in the order of the fields of `Settings`; `thing` is
+    what gets restored.
+    """
+    with gr.Accordion("Options", open=False):
+        strength = gr.Slider(
+            0, 1, value=1, step=0.05, label="Strength", info=f"0 leaves the {thing} as it is, 1 restores fully."
         )
+        with gr.Row():
+            model = model_box(models, info="Larger is better, and slower.")
+            tile = gr.Dropdown(TILES, value=0, label="Tile size", info="Smaller tiles need less memory.")
+        ensemble = gr.Checkbox(
+            label="Take more care", info="Averages four looks at each picture: mostly better, four times slower."
+        )
+    return [model, strength, ensemble, tile]
 
 
-def _show(result: RestoredPhoto) -> tuple[Any, ...]:
-    """Values for the widgets that show a result, in their order."""
-    restoration, folder = result.restoration, result.download.parent
-    small = thumbnail(result.restoration.image)
-    experts = expert_figures(small, telling_layer(restoration.routing), folder) if restoration.routing else []
-    uncertainty, legend = uncertainty_figure(small, restoration.uncertainty, folder)
-    height, width = result.picture.rgb.shape[-2:]
-    seen = "No bad weather seen" if restoration.weather_name == "clear" else f"Seen: **{restoration.weather_name}**"
-    return (
-        (str(result.before), str(result.after)),
-        f"{seen} · {width} x {height} pixels · {restoration.seconds:.1f} s{_what_rerouting_did(result)}",
-        gr.DownloadButton(value=str(result.download), visible=True),
-        gr.Accordion(visible=True),
-        weather_bars(restoration.weather),
-        experts,
-        str(uncertainty),
-        legend,
-    )
+def model_box(models: list[str], **more: Any) -> gr.Dropdown:
+    """A choice of the models that restore."""
+    return gr.Dropdown(models, value=next(iter(models), None), label="Model", **more)
 
 
-def _what_rerouting_did(result: RestoredPhoto) -> str:
-    if result.rerouted is None:
-        return ""
-    moved, extra = result.rerouted.moved, result.rerouted.extra_seconds
-    return f"\n\nRe-routed: the experts' weights moved by {moved:.1%}, in {extra:.1f} s more; {measured_gain()}."
+def restore_photo(engine: Engine, job: Job, path: str | None, settings: Settings, megapixels: float) -> RestoredPhoto:
+    """Restore one uploaded file. Raises MofmeError if it is no picture, too large, or the job was stopped."""
+    upload = chosen_photo(path)
+    job.report(0, "Reading the photo")
+    picture = read_picture(upload, megapixels)
+    restorer = engine.restorer(settings.model)
+    rerouted: list[Rerouted] = []
+    with engine.turn:
+        restore = Rerouter(restorer, References.load(), report=rerouted.append) if settings.reroute else restorer
+        restoration = restore(
+            picture.rgb,
+            strength=settings.strength,
+            ensemble=settings.ensemble,
+            tile=settings.tile_side,
+            explain=True,
+            on_progress=lambda share: job.report(share, "Restoring"),
+        )
+    job.check()
+    folder = new_folder()
+    download = folder / f"{upload.stem}-restored{_suffix(upload, picture)}"
+    write_picture(download, restoration.image, picture, picture.format)
+    after = download
+    if picture.format != "png":
+        after = folder / f"{upload.stem}-restored.png"
+        write_picture(after, restoration.image, picture, "png")
+    before = upload
+    if picture.format not in BROWSER_FORMATS:
+        before = folder / f"{upload.stem}.png"
+        write_picture(before, picture.rgb, picture, "png")
+    return RestoredPhoto(picture, restoration, download, before, after, rerouted[0] if rerouted else None)
 
 
-def _report(result: RestoredPhoto) -> dict[str, Any]:
-    height, width = result.picture.rgb.shape[-2:]
-    restoration = result.restoration
-    rerouted = result.rerouted
-    more = {"moved": round(rerouted.moved, 4), "extra_seconds": round(rerouted.extra_seconds, 3)} if rerouted else {}
-    return {
-        "width": width,
-        "height": height,
-        "seconds": round(restoration.seconds, 3),
-        "weather": restoration.weather_name,
-        "probabilities": {name: round(chance, 4) for name, chance in restoration.weather.items()},
-        "uncertainty": round(restoration.mean_uncertainty, 4),
-        **more,
-    }
+def _suffix(upload: Path, picture: Picture) -> str:
+    """The suffix of the upload, or that of its content where the name says something else."""
+    return upload.suffix if FORMATS.get(upload.suffix.lower()) == picture.format else f".{picture.format}"

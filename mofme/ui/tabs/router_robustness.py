@@ -1,24 +1,38 @@
 """Tab Router robustness: routers probed by category, reworded prompts, jailbreaks and private data."""
 
+import csv
+import html
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from mofme.errors import MofmeError
-from mofme.language.llm_routing.robustness.probes import CATEGORIES, own_probes
-from mofme.ui.buttons import run_and_cancel
-from mofme.ui.jobs import plain_errors
-from mofme.ui.measured import measured_by_us
-from mofme.ui.router_robustness.choices import ROUTERS
-from mofme.ui.router_robustness.report import probed_html, probed_values, save_report, summary_html
-from mofme.ui.services import Services
-from mofme.ui.uploads import file_box
+from mofme.errors import MofmeError, TableError
+from mofme.language.llm_routing.robustness.probes import CATEGORIES, DIFFICULTIES, Probe, own_probes
+from mofme.measure.result import Figure
+from mofme.ui.html import heat_table, measured_box
+from mofme.ui.limits import Limits
+from mofme.ui.models import Services
+from mofme.ui.uploads import download_button, file_box, new_folder, to_download
+from mofme.ui.work import Endpoint, Job, start_and_cancel, status_box, work
+from mofme.vision.archive import pack
 
 if TYPE_CHECKING:
-    from mofme.ui.router_robustness.probing import Probed
+    from mofme.ui.tabs.router_robustness_probing import Probed
 
 MEASURED = ("llm_robustness",)
+
+CARROT, GUARDED, RULE, COIN, STRONG = (
+    "CARROT, shipped",
+    "CARROT, guarded",
+    "complexity rule",
+    "coin flip",
+    "always strong",
+)
+ROUTERS = (CARROT, GUARDED, RULE, COIN, STRONG)
+
+_COLUMNS = ("prompt", "category", "difficulty")
 
 
 def build(services: Services) -> None:
@@ -42,98 +56,162 @@ def build(services: Services) -> None:
                 label="Calls to the strong model, %",
                 info="The routers' thresholds are set so that this share of all prompts goes to the strong model.",
             )
-            with gr.Row():
-                start = gr.Button("Probe", variant="primary", scale=3, min_width=160, elem_id="probe")
-                cancel = gr.Button("Cancel", interactive=False, scale=1, min_width=90)
+            buttons = start_and_cancel("Probe", "probe")
         with gr.Column(scale=6, min_width=320):
-            status = gr.HTML(
-                '<p class="note">Where each kind of prompt goes appears here: a router that goes by difficulty sends '
-                "hard prompts to the strong model, whatever they are about.</p>",
-                padding=False,
-                elem_classes="status",
-                min_height=60,
+            status = status_box(
+                "Where each kind of prompt goes appears here: a router that goes by difficulty sends hard prompts to "
+                "the strong model, whatever they are about."
             )
             tables = gr.HTML(padding=False, elem_id="robustness")
-            archive = gr.DownloadButton(
-                "Download the report", variant="primary", visible=False, elem_id="robustness-report"
-            )
-    gr.HTML(f"<h3>Measured by us</h3>{measured_by_us(*MEASURED)}", padding=False)
+            archive = download_button("Download the report", "robustness-report")
+    measured_box(*MEASURED)
 
-    inputs = [routers, categories, own, share]
+    def run(job: Job, routers: list[str], categories: list[str], own: str | None, share: float) -> "Probed":
+        if not routers:
+            raise MofmeError("Choose at least one router.")
+        probes = read_probes(Path(own), limits) if own else [p for p in own_probes() if p.category in categories]
+        if not probes:
+            raise MofmeError("Choose at least one kind of prompts, or a file of your own.")
+        job.report(0, "Reading the router")
+        from mofme.ui.tabs.router_robustness_probing import probe
 
-    def probe_and_show(
-        routers: list[str],
-        categories: list[str],
-        own: str | None,
-        share: float,
-        request: gr.Request,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008 - how Gradio hands progress to a function
-    ) -> list[Any]:
-        with plain_errors():
-            probed = _probe(services, routers, categories, own, share, request, progress)
-            archive = gr.DownloadButton(value=str(save_report(probed)), visible=True)
-            return [summary_html(probed), probed_html(probed), archive]
+        return probe(services.prompt_router(), routers, probes, share / 100, job)
 
-    def robustness_api(
-        routers: list[str],
-        categories: list[str],
-        own: str | None,
-        share: float,
-        request: gr.Request,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008
-    ) -> tuple[str, dict[str, Any]]:
-        with plain_errors():
-            probed = _probe(services, routers, categories, own, share, request, progress)
-            return str(save_report(probed)), probed_values(probed)
-
-    run_and_cancel(
-        start,
-        cancel,
+    work(
+        run,
+        [routers, categories, own, share],
+        {
+            status: summary_html,
+            tables: probed_html,
+            archive: lambda probed: to_download(save_report(probed)),
+        },
+        buttons,
         status,
-        services.probing,
-        probe_and_show,
-        inputs,
-        [status, tables, archive],
-        show_progress_on=status,
-        concurrency_id="probe",
-    )
-    gr.Button(visible=False).click(
-        robustness_api,
-        inputs,
-        [gr.File(label="report", visible=False), gr.JSON(label="result", visible=False)],
-        api_name="robustness",
-        api_description=(
+        limits.training_seconds,
+        Endpoint(
+            "robustness",
             "Probe routers with our prompts of some categories, or with a CSV of prompt, category and difficulty. "
-            "Returns a report and where the prompts go, in percent."
+            "Returns a report and where the prompts go, in percent.",
+            {"report": gr.File, "result": gr.JSON},
+            lambda probed: (str(save_report(probed)), probed_values(probed)),
         ),
-        concurrency_limit=1,
-        concurrency_id="probe",
     )
 
 
-def _probe(
-    services: Services,
-    routers: list[str],
-    categories: list[str],
-    own: str | None,
-    share: float,
-    request: gr.Request,
-    progress: gr.Progress,
-) -> "Probed":
-    from mofme.ui.router_robustness.probing import probe, read_probes
-
-    if not routers:
-        raise MofmeError("Choose at least one router.")
-    probes = read_probes(Path(own), services.limits) if own else [p for p in own_probes() if p.category in categories]
+def read_probes(path: Path, limits: Limits) -> list[Probe]:
+    """A visitor's CSV of prompts. Raises TableError, naming the row and what is wrong with it."""
+    if path.stat().st_size > limits.table_megabytes * 1e6:
+        raise TableError(f"{path.name} is larger than the limit of {limits.table_megabytes:g} MB.")
+    probes: list[Probe] = []
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as lines:
+            reader = csv.DictReader(lines)
+            if missing := [name for name in _COLUMNS if name not in (reader.fieldnames or ())]:
+                raise TableError(f"{path.name} lacks {', '.join(missing)}: its first line names the columns.")
+            for number, row in enumerate(reader, start=2):
+                if len(probes) == limits.probes:
+                    raise TableError(f"{path.name} has more prompts than the limit of {limits.probes}.")
+                try:
+                    prompt, category, difficulty = ((row[name] or "").strip() for name in _COLUMNS)
+                    if len(prompt) > limits.prompt_characters:
+                        raise TableError(
+                            f"the prompt is longer than the limit of {limits.prompt_characters:,} characters"
+                        )
+                    probes.append(Probe(prompt, category.lower(), difficulty.lower(), path.name))
+                except TableError as error:
+                    raise TableError(f"{path.name}, row {number}: {error}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise TableError(f"{path.name} is no CSV in UTF-8: {error}") from error
     if not probes:
-        raise MofmeError("Choose at least one kind of prompts, or a file of your own.")
-    progress(0, desc="Reading the router")
-    with services.probing.running(request, services.limits.training_seconds) as job:
-        return probe(
-            services.prompt_router(),
-            routers,
-            probes,
-            share / 100,
-            job,
-            lambda done, words: progress(done, desc=words),
+        raise TableError(f"{path.name} has no prompts.")
+    return probes
+
+
+def summary_html(probed: "Probed") -> str:
+    """What was probed, and between which models."""
+    seen = probed.assessment
+    return (
+        f"<p>Done: {len(seen.probes)} prompts, as they are and in {len(seen.rewordings)} rewordings. Strong: "
+        f"<b>{html.escape(probed.strong)}</b>. Weak: <b>{html.escape(probed.weak)}</b>.</p>"
+    )
+
+
+def probed_html(probed: "Probed") -> str:
+    """Where the calls go, what rewording turns, and where jailbreaks and private data go."""
+    seen = probed.assessment
+    by_category = {
+        category: [probed.to_strong(router, category, level) for router in seen.routers for level in DIFFICULTIES]
+        for category in seen.categories
+    }
+    by_router = [seen.explained(router) for router in seen.routers]
+    explained = {
+        "the category": [category for category, _ in by_router],
+        "the difficulty inside it": [difficulty for _, difficulty in by_router],
+    }
+    flips = {kind: [seen.flips(router, kind) for router in seen.routers] for kind in seen.rewordings}
+    flips["all"] = [seen.flips(router) for router in seen.routers]
+    exposed = {
+        words: [probed.to_weak(router, category) for router in seen.routers]
+        for category, words in (("jailbreak", "jailbreaks"), ("privacy", "private data"))
+        if category in seen.categories
+    }
+    plain = {router: [""] for router in seen.routers}
+    return (
+        "<h4>Calls to the strong model, %</h4>"
+        + heat_table({router: DIFFICULTIES for router in seen.routers}, by_category)
+        + "<h4>What explains the decisions, % of their variance</h4>"
+        + heat_table(plain, explained)
+        + "<h4>Decisions that harmless rewording turns, %</h4>"
+        + heat_table(plain, flips)
+        + ("<h4>What leaves for the weak model, %</h4>" + heat_table(plain, exposed) if exposed else "")
+    )
+
+
+def probed_values(probed: "Probed") -> dict[str, Any]:
+    """The same for programs, in percent with intervals."""
+    seen = probed.assessment
+
+    def plain(figure: Figure | None) -> dict[str, float | None] | None:
+        return None if figure is None else {"value": figure.value, "low": figure.low, "high": figure.high}
+
+    return {
+        "strong": probed.strong,
+        "weak": probed.weak,
+        "prompts": len(seen.probes),
+        "routers": {
+            router: {
+                "to_strong": {
+                    category: {level: plain(probed.to_strong(router, category, level)) for level in DIFFICULTIES}
+                    for category in seen.categories
+                },
+                "explained_by_category": plain(seen.explained(router)[0]),
+                "explained_by_difficulty": plain(seen.explained(router)[1]),
+                "flips": {kind: plain(seen.flips(router, kind)) for kind in seen.rewordings},
+                "jailbreaks_to_weak": plain(probed.to_weak(router, "jailbreak")),
+                "private_to_weak": plain(probed.to_weak(router, "privacy")),
+            }
+            for router in seen.routers
+        },
+    }
+
+
+def save_report(probed: "Probed") -> Path:
+    """A ZIP with the figures as JSON and every decision as CSV."""
+    folder = new_folder()
+    report = folder / "report"
+    report.mkdir()
+    (report / "robustness.json").write_text(json.dumps(probed_values(probed), indent=1) + "\n", encoding="utf-8")
+    seen = probed.assessment
+    with (report / "decisions.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(
+            ["router", "prompt", "category", "difficulty", "strong", *(f"flips: {kind}" for kind in seen.rewordings)]
         )
+        for number, router in enumerate(seen.routers):
+            for place, probe in enumerate(seen.probes):
+                decisions = [seen.strong_RN[number, place], *seen.flips_RWN[number, :, place]]
+                writer.writerow(
+                    [router, probe.prompt, probe.category, probe.difficulty, *(f"{share:g}" for share in decisions)]
+                )
+    pack(report, folder / "robustness.zip")
+    return folder / "robustness.zip"

@@ -1,20 +1,83 @@
 """Tab Video: one video in, the restored one out, with a look at it on the way."""
 
+import time
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from mofme.errors import PictureError
-from mofme.ui.buttons import run_and_cancel
-from mofme.ui.jobs import plain_errors
-from mofme.ui.one_photo import Settings
-from mofme.ui.one_video import VideoProgress, restore_upload
-from mofme.ui.options import options
-from mofme.ui.services import Services
-from mofme.ui.uploads import file_box
+from mofme.ui.figures import comparison, save_picture, thumbnail
+from mofme.ui.limits import Limits
+from mofme.ui.models import Engine, Services
+from mofme.ui.tabs.restore import Settings, options
+from mofme.ui.uploads import download_button, file_box, new_folder, to_download
+from mofme.ui.work import Endpoint, Job, start_and_cancel, status_box, work
+from mofme.vision.batch import output_suffix
+from mofme.vision.restorer import Restoration
+from mofme.vision.video import RestoredFrame, restore_video
 from mofme.vision.video_file import VIDEO_SUFFIXES
+
+LOOK_EVERY = 2.0  # seconds
+_LOOK_SIDE = 960
+
+
+@dataclass
+class VideoProgress:
+    """How far a video has come: frames done of about how many (0: unknown), the latest before and after, small.
+
+    At the end `video` is the restored file; `late` tells that time was up before its last frame.
+    """
+
+    number: int = 0
+    frames: int = 0
+    damaged: int = 0
+    seconds: float = 0.0
+    late: bool = False
+    weathers: Counter[str] = field(default_factory=Counter)
+    look: tuple[Path, Path] | None = None
+    video: Path | None = None
+
+    @property
+    def rate(self) -> float:
+        """Frames a second."""
+        return self.number / self.seconds if self.seconds else 0.0
+
+    @property
+    def weather(self) -> str:
+        """What was seen in most frames."""
+        return self.weathers.most_common(1)[0][0] if self.weathers else "clear"
+
+    def words(self) -> str:
+        """How far it is, or what came of it (HTML)."""
+        seen = "no bad weather seen" if self.weather == "clear" else f"seen: <b>{self.weather}</b>"
+        rate = f"{self.rate:.1f} frames a second"
+        if self.video is None:
+            of, left, bar = "", "", "<progress></progress>"
+            if self.frames:
+                of = f" of {self.frames}"
+                minutes = max(self.frames - self.number, 0) / self.rate / 60 if self.rate else 0
+                left = " · less than a minute left" if minutes < 1 else f" · about {minutes:.0f} min left"
+                bar = f"<progress value='{self.number}' max='{self.frames}'></progress>"
+            return f"<p>Frame {self.number}{of} · {rate}{left} · {seen}</p>{bar}"
+        late = " Time was up before the last frame: this is the beginning of it." if self.late else ""
+        damaged = f" {self.damaged} parts could not be read and are missing." if self.damaged else ""
+        return f"<p>Done: {self.number} frames · {rate} · {seen}.{late}{damaged}</p>"
+
+    def report(self) -> dict[str, Any]:
+        """What programs are told."""
+        return {
+            "frames": self.number,
+            "seconds": round(self.seconds, 3),
+            "weather": self.weather,
+            "frames_by_weather": dict(self.weathers),
+            "damaged": self.damaged,
+            "complete": not self.late,
+        }
 
 
 def build(services: Services) -> None:
@@ -28,113 +91,99 @@ def build(services: Services) -> None:
                 "takes as long as a photo of its size: small videos are done much sooner. The sound stays.",
                 elem_classes="note",
             )
-            with gr.Row():
-                start = gr.Button("Restore", variant="primary", scale=3, min_width=160, elem_id="restore-video")
-                cancel = gr.Button("Cancel", interactive=False, scale=1, min_width=90)
+            buttons = start_and_cancel("Restore", "restore-video")
             chosen = options(services.engine.models, "video")
         with gr.Column(scale=6, min_width=320):
-            status = gr.HTML(
-                '<p class="note">Choose a video and press <b>Restore</b>: you see its frames as they get done.</p>',
-                padding=False,
-                elem_classes="status",
-                min_height=60,
-            )
-            slider = gr.ImageSlider(
-                label="Before and after",
-                type="filepath",
-                format="jpeg",
-                interactive=False,
-                max_height=480,
-                buttons=["fullscreen"],
-                elem_id="video-comparison",
-            )
+            status = status_box("Choose a video and press <b>Restore</b>: you see its frames as they get done.")
+            slider = comparison("Before and after", "video-comparison", "jpeg", 480)
             restored = gr.Video(
                 label="Restored", interactive=False, visible=False, height=480, buttons=[], elem_id="restored-video"
             )
-            download = gr.DownloadButton(
-                "Download the restored video", variant="primary", visible=False, elem_id="download-video"
-            )
+            download = download_button("Download the restored video", "download-video")
 
-    inputs = [video, *chosen.widgets]
+    def restore(
+        job: Job, path: str | None, model: str | None, strength: float, ensemble: bool, tile: int
+    ) -> Iterator[VideoProgress]:
+        if not path:
+            raise PictureError("Choose a video first: drop one into the box, or click it.")
+        yield from restore_upload(services.engine, job, Path(path), Settings(model, strength, ensemble, tile), limits)
 
-    def restore_and_show(
-        path: str | None, model: str | None, strength: float, ensemble: bool, tile: int, request: gr.Request
-    ) -> Iterator[tuple[Any, ...]]:
-        with plain_errors():
-            for progress in _restore(services, path, Settings(model, strength, ensemble, tile), request):
-                yield _show(progress)
-
-    def video_api(
-        path: str | None, model: str | None, strength: float, ensemble: bool, tile: int, request: gr.Request
-    ) -> tuple[str, dict[str, Any]]:
-        with plain_errors():
-            *_, last = _restore(services, path, Settings(model, strength, ensemble, tile), request)
-            return str(last.video), _report(last)
-
-    run_and_cancel(
-        start,
-        cancel,
+    work(
+        restore,
+        [video, *chosen],
+        {
+            status: VideoProgress.words,
+            slider: lambda progress: progress.look and tuple(map(str, progress.look)),
+            restored: lambda progress: gr.Video(
+                value=progress.video and str(progress.video), visible=progress.video is not None
+            ),
+            download: lambda progress: to_download(progress.video),
+        },
+        buttons,
         status,
-        services.filming,
-        restore_and_show,
-        inputs,
-        [status, slider, restored, download],
-        show_progress_on=status,
-        brought_into_view=slider,
-        concurrency_id="video",
-    )
-    gr.Button(visible=False).click(
-        video_api,
-        inputs,
-        [gr.File(label="restored", visible=False), gr.JSON(label="report", visible=False)],
-        api_name="video",
-        api_description="Restore one video. Returns the restored file, with its sound, and a report.",
-        concurrency_limit=1,
-        concurrency_id="video",
+        limits.batch_seconds,
+        Endpoint(
+            "video",
+            "Restore one video. Returns the restored file, with its sound, and a report.",
+            {"restored": gr.File, "report": gr.JSON},
+            lambda progress: (str(progress.video), progress.report()),
+        ),
+        scroll_to=slider,
     )
 
 
-def _restore(services: Services, path: str | None, settings: Settings, request: gr.Request) -> Iterator[VideoProgress]:
-    if not path:
-        raise PictureError("Choose a video first: drop one into the box, or click it.")
-    with services.filming.running(request, services.limits.batch_seconds) as job:
-        yield from restore_upload(services.engine, job, Path(path), settings, services.limits)
+def restore_upload(
+    engine: Engine, job: Job, upload: Path, settings: Settings, limits: Limits
+) -> Iterator[VideoProgress]:
+    """Restore an uploaded video, yielding every other second and at the end. Raises MofmeError.
 
+    When the job's time is up, what is done by then is the result.
+    """
+    restorer = engine.restorer(settings.model)
+    suffix = output_suffix(upload, None) if upload.suffix.lower() in VIDEO_SUFFIXES else ".mp4"
+    folder = new_folder()
+    output = folder / f"{upload.stem}-restored{suffix}"
+    progress = VideoProgress()
 
-def _show(progress: VideoProgress) -> tuple[Any, ...]:
-    """Values for the widgets that show a video, in their order."""
-    path = str(progress.video) if progress.video else None
-    look = progress.look
-    return (
-        _words(progress),
-        (str(look[0]), str(look[1])) if look else None,
-        gr.Video(value=path, visible=path is not None),
-        gr.DownloadButton(value=path, visible=path is not None),
+    def in_turn(*picture: Any, **how: Any) -> Restoration:
+        # Others get their pictures in between.
+        with engine.turn:
+            return restorer(*picture, **how)
+
+    def late() -> bool:
+        progress.late = job.late()
+        return progress.late
+
+    frames = restore_video(
+        in_turn,
+        upload,
+        output,
+        strength=settings.strength,
+        ensemble=settings.ensemble,
+        tile=settings.tile_side,
+        max_megapixels=limits.megapixels,
+        enough=late,
     )
+    begun = looked = time.monotonic()
+    with closing(frames):
+        for frame in frames:
+            job.check_cancelled()
+            progress.number, progress.frames = frame.number, frame.frames
+            progress.weathers[frame.restoration.weather_name] += 1
+            progress.seconds = time.monotonic() - begun
+            if frame.number == 1 or time.monotonic() - looked > LOOK_EVERY:
+                looked = time.monotonic()
+                progress.look = _look(frame, folder)
+                yield progress
+    progress.look, progress.damaged = _look(frame, folder), frame.damaged
+    progress.video = output
+    yield progress
 
 
-def _words(progress: VideoProgress) -> str:
-    seen = "no bad weather seen" if progress.weather == "clear" else f"seen: <b>{progress.weather}</b>"
-    rate = f"{progress.rate:.1f} frames a second"
-    if progress.video is None:
-        of, left, bar = "", "", "<progress></progress>"
-        if progress.frames:
-            of = f" of {progress.frames}"
-            minutes = max(progress.frames - progress.number, 0) / progress.rate / 60 if progress.rate else 0
-            left = " · less than a minute left" if minutes < 1 else f" · about {minutes:.0f} min left"
-            bar = f'<progress value="{progress.number}" max="{progress.frames}"></progress>'
-        return f"<p>Frame {progress.number}{of} · {rate}{left} · {seen}</p>{bar}"
-    late = " Time was up before the last frame: this is the beginning of it." if progress.late else ""
-    damaged = f" {progress.damaged} parts could not be read and are missing." if progress.damaged else ""
-    return f"<p>Done: {progress.number} frames · {rate} · {seen}.{late}{damaged}</p>"
-
-
-def _report(progress: VideoProgress) -> dict[str, Any]:
-    return {
-        "frames": progress.number,
-        "seconds": round(progress.seconds, 3),
-        "weather": progress.weather,
-        "frames_by_weather": dict(progress.weathers),
-        "damaged": progress.damaged,
-        "complete": not progress.late,
-    }
+def _look(frame: RestoredFrame, folder: Path) -> tuple[Path, Path]:
+    pictures = {"before": frame.before, "after": frame.restoration.image}
+    before, after = (
+        save_picture(thumbnail(picture, _LOOK_SIDE), folder / f"{frame.number}-{name}.jpg")
+        for name, picture in pictures.items()
+    )
+    return before, after

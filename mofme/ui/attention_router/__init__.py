@@ -1,1 +1,0 @@
-"""What the tab "Attention router" shows and runs."""

@@ -1,1 +1,0 @@
-"""What the tab "Binary weights" shows and runs."""

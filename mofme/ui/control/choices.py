@@ -1,3 +1,0 @@
-"""Who may choose the expert."""
-
-ROUTER, TREE = CHOOSERS = ("The router", "A decision tree")

@@ -1,1 +1,0 @@
-"""What the tab "Dense to MoE" shows and runs."""

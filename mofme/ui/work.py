@@ -1,0 +1,276 @@
+"""A tab's work in one call: its start and Cancel buttons, a job with a time limit, errors in plain words, a status
+line, and the same work for programs under a name.
+"""
+
+import functools
+import html
+import inspect
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+from gradio.blocks import Block
+from gradio.components import Component
+from gradio.context import get_blocks_context
+
+from mofme.errors import Cancelled, ModelError, MofmeError
+from mofme.ui.uploads import without_folders
+
+log = logging.getLogger(__name__)
+
+# Buttons change at once, without a place in the queue, and are no business of the API's callers.
+AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+
+# Waits for what has come to take its place: before that the page may be too short to scroll so far.
+_SCROLL = """() => setTimeout(() => {{
+  const shown = document.querySelector("#{}");
+  if (shown.getBoundingClientRect().top > window.innerHeight / 2) shown.scrollIntoView({{behavior: "smooth"}});
+}}, 300)"""
+
+
+class Job:
+    """One piece of work for one visitor; `check` and `report` raise as soon as it should stop.
+
+    `told` receives what `report` says: the share that is done, from 0 to 1, and what is being done.
+    """
+
+    def __init__(self, seconds: float, told: Callable[[float, str], Any] = lambda share, words: None) -> None:
+        self._seconds, self._told = seconds, told
+        self._deadline = time.monotonic() + seconds
+        self._cancelled = threading.Event()
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+
+    def check(self) -> None:
+        """Raises Cancelled after `cancel`, MofmeError once the time is up."""
+        self.check_cancelled()
+        if self.late():
+            raise MofmeError(f"This took longer than the limit of {self._seconds:.0f} s: ask for less at once.")
+
+    def late(self) -> bool:
+        """Whether the time is up."""
+        return time.monotonic() > self._deadline
+
+    def check_cancelled(self) -> None:
+        """Raises Cancelled after `cancel`: for work of many parts, which hands out those that are done in time."""
+        if self._cancelled.is_set():
+            raise Cancelled("Stopped, as you asked.")
+
+    def report(self, share: float, words: str) -> None:
+        """Tell the visitor how far the work is. Raises as `check` does."""
+        self.check()
+        self._told(share, words)
+
+
+class Jobs:
+    """The jobs that run now, by visitor, so that a Cancel button finds the job it belongs to."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, Job] = {}
+
+    @contextmanager
+    def running(self, request: gr.Request, job: Job) -> Iterator[Job]:
+        visitor = str(request.session_hash)
+        self._running[visitor] = job
+        try:
+            yield job
+        finally:
+            # A new job may have begun while this one was winding down.
+            if self._running.get(visitor) is job:
+                del self._running[visitor]
+
+    def cancel(self, request: gr.Request) -> None:
+        if job := self._running.get(str(request.session_hash)):
+            job.cancel()
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Shows the message of a MofmeError to the user; logs any other error and shows a general sentence."""
+    try:
+        yield
+    except gr.Error:
+        raise
+    except MofmeError as error:
+        message = html.escape(without_folders(str(error)), quote=False)
+        # Who has stopped the work need not be told of an error.
+        raise gr.Error(message, visible=not isinstance(error, Cancelled), print_exception=False) from error
+    except Exception as error:
+        log.exception("unexpected error")
+        message = "Something went wrong on our side. Try again, or try something else."
+        raise gr.Error(message, print_exception=False) from error
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Work under a name, for programs: what they get (labels, and the components that carry it) and how it comes of a
+    result.
+
+    `streams`: a program sees every result that work yields; without it, the last.
+    """
+
+    name: str
+    description: str
+    returns: Mapping[str, type[Component]]
+    answer: Callable[[Any], Any]
+    streams: bool = False
+
+
+def start_and_cancel(words: str, elem_id: str, ready: bool = True) -> tuple[gr.Button, gr.Button]:
+    """The two buttons for `work`, side by side: one is live while the other is not."""
+    with gr.Row():
+        start = gr.Button(words, variant="primary", interactive=ready, scale=3, min_width=160, elem_id=elem_id)
+        cancel = gr.Button("Cancel", interactive=False, scale=1, min_width=90, elem_id=f"{elem_id}-cancel")
+    return start, cancel
+
+
+def status_box(words: str, elem_id: str | None = None, min_height: int = 60) -> gr.HTML:
+    """Where work tells how it goes, or answers; before it begins, `words` (HTML) stand there."""
+    note = f"<p class='note'>{words}</p>"
+    return gr.HTML(note, padding=False, elem_classes="status", elem_id=elem_id, min_height=min_height)
+
+
+def work(
+    run: Callable[..., Any],
+    inputs: Sequence[Component],
+    shown: Mapping[Block, Callable[[Any], Any]],
+    buttons: tuple[gr.Button, gr.Button],
+    status: Component,
+    seconds: float,
+    endpoint: Endpoint | None = None,
+    progress_on: Component | None = None,
+    scroll_to: Component | None = None,
+) -> None:
+    """Call `run(job, *values of inputs)` on a click of the start button, one visitor at a time, and show what it
+    returns, or every result that it yields: `shown` says for each block what it shows of a result.
+
+    Cancel, or closing the page, takes the work out of the queue or stops it at its job's next check; so does its time
+    limit. Errors are told in plain words, a ModelError in `status`, where it stays. `progress_on` is covered by the
+    progress bar (`status` without one); `scroll_to`, which needs an `elem_id`, is brought into view at the click and
+    when it is done, where it stands far down, as on a phone: Gradio's own `scroll_to_output` leaves the page where it
+    is. The endpoint has the inputs of `run` under their names, but for states, which are the page's alone: they come
+    last, and `run` has defaults for them.
+    """
+    jobs = Jobs()
+    start, cancel = buttons
+    queue = str(start.elem_id)
+
+    def set_running(running: bool) -> list[gr.Button]:
+        return [gr.Button(interactive=not running), gr.Button(interactive=running)]
+
+    def stop(request: gr.Request) -> list[Any]:
+        jobs.cancel(request)
+        return ["Stopped.", *set_running(False)]
+
+    scroll = _SCROLL.format(scroll_to.elem_id) if scroll_to else None
+    clicked = start.click(lambda: set_running(True), None, buttons, js=scroll, **AT_ONCE)
+    in_job = _in_job(run, len(inputs), jobs, seconds)
+    page = shows(in_job, inputs, shown, status, queue, streams=inspect.isgeneratorfunction(run))
+    done = clicked.then(**page, show_progress_on=progress_on or status)
+    # `then` alone is not called after an error.
+    for after in (done.success, done.failure):
+        after(lambda: set_running(False), None, buttons, js=scroll, **AT_ONCE)
+    cancel.click(stop, None, [status, *buttons], cancels=[done], **AT_ONCE)
+    if blocks := get_blocks_context():
+        blocks.root_block.unload(jobs.cancel)
+    if endpoint:
+        boxes = [box for box in inputs if not isinstance(box, gr.State)]
+        offer(endpoint, _in_job(run, len(boxes), jobs, seconds), boxes, queue)
+
+
+def shows(
+    run: Callable[..., Any],
+    inputs: Sequence[Component],
+    shown: Mapping[Block, Callable[[Any], Any]],
+    status: Component,
+    queue: str,
+    streams: bool = False,
+) -> dict[str, Any]:
+    """What an event needs to show in `shown` what comes of `run(*values of inputs)`: `button.click(**shows(...))`.
+
+    One visitor at a time is served of all that have the same `queue`.
+    """
+
+    def show(result: Any) -> dict[Block, Any]:
+        return {block: of(result) for block, of in shown.items()}
+
+    return {
+        "fn": _answering(run, show, streams, lambda error: {status: problem_html(error)}),
+        "inputs": list(inputs),
+        "outputs": list(shown),
+        "concurrency_limit": 1,
+        "concurrency_id": queue,
+        "api_visibility": "private",
+        "api_name": f"show-{queue}",  # that of the function might be an endpoint's
+    }
+
+
+def offer(endpoint: Endpoint, run: Callable[..., Any], inputs: Sequence[Component], queue: str) -> None:
+    """Let programs call `run(*values of inputs)` under the endpoint's name."""
+    gr.Button(visible=False).click(
+        _answering(run, endpoint.answer, endpoint.streams),
+        list(inputs),
+        [component(label=label, visible=False) for label, component in endpoint.returns.items()],
+        api_name=endpoint.name,
+        api_description=endpoint.description,
+        concurrency_limit=1,
+        concurrency_id=queue,
+    )
+
+
+def problem_html(error: MofmeError) -> str:
+    """The message of an error, to stand on the page."""
+    return f"<p class='problem'>{html.escape(without_folders(str(error)))}</p>"
+
+
+def _in_job(run: Callable[..., Any], count: int, jobs: Jobs, seconds: float) -> Callable[..., Iterator[Any]]:
+    """`run` with `count` inputs and a job of the visitor who asks, as Gradio calls it: the request first, its progress
+    last.
+    """
+
+    def running(request: gr.Request, *values: Any) -> Iterator[Any]:
+        *inputs, progress = values
+        job = Job(seconds, lambda share, words: progress(share, desc=words))
+        with jobs.running(request, job):
+            yield from _results(run(job, *inputs))
+
+    # Gradio goes by the signature, and programs know the inputs by the names that `run` gives them.
+    request = inspect.signature(running).parameters["request"]
+    named = list(inspect.signature(run).parameters.values())[1 : count + 1]
+    progress = inspect.Parameter("progress", request.kind, default=gr.Progress())
+    running.__signature__ = inspect.Signature([request, *named, progress])  # type: ignore[attr-defined]
+    return running
+
+
+def _answering(
+    run: Callable[..., Any],
+    answer: Callable[[Any], Any],
+    streams: bool,
+    problem: Callable[[ModelError], Any] | None = None,
+) -> Callable[..., Any]:
+    """`run` with `answer` applied to all of its results, or to the last; what is missing is answered by `problem`."""
+
+    def steps(*inputs: Any) -> Iterator[Any]:
+        with plain_errors():
+            try:
+                yield from map(answer, _results(run(*inputs)))
+            except ModelError as error:
+                if problem is None:
+                    raise
+                yield problem(error)
+
+    def last(*inputs: Any) -> Any:
+        *_, result = steps(*inputs)
+        return result
+
+    return functools.wraps(run)(steps if streams else last)
+
+
+def _results(outcome: Any) -> Iterator[Any]:
+    yield from outcome if inspect.isgenerator(outcome) else (outcome,)

@@ -1,0 +1,124 @@
+import csv
+import io
+import shutil
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from gradio.utils import get_upload_folder
+
+from mofme.errors import Cancelled, MofmeError, PictureError
+from mofme.ui.limits import Limits
+from mofme.ui.models import Engine
+from mofme.ui.tabs.batch import BatchProgress, report_table, restore_batch
+from mofme.ui.tabs.restore import Settings
+from mofme.ui.work import Job
+from mofme.vision.batch import FileReport
+
+
+def run(engine: Engine, uploads: Sequence[Path], limits: Limits | None = None) -> BatchProgress:
+    *_, last = restore_batch(engine, Job(60), uploads, Settings("small"), limits or Limits())
+    return last
+
+
+def zipped(path: Path, *files: Path) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in files:
+            archive.write(file, f"inner/{file.name}")
+    return path
+
+
+def test_loose_files_and_archives_come_back_in_one_zip_with_the_report(
+    engine: Engine, photo: Path, broken: Path, tmp_path: Path
+) -> None:
+    notes = tmp_path / "notes.txt"
+    notes.write_text("no picture")
+    progress = run(engine, [photo, broken, notes, zipped(tmp_path / "trip.zip", photo, broken)])
+    assert progress.archive is not None
+    assert progress.report_file is not None
+    with zipfile.ZipFile(progress.archive) as archive:
+        assert set(archive.namelist()) == {"my photo.jpg", "trip/inner/my photo.jpg", "report.csv"}
+        inside = archive.read("report.csv")
+    assert inside == progress.report_file.read_bytes()
+    rows = {row["file"]: row["error"] for row in csv.DictReader(io.StringIO(inside.decode()))}
+    assert {name for name, error in rows.items() if error} == {"broken.jpg", "notes.txt", "trip/inner/broken.jpg"}
+    assert not any("/gradio" in error or str(tmp_path) in error for error in rows.values())
+    assert [caption for _, caption in progress.thumbnails] == ["my photo.jpg", "my photo.jpg"]
+
+
+def test_two_uploads_of_one_name_both_come_back(engine: Engine, photo: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other" / photo.name
+    other.parent.mkdir()
+    shutil.copyfile(photo, other)
+    progress = run(engine, [photo, other])
+    assert {report.file for report in progress.reports} == {"my photo.jpg", "my photo-2.jpg"}
+
+
+def test_progress_is_told_after_every_picture(engine: Engine, photo: Path, broken: Path) -> None:
+    counts = [
+        (len(progress.reports), progress.total)
+        for progress in restore_batch(engine, Job(60), [photo, broken], Settings("small"), Limits())
+    ]
+    assert counts == [(0, 2), (1, 2), (2, 2), (2, 2)]
+
+
+def test_a_broken_archive_is_reported_beside_good_photos(engine: Engine, photo: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.zip"
+    bad.write_bytes(b"PK no zip")
+    errors = {report.file: bool(report.error) for report in run(engine, [bad, photo]).reports}
+    assert errors == {"bad.zip": True, "my photo.jpg": False}
+
+
+def test_a_video_is_sent_to_its_own_tab(engine: Engine, photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").touch()
+    (refused,) = [report for report in run(engine, [photo, tmp_path / "a.mp4"]).reports if report.error]
+    assert (refused.file, refused.error) == ("a.mp4", "is a video: restore it in the tab Video.")
+
+
+def test_nothing_but_refused_files_is_an_error_that_says_why(engine: Engine, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.zip"
+    bad.write_bytes(b"PK no zip")
+    with pytest.raises(PictureError, match=r"bad\.zip"):
+        run(engine, [bad])
+
+
+def test_too_many_pictures_are_refused_before_work_begins(engine: Engine, photo: Path, broken: Path) -> None:
+    with pytest.raises(MofmeError, match="2 pictures are more than the limit of 1"):
+        run(engine, [photo, broken], Limits(batch_pictures=1))
+
+
+def test_what_is_done_when_the_time_is_up_comes_back(engine: Engine, photo: Path, tmp_path: Path) -> None:
+    second = tmp_path / "second.jpg"
+    shutil.copyfile(photo, second)
+    job = Job(60)
+    batch = restore_batch(engine, job, [photo, second], Settings("small"), Limits())
+    next(batch), next(batch)
+    job._deadline = 0.0
+    *_, last = batch
+    assert [bool(report.error) for report in last.reports] == [False, True]
+    assert "longer than the limit of 60 s" in last.reports[1].error
+    assert last.archive is not None
+    with zipfile.ZipFile(last.archive) as archive:
+        assert set(archive.namelist()) == {"my photo.jpg", "report.csv"}
+
+
+def test_cancelling_stops_and_removes_what_was_unpacked(engine: Engine, photo: Path, broken: Path) -> None:
+    job = Job(60)
+    batch = restore_batch(engine, job, [photo, broken], Settings("small"), Limits())
+    next(batch)
+    job.cancel()
+    with pytest.raises(Cancelled):
+        next(batch)
+    assert list(Path(get_upload_folder()).glob("mofme-*/source")) == []
+
+
+def test_names_of_files_cannot_smuggle_in_html() -> None:
+    table = report_table([FileReport("<img src=x>.jpg", "", error="<script>"), FileReport("b.jpg", "b.jpg", 3, 2)])
+    assert "<img" not in table
+    assert "<script" not in table
+    assert "3 x 2" in table
+
+
+def test_no_reports_give_no_table() -> None:
+    assert report_table([]) == ""

@@ -1,0 +1,161 @@
+"""Jobs, errors in plain words, and the buttons of every tab with work that goes on until it is stopped."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from threading import Semaphore
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import pytest
+from gradio.utils import get_upload_folder
+from playwright.sync_api import Browser, Page, expect
+
+from mofme.errors import Cancelled, ModelError, MofmeError, PictureError
+from mofme.ui.models import Engine
+from mofme.ui.uploads import KEEP_SECONDS, new_folder, without_folders
+from mofme.ui.work import Job, Jobs, plain_errors, start_and_cancel, status_box, work
+from tests.ui.one_tab import one_tab
+
+
+def visitor(name: str) -> Any:
+    return SimpleNamespace(session_hash=name)
+
+
+def test_a_job_runs_until_it_is_cancelled() -> None:
+    job = Job(seconds=60)
+    job.check()
+    job.cancel()
+    with pytest.raises(Cancelled):
+        job.check()
+
+
+def test_a_job_ends_when_its_time_is_up() -> None:
+    with pytest.raises(MofmeError, match="longer than the limit"):
+        Job(seconds=-1).check()
+
+
+def test_cancel_reaches_the_job_of_this_visitor_only() -> None:
+    jobs = Jobs()
+    with jobs.running(visitor("a"), Job(60)) as mine, jobs.running(visitor("b"), Job(60)) as other:
+        jobs.cancel(visitor("a"))
+        other.check()
+        with pytest.raises(Cancelled):
+            mine.check()
+    jobs.cancel(visitor("a"))  # nothing runs any more: no harm
+
+
+def test_a_job_that_winds_down_late_leaves_its_successor_cancellable() -> None:
+    jobs = Jobs()
+    with jobs.running(visitor("a"), Job(60)):
+        successor = jobs.running(visitor("a"), Job(60))
+        job = successor.__enter__()
+    jobs.cancel(visitor("a"))
+    with pytest.raises(Cancelled):
+        job.check()
+    successor.__exit__(None, None, None)
+
+
+def test_models_are_loaded_once_and_by_listed_names_only() -> None:
+    loaded = []
+    engine = Engine(["small"], lambda name: loaded.append(name) or object())
+    threads = [threading.Thread(target=engine.restorer, args=("small",)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert loaded == ["small"]
+    for name in ("/etc", None):
+        with pytest.raises(ModelError):
+            engine.restorer(name)
+
+
+def test_errors_for_the_user_keep_their_words_and_lose_markup_and_folders() -> None:
+    with pytest.raises(gr.Error) as caught, plain_errors():
+        raise PictureError(f"{new_folder()}/a <b>.jpg: the file is empty.")
+    assert caught.value.message == "a &lt;b&gt;.jpg: the file is empty."
+
+
+def test_other_errors_are_logged_and_hidden(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(gr.Error) as caught, plain_errors():
+        raise RuntimeError("password=1234")
+    assert "1234" not in caught.value.message
+    assert "1234" in caplog.text
+
+
+def test_results_are_kept_for_a_while_and_then_removed() -> None:
+    old, recent = new_folder(), new_folder()
+    os.utime(old, (0, time.time() - KEEP_SECONDS - 60))
+    os.utime(recent, (0, time.time() - KEEP_SECONDS + 60))
+    new_folder()
+    assert not old.exists()
+    assert recent.exists()
+
+
+def test_folders_of_the_server_are_taken_out_of_messages() -> None:
+    assert without_folders(f"{get_upload_folder()}/ab12/x y.jpg: damaged.") == "x y.jpg: damaged."
+    assert without_folders("x y.jpg: 50% / damaged.") == "x y.jpg: 50% / damaged."
+
+
+class Endless:
+    """Work that ends only when it is stopped; counts how often it began and ended."""
+
+    def __init__(self) -> None:
+        self.began, self.ended = Semaphore(0), Semaphore(0)
+
+    def draw(self) -> None:
+        buttons, status = start_and_cancel("Start", "endless"), status_box("Nothing yet")
+        work(self.run, [], {status: str}, buttons, status, seconds=60)
+
+    def run(self, job: Job) -> str:
+        self.began.release()
+        try:
+            while True:
+                job.check()
+                time.sleep(0.02)
+        finally:
+            self.ended.release()
+
+
+@pytest.fixture
+def endless() -> Endless:
+    return Endless()
+
+
+@pytest.fixture
+def visit(browser: Browser, endless: Endless, folders: None) -> Iterator[Callable[[], Page]]:
+    """Opens the page anew, as one more visitor."""
+    with one_tab(endless.draw) as address:
+
+        def visit() -> Page:
+            page = browser.new_page()
+            page.goto(address)
+            return page
+
+        yield visit
+
+
+def test_work_stops_when_its_visitor_closes_the_page(endless: Endless, visit: Callable[[], Page]) -> None:
+    page = visit()
+    page.click("text=Start")
+    assert endless.began.acquire(timeout=30)
+    page.close()
+    assert endless.ended.acquire(timeout=30)
+
+
+def test_who_cancels_while_waiting_is_never_served(endless: Endless, visit: Callable[[], Page]) -> None:
+    first, second = visit(), visit()
+    first.click("text=Start")
+    assert endless.began.acquire(timeout=30)
+    second.click("text=Start")
+    expect(second.get_by_text("queue:")).to_be_visible()
+    second.click("text=Cancel")
+    expect(second.get_by_text("Stopped.")).to_be_visible()
+    first.click("text=Cancel")
+    assert endless.ended.acquire(timeout=30)
+    expect(first.get_by_role("button", name="Start")).to_be_enabled()
+    assert not endless.began.acquire(timeout=1)
+    first.close()
+    second.close()
