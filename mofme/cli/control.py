@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def train(
     command: Command,
     environment: Annotated[str, typer.Argument(help="Walker2d, Hopper, Ant, HalfCheetah, Reacher or Swimmer.")],
-    out: Annotated[Path, typer.Option(help="Folder for the policy and what it takes to go on later.")],
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the policy and what it takes to go on later.")],
     steps: Annotated[int, typer.Option(min=1, help="Steps of the robot, over all runs together.")] = 1_000_000,
     seed: Annotated[int, typer.Option(help="The same seed learns alike if it is not stopped between.")] = 0,
     experts: Annotated[int, typer.Option(min=1, help="Linear experts, of which 1 makes a plain linear policy.")] = 8,

@@ -20,7 +20,7 @@ def distil(
     teacher: Annotated[str, typer.Argument(help="A converted model's folder, one of small language models, smollm2.")],
     student: Annotated[str, typer.Argument(help="The model that learns, of the same kind and with the same tokens.")],
     text: Annotated[Path, typer.Option(help="Text, of which the last tenth is measured on and the rest learned from.")],
-    out: Annotated[Path, typer.Option(help="Folder for the student.")],
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the student.")],
     method: Annotated[str, typer.Option(help="kd, gkd, all, top-(n-1), ka or sar.")] = "ka",
     layers: Annotated[int | None, typer.Option(min=1, help="Keep so many of the student's layers.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Batches to learn from.")] = 100,

@@ -208,7 +208,7 @@ def classification(
     device: Device = "auto",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N photographs.")] = None,
 ) -> Result:
-    """Classify photographs clean, in bad weather and restored, and print how often it is what it was on the clean."""
+    """Classify photographs clean, in bad weather and restored, and print how far the answers agree."""
     from mofme.vision.classifier import categories, load_classifier
     from mofme.vision.evaluation.classification import as_result, compare, find_photos, write_csv
     from mofme.vision.restorer import Restorer

@@ -21,7 +21,7 @@ def moefy(
     command: Command,
     model: Model,
     text: Annotated[list[Path], typer.Option(help="Text to learn from, .txt or .jsonl, also .gz; may be given again.")],
-    out: Annotated[Path, typer.Option(help="Folder for the converted model.")],
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the converted model.")],
     target: Target = 0.2,
     experts: NumExperts = 8,
     shared: Shared = 768,

@@ -15,7 +15,9 @@ Licence = Annotated[str, typer.Option(help="Licence of the weights, for the card
 def train(
     command: Command,
     clean: Annotated[list[Path], typer.Argument(help="Folders of clean photographs.", exists=True, file_okay=False)],
-    out: Annotated[Path, typer.Option(help="Where the model, the log and the state to resume from go.")],
+    out: Annotated[
+        Path, typer.Option(file_okay=False, help="Where the model, the log and the state to resume from go.")
+    ],
     pairs: Annotated[
         list[str] | None,
         typer.Option(
@@ -100,7 +102,9 @@ def _shares(options: list[str] | None) -> dict[Path, float]:
 def train_tone(
     command: Command,
     clean: Annotated[list[Path], typer.Argument(help="Folders of clean photographs.")],
-    out: Annotated[Path, typer.Option(help="Folder for the weights, used if it is `tone` in the restorer's own.")],
+    out: Annotated[
+        Path, typer.Option(file_okay=False, help="Folder for the weights, used if it is `tone` in the restorer's own.")
+    ],
     model: Annotated[str, typer.Option(help="The restorer, a shipped model or a folder that `train` wrote.")] = "small",
     samples: Annotated[int, typer.Option(min=1, help="Pictures to restore and learn from.")] = 16_000,
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 1500,
@@ -137,7 +141,7 @@ def train_segmenter(
     command: Command,
     frames: Annotated[Path, typer.Argument(help="Folder of clean frames.", exists=True, file_okay=False)],
     labels: Annotated[Path, typer.Argument(help="Folder of their label pictures.", exists=True, file_okay=False)],
-    out: Annotated[Path, typer.Option(help="Where the model and the state to resume from go.")],
+    out: Annotated[Path, typer.Option(file_okay=False, help="Where the model and the state to resume from go.")],
     label_set: Annotated[str, typer.Option(help="What the labels mean, a built-in name or a JSON file.")] = "camvid",
     steps: Annotated[int, typer.Option(min=1, help="Steps to train.")] = 800,
     batch: Annotated[int, typer.Option(min=2, help="Parts of frames a step.")] = 8,

@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin
 
 import pytest
 import typer.main
-from typer.models import ArgumentInfo
+from typer.models import ArgumentInfo, OptionInfo
 
 import mofme
 from mofme.cli import COMMANDS, app, bench
@@ -179,6 +179,28 @@ def test_a_bad_input_begins_nothing(
     assert run(*line.split()) == 2
     out, err = capsys.readouterr()
     assert out == "" and err
+
+
+FOLDERS = [
+    (name, option)
+    for name, command in ALL.items()
+    for option, parameter in inspect.signature(command).parameters.items()
+    for info in get_args(parameter.annotation)[1:]
+    if isinstance(info, OptionInfo) and info.file_okay is False
+]
+
+
+@pytest.mark.parametrize(("name", "option"), FOLDERS)
+def test_a_file_in_place_of_a_folder_is_refused_before_the_work(
+    name: str, option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "500")
+    (tmp_path / "taken").write_text("mine")
+    words = words_of(ALL[name], tmp_path, everything=False)
+    assert run(*name.split(), *words, f"--{option}", str(tmp_path / "taken")) == 2
+    err = capsys.readouterr().err
+    assert f"Invalid value for '--{option}'" in err and "is a file" in err
+    assert (tmp_path / "taken").read_text() == "mine"
 
 
 def test_bad_input_is_tried_on_all_commands() -> None:

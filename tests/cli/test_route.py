@@ -77,12 +77,3 @@ def test_train_that_cannot_begin_writes_nothing(words: list[str], tmp_path: Path
     code, _, err = run("train", str(table), "--out", str(tmp_path / "out"), *words)
     assert code == 2 and "error: " in err
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("command", [["evaluate", "t.csv"], ["train", "t.csv"], ["robustness"]])
-def test_a_file_in_place_of_the_folder_is_refused_before_hours_of_work(tmp_path: Path, command: list[str]) -> None:
-    taken = tmp_path / "taken"
-    taken.write_text("")
-    outcome = CliRunner().invoke(app, ["route", *command, "--out", str(taken)])
-    assert outcome.exit_code == 2
-    assert "Invalid value for '--out'" in outcome.stderr
