@@ -33,8 +33,7 @@ def mixture_of_routers(
     import torch
 
     from mofme.files import CARD_FILE
-    from mofme.language.lora_mixture.study import Setting, Shipping, compare
-    from mofme.language.lora_mixture.study_result import as_result, plot_gains
+    from mofme.language.lora_mixture.experiment import Setting, Shipping, as_result, compare, plot_gains
 
     torch.set_num_threads(1)
     shipping = None if adapters is None else Shipping(adapters, licence)

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, expect
 
 from mofme.core.routers import MixtureOfRouters
 from mofme.errors import Cancelled, ModelError, TableError
-from mofme.language.lora_mixture.explanation import Explained, ExplainedLayer, explain_layer
+from mofme.language.lora_mixture.model import Explained, ExplainedLayer, explain_layer
 from mofme.language.lora_mixture.tasks import Examples, Task
 from mofme.language.lora_mixture.training import Measured
 from mofme.ui.limits import Limits

@@ -17,8 +17,7 @@ from mofme.ui.uploads import KEEP_SECONDS, file_box
 from mofme.ui.work import Endpoint, Job, start_and_cancel, status_box, work
 
 if TYPE_CHECKING:
-    from mofme.language.lora_mixture.explanation import Explained, ExplainedLayer
-    from mofme.language.lora_mixture.model import LoraMixture
+    from mofme.language.lora_mixture.model import Explained, ExplainedLayer, LoraMixture
     from mofme.ui.tabs.lora_mixture_own import OwnMixture
 
 MEASURED = ("mixture_of_routers",)

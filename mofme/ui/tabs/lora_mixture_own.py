@@ -8,12 +8,18 @@ import numpy as np
 
 from mofme.errors import TableError
 from mofme.language.llm_routing.loaders.reading import column_names
-from mofme.language.lora_mixture.bank import Recipe
-from mofme.language.lora_mixture.classifier import LAST, lowest_block
-from mofme.language.lora_mixture.lessons import prepare
+from mofme.language.lora_mixture.lora import LAST, Recipe, lowest_block
 from mofme.language.lora_mixture.model import LoraMixture
 from mofme.language.lora_mixture.tasks import Task, own_task, read_task
-from mofme.language.lora_mixture.training import Measured, Plan, Progress, measure, train, trained_parameters
+from mofme.language.lora_mixture.training import (
+    Measured,
+    Plan,
+    Progress,
+    measure,
+    prepare,
+    train,
+    trained_parameters,
+)
 from mofme.language.sentence_encoder import SentenceEncoder
 from mofme.measure.result import Figure
 from mofme.measure.statistics import wilson
@@ -83,7 +89,7 @@ def train_arms(task: Task, arms: Sequence[str], steps: int, job: Job) -> OwnMixt
     def read(done: int, total: int) -> None:
         job.report(_READING * done / total, "Reading the texts")
 
-    lessons = prepare(task, lowest_block(Recipe(LAST)), read)
+    prepared = prepare(task, lowest_block(Recipe(LAST)), read)
     trained: list[Arm] = []
     mixture = None
     for number, name in enumerate(arms):
@@ -96,9 +102,9 @@ def train_arms(task: Task, arms: Sequence[str], steps: int, job: Job) -> OwnMixt
             job.report(_READING + (1 - _READING) * share, words)
 
         router, sub_routers = ARMS[name]
-        classifier = train(Plan(lessons, Recipe(LAST, router, sub_routers), steps=steps), learnt)
-        trained.append(Arm(name, losses, measure(classifier, lessons.test), trained_parameters(classifier)))
+        classifier = train(Plan(prepared, Recipe(LAST, router, sub_routers), steps=steps), learnt)
+        trained.append(Arm(name, losses, measure(classifier, prepared.test), trained_parameters(classifier)))
         if router == "mixture":
             mixture = LoraMixture(classifier, task.labels, name)
-    without = 100 * float(lessons.right_without_banks(lessons.test).mean())
+    without = 100 * float(prepared.right_without_banks(prepared.test).mean())
     return OwnMixture(task, tuple(trained), without, mixture)

@@ -9,11 +9,8 @@ from mofme.core.routers import MixtureOfRouters
 from mofme.core.weights import ModelCard, load_card, save_model
 from mofme.errors import ModelError
 from mofme.files import WEIGHTS
-from mofme.language.lora_mixture.bank import SINGLE, Recipe
-from mofme.language.lora_mixture.classifier import LAST, Classifier
-from mofme.language.lora_mixture.explanation import agreement, divergence, explain_layer
-from mofme.language.lora_mixture.model import SHIPPED, LoraMixture
-from mofme.language.lora_mixture.storage import save_adapters
+from mofme.language.lora_mixture.lora import LAST, SINGLE, Classifier, Recipe
+from mofme.language.lora_mixture.model import SHIPPED, LoraMixture, agreement, divergence, explain_layer, save_adapters
 from mofme.language.minilm import MiniLM
 
 LABELS = ("animal", "number", "weather")
@@ -112,12 +109,6 @@ def test_a_layer_of_four_sub_routers() -> None:
     layer = explain_layer("x", MixtureOfRouters(6, 8, num_routers=4), torch.randn(5, 6))
     assert layer.weights_STE.shape == (4, 5, 8)
     assert (layer.weights_TE != 0).sum(-1).tolist() == [2] * 5
-
-
-def test_another_kind_of_router_cannot_be_explained() -> None:
-    model = LoraMixture(classifier_of(Recipe(LAST, SINGLE)), LABELS)
-    with pytest.raises(ModelError, match="no mixture of routers"):
-        model.explain(TEXT)
 
 
 def test_what_is_not_there_or_not_of_this_room_is_refused(tmp_path: Path) -> None:

@@ -5,11 +5,10 @@ import torch
 from mofme.core.moe import observe_routing
 from mofme.core.routing import RoutingDecision
 from mofme.errors import Cancelled
-from mofme.language.lora_mixture.bank import MIXTURE, SINGLE, Recipe
-from mofme.language.lora_mixture.classifier import LAST
-from mofme.language.lora_mixture.lessons import Lessons, fit_head, prepare
+from mofme.language.lora_mixture.lora import LAST, MIXTURE, SINGLE, WINDOW, Recipe
 from mofme.language.lora_mixture.tasks import Examples, Task
-from mofme.language.lora_mixture.training import Plan, Progress, measure, train
+from mofme.language.lora_mixture.training import Plan, PreparedTask, Progress, fit_head, measure, prepare, train
+from mofme.language.minilm import MiniLM, read_tokens
 
 ANIMALS = ["a cat sat", "the dog barks loudly", "two horses run", "a bird sings", "fish swim", "the cow eats grass"]
 NUMBERS = [
@@ -22,10 +21,13 @@ NUMBERS = [
 ]
 
 
+EXAMPLES = Examples(tuple(ANIMALS + NUMBERS), np.repeat([0, 1], 6))
+TASK = Task("animals or numbers", ("animal", "number"), EXAMPLES, EXAMPLES, EXAMPLES)
+
+
 @pytest.fixture(scope="module")
-def lessons() -> Lessons:
-    examples = Examples(tuple(ANIMALS + NUMBERS), np.repeat([0, 1], 6))
-    return prepare(Task("animals or numbers", ("animal", "number"), examples, examples, examples), first=11)
+def prepared() -> PreparedTask:
+    return prepare(TASK, first=11)
 
 
 def weights_after(plan: Plan) -> dict[str, torch.Tensor]:
@@ -33,14 +35,11 @@ def weights_after(plan: Plan) -> dict[str, torch.Tensor]:
     return {name: p.detach() for name, p in classifier.named_parameters() if p.requires_grad}
 
 
-def test_batches_are_the_texts_as_the_encoder_sees_them(lessons: Lessons) -> None:
-    passages = lessons.training
-    x_BTD, seen_BT, label_B = passages.batch(np.array([7, 0]))
-    assert seen_BT.sum(1).tolist() == passages.length_N[[7, 0]].tolist()
+def test_batches_are_the_texts_as_the_encoder_sees_them(prepared: PreparedTask) -> None:
+    texts = prepared.training
+    x_BTD, seen_BT, label_B = texts.batch(np.array([7, 0]))
+    assert seen_BT.sum(1).tolist() == texts.length_N[[7, 0]].tolist()
     assert label_B.tolist() == [1, 0]
-    from mofme.language.lora_mixture.classifier import WINDOW
-    from mofme.language.minilm import MiniLM, read_tokens
-
     encoder = MiniLM.pretrained()
     alone_BTD, all_BT = encoder.embed([read_tokens(NUMBERS[1], WINDOW)[0]])
     torch.testing.assert_close(x_BTD[:1, : all_BT.sum()], encoder.run(alone_BTD, all_BT, stop=11), rtol=1e-4, atol=1e-4)
@@ -58,52 +57,52 @@ def test_a_head_is_the_logistic_regression_of_scikit_learn() -> None:
     np.testing.assert_allclose(ours, expected.predict_proba(x_ND), atol=2e-3)
 
 
-def test_before_the_first_step_it_is_the_encoder_with_that_head(lessons: Lessons) -> None:
-    untrained = train(Plan(lessons, Recipe(LAST), steps=0))
-    assert measure(untrained, lessons.test).right_N.tolist() == lessons.right_without_banks(lessons.test).tolist()
+def test_before_the_first_step_it_is_the_encoder_with_that_head(prepared: PreparedTask) -> None:
+    untrained = train(Plan(prepared, Recipe(LAST), steps=0))
+    assert measure(untrained, prepared.test).right_N.tolist() == prepared.right_without_banks(prepared.test).tolist()
 
 
-def test_it_learns(lessons: Lessons) -> None:
+def test_it_learns(prepared: PreparedTask) -> None:
     seen: list[Progress] = []
-    classifier = train(Plan(lessons, Recipe(LAST), steps=12, batch=8, learning_rate=3e-3), seen.append)
+    classifier = train(Plan(prepared, Recipe(LAST), steps=12, batch=8, learning_rate=3e-3), seen.append)
     assert [progress.step for progress in seen] == list(range(1, 13))
     assert seen[-1].loss < seen[0].loss / 2
-    assert measure(classifier, lessons.test).accuracy == 1
+    assert measure(classifier, prepared.test).accuracy == 1
 
 
-def test_the_same_plan_gives_the_same_weights(lessons: Lessons) -> None:
-    plan = Plan(lessons, Recipe(LAST), steps=3, batch=4, seed=1)
+def test_the_same_plan_gives_the_same_weights(prepared: PreparedTask) -> None:
+    plan = Plan(prepared, Recipe(LAST), steps=3, batch=4, seed=1)
     ours, again = weights_after(plan), weights_after(plan)
     assert all(torch.equal(ours[name], again[name]) for name in ours)
 
 
-def test_arms_are_paired(lessons: Lessons) -> None:
+def test_arms_are_paired(prepared: PreparedTask) -> None:
     # One sub-router is the single router, if it begins at the same weights. It does not: it is drawn after them. But
     # with all experts chosen and all at zero, one step of the head and of B sees none of the routers' weights.
     first, other = (
-        weights_after(Plan(lessons, Recipe(LAST, router, 2, experts=1, top_k=1), steps=2, batch=4))
+        weights_after(Plan(prepared, Recipe(LAST, router, 2, experts=1, top_k=1), steps=2, batch=4))
         for router in (SINGLE, MIXTURE)
     )
     shared = [name for name in first if ".router." not in name]
     assert shared and all(torch.allclose(first[name], other[name], atol=1e-6) for name in shared)
 
 
-def test_it_stops_when_asked(lessons: Lessons) -> None:
+def test_it_stops_when_asked(prepared: PreparedTask) -> None:
     steps: list[int] = []
     with pytest.raises(Cancelled, match="after 2 of 50 steps"):
-        train(Plan(lessons, Recipe(LAST), steps=50, batch=2), lambda p: steps.append(p.step), lambda: len(steps) == 2)
+        train(Plan(prepared, Recipe(LAST), steps=50, batch=2), lambda p: steps.append(p.step), lambda: len(steps) == 2)
     with pytest.raises(Cancelled):
-        prepare(lessons.task, 11, stopped=lambda: True)
+        prepare(TASK, 11, stopped=lambda: True)
 
 
-def test_lessons_for_another_block_are_refused(lessons: Lessons) -> None:
+def test_a_task_prepared_for_another_block_are_refused(prepared: PreparedTask) -> None:
     with pytest.raises(ValueError, match="from block 11, the lowest is in 10"):
-        train(Plan(lessons, Recipe(("blocks.10.query",)), steps=1))
+        train(Plan(prepared, Recipe(("blocks.10.query",)), steps=1))
 
 
-def test_the_load_counts_tokens_and_no_padding(lessons: Lessons, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_load_counts_tokens_and_no_padding(prepared: PreparedTask, monkeypatch: pytest.MonkeyPatch) -> None:
     # Of each text's tokens the two experts 0 and 1 of 4 get all: counts n, n, 0, 0 have mean n / 2, deviation n / 2.
-    classifier = train(Plan(lessons, Recipe(LAST, SINGLE, experts=4), steps=0))
+    classifier = train(Plan(prepared, Recipe(LAST, SINGLE, experts=4), steps=0))
     for bank in classifier.banks.values():
         router = bank.mixture.router
 
@@ -116,5 +115,5 @@ def test_the_load_counts_tokens_and_no_padding(lessons: Lessons, monkeypatch: py
 
         monkeypatch.setattr(router, "forward", decide)
     with observe_routing(classifier) as observed:
-        assert measure(classifier, lessons.test).load == pytest.approx(1)
+        assert measure(classifier, prepared.test).load == pytest.approx(1)
     assert any(one.decision.weights_TE[:, 2].any() for one in observed)

@@ -1,8 +1,8 @@
-"""Banks of LoRA experts beside the frozen linear layers of a pretrained model, and the routers to compare.
+"""Banks of LoRA experts beside the frozen linear layers of a pretrained model, and a text classifier that has them.
 
     y = W x + sum_e w_e B_e A_e x * alpha / r
 
-Our reading, as MixLoRA and MoLA do: 8 experts of rank 8, alpha 16, dropout .05, two a token, a router for each layer.
+Axis names: B texts, T tokens, D features, C classes.
 """
 
 import math
@@ -11,16 +11,21 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mofme.core.experts import LowRankExperts
 from mofme.core.moe import MoE
 from mofme.core.routers import ROUTERS, LinearRouter, MixtureOfRouters
 from mofme.core.routing import Router, ScoreRouter
 from mofme.errors import ModelError
+from mofme.language.minilm import BLOCKS, DIM, MiniLM
 
 SINGLE = "single"
 WIDE = "wide"
 MIXTURE = "mixture"
+WINDOW = 32  # tokens of a text; what follows in longer ones is left out
+# The last feed-forward network, as in MixLoRA: what lies below it can be computed once and kept.
+LAST = (f"blocks.{BLOCKS - 1}.widen", f"blocks.{BLOCKS - 1}.narrow")
 _KINDS = {str(name): kind for name, kind in ROUTERS.items()}
 
 
@@ -117,3 +122,35 @@ def adapter_state(model: nn.Module) -> dict[str, Tensor]:
     """What was added and learns, by the names in `model.state_dict()`: nothing of the frozen model."""
     learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     return {name: tensor for name, tensor in model.state_dict().items() if name in learning}
+
+
+class Classifier(nn.Module):
+    """Hidden states that enter block `first`, the lowest with a bank -> scores (B, C). Raises ModelError as `wrap`."""
+
+    def __init__(self, encoder: MiniLM, recipe: Recipe, classes: int) -> None:
+        super().__init__()
+        self.banks = wrap(encoder, recipe)
+        self.encoder = encoder
+        self.head = nn.Linear(DIM, classes)
+        self.first = lowest_block(recipe)
+
+    def forward(self, x_BTD: Tensor, seen_BT: Tensor) -> Tensor:
+        scores_BC: Tensor = self.head(features(self.encoder.run(x_BTD, seen_BT, self.first), seen_BT))
+        return scores_BC
+
+
+def features(x_BTD: Tensor, seen_BT: Tensor) -> Tensor:
+    """The mean (B, D) over each text's tokens, scaled so that the features have variance 1.
+
+    Those of the encoder are so small that at the banks' learning rate a head would hardly learn.
+    """
+    seen_BT1 = seen_BT.unsqueeze(-1).to(x_BTD.dtype)
+    return F.layer_norm((x_BTD * seen_BT1).sum(1) / seen_BT1.sum(1), (DIM,))
+
+
+def lowest_block(recipe: Recipe) -> int:
+    """The first of the encoder's blocks that has a bank. Raises ModelError for names without a block's number."""
+    try:
+        return min(int(name.removeprefix("blocks.").split(".")[0]) for name in recipe.wrapped)
+    except ValueError:
+        raise ModelError(f"{recipe.wrapped} has to name layers of the encoder as blocks.11.widen does") from None

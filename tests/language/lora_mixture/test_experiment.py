@@ -9,9 +9,20 @@ from typer.testing import CliRunner
 from mofme.cli import app
 from mofme.core.weights import load_card
 from mofme.errors import ModelError, TableError
+from mofme.language.lora_mixture.experiment import (
+    ARMS,
+    MEAN,
+    Findings,
+    Outcome,
+    Setting,
+    Shipping,
+    TaskFacts,
+    as_result,
+    compare,
+    difference,
+    plot_gains,
+)
 from mofme.language.lora_mixture.model import LoraMixture
-from mofme.language.lora_mixture.study import ARMS, Findings, Outcome, Setting, Shipping, TaskFacts, compare
-from mofme.language.lora_mixture.study_result import MEAN, as_result, difference, plot_gains
 from mofme.measure.result import load_result, save_result
 
 NOUNS = ["cat", "dog", "horse", "bird", "fish", "cow", "goat", "hen", "mouse", "bear"]
