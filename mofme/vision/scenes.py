@@ -146,7 +146,7 @@ def untouched(pictures: Sequence[Tensor]) -> Make:
     def make(count: int, size: Size, dice: Dice) -> Scenes:
         clean = add_distractors(_canvases(pictures, count, size, dice), dice.weather)
         draw = Draw(dice.weather, count, clean.device)
-        clean = on_some(clean, draw.chance(0.3).tolist(), _of_few_colours, dice.weather)
+        clean = on_some(clean, draw.chance(0.2).tolist(), _of_few_colours, dice.weather)
         return Scenes(clean, clean, _labels(count, clean.device))
 
     return make
@@ -224,7 +224,7 @@ def _of_few_colours(clean: Tensor, draw: Draw) -> Tensor:
     """A wall, a wood, a sea: all of about one colour and of little contrast, but no haze, which is bright and grey."""
     mean = clean.mean((-2, -1), keepdim=True)
     colour = (mean * draw.uniform(0.45, 1.3, 3)[:, :, None, None]) * per_picture(draw.uniform(0.4, 0.9))
-    return (colour + per_picture(draw.uniform(0.25, 0.8)) * (clean - mean)).clamp(0, 1)
+    return (colour + per_picture(draw.uniform(0.6, 0.95)) * (clean - mean)).clamp(0, 1)
 
 
 def _labels(count: int, device: torch.device, *present: str) -> Tensor:

@@ -5,11 +5,8 @@ had done since its last checkpoint is all that is lost.
 """
 
 import csv
-import io
-import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel
 from mofme.core.binary import binarise, binary_layers, clip_weights
 from mofme.core.moe import observe_routing
 from mofme.core.precision import bf16_pays
-from mofme.core.training import load_checkpoint, save_checkpoint
+from mofme.core.training import Run, cosine
 from mofme.core.weights import ModelCard, load_card, save_packed
 from mofme.errors import ModelError, MofmeError
 from mofme.files import atomic_file
@@ -75,16 +72,6 @@ class TrainingPlan:
     binary: bool = False
 
 
-@dataclass
-class _Progress:
-    steps: int = 0
-    seconds: float = 0.0
-    pictures: int = 0
-    last_save: float = 0.0
-    last_validation: float = 0.0
-    curve: list[dict[str, float]] = field(default_factory=list)
-
-
 def train(plan: TrainingPlan, report: Callable[[str], None] = print, device: str = "auto") -> ModelCard:
     """Train until `plan.minutes` are used up, over all resumed runs together; returns the card of the saved model.
 
@@ -106,43 +93,48 @@ def train(plan: TrainingPlan, report: Callable[[str], None] = print, device: str
     history: list[dict[str, object]] = []
     if plan.init is not None:
         start, card = load_net(str(plan.init))
-        _fill(net, start.state_dict(), plan.init)
+        try:
+            net.load_state_dict(start.state_dict())
+        except RuntimeError as error:
+            raise ModelError(f"{plan.init} holds a net of another size: choose its --size: {error}") from None
         history = list(card.training.get("runs", []))
     arguments = dict(SIZES[plan.size])
     if plan.binary:
         arguments["binary"] = binarise(net, keep=stays_real)
     net = net.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = AveragedModel(net, multi_avg_fn=_moving_average)
-    binary = [layer.weight for _, layer in binary_layers(net)]
-    groups, factors = _groups(net, binary)
-    optimizer = torch.optim.AdamW(groups, lr=plan.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
-    model, optimizer = accelerator.prepare(net, optimizer)
+    model, optimizer = accelerator.prepare(net, _optimizer(net, plan.learning_rate))
 
-    progress = _Progress()
-    state_file = plan.out / "state.pt"
-    generator = torch.Generator(accelerator.device)
-    if state := load_checkpoint(state_file, accelerator.device):
-        _fill(net, state["net"], state_file)
-        average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
-        progress = _Progress(**state["progress"])
-        report(f"resumed at step {progress.steps}, {progress.seconds / 60:.1f} of {plan.minutes:g} minutes")
+    run = _SharedRun(
+        net,
+        optimizer,
+        seconds=60 * plan.minutes,
+        schedule=cosine(floor=0.01),
+        warm_up=_WARMUP_STEPS,
+        clip=1.0,
+        average=average,
+    )
+    run.accelerator = accelerator
+    run.notes = {"pictures": 0, "last_save": 0.0, "last_validation": 0.0, "curve": []}
+    if run.resume(plan.out / "state.pt"):
+        report(f"resumed at step {run.steps}, {run.seconds / 60:.1f} of {plan.minutes:g} minutes")
     # A resumed run goes on with new pictures instead of repeating those of its first minutes.
-    generator.manual_seed(plan.seed + 7919 * accelerator.process_index + progress.steps)
-    supply = _supply(plan, _sources(plan, accelerator.device), generator, progress)
+    generator = torch.Generator(accelerator.device)
+    generator.manual_seed(plan.seed + 7919 * accelerator.process_index + run.steps)
+    supply = _supply(plan, _sources(plan, accelerator.device), generator, run)
     check = validation_pairs(load_clean(plan.clean, validation=True), seed=0)
     judges = load_pair_sets(plan.judges)
 
     def conclude() -> None:
         shown = validate(average.module, check, accelerator.device)
         judged = judge(cast(RestorationNet, average.module), judges, accelerator.device)
-        _write_log(plan, progress, shown, judged)
-        run = {
+        _write_log(plan, run, shown, judged)
+        told = {
             **{name: getattr(plan, name) for name in ("minutes", "batch", "crop", "canvas", "learning_rate", "seed")},
             **({"processes": accelerator.num_processes} if accelerator.num_processes > 1 else {}),
-            "steps": progress.steps,
-            "hours": round(progress.seconds / 3600, 3),
-            "pictures": progress.pictures,
+            "steps": run.steps,
+            "hours": round(run.seconds / 3600, 3),
+            "pictures": run.notes["pictures"],
             "device": accelerator.device.type,
             **({"binary": True} if plan.binary else {}),
         }
@@ -151,7 +143,7 @@ def train(plan: TrainingPlan, report: Callable[[str], None] = print, device: str
             net="restoration",
             arguments=arguments,
             licence=plan.licence,
-            training={"data": plan.sources, "runs": [*history, run], "curve": progress.curve},
+            training={"data": plan.sources, "runs": [*history, told], "curve": run.notes["curve"]},
             metrics={"validation": shown.figures(), **({"judged_gain": judged} if judged else {})},
         )
         report(shown.line())
@@ -159,59 +151,52 @@ def train(plan: TrainingPlan, report: Callable[[str], None] = print, device: str
             report("never trained on, gain in dB: " + "  ".join(f"{name} {gain:+.2f}" for name, gain in judged.items()))
         save_packed(plan.out, card, average.module)
 
-    clock = time.monotonic()
-    while progress.seconds < 60 * plan.minutes:
-        fraction = progress.seconds / (60 * plan.minutes)
-        for group, factor in zip(optimizer.param_groups, factors, strict=True):
-            group["lr"] = factor * plan.learning_rate * _schedule(fraction, progress.steps)
+    for _ in run:
         batch = next(supply)
         with accelerator.autocast(), observe_routing(model) as routing:
             context = net.encode_context(batch.thumbnails) * batch.informed[:, None, None]
             output = model(batch.weathered.contiguous(memory_format=torch.channels_last), context)
-        loss = objective(output, batch.clean, batch.labels, routing)
-        accelerator.backward(loss)
-        norm = accelerator.clip_grad_norm_(model.parameters(), 1.0)
-        if norm is None or torch.isfinite(norm):
-            optimizer.step()
-            clip_weights(binary)
-            average.update_parameters(net)
-        optimizer.zero_grad()
-
-        now = time.monotonic()
-        elapsed, clock = now - clock, now
-        if accelerator.num_processes > 1:  # one clock for all, or some would stop while others wait for them
-            elapsed = broadcast(torch.tensor(elapsed, device=accelerator.device)).item()
-        progress.seconds += elapsed
-        progress.steps += 1
-        progress.pictures += len(batch.clean) * accelerator.num_processes
-        if progress.steps % 100 == 0 or progress.steps == 20:
-            rate = progress.steps / progress.seconds
-            left = plan.minutes - progress.seconds / 60
-            report(f"step {progress.steps}  loss {loss.item():.4f}  {rate:.2f} steps/s  {left:.1f} minutes left")
-        if accelerator.is_main_process and progress.seconds - progress.last_save > plan.save_seconds:
-            progress.last_save = progress.seconds
-            if progress.seconds - progress.last_validation > 60 * plan.validate_minutes:
-                progress.last_validation = progress.seconds
+        loss = run.learn(objective(output, batch.clean, batch.labels, routing))
+        run.notes["pictures"] += len(batch.clean) * accelerator.num_processes
+        # Early, too: how fast a machine is decides whether the run is worth its time.
+        if run.steps % 100 == 0 or run.steps == 20:
+            left = plan.minutes - run.seconds / 60
+            report(f"step {run.steps}  loss {loss:.4f}  {run.steps / run.seconds:.2f} steps/s  {left:.1f} minutes left")
+        if accelerator.is_main_process and run.seconds - run.notes["last_save"] > plan.save_seconds:
+            run.notes["last_save"] = run.seconds
+            if run.seconds - run.notes["last_validation"] > 60 * plan.validate_minutes:
+                run.notes["last_validation"] = run.seconds
                 conclude()
-            _save(state_file, net, average, optimizer, progress)
-            clock = time.monotonic()
+            run.save()
     if accelerator.is_main_process:
         conclude()
-        _save(state_file, net, average, optimizer, progress)
+        run.save()
     accelerator.wait_for_everyone()
     return load_card(plan.out)
 
 
-def _groups(net: RestorationNet, binary: list[Tensor]) -> tuple[list[dict[str, Any]], list[float]]:
-    """The optimizer's groups of parameters, and what the learning rate of each is multiplied by.
+class _SharedRun(Run):
+    """A run by one clock for all processes, or some would stop while others wait for them."""
 
-    Weights that become signs are not drawn to 0, where they would change their signs for nothing.
-    """
+    accelerator: Accelerator
+
+    def elapsed(self) -> float:
+        own = super().elapsed()
+        if self.accelerator.num_processes == 1:
+            return own
+        return float(broadcast(torch.tensor(own, device=self.accelerator.device)))
+
+
+def _optimizer(net: RestorationNet, rate: float) -> torch.optim.Optimizer:
+    """Weights that become signs learn at a rate of their own, and are not drawn to 0, where they would change them."""
+    binary = [layer.weight for _, layer in binary_layers(net)]
     known = set(map(id, binary))
-    real = [parameter for parameter in net.parameters() if id(parameter) not in known]
-    if not binary:
-        return [{"params": real}], [1.0]
-    return [{"params": real}, {"params": binary, "weight_decay": 0.0}], [1.0, BINARY_RATE]
+    groups: list[dict[str, Any]] = [{"params": [part for part in net.parameters() if id(part) not in known]}]
+    if binary:
+        groups.append({"params": binary, "lr": BINARY_RATE * rate, "weight_decay": 0.0})
+    optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
+    optimizer.register_step_post_hook(lambda *_: clip_weights(binary))
+    return optimizer
 
 
 def _sources(plan: TrainingPlan, device: torch.device) -> list[Source]:
@@ -233,9 +218,7 @@ def _sources(plan: TrainingPlan, device: torch.device) -> list[Source]:
     return [source for source in sources if source.share > 0]
 
 
-def _supply(
-    plan: TrainingPlan, sources: Sequence[Source], generator: torch.Generator, progress: _Progress
-) -> Iterator[Batch]:
+def _supply(plan: TrainingPlan, sources: Sequence[Source], generator: torch.Generator, run: Run) -> Iterator[Batch]:
     """Endless batches; late ones of larger crops, and fewer of them."""
     dice = Dice(torch.Generator().manual_seed(generator.initial_seed() % 2**31), generator)
     large = round(plan.crop * 5 / 3 / 8) * 8
@@ -245,13 +228,7 @@ def _supply(
         for crop, count in ((plan.crop, plan.batch), (large, few))
     ]
     while True:
-        yield next(stages[progress.seconds > _LARGE_CROPS_FROM * 60 * plan.minutes])
-
-
-def _schedule(fraction: float, steps: int) -> float:
-    """Linear warm-up, then a cosine down to 1 %: the factor on the learning rate."""
-    cosine = 0.01 + 0.99 * (1 + math.cos(math.pi * min(fraction, 1.0))) / 2
-    return cosine * min(1.0, (steps + 1) / _WARMUP_STEPS)
+        yield next(stages[run.seconds > _LARGE_CROPS_FROM * 60 * plan.minutes])
 
 
 @torch.no_grad()
@@ -260,40 +237,16 @@ def _moving_average(averaged: _Tensors, current: _Tensors, count: Tensor | int) 
     torch._foreach_lerp_(averaged, current, 1 - decay)
 
 
-def _fill(net: RestorationNet, state: Mapping[str, Tensor], source: Path) -> None:
-    try:
-        net.load_state_dict(state)
-    except RuntimeError as error:
-        raise ModelError(
-            f"{source} holds a net of another size, or other weights: choose its size (and --binary), or another "
-            f"folder: {error}"
-        ) from None
-
-
 def _keep_quiet(_: str) -> None:
     """Of several processes only the first one reports."""
 
 
-def _save(
-    path: Path, net: RestorationNet, average: AveragedModel, optimizer: torch.optim.Optimizer, progress: _Progress
-) -> None:
-    state = {
-        "net": net.state_dict(),
-        "average": average.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "progress": asdict(progress),
-    }
-    save_checkpoint(path, state)
-
-
-def _write_log(plan: TrainingPlan, progress: _Progress, shown: ValidationReport, judged: Mapping[str, float]) -> None:
-    row = {"minutes": round(progress.seconds / 60, 2), "steps": progress.steps, **shown.flat()}
+def _write_log(plan: TrainingPlan, run: Run, shown: ValidationReport, judged: Mapping[str, float]) -> None:
+    row = {"minutes": round(run.seconds / 60, 2), "steps": run.steps, **shown.flat()}
     row |= {f"gain_{name}": round(gain, 3) for name, gain in judged.items()}
-    progress.curve.append(row)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(row))
-    writer.writeheader()
-    writer.writerows(progress.curve)
-    with atomic_file(plan.out / "curve.csv") as file:
-        file.write(text.getvalue().encode())
+    run.notes["curve"].append(row)
+    with atomic_file(plan.out / "curve.csv", "w") as file:
+        writer = csv.DictWriter(file, fieldnames=list(row))
+        writer.writeheader()
+        writer.writerows(run.notes["curve"])
     shown.save_sheet(plan.out / "validation.png")

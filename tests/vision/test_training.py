@@ -155,7 +155,7 @@ def test_a_binary_run_is_resumed(trained: Path, trained_binary: Path, clean: Pat
     lines = run(plan(tmp_path / "copy", clean, init=trained, binary=True, minutes=1.5 / 60))
     assert f"resumed at step {steps(trained_binary)}," in lines[0]
     assert steps(tmp_path / "copy") > steps(trained_binary)
-    with pytest.raises(ModelError, match=r"state\.pt.*--binary"):
+    with pytest.raises(ModelError, match=r"state\.pt.*keep to its settings"):
         run(plan(tmp_path / "copy", clean, init=trained, minutes=2 / 60))
 
 

@@ -42,11 +42,11 @@ def _set_tone(pair: Tensor, draw: Draw) -> Tensor:
     """Brightness, contrast, warmth and colour, alike on both pictures (B, 6, H, W)."""
     image = pair.unflatten(1, (2, 3))
     grey = image.mean(2, keepdim=True)
-    image = grey + draw.uniform(0.7, 1.3)[:, None, None, None, None] * (image - grey)
+    image = grey + draw.uniform(0.85, 1.2)[:, None, None, None, None] * (image - grey)
     warmth = draw.uniform(-0.06, 0.06)[:, None] * torch.tensor([1.0, 0.0, -1.0], device=draw.device)
     image = image * (1 + warmth[:, None, :, None, None])
-    image = 0.5 + draw.uniform(0.85, 1.15)[:, None, None, None, None] * (image - 0.5)
-    return image.flatten(1, 2).clamp(0, 1) ** per_picture(torch.exp(draw.uniform(-0.35, 0.35)))
+    image = 0.5 + draw.uniform(0.9, 1.12)[:, None, None, None, None] * (image - 0.5)
+    return image.flatten(1, 2).clamp(0, 1) ** per_picture(torch.exp(draw.uniform(-0.2, 0.2)))
 
 
 def _compress(image: Tensor, draw: Draw, low: int, high: int) -> Tensor:
