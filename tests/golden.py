@@ -46,7 +46,7 @@ from mofme.core.routers import AttentionRouter, LinearRouter, MixtureOfRouters, 
 from mofme.core.uncertainty import UncertaintyRouter
 from mofme.core.weights import load_card, load_state
 from mofme.files import CARD_FILE, WEIGHTS
-from mofme.language.small_lm.storage import load_lm
+from mofme.language.small_lm import load_lm
 from mofme.vision.digits.shipped import load_digit_net
 from mofme.vision.models import build_net
 from mofme.vision.segmenter import load_segmenter

@@ -15,7 +15,7 @@ from mofme import LoraMixture, Restorer, TrainedRouter
 from mofme.control.storage import load_policy
 from mofme.core.weights import load_card
 from mofme.files import CARD_FILE, WEIGHTS
-from mofme.language.small_lm.storage import load_lm
+from mofme.language.small_lm import load_lm
 from mofme.vision.digits.shipped import load_digit_net
 from mofme.vision.rerouting.references import References
 from mofme.vision.segmenter import load_segmenter

@@ -25,8 +25,8 @@ def attention_router(
 
     from mofme.language.attention_router.study import Setting, study
     from mofme.language.attention_router.study_result import as_result, plot_losses
-    from mofme.language.small_lm.training import Plan
-    from mofme.language.texts import read_texts
+    from mofme.language.small_lm_training import Plan
+    from mofme.language.text import read_texts
 
     torch.set_num_threads(1)
     plan = Plan(steps=steps, batch=8, balance=balance)

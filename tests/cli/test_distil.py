@@ -5,9 +5,7 @@ from typer.testing import CliRunner
 
 from mofme.cli import app
 from mofme.core.weights import load_card
-from mofme.language.small_lm.model import Shape, SmallLM
-from mofme.language.small_lm.storage import save_lm
-from mofme.language.small_lm.vocabulary import Vocabulary
+from mofme.language.small_lm import Shape, SmallLM, Vocabulary, save_lm
 
 
 @pytest.fixture

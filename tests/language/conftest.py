@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from mofme.language.host import Host
+    from mofme.language.pretrained import PretrainedLM
 
 CHARACTERS = string.ascii_letters + string.digits + " \n.,:;?!'-"
 
 
 @pytest.fixture(scope="session")
-def tiny_host() -> Callable[..., Host]:
-    """Makes a host of three layers with 16 features and feed-forwards of 48 neurons, the same for the same seed."""
-    return make_tiny_host
+def tiny_pretrained() -> Callable[..., PretrainedLM]:
+    """Makes one of three layers with 16 features and feed-forwards of 48 neurons, the same for the same seed."""
+    return make_tiny_pretrained
 
 
-def make_tiny_host(layers: int = 3, seed: int = 0) -> Host:
+def make_tiny_pretrained(layers: int = 3, seed: int = 0) -> PretrainedLM:
     # Imported here: other tests in this folder do without transformers, whose import takes seconds.
     import torch
     from tokenizers import Regex, Tokenizer
@@ -28,7 +28,7 @@ def make_tiny_host(layers: int = 3, seed: int = 0) -> Host:
     from tokenizers.pre_tokenizers import Split
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    from mofme.language.host import Host
+    from mofme.language.pretrained import PretrainedLM
 
     torch.manual_seed(seed)
     config = LlamaConfig(
@@ -49,4 +49,4 @@ def make_tiny_host(layers: int = 3, seed: int = 0) -> Host:
     vocabulary = {"<unk>": 0, **{character: index for index, character in enumerate(CHARACTERS, start=1)}}
     characters = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
     characters.pre_tokenizer = Split(Regex(r"[\s\S]"), "isolated")
-    return Host("tiny", model, PreTrainedTokenizerFast(tokenizer_object=characters, unk_token="<unk>"))
+    return PretrainedLM("tiny", model, PreTrainedTokenizerFast(tokenizer_object=characters, unk_token="<unk>"))

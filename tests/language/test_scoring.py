@@ -9,28 +9,28 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from mofme.errors import ModelError
-from mofme.language.host import Host
+from mofme.language.pretrained import PretrainedLM
 from mofme.language.scoring import ChoiceScore, TextScore, choice_likelihoods, score_questions, score_text
-from mofme.language.texts import Question
+from mofme.language.text import Question
 
 TEXT = "The quick brown fox jumps over the lazy dog. How vexingly quick daft zebras jump!"
 
 
 @pytest.fixture(scope="module")
-def host(tiny_host: Callable[..., Host]) -> Host:
-    return tiny_host()
+def lm(tiny_pretrained: Callable[..., PretrainedLM]) -> PretrainedLM:
+    return tiny_pretrained()
 
 
-def log_probability(host: Host, before: list[int], token: int) -> float:
+def log_probability(lm: PretrainedLM, before: list[int], token: int) -> float:
     """By the definition: all that came before, one forward, one softmax."""
-    logits = host.model(input_ids=torch.tensor([before])).logits[0, -1].double()
+    logits = lm.model(input_ids=torch.tensor([before])).logits[0, -1].double()
     return float(logits[token] - torch.logsumexp(logits, 0))
 
 
-def test_a_text_within_one_window_is_scored_as_a_loop_would(host: Host) -> None:
-    ids = host.tokens(TEXT)
-    expected = -sum(log_probability(host, ids[:i], ids[i]) for i in range(1, len(ids)))
-    score = score_text(host.model, ids, window=len(ids), stride=1)
+def test_a_text_within_one_window_is_scored_as_a_loop_would(lm: PretrainedLM) -> None:
+    ids = lm.tokens(TEXT)
+    expected = -sum(log_probability(lm, ids[:i], ids[i]) for i in range(1, len(ids)))
+    score = score_text(lm.model, ids, window=len(ids), stride=1)
     assert score.tokens_W.tolist() == [len(ids) - 1]
     assert score.nats_W.sum() == pytest.approx(expected, rel=1e-5)
     assert score.perplexity == pytest.approx(math.exp(expected / (len(ids) - 1)), rel=1e-5)
@@ -38,17 +38,17 @@ def test_a_text_within_one_window_is_scored_as_a_loop_would(host: Host) -> None:
 
 @given(length=st.integers(2, 60), window=st.integers(2, 20), data=st.data())
 def test_every_token_is_scored_once_with_enough_before_it(
-    host: Host, length: int, window: int, data: st.DataObject
+    lm: PretrainedLM, length: int, window: int, data: st.DataObject
 ) -> None:
     stride = data.draw(st.integers(1, window - 1))
-    ids = (host.tokens(TEXT) * 2)[:length]
+    ids = (lm.tokens(TEXT) * 2)[:length]
     # Where a window of the definition starts: it ends at the token that ends the window scoring token i.
     expected = 0.0
     for i in range(1, length):
         end = window if i < window else window + math.ceil((i + 1 - window) / stride) * stride
         start = max(0, min(end, length) - window)
-        expected -= log_probability(host, ids[start:i], ids[i])
-    score = score_text(host.model, ids, window, stride)
+        expected -= log_probability(lm, ids[start:i], ids[i])
+    score = score_text(lm.model, ids, window, stride)
     assert score.tokens_W.sum() == length - 1
     assert score.nats_W.sum() == pytest.approx(expected, rel=1e-4)
 
@@ -68,21 +68,21 @@ def test_one_window_has_no_interval() -> None:
     assert score.perplexity_figure().value == pytest.approx(math.e**2)
 
 
-def test_choices_are_as_likely_as_a_loop_says(host: Host) -> None:
+def test_choices_are_as_likely_as_a_loop_says(lm: PretrainedLM) -> None:
     question = Question("Question: Who jumps?\nAnswer:", ("the fox", "a dog", "no one at all"), 0)
-    context = host.tokens(question.context)
+    context = lm.tokens(question.context)
     expected = []
     for choice in question.choices:
-        ids = host.tokens(" " + choice)
-        expected.append(sum(log_probability(host, context + ids[:i], ids[i]) for i in range(len(ids))))
-    np.testing.assert_allclose(choice_likelihoods(host, question), expected, rtol=1e-5)
+        ids = lm.tokens(" " + choice)
+        expected.append(sum(log_probability(lm, context + ids[:i], ids[i]) for i in range(len(ids))))
+    np.testing.assert_allclose(choice_likelihoods(lm, question), expected, rtol=1e-5)
 
 
-def test_normalized_accuracy_divides_by_the_characters(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_normalized_accuracy_divides_by_the_characters(lm: PretrainedLM, monkeypatch: pytest.MonkeyPatch) -> None:
     # -4 for 2 characters is -2 each; -6 for 6 characters is -1 each: the longer one wins once normalized.
     monkeypatch.setattr("mofme.language.scoring.choice_likelihoods", lambda *_: np.array([-4.0, -6.0]))
     questions = [Question("q", ("ab", "abcdef"), 0), Question("q", ("ab", "abcdef"), 1)]
-    score = score_questions(host, questions)
+    score = score_questions(lm, questions)
     assert score.right_N.tolist() == [True, False]
     assert score.right_normalized_N.tolist() == [False, True]
 
@@ -93,15 +93,15 @@ def test_shares_have_wilsons_interval() -> None:
     assert (figure.low, figure.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
 
 
-def test_progress_reaches_the_end(host: Host) -> None:
+def test_progress_reaches_the_end(lm: PretrainedLM) -> None:
     told: list[tuple[int, int]] = []
-    score_text(host.model, host.tokens(TEXT), 20, 10, lambda done, total: told.append((done, total)))
+    score_text(lm.model, lm.tokens(TEXT), 20, 10, lambda done, total: told.append((done, total)))
     assert told[-1] == (len(TEXT), len(TEXT))
     assert [done for done, _ in told] == sorted(done for done, _ in told)
 
 
-def test_too_little_to_score_is_said(host: Host) -> None:
+def test_too_little_to_score_is_said(lm: PretrainedLM) -> None:
     with pytest.raises(ModelError, match="two tokens"):
-        score_text(host.model, [3])
+        score_text(lm.model, [3])
     with pytest.raises(ModelError, match="no questions"):
-        score_questions(host, [])
+        score_questions(lm, [])

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, expect
 
 from mofme.errors import Cancelled, ModelError, TableError
 from mofme.language.attention_router.explanation import Explanation, RouterOnText
-from mofme.language.small_lm.vocabulary import Vocabulary
+from mofme.language.small_lm import Vocabulary
 from mofme.ui.limits import Limits
 from mofme.ui.models import Engine, Services
 from mofme.ui.tabs import attention_router

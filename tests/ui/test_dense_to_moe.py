@@ -15,9 +15,9 @@ from playwright.sync_api import Browser, expect
 
 from mofme.errors import Cancelled, ModelError, MofmeError, TableError
 from mofme.language.dense_to_moe.policy import Policy
-from mofme.language.host import Host
+from mofme.language.pretrained import PretrainedLM
 from mofme.language.scoring import score_text
-from mofme.language.texts import Question
+from mofme.language.text import Question
 from mofme.ui.models import Engine, Services
 from mofme.ui.tabs import dense_to_moe
 from mofme.ui.tabs.dense_to_moe import (
@@ -44,7 +44,7 @@ from mofme.ui.tabs.dense_to_moe_live import (
 )
 from mofme.ui.uploads import read_own_text
 from mofme.ui.work import Job
-from tests.language.conftest import make_tiny_host
+from tests.language.conftest import make_tiny_pretrained
 from tests.ui.one_tab import one_tab
 
 TEXT = "The moon, methinks, looks with a watery eye.\n" * 40
@@ -53,13 +53,13 @@ QUESTIONS = [Question("Is it?\nAnswer:", ("yes", "no"), 0), Question("Was it?\nA
 
 
 @pytest.fixture(scope="module")
-def host() -> Host:
-    return make_tiny_host()
+def lm() -> PretrainedLM:
+    return make_tiny_pretrained()
 
 
-def run(host: Host, told: list[tuple[float, str]]) -> Converted:
+def run(lm: PretrainedLM, told: list[tuple[float, str]]) -> Converted:
     job = Job(600, lambda done, words: told.append((done, words)))
-    return convert_live(host, host.tokens(TEXT), "moon.txt", QUESTIONS, WISH, job)
+    return convert_live(lm, lm.tokens(TEXT), "moon.txt", QUESTIONS, WISH, job)
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +68,8 @@ def told() -> list[tuple[float, str]]:
 
 
 @pytest.fixture(scope="module")
-def converted(host: Host, told: list[tuple[float, str]]) -> Converted:
-    return run(host, told)
+def converted(lm: PretrainedLM, told: list[tuple[float, str]]) -> Converted:
+    return run(lm, told)
 
 
 def test_all_models_meet_the_target_but_the_dense_one(converted: Converted) -> None:
@@ -80,18 +80,18 @@ def test_all_models_meet_the_target_but_the_dense_one(converted: Converted) -> N
         assert arm.activated == pytest.approx(0.8 * converted.parameters, rel=0.05), arm.name
 
 
-def test_what_is_shown_is_the_model_that_is_handed_on(converted: Converted, host: Host) -> None:
-    measured = divide(host.tokens(TEXT), "moon.txt")[1]
-    again = score_text(converted.host.model, measured)
+def test_what_is_shown_is_the_model_that_is_handed_on(converted: Converted, lm: PretrainedLM) -> None:
+    measured = divide(lm.tokens(TEXT), "moon.txt")[1]
+    again = score_text(converted.lm.model, measured)
     assert again.perplexity == pytest.approx(converted.arms[1].text.perplexity)
-    policies = [layer.mlp.router.policy for layer in converted.host.model.model.layers]
+    policies = [layer.mlp.router.policy for layer in converted.lm.model.model.layers]
     assert policies == [candidate.policy for candidate in converted.conversion.chosen]
 
 
-def test_the_dense_model_stays_as_it_was(converted: Converted, host: Host) -> None:
-    ids = torch.tensor([host.tokens("The moon")])
+def test_the_dense_model_stays_as_it_was(converted: Converted, lm: PretrainedLM) -> None:
+    ids = torch.tensor([lm.tokens("The moon")])
     with torch.no_grad():
-        torch.testing.assert_close(host.model(ids).logits, make_tiny_host().model(ids).logits)
+        torch.testing.assert_close(lm.model(ids).logits, make_tiny_pretrained().model(ids).logits)
 
 
 def test_every_layer_of_every_conversion_is_told(converted: Converted, told: list[tuple[float, str]]) -> None:
@@ -104,7 +104,7 @@ def test_every_layer_of_every_conversion_is_told(converted: Converted, told: lis
 
 def test_experts_are_counted_as_they_take_part(converted: Converted) -> None:
     assert converted.use_LE.shape == (3, 4)
-    model = converted.host.model
+    model = converted.lm.model
     idle = (4 - converted.use_LE.sum(-1)).sum()
     # An expert holds (48 - 16) / 4 = 8 neurons of three vectors of 16.
     total = sum(parameter.numel() for parameter in model.parameters())
@@ -112,14 +112,14 @@ def test_experts_are_counted_as_they_take_part(converted: Converted) -> None:
 
 
 @pytest.mark.parametrize(("shared", "experts", "neurons"), [(0.0, 4, 0), (1 / 3, 4, 16), (0.5, 16, 16)])
-def test_shared_neurons_leave_equal_experts(host: Host, shared: float, experts: int, neurons: int) -> None:
+def test_shared_neurons_leave_equal_experts(lm: PretrainedLM, shared: float, experts: int, neurons: int) -> None:
     # Of 48 neurons half are 24; 24 / 16 experts = 1.5, rounded to even 2: 48 - 32 = 16 are left to share.
-    recipe = Wish(0.2, experts, shared, 1024, "activation").recipe(host.model)
+    recipe = Wish(0.2, experts, shared, 1024, "activation").recipe(lm.model)
     assert recipe.shared == neurons
     recipe.check(48)
 
 
-def test_converting_stops_at_the_next_layer_when_asked(host: Host) -> None:
+def test_converting_stops_at_the_next_layer_when_asked(lm: PretrainedLM) -> None:
     seen: list[str] = []
 
     def told(_: float, words: str) -> None:
@@ -129,7 +129,7 @@ def test_converting_stops_at_the_next_layer_when_asked(host: Host) -> None:
 
     job = Job(600, told)
     with pytest.raises(Cancelled):
-        convert_live(host, host.tokens(TEXT), "moon.txt", [], WISH, job)
+        convert_live(lm, lm.tokens(TEXT), "moon.txt", [], WISH, job)
     assert "layer 2" in seen[-1]
 
 
@@ -185,33 +185,33 @@ def test_policies_are_named(policy: Policy, words: str) -> None:
     assert policy_words(policy) == words
 
 
-def test_writing_takes_the_likeliest_token_each_time(host: Host) -> None:
-    written = list(write(host, "The moon", tokens=5))[-1]
-    ids = host.tokens("The moon")
+def test_writing_takes_the_likeliest_token_each_time(lm: PretrainedLM) -> None:
+    written = list(write(lm, "The moon", tokens=5))[-1]
+    ids = lm.tokens("The moon")
     for _ in range(5):
         with torch.no_grad():
-            ids.append(int(host.model(torch.tensor([ids])).logits[0, -1].argmax()))
-    assert written.text == host.tokenizer.decode(ids[8:])
+            ids.append(int(lm.model(torch.tensor([ids])).logits[0, -1].argmax()))
+    assert written.text == lm.tokenizer.decode(ids[8:])
     assert written.used == 1 and written.speed > 0
 
 
 def test_a_converted_model_writes_with_fewer_parameters(converted: Converted) -> None:
-    assert 0.5 < list(write(converted.host, "The moon"))[-1].used < 1
+    assert 0.5 < list(write(converted.lm, "The moon"))[-1].used < 1
 
 
 @pytest.mark.parametrize(("prompt", "words"), [("", "Type how"), ("a" * 2001, "limit of 2,000")])
-def test_a_beginning_must_be_there_and_short(host: Host, prompt: str, words: str) -> None:
+def test_a_beginning_must_be_there_and_short(lm: PretrainedLM, prompt: str, words: str) -> None:
     with pytest.raises(MofmeError, match=words):
-        next(write(host, prompt))
+        next(write(lm, prompt))
 
 
-def test_a_model_that_ends_the_text_at_once_says_so(host: Host) -> None:
-    (first,) = list(write(host, "The moon", tokens=2))
+def test_a_model_that_ends_the_text_at_once_says_so(lm: PretrainedLM) -> None:
+    (first,) = list(write(lm, "The moon", tokens=2))
     with torch.no_grad():
-        likeliest = int(host.model(torch.tensor([host.tokens("The moon")])).logits[0, -1].argmax())
-    tokenizer = copy.deepcopy(host.tokenizer)
+        likeliest = int(lm.model(torch.tensor([lm.tokens("The moon")])).logits[0, -1].argmax())
+    tokenizer = copy.deepcopy(lm.tokenizer)
     tokenizer.eos_token = tokenizer.convert_ids_to_tokens(likeliest)
-    (only,) = list(write(replace(host, tokenizer=tokenizer), "The moon"))
+    (only,) = list(write(replace(lm, tokenizer=tokenizer), "The moon"))
     assert first.text and not only.text
     assert "adds nothing" in written_html("Dense", "The moon", only)
 
@@ -232,9 +232,9 @@ def test_only_the_newest_models_are_kept() -> None:
 
 
 @pytest.fixture(scope="module")
-def address(folders: None, host: Host) -> Iterator[str]:
+def address(folders: None, lm: PretrainedLM) -> Iterator[str]:
     """Address of an app with this tab alone."""
-    services = Services(Engine([]), language_model=lambda: host)
+    services = Services(Engine([]), language_model=lambda: lm)
     with one_tab(lambda: dense_to_moe.build(services)) as address:
         yield address
 
@@ -286,7 +286,7 @@ def test_a_person_converts_and_lets_both_write(browser: Browser, address: str, t
 
 
 def test_without_the_model_the_tab_says_what_to_type(browser: Browser, folders: None) -> None:
-    def missing() -> Host:
+    def missing() -> PretrainedLM:
         raise ModelError("the language model 'smollm2' is not installed: type: pip install it")
 
     services = Services(Engine([]), language_model=missing)

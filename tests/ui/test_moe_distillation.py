@@ -14,11 +14,10 @@ from gradio_client.exceptions import AppError
 from playwright.sync_api import Browser, expect
 
 from mofme.errors import Cancelled, ModelError, TableError
-from mofme.language.moe_distillation.causal_lm import CausalLM, SmallCausalLM
+from mofme.language.causal_lm import CausalLM, SmallCausalLM
 from mofme.language.moe_distillation.distillation import Plan
 from mofme.language.moe_distillation.methods import METHODS
-from mofme.language.small_lm.model import Shape, SmallLM
-from mofme.language.small_lm.vocabulary import Vocabulary
+from mofme.language.small_lm import Shape, SmallLM, Vocabulary
 from mofme.ui.models import Engine, Services
 from mofme.ui.tabs import moe_distillation
 from mofme.ui.tabs.moe_distillation import (

@@ -17,10 +17,8 @@ from mofme.core.routers import AttentionRouter
 from mofme.errors import ModelError
 from mofme.files import WEIGHTS
 from mofme.language.attention_router.study import ROUTERS, load_entropy
-from mofme.language.small_lm.model import SmallLM
-from mofme.language.small_lm.storage import load_lm
-from mofme.language.small_lm.training import next_token_loss
-from mofme.language.small_lm.vocabulary import Vocabulary
+from mofme.language.small_lm import SmallLM, Vocabulary, load_lm
+from mofme.language.small_lm_training import next_token_loss
 
 SHIPPED = WEIGHTS / "attention-router"
 

@@ -7,10 +7,8 @@ from mofme.core.routers import RouterKind
 from mofme.language.attention_router.explanation import shipped_models
 from mofme.language.attention_router.study import ROUTERS, SHAPE
 from mofme.language.scoring import TextScore
-from mofme.language.small_lm.corpus import make_corpus
-from mofme.language.small_lm.model import SmallLM
-from mofme.language.small_lm.training import Plan, Stopped, score_passages, train
-from mofme.language.small_lm.vocabulary import Vocabulary
+from mofme.language.small_lm import SmallLM, Vocabulary
+from mofme.language.small_lm_training import Plan, Stopped, make_corpus, score_passages, train
 
 # About 20 s a router on one core. A twentieth of the study's steps says how learning begins, not which router wins.
 SHORT = Plan(steps=150, batch=8, context=64, warm_up=20)

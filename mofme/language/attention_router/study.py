@@ -18,11 +18,8 @@ from mofme.core.routing import RoutingDecision
 from mofme.core.weights import load_card
 from mofme.files import CARD_FILE
 from mofme.language.scoring import FloatArray, TextScore
-from mofme.language.small_lm.corpus import Corpus, learned_parts, make_corpus
-from mofme.language.small_lm.model import Shape, SmallLM
-from mofme.language.small_lm.storage import load_lm, save_lm
-from mofme.language.small_lm.training import Plan, score_passages, train
-from mofme.language.small_lm.vocabulary import Vocabulary
+from mofme.language.small_lm import Shape, SmallLM, Vocabulary, load_lm, save_lm
+from mofme.language.small_lm_training import Corpus, Plan, learned_parts, make_corpus, score_passages, train
 
 # The MLP has as many parameters as the attention router.
 ROUTERS: tuple[RouterKind, ...] = ("linear", "mlp", "attention")

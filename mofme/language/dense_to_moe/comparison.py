@@ -23,9 +23,9 @@ from mofme.language.dense_to_moe.cost import (
     seconds,
 )
 from mofme.language.dense_to_moe.profile import choose
-from mofme.language.host import Host
+from mofme.language.pretrained import PretrainedLM
 from mofme.language.scoring import BoolArray, ChoiceScore, TextScore, score_questions, score_text
-from mofme.language.texts import Question
+from mofme.language.text import Question
 from mofme.measure.study import Study, fingerprint
 
 DENSE = "dense"
@@ -89,7 +89,9 @@ class Comparison:
     frontier: Mapping[str, Mapping[float, Measured]] = field(default_factory=dict)
 
 
-def compare(fresh: Callable[[], Host], setting: Setting, seeds: Sequence[int], folder: Path, say: Say) -> Comparison:
+def compare(
+    fresh: Callable[[], PretrainedLM], setting: Setting, seeds: Sequence[int], folder: Path, say: Say
+) -> Comparison:
     """Convert and measure every arm with every seed. `fresh` opens the dense model anew.
 
     `folder` keeps what is finished: stopped and called again with the same arguments it goes on from there.
@@ -102,22 +104,22 @@ def compare(fresh: Callable[[], Host], setting: Setting, seeds: Sequence[int], f
     timed: dict[str, PreTrainedModel] = {}
     frontier: dict[str, dict[float, Measured]] = {}
 
-    def model_of(arm: str, seed: int) -> tuple[Host, Conversion | None]:
+    def model_of(arm: str, seed: int) -> tuple[PretrainedLM, Conversion | None]:
         say(f"{arm}, seed {seed}")
         if arm == DENSE:
             return dense, None
-        host = fresh()
-        return host, _convert(host.model, arm, replace(setting.recipe, seed=seed), setting, folder, say)
+        lm = fresh()
+        return lm, _convert(lm.model, arm, replace(setting.recipe, seed=seed), setting, folder, say)
 
     for seed in seeds:
         for arm in ARMS:
             name = f"{ARMS.index(arm)}-{seeds[0] if arm == DENSE else seed}"
             if seed == seeds[0] and arm in (DENSE, *TRACED):
-                host, conversion = model_of(arm, seed)
-                timed[arm] = host.model
-                arms[arm].append(study.kept(name, Measured, partial(_measure, host, setting)))
+                lm, conversion = model_of(arm, seed)
+                timed[arm] = lm.model
+                arms[arm].append(study.kept(name, Measured, partial(_measure, lm, setting)))
                 if conversion:
-                    frontier[arm] = _trace(host, conversion, budgets, setting, study, f"frontier-{name}", say)
+                    frontier[arm] = _trace(lm, conversion, budgets, setting, study, f"frontier-{name}", say)
             else:
                 arms[arm].append(study.kept(name, Measured, lambda: _measure(model_of(arm, seed)[0], setting)))  # noqa: B023
             gc.collect()
@@ -133,9 +135,7 @@ def _told(setting: Setting) -> dict[str, Any]:
     return {**read, **recipe, "target": setting.target}
 
 
-def _convert(
-    model: PreTrainedModel, arm: str, recipe: Recipe, setting: Setting, folder: Path, say: Say
-) -> Conversion:
+def _convert(model: PreTrainedModel, arm: str, recipe: Recipe, setting: Setting, folder: Path, say: Say) -> Conversion:
     if arm == RANDOM:
         recipe = replace(recipe, split="random")
     elif arm == PRUNED:
@@ -153,7 +153,7 @@ def _convert(
 
 
 def _trace(
-    host: Host,
+    lm: PretrainedLM,
     conversion: Conversion,
     budgets: Mapping[float, float],
     setting: Setting,
@@ -165,17 +165,17 @@ def _trace(
 
     def measured(target: float) -> Measured:
         say(f"frontier: {target:.0%}")
-        set_policies(host.model, [one.policy for one in choose(conversion.profiles, budgets[target])])
-        return _measure(host, replace(setting, questions=()))
+        set_policies(lm.model, [one.policy for one in choose(conversion.profiles, budgets[target])])
+        return _measure(lm, replace(setting, questions=()))
 
     points = {target: study.kept(f"{name}-{target:g}", Measured, partial(measured, target)) for target in budgets}
-    set_policies(host.model, [one.policy for one in conversion.chosen])
+    set_policies(lm.model, [one.policy for one in conversion.chosen])
     return points
 
 
-def _measure(host: Host, setting: Setting) -> Measured:
-    text = score_text(host.model, setting.measured)
+def _measure(lm: PretrainedLM, setting: Setting) -> Measured:
+    text = score_text(lm.model, setting.measured)
     nothing_N = np.zeros(0, dtype=bool)
-    choice = score_questions(host, setting.questions) if setting.questions else ChoiceScore(nothing_N, nothing_N)
-    activated = activated_parameters(host.model, active_experts(host.model, setting.measured))
+    choice = score_questions(lm, setting.questions) if setting.questions else ChoiceScore(nothing_N, nothing_N)
+    activated = activated_parameters(lm.model, active_experts(lm.model, setting.measured))
     return Measured(activated, text.nats_W, text.tokens_W, choice.right_N, choice.right_normalized_N)

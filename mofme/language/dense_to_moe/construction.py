@@ -21,20 +21,19 @@ from mofme.errors import ModelError
 from mofme.files import atomic_file
 from mofme.language.dense_to_moe.converted_layer import ConvertedLayer, Recipe
 from mofme.language.dense_to_moe.hidden_states import HiddenStates
-from mofme.language.dense_to_moe.layers import (
+from mofme.language.dense_to_moe.lesson import learn, prepare
+from mofme.language.dense_to_moe.policy import Policy, RepresentativeRouter
+from mofme.language.dense_to_moe.profile import Candidate, profile
+from mofme.language.dense_to_moe.settling import settle
+from mofme.language.dense_to_moe.splits import FloatArray, representatives, split_neurons
+from mofme.language.pretrained import (
     DecoderLayer,
     after_attention,
     decoder_layers,
     dense_weights,
     embed,
     neurons,
-    quick_products,
 )
-from mofme.language.dense_to_moe.lesson import learn, prepare
-from mofme.language.dense_to_moe.policy import Policy, RepresentativeRouter
-from mofme.language.dense_to_moe.profile import Candidate, profile
-from mofme.language.dense_to_moe.settling import settle
-from mofme.language.dense_to_moe.splits import FloatArray, representatives, split_neurons
 from mofme.measure.study import Study
 
 Report = Callable[[int, int], None]
@@ -87,6 +86,15 @@ def convert(
     if report:
         report(len(layers), len(layers))
     return profiles
+
+
+def quick_products() -> torch.autocast:
+    """Inside, products are computed in bfloat16 if the CPU can do so itself, which takes half the time.
+
+    To construct with, not to measure with.
+    """
+    # Without a cache of rounded weights: while training they change.
+    return torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_avx512_bf16_supported(), cache_enabled=False)
 
 
 def _states(work: Path, number: int) -> Path:

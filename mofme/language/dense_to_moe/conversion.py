@@ -10,9 +10,9 @@ from mofme.errors import ModelError
 from mofme.language.dense_to_moe.construction import Report, convert
 from mofme.language.dense_to_moe.converted_layer import Recipe, converted_layers
 from mofme.language.dense_to_moe.cost import budget
-from mofme.language.dense_to_moe.layers import decoder_layers
 from mofme.language.dense_to_moe.policy import Policy
 from mofme.language.dense_to_moe.profile import Candidate, choose
+from mofme.language.pretrained import decoder_layers
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from mofme.core.moe import observe_routing, parameters
 from mofme.language.dense_to_moe.converted_layer import ConvertedLayer, Recipe, converted_layers
-from mofme.language.dense_to_moe.layers import decoder_layers, dense_weights
+from mofme.language.pretrained import decoder_layers, dense_weights
 
 FloatArray = npt.NDArray[np.float64]
 _TOKENS = 8  # written one by one, to time one

@@ -14,54 +14,53 @@ from mofme.core.weights import ModelCard, read_as, save_model
 from mofme.files import CARD_FILE
 from mofme.language.dense_to_moe.conversion import Conversion
 from mofme.language.dense_to_moe.converted_layer import ConvertedLayer, Recipe, converted_layers
-from mofme.language.dense_to_moe.layers import decoder_layers, dense_weights
 from mofme.language.dense_to_moe.policy import Policy
-from mofme.language.host import Host, open_host
+from mofme.language.pretrained import PretrainedLM, decoder_layers, dense_weights, open_pretrained
 
 NET = "dense-to-moe"
 
 
 def save_converted(
     folder: Path,
-    host: Host,
+    lm: PretrainedLM,
     recipe: Recipe,
     licence: str,
     training: Mapping[str, Any],
     metrics: Mapping[str, Any],
 ) -> ModelCard:
     """Write a converted model in half precision, with the policies its layers have, as `open_model` reads it."""
-    state = host.model.state_dict()
-    if host.model.config.tie_word_embeddings:
+    state = lm.model.state_dict()
+    if lm.model.config.tie_word_embeddings:
         del state["lm_head.weight"]
     arguments = {
-        "config": host.model.config.to_diff_dict(),
+        "config": lm.model.config.to_diff_dict(),
         "recipe": asdict(recipe),
-        "policies": [asdict(moe.router.policy) for moe in converted_layers(host.model)],
+        "policies": [asdict(moe.router.policy) for moe in converted_layers(lm.model)],
     }
-    host.tokenizer.save_pretrained(folder)
+    lm.tokenizer.save_pretrained(folder)
     return save_model(folder, ModelCard(folder.name, NET, arguments, licence, training, metrics), state)
 
 
-def describe(host: Host, conversion: Conversion, texts: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+def describe(lm: PretrainedLM, conversion: Conversion, texts: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the card tells of a conversion's training and of what it measured on the passages held back."""
     active = np.array([candidate.active for candidate in conversion.chosen])
-    training = {"model": host.name, "texts": list(texts), "tokens": conversion.recipe.tokens}
+    training = {"model": lm.name, "texts": list(texts), "tokens": conversion.recipe.tokens}
     errors = [candidate.error for candidate in conversion.chosen]
     metrics = {
-        "activated parameters": activated_parameters(host.model, active),
+        "activated parameters": activated_parameters(lm.model, active),
         "active experts": [round(float(mean), 3) for mean in active],
         "relative squared error": [float(f"{error:.3g}") for error in errors],
     }
     return training, metrics
 
 
-def open_model(name: str) -> Host:
-    """Open a folder that `save_converted` wrote, or else whatever `open_host` opens."""
+def open_model(name: str) -> PretrainedLM:
+    """Open a folder that `save_converted` wrote, or else whatever `open_pretrained` opens."""
     folder = Path(name)
     if not (folder / CARD_FILE).is_file():
-        return open_host(name)
+        return open_pretrained(name)
 
-    def filled(card: ModelCard, state: dict[str, Tensor]) -> Host:
+    def filled(card: ModelCard, state: dict[str, Tensor]) -> PretrainedLM:
         values = dict(card.arguments["config"])
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(values.pop("model_type"), **values))
         set_layers(model, Recipe(**card.arguments["recipe"]), card.arguments["policies"])
@@ -69,7 +68,7 @@ def open_model(name: str) -> Host:
         if model.config.tie_word_embeddings:
             state["lm_head.weight"] = state["model.embed_tokens.weight"]
         model.load_state_dict(state)
-        return Host(name, model.eval().requires_grad_(False), AutoTokenizer.from_pretrained(folder))
+        return PretrainedLM(name, model.eval().requires_grad_(False), AutoTokenizer.from_pretrained(folder))
 
     return read_as(folder, NET, filled)
 

@@ -15,7 +15,7 @@ from mofme.core.losses import augmentation_loss, gkd_loss, kd_loss, router_feedb
 from mofme.core.moe import observe_routing
 from mofme.core.training import Run, linear
 from mofme.errors import ModelError
-from mofme.language.moe_distillation.causal_lm import CausalLM
+from mofme.language.causal_lm import CausalLM
 from mofme.language.moe_distillation.methods import Method
 from mofme.language.moe_distillation.passages import Passages
 from mofme.language.moe_distillation.quality import Quality, held_out_kl, measure, response_logits

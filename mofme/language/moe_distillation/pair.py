@@ -8,11 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from mofme.files import CARD_FILE
-from mofme.language.small_lm.corpus import Corpus
-from mofme.language.small_lm.model import Shape, SmallLM
-from mofme.language.small_lm.storage import load_lm, save_lm
-from mofme.language.small_lm.training import Plan, Stopped, score_passages, train
-from mofme.language.small_lm.vocabulary import Vocabulary
+from mofme.language.small_lm import Shape, SmallLM, Vocabulary, load_lm, save_lm
+from mofme.language.small_lm_training import Corpus, Plan, Stopped, score_passages, train
 
 Role = Literal["teacher", "student", "dense"]
 SHAPES: Mapping[Role, Shape] = {

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from mofme.errors import TableError
-from mofme.language.moe_distillation.causal_lm import CausalLM
-from mofme.language.small_lm.corpus import Corpus
+from mofme.language.causal_lm import CausalLM
+from mofme.language.small_lm_training import Corpus
 
 PROMPT, RESPONSE = 32, 64
 _PASSAGES = 2048

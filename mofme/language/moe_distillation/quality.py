@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mofme.language.moe_distillation.causal_lm import CausalLM
+from mofme.language.causal_lm import CausalLM
 from mofme.language.moe_distillation.passages import Passages
 from mofme.language.scoring import FloatArray
 

@@ -1,8 +1,8 @@
 """The pair that comes with the project, for a run on the spot."""
 
 from mofme.files import WEIGHTS
-from mofme.language.moe_distillation.causal_lm import SmallCausalLM
-from mofme.language.small_lm.storage import load_lm
+from mofme.language.causal_lm import SmallCausalLM
+from mofme.language.small_lm import load_lm
 
 
 def shipped_teacher() -> SmallCausalLM:

@@ -9,20 +9,32 @@ import torch
 from torch import nn
 
 from mofme.core.moe import moe_layers
-from mofme.core.weights import as_stored
+from mofme.core.weights import as_stored, load_card
 from mofme.errors import ModelError
-from mofme.files import atomic_file
-from mofme.language.dense_to_moe.layers import decoder_layers
-from mofme.language.moe_distillation.causal_lm import CausalLM, HostCausalLM, SmallCausalLM, open_lm
-from mofme.language.small_lm.storage import save_lm
+from mofme.files import CARD_FILE, atomic_file
+from mofme.language.causal_lm import CausalLM, PretrainedCausalLM, SmallCausalLM
+from mofme.language.dense_to_moe.storage import open_model
+from mofme.language.pretrained import decoder_layers
+from mofme.language.small_lm import NET, load_lm, save_lm
 
 _NOTES = "distillation.json"
+
+
+def open_lm(name: str) -> CausalLM:
+    """A folder that `save_lm`, `save_converted` or transformers wrote, `smollm2`, or a hub's name.
+
+    Raises ModelError for anything else.
+    """
+    folder = Path(name)
+    if (folder / CARD_FILE).is_file() and load_card(folder).net == NET:
+        return SmallCausalLM(*load_lm(folder))
+    return PretrainedCausalLM(open_model(name))
 
 
 def open_student(name: str, layers: int | None = None) -> CausalLM:
     """What `open_lm` opens, cut to `layers` layers. Raises ModelError if it is a mixture, or cannot be cut so."""
     model = open_lm(name)
-    if isinstance(model, HostCausalLM) and moe_layers(model.module):
+    if isinstance(model, PretrainedCausalLM) and moe_layers(model.module):
         raise ModelError(f"{name} is a converted model, which teaches: give a dense one as the student")
     if layers is not None:
         keep_layers(model, layers)
@@ -34,19 +46,19 @@ def keep_layers(model: CausalLM, count: int) -> None:
 
     Raises ModelError for another kind of model, or if it has no more layers than that.
     """
-    if not isinstance(model, HostCausalLM):
+    if not isinstance(model, PretrainedCausalLM):
         raise ModelError("only models of transformers can be cut to fewer layers")
-    host = model.host.model
-    layers = decoder_layers(host)
+    net = model.lm.model
+    layers = decoder_layers(net)
     if not 1 <= count < len(layers):
         raise ModelError(f"the student has {len(layers)} layers: between 1 and {len(layers) - 1} can be kept")
     kept = [layers[index * (len(layers) - 1) // max(1, count - 1)] for index in range(count)]
     for number, layer in enumerate(kept):
         cast(Any, layer.self_attn).layer_idx = number  # where the cache keeps its keys and values
-    host.model.layers = nn.ModuleList(kept)  # type: ignore[arg-type]
-    host.config.num_hidden_layers = count
-    if getattr(host.config, "layer_types", None):
-        host.config.layer_types = host.config.layer_types[:count]
+    net.model.layers = nn.ModuleList(kept)  # type: ignore[arg-type]
+    net.config.num_hidden_layers = count
+    if getattr(net.config, "layer_types", None):
+        net.config.layer_types = net.config.layer_types[:count]
 
 
 def save_student(
@@ -55,11 +67,11 @@ def save_student(
     """Write it as `open_lm` reads it, in half precision; a model of transformers as transformers does it."""
     if isinstance(student, SmallCausalLM):
         save_lm(folder, student.model, student.vocabulary, licence, training, metrics)
-    elif isinstance(student, HostCausalLM):
-        model = student.host.model
+    elif isinstance(student, PretrainedCausalLM):
+        model = student.lm.model
         fits = all(tensor.dtype != torch.float32 for tensor in as_stored(model.state_dict()).values())
         (model.half() if fits else model).save_pretrained(folder)
-        student.host.tokenizer.save_pretrained(folder)
+        student.lm.tokenizer.save_pretrained(folder)
         notes = {"licence": licence, "training": training, "metrics": metrics}
         with atomic_file(folder / _NOTES, "w") as file:
             file.write(json.dumps(notes, indent=2) + "\n")

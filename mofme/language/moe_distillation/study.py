@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from mofme.core.moe import activated_parameters, moe_layers, parameters
-from mofme.language.moe_distillation.causal_lm import SmallCausalLM
+from mofme.language.causal_lm import SmallCausalLM
 from mofme.language.moe_distillation.distillation import Plan, Progress, distil
 from mofme.language.moe_distillation.methods import METHODS, Method
 from mofme.language.moe_distillation.pair import Role, trained
@@ -18,9 +18,8 @@ from mofme.language.moe_distillation.passages import Passages, passages_in
 from mofme.language.moe_distillation.quality import Quality, cross_entropy, measure
 from mofme.language.moe_distillation.teaching import most_experts, non_activated_mass
 from mofme.language.scoring import FloatArray
-from mofme.language.small_lm.corpus import learned_parts, make_corpus
-from mofme.language.small_lm.storage import load_lm
-from mofme.language.small_lm.vocabulary import Vocabulary
+from mofme.language.small_lm import Vocabulary, load_lm
+from mofme.language.small_lm_training import learned_parts, make_corpus
 from mofme.measure.study import Study, fingerprint
 
 _CONTEXT, _HELD_BACK = 128, 60  # tokens of a passage, passages of a text

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mofme.core.moe import MoE, moe_layers, observe_routing, replace_routing
 from mofme.core.routing import RoutingDecision
 from mofme.errors import ModelError
-from mofme.language.moe_distillation.causal_lm import CausalLM
+from mofme.language.causal_lm import CausalLM
 
 
 def mixtures(teacher: CausalLM) -> list[MoE]:

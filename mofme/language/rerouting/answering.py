@@ -19,9 +19,8 @@ from torch.nn import functional as F
 
 from mofme.core.gated_experts import GatedFeedForwardExperts
 from mofme.core.rerouting import rerouted, routing_of, shifted
-from mofme.language.dense_to_moe.layers import decoder_layers
-from mofme.language.host import Host
-from mofme.language.texts import Question
+from mofme.language.pretrained import PretrainedLM, decoder_layers
+from mofme.language.text import Question
 
 
 @dataclass(frozen=True)
@@ -46,20 +45,20 @@ class Tail(nn.Module):
     choice, so that its softmax is as sharp as that of the log-likelihoods.
     """
 
-    def __init__(self, host: Host, layers: int) -> None:
+    def __init__(self, lm: PretrainedLM, layers: int) -> None:
         super().__init__()
-        every = decoder_layers(host.model)
-        self.host = [host]  # in a list, so that its other layers are no part of this module
+        every = decoder_layers(lm.model)
+        self.lm = [lm]  # in a list, so that its other layers are no part of this module
         self.first = len(every) - layers
-        self.layers = nn.ModuleList(list(host.model.model.layers)[self.first :])
-        self.norm = host.model.model.norm
-        self.head = host.model.lm_head
+        self.layers = nn.ModuleList(list(lm.model.model.layers)[self.first :])
+        self.norm = lm.model.model.norm
+        self.head = lm.model.lm_head
 
     @torch.no_grad()
     def read(self, question: Question) -> Row:
         """Run the layers before."""
-        model = self.host[0].model.model
-        ids_L, position_L, sees_LL, before_A, choice_A = _row(self.host[0], question)
+        model = self.lm[0].model.model
+        ids_L, position_L, sees_LL, before_A, choice_A = _row(self.lm[0], question)
         hidden_1LD = model.embed_tokens(ids_L[None])
         hidden_1LD = self._through(list(model.layers)[: self.first], hidden_1LD, position_L, sees_LL)
         context = len(ids_L) - len(before_A)
@@ -93,16 +92,16 @@ class Tail(nn.Module):
         return int(log_C.argmax()), float(log_C.softmax(0)[row.answer])
 
     def _through(self, layers: Sequence[nn.Module], hidden_1LD: Tensor, position_L: Tensor, sees_LL: Tensor) -> Tensor:
-        rotary = self.host[0].model.model.rotary_emb(hidden_1LD, position_ids=position_L[None])
+        rotary = self.lm[0].model.model.rotary_emb(hidden_1LD, position_ids=position_L[None])
         for layer in layers:
             hidden_1LD = layer(hidden_1LD, attention_mask=sees_LL[None, None], position_embeddings=rotary)
         return hidden_1LD
 
 
-def _row(host: Host, question: Question) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _row(lm: PretrainedLM, question: Question) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Tokens, places and who sees whom; of the choices' tokens the place before each, and the choice."""
-    context = host.tokens(question.context)
-    choices = [host.tokens(f"{question.context} {choice}")[len(context) :] for choice in question.choices]
+    context = lm.tokens(question.context)
+    choices = [lm.tokens(f"{question.context} {choice}")[len(context) :] for choice in question.choices]
     ids, positions = list(context), list(range(len(context)))
     belongs, before = [-1] * len(context), []
     for number, tokens in enumerate(choices):

@@ -26,10 +26,10 @@ from mofme.core.rerouting import (
     regress,
 )
 from mofme.errors import ModelError
-from mofme.language.host import Host
+from mofme.language.pretrained import PretrainedLM
 from mofme.language.rerouting.answering import Tail, continuous_gates
 from mofme.language.sentence_encoder import SentenceEncoder
-from mofme.language.texts import Question
+from mofme.language.text import Question
 from mofme.measure.study import Log, Study, fingerprint
 
 BASE = "as its routers say"
@@ -84,7 +84,7 @@ class Library:
         return lambda routing_R: near.mean(torch.stack([tail.loss(row, routing_R) for row in rows]))
 
 
-def measure(host: Host, setting: Setting, work: Path, report: Report = lambda _: None) -> list[Measured]:
+def measure(lm: PretrainedLM, setting: Setting, work: Path, report: Report = lambda _: None) -> list[Measured]:
     """For every test question: of every arm whether it is right, the probability of the right choice, and seconds.
 
     `work` is a folder for what is finished. Raises ModelError for a model without experts, one that answers nothing,
@@ -92,10 +92,10 @@ def measure(host: Host, setting: Setting, work: Path, report: Report = lambda _:
     """
     encoder = SentenceEncoder()
     name = f"text-{setting.layers}-{setting.k}-{len(setting.pool)}-{setting.tuning}-{setting.seed}"
-    Study(work, {"model": host.name, "pool": fingerprint(setting.pool)}, note=name)
+    Study(work, {"model": lm.name, "pool": fingerprint(setting.pool)}, note=name)
     log = Log(work / f"{name}.jsonl")
-    with continuous_gates(host.model):
-        tail = Tail(host, setting.layers)
+    with continuous_gates(lm.model):
+        tail = Tail(lm, setting.layers)
         with frozen(tail):
             return _measure(tail, setting, encoder, log, report)
 

@@ -21,7 +21,7 @@ from mofme.ui.work import Endpoint, Job, start_and_cancel, status_box, work
 if TYPE_CHECKING:
     from mofme.language.attention_router.explanation import Explanation
     from mofme.language.attention_router.live import ShortRun
-    from mofme.language.small_lm.vocabulary import Vocabulary
+    from mofme.language.small_lm import Vocabulary
 
 MEASURED = ("attention_router", "routers")
 NAMES = {"linear": "Linear", "mlp": "MLP", "attention": "Attention"}

@@ -149,15 +149,15 @@ def build(services: Services) -> None:
         grouped: str,
         seed: int,
     ) -> "Converted":
-        from mofme.language.texts import read_questions
+        from mofme.language.text import read_questions
         from mofme.ui.tabs.dense_to_moe_live import Wish, convert_live
 
         wish = Wish(target / 100, experts, SHARED[shared], int(tokens), GROUPED[grouped], controls, int(seed))
         job.report(0, "Reading the model and the text")
-        host = services.language_model()
+        lm = services.language_model()
         asked = read_questions(Path(questions), limit=_QUESTIONS) if questions else []
         name = Path(own).name if own else "The text"
-        return convert_live(host, host.tokens(read_own_text(own)), name, asked, wish, job)
+        return convert_live(lm, lm.tokens(read_own_text(own)), name, asked, wish, job)
 
     def write_both(prompt: str, ticket: int | None) -> Iterator[list[Any]]:
         from mofme.ui.tabs.dense_to_moe_live import write
@@ -165,11 +165,11 @@ def build(services: Services) -> None:
         with plain_errors():
             converted = shelf.get(ticket)
             pages = ["", ""]
-            hosts = {"Dense": services.language_model(), "Converted": converted.host}
-            for place, (title, host) in enumerate(hosts.items()):
+            hosts = {"Dense": services.language_model(), "Converted": converted.lm}
+            for place, (title, lm) in enumerate(hosts.items()):
                 pages[place] = written_html(title, prompt, None)
                 yield pages
-                for written in write(host, prompt):
+                for written in write(lm, prompt):
                     pages[place] = written_html(title, prompt, written)
                     yield pages
 

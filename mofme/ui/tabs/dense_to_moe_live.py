@@ -22,11 +22,10 @@ from mofme.language.dense_to_moe.construction import PASSAGE
 from mofme.language.dense_to_moe.conversion import Conversion, convert_to, set_policies, uniform
 from mofme.language.dense_to_moe.converted_layer import Recipe, converted_layers
 from mofme.language.dense_to_moe.cost import FloatArray
-from mofme.language.dense_to_moe.layers import decoder_layers, dense_weights
 from mofme.language.dense_to_moe.splits import Split
-from mofme.language.host import Host
+from mofme.language.pretrained import PretrainedLM, decoder_layers, dense_weights
 from mofme.language.scoring import ChoiceScore, TextScore, score_questions, score_text
-from mofme.language.texts import Question
+from mofme.language.text import Question
 from mofme.ui.tabs.dense_to_moe import PRUNED, RANDOM
 from mofme.ui.work import Job
 
@@ -79,7 +78,7 @@ class Arm:
 class Converted:
     """The model that came out, what was chosen for its layers, how often each expert is used (0 to 1), and all arms."""
 
-    host: Host
+    lm: PretrainedLM
     conversion: Conversion
     use_LE: FloatArray
     arms: Sequence[Arm]
@@ -98,34 +97,34 @@ def divide(ids: Sequence[int], name: str) -> tuple[Sequence[int], Sequence[int]]
 
 
 def convert_live(
-    host: Host,
+    lm: PretrainedLM,
     ids: Sequence[int],
     name: str,
     questions: Sequence[Question],
     wish: Wish,
     job: Job,
 ) -> Converted:
-    """Convert a copy of `host`, and measure it beside the dense model and the controls of the wish.
+    """Convert a copy of `lm`, and measure it beside the dense model and the controls of the wish.
 
     Raises MofmeError when the job is stopped, its time is up, or the wish does not fit the model or the text.
     """
     learned, measured = divide(ids, name)
-    recipe = wish.recipe(host.model)
-    layers = len(decoder_layers(host.model))
+    recipe = wish.recipe(lm.model)
+    layers = len(decoder_layers(lm.model))
     conversions = 1 + len(wish.controls)
     steps = _Steps((layers + _MEASURING) * conversions + 2 * _MEASURING, job)
 
     def measure(arm: str, model: PreTrainedModel) -> tuple[Arm, FloatArray]:
         steps.go(0, f"Measuring: {arm}")
         text = score_text(model, measured, report=lambda *_: job.check())
-        one = replace(host, model=model)
+        one = replace(lm, model=model)
         choice = score_questions(one, questions, lambda *_: job.check()) if questions else None
         use_LE = expert_use(model, measured)
         steps.go(_MEASURING, f"Measured: {arm}")
         return Arm(arm, activated_parameters(model, use_LE.sum(-1)), text, choice), use_LE
 
     def become(arm: str, recipe: Recipe) -> tuple[PreTrainedModel, Conversion]:
-        model = _copy(host.model)
+        model = _copy(lm.model)
 
         def tell(done: int, total: int) -> None:
             words = f"{arm}: layer {done + 1} of {total}" if done < total else f"{arm}: choosing for each layer"
@@ -134,7 +133,7 @@ def convert_live(
         with tempfile.TemporaryDirectory() as work:
             return model, convert_to(model, learned, recipe, wish.target, Path(work), tell)
 
-    arms = [measure(DENSE, host.model)[0]]
+    arms = [measure(DENSE, lm.model)[0]]
     model, conversion = become(OURS, recipe)
     ours, use_LE = measure(OURS, model)
     set_policies(model, uniform(layers, conversion.budget))
@@ -144,8 +143,8 @@ def convert_live(
     for control in wish.controls:
         arms.append(measure(control, become(control, controls[control])[0])[0])
     passages = min(len(learned), wish.tokens) // PASSAGE
-    result = replace(host, name=f"{host.name}, converted", model=model)
-    return Converted(result, conversion, use_LE, arms, parameters(host.model), passages * PASSAGE, len(measured))
+    result = replace(lm, name=f"{lm.name}, converted", model=model)
+    return Converted(result, conversion, use_LE, arms, parameters(lm.model), passages * PASSAGE, len(measured))
 
 
 @torch.inference_mode()
@@ -174,23 +173,23 @@ class Written:
 
 
 @torch.inference_mode()
-def write(host: Host, prompt: str, tokens: int = TOKENS) -> Iterator[Written]:
+def write(lm: PretrainedLM, prompt: str, tokens: int = TOKENS) -> Iterator[Written]:
     """Write up to `tokens` tokens after the prompt. Speed is wall time, without reading the prompt.
 
     Raises MofmeError for a prompt that is empty or too long.
     """
-    ids = host.tokens(prompt)
+    ids = lm.tokens(prompt)
     if not ids:
         raise MofmeError("Type how the text begins first.")
     if len(prompt) > CHARACTERS:
         raise MofmeError(f"The beginning has {len(prompt):,} characters, more than the limit of {CHARACTERS:,}.")
-    model = host.model
+    model = lm.model
     layers = len(converted_layers(model))
     total = parameters(model)
     cache = DynamicCache(config=model.config)
     read = model(input_ids=torch.tensor([ids]), past_key_values=cache, use_cache=True, logits_to_keep=1)
     written = [int(read.logits[0, -1].argmax())]
-    if written[0] == host.tokenizer.eos_token_id:
+    if written[0] == lm.tokenizer.eos_token_id:
         yield Written("", 0.0, 1.0)
         return
     active = np.zeros(layers)
@@ -198,7 +197,7 @@ def write(host: Host, prompt: str, tokens: int = TOKENS) -> Iterator[Written]:
         observed = watching.enter_context(observe_routing(model)) if layers else []
         start = time.perf_counter()
         for step in range(1, tokens):
-            if written[-1] == host.tokenizer.eos_token_id:
+            if written[-1] == lm.tokenizer.eos_token_id:
                 break
             read = model(input_ids=torch.tensor([written[-1:]]), past_key_values=cache, use_cache=True)
             written.append(int(read.logits[0, -1].argmax()))
@@ -206,7 +205,7 @@ def write(host: Host, prompt: str, tokens: int = TOKENS) -> Iterator[Written]:
             active += [float(one.decision.chosen_TE.sum()) for one in observed]
             observed.clear()
             used = activated_parameters(model, active / step) / total
-            yield Written(str(host.tokenizer.decode(written, skip_special_tokens=True)), speed, used)
+            yield Written(str(lm.tokenizer.decode(written, skip_special_tokens=True)), speed, used)
 
 
 def _copy(model: PreTrainedModel) -> PreTrainedModel:

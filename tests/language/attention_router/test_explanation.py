@@ -8,11 +8,8 @@ from mofme.errors import Cancelled, ModelError
 from mofme.language.attention_router.explanation import SHIPPED, explain, listening
 from mofme.language.attention_router.live import train_briefly
 from mofme.language.attention_router.study import ROUTERS
-from mofme.language.small_lm.corpus import make_corpus
-from mofme.language.small_lm.model import Shape, SmallLM
-from mofme.language.small_lm.storage import load_lm, save_lm
-from mofme.language.small_lm.training import Plan, score_passages
-from mofme.language.small_lm.vocabulary import Vocabulary
+from mofme.language.small_lm import Shape, SmallLM, Vocabulary, load_lm, save_lm
+from mofme.language.small_lm_training import Plan, make_corpus, score_passages
 
 TEXT = "The cat sat on the mat. " * 20
 VOCABULARY = Vocabulary.learn([TEXT], 280)

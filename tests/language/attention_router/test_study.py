@@ -13,8 +13,8 @@ from mofme.language.attention_router import study as studied
 from mofme.language.attention_router.study import Measured, Setting, Study, load_entropy, study
 from mofme.language.attention_router.study_result import as_result, plot_losses
 from mofme.language.scoring import FloatArray, TextScore
-from mofme.language.small_lm.model import Shape
-from mofme.language.small_lm.training import Plan
+from mofme.language.small_lm import Shape
+from mofme.language.small_lm_training import Plan
 from mofme.measure.result import load_result
 
 TEXT = "".join(f"{number} and {number * 7 % 13} make {number + number * 7 % 13}. " for number in range(400))

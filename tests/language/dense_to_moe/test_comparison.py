@@ -22,20 +22,20 @@ from mofme.language.dense_to_moe.comparison import (
 )
 from mofme.language.dense_to_moe.comparison_result import as_result, plot_frontier
 from mofme.language.dense_to_moe.converted_layer import Recipe
-from mofme.language.host import Host
-from mofme.language.texts import Question
+from mofme.language.pretrained import PretrainedLM
+from mofme.language.text import Question
 
 IDS = [(i * i + i // 7) % 60 + 1 for i in range(3000)]
 QUESTIONS = [Question("Who?", ("me", "you"), 0), Question("What?", ("that", "this"), 1)]
 
 
 def test_every_arm_is_measured_and_nothing_twice(
-    tiny_host: Callable[..., Host], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_pretrained: Callable[..., PretrainedLM], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setting = Setting(
         IDS[:2048], IDS[2048:], QUESTIONS, Recipe(experts=8, active=1, tokens=1024), 0.2, frontier=[0.1], repeats=2
     )
-    first = compare(tiny_host, setting, [0, 1], tmp_path, lambda _: None)
+    first = compare(tiny_pretrained, setting, [0, 1], tmp_path, lambda _: None)
     assert tuple(first.arms) == ARMS
     assert all(len(seeds) == 2 for seeds in first.arms.values())
     dense = first.arms[DENSE][0]
@@ -56,10 +56,10 @@ def test_every_arm_is_measured_and_nothing_twice(
         raise AssertionError
 
     monkeypatch.setattr(comparison_module, "_measure", measures_again)
-    again = compare(tiny_host, setting, [0, 1], tmp_path, lambda _: None)
+    again = compare(tiny_pretrained, setting, [0, 1], tmp_path, lambda _: None)
     assert again.arms[OURS][1].nats_W.tolist() == first.arms[OURS][1].nats_W.tolist()
     with pytest.raises(ModelError, match="another questions, target: take another folder"):
-        compare(tiny_host, replace(setting, target=0.1, questions=QUESTIONS[:1]), [0], tmp_path, lambda _: None)
+        compare(tiny_pretrained, replace(setting, target=0.1, questions=QUESTIONS[:1]), [0], tmp_path, lambda _: None)
     assert again.frontier[OURS][0.1].nats_W.tolist() == first.frontier[OURS][0.1].nats_W.tolist()
 
 

@@ -9,27 +9,25 @@ from mofme.language.dense_to_moe.conversion import convert_to, uniform
 from mofme.language.dense_to_moe.converted_layer import Recipe, converted_layers
 from mofme.language.dense_to_moe.cost import active_experts
 from mofme.language.dense_to_moe.policy import Policy
-from mofme.language.host import Host
+from mofme.language.pretrained import PretrainedLM
 
 IDS = [(i * i + i // 7) % 60 + 1 for i in range(2048)]
 
 
-def test_the_target_is_met(tiny_host: Callable[..., Host], tmp_path: Path) -> None:
-    host = tiny_host()
-    total = parameters(host.model)
-    conversion = convert_to(host.model, IDS, Recipe(experts=8, active=1, tokens=1024), 0.2, tmp_path)
+def test_the_target_is_met(tiny_pretrained: Callable[..., PretrainedLM], tmp_path: Path) -> None:
+    lm = tiny_pretrained()
+    total = parameters(lm.model)
+    conversion = convert_to(lm.model, IDS, Recipe(experts=8, active=1, tokens=1024), 0.2, tmp_path)
     assert sum(candidate.active for candidate in conversion.chosen) <= conversion.budget
-    policies = [moe.router.policy for moe in converted_layers(host.model)]
+    policies = [moe.router.policy for moe in converted_layers(lm.model)]
     assert policies == [candidate.policy for candidate in conversion.chosen]
     # Thresholds were chosen on passages held back, so another text may activate a few more or fewer.
-    assert 1 - activated_parameters(host.model, active_experts(host.model, IDS)) / total == pytest.approx(
-        0.22, abs=0.05
-    )
+    assert 1 - activated_parameters(lm.model, active_experts(lm.model, IDS)) / total == pytest.approx(0.22, abs=0.05)
 
 
-def test_a_target_out_of_reach_is_refused(tiny_host: Callable[..., Host], tmp_path: Path) -> None:
+def test_a_target_out_of_reach_is_refused(tiny_pretrained: Callable[..., PretrainedLM], tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot be saved"):
-        convert_to(tiny_host().model, IDS, Recipe(experts=8, active=1, tokens=1024), 0.9, tmp_path)
+        convert_to(tiny_pretrained().model, IDS, Recipe(experts=8, active=1, tokens=1024), 0.9, tmp_path)
 
 
 def test_a_uniform_top_k_keeps_the_average() -> None:

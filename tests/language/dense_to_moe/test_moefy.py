@@ -10,7 +10,7 @@ from mofme.cli.moefy import dense_to_moe, moefy
 from mofme.measure.result import load_result
 
 if TYPE_CHECKING:
-    from mofme.language.host import Host
+    from mofme.language.pretrained import PretrainedLM
 
 
 def run(command: Callable[..., None], *words: object) -> tuple[int, str]:
@@ -28,10 +28,10 @@ def text(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def model(tmp_path: Path, tiny_host: "Callable[..., Host]") -> Path:
-    host = tiny_host()
-    host.model.save_pretrained(tmp_path / "dense")
-    host.tokenizer.save_pretrained(tmp_path / "dense")
+def model(tmp_path: Path, tiny_pretrained: "Callable[..., PretrainedLM]") -> Path:
+    lm = tiny_pretrained()
+    lm.model.save_pretrained(tmp_path / "dense")
+    lm.tokenizer.save_pretrained(tmp_path / "dense")
     return tmp_path / "dense"
 
 
@@ -46,9 +46,9 @@ def test_a_model_is_converted_and_opens_again(tmp_path: Path, text: Path, model:
     code, output = run(moefy, model, "--text", text, "--out", tmp_path / "moe", *OPTIONS, "--target", 0.1)
     assert code == 0
     assert "layer 2:" in output
-    host = open_model(str(tmp_path / "moe"))
+    lm = open_model(str(tmp_path / "moe"))
     dense = parameters(open_model(str(model)).model)
-    activated = activated_parameters(host.model, active_experts(host.model, host.tokens("the quick brown fox" * 9)))
+    activated = activated_parameters(lm.model, active_experts(lm.model, lm.tokens("the quick brown fox" * 9)))
     assert activated < 0.97 * dense
     assert not (tmp_path / "moe" / "unfinished").exists()
 

@@ -10,7 +10,7 @@ from mofme.language.dense_to_moe.construction import convert
 from mofme.language.dense_to_moe.converted_layer import Recipe, converted_layers
 from mofme.language.dense_to_moe.policy import Policy
 from mofme.language.dense_to_moe.storage import open_model, save_converted
-from mofme.language.host import Host
+from mofme.language.pretrained import PretrainedLM
 
 IDS = [(i * i) % 60 + 1 for i in range(2048)]
 
@@ -25,28 +25,30 @@ IDS = [(i * i) % 60 + 1 for i in range(2048)]
         Recipe(experts=4, active=2, tokens=512, router="mixture"),
     ],
 )
-def test_it_loads_back_to_the_same_logits(tmp_path: Path, tiny_host: Callable[..., Host], recipe: Recipe) -> None:
-    host = tiny_host()
-    convert(host.model, IDS, recipe, tmp_path / "work")
+def test_it_loads_back_to_the_same_logits(
+    tmp_path: Path, tiny_pretrained: Callable[..., PretrainedLM], recipe: Recipe
+) -> None:
+    lm = tiny_pretrained()
+    convert(lm.model, IDS, recipe, tmp_path / "work")
     policies = [Policy("top-k", 2), Policy("threshold", 0.2), Policy("dense")]
-    for moe, policy in zip(converted_layers(host.model), policies, strict=True):
+    for moe, policy in zip(converted_layers(lm.model), policies, strict=True):
         moe.router.policy = policy
-    save_converted(tmp_path / "model", host, recipe, "CC0", {"tokens": 512}, {"perplexity": 3.5})
-    for parameter in host.model.parameters():  # stored in half precision
+    save_converted(tmp_path / "model", lm, recipe, "CC0", {"tokens": 512}, {"perplexity": 3.5})
+    for parameter in lm.model.parameters():  # stored in half precision
         parameter.data = parameter.data.half().float()
     opened = open_model(str(tmp_path / "model"))
     ids = torch.tensor([IDS[:50]])
-    torch.testing.assert_close(opened.model(ids).logits, host.model(ids).logits, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(opened.model(ids).logits, lm.model(ids).logits, rtol=1e-5, atol=1e-6)
     assert [moe.router.policy for moe in converted_layers(opened.model)] == policies
-    assert opened.tokens("Every good boy") == host.tokens("Every good boy")
+    assert opened.tokens("Every good boy") == lm.tokens("Every good boy")
     card = load_card(tmp_path / "model")
     assert (card.licence, card.metrics) == ("CC0", {"perplexity": 3.5})
 
 
-def test_a_dense_folder_opens_too(tmp_path: Path, tiny_host: Callable[..., Host]) -> None:
-    host = tiny_host()
-    host.model.save_pretrained(tmp_path)
-    host.tokenizer.save_pretrained(tmp_path)
+def test_a_dense_folder_opens_too(tmp_path: Path, tiny_pretrained: Callable[..., PretrainedLM]) -> None:
+    lm = tiny_pretrained()
+    lm.model.save_pretrained(tmp_path)
+    lm.tokenizer.save_pretrained(tmp_path)
     assert converted_layers(open_model(str(tmp_path)).model) == []
 
 
@@ -56,9 +58,11 @@ def test_another_rooms_model_is_refused(tmp_path: Path) -> None:
         open_model(str(tmp_path))
 
 
-def test_a_card_that_does_not_fit_its_weights_is_refused(tmp_path: Path, tiny_host: Callable[..., Host]) -> None:
-    host = tiny_host()
-    convert(host.model, IDS, Recipe(experts=4, active=3, tokens=512), tmp_path / "work")
-    save_converted(tmp_path / "model", host, Recipe(experts=8, active=3, tokens=512), "CC0", {}, {})
+def test_a_card_that_does_not_fit_its_weights_is_refused(
+    tmp_path: Path, tiny_pretrained: Callable[..., PretrainedLM]
+) -> None:
+    lm = tiny_pretrained()
+    convert(lm.model, IDS, Recipe(experts=4, active=3, tokens=512), tmp_path / "work")
+    save_converted(tmp_path / "model", lm, Recipe(experts=8, active=3, tokens=512), "CC0", {}, {})
     with pytest.raises(ModelError, match="does not hold what its card says"):
         open_model(str(tmp_path / "model"))

@@ -26,7 +26,7 @@ from mofme.language.lora_mixture.lora import (
 from mofme.language.minilm import MiniLM, read_tokens
 
 if TYPE_CHECKING:
-    from mofme.language.host import Host
+    from mofme.language.pretrained import PretrainedLM
 
 
 def bank_of(recipe: Recipe, seed: int = 0) -> LoraBank:
@@ -108,8 +108,8 @@ def test_a_recipe_changes_nothing_but_the_router(router: str) -> None:
     assert all(torch.equal(ours[name], others[name]) for name in ours)
 
 
-def test_linear_layers_of_a_language_model_by_name(tiny_host: "Callable[..., Host]") -> None:
-    model = tiny_host().model
+def test_linear_layers_of_a_language_model_by_name(tiny_pretrained: "Callable[..., PretrainedLM]") -> None:
+    model = tiny_pretrained().model
     ids = torch.tensor([[5, 9, 1, 30, 2]])
     before = model(ids).logits
     frozen = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -145,9 +145,9 @@ def test_linear_layers_of_a_language_model_by_name(tiny_host: "Callable[..., Hos
     assert all(isinstance(bank.mixture.router, MixtureOfRouters) for bank in banks.values())
 
 
-def test_adapters_carry_over_to_another_copy_of_the_model(tiny_host: "Callable[..., Host]") -> None:
+def test_adapters_carry_over_to_another_copy_of_the_model(tiny_pretrained: "Callable[..., PretrainedLM]") -> None:
     recipe = Recipe(("up_proj",))
-    ours, copy = tiny_host().model, tiny_host().model
+    ours, copy = tiny_pretrained().model, tiny_pretrained().model
     for bank in wrap(ours, recipe).values():
         bank.mixture.experts.up_ERF.data.normal_()  # type: ignore[union-attr, operator]
     torch.manual_seed(7)

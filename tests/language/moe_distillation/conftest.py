@@ -5,10 +5,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from mofme.language.moe_distillation.causal_lm import SmallCausalLM
+from mofme.language.causal_lm import SmallCausalLM
 from mofme.language.moe_distillation.passages import Passages
-from mofme.language.small_lm.model import Shape, SmallLM
-from mofme.language.small_lm.vocabulary import Vocabulary
+from mofme.language.small_lm import Shape, SmallLM, Vocabulary
 
 VOCABULARY = Vocabulary.learn(["the cat and the hat"], 260)
 TINY = {"vocabulary": 260, "dim": 8, "heads": 2, "hidden": 8}

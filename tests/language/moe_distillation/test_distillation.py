@@ -7,7 +7,7 @@ import torch
 
 from mofme.core.losses import gkd_loss
 from mofme.errors import Cancelled, ModelError
-from mofme.language.moe_distillation.causal_lm import SmallCausalLM
+from mofme.language.causal_lm import SmallCausalLM
 from mofme.language.moe_distillation.distillation import Plan, Progress, distil
 from mofme.language.moe_distillation.methods import METHODS, Method
 from mofme.language.moe_distillation.passages import Passages

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from mofme.errors import TableError
-from mofme.language.moe_distillation.causal_lm import SmallCausalLM
+from mofme.language.causal_lm import SmallCausalLM
 from mofme.language.moe_distillation.passages import passages_in, passages_of
-from mofme.language.small_lm.corpus import Corpus
+from mofme.language.small_lm_training import Corpus
 
 MakeLM = Callable[..., SmallCausalLM]
 

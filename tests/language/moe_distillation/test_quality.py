@@ -4,7 +4,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from mofme.language.moe_distillation.causal_lm import SmallCausalLM
+from mofme.language.causal_lm import SmallCausalLM
 from mofme.language.moe_distillation.passages import Passages
 from mofme.language.moe_distillation.quality import cross_entropy, held_out_kl, measure, rouge_l
 

@@ -8,7 +8,7 @@ from mofme.core.losses import augmentation_loss, gkd_loss
 from mofme.core.moe import MoE, observe_routing
 from mofme.core.routing import RoutingDecision
 from mofme.errors import ModelError
-from mofme.language.moe_distillation.causal_lm import SmallCausalLM
+from mofme.language.causal_lm import SmallCausalLM
 from mofme.language.moe_distillation.teaching import (
     mixtures,
     most_experts,

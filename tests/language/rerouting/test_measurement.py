@@ -16,10 +16,10 @@ from mofme.language.dense_to_moe.storage import set_layers
 from mofme.language.rerouting import measurement
 from mofme.language.rerouting.measurement import BASE, DESCENT, ORACLE, UNIFORM, VOTE, Setting, drawn, measure
 from mofme.language.rerouting.text_result import as_result, mcnemar
-from mofme.language.texts import Question
+from mofme.language.text import Question
 
 if TYPE_CHECKING:
-    from mofme.language.host import Host
+    from mofme.language.pretrained import PretrainedLM
 
 
 class Letters:
@@ -41,21 +41,21 @@ def questions(count: int, seed: int) -> list[Question]:
 
 
 @pytest.fixture
-def host(tiny_host: Callable[..., Host], monkeypatch: pytest.MonkeyPatch) -> Host:
+def lm(tiny_pretrained: Callable[..., PretrainedLM], monkeypatch: pytest.MonkeyPatch) -> PretrainedLM:
     monkeypatch.setattr(measurement, "SentenceEncoder", Letters)
-    host = tiny_host()
+    lm = tiny_pretrained()
     torch.manual_seed(1)
-    set_layers(host.model, Recipe(experts=4, active=2), [{"kind": "top-k", "value": 2}] * 3)
-    host.model.requires_grad_(False)
-    return host
+    set_layers(lm.model, Recipe(experts=4, active=2), [{"kind": "top-k", "value": 2}] * 3)
+    lm.model.requires_grad_(False)
+    return lm
 
 
-def test_what_is_measured(host: Host, tmp_path: Path) -> None:
+def test_what_is_measured(lm: PretrainedLM, tmp_path: Path) -> None:
     pool, test = questions(20, 0), questions(3, 1)
-    first = measure(host, Setting(test[:2], [*pool, test[0]], layers=1, k=2, tuning=1), tmp_path)
+    first = measure(lm, Setting(test[:2], [*pool, test[0]], layers=1, k=2, tuning=1), tmp_path)
     lines = next(tmp_path.glob("*.jsonl")).read_text().splitlines()
     assert len(lines) == 3  # the rates, and a line a question
-    rows = measure(host, Setting(test, [*pool, test[0]], layers=1, k=2, tuning=1), tmp_path)
+    rows = measure(lm, Setting(test, [*pool, test[0]], layers=1, k=2, tuning=1), tmp_path)
     assert rows[:2] == first
     assert all(row[ORACLE]["chance"] > row[BASE]["chance"] for row in rows)
     assert {row["rates"][DESCENT] for row in rows} <= {0.01, 0.1, 1.0}
@@ -65,31 +65,31 @@ def test_what_is_measured(host: Host, tmp_path: Path) -> None:
     assert {UNIFORM, VOTE} < accuracy.keys()
 
 
-def test_a_log_that_was_cut_short_goes_on(host: Host, tmp_path: Path) -> None:
+def test_a_log_that_was_cut_short_goes_on(lm: PretrainedLM, tmp_path: Path) -> None:
     setting = Setting(questions(2, 1), questions(20, 0), layers=1, k=2, tuning=1)
-    first = measure(host, setting, tmp_path)
+    first = measure(lm, setting, tmp_path)
     log = next(tmp_path.glob("*.jsonl"))
     whole = log.read_bytes()
     log.write_bytes(whole[:-9])  # killed while the last question was written
-    again = measure(host, setting, tmp_path)
+    again = measure(lm, setting, tmp_path)
     assert [row[BASE]["right"] for row in again] == [row[BASE]["right"] for row in first]
     assert len(log.read_text().splitlines()) == len(whole.splitlines())
-    assert measure(host, setting, tmp_path) == again
+    assert measure(lm, setting, tmp_path) == again
 
 
-def test_another_model_has_a_folder_of_its_own(host: Host, tmp_path: Path) -> None:
+def test_another_model_has_a_folder_of_its_own(lm: PretrainedLM, tmp_path: Path) -> None:
     setting = Setting(questions(1, 1), questions(20, 0), layers=1, k=2, tuning=1)
-    measure(host, setting, tmp_path)
+    measure(lm, setting, tmp_path)
     with pytest.raises(ModelError, match="another model: take another folder"):
-        measure(replace(host, name="another"), setting, tmp_path)
+        measure(replace(lm, name="another"), setting, tmp_path)
 
 
-def test_a_model_that_answers_nothing(host: Host, tmp_path: Path) -> None:
+def test_a_model_that_answers_nothing(lm: PretrainedLM, tmp_path: Path) -> None:
     pool = questions(6, 0)
-    tail = measurement.Tail(host, 1)
+    tail = measurement.Tail(lm, 1)
     wrong = [replace(question, answer=1 - tail.answer(tail.read(question))[0]) for question in pool]
     with pytest.raises(ModelError, match="none of the reference questions"):
-        measure(host, Setting(questions(1, 1), wrong, layers=1, k=2, tuning=1), tmp_path)
+        measure(lm, Setting(questions(1, 1), wrong, layers=1, k=2, tuning=1), tmp_path)
 
 
 def test_more_questions_begin_with_the_same() -> None:

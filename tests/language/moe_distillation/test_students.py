@@ -7,46 +7,36 @@ import pytest
 import torch
 
 from mofme.errors import ModelError
+from mofme.language.causal_lm import PretrainedCausalLM, SmallCausalLM
 from mofme.language.dense_to_moe.construction import convert
 from mofme.language.dense_to_moe.converted_layer import Recipe
 from mofme.language.dense_to_moe.storage import save_converted
-from mofme.language.host import Host
-from mofme.language.moe_distillation.causal_lm import HostCausalLM, SmallCausalLM, open_lm
 from mofme.language.moe_distillation.distillation import Plan, distil
 from mofme.language.moe_distillation.methods import METHODS, Method
 from mofme.language.moe_distillation.passages import Passages
-from mofme.language.moe_distillation.students import keep_layers, open_student, save_student
+from mofme.language.moe_distillation.students import keep_layers, open_lm, open_student, save_student
 from mofme.language.moe_distillation.teaching import most_experts, non_activated_mass
+from mofme.language.pretrained import PretrainedLM
 
-MakeHost = Callable[..., Host]
+MakeLM = Callable[..., PretrainedLM]
 IDS = torch.arange(1, 21).view(2, 10)
 TEXT = [(i * i) % 60 + 1 for i in range(1024)]
 RECIPE = Recipe(experts=4, active=2, tokens=512, learned=False)
 
 
 @pytest.fixture(scope="module")
-def converted(tiny_host: MakeHost, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder, host = tmp_path_factory.mktemp("converted"), tiny_host()
-    convert(host.model, TEXT, RECIPE, folder / "work")
-    save_converted(folder / "teacher", host, RECIPE, "CC0", {}, {})
+def converted(tiny_pretrained: MakeLM, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder, lm = tmp_path_factory.mktemp("converted"), tiny_pretrained()
+    convert(lm.model, TEXT, RECIPE, folder / "work")
+    save_converted(folder / "teacher", lm, RECIPE, "CC0", {}, {})
     return folder / "teacher"
 
 
-def test_written_with_a_cache_is_what_is_written_without(tiny_host: MakeHost) -> None:
-    model = HostCausalLM(tiny_host())
-    generator, ids_BT = torch.Generator().manual_seed(5), IDS
-    for _ in range(6):
-        with torch.no_grad():
-            next_B1 = torch.multinomial(model.logits(ids_BT)[:, -1].softmax(-1), 1, generator=generator)
-        ids_BT = torch.cat([ids_BT, next_B1], dim=1)
-    assert torch.equal(model.write(IDS, 6, torch.Generator().manual_seed(5)), ids_BT[:, 10:])
-
-
 def test_with_all_experts_weighing_alike_a_converted_model_is_the_dense_one(
-    tiny_host: MakeHost, converted: Path
+    tiny_pretrained: MakeLM, converted: Path
 ) -> None:
     """Gates of 1 for all are weights that sum to 4, where the router scores all experts alike."""
-    teacher, dense = open_lm(str(converted)), HostCausalLM(tiny_host())
+    teacher, dense = open_lm(str(converted)), PretrainedCausalLM(tiny_pretrained())
     with torch.no_grad():
         for name, parameter in teacher.module.named_parameters():
             if ".router." in name:
@@ -58,8 +48,10 @@ def test_with_all_experts_weighing_alike_a_converted_model_is_the_dense_one(
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_converted_model_teaches_one_of_fewer_layers(method: Method, tiny_host: MakeHost, converted: Path) -> None:
-    teacher, student = open_lm(str(converted)), HostCausalLM(tiny_host(seed=1))
+def test_a_converted_model_teaches_one_of_fewer_layers(
+    method: Method, tiny_pretrained: MakeLM, converted: Path
+) -> None:
+    teacher, student = open_lm(str(converted)), PretrainedCausalLM(tiny_pretrained(seed=1))
     keep_layers(student, 2)
     before = {name: value.clone() for name, value in teacher.module.state_dict().items()}
     passages = Passages(IDS.repeat(8, 1), IDS, prompt=4)
@@ -70,12 +62,12 @@ def test_a_converted_model_teaches_one_of_fewer_layers(method: Method, tiny_host
     assert all(torch.equal(value, before[name]) for name, value in teacher.module.state_dict().items())
 
 
-def test_a_student_of_fewer_layers_is_saved_and_opened(tiny_host: MakeHost, tmp_path: Path) -> None:
-    student = HostCausalLM(tiny_host(layers=5))
+def test_a_student_of_fewer_layers_is_saved_and_opened(tiny_pretrained: MakeLM, tmp_path: Path) -> None:
+    student = PretrainedCausalLM(tiny_pretrained(layers=5))
     keep_layers(student, 3)
-    assert [layer.self_attn.layer_idx for layer in student.host.model.model.layers] == [0, 1, 2]
-    first, last = (student.host.model.model.layers[index] for index in (0, -1))
-    whole = tiny_host(layers=5).model.model.layers
+    assert [layer.self_attn.layer_idx for layer in student.lm.model.model.layers] == [0, 1, 2]
+    first, last = (student.lm.model.model.layers[index] for index in (0, -1))
+    whole = tiny_pretrained(layers=5).model.model.layers
     assert torch.equal(first.mlp.up_proj.weight, whole[0].mlp.up_proj.weight)
     assert torch.equal(last.mlp.up_proj.weight, whole[4].mlp.up_proj.weight)
     expected = student.logits(IDS)
@@ -95,14 +87,14 @@ def test_a_small_model_is_saved_and_opened(tiny_lm: Callable[..., SmallCausalLM]
         open_student(str(tmp_path / "small"), layers=1)
 
 
-def test_what_cannot_be_a_student_is_said_at_once(tiny_host: MakeHost, converted: Path) -> None:
+def test_what_cannot_be_a_student_is_said_at_once(tiny_pretrained: MakeLM, converted: Path) -> None:
     with pytest.raises(ModelError, match="give a dense one"):
         open_student(str(converted))
     with pytest.raises(ModelError, match="between 1 and 2"):
-        keep_layers(HostCausalLM(tiny_host()), 3)
+        keep_layers(PretrainedCausalLM(tiny_pretrained()), 3)
 
 
-def test_models_of_other_tokens_cannot_teach(tiny_host: MakeHost, tiny_lm: Callable[..., SmallCausalLM]) -> None:
+def test_models_of_other_tokens_cannot_teach(tiny_pretrained: MakeLM, tiny_lm: Callable[..., SmallCausalLM]) -> None:
     passages = Passages(IDS, IDS, prompt=4)
     with pytest.raises(ModelError, match="share a vocabulary"):
-        distil(tiny_lm(), HostCausalLM(tiny_host()), passages, Plan("gkd", steps=1))
+        distil(tiny_lm(), PretrainedCausalLM(tiny_pretrained()), passages, Plan("gkd", steps=1))

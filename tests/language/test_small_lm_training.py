@@ -4,10 +4,8 @@ import pytest
 import torch
 
 from mofme.errors import Cancelled, TableError
-from mofme.language.small_lm.corpus import learned_parts, make_corpus
-from mofme.language.small_lm.model import Shape, SmallLM
-from mofme.language.small_lm.training import Plan, draw_windows, score_passages, train
-from mofme.language.small_lm.vocabulary import Vocabulary
+from mofme.language.small_lm import Shape, SmallLM, Vocabulary
+from mofme.language.small_lm_training import Plan, draw_windows, learned_parts, make_corpus, score_passages, train
 
 SHAPE = Shape(vocabulary=7, dim=16, layers=1, heads=2, hidden=16, experts=4)
 CYCLE = torch.arange(2000) % 7

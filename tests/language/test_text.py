@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mofme.errors import TableError
-from mofme.language.texts import Question, read_questions, read_text
+from mofme.language.text import Question, read_questions, read_text
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 

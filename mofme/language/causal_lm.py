@@ -1,23 +1,17 @@
-"""What distillation asks of a language model, and the two kinds that answer: small ones, and those of transformers.
+"""What is asked of any language model, and the two kinds that answer: small ones, and those of transformers.
 
 Axis names: B texts, T tokens, V vocabulary.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from mofme.core.weights import load_card
-from mofme.files import CARD_FILE
-from mofme.language.dense_to_moe.storage import open_model
-from mofme.language.host import Host
-from mofme.language.small_lm.model import SmallLM, generate
-from mofme.language.small_lm.storage import NET, load_lm
-from mofme.language.small_lm.vocabulary import Vocabulary
+from mofme.language.pretrained import PretrainedLM
+from mofme.language.small_lm import SmallLM, Vocabulary, generate
 
 
 class CausalLM(ABC):
@@ -71,43 +65,32 @@ class SmallCausalLM(CausalLM):
         return self.vocabulary.decode(ids)
 
 
-class HostCausalLM(CausalLM):
+class PretrainedCausalLM(CausalLM):
     """One of transformers, dense or converted by `dense_to_moe`."""
 
     unit_gates = True
 
-    def __init__(self, host: Host) -> None:
-        super().__init__(host.model)
-        self.host = host
+    def __init__(self, lm: PretrainedLM) -> None:
+        super().__init__(lm.model)
+        self.lm = lm
 
     def logits(self, ids_BT: Tensor) -> Tensor:
-        logits_BTV: Tensor = self.host.model(input_ids=ids_BT, use_cache=False).logits
+        logits_BTV: Tensor = self.lm.model(input_ids=ids_BT, use_cache=False).logits
         return logits_BTV
 
     @torch.no_grad()
     def write(self, ids_BT: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        cache = DynamicCache(config=self.host.model.config)
+        cache = DynamicCache(config=self.lm.model.config)
         written: list[Tensor] = []
         for _ in range(count):
-            read = self.host.model(
+            read = self.lm.model(
                 input_ids=written[-1] if written else ids_BT, past_key_values=cache, use_cache=True, logits_to_keep=1
             )
             written.append(torch.multinomial(read.logits[:, -1].softmax(-1), 1, generator=generator))
         return torch.cat(written, dim=1)
 
     def encode(self, text: str) -> list[int]:
-        return self.host.tokens(text)
+        return self.lm.tokens(text)
 
     def decode(self, ids: Sequence[int]) -> str:
-        return str(self.host.tokenizer.decode(list(ids)))
-
-
-def open_lm(name: str) -> CausalLM:
-    """A folder that `save_lm`, `save_converted` or transformers wrote, `smollm2`, or a hub's name.
-
-    Raises ModelError for anything else.
-    """
-    folder = Path(name)
-    if (folder / CARD_FILE).is_file() and load_card(folder).net == NET:
-        return SmallCausalLM(*load_lm(folder))
-    return HostCausalLM(open_model(name))
+        return str(self.lm.tokenizer.decode(list(ids)))

