@@ -122,7 +122,7 @@ def test_figures_of_own_routers() -> None:
     assert accuracy["value"] == 80
     assert (accuracy["low"], accuracy["high"]) == (pytest.approx(49.0, abs=0.05), pytest.approx(94.3, abs=0.05))
     page = own_html(own)
-    assert cells(page, "One &lt;router&gt;") == [["80 % (49 to 94)", "0.25", "1,234"]]
+    assert cells(page, "One &lt;router&gt;") == [["80 (49 to 94)", "0.25", "1,234"]]
     assert "<svg" in page and "now asks" not in page
 
 

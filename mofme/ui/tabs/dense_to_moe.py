@@ -5,13 +5,13 @@ import itertools
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import gradio as gr
 
 from mofme.errors import ModelError
-from mofme.measure.result import Figure
 from mofme.ui.chart import tradeoff_plot
 from mofme.ui.html import Block, bars, heat_grid, measured_box, numbered, table
 from mofme.ui.models import Services
@@ -233,9 +233,6 @@ def converted_html(converted: "Converted") -> str:
 def converted_values(converted: "Converted") -> dict[str, Any]:
     """The same for programs: parameters, perplexity, accuracy as shares, and each layer's policy."""
 
-    def plain(figure: Figure) -> dict[str, float | None]:
-        return {"value": figure.value, "low": figure.low, "high": figure.high}
-
     return {
         "parameters": converted.parameters,
         "learned_tokens": converted.learned,
@@ -243,8 +240,8 @@ def converted_values(converted: "Converted") -> dict[str, Any]:
         "models": {
             arm.name: {
                 "activated_parameters": arm.activated,
-                "perplexity": plain(arm.text.perplexity_figure()),
-                **({name: plain(figure) for name, figure in arm.choice.figures().items()} if arm.choice else {}),
+                "perplexity": asdict(arm.text.perplexity_figure()),
+                **({name: asdict(figure) for name, figure in arm.choice.figures().items()} if arm.choice else {}),
             }
             for arm in converted.arms
         },
@@ -286,12 +283,10 @@ def _table(converted: "Converted") -> str:
     heads = ["", "Million parameters a token uses", "Saved, %", "Perplexity", *(["Right answers, %"] if asked else [])]
     rows = []
     for arm in converted.arms:
-        figure = arm.text.perplexity_figure()
-        interval = "" if figure.low is None else f" ({figure.low:.1f} to {figure.high:.1f})"
-        row = [arm.name, f"{arm.activated / 1e6:.1f}", f"{saved(converted, arm):.1f}", f"{figure.value:.1f}{interval}"]
+        perplexity = arm.text.perplexity_figure().text(digits=1)
+        row = [arm.name, f"{arm.activated / 1e6:.1f}", f"{saved(converted, arm):.1f}", perplexity]
         if arm.choice:
-            right = arm.choice.figures()["accuracy, normalized"]
-            row.append(f"{100 * right.value:.0f} ({100 * (right.low or 0):.0f} to {100 * (right.high or 0):.0f})")
+            row.append(arm.choice.figures()["accuracy, normalized"].percent().text(digits=0))
         rows.append(row)
     return table(heads, rows)
 

@@ -3,6 +3,7 @@
 import functools
 import html
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -260,14 +261,14 @@ def own_html(own: "OwnMixture") -> str:
     """How the arms did on texts held back, and how they learnt."""
     heads = (
         "Router",
-        f"Right, of {len(own.task.test.texts)} texts held back",
+        f"Right, % of {len(own.task.test.texts)} texts held back",
         "Uneven load",
         "Parameters trained",
     )
     rows = [
         (
             arm.name,
-            f"{arm.accuracy.value:.0f} % ({arm.accuracy.low:.0f} to {arm.accuracy.high:.0f})",
+            arm.accuracy.text(digits=0),
             f"{arm.measured.load:.2f}",
             f"{arm.parameters:,}",
         )
@@ -292,7 +293,7 @@ def own_values(own: "OwnMixture") -> dict[str, Any]:
         "without_experts": own.without_experts,
         "routers": {
             arm.name: {
-                "accuracy": {"value": arm.accuracy.value, "low": arm.accuracy.low, "high": arm.accuracy.high},
+                "accuracy": asdict(arm.accuracy),
                 "load_variation": arm.measured.load,
                 "parameters": arm.parameters,
                 "losses": [round(loss, 4) for loss in arm.losses],

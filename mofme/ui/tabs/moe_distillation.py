@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from mofme.language.moe_distillation.methods import METHODS, Method
-from mofme.measure.result import Figure
 from mofme.measure.statistics import students_mean
 from mofme.ui.chart import learning_curves, line_plot
 from mofme.ui.html import bars, measured_box, table
@@ -256,17 +255,11 @@ def _quality_values(quality: "Quality") -> dict[str, float]:
 def _line(name: str, quality: "Quality") -> Sequence[str]:
     return (
         name,
-        _said(students_mean(quality.kl_P)),
-        _said(students_mean(quality.own_kl_SP.mean(0))),
-        _said(students_mean(quality.cross_entropy_P)),
-        _said(students_mean(100 * quality.rouge_l_SP.mean(0)), digits=1),
+        students_mean(quality.kl_P).text(digits=3),
+        students_mean(quality.own_kl_SP.mean(0)).text(digits=3),
+        students_mean(quality.cross_entropy_P).text(digits=3),
+        students_mean(100 * quality.rouge_l_SP.mean(0)).text(digits=1),
     )
-
-
-def _said(figure: Figure, digits: int = 3) -> str:
-    if figure.high is None:
-        return f"{figure.value:.{digits}f}"
-    return f"{figure.value:.{digits}f} ± {figure.high - figure.value:.{digits}f}"
 
 
 def _mass(run: Run) -> str:

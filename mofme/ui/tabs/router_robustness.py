@@ -3,6 +3,7 @@
 import csv
 import html
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -172,7 +173,7 @@ def probed_values(probed: "Probed") -> dict[str, Any]:
     seen = probed.assessment
 
     def plain(figure: Figure | None) -> dict[str, float | None] | None:
-        return None if figure is None else {"value": figure.value, "low": figure.low, "high": figure.high}
+        return asdict(figure) if figure else None
 
     return {
         "strong": probed.strong,
