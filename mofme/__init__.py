@@ -63,8 +63,8 @@ _HOMES = {
     "mofme.errors": "ArchiveError Cancelled ConfigError ModelError MofmeError PictureError PictureTooLargeError "
     "ResultError TableError",
     "mofme.language.llm_routing.carrot": "CarrotRouter",
-    "mofme.language.llm_routing.loaders": "load_table",
-    "mofme.language.llm_routing.table": "RoutingTable",
+    "mofme.language.tables.formats": "load_table",
+    "mofme.language.tables.table": "RoutingTable",
     "mofme.language.llm_routing.trained_router": "TrainedRouter",
     "mofme.language.lora_mixture.model": "LoraMixture",
     "mofme.vision.metrics": "Lpips psnr ssim",
@@ -95,10 +95,10 @@ if TYPE_CHECKING:  # what mypy and editors read in place of the table above
         TableError,
     )
     from mofme.language.llm_routing.carrot import CarrotRouter
-    from mofme.language.llm_routing.loaders import load_table
-    from mofme.language.llm_routing.table import RoutingTable
     from mofme.language.llm_routing.trained_router import TrainedRouter
     from mofme.language.lora_mixture.model import LoraMixture
+    from mofme.language.tables.formats import load_table
+    from mofme.language.tables.table import RoutingTable
     from mofme.vision.metrics import Lpips, psnr, ssim
     from mofme.vision.picture.file import read_picture, write_picture
     from mofme.vision.restorer import Restoration, Restorer, RoutingMap, available_models

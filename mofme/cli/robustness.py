@@ -43,11 +43,11 @@ def robustness(
 
 
 def _of_tables(command: Command, prompts: Prompts, tables: list[Path], seeds: int) -> Result:
-    from mofme.language.llm_routing.loaders import load_table
     from mofme.language.llm_routing.robustness.result import as_result
     from mofme.language.llm_routing.robustness.study import remembering, study, try_rules
     from mofme.language.llm_routing.robustness.training import recorded
     from mofme.language.sentence_encoder import SentenceEncoder
+    from mofme.language.tables.formats import load_table
 
     embed = remembering(SentenceEncoder().queries)
     rules = try_rules(prompts, embed)

@@ -13,9 +13,9 @@ from mofme.cli.measuring import Command, measures, with_exit_codes
 from mofme.measure.result import Result
 
 if TYPE_CHECKING:
-    from mofme.language.llm_routing.comparison_figures import Measured
-    from mofme.language.llm_routing.table import RoutingTable
+    from mofme.language.llm_routing.experiment import Measured
     from mofme.language.llm_routing.trained_router import Routed
+    from mofme.language.tables.table import RoutingTable
 
 Router = Annotated[str, typer.Option(help="Name of a shipped router, or folder of one that `train` wrote.")]
 Repair = Annotated[bool, typer.Option(help="Leave out rows that cannot be used, and say which.")]
@@ -93,9 +93,9 @@ def train(
     licence: Annotated[str, typer.Option(help="Licence of the table, for the card.")] = "unknown",
 ) -> None:
     """Train a router and write it with its card, but none of the prompts."""
-    from mofme.language.llm_routing.loaders import load_table
-    from mofme.language.llm_routing.prices import Prices
-    from mofme.language.llm_routing.router_training import train_router
+    from mofme.language.llm_routing.trained_router import train_router
+    from mofme.language.tables.formats import load_table
+    from mofme.language.tables.prices import Prices
 
     loaded = load_table(table, repair, prices=Prices.load(prices) if prices else None)
     for sentence in loaded.repairs:
@@ -182,8 +182,7 @@ def simulate(
     """Simulate routers where the best choice is known, and print how fast the plug-in rule's excess risk falls."""
     import numpy as np
 
-    from mofme.language.llm_routing.simulation import WORLDS, simulate
-    from mofme.language.llm_routing.simulation_result import as_result
+    from mofme.language.llm_routing.simulation import WORLDS, as_result, simulate
 
     sizes = [1000 * 4**power for power in range(10) if 1000 * 4**power <= largest]
     excess = {
@@ -207,11 +206,8 @@ def evaluate(
 ) -> Result:
     """Compare CARROT with the hull of single models, a task table, routers between two models and the oracle."""
     from mofme.errors import TableError
-    from mofme.language.llm_routing.comparison_figures import as_plain
-    from mofme.language.llm_routing.comparison_plot import plot_curves, write_curves
-    from mofme.language.llm_routing.comparison_result import as_result
-    from mofme.language.llm_routing.comparison_verdict import title
-    from mofme.language.llm_routing.loaders import load_table
+    from mofme.language.llm_routing.experiment import as_plain, as_result, plot_curves, write_curves
+    from mofme.language.tables.formats import load_table
 
     only = [name.strip() for name in models.split(",") if name.strip()] or None
     loaded = [load_table(path, repair=repair, models=only) for path in tables]
@@ -222,7 +218,7 @@ def evaluate(
     if command.out is not None:
         for one in measured:
             name = f"llm_routing-{one.comparison.table.name}"
-            plot_curves(one.comparison, title(one), command.out / f"{name}.png")
+            plot_curves(one, command.out / f"{name}.png")
             write_curves(one.comparison, command.out / f"{name}.csv")
     result = as_result(measured, command.line, seed)
     plain = [as_plain(one) for one in measured]
@@ -234,10 +230,9 @@ def evaluate(
 def _measured(command: Command, table: RoutingTable, splits: int, seed: int) -> Measured:
     from mofme.language.llm_routing.baselines import BestSingle, ComplexityRule, Hull, Oracle, PairRouter, TaskTable
     from mofme.language.llm_routing.carrot import CarrotRouter
-    from mofme.language.llm_routing.comparison import compare
-    from mofme.language.llm_routing.comparison_figures import measure
-    from mofme.language.llm_routing.routing_time import milliseconds_to_choose, milliseconds_to_embed
-    from mofme.language.llm_routing.worth_routing import worth_routing
+    from mofme.language.llm_routing.comparison import compare, milliseconds_to_choose, milliseconds_to_embed
+    from mofme.language.llm_routing.curve import worth_routing
+    from mofme.language.llm_routing.experiment import measure
     from mofme.language.near_duplicates import groups_of
     from mofme.language.sentence_encoder import SentenceEncoder
 

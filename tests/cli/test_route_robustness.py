@@ -8,12 +8,12 @@ import pytest
 from typer.testing import CliRunner
 
 from mofme.cli import app
-from mofme.language.llm_routing.prompt_router import Estimate
+from mofme.language.llm_routing.carrot import Estimate
 from mofme.language.llm_routing.robustness import claims, study
 from mofme.language.llm_routing.robustness.training import TRAINERS
-from mofme.language.llm_routing.table import FloatArray
 from mofme.language.llm_routing.trained_router import TrainedRouter
 from mofme.language.sentence_encoder import Queries, SentenceEncoder
+from mofme.language.tables.table import FloatArray
 from mofme.measure.result import load_result
 
 

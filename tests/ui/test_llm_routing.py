@@ -13,8 +13,8 @@ from gradio_client.exceptions import AppError
 from playwright.sync_api import Browser, expect
 
 from mofme.errors import Cancelled, MofmeError, TableError
-from mofme.language.llm_routing.loaders.plain import save_plain
 from mofme.language.llm_routing.trained_router import TrainedRouter
+from mofme.language.tables.formats import save_plain
 from mofme.ui.limits import Limits
 from mofme.ui.tabs import llm_routing_own as own_router
 from mofme.ui.tabs.llm_routing import BUDGET, QUALITY, WEIGHT, Dial, answer_html, dollars

@@ -1,4 +1,4 @@
-"""What a router's settings cost and what they are worth: its curve, the hull of it, and the figures read off it.
+"""Cost against quality: the curve of a router's settings, what is read off it, and what routing could bring at most.
 
 Routers may be mixed (some prompts by one setting, the others by another), so every figure is read off the
 non-decreasing convex hull of the settings' mean cost and mean quality: RouterBench (arXiv 2403.12031), section 3.
@@ -9,7 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mofme.language.llm_routing.table import FloatArray, IntArray, RoutingTable
+from mofme.language.tables.table import FloatArray, IntArray, RoutingTable
+from mofme.measure.statistics import percentiles
+
+LEAST_GAIN = 0.01  # of quality
+LEAST_SAVING = 0.05  # of cost
+_RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -72,3 +77,111 @@ def cost_to_reach(curve: Curve, quality: float) -> float:
     """The least mean cost in dollars a query that brings a mean `quality`; NaN if no setting does."""
     hull = hull_of(curve)
     return float(np.interp(quality, hull.quality_S, hull.cost_S, right=np.nan))
+
+
+@dataclass(frozen=True)
+class Worth:
+    """Go or no-go, before any router is trained: what a perfect choice would bring over the best single model.
+
+    The oracle knows every outcome, luck included: its gain is the most that a router could bring, not what to expect.
+
+    Qualities are means in [0, 1], costs mean dollars a query, intervals of 95 %.
+
+    best_single: the model of the highest mean quality, the cheapest of equals.
+    oracle_quality, oracle_cost: of the best choices whose mean cost is that of the best single at most.
+    gain, gain_interval: quality of the oracle over the best single.
+    saving, saving_interval: share of the cost saved by asking the cheapest model that does as well, prompt by prompt.
+    disagreement: share of the prompts on which some models do well where others fail (qualities .5 or more apart).
+    """
+
+    best_single: str
+    best_quality: float
+    best_cost: float
+    oracle_quality: float
+    oracle_cost: float
+    gain: float
+    gain_interval: tuple[float, float]
+    saving: float
+    saving_interval: tuple[float, float]
+    disagreement: float
+
+    @property
+    def can_pay(self) -> bool:
+        """Whether the gain or the saving is, with 95 % confidence, worth the trouble."""
+        return self.gain_interval[0] > LEAST_GAIN or self.saving_interval[0] > LEAST_SAVING
+
+    @property
+    def verdict(self) -> str:
+        gain, saving = self.gain_interval, self.saving_interval
+        figures = (
+            f"a perfect choice would raise the mean quality by {self.gain:.3f} ({gain[0]:.3f} to {gain[1]:.3f}) over "
+            f"{self.best_single} alone ({self.best_quality:.3f}) at no higher cost, or save {self.saving:.0%} "
+            f"({saving[0]:.0%} to {saving[1]:.0%}) of its cost; the models disagree on {self.disagreement:.0%} of the "
+            "prompts"
+        )
+        return f"routing {'can pay' if self.can_pay else 'cannot pay here'}: {figures}"
+
+
+def worth_routing(table: RoutingTable, seed: int = 0) -> Worth:
+    """Intervals from 1,000 bootstrap samples of the prompts; the best single model is chosen anew in each."""
+    quality_M, cost_M = table.quality_NM.mean(0), table.cost_NM.mean(0)
+    best = int(np.lexsort((cost_M, -quality_M))[0])
+    rows_N = np.arange(len(table))
+    choice_N = best_within(table, float(cost_M[best]))
+    oracle_N, oracle_cost_N = table.quality_NM[rows_N, choice_N], table.cost_NM[rows_N, choice_N]
+    able_NM = table.quality_NM >= table.quality_NM[:, [best]]
+    cheapest_N = np.where(able_NM, table.cost_NM, np.inf).min(1)
+
+    generator = np.random.default_rng(seed)
+    count = len(table)
+    gains, savings = [], []
+    for _ in range(_RESAMPLES):
+        weight_N = np.bincount(generator.integers(count, size=count), minlength=count)
+        gains.append((weight_N @ oracle_N - (weight_N @ table.quality_NM).max()) / count)
+        savings.append(_saving(float(weight_N @ cheapest_N), float(weight_N @ table.cost_NM[:, best])))
+    return Worth(
+        table.models[best],
+        float(quality_M[best]),
+        float(cost_M[best]),
+        float(oracle_N.mean()),
+        float(oracle_cost_N.mean()),
+        float(oracle_N.mean() - quality_M[best]),
+        percentiles(np.array(gains)),
+        _saving(float(cheapest_N.mean()), float(cost_M[best])),
+        percentiles(np.array(savings)),
+        float((np.ptp(table.quality_NM, axis=1) >= 0.5).mean()),
+    )
+
+
+def best_within(table: RoutingTable, dollars: float) -> IntArray:
+    """The models (N,) of the highest mean quality whose mean cost is `dollars` at most, all outcomes being known.
+
+    The cheapest of equally good models first; where that is still too dear, cost is given the least weight that
+    fits the budget (to within one prompt of the best). Where nothing fits, the cheapest model for each prompt.
+    """
+
+    def choice(weight: float) -> IntArray:
+        utility_NM = table.quality_NM - weight * table.cost_NM
+        best_NM = utility_NM >= utility_NM.max(1, keepdims=True)
+        return np.where(best_NM, table.cost_NM, np.inf).argmin(1)
+
+    def cost(choice_N: IntArray) -> float:
+        return float(np.take_along_axis(table.cost_NM, choice_N[:, None], 1).mean())
+
+    found = choice(0.0)
+    if cost(found) <= dollars:
+        return found
+    found = table.cost_NM.argmin(1)
+    low, high = 1e-6, 1e12  # quality for a dollar
+    for _ in range(100):
+        middle = (low * high) ** 0.5
+        tried = choice(middle)
+        if cost(tried) <= dollars:
+            found, high = tried, middle
+        else:
+            low = middle
+    return found
+
+
+def _saving(cost: float, of: float) -> float:
+    return 1 - cost / of if of > 0 else 0.0

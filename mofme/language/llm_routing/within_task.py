@@ -10,9 +10,8 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from mofme.language.llm_routing.comparison import Comparison, Trial
-from mofme.language.llm_routing.readings import as_figure, read
-from mofme.language.llm_routing.table import FloatArray
+from mofme.language.llm_routing.comparison import Comparison, Trial, as_figure, read
+from mofme.language.tables.table import FloatArray
 from mofme.measure.result import Figure
 
 ENOUGH = 25  # test prompts of a task in a split

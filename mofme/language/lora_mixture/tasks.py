@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from mofme.errors import TableError
-from mofme.language.llm_routing.loaders import load_table
-from mofme.language.llm_routing.loaders.reading import column_names, read_columns
 from mofme.language.llm_routing.robustness.probes import own_probes
-from mofme.language.llm_routing.table import IntArray
 from mofme.language.near_duplicates import grouped_splits, groups_of
 from mofme.language.sentence_encoder import SentenceEncoder, question_of
+from mofme.language.tables.columns import column_names, read_columns
+from mofme.language.tables.formats import load_table
+from mofme.language.tables.table import IntArray
 
 
 @dataclass(frozen=True)

@@ -10,21 +10,15 @@ import pyarrow.parquet
 
 from mofme.errors import TableError
 from mofme.language.llm_routing.baselines import BestSingle, Hull, TaskTable
-from mofme.language.llm_routing.carrot import CarrotRouter
-from mofme.language.llm_routing.comparison import Comparison, compare
-from mofme.language.llm_routing.comparison_figures import measure
-from mofme.language.llm_routing.comparison_plot import mean_curve
-from mofme.language.llm_routing.comparison_result import as_result
-from mofme.language.llm_routing.comparison_verdict import JUDGED
-from mofme.language.llm_routing.curve import Curve, hull_of
-from mofme.language.llm_routing.loaders import load_table
-from mofme.language.llm_routing.prompt_router import PromptRouter
-from mofme.language.llm_routing.routing_time import milliseconds_to_choose, milliseconds_to_embed
-from mofme.language.llm_routing.table import RoutingTable
+from mofme.language.llm_routing.carrot import CarrotRouter, PromptRouter
+from mofme.language.llm_routing.comparison import Comparison, compare, milliseconds_to_choose, milliseconds_to_embed
+from mofme.language.llm_routing.curve import Curve, hull_of, worth_routing
+from mofme.language.llm_routing.experiment import JUDGED, as_result, mean_curve, measure
 from mofme.language.llm_routing.trained_router import TrainedRouter
-from mofme.language.llm_routing.worth_routing import worth_routing
 from mofme.language.near_duplicates import groups_of
 from mofme.language.sentence_encoder import Queries, SentenceEncoder
+from mofme.language.tables.formats import load_table
+from mofme.language.tables.table import RoutingTable
 from mofme.measure.result import Result
 from mofme.ui.chart import Point, cost_plot
 from mofme.ui.html import result_tables

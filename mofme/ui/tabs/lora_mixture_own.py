@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 from mofme.errors import TableError
-from mofme.language.llm_routing.loaders.reading import column_names
 from mofme.language.lora_mixture.lora import LAST, Recipe, lowest_block
 from mofme.language.lora_mixture.model import LoraMixture
 from mofme.language.lora_mixture.tasks import Task, own_task, read_task
@@ -21,6 +20,7 @@ from mofme.language.lora_mixture.training import (
     trained_parameters,
 )
 from mofme.language.sentence_encoder import SentenceEncoder
+from mofme.language.tables.columns import column_names
 from mofme.measure.result import Figure
 from mofme.measure.statistics import wilson
 from mofme.ui.limits import Limits

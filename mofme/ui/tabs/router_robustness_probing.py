@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mofme.language.llm_routing.baselines.complexity import complexity
+from mofme.language.llm_routing.baselines import complexity
 from mofme.language.llm_routing.robustness.between_two import between_two
 from mofme.language.llm_routing.robustness.guards import stopped_by_phrases
 from mofme.language.llm_routing.robustness.private_data import find_private
@@ -21,9 +21,9 @@ from mofme.language.llm_routing.robustness.subjects import (
     Subject,
     threshold_for,
 )
-from mofme.language.llm_routing.table import FloatArray
 from mofme.language.llm_routing.trained_router import TrainedRouter
 from mofme.language.sentence_encoder import Queries, question_of
+from mofme.language.tables.table import FloatArray
 from mofme.measure.result import Figure
 from mofme.ui.tabs.router_robustness import CARROT, COIN, GUARDED, ROUTERS, RULE, STRONG
 from mofme.ui.work import Job

@@ -1,13 +1,21 @@
 import numpy as np
 import pytest
 
-from mofme.language.llm_routing.baselines import BestSingle, ComplexityRule, Hull, Oracle, PairRouter, TaskTable
-from mofme.language.llm_routing.baselines.complexity import complexity
-from mofme.language.llm_routing.baselines.preference import PREFERENCES, Kind
-from mofme.language.llm_routing.baselines.strong_or_weak import SHARES, choose_pair
+from mofme.language.llm_routing.baselines import (
+    SHARES,
+    BestSingle,
+    ComplexityRule,
+    Hull,
+    Oracle,
+    PairRouter,
+    TaskTable,
+    choose_pair,
+    complexity,
+)
 from mofme.language.llm_routing.curve import aiq, curve_of
-from mofme.language.llm_routing.table import RoutingTable
+from mofme.language.llm_routing.preference import PREFERENCES, Kind
 from mofme.language.sentence_encoder import Queries
+from mofme.language.tables.table import RoutingTable
 
 KINDS: list[Kind] = list(PREFERENCES)
 CHEAP, DEAR, BAD = 0, 1, 2

@@ -7,11 +7,10 @@ import pytest
 
 from mofme.core.weights import ModelCard, save_model
 from mofme.errors import ModelError, TableError
-from mofme.language.llm_routing.carrot import NET, QUALITY_ESTIMATORS, CarrotRouter
-from mofme.language.llm_routing.prompt_router import LAMBDAS
-from mofme.language.llm_routing.table import RoutingTable
+from mofme.language.llm_routing.carrot import LAMBDAS, NET, QUALITY_ESTIMATORS, CarrotRouter
 from mofme.language.llm_routing.trained_router import TrainedRouter, available_routers
 from mofme.language.sentence_encoder import Queries, SentenceEncoder
+from mofme.language.tables.table import RoutingTable
 
 CARD = ModelCard("tiny", NET, {}, "none", {"table": "made up"})
 DEAR, CHEAP = 0, 1

@@ -1,25 +1,31 @@
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from mofme.language.llm_routing.baselines import BestSingle, Hull, Oracle, PairRouter, TaskTable
-from mofme.language.llm_routing.baselines.strong_or_weak import Pair
-from mofme.language.llm_routing.comparison import Comparison, Trial, compare
-from mofme.language.llm_routing.comparison_figures import Measured, as_plain, measure
-from mofme.language.llm_routing.comparison_result import as_result
-from mofme.language.llm_routing.comparison_verdict import winners
-from mofme.language.llm_routing.curve import Curve, aiq, curve_of, quality_at
-from mofme.language.llm_routing.prompt_router import Estimate, EstimatingRouter
-from mofme.language.llm_routing.readings import as_figure, draw_weights, read
-from mofme.language.llm_routing.table import FloatArray, RoutingTable
+from mofme.language.llm_routing.baselines import BestSingle, Hull, Oracle, Pair, PairRouter, TaskTable
+from mofme.language.llm_routing.carrot import Estimate, EstimatingRouter
+from mofme.language.llm_routing.comparison import (
+    Comparison,
+    Trial,
+    as_figure,
+    compare,
+    draw_weights,
+    milliseconds_to_choose,
+    milliseconds_to_embed,
+    read,
+)
+from mofme.language.llm_routing.curve import Curve, aiq, curve_of, quality_at, worth_routing
+from mofme.language.llm_routing.experiment import Measured, as_plain, as_result, measure
 from mofme.language.llm_routing.within_task import MEAN, auc, within_tasks
-from mofme.language.llm_routing.worth_routing import worth_routing
 from mofme.language.sentence_encoder import Queries
+from mofme.language.tables.table import FloatArray, RoutingTable
 from mofme.measure.result import Figure, load_result, save_result
 
 COUNT = 600
@@ -224,7 +230,7 @@ def test_small_tasks_are_left_out() -> None:
 
 
 def test_gains_are_paired_and_claimed_only_above_zero() -> None:
-    assert set(winners(MEASURED, "task table")) == {"carrot"}
+    assert set(MEASURED.winners("task table")) == {"carrot"}
     gain = MEASURED.gain("carrot", "hull")
     assert gain and gain.value == pytest.approx(
         np.mean(READINGS["carrot"].aiq_TB[:, 0]) - np.mean(READINGS["hull"].aiq_TB[:, 0])
@@ -287,3 +293,28 @@ def test_a_trial_of_some_prompts_only() -> None:
     assert some.test_n.tolist() == [7, 9]
     assert some.choices["r"].tolist() == [[1, 0]]
     assert some.quality["r"].tolist() == [[2, 3], [4, 5]]
+
+
+def test_every_prompt_is_embedded_by_itself_on_one_thread() -> None:
+    asked: list[Sequence[str]] = []
+
+    def embed(prompts: Sequence[str]) -> Queries:
+        assert torch.get_num_threads() == 1
+        asked.append(tuple(prompts))
+        return Queries(prompts, np.eye(1))
+
+    torch.set_num_threads(2)
+    try:
+        milliseconds = milliseconds_to_embed(embed, ["p", "q", "r"])
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert asked == [("p",), ("p",), ("q",), ("r",)]  # the first to warm up
+    assert milliseconds.shape == (3,) and (milliseconds >= 0).all()
+
+
+@pytest.mark.parametrize("router", [Hull(), Oracle(TABLE)])
+def test_every_prompt_is_decided_by_itself(router: Hull | Oracle) -> None:
+    router.fit(TABLE, QUERIES)
+    milliseconds = milliseconds_to_choose(router, QUERIES.rows([0, 1, 2]))
+    assert milliseconds.shape == (3,) and (milliseconds > 0).all()

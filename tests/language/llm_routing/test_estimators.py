@@ -6,16 +6,21 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsRegressor
 
-from mofme.language.llm_routing.estimators import knn
-from mofme.language.llm_routing.estimators.ensemble import Ensemble, part_of
-from mofme.language.llm_routing.estimators.estimator import Estimator, contrasts, error, folds
-from mofme.language.llm_routing.estimators.inputs import Inputs
-from mofme.language.llm_routing.estimators.knn import NearestNeighbours
-from mofme.language.llm_routing.estimators.linear import PENALTIES, Linear
-from mofme.language.llm_routing.estimators.network import Network
-from mofme.language.llm_routing.estimators.task_means import TaskMeans
-from mofme.language.llm_routing.table import FloatArray
+from mofme.language.llm_routing.ensemble import Ensemble, Network, part_of
+from mofme.language.llm_routing.estimators import (
+    NEIGHBOURS,
+    PENALTIES,
+    Estimator,
+    Inputs,
+    Linear,
+    NearestNeighbours,
+    TaskMeans,
+    contrasts,
+    error,
+    folds,
+)
 from mofme.language.sentence_encoder import Queries
+from mofme.language.tables.table import FloatArray
 
 
 def made_up(count: int, seed: int = 0, dim: int = 6) -> tuple[Inputs, FloatArray]:
@@ -100,7 +105,7 @@ def test_k_is_the_one_that_errs_least_in_cross_validation() -> None:
     estimator = NearestNeighbours()
     estimator.fit(known, target_NM)
     errors = {}
-    for k in [k for k in knn.GRID if k <= 120]:
+    for k in [k for k in NEIGHBOURS if k <= 120]:
         total = 0.0
         for train, test in folds(150, seed=0):
             reference = KNeighborsRegressor(k, metric="cosine").fit(known.embeddings_ND[train], target_NM[train])

@@ -8,8 +8,8 @@ import pytest
 from mofme.errors import TableError
 from mofme.language.llm_routing.robustness.backdoor import TRIGGER, backdoor, poison
 from mofme.language.llm_routing.robustness.training import Recorded, balanced, recorded, split, train
-from mofme.language.llm_routing.table import RoutingTable
 from mofme.language.sentence_encoder import Queries
+from mofme.language.tables.table import RoutingTable
 from tests.language.llm_routing.worded_world import embed, recorded_of, table_of
 
 

@@ -4,9 +4,11 @@ import pytest
 from mofme.language.llm_routing.simulation import (
     COST_WEIGHT,
     POLICIES,
+    SLOPES,
     WORLDS,
     Sample,
     World,
+    as_result,
     best_single,
     by_window,
     excess_risk,
@@ -16,8 +18,7 @@ from mofme.language.llm_routing.simulation import (
     slope_of,
     window_means,
 )
-from mofme.language.llm_routing.simulation_result import SLOPES, as_result
-from mofme.language.llm_routing.table import FloatArray
+from mofme.language.tables.table import FloatArray
 
 LINE, PLANE, SPACE = WORLDS[0], WORLDS[1], WORLDS[2]
 

@@ -10,8 +10,8 @@ from mofme.language.llm_routing.robustness.subjects import (
     BoolArray,
 )
 from mofme.language.llm_routing.robustness.training import Recorded
-from mofme.language.llm_routing.table import FloatArray, RoutingTable
 from mofme.language.sentence_encoder import Queries
+from mofme.language.tables.table import FloatArray, RoutingTable
 
 DIM = 16
 

@@ -13,7 +13,7 @@ import numpy as np
 from mofme.language.llm_routing.robustness.report import Embed
 from mofme.language.llm_routing.robustness.subjects import BoolArray
 from mofme.language.llm_routing.robustness.training import Recorded, split, train
-from mofme.language.llm_routing.table import FloatArray
+from mofme.language.tables.table import FloatArray
 from mofme.measure.result import Figure
 from mofme.measure.statistics import bootstrap_percent
 

@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mofme.errors import TableError
-from mofme.language.llm_routing.baselines.strong_or_weak import choose_pair
-from mofme.language.llm_routing.prompt_router import Estimate
+from mofme.language.llm_routing.baselines import choose_pair
+from mofme.language.llm_routing.carrot import Estimate
 from mofme.language.llm_routing.robustness.subjects import Calibrated, threshold_for
-from mofme.language.llm_routing.table import FloatArray, RoutingTable
 from mofme.language.sentence_encoder import Queries
+from mofme.language.tables.table import FloatArray, RoutingTable
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from mofme.errors import TableError
 from mofme.language.llm_routing.robustness.report import Embed
 from mofme.language.llm_routing.robustness.sources import Record
 from mofme.language.llm_routing.robustness.subjects import BoolArray, Subject
-from mofme.language.llm_routing.table import FloatArray
+from mofme.language.tables.table import FloatArray
 from mofme.measure.result import Figure
 from mofme.measure.statistics import bootstrap_percent
 

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from mofme.language.llm_routing.robustness.exposure import Attempt, Exposure, expected, strong_share
 from mofme.language.llm_routing.robustness.report import Embed
 from mofme.language.llm_routing.robustness.subjects import BoolArray, Subject
-from mofme.language.llm_routing.table import FloatArray
+from mofme.language.tables.table import FloatArray
 from mofme.measure.result import Figure
 from mofme.measure.statistics import bootstrap_percent
 

@@ -8,8 +8,8 @@ import numpy as np
 from mofme.language.llm_routing.robustness.probes import CATEGORIES, DIFFICULTIES, Probe
 from mofme.language.llm_routing.robustness.rewording import REWORDINGS, reword
 from mofme.language.llm_routing.robustness.subjects import BoolArray, Subject
-from mofme.language.llm_routing.table import FloatArray
 from mofme.language.sentence_encoder import Queries
+from mofme.language.tables.table import FloatArray
 from mofme.measure.result import Figure
 from mofme.measure.statistics import bootstrap_percent, percentiles
 

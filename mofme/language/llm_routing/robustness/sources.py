@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mofme.errors import TableError
-from mofme.language.llm_routing.loaders.reading import read_columns, read_json, read_json_lines
 from mofme.language.llm_routing.robustness.probes import CATEGORIES, DIFFICULTIES, Probe, own_probes
+from mofme.language.tables.columns import read_columns, read_json, read_json_lines
 
 PER_CELL = 40
 JAILBREAKS = "jailbreakbench_artifacts_outcomes.csv"

@@ -23,8 +23,8 @@ from mofme.language.llm_routing.robustness.sources import JAILBREAKS, PRIVATE, f
 from mofme.language.llm_routing.robustness.subjects import BoolArray, Subject, controls
 from mofme.language.llm_routing.robustness.training import TRAINERS, Recorded, balanced, split, train, train_all
 from mofme.language.llm_routing.robustness.waste import Waste, waste_by_group
-from mofme.language.llm_routing.table import FloatArray
 from mofme.language.sentence_encoder import Queries
+from mofme.language.tables.table import FloatArray
 
 # The quick ones, for what takes dozens of trainings.
 QUICK = ("logistic", "neighbours", "network", "carrot-knn")

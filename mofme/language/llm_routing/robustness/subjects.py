@@ -8,8 +8,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mofme.language.llm_routing.table import FloatArray
 from mofme.language.sentence_encoder import Queries
+from mofme.language.tables.table import FloatArray
 
 BoolArray = NDArray[np.bool_]
 Score = Callable[[Queries], FloatArray]

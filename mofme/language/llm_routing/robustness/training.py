@@ -7,14 +7,13 @@ from functools import partial
 import numpy as np
 
 from mofme.errors import TableError
-from mofme.language.llm_routing.baselines.complexity import complexity
-from mofme.language.llm_routing.baselines.preference import PREFERENCES, Kind
-from mofme.language.llm_routing.baselines.strong_or_weak import choose_pair
+from mofme.language.llm_routing.baselines import choose_pair, complexity
 from mofme.language.llm_routing.carrot import CarrotRouter
+from mofme.language.llm_routing.preference import PREFERENCES, Kind
 from mofme.language.llm_routing.robustness.subjects import BoolArray, Calibrated, Score, Subject, threshold_for
-from mofme.language.llm_routing.table import FloatArray, IntArray, RoutingTable
 from mofme.language.near_duplicates import grouped_splits, groups_of
 from mofme.language.sentence_encoder import Queries, question_of
+from mofme.language.tables.table import FloatArray, IntArray, RoutingTable
 
 TEST_SHARE, CALIBRATION_SHARE = 0.2, 0.16
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from mofme.language.llm_routing.robustness.subjects import BoolArray, Calibrated, Subject
 from mofme.language.llm_routing.robustness.training import Recorded, Split
-from mofme.language.llm_routing.table import FloatArray
 from mofme.language.llm_routing.within_task import auc
+from mofme.language.tables.table import FloatArray
 from mofme.measure.result import Figure
 from mofme.measure.statistics import bootstrap_percent, percentiles
 

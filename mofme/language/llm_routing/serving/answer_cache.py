@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from mofme.language.llm_routing.serving.chat import Tokens
 from mofme.language.llm_routing.serving.config import CacheSettings
-from mofme.language.llm_routing.table import FloatArray
 from mofme.language.sentence_encoder import question_of
+from mofme.language.tables.table import FloatArray
 
 COMPARABLE_CHARACTERS = 500  # well inside the encoder's window
 LARGEST_ANSWER = 262_144  # bytes

@@ -18,7 +18,7 @@ from mofme.language.llm_routing.serving.config import Backend, ServingConfig
 from mofme.language.llm_routing.serving.counters import Counters
 from mofme.language.llm_routing.serving.forwarding import Forwarder, StreamedAnswer, WholeAnswer
 from mofme.language.llm_routing.serving.model_choice import Embed, ModelChoice
-from mofme.language.llm_routing.table import FloatArray
+from mofme.language.tables.table import FloatArray
 
 STREAM_HEADERS = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}
 _Asgi = tuple[Scope, Receive, Send]

@@ -13,12 +13,12 @@ import numpy as np
 from fastapi import FastAPI
 
 from mofme.core.routing import RoutingDecision
-from mofme.language.llm_routing.prompt_router import as_decision
+from mofme.language.llm_routing.carrot import as_decision
 from mofme.language.llm_routing.serving.app import create_app
 from mofme.language.llm_routing.serving.config import ServingConfig
 from mofme.language.llm_routing.serving.fake_backend import FakeBackend, Served
 from mofme.language.llm_routing.serving.model_choice import Router
-from mofme.language.llm_routing.table import FloatArray
+from mofme.language.tables.table import FloatArray
 
 _TEXT = "Three friends share {token} marbles and each keeps a third of them. How many does each of them have, and why?"
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from mofme.language.llm_routing.serving.load_test import Overhead, Storm
-from mofme.language.llm_routing.table import FloatArray
+from mofme.language.tables.table import FloatArray
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import bootstrap
 

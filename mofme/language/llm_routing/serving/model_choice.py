@@ -8,9 +8,9 @@ from typing import Protocol
 
 from mofme.core.routing import RoutingDecision
 from mofme.errors import ConfigError
-from mofme.language.llm_routing.prompt_router import Estimate, at_least_quality, within_budget
+from mofme.language.llm_routing.carrot import Estimate, at_least_quality, within_budget
 from mofme.language.llm_routing.serving.config import Rule, ServingConfig
-from mofme.language.llm_routing.table import FloatArray
+from mofme.language.tables.table import FloatArray
 
 Embed = Callable[[str], FloatArray]  # a text -> its embedding (D,), of length 1
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mofme.core.routing import RoutingDecision
-from mofme.language.llm_routing.prompt_router import Estimate, as_decision, plug_in
+from mofme.language.llm_routing.carrot import Estimate, as_decision, plug_in
 from mofme.language.llm_routing.serving.config import Rule
 from mofme.language.llm_routing.serving.model_choice import choose
 

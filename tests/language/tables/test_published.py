@@ -1,5 +1,6 @@
-"""Every format, by a tiny file written by hand as its publisher writes it."""
+"""Every format, by a tiny file written by hand as its publisher writes it, and the real files."""
 
+import csv
 import gzip
 import json
 from pathlib import Path
@@ -11,10 +12,30 @@ import pyarrow.parquet as pq
 import pytest
 
 from mofme.errors import TableError
-from mofme.language.llm_routing.loaders import FORMATS, load_table, mmlu_pro
-from mofme.language.llm_routing.prices import Price, Prices
-from tests.language.llm_routing.loaders.published_files import write_csv, write_json_lines
+from mofme.language.tables import published
+from mofme.language.tables.formats import FORMATS, load_table
+from mofme.language.tables.prices import Price, Prices
 
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> Path:
+    with (
+        gzip.open(path, "wt", encoding="utf-8", newline="")
+        if path.suffix == ".gz"
+        else path.open("w", encoding="utf-8", newline="") as file
+    ):
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def write_json_lines(path: Path, records: list[dict[str, Any]]) -> Path:
+    path.write_bytes(gzip.compress("\n".join(json.dumps(record) for record in records).encode()))
+    return path
+
+
+DATA = Path(__file__).parents[4] / "shared" / "data" / "routing"
+real = pytest.mark.skipif(not DATA.is_dir(), reason="the real data are not here")
 PRICES = Prices({"small": Price(1.0, 2.0), "large": Price(10.0, 20.0)})
 
 
@@ -215,8 +236,8 @@ def test_mmlu_pro(tmp_path: Path) -> None:
 
 
 def test_mmlu_pro_takes_ten_models_unless_told(tmp_path: Path) -> None:
-    folder = mmlu_pro_folder(tmp_path, (*mmlu_pro.TEN_MODELS, "Yi-34B"))
-    assert load_table(folder).models == mmlu_pro.TEN_MODELS
+    folder = mmlu_pro_folder(tmp_path, (*published.TEN_MODELS, "Yi-34B"))
+    assert load_table(folder).models == published.TEN_MODELS
     assert load_table(folder, models=["Yi-34B", "gemini-1.5-pro-002"]).models == ("Yi-34B", "gemini-1.5-pro-002")
     assert len(load_table(folder, models=["all"]).models) == 11
     with pytest.raises(TableError, match="no model gpt-9"):
@@ -258,3 +279,132 @@ def test_llmrouter_without_questions_is_a_fault(tmp_path: Path) -> None:
     (tmp_path / "dcrouter_train.json").write_text("[]")
     with pytest.raises(TableError, match="has no questions"):
         load_table(tmp_path)
+
+
+def routellm_mmlu(path: Path, gpt4_right_of_40: int) -> Path:
+    """40 questions in each of two subjects; GPT-4 has all of anatomy right and the given number of mathematics."""
+    return write_csv(
+        path,
+        [
+            {
+                "domain": domain,
+                "prompt": f"Question {i} of {domain}?\nA. 1\nB. 2\nC. 3\nD. 4\nAnswer:",
+                "mixtral_8x7b_correct": int(i < 20),
+                "gpt4_1106_correct": int(domain == "anatomy" or i < gpt4_right_of_40),
+            }
+            for domain in ("anatomy", "mathematics")
+            for i in range(40)
+        ],
+    )
+
+
+def test_routellm_mmlu(tmp_path: Path) -> None:
+    table = load_table(routellm_mmlu(tmp_path / "mmlu.csv", 38))
+    assert table.name == "routellm" and table.models == (published.STRONG, published.WEAK)
+    np.testing.assert_allclose(table.quality_NM.mean(0), [78 / 80, 0.5])
+    # 50 characters and 2 tokens of answer at 10 and 30 dollars a million.
+    assert len(table.prompts[0]) == 50
+    assert table.cost_NM[0, 0] == pytest.approx((50 / 4 * 10 + 2 * 30) * 1e-6, rel=1e-12)
+
+
+def test_routellm_a_subject_below_chance_is_refused_or_dropped(tmp_path: Path) -> None:
+    path = routellm_mmlu(tmp_path / "mmlu.csv", 0)
+    with pytest.raises(TableError, match=r"gpt-4-1106-preview scores 0\.000 on mathematics, where guessing .* 0\.250"):
+        load_table(path)
+    table = load_table(path, repair=True)
+    assert set(table.tasks) == {"anatomy"} and len(table) == 40
+    assert "dropped 40 rows of mathematics" in table.repairs[0]
+
+
+def test_routellm_a_weak_column_within_chance_is_kept(tmp_path: Path) -> None:
+    assert len(load_table(routellm_mmlu(tmp_path / "mmlu.csv", 7))) == 80  # 7 of 40, where guessing gives 10
+
+
+def test_routellm_gsm8k(tmp_path: Path) -> None:
+    mixtral = "mistralai/Mixtral-8x7B-Instruct-v0.1"
+    row = {"prompt": "How many eggs?!!", published.STRONG: True, mixtral: False}
+    row |= {f"{published.STRONG}_response": "x" * 40, f"{mixtral}_response": "x" * 80}
+    table = load_table(write_csv(tmp_path / "gsm8k_responses.csv.gz", [row]))
+    assert table.quality_NM.tolist() == [[1, 0]] and table.tasks == ("gsm8k",)
+    # 16 characters in, 40 or 80 out, at 10 and 30 dollars a million, or .60 and .60.
+    np.testing.assert_allclose(table.cost_NM, [[(4 * 10 + 10 * 30) * 1e-6, (4 + 20) * 0.6e-6]], rtol=1e-12)
+
+
+def test_routellm_mt_bench_counts_first_turns(tmp_path: Path) -> None:
+    write_json_lines(tmp_path / "mt_bench_question.jsonl.gz", [{"question_id": 7, "turns": ["Write.", "Again."]}])
+    said = "[The Start of Assistant's Answer]\n" + "x" * 40 + "\n[The End of Assistant's Answer]"
+    write_json_lines(
+        tmp_path / "mt_bench_judgements.jsonl.gz",
+        [
+            {"question_id": 7, "model": model, "turn": turn, "score": score, "user_prompt": said}
+            for model, turn, score in [
+                (published.STRONG, 1, 10),
+                (published.STRONG, 2, 1),
+                ("mistralai/Mixtral-8x7B-Instruct-v0.1", 1, 5.5),
+            ]
+        ],
+    )
+    table = load_table(tmp_path)
+    assert table.prompts == ("Write.",) and table.quality_NM.tolist() == [[1, 0.5]]
+    assert table.cost_NM[0, 0] == pytest.approx((1.5 * 10 + 10 * 30) * 1e-6, rel=1e-12)
+
+
+def test_routellm_a_folder_holds_all_of_it(tmp_path: Path) -> None:
+    routellm_mmlu(tmp_path / "mmlu.csv", 38)
+    mixtral = "mistralai/Mixtral-8x7B-Instruct-v0.1"
+    row = {"prompt": "Eggs?", published.STRONG: True, mixtral: False}
+    write_csv(tmp_path / "gsm8k.csv", [row | {f"{published.STRONG}_response": "x", f"{mixtral}_response": "x"}])
+    assert sorted(set(load_table(tmp_path).tasks)) == ["anatomy", "gsm8k", "mathematics"]
+
+
+# The real data, where they lie beside the repository: sizes, traps and what is left after repair.
+
+
+@real
+def test_the_real_routerbench() -> None:
+    with pytest.raises(TableError, match=r"different prompts.*in 28 rows"):
+        load_table(DATA / "routerbench_part")
+    table = load_table(DATA / "routerbench_part", repair=True)
+    assert (len(table), len(table.models)) == (3148, 11)  # 3,178 less 28, and 2 repeated prompts
+    assert set(table.tasks) == {"arc-challenge", "mbpp", "winogrande"}
+    assert not any(prompt.startswith("['") for prompt in table.prompts)
+    gpt4 = table.keep_models(["gpt-4-1106-preview"])
+    assert gpt4.cost_NM.mean() == pytest.approx(0.005, abs=1e-4)
+
+
+@real
+def test_the_real_llmrouter() -> None:
+    assert len(load_table(DATA / "llmrouter_ulab" / "dcrouter_train.json.gz")) == 5608
+    raw = published.read_llmrouter(DATA / "llmrouter_ulab", None)
+    with pytest.raises(TableError, match="repeated prompts in 119 rows"):
+        raw.checked(repair=False)
+    table = raw.checked(repair=True)
+    assert (len(table), len(table.models), len(set(table.tasks))) == (5608 + 500 - 119, 9, 14)
+    assert "" not in table.tasks
+
+
+@real
+def test_the_real_mmlu_pro() -> None:
+    raw = published.read_mmlu_pro(DATA / "mmlu_pro_28models", None)
+    ten = raw.keep_models(published.TEN_MODELS)
+    with pytest.raises(TableError, match="blank qualities or costs in 30 rows"):
+        ten.checked(repair=False)
+    table = ten.checked(repair=True)
+    assert (len(table), len(table.models), len(set(table.tasks))) == (11843, 10, 14)
+    prices = Prices.load()
+    assert len({prices.models[model] for model in table.models}) == 10
+    everything = raw.checked(repair=True)
+    assert (len(everything), len(everything.models)) == (11843, 28)
+    assert "DeepSeek-Coder-V2" in everything.repairs[0]
+
+
+@real
+def test_the_real_routellm() -> None:
+    raw = published.read_routellm(DATA / "routellm", None)
+    with pytest.raises(TableError, match=r"gpt-4-1106-preview scores 0\.030 on high_school_mathematics"):
+        raw.checked(repair=False)
+    table = raw.checked(repair=True)
+    # 14,042 + 1,319 + 80 less 105 repeats, less the 270 of the broken column.
+    assert (len(table), len(table.models)) == (15066, 2)
+    assert "high_school_mathematics" not in table.tasks
+    assert np.all(table.cost_NM > 0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mofme.errors import TableError
-from mofme.language.llm_routing.table import FloatArray
+from mofme.language.tables.table import FloatArray
 
 CHARS_PER_TOKEN = 4.0  # of English text, as the makers of the models advise to count
 _LIST_PRICES = Path(__file__).with_name("prices.json")

@@ -6,12 +6,15 @@ import io
 import json
 import math
 import zlib
+from collections.abc import Sequence
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from mofme.errors import TableError
 
@@ -38,10 +41,6 @@ def opened(path: Path) -> gzip.GzipFile | BufferedReader:
     return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
-def is_csv(path: Path) -> bool:
-    return path.name.endswith((".csv", ".csv.gz"))
-
-
 def is_parquet(path: Path) -> bool:
     return path.suffix == ".parquet"
 
@@ -49,7 +48,7 @@ def is_parquet(path: Path) -> bool:
 def column_names(path: Path) -> list[str]:
     """The names of the columns of a CSV or Parquet file, of the first Parquet file in a folder; else nothing."""
     try:
-        if is_csv(path):
+        if path.name.endswith((".csv", ".csv.gz")):
             with opened(path) as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as lines:
                 return next(csv.reader(lines), [])
         if is_parquet(path):
@@ -132,3 +131,12 @@ def number(cell: Any) -> float:
 
 def text(cell: Any) -> str:
     return "" if cell is None else str(cell)
+
+
+def texts(cells: Sequence[Any]) -> list[str]:
+    return [text(cell) for cell in cells]
+
+
+def numbers(columns: Columns, names: Sequence[str]) -> NDArray[np.float64]:
+    """These columns side by side, a row for each row of the file."""
+    return np.array([[number(cell) for cell in columns[name]] for name in names], np.float64).T

@@ -13,7 +13,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 
-from mofme.language.llm_routing.table import FloatArray
+from mofme.language.tables.table import FloatArray
 
 BoolArray = NDArray[np.bool_]
 Kind = Literal["logistic", "neighbours", "network", "forest"]

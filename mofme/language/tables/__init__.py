@@ -1,0 +1,1 @@
+"""What several language models made of the same prompts, as people publish it: read, checked, repaired and priced."""

@@ -1,0 +1,126 @@
+"""Tables in the formats in which others publish them, recognised by what the files look like, and one of one's own.
+
+One's own is CSV or Parquet: a row a prompt, or a row for each answer of a model.
+"""
+
+import csv
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mofme.errors import TableError
+from mofme.files import atomic_file
+from mofme.language.tables import published
+from mofme.language.tables.columns import Columns, column_names, number, numbers, read_columns, text, texts
+from mofme.language.tables.prices import Prices
+from mofme.language.tables.table import RawTable, RoutingTable
+
+PLAIN = (
+    "CSV or Parquet with prompt, perhaps task, and quality:<model> and cost:<model> for each model; or a row an answer "
+    "with id, prompt, model, quality, cost and perhaps task"
+)
+_QUALITY, _COST = "quality:", "cost:"
+_LONG = {"id", "prompt", "model", "quality", "cost"}
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way of publishing a table: its name, what its files look like, how to tell and how to read them."""
+
+    name: str
+    looks_like: str
+    matches: Callable[[Path], bool]
+    read: Callable[[Path, Prices | None], RawTable]
+    models: Sequence[str] = ()  # those taken where nobody asks for others; empty for all
+
+
+def load_table(
+    path: Path, repair: bool = False, models: Sequence[str] | None = None, prices: Prices | None = None
+) -> RoutingTable:
+    """The table in a file or folder of any of FORMATS.
+
+    `repair` drops or merges what is wrong and says so in `table.repairs`; otherwise any fault is an error. `models`
+    takes these only, ["all"] every one; by default all but for MMLU-Pro (published.TEN_MODELS). `prices` stand in
+    where costs were not recorded; else those beside the table, else the list prices. Raises TableError, which names
+    the file, the rows, the fault and the remedy.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise TableError(f"{path} is not there")
+    found = next((format for format in FORMATS if format.matches(path)), None)
+    if found is None:
+        known = "; ".join(f"{format.name}: {format.looks_like}" for format in FORMATS)
+        raise TableError(f"{path} is no table of a format known here. Known are {known}")
+    raw = found.read(path, prices)
+    wanted = found.models if models is None else models
+    if wanted and list(wanted) != ["all"]:
+        raw = raw.keep_models(wanted)
+    return raw.checked(repair)
+
+
+def save_plain(table: RoutingTable, path: Path) -> None:
+    """Writes the table as CSV, exactly: `load_table` gives the same prompts, tasks, models and numbers back."""
+    with atomic_file(path, "w") as lines:
+        writer = csv.writer(lines, quoting=csv.QUOTE_NONNUMERIC)
+        pairs = [f"{kind}{model}" for model in table.models for kind in (_QUALITY, _COST)]
+        writer.writerow(["prompt", "task", *pairs])
+        numbers_NMx2 = np.stack([table.quality_NM, table.cost_NM], 2).reshape(len(table), -1)
+        for prompt, task, row in zip(table.prompts, table.tasks, numbers_NMx2.tolist(), strict=True):
+            writer.writerow([prompt, task, *row])
+
+
+def is_plain(path: Path) -> bool:
+    if path.is_dir():
+        return False
+    names = column_names(path)
+    return set(names) >= _LONG or ("prompt" in names and any(name.startswith((_QUALITY, _COST)) for name in names))
+
+
+def read_plain(path: Path, _prices: Prices | None) -> RawTable:
+    """Quality from 0 to 1 and cost in dollars, as they stand in the file."""
+    columns = read_columns(path)
+    return _a_row_an_answer(path, columns) if columns.keys() >= _LONG else _a_row_a_prompt(path, columns)
+
+
+def _a_row_a_prompt(path: Path, columns: Columns) -> RawTable:
+    models = [name.removeprefix(_QUALITY) for name in columns if name.startswith(_QUALITY)]
+    costs = [name.removeprefix(_COST) for name in columns if name.startswith(_COST)]
+    if alone := sorted(set(models) ^ set(costs)):
+        raise TableError(f"{path}: {', '.join(alone)} needs both a column {_QUALITY}... and a column {_COST}...")
+    prompts = texts(columns["prompt"])
+    tasks = texts(columns.get("task", [""] * len(prompts)))
+    quality_NM, cost_NM = (numbers(columns, [kind + model for model in models]) for kind in (_QUALITY, _COST))
+    return RawTable(path, path.name.split(".")[0], prompts, tasks, models, quality_NM, cost_NM)
+
+
+def _a_row_an_answer(path: Path, columns: Columns) -> RawTable:
+    """One row for each id and prompt: an id with two prompts makes two rows, with blanks, which the checks find."""
+    cells = {name: texts(columns[name]) for name in ("id", "prompt", "model")}
+    asked = list(dict.fromkeys(zip(cells["id"], cells["prompt"], strict=True)))
+    models = list(dict.fromkeys(cells["model"]))
+    row_of = {pair: row for row, pair in enumerate(asked)}
+    column_of = {model: column for column, model in enumerate(models)}
+    quality_NM = np.full((len(asked), len(models)), math.nan)
+    cost_NM, tasks, seen = quality_NM.copy(), [""] * len(asked), set()
+    for row, (id_, prompt, model) in enumerate(zip(*cells.values(), strict=True)):
+        place = row_of[id_, prompt], column_of[model]
+        if place in seen:
+            raise TableError(f"{path}: row {row + 1} is a second answer of {model} to {id_}: remove one of them")
+        seen.add(place)
+        quality_NM[place], cost_NM[place] = number(columns["quality"][row]), number(columns["cost"][row])
+        tasks[place[0]] = text(columns["task"][row]) if "task" in columns else ""
+    ids, prompts = [id_ for id_, _ in asked], [prompt for _, prompt in asked]
+    return RawTable(path, path.name.split(".")[0], prompts, tasks, models, quality_NM, cost_NM, ids)
+
+
+FORMATS: tuple[Format, ...] = (
+    Format("plain", PLAIN, is_plain, read_plain),
+    Format("routerbench", published.ROUTERBENCH, published.is_routerbench, published.read_routerbench),
+    Format("llmrouter", published.LLMROUTER, published.is_llmrouter, published.read_llmrouter),
+    Format("mmlu_pro", published.MMLU_PRO, published.is_mmlu_pro, published.read_mmlu_pro, published.TEN_MODELS),
+    Format("routellm", published.ROUTELLM, published.is_routellm, published.read_routellm),
+    Format("sprout", published.SPROUT, published.is_sprout, published.read_sprout),
+)
