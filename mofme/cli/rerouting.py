@@ -65,8 +65,7 @@ def pictures(
 
     from mofme.vision.models import load_net
     from mofme.vision.rerouting import References
-    from mofme.vision.rerouting.measurement import measure
-    from mofme.vision.rerouting.picture_result import as_result
+    from mofme.vision.rerouting.picture_experiment import as_result, measure
     from mofme.vision.restorer import Restorer
 
     torch.set_num_threads(1)
@@ -94,8 +93,7 @@ def text(
     import torch
 
     from mofme.language.dense_to_moe.storage import open_model
-    from mofme.language.rerouting.measurement import Setting, drawn, measure
-    from mofme.language.rerouting.text_result import as_result
+    from mofme.language.rerouting.text_experiment import Setting, as_result, drawn, measure
     from mofme.language.text import read_questions
 
     torch.set_num_threads(1)

@@ -217,7 +217,7 @@ def _load(
 
 def _what_it_cost(rerouted: "list[Rerouted]") -> str:
     """One line; what was gained nobody knows without the clean picture, so the measured result is quoted."""
-    from mofme.vision.rerouting.gain import measured_gain
+    from mofme.vision.rerouting.picture_experiment import measured_gain
 
     seconds = statistics.fmean(one.extra_seconds for one in rerouted)
     moved = statistics.fmean(one.moved for one in rerouted)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 from mofme.cli import app
 from mofme.core.weights import ModelCard, save_model
 from mofme.vision.nets.unet import RestorationNet
-from mofme.vision.rerouting import References, building, tuning
+from mofme.vision.rerouting import References, building
 from mofme.vision.rerouting.references import Choices
 
 
@@ -38,7 +38,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
         Image.fromarray(pixels).save(photographs / f"{name}.png")
     monkeypatch.setattr(building, "SOLVED", -100.0)
     monkeypatch.setattr(building, "LARGEST_K", 4)
-    monkeypatch.setattr(tuning, "candidates", lambda: iter([Choices("stored steps", 2), Choices("mode finding", 2)]))
+    monkeypatch.setattr(building, "candidates", lambda: iter([Choices("stored steps", 2), Choices("mode finding", 2)]))
     model, folder = save_net(tmp_path / "model", 0), tmp_path / "references"
     result = run("build-references", photographs, "--out", folder, "--model", model, "--licence", "free")
     assert result.exit_code == 0, result.output

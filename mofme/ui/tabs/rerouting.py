@@ -20,7 +20,7 @@ from mofme.ui.uploads import KEEP_SECONDS, chosen_photo, download_button, new_fo
 from mofme.ui.work import Endpoint, Job, start_and_cancel, status_box, work
 from mofme.vision.picture.file import read_picture, write_picture
 from mofme.vision.rerouting import METHODS, References, Rerouted, explain
-from mofme.vision.rerouting.gain import measured_gain
+from mofme.vision.rerouting.picture_experiment import measured_gain
 
 MEASURED = ("rerouting",)
 

@@ -1,34 +1,95 @@
 """Making a reference set from photographs: pairs that the net solves, and how descent would have routed them better.
 
-Photographs that training holds back are left for measuring, and 1 in 20 of the others for tuning, by name alone.
+Photographs that training holds back are left for measuring, and 1 in 20 of the others for tuning, by name alone. On
+these method and settings are chosen, among those that need no pairs at use.
 """
 
+import itertools
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from mofme.core.rerouting import descend, frozen
+from mofme.core.rerouting import descend, frozen, shifted
 from mofme.core.weights import checksum
-from mofme.errors import MofmeError
+from mofme.errors import MofmeError, PictureError
 from mofme.vision.datasets import held_back
-from mofme.vision.picture.file import find_pictures
-from mofme.vision.rerouting.references import KINDS, Choices, References
-from mofme.vision.rerouting.rerouter import RATE_FALLS_TO, pairs_loss
-from mofme.vision.rerouting.samples import KEPT, Sample, name_bytes, samples
-from mofme.vision.rerouting.tuning import LARGEST_K, choose
+from mofme.vision.evaluation.weathered import with_weather
+from mofme.vision.metrics import psnr
+from mofme.vision.picture.file import find_pictures, read_picture
+from mofme.vision.rerouting.references import KINDS, METHODS, Choices, Method, References
+from mofme.vision.rerouting.rerouter import RATE_FALLS_TO, Observation, find, observed, pairs_loss
 from mofme.vision.restorer import Restorer
+from mofme.vision.weather import WEATHERS
 
 CROP = 96
 TUNING_CROP = 128
 SOLVED = 1.0  # dB gained at least
+KEPT = 40.0  # dB to itself that a clear picture keeps at least
 _TUNING_SHARE = 20
 _MOST_TUNING = 20
+_KS = (5, 20)
+LARGEST_K = max(_KS)
+_OWN = (0.25, 0.5, 0.75, 0.9)
+_STRIDES = (0.25, 0.5, 1.0, 2.0)
 
 Report = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A pair (3, S, S) and what the net makes of it: gain in dB, of a clear picture what it keeps."""
+
+    kind: str
+    weathered: Tensor
+    clean: Tensor
+    seen: Observation
+    restored: Tensor
+
+    @property
+    def decibels(self) -> float:
+        return decibels(self.restored, self.clean)
+
+    @property
+    def gain(self) -> float:
+        return self.decibels - decibels(self.weathered, self.clean)
+
+
+def decibels(image: Tensor, clean: Tensor) -> float:
+    """PSNR of what would be saved, at most 100."""
+    return min(psnr((image.clamp(0, 1) * 255).round()[None] / 255, clean[None]).item(), 100.0)
+
+
+def name_bytes(path: Path) -> bytes:
+    """A photograph's name without suffix, which on disk may be any bytes."""
+    return path.stem.encode("utf-8", "surrogateescape")
+
+
+def samples(restorer: Restorer, path: Path, crop: int, seed: int) -> Iterator[Sample]:
+    """One crop of a photograph in each weather and as it is; nothing of one that is broken or too small."""
+    try:
+        rgb = read_picture(path).rgb
+    except PictureError:
+        return
+    height, width = rgb.shape[-2:]
+    if min(height, width) < crop:
+        return
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/".encode() + name_bytes(path)))
+    for kind in KINDS:
+        top, left = (int(torch.randint(side - crop + 1, (), generator=generator)) for side in (height, width))
+        clean = (rgb[:, top : top + crop, left : left + crop] * 255).round() / 255
+        weathers = frozenset({kind}) & frozenset(WEATHERS)
+        yield sample(restorer, kind, with_weather(clean, path.stem, weathers, seed), clean)
+
+
+def sample(restorer: Restorer, kind: str, weathered: Tensor, clean: Tensor) -> Sample:
+    """A pair, looked at."""
+    with observed(restorer.net) as seen:
+        restored = restorer(weathered).image
+    return Sample(kind, weathered, clean, seen, restored)
 
 
 def for_tuning(path: Path) -> bool:
@@ -107,3 +168,41 @@ def _collect(restorer: Restorer, solved: Sequence[tuple[Sample, Tensor]]) -> Ref
         weathered_NCHW=as_bytes([one.weathered for one in ones]),
         clean_NCHW=as_bytes([one.clean for one in ones]),
     )
+
+
+def moved(restorer: Restorer, one: Sample, shift_R: Tensor) -> float:
+    """PSNR in dB of the sample restored with its routing shifted."""
+    with shifted(restorer.net, shift_R):
+        return decibels(restorer(one.weathered).image, one.clean)
+
+
+def candidates() -> Iterator[Choices]:
+    """What is tried on tuning pictures: of every method that needs no pairs as many settings."""
+    for k, method in itertools.product(_KS, METHODS[:3]):
+        match method:
+            case "stored steps":
+                yield from (Choices(method, k, stride=stride) for stride in _STRIDES)
+            case _:
+                yield from (Choices(method, k, own=own) for own in _OWN)
+
+
+def choose(restorer: Restorer, references: References, judged: Sequence[Sample]) -> list[Choices]:
+    """The best candidate of every method, that with the highest mean PSNR on the samples first.
+
+    Clear pictures count too, up to 40 dB as in the training loss: none of them may be spoilt.
+    """
+
+    def mean(choices: Choices) -> float:
+        tried = replace(references, choices=choices, others=())
+        total = 0.0
+        for one in judged:
+            found = find(restorer.net, one.seen, tried, choices.method)
+            total += min(moved(restorer, one, found.routing_R - one.seen.routing_R), KEPT)
+        return total / len(judged)
+
+    best: dict[Method, tuple[float, Choices]] = {}
+    for choices in candidates():
+        reached = mean(choices)
+        if choices.method not in best or reached > best[choices.method][0]:
+            best[choices.method] = reached, choices
+    return [choices for _, choices in sorted(best.values(), key=lambda one: -one[0])]

@@ -1,22 +1,98 @@
-"""From a picture to its re-routed restoration: look at it, find the neighbours, move the routing, restore again."""
+"""From a picture to its re-routed restoration: look at it, find the neighbours, move the routing, restore again.
+
+Axis names: D embedding, R routing weights (all experts of all layers in a row), k neighbours.
+"""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mofme.core.rerouting import LossOf, Neighbours, by_layer, descend, find_mode, frozen, nearest, rerouted, shifted
+from mofme.core.moe import replace_routing
+from mofme.core.rerouting import (
+    LossOf,
+    Neighbours,
+    by_layer,
+    descend,
+    find_mode,
+    frozen,
+    layer_sizes,
+    nearest,
+    rerouted,
+    shifted,
+)
+from mofme.core.routing import RoutingDecision
 from mofme.errors import ModelError
 from mofme.vision.nets.unet import RestorationNet
 from mofme.vision.objective import psnr_loss
-from mofme.vision.rerouting.observation import Observation, observed
 from mofme.vision.rerouting.references import KINDS, Method, References
 from mofme.vision.restorer import Restoration, Restorer
 
 RATE_FALLS_TO = 1e-3  # of the first rate, as in the paper
+
+
+@dataclass
+class _Sum:
+    """Of values (..., D), summed over all but the last axis."""
+
+    total: Tensor | float = 0.0
+    count: int = 0
+
+    def add(self, values: Tensor) -> None:
+        flat_TD = values.detach().flatten(0, -2)
+        self.total = self.total + flat_TD.sum(dim=0, dtype=torch.float64).cpu()
+        self.count += len(flat_TD)
+
+    def mean(self) -> Tensor:
+        return torch.as_tensor(self.total) / self.count
+
+
+@dataclass
+class Observation:
+    """Means over all that was seen while observing; tiles overlap, and what lies in two of them counts twice."""
+
+    weights: dict[str, _Sum] = field(default_factory=dict)
+    features: _Sum = field(default_factory=_Sum)
+    squares: _Sum = field(default_factory=_Sum)
+
+    @property
+    def routing_R(self) -> Tensor:
+        """The mean weights of each MoE layer, one layer after the other, as `core.rerouting` takes them."""
+        return torch.cat([layer.mean() for layer in self.weights.values()]).float()
+
+    @property
+    def embedding_D(self) -> Tensor:
+        """Mean and standard deviation of the encoder's last features, over the picture."""
+        mean_C = self.features.mean()
+        deviation_C = (self.squares.mean() - mean_C.square()).clamp_min(0).sqrt()
+        return torch.cat([mean_C, deviation_C]).float()
+
+
+@contextmanager
+def observed(net: RestorationNet) -> Iterator[Observation]:
+    """Inside the block what the net sees is added up, in memory that does not grow with the picture."""
+    observation = Observation()
+
+    def keep(layer: str, decision: RoutingDecision) -> RoutingDecision:
+        observation.weights[layer].add(decision.weights_TE)
+        return decision
+
+    def look(_: nn.Module, __: tuple[Tensor], features: Tensor) -> None:
+        features_BHWC = features.permute(0, 2, 3, 1).float()
+        observation.features.add(features_BHWC)
+        observation.squares.add(features_BHWC.square())
+
+    observation.weights = {layer: _Sum() for layer in layer_sizes(net)}
+    handle = net.to_eighth.register_forward_hook(look)
+    try:
+        with replace_routing(net, keep):
+            yield observation
+    finally:
+        handle.remove()
 
 
 @dataclass(frozen=True)

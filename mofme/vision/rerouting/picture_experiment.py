@@ -1,6 +1,7 @@
 """How much re-routing gains on photographs that neither training, references nor tuning have seen.
 
-Every picture is written down as soon as it is measured, so that a stopped run goes on where it was.
+Every picture is written down as soon as it is measured, so that a stopped run goes on where it was. Axis names: P
+photographs, R routing weights.
 """
 
 import time
@@ -9,21 +10,22 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mofme.core.rerouting import Neighbours, by_layer, frozen, nearest, regress
 from mofme.core.weights import checksum
-from mofme.errors import MofmeError, PictureError
+from mofme.errors import MofmeError, PictureError, ResultError
+from mofme.measure.result import Figure, Result, Row, load_result, this_machine
+from mofme.measure.statistics import FloatArray, bootstrap, bootstrap_percent
 from mofme.measure.study import Log
 from mofme.vision.datasets import held_back
 from mofme.vision.evaluation.weathered import with_weather
 from mofme.vision.picture.file import find_pictures, read_picture
-from mofme.vision.rerouting.building import own_step
-from mofme.vision.rerouting.references import KINDS, References
+from mofme.vision.rerouting.building import Sample, decibels, moved, name_bytes, own_step, sample
+from mofme.vision.rerouting.references import KINDS, Method, References
 from mofme.vision.rerouting.rerouter import Found, find, neighbours_loss, reroute
-from mofme.vision.rerouting.samples import Sample, decibels, name_bytes, sample
-from mofme.vision.rerouting.tuning import moved
 from mofme.vision.restorer import Restorer
 from mofme.vision.weather import WEATHERS
 
@@ -35,6 +37,15 @@ RANDOM_STEPS = "control: stored steps of random references"
 RANDOM_DESCENT = "control: gradient descent on random references"
 UNIFORM = "control: all experts alike"
 WHOLE_PLAIN, WHOLE_REROUTED = "whole, plain", "whole, re-routed"
+
+ROOM = "rerouting_pictures"
+CROPS = f"crops of {TEST_CROP} pixels"
+BY_WEATHER = "crops by weather"
+WHOLE = "whole photographs"
+CLEAR = "clear photographs, compared with themselves"
+ALL = "all weathers"
+GAIN = "gain, dB"
+_SHARE = "share of the oracle's gain, %"
 
 Measured = dict[str, Any]
 Report = Callable[[int, int], None]
@@ -142,9 +153,105 @@ def _shifts(
     yield UNIFORM, torch.cat(even) - own_R
 
 
-def _any(references: References, method: Any, random: torch.Generator) -> Neighbours:
+def _any(references: References, method: Method, random: torch.Generator) -> Neighbours:
     """As many references drawn at random, weighed by the same kernel as if they were the nearest."""
     drawn = torch.randperm(len(references), generator=random)[: references.best(method).k]
     placed_kD = references.placed(references.embedding_ND[drawn])
     near = nearest(placed_kD.mean(dim=0), placed_kD, len(drawn))
     return Neighbours(drawn[near.index_k], near.kernel_k)
+
+
+def as_result(rows: Sequence[Measured], references: References, command: str, seed: int) -> Result:
+    """Everything that `measure` measured, beside the paper's claim; photographs are what the bootstrap draws."""
+    weathered = [row for row in rows if row["kind"] != "clear"]
+    arms = [arm for arm in rows[0]["decibels"] if arm not in (BASE, WHOLE_PLAIN, WHOLE_REROUTED)]
+    tables = [Row(CROPS, arm, _arm(weathered, arm)) for arm in arms]
+    tables += [
+        Row(BY_WEATHER, arm, {f"{kind}: gain, dB": _gain(_of(rows, kind), arm, BASE) for kind in WEATHERS})
+        for arm in arms
+    ]
+    for kind in (*WEATHERS, ALL):
+        part = weathered if kind == ALL else _of(rows, kind)
+        tables.append(
+            Row(
+                WHOLE,
+                kind,
+                {
+                    "photographs": Figure(len(part)),
+                    GAIN: _gain(part, WHOLE_REROUTED, WHOLE_PLAIN),
+                    "routing moved, %": Figure(100 * float(np.mean([row["moved"][WHOLE_REROUTED] for row in part]))),
+                    "times as long": Figure(
+                        sum(row["seconds"][WHOLE_REROUTED] for row in part)
+                        / sum(row["seconds"][WHOLE_PLAIN] for row in part)
+                    ),
+                },
+            )
+        )
+    clear = _of(rows, "clear")
+    for name, arm in (("as its routers say", WHOLE_PLAIN), ("re-routed", WHOLE_REROUTED)):
+        kept = np.array([row["decibels"][arm] for row in clear])
+        tables.append(Row(CLEAR, name, {"PSNR, dB": bootstrap(kept), "worst, dB": Figure(float(kept.min()))}))
+    return Result(
+        room=ROOM,
+        paper="R2-T2, arXiv 2502.20395",
+        claim="Moving a sample's routing to what served its neighbours improves a frozen mixture, "
+        "about half as much as knowing the answer would.",
+        verdict=_verdict(weathered, references),
+        command=command,
+        rows=tables,
+        seeds=[seed],
+        interval="95 % bootstrap, paired, over photographs with all their weathers",
+        machine=this_machine(torch.get_num_threads()),
+    )
+
+
+def _of(rows: Sequence[Measured], kind: str) -> list[Measured]:
+    return [row for row in rows if row["kind"] == kind]
+
+
+def _arm(rows: Sequence[Measured], arm: str) -> dict[str, Figure]:
+    seconds = [row["seconds"][arm] for row in rows]
+    figures = {GAIN: _gain(rows, arm, BASE), "CPU seconds more a picture": Figure(float(np.mean(seconds)))}
+    return figures if arm == ORACLE else {**figures, _SHARE: _share(rows, arm)}
+
+
+def _gains(rows: Sequence[Measured], arm: str, against: str) -> FloatArray:
+    """Mean gain (P,) of each photograph over its weathers."""
+    by_name: dict[str, list[float]] = {}
+    for row in rows:
+        by_name.setdefault(row["name"], []).append(row["decibels"][arm] - row["decibels"][against])
+    return np.array([np.mean(gains) for gains in by_name.values()])
+
+
+def _gain(rows: Sequence[Measured], arm: str, against: str) -> Figure:
+    return bootstrap(_gains(rows, arm, against))
+
+
+def _share(rows: Sequence[Measured], arm: str) -> Figure:
+    return bootstrap_percent(_gains(rows, arm, BASE), _gains(rows, ORACLE, BASE))
+
+
+def _verdict(rows: Sequence[Measured], references: References) -> str:
+    descent, oracle = (_gain(rows, arm, BASE) for arm in ("gradient descent", ORACLE))
+    shipped = _gain(rows, WHOLE_REROUTED, WHOLE_PLAIN)
+    return (
+        f"Gradient descent on neighbours {_does(descent)} by {descent.text(signed=True)} dB, "
+        f"{_share(rows, 'gradient descent').value:.0f} % of the oracle's {oracle.text(signed=True)} dB; on whole "
+        f"photographs {references.choices.method}, which ships, {_does(shipped)} by {shipped.text(signed=True)} dB."
+    )
+
+
+def _does(gain: Figure) -> str:
+    return {1: "raises PSNR", 0: "changes PSNR within the noise,", -1: "lowers PSNR"}[gain.side()]
+
+
+def measured_gain() -> str:
+    """A half-sentence with the measured gain over all weathers; says so where nothing was measured.
+
+    At use nobody knows the clean picture, and so what re-routing gains.
+    """
+    try:
+        rows = [row for row in load_result(ROOM).rows if row.table == WHOLE and row.name == ALL]
+        return f"measured on photographs held back, this changes PSNR by {rows[0].figures[GAIN].text(signed=True)} dB"
+    except (ResultError, KeyError, IndexError):
+        return "what it gains was not measured yet"

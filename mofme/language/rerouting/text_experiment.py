@@ -1,7 +1,7 @@
 """How much re-routing gains on questions that neither references nor tuning have seen.
 
 References are questions that the model answers rightly; every question measured is written down at once, so that a
-stopped run goes on where it was, also with more questions.
+stopped run goes on where it was, also with more questions. Axis names: N references, R routing weights, k neighbours.
 """
 
 import time
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor
 
 from mofme.core.rerouting import (
@@ -30,6 +31,8 @@ from mofme.language.pretrained import PretrainedLM
 from mofme.language.rerouting.answering import Tail, continuous_gates
 from mofme.language.sentence_encoder import SentenceEncoder
 from mofme.language.text import Question
+from mofme.measure.result import Figure, Result, Row, this_machine
+from mofme.measure.statistics import FloatArray, students_mean, wilson
 from mofme.measure.study import Log, Study, fingerprint
 
 BASE = "as its routers say"
@@ -39,6 +42,8 @@ RANDOM_DESCENT = "control: gradient descent on random references"
 UNIFORM = "control: all experts alike"
 VOTE = "control: vote of the neighbours' answers"
 RATES = (1e-2, 1e-1, 1.0)  # the paper's first
+_GAIN = "gain, points of accuracy"
+_CHANCE = "gain, nats of the right choice"
 _FALLS_TO = 1e-3
 _TOO_ALIKE = 0.95  # cosine: a reference that says the same as a test question is left out
 
@@ -182,3 +187,83 @@ def _arms(
 
 def _embed(encoder: SentenceEncoder, texts: Sequence[str]) -> Tensor:
     return torch.from_numpy(encoder.embed(texts)).float()
+
+
+def as_result(rows: Sequence[Measured], command: str, seed: int) -> Result:
+    """Everything that `measure` measured, beside the paper's claim."""
+    arms = [arm for arm, value in rows[0].items() if isinstance(value, dict) and "right" in value]
+    tables = [Row("accuracy", arm, _accuracy(rows, arm)) for arm in arms]
+    tables += [Row("against the routers' own choice", arm, _against(rows, arm)) for arm in arms if arm != BASE]
+    tables.append(
+        Row(
+            "setting",
+            "questions",
+            {
+                "measured": Figure(len(rows)),
+                "references": Figure(rows[0]["library"]),
+                **{f"first rate, {arm.split(':')[0]}": Figure(rate) for arm, rate in rows[0]["rates"].items()},
+            },
+        )
+    )
+    return Result(
+        room="rerouting_text",
+        paper="R2-T2, arXiv 2502.20395",
+        claim="Descent on the neighbours' loss gains 5 to 10 points, about half of what the oracle gains.",
+        verdict=_verdict(rows),
+        command=command,
+        rows=tables,
+        seeds=[seed],
+        interval="95 %; of accuracy Wilson's over the questions, of gains Student's over the questions, paired; "
+        "p by McNemar's exact test",
+        machine=this_machine(threads=1),
+    )
+
+
+def _column(rows: Sequence[Measured], arm: str, name: str) -> FloatArray:
+    return np.array([float(row[arm][name]) for row in rows])
+
+
+def _accuracy(rows: Sequence[Measured], arm: str) -> dict[str, Figure]:
+    figures = {"right, %": wilson(_column(rows, arm, "right").sum(), len(rows)).percent()}
+    if arm != VOTE:
+        figures["CPU seconds" if arm == BASE else "CPU seconds more"] = students_mean(_column(rows, arm, "seconds"))
+    return figures
+
+
+def _against(rows: Sequence[Measured], arm: str) -> dict[str, Figure]:
+    figures = {_GAIN: _points(rows, arm), "p": Figure(mcnemar(*_changed(rows, arm)))}
+    return figures if arm == VOTE else {**figures, _CHANCE: _nats(rows, arm)}
+
+
+def _points(rows: Sequence[Measured], arm: str) -> Figure:
+    return students_mean(100 * (_column(rows, arm, "right") - _column(rows, BASE, "right")))
+
+
+def _nats(rows: Sequence[Measured], arm: str) -> Figure:
+    return students_mean(np.log(_column(rows, arm, "chance") + 1e-9) - np.log(_column(rows, BASE, "chance") + 1e-9))
+
+
+def _changed(rows: Sequence[Measured], arm: str) -> tuple[int, int]:
+    """How many questions became right, and how many wrong."""
+    gain = _column(rows, arm, "right") - _column(rows, BASE, "right")
+    return int((gain > 0).sum()), int((gain < 0).sum())
+
+
+def mcnemar(better: int, worse: int) -> float:
+    """Exact two-sided p of McNemar's test, from the questions that changed; 1 if none did."""
+    if better + worse == 0:
+        return 1.0
+    return float(stats.binomtest(better, better + worse).pvalue)
+
+
+def _verdict(rows: Sequence[Measured]) -> str:
+    points, oracle = _points(rows, DESCENT), _points(rows, ORACLE)
+    better, worse = _changed(rows, DESCENT)
+    share = f"{100 * points.value / oracle.value:.0f} % of the oracle's" if oracle.value > 0 else "beside the oracle's"
+    nats, random = _nats(rows, DESCENT), _nats(rows, RANDOM_DESCENT)
+    return (
+        f"On {len(rows)} questions gradient descent on neighbours changes accuracy by {points.text(signed=True)} "
+        f"points, {points.noise()} ({better} questions become right, {worse} wrong), {share} "
+        f"{oracle.text(signed=True)}; the right choice gains {nats.text(signed=True)} nats, with random references "
+        f"{random.text(signed=True)}."
+    )

@@ -13,9 +13,19 @@ from numpy.typing import NDArray
 from mofme.errors import ModelError
 from mofme.language.dense_to_moe.converted_layer import Recipe
 from mofme.language.dense_to_moe.storage import set_layers
-from mofme.language.rerouting import measurement
-from mofme.language.rerouting.measurement import BASE, DESCENT, ORACLE, UNIFORM, VOTE, Setting, drawn, measure
-from mofme.language.rerouting.text_result import as_result, mcnemar
+from mofme.language.rerouting import text_experiment
+from mofme.language.rerouting.text_experiment import (
+    BASE,
+    DESCENT,
+    ORACLE,
+    UNIFORM,
+    VOTE,
+    Setting,
+    as_result,
+    drawn,
+    mcnemar,
+    measure,
+)
 from mofme.language.text import Question
 
 if TYPE_CHECKING:
@@ -42,7 +52,7 @@ def questions(count: int, seed: int) -> list[Question]:
 
 @pytest.fixture
 def lm(tiny_pretrained: Callable[..., PretrainedLM], monkeypatch: pytest.MonkeyPatch) -> PretrainedLM:
-    monkeypatch.setattr(measurement, "SentenceEncoder", Letters)
+    monkeypatch.setattr(text_experiment, "SentenceEncoder", Letters)
     lm = tiny_pretrained()
     torch.manual_seed(1)
     set_layers(lm.model, Recipe(experts=4, active=2), [{"kind": "top-k", "value": 2}] * 3)
@@ -86,7 +96,7 @@ def test_another_model_has_a_folder_of_its_own(lm: PretrainedLM, tmp_path: Path)
 
 def test_a_model_that_answers_nothing(lm: PretrainedLM, tmp_path: Path) -> None:
     pool = questions(6, 0)
-    tail = measurement.Tail(lm, 1)
+    tail = text_experiment.Tail(lm, 1)
     wrong = [replace(question, answer=1 - tail.answer(tail.read(question))[0]) for question in pool]
     with pytest.raises(ModelError, match="none of the reference questions"):
         measure(lm, Setting(questions(1, 1), wrong, layers=1, k=2, tuning=1), tmp_path)
