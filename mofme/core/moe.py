@@ -6,6 +6,8 @@ Axis names beside those of `routing.py`: L layers of a model.
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import get_ident
+from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -71,7 +73,7 @@ class ObservedRouting:
 
 @contextmanager
 def observe_routing(model: nn.Module) -> Iterator[list[ObservedRouting]]:
-    """Collect every decision that the MoE layers of `model` take inside the block, in order of execution.
+    """Collect every decision that the MoE layers of `model` take for this thread inside the block, in order.
 
     Gradients flow through what is collected, so that losses can read it.
     """
@@ -95,14 +97,26 @@ def _hooks(name: str, layer: MoE, observed: list[ObservedRouting]) -> list[Remov
     def record(_: nn.Module, __: tuple[Tensor], decision: RoutingDecision) -> None:
         observed.append(ObservedRouting(name, leading_shape, decision))
 
-    return [layer.register_forward_pre_hook(enter), layer.router.register_forward_hook(record)]
+    return [
+        layer.register_forward_pre_hook(this_thread_only(enter)),
+        layer.router.register_forward_hook(this_thread_only(record)),
+    ]
+
+
+def this_thread_only(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """A hook that stays out of what other threads do with the same model at the same time."""
+    thread = get_ident()
+    return lambda *arguments: hook(*arguments) if get_ident() == thread else None
 
 
 @contextmanager
 def replace_routing(model: nn.Module, edit: Callable[[str, RoutingDecision], RoutingDecision]) -> Iterator[None]:
-    """Inside the block every MoE layer follows `edit(layer name, its own decision)` instead of its own decision."""
+    """Inside the block every MoE layer follows `edit(layer name, its own decision)` instead of its own decision.
+
+    It does so for this thread; others that run the same model meanwhile get its own decisions.
+    """
     handles = [
-        layer.router.register_forward_hook(lambda _, __, decision, name=name: edit(name, decision))
+        layer.router.register_forward_hook(this_thread_only(lambda _, __, decision, name=name: edit(name, decision)))
         for name, layer in moe_layers(model).items()
     ]
     try:

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -190,6 +191,15 @@ def test_who_observes_inside_a_replacement_sees_what_is_followed(model: nn.Seque
     with replace_routing(model, lambda _, __: only(0, 1)), observe_routing(model) as observed:
         model(torch.ones(1, 4))
     assert [o.decision.weights_TE.tolist() for o in observed] == [[[0, 1]], [[0, 1]]]
+
+
+def test_another_thread_is_neither_observed_nor_replaced(model: nn.Sequential) -> None:
+    x, edit = torch.ones(1, 4), lambda _, __: only(0, 1)
+    own, elsewhere = model(x), ThreadPoolExecutor(1)
+    with elsewhere, replace_routing(model, edit), observe_routing(model) as observed:
+        assert torch.equal(elsewhere.submit(model, x).result(), own)
+        assert observed == []
+        assert not torch.equal(model(x), own) and len(observed) == 2
 
 
 @pytest.mark.parametrize("context", [observe_routing, lambda m: replace_routing(m, lambda _, __: only(0, 1))])

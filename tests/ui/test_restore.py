@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +62,17 @@ def test_a_wrong_suffix_is_put_right(engine: Engine, photo: Path) -> None:
     assert result.download.suffix == ".jpeg"
     with Image.open(result.download) as image:
         assert image.format == "JPEG"
+
+
+def test_two_visitors_at_once_get_what_each_gets_alone(engine: Engine, photo: Path) -> None:
+    other = photo.with_name("other.png")
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (50, 70, 3), np.uint8)).save(other)
+    alone = [restored(engine, path) for path in (photo, other)]
+    with ThreadPoolExecutor(2) as visitors:
+        together = list(visitors.map(partial(restored, engine), (photo, other)))
+    for one, same in zip(alone, together, strict=True):
+        assert torch.equal(one.restoration.image, same.restoration.image)
+        assert one.download.read_bytes() == same.download.read_bytes()
 
 
 def test_progress_ends_at_one(engine: Engine, photo: Path) -> None:

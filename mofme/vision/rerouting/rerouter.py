@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mofme.core.moe import replace_routing
+from mofme.core.moe import replace_routing, this_thread_only
 from mofme.core.rerouting import (
     LossOf,
     Neighbours,
@@ -87,7 +87,7 @@ def observed(net: RestorationNet) -> Iterator[Observation]:
         observation.squares.add(features_BHWC.square())
 
     observation.weights = {layer: _Sum() for layer in layer_sizes(net)}
-    handle = net.to_eighth.register_forward_hook(look)
+    handle = net.to_eighth.register_forward_hook(this_thread_only(look))
     try:
         with replace_routing(net, keep):
             yield observation
