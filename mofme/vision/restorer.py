@@ -121,7 +121,7 @@ class Restorer:
         if steady is not None:
             steady.see(whole)
             contexts = [steady.mean(f"context {view}", one) for view, one in zip(views, contexts, strict=True)]
-        grid = _Grid(height, width)
+        grid = _Grid(height, width, self.device)
         restored = torch.empty_like(image)
         weather_W = torch.zeros(len(WEATHERS))
         for done, part in enumerate(parts):
@@ -146,8 +146,8 @@ class Restorer:
         return Restoration(
             image=restored,
             weather=dict(zip(WEATHERS, probabilities_W.tolist(), strict=True)),
-            uncertainty=grid.uncertainty,
-            routing=tuple(RoutingMap(layer, weights_EHW) for layer, weights_EHW in grid.routing.items()),
+            uncertainty=grid.uncertainty.cpu(),
+            routing=tuple(RoutingMap(layer, weights_EHW.cpu()) for layer, weights_EHW in grid.routing.items()),
             seconds=time.perf_counter() - start,
         )
 
@@ -167,47 +167,50 @@ class Restorer:
 
 
 class _Grid:
-    """Collects the tiles' coarse maps into the whole picture's: at most 256 cells a side, of 8 pixels or more."""
+    """Collects the tiles' coarse maps into the whole picture's: at most 256 cells a side, of 8 pixels or more.
 
-    def __init__(self, height: int, width: int) -> None:
+    On the net's device: a copy from there for every layer and tile would keep it waiting.
+    """
+
+    def __init__(self, height: int, width: int, device: torch.device) -> None:
         self.cell = 8
         while max(height, width) > self.cell * _MAP_CELLS:
             self.cell *= 2
         self.size = (-(-height // self.cell), -(-width // self.cell))
-        self.uncertainty = torch.zeros(self.size)
+        self.uncertainty = torch.zeros(self.size, device=device)
         self.routing: dict[str, Tensor] = {}
 
     def add(self, tile: Tile, routing: list[ObservedRouting], padded: torch.Size, explain: bool) -> None:
-        known = [(o, o.decision.uncertainty_T) for o in routing if o.decision.uncertainty_T is not None]
-        for observed, uncertainty_T in known:
-            self._paste(self.uncertainty[None], tile, uncertainty_T[:, None], observed, padded, 1 / len(known))
-        for observed in routing if explain else ():
-            weights_TE = observed.decision.weights_TE.abs()
-            target = self.routing.setdefault(observed.layer, torch.zeros(weights_TE.shape[-1], *self.size))
-            self._paste(target, tile, weights_TE, observed, padded, 1.0)
+        uncertain: dict[tuple[int, ...], list[Tensor]] = {}
+        for observed in routing:
+            if observed.decision.uncertainty_T is not None:
+                uncertain.setdefault(observed.leading_shape, []).append(observed.decision.uncertainty_T)
+            if explain:
+                weights_TE = observed.decision.weights_TE.abs()
+                empty = self.uncertainty.new_zeros(weights_TE.shape[-1], *self.size)
+                target = self.routing.setdefault(observed.layer, empty)
+                self._paste(target, tile, weights_TE, observed.leading_shape, padded)
+        layers = sum(map(len, uncertain.values()))
+        for shape, layers_LT in uncertain.items():  # pooled once for all layers of one resolution
+            share_T = torch.stack(layers_LT).sum(dim=0) / layers
+            self._paste(self.uncertainty[None], tile, share_T[:, None], shape, padded)
 
     def _paste(
-        self,
-        target: Tensor,
-        tile: Tile,
-        values_TC: Tensor,
-        observed: ObservedRouting,
-        padded: torch.Size,
-        factor: float,
+        self, target: Tensor, tile: Tile, values_TC: Tensor, shape: tuple[int, ...], padded: torch.Size
     ) -> None:
-        _, rows, columns = observed.leading_shape
-        values_CHW = values_TC.float().T.unflatten(-1, (rows, columns)).cpu()
+        _, rows, columns = shape
+        values_CHW = values_TC.float().T.unflatten(-1, (rows, columns))
         stride = padded[0] // rows
         # Sampled at the centre of each cell that this tile is responsible for.
         index = []
         cells = []
         for inner, outer, count in zip(tile.inner, tile.outer, (rows, columns), strict=True):
             first, last = -(-inner.start // self.cell), -(-inner.stop // self.cell)
-            centres = torch.arange(first, last) * self.cell + self.cell // 2 - outer.start
+            centres = torch.arange(first, last, device=target.device) * self.cell + self.cell // 2 - outer.start
             index.append((centres // stride).clamp(0, count - 1))
             cells.append(slice(first, last))
         pooled = F.avg_pool2d(values_CHW, 3, stride=1, padding=1, count_include_pad=False)
-        target[:, cells[0], cells[1]] += factor * pooled[:, index[0]][:, :, index[1]]
+        target[:, cells[0], cells[1]] += pooled[:, index[0]][:, :, index[1]]
 
 
 def _area(tile: Tile) -> int:

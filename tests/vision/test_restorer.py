@@ -1,4 +1,6 @@
 import itertools
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -150,6 +152,24 @@ def test_maps_have_at_most_256_cells_a_side(side: int, cells: int) -> None:
     assert restored.uncertainty.shape == (1, cells)
     assert restored.routing[0].weights_EHW.shape == (4, 1, cells)
     assert (restored.uncertainty > 0).all()
+
+
+def test_two_at_once_get_what_each_gets_alone() -> None:
+    restorer, images = make_restorer(), (picture(100, 150), picture(140, 90).flip(0))
+    alone = [restorer(image, tile=64, explain=True) for image in images]
+    meet = Barrier(2, timeout=60)
+
+    def restored(image: Tensor) -> Restoration:
+        # Neither begins its next tile of six before the other has done as many.
+        return restorer(image, tile=64, explain=True, on_progress=lambda _: meet.wait())
+
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(restored, images))
+    for one, other in zip(alone, together, strict=True):
+        assert torch.equal(one.image, other.image) and one.weather == other.weather
+        assert torch.equal(one.uncertainty, other.uncertainty)
+        for mine, theirs in zip(one.routing, other.routing, strict=True):
+            assert torch.equal(mine.weights_EHW, theirs.weights_EHW)
 
 
 def test_half_precision_is_close(monkeypatch: pytest.MonkeyPatch) -> None:
