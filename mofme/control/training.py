@@ -22,11 +22,11 @@ from mofme.control.standardisation import Standardisation
 from mofme.control.storage import save_policy
 from mofme.core.precision import bf16_pays
 from mofme.core.weights import load_card
-from mofme.errors import ModelError
 from mofme.files import CARD_FILE, atomic_file
+from mofme.measure.study import Study
 
 _RANDOM_STEPS = 10_000  # acted at random, to learn from and to standardise observations by
-_STATE, _MEMORY, _PLAN, _CURVE = "state.safetensors", "memory.safetensors", "plan.json", "curve.jsonl"
+_STATE, _MEMORY, _CURVE = "state.safetensors", "memory.safetensors", "curve.jsonl"
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,9 @@ def train(
     Raises ModelError if `plan.out` holds a run of another plan.
     """
     plan.out.mkdir(parents=True, exist_ok=True)
-    _same_plan(plan)
+    # The steps may be raised later; a run that learnt on raw observations cannot go on with standardised ones.
+    told = {key: value for key, value in asdict(plan).items() if key not in ("out", "steps")}
+    Study(plan.out, {**told, "observations": "standardised"}, note="plan")
     torch.manual_seed(plan.seed)
     generator = np.random.default_rng(plan.seed)
     environment = make(plan.environment)
@@ -179,15 +181,3 @@ def _resume(folder: Path, learner: Learner, memory: Replay) -> int:
 
 def _below(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix + "."): value for key, value in state.items() if key.startswith(prefix + ".")}
-
-
-def _same_plan(plan: ControlPlan) -> None:
-    """The steps may be raised later; everything else must stay."""
-    told = {key: value for key, value in asdict(plan).items() if key not in ("out", "steps")}
-    told["observations"] = "standardised"  # a run that learnt on raw ones cannot go on with these
-    path = plan.out / _PLAN
-    if not path.is_file():
-        with atomic_file(path, "w") as file:
-            json.dump(told, file, indent=1)
-    elif json.loads(path.read_text(encoding="utf-8")) != told:
-        raise ModelError(f"{plan.out} holds a run of another plan: choose another folder, or delete it")

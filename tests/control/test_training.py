@@ -97,7 +97,7 @@ def test_nothing_is_lost_between_two_runs(tmp_path: Path) -> None:
 
 def test_another_plan_does_not_go_on_in_the_same_folder(tmp_path: Path) -> None:
     train(plan(tmp_path, 30))
-    with pytest.raises(ModelError, match="another plan"):
+    with pytest.raises(ModelError, match="another seed: take another folder"):
         train(plan(tmp_path, 60, seed=1))
 
 
