@@ -23,15 +23,14 @@ def attention_router(
     """Train the same small mixture of experts with a linear, a two-layer and an attention router, and compare."""
     import torch
 
-    from mofme.language.attention_router.study import Setting, study
-    from mofme.language.attention_router.study_result import as_result, plot_losses
+    from mofme.language.attention_router.experiment import Setting, as_result, compare, plot_losses
     from mofme.language.small_lm_training import Plan
     from mofme.language.text import read_texts
 
     torch.set_num_threads(1)
     plan = Plan(steps=steps, batch=8, balance=balance)
     setting = Setting(read_texts([(path.name.partition(".")[0], path) for path in text]), plan)
-    found = study(setting, range(seeds), arms, command.tell)
+    found = compare(setting, range(seeds), arms, command.tell)
     if command.out is not None:
         plot_losses(found, command.out / "attention_router-loss.png")
     return as_result(found, range(seeds), command.line)

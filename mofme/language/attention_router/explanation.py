@@ -6,21 +6,18 @@ expert's number therefore means nothing across them, and only loads and losses c
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mofme.core.moe import moe_layers, observe_routing
 from mofme.core.routers import AttentionRouter
 from mofme.errors import ModelError
-from mofme.files import WEIGHTS
-from mofme.language.attention_router.study import ROUTERS, load_entropy
-from mofme.language.small_lm import SmallLM, Vocabulary, load_lm
+from mofme.language.attention_router.models import SHIPPED, shipped_models
+from mofme.language.small_lm import SmallLM
 from mofme.language.small_lm_training import next_token_loss
-
-SHIPPED = WEIGHTS / "attention-router"
 
 
 @dataclass(frozen=True)
@@ -62,12 +59,6 @@ def explain(text: str, folder: Path = SHIPPED, most: int = 256) -> Explanation:
     return Explanation(tuple(vocabulary.decode([one]) for one in ids), routers)
 
 
-@lru_cache
-def shipped_models(folder: Path = SHIPPED) -> Mapping[str, tuple[SmallLM, Vocabulary]]:
-    """By router, the trained model and its vocabulary, which all share."""
-    return {router: load_lm(folder / router) for router in ROUTERS}
-
-
 @torch.inference_mode()
 def _on_text(model: SmallLM, ids_1T: Tensor) -> RouterOnText:
     heard: list[Tensor] = []
@@ -98,3 +89,9 @@ def listening(router: AttentionRouter, x_TD: Tensor) -> Tensor:
     query_TE, key_TE, _ = router.query_key_value(x_TD).chunk(3, dim=-1)
     attention_EE: Tensor = (query_TE[:, :, None] * key_TE[:, None, :]).softmax(-1).mean(0)
     return attention_EE
+
+
+def load_entropy(chosen_TE: Tensor) -> float:
+    """Entropy of the experts' shares of all choices over the logarithm of their number: 1 even, 0 a single expert."""
+    share_E = chosen_TE.double().sum(0) / chosen_TE.sum()
+    return float(-torch.special.xlogy(share_E, share_E).sum() / np.log(len(share_E)))

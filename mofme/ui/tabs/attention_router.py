@@ -20,7 +20,7 @@ from mofme.ui.work import Endpoint, Job, start_and_cancel, status_box, work
 
 if TYPE_CHECKING:
     from mofme.language.attention_router.explanation import Explanation
-    from mofme.language.attention_router.live import ShortRun
+    from mofme.language.attention_router.models import ShortRun
     from mofme.language.small_lm import Vocabulary
 
 MEASURED = ("attention_router", "routers")
@@ -208,8 +208,7 @@ def train_three(text: str, steps: int, job: Job, vocabulary: "Vocabulary | None"
     """Train every router for so many steps. Raises TableError for a text that is too short, MofmeError when the job is
     stopped or its time is up.
     """
-    from mofme.language.attention_router.live import SHORT, train_briefly
-    from mofme.language.attention_router.study import ROUTERS
+    from mofme.language.attention_router.models import ROUTERS, SHORT, train_briefly
 
     def learnt(router: str, step: int, steps: int, nats: float) -> None:
         share = (ROUTERS.index(router) + step / steps) / len(ROUTERS)

@@ -5,9 +5,8 @@ import torch
 
 from mofme.core.routers import AttentionRouter
 from mofme.errors import Cancelled, ModelError
-from mofme.language.attention_router.explanation import SHIPPED, explain, listening
-from mofme.language.attention_router.live import train_briefly
-from mofme.language.attention_router.study import ROUTERS
+from mofme.language.attention_router.explanation import explain, listening, load_entropy
+from mofme.language.attention_router.models import ROUTERS, SHIPPED, train_briefly
 from mofme.language.small_lm import Shape, SmallLM, Vocabulary, load_lm, save_lm
 from mofme.language.small_lm_training import Plan, make_corpus, score_passages
 
@@ -56,6 +55,14 @@ def test_what_an_expert_listens_to_makes_its_score() -> None:
             torch.testing.assert_close(rows_EE @ value_TE[token], logits_TE[token])
         each = torch.stack([listening(router, x_TD[token : token + 1]) for token in range(3)])
         torch.testing.assert_close(listening(router, x_TD), each.mean(0))
+
+
+def test_load_entropy_by_hand() -> None:
+    # Shares of all choices: 1/2, 1/4, 1/4, 0: entropy (1/2) ln 2 + 2 (1/4) ln 4 = 1.5 ln 2, over ln 4 = 2 ln 2: 0.75.
+    chosen_TE = torch.tensor([[1, 1, 0, 0], [1, 0, 1, 0]], dtype=torch.bool)
+    assert load_entropy(chosen_TE) == pytest.approx(0.75)
+    assert load_entropy(torch.eye(4, dtype=torch.bool)) == pytest.approx(1)
+    assert load_entropy(torch.tensor([[True, False]])) == 0
 
 
 def test_long_texts_are_cut_and_short_ones_refused(models: Path) -> None:

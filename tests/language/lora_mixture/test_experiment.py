@@ -26,14 +26,14 @@ from mofme.language.lora_mixture.model import LoraMixture
 from mofme.measure.result import load_result, save_result
 
 NOUNS = ["cat", "dog", "horse", "bird", "fish", "cow", "goat", "hen", "mouse", "bear"]
-VERBS = ["sleeps", "runs away", "eats grass", "hides"]
+VERBS = ["sleeps", "eats grass"]
 
 
 @pytest.fixture
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MOFME_CACHE", str(tmp_path / "cache"))
     rows = [f"the {noun} {verb},animal" for noun in NOUNS for verb in VERBS]
-    rows += [f"what is {a * 7} plus {b * 13},number" for a in range(10) for b in range(1, 5)]
+    rows += [f"what is {a * 7} plus {b * 13},number" for a in range(10) for b in range(1, 3)]
     path = tmp_path / "kinds.csv"
     path.write_text("text,label\n" + "\n".join(rows) + "\n")
     return path
@@ -57,12 +57,12 @@ def test_it_goes_on_where_it_stopped_and_ships_adapters(table: Path, tmp_path: P
         ours, theirs = first.outcomes["kinds"][arm][0], again.outcomes["kinds"][arm][0]
         assert ours.right_N.tolist() == theirs.right_N.tolist() and ours.load == theirs.load
     facts = first.tasks[0]
-    assert facts.classes == 2 and facts.training + facts.validation + len(facts.right_N) == 80
+    assert facts.classes == 2 and facts.training + facts.validation + len(facts.right_N) == 40
 
 
 def test_what_another_setting_left_is_not_taken(table: Path, tmp_path: Path) -> None:
     arms = tmp_path / "arms"
-    compare([table], Setting(steps=1, batch=4), range(1), arms, lambda _: None)
+    compare([], Setting(steps=1, batch=4), range(1), arms, lambda _: None)  # the folder is of this setting at once
     with pytest.raises(ModelError, match=r"setting\.json tells of another batch: take another folder"):
         compare([table], Setting(steps=1, batch=2), range(1), arms, lambda _: None)
 

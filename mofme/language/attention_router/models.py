@@ -1,15 +1,20 @@
-"""A minute of training on a text of one's own: the three routers side by side, batch for batch."""
+"""The three models that differ in their routers alone: as they ship, or after a minute of training on a text."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
 
 from mofme.core.routers import RouterKind
-from mofme.language.attention_router.explanation import shipped_models
-from mofme.language.attention_router.study import ROUTERS, SHAPE
+from mofme.files import WEIGHTS
 from mofme.language.scoring import TextScore
-from mofme.language.small_lm import SmallLM, Vocabulary
+from mofme.language.small_lm import Shape, SmallLM, Vocabulary, load_lm
 from mofme.language.small_lm_training import Plan, Stopped, make_corpus, score_passages, train
 
+SHIPPED = WEIGHTS / "attention-router"
+# The MLP has as many parameters as the attention router.
+ROUTERS: tuple[RouterKind, ...] = ("linear", "mlp", "attention")
+SHAPE = Shape(vocabulary=512, dim=96, layers=3, heads=4, hidden=64, experts=8, top_k=2)
 # About 20 s a router on one core. A twentieth of the study's steps says how learning begins, not which router wins.
 SHORT = Plan(steps=150, batch=8, context=64, warm_up=20)
 _PASSAGES = 12
@@ -21,6 +26,12 @@ class ShortRun:
 
     losses: Mapping[RouterKind, tuple[float, ...]]
     scores: Mapping[RouterKind, TextScore]
+
+
+@lru_cache
+def shipped_models(folder: Path = SHIPPED) -> Mapping[str, tuple[SmallLM, Vocabulary]]:
+    """By router, the trained model and its vocabulary, which all share."""
+    return {router: load_lm(folder / router) for router in ROUTERS}
 
 
 def train_briefly(

@@ -4,14 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from mofme.cli import app
 from mofme.core.routers import RouterKind
-from mofme.language.attention_router import study as studied
-from mofme.language.attention_router.study import Measured, Setting, Study, load_entropy, study
-from mofme.language.attention_router.study_result import as_result, plot_losses
+from mofme.language.attention_router import experiment
+from mofme.language.attention_router.experiment import Findings, Measured, Setting, as_result, compare, plot_losses
 from mofme.language.scoring import FloatArray, TextScore
 from mofme.language.small_lm import Shape
 from mofme.language.small_lm_training import Plan
@@ -33,31 +31,23 @@ def measured(*nats: float, entropy: float = 0.5) -> Measured:
     return Measured({"text": TextScore(10 * np.array(nats), tokens)}, entropy, 1000, 10, 60.0)
 
 
-def found(linear: list[Measured], mlp: list[Measured], attention: list[Measured]) -> Study:
+def found(linear: list[Measured], mlp: list[Measured], attention: list[Measured]) -> Findings:
     seconds: dict[RouterKind, FloatArray] = {
         "linear": np.array([1.0, 1.0]),
         "mlp": np.array([1.1, 1.1]),
         "attention": np.array([1.2, 1.2]),
     }
-    return Study({"linear": linear, "mlp": mlp, "attention": attention}, seconds, SMALL)
+    return Findings({"linear": linear, "mlp": mlp, "attention": attention}, seconds, SMALL)
 
 
 def quiet(_: str) -> None: ...
 
 
-def test_load_entropy_by_hand() -> None:
-    # Shares of all choices: 1/2, 1/4, 1/4, 0: entropy (1/2) ln 2 + 2 (1/4) ln 4 = 1.5 ln 2, over ln 4 = 2 ln 2: 0.75.
-    chosen_TE = torch.tensor([[1, 1, 0, 0], [1, 0, 1, 0]], dtype=torch.bool)
-    assert load_entropy(chosen_TE) == pytest.approx(0.75)
-    assert load_entropy(torch.eye(4, dtype=torch.bool)) == pytest.approx(1)
-    assert load_entropy(torch.tensor([[True, False]])) == 0
-
-
 def test_every_router_is_trained_once_with_every_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = study(SMALL, range(2), tmp_path, quiet)
+    first = compare(SMALL, range(2), tmp_path, quiet)
     assert {router: len(seeds) for router, seeds in first.arms.items()} == {"linear": 2, "mlp": 2, "attention": 2}
-    monkeypatch.setattr(studied, "train", lambda *_: pytest.fail("trained again"))
-    again = study(SMALL, range(2), tmp_path, quiet)
+    monkeypatch.setattr(experiment, "train", lambda *_: pytest.fail("trained again"))
+    again = compare(SMALL, range(2), tmp_path, quiet)
     for router, seeds in first.arms.items():
         for one, other in zip(seeds, again.arms[router], strict=True):
             assert one.score.nats == pytest.approx(other.score.nats)
@@ -66,9 +56,11 @@ def test_every_router_is_trained_once_with_every_seed(tmp_path: Path, monkeypatc
 
 
 def test_another_plan_is_another_training(tmp_path: Path) -> None:
-    study(SMALL, range(1), tmp_path, quiet)
+    compare(SMALL, range(1), tmp_path, quiet)
     told: list[str] = []
-    study(Setting(SMALL.texts, Plan(steps=2, batch=2, context=16), SMALL.shape, 4, 1), range(1), tmp_path, told.append)
+    compare(
+        Setting(SMALL.texts, Plan(steps=2, batch=2, context=16), SMALL.shape, 4, 1), range(1), tmp_path, told.append
+    )
     assert any("step 2 of 2" in line for line in told)
 
 
@@ -107,7 +99,6 @@ def test_the_plot_is_a_picture(tmp_path: Path) -> None:
 def test_the_command_measures_and_says_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = tmp_path / "sums.txt"
     text.write_text(TEXT * 4)
-    monkeypatch.setattr(studied, "SHAPE", SMALL.shape)
     monkeypatch.setattr(Setting, "__init__", _small_init)
     words = ["evaluate", "attention-router", "--text", str(text), "--arms", str(tmp_path / "arms")]
     done = CliRunner().invoke(app, [*words, "--seeds", "2", "--steps", "2", "--out", str(tmp_path), "--json"])
