@@ -33,7 +33,7 @@ from torch.nn import functional as F
 import mofme
 from mofme import Experts, LoraMixture, Restorer, Router, TrainedRouter, available_models, restore_video, synthesize
 from mofme.cli import app
-from mofme.control.storage import load_policy
+from mofme.control.policy import load_policy
 from mofme.core.experts import (
     FeatureModulatedExperts,
     FeedForwardExperts,

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from mofme import LoraMixture, Restorer, TrainedRouter
-from mofme.control.storage import load_policy
+from mofme.control.policy import load_policy
 from mofme.core.weights import load_card
 from mofme.files import CARD_FILE, WEIGHTS
 from mofme.language.small_lm import load_lm

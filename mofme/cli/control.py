@@ -51,7 +51,7 @@ def evaluate(
     """Measure every policy below a folder on episodes that training never saw."""
     import torch
 
-    from mofme.control.comparison import as_result, measure
+    from mofme.control.experiment import as_result, measure
 
     torch.set_num_threads(1)
     return as_result(measure(policies, episodes, trees, command.tell), command.line)
@@ -68,11 +68,10 @@ def explain(
     """Say what each expert does and where it is called, and distil the router into a tree that can be read."""
     import torch
 
-    from mofme.control.evaluation import TEST_SEED
-    from mofme.control.evaluation import evaluate as drive
-    from mofme.control.explanation import describe
-    from mofme.control.storage import load_policy
-    from mofme.control.trees import distil
+    from mofme.control.environments import TEST_SEED
+    from mofme.control.policy import evaluate as drive
+    from mofme.control.policy import load_policy
+    from mofme.control.trees import describe, distil
     from mofme.files import atomic_file
 
     torch.set_num_threads(1)

@@ -1,19 +1,21 @@
-"""A robot as a picture, drawn from where MuJoCo says its parts are: no graphics card, driver or display needed."""
+"""Films of a robot, drawn from where MuJoCo says its parts are: no graphics card, driver or display needed."""
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
+from mofme.control.environments import Act, FloatArray, make
 
 # One for each expert, told apart by people who see colours differently too (Okabe and Ito), then lighter ones.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#8c8c00", "#7f7f7f")
 WIDTH, HEIGHT = 480, 320
+_FRAMES_A_SECOND = 25
 _SHIFT = 4  # OpenCV draws at sixteenths of a pixel
 _SKY, _GROUND, _MARK, _TARGET = "#f4f6f8", "#c9d1d9", "#9aa5b1", "#c0392b"
 _CAPSULE, _CYLINDER, _SPHERE = 3, 5, 2
@@ -27,6 +29,48 @@ _VIEWS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float], 
     "Swimmer": ((1, 0, 0), (0, 1, 0), 4.5, 0.0),
 }
 _FROM_THE_SIDE = ("Walker2d", "Hopper", "HalfCheetah")
+
+
+@dataclass(frozen=True)
+class Episode:
+    """Which expert acted at each step, what each step earned, and the seconds that a step takes the robot."""
+
+    experts: tuple[int, ...]
+    rewards: tuple[float, ...]
+    seconds_a_step: float
+
+
+def film(
+    act: Act,
+    environment: str,
+    path: Path,
+    seed: int = 0,
+    steps: int = 300,
+    report: Callable[[int, int], None] | None = None,
+) -> Episode:
+    """Let `act` drive for at most `steps`, and write a WebM film (480 x 320, VP8) in the robot's own time to `path`."""
+    world = make(environment)
+    x_D, _ = world.reset(seed=seed)
+    seconds = float(world.unwrapped.dt)
+    every = max(1, round(1 / _FRAMES_A_SECOND / seconds))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"VP80"), 1 / (seconds * every), (WIDTH, HEIGHT))
+    experts: list[int] = []
+    rewards: list[float] = []
+    over = False
+    while not over and len(experts) < steps:
+        action_A, expert = act(x_D)
+        if len(experts) % every == 0:
+            frame = draw(environment, parts_of(world), COLOURS[expert % len(COLOURS)])
+            writer.write(frame[..., ::-1])
+        x_D, reward, ended, cut, _ = world.step(action_A)
+        experts.append(expert)
+        rewards.append(float(reward))
+        over = ended or cut
+        if report is not None:
+            report(len(experts), steps)
+    writer.release()
+    world.close()
+    return Episode(tuple(experts), tuple(rewards), seconds)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,21 @@
-"""MuJoCo's six robots as the paper uses them (gymnasium, version 4), and what their numbers are called."""
+"""MuJoCo's six robots as the paper uses them (gymnasium, version 4): what their numbers are called, and driving them.
 
-from collections.abc import Sequence
+Axis names: T steps, D observations, A actions, E experts.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mofme.errors import ModelError
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+# An observation (D,) -> an action (A,) and the number of the expert that chose it.
+Act = Callable[[np.ndarray], tuple[np.ndarray, int]]
 
 # Mean returns that the paper reports for SMOSE (its main table), after a million steps.
 PUBLISHED = {
@@ -16,6 +27,8 @@ PUBLISHED = {
     "Swimmer": 45.4,
 }
 ENVIRONMENTS = tuple(PUBLISHED)
+# Where the episodes begin that neither training nor trees have seen: what is compared is compared on the same ones.
+TEST_SEED = 50_000
 _INSTALL = "type: pip install gymnasium==1.4.0 mujoco==4.0.0 imageio==2.38.1"
 # Positions that an environment leaves out of its observation: where the robot stands must not matter.
 _HIDDEN_POSITIONS = {"Ant": 2, "Swimmer": 2, "Walker2d": 1, "Hopper": 1, "HalfCheetah": 1}
@@ -70,13 +83,67 @@ def spaces(name: str) -> Spaces:
         environment.close()
 
 
+@dataclass(frozen=True)
+class Visited:
+    """What a policy saw in some episodes (T, D), which expert answered (T,), and each episode's return and length."""
+
+    x_TD: FloatArray
+    expert_T: IntArray
+    returns: tuple[float, ...]
+    lengths: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Returns of the episodes, their lengths, and each expert's share (E,) of all steps."""
+
+    returns: tuple[float, ...]
+    lengths: tuple[int, ...]
+    shares_E: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean return of an episode."""
+        return float(np.mean(self.returns))
+
+
+def visit(act: Act, environment: str, episodes: int, seed: int, at_least: int = 0) -> Visited:
+    """Let a function of the observation act, and remember what it saw: more episodes if they hold too few steps.
+
+    Episodes begin where `seed`, `seed` + 1, ... say.
+    """
+    world = make(environment)
+    seen: list[FloatArray] = []
+    experts: list[int] = []
+    returns: list[float] = []
+    lengths: list[int] = []
+    while len(returns) < episodes or len(seen) < at_least:
+        x_D, _ = world.reset(seed=seed + len(returns))
+        earned, over, before = 0.0, False, len(seen)
+        while not over:
+            action_A, expert = act(x_D)
+            seen.append(np.asarray(x_D, np.float64))
+            experts.append(expert)
+            x_D, reward, ended, cut, _ = world.step(action_A)
+            earned, over = earned + float(reward), ended or cut
+        returns.append(earned)
+        lengths.append(len(seen) - before)
+    world.close()
+    return Visited(np.stack(seen), np.asarray(experts, np.int64), tuple(returns), tuple(lengths))
+
+
+def drive(act: Act, environment: str, experts: int, episodes: int, seed: int) -> Evaluation:
+    """What any function of the observation earns with so many experts to choose from."""
+    driven = visit(act, environment, episodes, seed)
+    shares_E = np.bincount(driven.expert_T, minlength=experts) / len(driven.expert_T)
+    return Evaluation(driven.returns, driven.lengths, tuple(shares_E.tolist()))
+
+
 _REACHER = (
     *("cosine of the shoulder", "cosine of the elbow", "sine of the shoulder", "sine of the elbow"),
     *("target x", "target y", "shoulder speed", "elbow speed"),
     *("finger minus target x", "finger minus target y", "finger minus target z"),
 )
-
-
 # MuJoCo's names in plain words.
 _ENDS = {"b": "back", "f": "front"}
 _PLAIN = {

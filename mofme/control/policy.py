@@ -3,17 +3,27 @@
 Axis names: T observations in a batch, D numbers in one, A actions, E experts.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mofme.control.environments import Act, Evaluation, drive
 from mofme.core.experts import LinearExperts
 from mofme.core.moe import MoE
 from mofme.core.routers import LinearRouter
 from mofme.core.routing import RoutingDecision
+from mofme.core.weights import ModelCard, read_as, save_model
+from mofme.files import CARD_FILE, WEIGHTS
 
+NET = "sparse-linear-policy"
+SHIPPED = WEIGHTS / "control"
+_LICENCE = "Apache-2.0"
+_RANGE = ("low_A", "high_A")
 _LOWEST_LOG_STD, _HIGHEST_LOG_STD = -5.0, 2.0
 
 
@@ -87,3 +97,50 @@ class SparseLinearPolicy(nn.Module):
 
 def _with_offset(x_TD: Tensor) -> Tensor:
     return torch.cat([x_TD, torch.ones_like(x_TD[:, :1])], dim=-1)
+
+
+def evaluate(policy: SparseLinearPolicy, environment: str, episodes: int = 20, seed: int = 0) -> Evaluation:
+    """Let the policy's mean action act; episodes begin where `seed`, `seed` + 1, ... say."""
+    return drive(acting(policy), environment, policy.num_experts, episodes, seed)
+
+
+def acting(policy: SparseLinearPolicy) -> Act:
+    """The policy as a plain function of one observation."""
+
+    def act(x_D: np.ndarray) -> tuple[np.ndarray, int]:
+        with torch.no_grad():
+            x_1D = torch.from_numpy(x_D.astype(np.float32)).unsqueeze(0)
+            return policy(x_1D)[0].numpy(), int(policy.route(x_1D).logits_TE.argmax())
+
+    return act
+
+
+def save_policy(
+    folder: Path, policy: SparseLinearPolicy, environment: str, training: Mapping[str, Any], metrics: Mapping[str, Any]
+) -> ModelCard:
+    """Write a policy in half precision; what it does changes less by that than by one step of learning."""
+    arguments = {
+        "environment": environment,
+        "experts": policy.num_experts,
+        **{name: getattr(policy, name).tolist() for name in _RANGE},
+    }
+    state = {name: value for name, value in policy.state_dict().items() if name not in _RANGE}
+    return save_model(folder, ModelCard(folder.name, NET, arguments, _LICENCE, training, metrics), state)
+
+
+def load_policy(folder: Path) -> tuple[SparseLinearPolicy, str]:
+    """A policy and the environment it was trained in. Raises ModelError naming the file that is not what it should."""
+
+    def filled(card: ModelCard, state: dict[str, Tensor]) -> tuple[SparseLinearPolicy, str]:
+        ranges = {name: torch.tensor(card.arguments[name]) for name in _RANGE}
+        observations = state["moe.router.score.weight"].shape[1] - 1
+        policy = SparseLinearPolicy(observations, **ranges, num_experts=card.arguments["experts"])
+        policy.load_state_dict(state | ranges)
+        return policy, str(card.arguments["environment"])
+
+    return read_as(folder, NET, filled)
+
+
+def shipped_policies(folder: Path = SHIPPED) -> dict[str, Path]:
+    """The policies that ship with the project: environment -> folder."""
+    return {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{CARD_FILE}"))}

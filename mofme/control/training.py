@@ -13,13 +13,9 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from mofme.control.environments import make, spaces
-from mofme.control.evaluation import Evaluation, evaluate
-from mofme.control.policy import SparseLinearPolicy
-from mofme.control.replay import Replay
-from mofme.control.sac import BATCH, Critics, Learner
-from mofme.control.standardisation import Standardisation
-from mofme.control.storage import save_policy
+from mofme.control.environments import Evaluation, make, spaces
+from mofme.control.policy import SparseLinearPolicy, evaluate, save_policy
+from mofme.control.sac import BATCH, Critics, Learner, Replay, Standardisation
 from mofme.core.precision import bf16_pays
 from mofme.core.weights import load_card
 from mofme.files import CARD_FILE, atomic_file

@@ -5,8 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mofme.control.policy import SparseLinearPolicy
-from mofme.control.storage import load_policy, save_policy
+from mofme.control.policy import SparseLinearPolicy, load_policy, save_policy
 from mofme.core.weights import ModelCard, save_model
 from mofme.errors import ModelError
 

@@ -1,12 +1,14 @@
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from mofme.control.policy import Sampled, SparseLinearPolicy
-from mofme.control.replay import Transitions
-from mofme.control.sac import Critics, Learner, balance_loss, critic_loss
+from mofme.control.sac import Critics, Learner, Replay, Standardisation, Transitions, balance_loss, critic_loss
 from mofme.core.routing import RoutingDecision
+from mofme.errors import ModelError
 
 
 def learner(experts: int = 4, balance: float = 0.0) -> Learner:
@@ -96,3 +98,64 @@ def test_the_price_of_entropy_falls_while_there_is_more_than_enough() -> None:
     for _ in range(4):
         taught.learn(batch())
     assert taught.log_alpha.item() < 0 and math.isfinite(taught.log_alpha.item())
+
+
+def filled(steps: int, capacity: int = 5) -> Replay:
+    memory = Replay(capacity, observations=2, actions=1)
+    for step in range(steps):
+        memory.add(np.full(2, step), np.array([step / 10]), -step, np.full(2, step + 1), step % 2 == 1)
+    return memory
+
+
+def test_the_oldest_is_forgotten() -> None:
+    memory = filled(7)
+    assert len(memory) == 5
+    batch = memory.sample(200, np.random.default_rng(0))
+    assert set(batch.x_TD[:, 0].tolist()) == {2, 3, 4, 5, 6}
+
+
+def test_what_belongs_together_stays_together() -> None:
+    batch = filled(4).sample(50, np.random.default_rng(0))
+    step_T = batch.x_TD[:, 0].numpy()
+    np.testing.assert_allclose(batch.action_TA[:, 0], step_T / 10, rtol=1e-6)
+    np.testing.assert_allclose(batch.reward_T, -step_T)
+    np.testing.assert_allclose(batch.next_TD, np.repeat(step_T[:, None] + 1, 2, axis=1))
+    np.testing.assert_allclose(batch.ended_T, step_T % 2)
+
+
+def test_a_memory_goes_on_where_it_was_saved(tmp_path: Path) -> None:
+    memory, other = filled(7), Replay(5, 2, 1)
+    memory.save(tmp_path / "memory.safetensors")
+    other.load(tmp_path / "memory.safetensors")
+    for one in (memory, other):
+        one.add(np.full(2, 7), np.zeros(1), 0, np.full(2, 8), False)
+    a, b = (one.sample(100, np.random.default_rng(0)) for one in (memory, other))
+    np.testing.assert_array_equal(a.x_TD, b.x_TD)
+    with pytest.raises(ModelError, match="another environment"):
+        Replay(5, 3, 1).load(tmp_path / "memory.safetensors")
+
+
+def test_mean_zero_and_spread_one() -> None:
+    x_TD = torch.tensor([[1.0, 5.0], [3.0, 5.0], [5.0, 5.0]])
+    standard = Standardisation.of(x_TD)
+    # Mean 3, deviations -2, 0, 2: variance (4 + 0 + 4) / 2 = 4. What never varies is only moved to zero.
+    torch.testing.assert_close(standard(x_TD), torch.tensor([[-1.0, 0.0], [0.0, 0.0], [1.0, 0.0]]))
+
+
+def test_a_batch_keeps_all_but_its_observations() -> None:
+    standard = Standardisation(torch.tensor([1.0]), torch.tensor([2.0]))
+    raw = Transitions(*(torch.tensor([[5.0]]) for _ in range(5)))
+    batch = standard.batch(raw)
+    assert batch.x_TD.item() == batch.next_TD.item() == 2
+    assert batch.action_TA.item() == batch.reward_T.item() == batch.ended_T.item() == 5
+
+
+def test_the_policy_of_raw_observations_acts_like_that_of_standardised_ones() -> None:
+    torch.manual_seed(0)
+    policy = SparseLinearPolicy(5, -torch.ones(2), torch.ones(2), num_experts=4).double()
+    x_TD = torch.randn(200, 5, dtype=torch.float64) * torch.logspace(-2, 2, 5, dtype=torch.float64) + 3
+    standard = Standardisation.of(x_TD)
+    raw = standard.raw_policy(policy)
+    torch.testing.assert_close(raw(x_TD), policy(standard(x_TD)))
+    torch.testing.assert_close(raw.route(x_TD).logits_TE, policy.route(standard(x_TD)).logits_TE)
+    assert not torch.allclose(policy(x_TD), policy(standard(x_TD)))  # nor has `policy` itself been changed

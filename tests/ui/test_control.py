@@ -9,8 +9,7 @@ from gradio_client.exceptions import AppError
 from playwright.sync_api import Browser, expect
 
 from mofme.control.environments import spaces
-from mofme.control.policy import SparseLinearPolicy
-from mofme.control.storage import save_policy
+from mofme.control.policy import SparseLinearPolicy, save_policy
 from mofme.errors import Cancelled
 from mofme.ui.models import Engine, Services
 from mofme.ui.tabs import control

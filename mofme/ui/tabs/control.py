@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from mofme.control.drawing import COLOURS
-from mofme.control.storage import SHIPPED, shipped_policies
+from mofme.control.policy import SHIPPED, shipped_policies
 from mofme.errors import ModelError
 from mofme.ui.chart import WIDTH, drawing, legend, legend_height, text
 from mofme.ui.html import Cell, Html, heat_cell, heat_rows, measured_box
@@ -19,9 +19,9 @@ from mofme.ui.uploads import new_folder
 from mofme.ui.work import AT_ONCE, Endpoint, Job, start_and_cancel, status_box, work
 
 if TYPE_CHECKING:
+    from mofme.control.drawing import Episode
     from mofme.control.environments import Spaces
-    from mofme.control.episode import Episode
-    from mofme.control.explanation import ExpertTable
+    from mofme.control.trees import ExpertTable
 
 MEASURED = ("control",)
 ROUTER, TREE = CHOOSERS = ("The router", "A decision tree")
@@ -108,12 +108,10 @@ def build(services: Services, policies: Path = SHIPPED) -> None:
 
 def drive(folder: Path, chooser: str, depth: int, seed: int, path: Path, job: Job) -> Driven:
     """Let a policy drive for an episode. Raises Cancelled, or MofmeError once the job's time is up."""
-    from mofme.control.environments import spaces
-    from mofme.control.episode import film
-    from mofme.control.evaluation import acting
-    from mofme.control.explanation import expert_tables, visit
-    from mofme.control.storage import load_policy
-    from mofme.control.trees import distil, tree_acting
+    from mofme.control.drawing import film
+    from mofme.control.environments import spaces, visit
+    from mofme.control.policy import acting, load_policy
+    from mofme.control.trees import distil, expert_tables, tree_acting
 
     job.report(0, "Reading the policy")
     policy, environment = load_policy(folder)
@@ -174,8 +172,8 @@ def tree_html(driven: Driven) -> str:
     if not driven.tree:
         return ""
     return (
-        "<h3>The tree</h3><p class='note'>Read from the left: along the solid line where a comparison is true, along "
-        "the dashed one where it is not. A share is of the states that the tree was made from.</p>"
+        "<h3>The tree</h3><p class='note'>Read from the top: to the left where a comparison is true, to the right "
+        "where it is not. A share is of the states that the tree was made from.</p>"
         f"<div class='tree'>{driven.tree_svg}</div>"
         f"<details class='result'><summary>In words</summary><pre>{html.escape(driven.tree)}</pre></details>"
     )

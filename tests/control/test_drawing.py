@@ -5,9 +5,8 @@ import cv2
 import numpy as np
 import pytest
 
-from mofme.control.drawing import COLOURS, HEIGHT, WIDTH, Part, draw, parts_of
+from mofme.control.drawing import COLOURS, HEIGHT, WIDTH, Part, draw, film, parts_of
 from mofme.control.environments import ENVIRONMENTS, make
-from mofme.control.episode import film
 
 
 def painted(picture: np.ndarray, colour: str) -> np.ndarray:

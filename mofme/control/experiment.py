@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mofme.control.environments import ENVIRONMENTS, PUBLISHED
-from mofme.control.evaluation import TEST_SEED, Evaluation, evaluate
-from mofme.control.storage import load_policy
+from mofme.control.environments import ENVIRONMENTS, PUBLISHED, TEST_SEED, Evaluation
+from mofme.control.policy import evaluate, load_policy
 from mofme.control.trees import DistilledTree, distil_depths
 from mofme.core.weights import load_card
 from mofme.errors import ModelError
