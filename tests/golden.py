@@ -47,7 +47,7 @@ from mofme.core.uncertainty import UncertaintyRouter
 from mofme.core.weights import load_card, load_state
 from mofme.files import CARD_FILE, WEIGHTS
 from mofme.language.small_lm import load_lm
-from mofme.vision.digits.shipped import load_digit_net
+from mofme.vision.digits.net import load_digit_net
 from mofme.vision.models import build_net
 from mofme.vision.segmenter import load_segmenter
 from mofme.vision.video_file import read_video

@@ -16,7 +16,7 @@ from mofme.control.policy import load_policy
 from mofme.core.weights import load_card
 from mofme.files import CARD_FILE, WEIGHTS
 from mofme.language.small_lm import load_lm
-from mofme.vision.digits.shipped import load_digit_net
+from mofme.vision.digits.net import load_digit_net
 from mofme.vision.rerouting.references import References
 from mofme.vision.segmenter import load_segmenter
 from tests import golden

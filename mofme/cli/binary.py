@@ -57,8 +57,8 @@ def evaluate(
     import torch
 
     from mofme.vision.digits.data import load_mnist
-    from mofme.vision.digits.evaluation import evaluate as measure
-    from mofme.vision.digits.evaluation_result import as_result
+    from mofme.vision.digits.experiment import as_result
+    from mofme.vision.digits.experiment import evaluate as measure
 
     torch.set_num_threads(1)
     return as_result(measure(runs, load_mnist(digits), nets, repeats, command.tell), command.line)
@@ -74,7 +74,7 @@ def pack(
 ) -> None:
     """Write a trained net as it is used, with signs in single bits and real weights in half precision."""
     from mofme.vision.digits.data import load_mnist
-    from mofme.vision.digits.shipped import pack_run
+    from mofme.vision.digits.training import pack_run
 
     card = pack_run(run, load_mnist(digits), out, licence)
     typer.echo(f"{out}: {card.parameters} numbers, test error {card.metrics['test error, %']:.2f} %")
@@ -94,7 +94,7 @@ def restorer(
     """Measure a restorer with binary weights beside one with real weights, in turn on photographs held back."""
     from tempfile import TemporaryDirectory
 
-    from mofme.vision.evaluation.binary_restorer import as_result, entries, two_models
+    from mofme.vision.digits.restorer_experiment import as_result, entries, two_models
     from mofme.vision.evaluation.comparison import compare
     from mofme.vision.evaluation.weathered import held_back_sets
 

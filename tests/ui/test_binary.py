@@ -18,8 +18,7 @@ from mofme.ui.tabs import binary
 from mofme.ui.tabs.binary import answer_values, answers_html, weights_html
 from mofme.ui.tabs.binary_nets import Reader, read_digit, read_nets
 from mofme.vision.digits.net import DigitNet
-from mofme.vision.digits.shipped import save_digit_net
-from mofme.vision.digits.training import Plan, Run
+from mofme.vision.digits.training import Plan, Run, save_digit_net
 from tests.ui.one_tab import one_tab
 
 

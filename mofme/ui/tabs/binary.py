@@ -29,8 +29,7 @@ from mofme.ui.tabs.binary_nets import (
 )
 from mofme.ui.uploads import chosen_photo, file_box, photo_box, refuse_addresses
 from mofme.ui.work import Endpoint, Job, offer, shows, start_and_cancel, status_box, work
-from mofme.vision.digits.data import SIDE
-from mofme.vision.digits.drawing import as_digit, ink_of
+from mofme.vision.digits.data import SIDE, as_digit, ink_of
 from mofme.vision.picture.file import read_picture
 
 NO_RESTORER = (

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from mofme.core.binary import binary_layers, clip_weights, glorot_scale, recalibrate
 from mofme.core.precision import bf16_pays
+from mofme.core.weights import ModelCard, check_replaceable, save_packed
 from mofme.errors import ModelError, TableError
 from mofme.files import atomic_file
 from mofme.vision.digits.data import Digits, Mnist
-from mofme.vision.digits.net import ARMS, DigitNet, squared_hinge
+from mofme.vision.digits.net import ARMS, KIND, DigitNet, folded, squared_hinge
 
 STATE = "state.safetensors"
 
@@ -133,6 +134,43 @@ def error_of(net: nn.Module, digits: Digits) -> float:
 def predictions(net: nn.Module, digits: Digits) -> Tensor:
     """The class (N,) of each digit, in full precision."""
     return torch.cat([net(part).argmax(1) for part in digits.inputs_ND().split(_PART)])
+
+
+def pack_run(path: Path, mnist: Mnist, folder: Path, licence: str) -> ModelCard:
+    """Pack the best net that a run had so far, batch normalisation measured anew, with its errors on the card.
+
+    Raises ModelError if there is no run, or if `folder` holds a model of another kind.
+    """
+    check_replaceable(folder, KIND)
+    run, net = load_run(path / STATE)
+    net.use_real_weights(False)
+    ready = recalibrated(net, mnist.training)
+    parts = {"validation": mnist.validation, "test": mnist.test}
+    metrics = {f"{name} error, %": round(100 * error_of(ready, digits), 2) for name, digits in parts.items()}
+    return save_digit_net(folder, ready, run, licence, metrics)
+
+
+def save_digit_net(folder: Path, net: DigitNet, run: Run, licence: str, metrics: dict[str, float]) -> ModelCard:
+    """Pack a trained net, its batch normalisation as it shall be used; returns its card."""
+    plan = run.plan
+    card = ModelCard(
+        name=folder.resolve().name,
+        net=KIND,
+        arguments={"arm": plan.arm, "width": plan.width},
+        licence=licence,
+        training={
+            "data": "MNIST, the first 50,000 of its 60,000 digits to train on",
+            "seed": plan.seed,
+            "epochs": run.epochs,
+            "planned_epochs": plan.epochs,
+            "best_epoch": run.best_epoch,
+            "batch": plan.batch,
+            "learning_rate": plan.learning_rate,
+            "decay": plan.decay,
+        },
+        metrics=metrics,
+    )
+    return save_packed(folder, card, folded(net))
 
 
 def _epoch(net: DigitNet, optimizer: torch.optim.Optimizer, clipped: list[Tensor], digits: Digits, batch: int) -> float:

@@ -8,9 +8,8 @@ import torch
 from mofme.core.weights import ModelCard, load_card, save_model
 from mofme.errors import ModelError
 from mofme.vision.digits.data import Mnist
-from mofme.vision.digits.net import ARMS, DigitNet
-from mofme.vision.digits.shipped import folded, load_digit_net, pack_run, save_digit_net
-from mofme.vision.digits.training import Plan, Run, predictions, recalibrated, train
+from mofme.vision.digits.net import ARMS, DigitNet, folded, load_digit_net
+from mofme.vision.digits.training import Plan, Run, pack_run, predictions, recalibrated, save_digit_net, train
 
 
 @pytest.mark.parametrize("arm", ARMS)

@@ -8,8 +8,7 @@ from scipy import stats
 from mofme.errors import ModelError
 from mofme.measure.result import Result, load_result, save_result
 from mofme.vision.digits.data import Mnist
-from mofme.vision.digits.evaluation import REAL, SIGNS, Evaluation, Outcome, Packed, evaluate
-from mofme.vision.digits.evaluation_result import as_result
+from mofme.vision.digits.experiment import REAL, SIGNS, Evaluation, Outcome, Packed, as_result, evaluate
 from mofme.vision.digits.training import Plan, Run, train
 
 

@@ -13,7 +13,7 @@ from mofme.cli import app
 from mofme.errors import MofmeError
 from mofme.measure.result import Row, load_result
 from mofme.vision.datasets import held_back
-from mofme.vision.evaluation.binary_restorer import KEPT, QUALITY, SIZE, TIME, Model, as_result, entries, two_models
+from mofme.vision.digits.restorer_experiment import KEPT, QUALITY, SIZE, TIME, Model, as_result, entries, two_models
 from mofme.vision.evaluation.comparison import NOTHING, Entry, Outcome, Trial
 from mofme.vision.evaluation.restoration import Scores
 from mofme.vision.evaluation.weathered import CLEAN
