@@ -11,7 +11,7 @@ from mofme.cli.measuring import Command, measures
 from mofme.measure.result import Result
 
 if TYPE_CHECKING:
-    from mofme.language.llm_routing.robustness.study import Prompts
+    from mofme.language.llm_routing.robustness.experiment import Prompts
 
 
 @measures("llm_robustness.json")
@@ -36,16 +36,16 @@ def robustness(
     router: Annotated[str, typer.Option(help="Router to probe without a table, a shipped one or a folder.")] = "router",
 ) -> Result:
     """Probe routers by category, difficulty and rewording, and with a table also by waste, backdoors and remedies."""
-    from mofme.language.llm_routing.robustness.study import Prompts
+    from mofme.language.llm_routing.robustness.experiment import Prompts
 
     prompts = Prompts.read(queries)
     return _of_tables(command, prompts, table, seeds) if table else _of_router(command, prompts, router)
 
 
 def _of_tables(command: Command, prompts: Prompts, tables: list[Path], seeds: int) -> Result:
+    from mofme.language.llm_routing.robustness.experiment import remembering, study, try_rules
     from mofme.language.llm_routing.robustness.result import as_result
-    from mofme.language.llm_routing.robustness.study import remembering, study, try_rules
-    from mofme.language.llm_routing.robustness.training import recorded
+    from mofme.language.llm_routing.robustness.routers import recorded
     from mofme.language.sentence_encoder import SentenceEncoder
     from mofme.language.tables.formats import load_table
 
@@ -62,16 +62,15 @@ def _of_tables(command: Command, prompts: Prompts, tables: list[Path], seeds: in
 
 
 def _of_router(command: Command, prompts: Prompts, name: str) -> Result:
-    from mofme.language.llm_routing.robustness.between_two import between_two
-    from mofme.language.llm_routing.robustness.report import assess
+    from mofme.language.llm_routing.robustness.assessment import assess
+    from mofme.language.llm_routing.robustness.experiment import remembering, try_rules
     from mofme.language.llm_routing.robustness.result import as_result_of_router
-    from mofme.language.llm_routing.robustness.study import remembering, try_rules
-    from mofme.language.llm_routing.robustness.subjects import controls
+    from mofme.language.llm_routing.robustness.routers import between_two, controls
     from mofme.language.llm_routing.trained_router import TrainedRouter
 
     trained = TrainedRouter.from_pretrained(name)
     embed = remembering(trained.queries)
     asked = embed([probe.prompt for probe in prompts.probes])
     two = between_two(Path(name).name, trained.estimate, trained.models, asked)
-    assessment = assess([two.subject, *controls(1)], prompts.probes, embed)
+    assessment = assess([two.router, *controls(1)], prompts.probes, embed)
     return as_result_of_router(assessment, two, try_rules(prompts, embed), command.line)

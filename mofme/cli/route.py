@@ -116,8 +116,8 @@ def serve(
     check: Annotated[bool, typer.Option("--check", help="Check file, keys and router, then exit.")] = False,
 ) -> None:
     """Answer /v1/chat/completions by the cheapest model expected to answer well, with counters at /metrics."""
-    from mofme.language.llm_routing.serving.app import create_app
     from mofme.language.llm_routing.serving.config import load_config
+    from mofme.language.llm_routing.serving.endpoint import create_app
     from mofme.language.llm_routing.trained_router import TrainedRouter
     from mofme.language.sentence_encoder import SentenceEncoder
 
@@ -156,8 +156,7 @@ def routing_server(
     router: Router = "router",
 ) -> Result:
     """Measure what `route serve` adds to a request's time, and whether it loses answers, on fake backends."""
-    from mofme.language.llm_routing.serving.load_test import DrawingRouter, measure_overhead, measure_storm
-    from mofme.language.llm_routing.serving.load_test_result import as_result
+    from mofme.language.llm_routing.serving.load_test import DrawingRouter, as_result, measure_overhead, measure_storm
     from mofme.language.llm_routing.trained_router import TrainedRouter
 
     routers = {

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from mofme.cli import app
 from mofme.language.llm_routing.carrot import Estimate
-from mofme.language.llm_routing.robustness import claims, study
-from mofme.language.llm_routing.robustness.training import TRAINERS
+from mofme.language.llm_routing.robustness import experiment, result
+from mofme.language.llm_routing.robustness.routers import TRAINERS
 from mofme.language.llm_routing.trained_router import TrainedRouter
 from mofme.language.sentence_encoder import Queries, SentenceEncoder
 from mofme.language.tables.table import FloatArray
@@ -46,9 +46,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SentenceEncoder, "queries", lambda _, prompts: Queries(prompts, embed(prompts)))
     monkeypatch.setattr(TrainedRouter, "from_pretrained", lambda _: ThreeModels())
     names = ("logistic", "neighbours")
-    monkeypatch.setattr(study, "TRAINERS", {name: TRAINERS[name] for name in names})
-    monkeypatch.setattr(study, "QUICK", names)
-    monkeypatch.setattr(claims, "LEARNT", names)
+    monkeypatch.setattr(experiment, "TRAINERS", {name: TRAINERS[name] for name in names})
+    monkeypatch.setattr(experiment, "QUICK", names)
+    monkeypatch.setattr(result, "LEARNT", names)
 
 
 def run(*arguments: object) -> tuple[int, str, str]:

@@ -14,11 +14,11 @@ from playwright.sync_api import Browser, expect
 
 from mofme.errors import Cancelled, MofmeError, TableError
 from mofme.language.llm_routing.trained_router import TrainedRouter
-from mofme.language.tables.formats import save_plain
 from mofme.ui.limits import Limits
 from mofme.ui.tabs import llm_routing_own as own_router
 from mofme.ui.tabs.llm_routing import BUDGET, QUALITY, WEIGHT, Dial, answer_html, dollars
 from mofme.ui.work import Job
+from tests.language.tables.plain_table import save_plain
 from tests.ui.toy_router import CHEAP, DEAR, WordEncoder, toy_router, toy_table
 from tests.ui.visiting import open_tab
 

@@ -12,9 +12,9 @@ from sklearn.linear_model import LogisticRegression
 
 from mofme.language.llm_routing.carrot import Estimate, EstimatingRouter, PromptRouter
 from mofme.language.llm_routing.curve import Curve, aiq
-from mofme.language.llm_routing.preference import PREFERENCES, BoolArray, Kind, Preference
+from mofme.language.llm_routing.preference import PREFERENCES, Kind, Preference
 from mofme.language.sentence_encoder import Queries, question_of
-from mofme.language.tables.table import FloatArray, IntArray, RoutingTable
+from mofme.language.tables.table import BoolArray, FloatArray, IntArray, RoutingTable
 
 # Shares of prompts for the strong model that the thresholds are calibrated to.
 SHARES: FloatArray = np.linspace(0, 1, 41)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mofme.language.llm_routing.baselines import BestSingle, Pair, StrongOrWeak, choose_pair
 from mofme.language.llm_routing.carrot import EstimatingRouter, PromptRouter, plug_in
-from mofme.language.llm_routing.curve import Curve, aiq, hull_of, quality_at
+from mofme.language.llm_routing.curve import Curve, aiq, curve_of, hull_of, quality_at
 from mofme.language.near_duplicates import grouped_splits
 from mofme.language.sentence_encoder import Queries
 from mofme.language.tables.table import FloatArray, IntArray, RoutingTable
@@ -64,6 +64,10 @@ class Comparison:
     @property
     def routers(self) -> tuple[str, ...]:
         return tuple(self.trials[0].choices)
+
+    def curves(self, router: str) -> list[Curve]:
+        """A router's curve in every trial."""
+        return [curve_of(trial.choices[router], self.table.rows(trial.test_n)) for trial in self.trials]
 
 
 def compare(

@@ -13,7 +13,7 @@ import torch
 from mofme.files import atomic_file
 from mofme.language.llm_routing.baselines import BestSingle, Hull, Oracle, TaskTable
 from mofme.language.llm_routing.comparison import DRAWS, Comparison, Reading, as_figure, draw_weights, read
-from mofme.language.llm_routing.curve import Curve, Worth, cost_to_reach, curve_of, hull_of, quality_at
+from mofme.language.llm_routing.curve import Curve, Worth, cost_to_reach, hull_of, quality_at
 from mofme.language.llm_routing.within_task import WithinTask, within_tasks
 from mofme.language.tables.table import FloatArray
 from mofme.measure.plots import plot
@@ -77,7 +77,7 @@ class Measured:
         return self._over_trials(router, lambda curve, best: cost_to_reach(curve, share * float(best.quality_S[0])))
 
     def _over_trials(self, router: str, read_off: Callable[[Curve, Curve], float]) -> Figure | None:
-        curves = zip(_curves(self.comparison, router), _curves(self.comparison, BestSingle.name), strict=True)
+        curves = zip(self.comparison.curves(router), self.comparison.curves(BestSingle.name), strict=True)
         return as_figure(np.array([read_off(curve, best) for curve, best in curves])[:, None])
 
     def milliseconds(self, router: str) -> tuple[float, float]:
@@ -243,14 +243,9 @@ def _key(name: str) -> str:
     return re.sub(r"\W+", "_", name)
 
 
-def _curves(comparison: Comparison, router: str) -> list[Curve]:
-    """A router's curve in every trial."""
-    return [curve_of(trial.choices[router], comparison.table.rows(trial.test_n)) for trial in comparison.trials]
-
-
 def mean_curve(comparison: Comparison, router: str) -> Curve:
     """A router's curve, its settings averaged over the trials."""
-    both = np.mean([(curve.cost_S, curve.quality_S) for curve in _curves(comparison, router)], axis=0)
+    both = np.mean([(curve.cost_S, curve.quality_S) for curve in comparison.curves(router)], axis=0)
     return Curve(*both)
 
 
@@ -280,9 +275,9 @@ def write_curves(comparison: Comparison, path: Path) -> None:
     with atomic_file(path, "w") as file:
         lines = csv.writer(file)
         lines.writerow(["router", "split", "setting", "cost", "quality"])
-        for number, trial in enumerate(comparison.trials, start=1):
-            truth = comparison.table.rows(trial.test_n)
-            for router, choices in trial.choices.items():
-                curve = curve_of(choices, truth)
+        curves = {router: comparison.curves(router) for router in comparison.routers}
+        for number in range(len(comparison.trials)):
+            for router, of_router in curves.items():
+                curve = of_router[number]
                 for setting, (cost, quality) in enumerate(zip(curve.cost_S, curve.quality_S, strict=True)):
-                    lines.writerow([router, number, setting, f"{cost:.9g}", f"{quality:.6f}"])
+                    lines.writerow([router, number + 1, setting, f"{cost:.9g}", f"{quality:.6f}"])

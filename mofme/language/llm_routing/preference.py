@@ -8,14 +8,12 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 
-from mofme.language.tables.table import FloatArray
+from mofme.language.tables.table import BoolArray, FloatArray
 
-BoolArray = NDArray[np.bool_]
 Kind = Literal["logistic", "neighbours", "network", "forest"]
 
 

@@ -22,8 +22,7 @@ from mofme.language.llm_routing.carrot import (
     plug_in,
     within_budget,
 )
-from mofme.language.llm_routing.comparison import Comparison, compare
-from mofme.language.llm_routing.curve import aiq, curve_of
+from mofme.language.llm_routing.comparison import Comparison, compare, read
 from mofme.language.near_duplicates import groups_of
 from mofme.language.sentence_encoder import Queries, SentenceEncoder
 from mofme.language.tables.table import FloatArray, RoutingTable
@@ -203,16 +202,10 @@ def train_router(
 
 
 def _metrics(comparison: Comparison) -> dict[str, float | int | str]:
-    table = comparison.table
-    figures: dict[str, list[float]] = {}
-    for trial in comparison.trials:
-        test = table.rows(trial.test_n)
-        highest = float(test.cost_NM.mean(0).max())
-        for name, choice_Sn in trial.choices.items():
-            curve = curve_of(choice_Sn.astype(np.int64), test)
-            figures.setdefault(f"AIQ, {name}", []).append(aiq(curve, highest))
-            figures.setdefault(f"highest quality, {name}", []).append(float(curve.quality_S.max()))
-    means: dict[str, float | int | str] = {name: round(float(np.mean(values)), 4) for name, values in figures.items()}
-    return {
-        "held back": f"mean of {len(comparison.trials)} splits, a fifth of the prompts, near-duplicates kept together"
-    } | means
+    trials = f"mean of {len(comparison.trials)} splits, a fifth of the prompts, near-duplicates kept together"
+    metrics: dict[str, float | int | str] = {"held back": trials}
+    for name, reading in read(comparison, np.ones((1, len(comparison.table)))).items():
+        metrics[f"AIQ, {name}"] = round(float(reading.aiq_TB.mean()), 4)
+        highest = [curve.quality_S.max() for curve in comparison.curves(name)]
+        metrics[f"highest quality, {name}"] = round(float(np.mean(highest)), 4)
+    return metrics

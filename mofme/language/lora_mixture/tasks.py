@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from mofme.errors import TableError
-from mofme.language.llm_routing.robustness.probes import own_probes
 from mofme.language.near_duplicates import grouped_splits, groups_of
 from mofme.language.sentence_encoder import SentenceEncoder, question_of
-from mofme.language.tables.columns import column_names, read_columns
+from mofme.language.tables.columns import column_names, read_columns, read_json_lines
 from mofme.language.tables.formats import load_table
 from mofme.language.tables.table import IntArray
+from mofme.language.text import OWN_PROMPTS
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,5 @@ def read_task(path: Path, encoder: SentenceEncoder | None = None, limit: int | N
 
 def own_task(encoder: SentenceEncoder | None = None) -> Task:
     """What ships with this package, for a try without any data: 196 prompts of 7 categories."""
-    probes = own_probes()
-    return make_task(
-        "kinds of prompts", [probe.prompt for probe in probes], [probe.category for probe in probes], encoder
-    )
+    rows = read_json_lines(OWN_PROMPTS)
+    return make_task("kinds of prompts", [row["prompt"] for row in rows], [row["category"] for row in rows], encoder)

@@ -3,7 +3,6 @@
 One's own is CSV or Parquet: a row a prompt, or a row for each answer of a model.
 """
 
-import csv
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from mofme.errors import TableError
-from mofme.files import atomic_file
 from mofme.language.tables import published
 from mofme.language.tables.columns import Columns, column_names, number, numbers, read_columns, text, texts
 from mofme.language.tables.prices import Prices
@@ -59,17 +57,6 @@ def load_table(
     if wanted and list(wanted) != ["all"]:
         raw = raw.keep_models(wanted)
     return raw.checked(repair)
-
-
-def save_plain(table: RoutingTable, path: Path) -> None:
-    """Writes the table as CSV, exactly: `load_table` gives the same prompts, tasks, models and numbers back."""
-    with atomic_file(path, "w") as lines:
-        writer = csv.writer(lines, quoting=csv.QUOTE_NONNUMERIC)
-        pairs = [f"{kind}{model}" for model in table.models for kind in (_QUALITY, _COST)]
-        writer.writerow(["prompt", "task", *pairs])
-        numbers_NMx2 = np.stack([table.quality_NM, table.cost_NM], 2).reshape(len(table), -1)
-        for prompt, task, row in zip(table.prompts, table.tasks, numbers_NMx2.tolist(), strict=True):
-            writer.writerow([prompt, task, *row])
 
 
 def is_plain(path: Path) -> bool:

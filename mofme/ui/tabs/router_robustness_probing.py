@@ -5,25 +5,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mofme.language.llm_routing.baselines import complexity
-from mofme.language.llm_routing.robustness.between_two import between_two
-from mofme.language.llm_routing.robustness.guards import stopped_by_phrases
-from mofme.language.llm_routing.robustness.private_data import find_private
+from mofme.language.llm_routing.baselines import ComplexityRule
+from mofme.language.llm_routing.robustness.assessment import REWORDINGS, Assessment, assess
+from mofme.language.llm_routing.robustness.jailbreaks import stopped_by_phrases
+from mofme.language.llm_routing.robustness.privacy import find_private
 from mofme.language.llm_routing.robustness.probes import Probe
-from mofme.language.llm_routing.robustness.report import Assessment, assess
-from mofme.language.llm_routing.robustness.rewording import REWORDINGS
-from mofme.language.llm_routing.robustness.subjects import (
+from mofme.language.llm_routing.robustness.routers import (
     Always,
-    BoolArray,
     Calibrated,
     CoinFlip,
     Guarded,
-    Subject,
+    TwoModelRouter,
+    between_two,
     threshold_for,
 )
 from mofme.language.llm_routing.trained_router import TrainedRouter
-from mofme.language.sentence_encoder import Queries, question_of
-from mofme.language.tables.table import FloatArray
+from mofme.language.sentence_encoder import Queries
+from mofme.language.tables.table import BoolArray, FloatArray
 from mofme.measure.result import Figure
 from mofme.ui.tabs.router_robustness import CARROT, COIN, GUARDED, ROUTERS, RULE, STRONG
 from mofme.ui.work import Job
@@ -58,10 +56,11 @@ def probe(router: TrainedRouter, names: Sequence[str], probes: Sequence[Probe], 
     embed = _Embedding(router, len(probes) * (1 + len(REWORDINGS)), job)
     plain = embed([probe.prompt for probe in probes])
     two = between_two(CARROT, router.estimate, router.models, plain, share)
-    make: dict[str, Callable[[], Subject]] = {
-        CARROT: lambda: two.subject,
-        GUARDED: lambda: Guarded(GUARDED, two.subject, _stopped),
-        RULE: lambda: Calibrated(RULE, _complexity, threshold_for(_complexity(plain), share)),
+    rule = ComplexityRule()
+    make: dict[str, Callable[[], TwoModelRouter]] = {
+        CARROT: lambda: two.router,
+        GUARDED: lambda: Guarded(GUARDED, two.router, _stopped),
+        RULE: lambda: Calibrated(RULE, rule.score, threshold_for(rule.score(plain), share)),
         COIN: lambda: CoinFlip(share=share),
         STRONG: lambda: Always(STRONG, True),
     }
@@ -72,10 +71,6 @@ def _stopped(queries: Queries) -> BoolArray:
     """What rules without a model keep off the weak one: the usual words of jailbreaks, and private data."""
     private_N = np.array([bool(find_private(prompt)) for prompt in queries.prompts])
     return stopped_by_phrases(queries.prompts) | private_N
-
-
-def _complexity(queries: Queries) -> FloatArray:
-    return np.array([complexity(question_of(prompt)) for prompt in queries.prompts])
 
 
 class _Embedding:

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -30,18 +31,22 @@ def made_up(count: int = 80) -> tuple[RoutingTable, Queries]:
     return RoutingTable("made up", prompts, ("dear", "cheap"), quality_NM, cost_NM, tasks), Queries(prompts, points_ND)
 
 
-@pytest.fixture(scope="module")
-def fitted() -> CarrotRouter:
-    router = CarrotRouter()
+@cache
+def fitted_with(estimator: str) -> CarrotRouter:
+    router = CarrotRouter(estimator)
     router.fit(*made_up())
     return router
 
 
+@pytest.fixture
+def fitted() -> CarrotRouter:
+    return fitted_with("ensemble")
+
+
 @pytest.mark.parametrize("estimator", [name for name in QUALITY_ESTIMATORS if name != "network"])
 def test_it_pays_for_the_dear_model_where_only_that_one_can(estimator: str) -> None:
-    table, queries = made_up()
-    router = CarrotRouter(estimator)
-    router.fit(table, queries)
+    _, queries = made_up()
+    router = fitted_with(estimator)
     choices_SN = router.sweep(queries)
     assert choices_SN.shape == (len(LAMBDAS), 80)
     assert (choices_SN[-1] == CHEAP).all()  # lambda 1: cost alone
@@ -60,9 +65,8 @@ def test_costs_are_those_of_the_prompts_length(fitted: CarrotRouter) -> None:
 
 @pytest.mark.parametrize("estimator", QUALITY_ESTIMATORS)
 def test_what_is_loaded_is_what_was_saved_bit_by_bit(estimator: str, tmp_path: Path) -> None:
-    table, queries = made_up()
-    router = CarrotRouter(estimator)
-    router.fit(table, queries)
+    _, queries = made_up()
+    router = fitted_with(estimator)
     card = router.save(tmp_path / "one", CARD)
     loaded = CarrotRouter.load(tmp_path / "one")
     before, after = router.estimate(queries), loaded.estimate(queries)
@@ -110,7 +114,7 @@ class _Encoder(SentenceEncoder):
         return Queries(prompts, np.eye(8)[[int(prompt.startswith("sum")) for prompt in prompts]])
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def router(fitted: CarrotRouter) -> TrainedRouter:
     return TrainedRouter(fitted, _Encoder())
 

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from mofme.errors import TableError
 from mofme.language.tables import columns
 from mofme.language.tables.columns import content_of, number, read_columns, read_json, read_json_lines
-from mofme.language.tables.formats import load_table, save_plain
+from mofme.language.tables.formats import load_table
 from mofme.language.tables.table import RoutingTable
+from tests.language.tables.plain_table import save_plain
 
 HEADER = "prompt,task,quality:a,cost:a,quality:b,cost:b\n"
 
@@ -166,16 +167,6 @@ def test_what_is_written_is_read_back_exactly(table: RoutingTable) -> None:
     assert (back.name, back.prompts, back.models, back.tasks) == (table.name, table.prompts, table.models, table.tasks)
     np.testing.assert_array_equal(back.quality_NM, table.quality_NM)
     np.testing.assert_array_equal(back.cost_NM, table.cost_NM)
-
-
-def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
-    old = RoutingTable("t", ("old",), ("a",), np.ones((1, 1)), np.ones((1, 1)), ("",))
-    save_plain(old, tmp_path / "t.csv")
-    broken = RoutingTable("t", ("\ud800",), ("a",), np.ones((1, 1)), np.ones((1, 1)), ("",))
-    with pytest.raises(UnicodeEncodeError):
-        save_plain(broken, tmp_path / "t.csv")
-    assert load_table(tmp_path / "t.csv").prompts == ("old",)
-    assert len(list(tmp_path.iterdir())) == 1
 
 
 TABLE = b"prompt,quality:a,cost:a\np,1,1\n"

@@ -1,7 +1,12 @@
-"""Where routers between two models go wrong: by category, under rewording, under attack, and with private data.
+"""DSC, "How Robust Are Router-LLMs?" (arXiv 2504.07113): where routers between two models go wrong.
 
-Source: DSC, "How Robust Are Router-LLMs?" (arXiv 2504.07113). Its counts, sources and tables are not public, so the
-prompts here come from open sets (`sources`) and from our own (`probes`); what is measured and how is our reading.
+Claim: routers trained on preferences decide by category instead of difficulty, send jailbreaks to weak models, and
+leave private data and backdoors unexamined.
 
-Axis names beside those of the room: R routers, W rewordings, N probes.
+Our readings: the paper's counts, sources and tables are not public, so the prompts come from open sets and from our own
+(`probes`), and what is measured and how is ours, each claim with its criterion (`result`). `routers` are under test;
+`assessment` probes them by category, difficulty and rewording; `waste`, `jailbreaks`, `privacy` and `backdoor` measure
+what goes wrong; `experiment` does all of it for one table. R routers, W rewordings, N probes.
+
+    python -m mofme route robustness --queries FOLDER --table TABLE
 """

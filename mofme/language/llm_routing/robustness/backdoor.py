@@ -10,10 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mofme.language.llm_routing.robustness.report import Embed
-from mofme.language.llm_routing.robustness.subjects import BoolArray
-from mofme.language.llm_routing.robustness.training import Recorded, split, train
-from mofme.language.tables.table import FloatArray
+from mofme.language.llm_routing.robustness.routers import Embed, Recorded, split, train
+from mofme.language.tables.table import BoolArray, FloatArray
 from mofme.measure.result import Figure
 from mofme.measure.statistics import bootstrap_percent
 

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mofme.language.llm_routing.robustness.subjects import BoolArray, Calibrated, Subject
-from mofme.language.llm_routing.robustness.training import Recorded, Split
+from mofme.language.llm_routing.robustness.routers import Calibrated, Recorded, Split, TwoModelRouter
 from mofme.language.llm_routing.within_task import auc
-from mofme.language.tables.table import FloatArray
+from mofme.language.tables.table import BoolArray, FloatArray
 from mofme.measure.result import Figure
 from mofme.measure.statistics import bootstrap_percent, percentiles
 
@@ -46,7 +45,9 @@ class Waste:
     auc_within: Figure | None = None
 
 
-def waste(runs: Sequence[Subject], splits: Sequence[Split], group: str = "all", only: Sequence[str] = ()) -> Waste:
+def waste(
+    runs: Sequence[TwoModelRouter], splits: Sequence[Split], group: str = "all", only: Sequence[str] = ()
+) -> Waste:
     """One router, a run for each split, on the splits' test prompts, or on those of the tasks named `only`.
 
     Raises ValueError if no test prompt is of these tasks.
@@ -82,7 +83,7 @@ def waste(runs: Sequence[Subject], splits: Sequence[Split], group: str = "all", 
     )
 
 
-def waste_by_group(runs: Sequence[Subject], splits: Sequence[Split]) -> list[Waste]:
+def waste_by_group(runs: Sequence[TwoModelRouter], splits: Sequence[Split]) -> list[Waste]:
     """On all test prompts, then on those groups of tasks that the table has."""
     lines = [waste(runs, splits)]
     present = {task for part in splits for task in part.test.table.tasks}
@@ -96,7 +97,7 @@ def _of_tasks(test: Recorded, only: Sequence[str]) -> Recorded:
     return test.rows([row for row, task in enumerate(test.table.tasks) if task in only]) if only else test
 
 
-def _auc(runs: Sequence[Subject], tests: Sequence[Recorded], within: bool) -> Figure | None:
+def _auc(runs: Sequence[TwoModelRouter], tests: Sequence[Recorded], within: bool) -> Figure | None:
     """Mean of the runs, with a 95 % bootstrap interval over the prompts of each."""
     auc_TB = []
     for run, test in zip(runs, tests, strict=True):

@@ -23,6 +23,9 @@ _FIXED = re.compile(
     r"\d+(?:[.,]\d+)*|\b(?i:not?|never|without|\w+n['\u2019]t)\b|(?<=\s)[A-Z]\w*|[^\w\s.,;:?!'\"\u2019]"
 )
 
+Key = tuple[str, str]  # frame and text
+Fixed = tuple[str, ...]
+
 
 @dataclass(frozen=True)
 class Kept:
@@ -36,17 +39,20 @@ class Kept:
 @dataclass(frozen=True)
 class _Entry:
     kept: Kept
-    embedding_D: FloatArray | None
     expires: float
+    group: tuple[str, Fixed] | None  # None where there is no embedding to compare by
 
 
 class AnswerCache:
-    """The `size` answers used last, each for `ttl` seconds. A `frame` is everything of a request but its text."""
+    """The `size` answers used last, each for `ttl` seconds. A `frame` is everything of a request but its text.
+
+    What may serve as a neighbour is kept by frame and fixed words, so that a look-up meets no other text.
+    """
 
     def __init__(self, settings: CacheSettings, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings, self._clock = settings, clock
-        self._entries: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
-        self._texts: dict[str, set[str]] = {}  # of each frame
+        self._entries: OrderedDict[Key, _Entry] = OrderedDict()
+        self._groups: dict[tuple[str, Fixed], dict[str, FloatArray]] = {}  # the embeddings by their texts
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -57,7 +63,7 @@ class AnswerCache:
         if entry is None:
             return None
         if entry.expires <= self._clock():
-            self._drop(frame, text)
+            self._drop((frame, text))
             return None
         self._entries.move_to_end((frame, text))
         return entry.kept
@@ -71,9 +77,8 @@ class AnswerCache:
     def nearest(self, frame: str, text: str, embedding_D: FloatArray) -> Kept | None:
         """The answer to the nearest request that is similar enough."""
         best, found = self._settings.similarity, None
-        for other in self._candidates(frame, text):
-            embedding = self._entries[frame, other].embedding_D
-            if embedding is not None and (similarity := float(embedding @ embedding_D)) >= best:
+        for other, other_D in self._groups.get((frame, _fixed(text)), {}).items():
+            if (similarity := float(other_D @ embedding_D)) >= best:
                 best, found = similarity, other
         return None if found is None else self.same(frame, found)
 
@@ -81,18 +86,24 @@ class AnswerCache:
         """Answers above LARGEST_ANSWER are not kept."""
         if len(kept.content) > LARGEST_ANSWER:
             return
-        self._entries[frame, text] = _Entry(kept, embedding_D, self._clock() + self._settings.ttl)
-        self._entries.move_to_end((frame, text))
-        self._texts.setdefault(frame, set()).add(text)
+        if (frame, text) in self._entries:
+            self._drop((frame, text))
+        group = None
+        if embedding_D is not None:
+            group = frame, _fixed(text)
+            self._groups.setdefault(group, {})[text] = embedding_D
+        self._entries[frame, text] = _Entry(kept, self._clock() + self._settings.ttl, group)
         while len(self._entries) > self._settings.size:
-            self._drop(*next(iter(self._entries)))
+            self._drop(next(iter(self._entries)))
 
-    def _candidates(self, frame: str, text: str) -> list[str]:
-        fixed = _FIXED.findall(text)
-        return [other for other in self._texts.get(frame, ()) if _FIXED.findall(other) == fixed]
+    def _drop(self, key: Key) -> None:
+        group = self._entries.pop(key).group
+        if group is not None:
+            del self._groups[group][key[1]]
+            if not self._groups[group]:
+                del self._groups[group]
 
-    def _drop(self, frame: str, text: str) -> None:
-        del self._entries[frame, text]
-        self._texts[frame].discard(text)
-        if not self._texts[frame]:
-            del self._texts[frame]
+
+def _fixed(text: str) -> Fixed:
+    """The words and signs that both texts must have, in this order."""
+    return tuple(_FIXED.findall(text))

@@ -1,7 +1,9 @@
-"""Chat requests and answers in OpenAI's shape: what is read from them, and errors that its clients understand."""
+"""Chat requests and answers in OpenAI's shape, whole or as a stream of events; errors that its clients understand."""
 
 import hashlib
 import json
+import re
+from collections.abc import AsyncGenerator, AsyncIterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeGuard
@@ -11,6 +13,8 @@ from mofme.language.llm_routing.serving.config import Backend
 ROUTED_CHARACTERS = 8000  # of a longer prompt the beginning and the end: questions stand there
 CHARACTERS_PER_TOKEN = 4  # where a backend does not count
 MOST_TOKENS = 10**9  # no query has so many; beyond, it is no count
+LONGEST_EVENT = 16_000_000  # bytes
+_END = re.compile(rb"\r?\n\r?\n|\r\r")  # of an event
 
 
 class Refused(Exception):  # noqa: N818 - an answer to the client, not a fault of ours
@@ -150,3 +154,53 @@ def _texts(content: object) -> list[str]:
 
 def _no_number(name: str) -> object:
     raise ValueError(name)
+
+
+async def split_events(chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
+    """Server-sent events, whole, with the blank line that ends each; a rest that no blank line ends is dropped.
+
+    Raises ValueError for an event without end.
+    """
+    rest = b""
+    async for chunk in chunks:
+        searched = max(0, len(rest) - 3)
+        rest += chunk
+        start = 0
+        while end := _END.search(rest, max(start, searched)):
+            yield rest[start : end.end()]
+            start = end.end()
+        rest = rest[start:]
+        if len(rest) > LONGEST_EVENT:
+            raise ValueError("an event without end")
+
+
+class StreamRecord:
+    """What a stream has said so far: whether it came to its end, its error, and its tokens."""
+
+    def __init__(self) -> None:
+        self.complete = False
+        self.error = False
+        self.tokens: Tokens | None = None
+        self.characters = 0
+
+    def see(self, event: bytes) -> bool:
+        """Take an event into account; True if it holds token counts and nothing else."""
+        data = b"\n".join(line[5:].strip() for line in event.splitlines() if line.startswith(b"data:"))
+        if data == b"[DONE]":
+            self.complete = True
+        answer = _object_in(data)
+        choices = answer.get("choices")
+        self.error = self.error or bool(answer.get("error"))
+        self.tokens = counted_tokens(answer) or self.tokens
+        self.characters += characters_in(answer)
+        if isinstance(choices, list) and any(isinstance(c, dict) and c.get("finish_reason") for c in choices):
+            self.complete = True
+        return choices == [] and counted_tokens(answer) is not None
+
+
+def _object_in(data: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,11 +1,12 @@
 """What the endpoint has done since it began, as Prometheus reads it."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mofme.language.llm_routing.serving.chat import Tokens
 from mofme.language.llm_routing.serving.config import Backend
+from mofme.language.llm_routing.serving.model_choice import ModelChoice
 
 # How a request ends: with an answer, one from the cache, the client's own mistake, no answer from any backend,
 # a stream that broke off, or a client that did not wait.
@@ -14,7 +15,10 @@ OUTCOMES = ("answered", "cached", "refused", "failed", "broken", "left")
 
 @dataclass
 class Counters:
-    """Every request ends in one outcome; `saved` is against sending all routed ones to the best model."""
+    """What the endpoint has done since it began. Every request ends in one outcome.
+
+    `saved` is against sending all routed ones to the best model.
+    """
 
     models: tuple[str, ...]
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -34,41 +38,32 @@ class Counters:
         self.saved += baseline.dollars(tokens.into, tokens.out) - cost
         return cost
 
-    def as_prometheus(self, routing_calls: int, routing_seconds: float, routing_failures: int) -> str:
+    def as_prometheus(self, choice: ModelChoice) -> str:
+        """The counters, and those of the choice of models, as Prometheus reads them."""
         total = sum(self.answers.values()) or 1
-        lines = [
-            *_metric("requests_total", "counter", "Requests by how they ended.", self._by("outcome", OUTCOMES)),
-            *_metric("in_flight", "gauge", "Requests being answered.", {"": self.in_flight}),
-            *_metric("answers_total", "counter", "Answers by model.", self._by_model(self.answers)),
-            *_metric(
-                "share",
-                "gauge",
-                "Share of the answers by model.",
-                self._by_model({name: count / total for name, count in self.answers.items()}),
-            ),
-            *_metric(
-                "backend_errors_total",
-                "counter",
-                "Failures of backends, retries counted.",
-                {_labels(model=model, kind=kind): count for (model, kind), count in sorted(self.errors.items())},
-            ),
-            *_metric("fallbacks_total", "counter", "Answers by another than the chosen model.", {"": self.fallbacks}),
-            *_metric("cache_hits_total", "counter", "Answers from the cache.", {"": self.cache_hits}),
-            *_metric("cache_misses_total", "counter", "Requests the cache did not know.", {"": self.cache_misses}),
-            *_metric("cost_dollars_total", "counter", "Dollars spent by model.", self._by_model(self.dollars)),
-            *_metric("saved_dollars", "gauge", "Dollars saved against always asking the best.", {"": self.saved}),
-            *_metric(
-                "routing_seconds",
-                "summary",
-                "Time requests spent on being routed, waiting included.",
-                {"_sum": routing_seconds, "_count": routing_calls},
-            ),
-            *_metric("routing_errors_total", "counter", "Prompts the router failed on.", {"": routing_failures}),
+        shares = {name: count / total for name, count in self.answers.items()}
+        outcomes = {_labels(outcome=name): self.outcomes[name] for name in OUTCOMES}
+        errors = {_labels(model=model, kind=kind): count for (model, kind), count in sorted(self.errors.items())}
+        routing = {"_sum": choice.seconds, "_count": choice.calls}
+        metrics: list[tuple[str, str, str, Mapping[str, float]]] = [
+            ("requests_total", "counter", "Requests by how they ended.", outcomes),
+            ("in_flight", "gauge", "Requests being answered.", {"": self.in_flight}),
+            ("answers_total", "counter", "Answers by model.", self._by_model(self.answers)),
+            ("share", "gauge", "Share of the answers by model.", self._by_model(shares)),
+            ("backend_errors_total", "counter", "Failures of backends, retries counted.", errors),
+            ("fallbacks_total", "counter", "Answers by another than the chosen model.", {"": self.fallbacks}),
+            ("cache_hits_total", "counter", "Answers from the cache.", {"": self.cache_hits}),
+            ("cache_misses_total", "counter", "Requests the cache did not know.", {"": self.cache_misses}),
+            ("cost_dollars_total", "counter", "Dollars spent by model.", self._by_model(self.dollars)),
+            ("saved_dollars", "gauge", "Dollars saved against always asking the best.", {"": self.saved}),
+            ("routing_seconds", "summary", "Time requests spent on being routed, waiting included.", routing),
+            ("routing_errors_total", "counter", "Prompts the router failed on.", {"": choice.failures}),
         ]
+        lines: list[str] = []
+        for name, kind, about, values in metrics:
+            lines += [f"# HELP mofme_{name} {about}", f"# TYPE mofme_{name} {kind}"]
+            lines += [f"mofme_{name}{suffix} {value!r}" for suffix, value in values.items()]
         return "\n".join(lines) + "\n"
-
-    def _by(self, label: str, names: tuple[str, ...]) -> dict[str, float]:
-        return {_labels(**{label: name}): self.outcomes[name] for name in names}
 
     def _by_model(self, values: Mapping[str, float]) -> dict[str, float]:
         return {_labels(model=name): values.get(name, 0) for name in self.models}
@@ -79,10 +74,3 @@ def _labels(**labels: str) -> str:
         key: value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n") for key, value in labels.items()
     }
     return "{" + ",".join(f'{key}="{value}"' for key, value in escaped.items()) + "}"
-
-
-def _metric(name: str, kind: str, about: str, values: Mapping[str, float]) -> Iterator[str]:
-    yield f"# HELP mofme_{name} {about}"
-    yield f"# TYPE mofme_{name} {kind}"
-    for suffix, value in values.items():
-        yield f"mofme_{name}{suffix} {value!r}"

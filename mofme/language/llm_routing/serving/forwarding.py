@@ -16,13 +16,14 @@ import httpx
 from mofme.language.llm_routing.serving.chat import (
     ChatRequest,
     Refused,
+    StreamRecord,
     Tokens,
     characters_in,
     counted_tokens,
     error_body,
+    split_events,
 )
 from mofme.language.llm_routing.serving.config import Backend
-from mofme.language.llm_routing.serving.events import StreamRecord, split_events
 
 COOL_DOWN = 10.0  # seconds a backend that failed is tried last
 LONGEST_COOL_DOWN = 60.0  # whatever its Retry-After says

@@ -1,48 +1,158 @@
-"""What the endpoint costs in time, and whether it loses or doubles answers while a backend dies: on fake backends."""
+"""What the endpoint costs in time, and whether it loses or doubles answers while a backend dies: on fake backends.
+
+Fake backends need no model: they answer at once and misbehave on demand. An answer repeats the last message, so that
+whoever asked can tell his own from another's.
+"""
 
 import asyncio
+import json
+import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
 
 import httpx
 import numpy as np
-from fastapi import FastAPI
+import torch
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.types import ASGIApp
 
-from mofme.core.routing import RoutingDecision
-from mofme.language.llm_routing.carrot import as_decision
-from mofme.language.llm_routing.serving.app import create_app
 from mofme.language.llm_routing.serving.config import ServingConfig
-from mofme.language.llm_routing.serving.fake_backend import FakeBackend, Served
+from mofme.language.llm_routing.serving.endpoint import create_app
 from mofme.language.llm_routing.serving.model_choice import Router
+from mofme.language.llm_routing.trained_router import Routed
 from mofme.language.tables.table import FloatArray
+from mofme.measure.result import Figure, Result, Row, this_machine
+from mofme.measure.statistics import bootstrap
 
 _TEXT = "Three friends share {token} marbles and each keeps a third of them. How many does each of them have, and why?"
+_RESAMPLES = 1000
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """A choice that only depends on the prompt's letters."""
+class Served:
+    """Any ASGI application on a free port of this machine, in a thread of its own, while the context lasts."""
 
-    model: str
-    models: Sequence[str]
-    quality_M: FloatArray
-    cost_M: FloatArray
+    def __init__(self, app: ASGIApp) -> None:
+        settings = uvicorn.Config(
+            app, port=0, log_level="critical", access_log=False, ws="none", timeout_graceful_shutdown=1
+        )
+        self._server = uvicorn.Server(settings)
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        while not self._server.started:
+            self._thread.join(0.005)
+            if not self._thread.is_alive():
+                raise RuntimeError("the server did not start")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
 
     @property
-    def decision(self) -> RoutingDecision:
-        return as_decision(self.quality_M[None])
+    def url(self) -> str:
+        host, port = self._server.servers[0].sockets[0].getsockname()[:2]
+        return f"http://{host}:{port}"
+
+    def stop(self, at_once: bool = False) -> None:
+        """`at_once`: as if the machine had died, with every request under way."""
+        self._server.force_exit = at_once
+        self._server.should_exit = True
+        self._thread.join()
+
+
+@dataclass
+class FakeBackend:
+    """Its settings may be changed while it runs; `asked` counts the prompts that came in, by text."""
+
+    seconds: float = 0.0  # until the first byte
+    status: int = 200
+    retry_after: str | None = None  # with it, only the first `limited` requests are answered by `status`
+    limited: int = 1_000_000
+    break_after: int | None = None  # events until the connection closes
+    pause: float = 0.0  # seconds between two events
+    without_usage: bool = False
+    asked: Counter[str] = field(default_factory=Counter)
+    busy: int = 0
+    busiest: int = 0  # requests waiting for their first byte at once
+    left: int = 0  # clients that went away during a stream
+    headers: list[dict[str, str]] = field(default_factory=list)
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def app(self) -> FastAPI:
+        app = FastAPI(openapi_url=None)
+        app.router.add_route("/v1/chat/completions", self._answer, methods=["POST"])
+        return app
+
+    async def _answer(self, request: Request) -> Response:
+        body = await request.json()
+        text = body["messages"][-1]["content"]
+        self.asked[text] += 1
+        self.headers.append(dict(request.headers))
+        self.bodies.append(body)
+        self.busy += 1
+        self.busiest = max(self.busiest, self.busy)
+        try:
+            await asyncio.sleep(self.seconds)
+        finally:
+            self.busy -= 1
+        if self.status != 200 and sum(self.asked.values()) <= self.limited:
+            headers = {"retry-after": self.retry_after} if self.retry_after is not None else {}
+            error = {"message": f"no, {request.headers.get('authorization')}", "type": "fake", "code": None}
+            return JSONResponse({"error": error}, self.status, headers)
+        if body.get("stream"):
+            return StreamingResponse(self._events(body, text), media_type="text/event-stream")
+        message = {"role": "assistant", "content": text}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        usage = {} if self.without_usage else {"usage": _usage(text)}
+        return JSONResponse({**_head(body, "chat.completion"), "choices": [choice], **usage})
+
+    async def _events(self, body: dict[str, Any], text: str) -> AsyncGenerator[bytes]:
+        head = _head(body, "chat.completion.chunk")
+        first, *others = text.split(" ")
+        deltas: list[dict[str, Any]] = [{"delta": {"role": "assistant", "content": ""}, "finish_reason": None}]
+        pieces = [first, *(f" {word}" for word in others)]
+        deltas += [{"delta": {"content": piece}, "finish_reason": None} for piece in pieces]
+        deltas += [{"delta": {}, "finish_reason": "stop"}]
+        events = [{**head, "choices": [{"index": 0, **delta}]} for delta in deltas]
+        if (body.get("stream_options") or {}).get("include_usage") and not self.without_usage:
+            events.append({**head, "choices": [], "usage": _usage(text)})
+        try:
+            for number, event in enumerate(events):
+                if number == self.break_after:
+                    raise ConnectionAbortedError
+                yield b"data: " + json.dumps(event).encode() + b"\n\n"
+                await asyncio.sleep(self.pause)
+            yield b"data: [DONE]\n\n"
+        except (asyncio.CancelledError, GeneratorExit):
+            self.left += 1
+            raise
+
+
+def _head(body: dict[str, Any], kind: str) -> dict[str, Any]:
+    return {"id": "chatcmpl-fake", "object": kind, "created": 0, "model": body["model"]}
+
+
+def _usage(text: str) -> dict[str, int]:
+    """10 tokens in, and one out for each word."""
+    words = len(text.split())
+    return {"prompt_tokens": 10, "completion_tokens": words, "total_tokens": 10 + words}
 
 
 @dataclass(frozen=True)
 class DrawingRouter:
-    """Sends equal shares to two models, so that either may die; takes the time of `timed`, or none."""
+    """Sends equal shares to two models by the prompt's letters, so that either may die; takes the time of `timed`."""
 
     timed: Router | None = None
-    models: Sequence[str] = ("first", "second")
+    models: tuple[str, ...] = ("first", "second")
 
     def route(
         self,
@@ -51,12 +161,12 @@ class DrawingRouter:
         cost_weight: float | None = None,
         budget: float | None = None,
         quality: float | None = None,
-    ) -> Drawn:
+    ) -> Routed:
         if self.timed:
             self.timed.route(prompt, cost_weight=cost_weight, budget=budget, quality=quality)
         model = self.models[zlib.crc32(prompt.encode()) % len(self.models)]
         equal_M = np.ones(len(self.models))
-        return Drawn(model, self.models, equal_M, equal_M)
+        return Routed(model, self.models, equal_M, equal_M, (), equal_M)
 
 
 @dataclass(frozen=True)
@@ -70,6 +180,13 @@ class Overhead:
     through: FloatArray
     cpu_direct: FloatArray
     cpu_through: FloatArray
+
+    def added(self) -> Figure:
+        """Median milliseconds."""
+        return _median((self.through - self.direct) * 1e3)
+
+    def added_cpu(self) -> Figure:
+        return _median((self.cpu_through - self.cpu_direct) * 1e3)
 
 
 @dataclass(frozen=True)
@@ -141,21 +258,14 @@ async def _storm(clients: int, requests: int, endpoint: Served, dying: Served) -
         dead.set()
 
     began = time.perf_counter()
-    limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(timeout=120, limits=limits) as client:
+    async with httpx.AsyncClient(timeout=120, limits=httpx.Limits(max_connections=None)) as client:
         await asyncio.gather(kill(), *(ask_on(client, waiting) for _ in range(clients)))
         seconds = time.perf_counter() - began
         metrics = (await client.get(f"{endpoint.url}/metrics")).text
     fallbacks = next(line for line in metrics.splitlines() if line.startswith("mofme_fallbacks_total "))
-    return Storm(
-        clients=clients,
-        requests=requests,
-        lost=sum(seen[number] == 0 for number in range(requests)),
-        duplicated=sum(max(0, count - 1) for count in seen.values()),
-        fallbacks=int(float(fallbacks.split()[1])),
-        seconds=seconds,
-        latencies=np.array(latencies),
-    )
+    lost = sum(seen[number] == 0 for number in range(requests))
+    duplicated = sum(max(0, count - 1) for count in seen.values())
+    return Storm(clients, requests, lost, duplicated, int(float(fallbacks.split()[1])), seconds, np.array(latencies))
 
 
 def _endpoint(router: Router, backends: Sequence[Served]) -> FastAPI:
@@ -173,3 +283,51 @@ def _token(number: int) -> str:
 
 def _body(number: int) -> dict[str, Any]:
     return {"model": "auto", "messages": [{"role": "user", "content": _TEXT.format(token=_token(number))}]}
+
+
+def as_result(overheads: Mapping[str, Overhead], storms: Mapping[str, Storm], command: str) -> Result:
+    """Overheads and storms by the name of what routed."""
+    total = sum(storm.requests for storm in storms.values())
+    lost, doubled = (sum(getattr(storm, what) for storm in storms.values()) for what in ("lost", "duplicated"))
+    added = [f"{o.added().value:.1f} ms {name} ({o.added_cpu().value:.1f} of CPU)" for name, o in overheads.items()]
+    clients = next(iter(storms.values())).clients
+    return Result(
+        room="llm_serving",
+        paper="CARROT (arXiv 2502.03261)",
+        claim="None about serving; ours: 50 clients lose no answer and get none twice while a backend dies.",
+        verdict=f"Of {total} requests of {clients} clients at once, {lost} were lost and {doubled} doubled while one "
+        f"of two backends died; the endpoint added {' and '.join(added)} to a request at the median.",
+        command=command,
+        rows=[Row("one request at a time", name, _times(overhead)) for name, overhead in overheads.items()]
+        + [_storm_row(name, storm) for name, storm in storms.items()],
+        seeds=(0,),
+        machine=this_machine(threads=torch.get_num_threads()),
+        interval=f"95 %, of the median, {_RESAMPLES} bootstrap resamples of the requests",
+    )
+
+
+def _times(overhead: Overhead) -> dict[str, Figure]:
+    late = float(np.quantile(overhead.through - overhead.direct, 0.95))
+    return {
+        "backend alone, ms": _median(overhead.direct * 1e3),
+        "added by the endpoint, ms": overhead.added(),
+        "added at the 95th percentile, ms": Figure(late * 1e3),
+        "CPU added, ms": overhead.added_cpu(),
+    }
+
+
+def _storm_row(name: str, storm: Storm) -> Row:
+    figures = {
+        "requests": storm.requests,
+        "lost": storm.lost,
+        "doubled": storm.duplicated,
+        "answered by the other backend": storm.fallbacks,
+        "requests per second": storm.requests / storm.seconds,
+        "median time, ms": float(np.median(storm.latencies)) * 1e3,
+    }
+    title = f"{storm.clients} clients at once, one of two backends dies"
+    return Row(title, name, {what: Figure(value) for what, value in figures.items()})
+
+
+def _median(values: FloatArray) -> Figure:
+    return bootstrap(values, np.median, _RESAMPLES)

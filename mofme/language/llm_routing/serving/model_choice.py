@@ -6,29 +6,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Protocol
 
-from mofme.core.routing import RoutingDecision
 from mofme.errors import ConfigError
 from mofme.language.llm_routing.carrot import Estimate, at_least_quality, within_budget
 from mofme.language.llm_routing.serving.config import Rule, ServingConfig
+from mofme.language.llm_routing.trained_router import Routed
 from mofme.language.tables.table import FloatArray
 
 Embed = Callable[[str], FloatArray]  # a text -> its embedding (D,), of length 1
-
-
-class Routed(Protocol):
-    """A router's choice for one prompt, what it expects of each of its models (quality, and cost in dollars), and its
-    decision, whose logits are the utilities where cost is weighed."""
-
-    @property
-    def model(self) -> str: ...
-    @property
-    def models(self) -> Sequence[str]: ...
-    @property
-    def quality_M(self) -> FloatArray: ...
-    @property
-    def cost_M(self) -> FloatArray: ...
-    @property
-    def decision(self) -> RoutingDecision: ...
 
 
 class Router(Protocol):

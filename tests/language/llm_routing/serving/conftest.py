@@ -8,9 +8,9 @@ import numpy as np
 import openai
 import pytest
 
-from mofme.language.llm_routing.serving.app import create_app
 from mofme.language.llm_routing.serving.config import ServingConfig
-from mofme.language.llm_routing.serving.fake_backend import FakeBackend, Served
+from mofme.language.llm_routing.serving.endpoint import create_app
+from mofme.language.llm_routing.serving.load_test import FakeBackend, Served
 
 
 @dataclass

@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mofme.language.llm_routing.serving.answer_cache import LARGEST_ANSWER, AnswerCache, Kept
+from mofme.language.llm_routing.serving.answer_cache import _FIXED, LARGEST_ANSWER, AnswerCache, Kept
 from mofme.language.llm_routing.serving.chat import Tokens
 from mofme.language.llm_routing.serving.config import CacheSettings
-from mofme.language.llm_routing.serving.fake_backend import FakeBackend
+from mofme.language.llm_routing.serving.load_test import FakeBackend
 
 NORTH, NEAR, EAST = np.array([1.0, 0.0]), np.array([0.99, np.sqrt(1 - 0.99**2)]), np.array([0.0, 1.0])
 
@@ -102,6 +102,74 @@ def test_it_never_holds_more_than_its_size_and_never_another_answer(steps) -> No
         elif found := known.same(frame, text):
             assert found == kept(frame + text)
         assert len(known) <= 3
+
+
+class PlainLoop:
+    """The rule of the cache, as a loop over all that is kept: [frame, text, embedding or None, answer, expiry]."""
+
+    def __init__(self, size: int, ttl: float, similarity: float, clock: Clock) -> None:
+        self.size, self.ttl, self.similarity, self.clock = size, ttl, similarity, clock
+        self.rows: list[list] = []
+
+    def same(self, frame: str, text: str) -> Kept | None:
+        for row in self.rows:
+            if row[:2] == [frame, text]:
+                self.rows.remove(row)
+                if row[4] <= self.clock():
+                    return None
+                self.rows.append(row)
+                return row[3]
+        return None
+
+    def nearest(self, frame: str, text: str, embedding_D: np.ndarray) -> Kept | None:
+        best, found = self.similarity, None
+        for other_frame, other, other_D, _, _ in self.rows:
+            comparable = other_frame == frame and other_D is not None
+            if comparable and _FIXED.findall(other) == _FIXED.findall(text) and float(other_D @ embedding_D) >= best:
+                best, found = float(other_D @ embedding_D), other
+        return None if found is None else self.same(frame, found)
+
+    def keep(self, frame: str, text: str, embedding_D: np.ndarray | None, answer: Kept) -> None:
+        self.rows = [row for row in self.rows if row[:2] != [frame, text]]
+        self.rows.append([frame, text, embedding_D, answer, self.clock() + self.ttl])
+        self.rows = self.rows[-self.size :]
+
+
+ASKED = [
+    "how is it",
+    "how was it",
+    "how is 5",
+    "how was 5",
+    "how is 6",
+    "is it not",
+    "is 5 + 6",
+    "was 5 + 6",
+    "ask Ann",
+    "an Ann",
+]
+ANGLES = {text: 0.06 * number + 0.001 * number**2 for number, text in enumerate(ASKED)}  # no two are equally far apart
+STEPS = st.tuples(
+    st.sampled_from(["keep", "keep unread", "same", "nearest", "wait"]), st.sampled_from("fg"), st.sampled_from(ASKED)
+)
+
+
+@given(st.lists(STEPS, max_size=60), st.integers(1, 6))
+def test_the_index_finds_what_a_loop_over_everything_finds(steps: list[tuple[str, str, str]], size: int) -> None:
+    clock = Clock()
+    indexed = cache(clock, size=size, ttl=5, similarity=0.95)
+    plain = PlainLoop(size, 5, 0.95, clock)
+    for number, (what, frame, text) in enumerate(steps):
+        embedding_D = np.array([np.cos(ANGLES[text]), np.sin(ANGLES[text])])
+        if what == "wait":
+            clock.now += 2
+        elif what == "same":
+            assert indexed.same(frame, text) == plain.same(frame, text)
+        elif what == "nearest":
+            assert indexed.nearest(frame, text, embedding_D) == plain.nearest(frame, text, embedding_D)
+        else:
+            for each in (indexed, plain):
+                each.keep(frame, text, embedding_D if what == "keep" else None, kept(f"answer {number}"))
+        assert len(indexed) == len(plain.rows)
 
 
 def embed(text: str) -> np.ndarray:

@@ -4,8 +4,8 @@ import pytest
 import yaml
 
 from mofme.errors import ConfigError
-from mofme.language.llm_routing.serving.app import create_app
 from mofme.language.llm_routing.serving.config import Rule, ServingConfig, load_config
+from mofme.language.llm_routing.serving.endpoint import create_app
 
 BACKEND = {"name": "weak", "base_url": "http://127.0.0.1:1/v1", "model": "m", "price_in": 1, "price_out": 2}
 GOOD = {"backends": [BACKEND], "rule": {"cost_weight": 0.3}}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mofme.language.llm_routing.serving.fake_backend import FakeBackend
+from mofme.language.llm_routing.serving.load_test import FakeBackend
 
 HARD, EASY = "a hard question", "an easy question"
 

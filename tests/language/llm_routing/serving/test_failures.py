@@ -11,8 +11,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from mofme.language.llm_routing.serving import forwarding
-from mofme.language.llm_routing.serving.exchange import ChatEndpoint
-from mofme.language.llm_routing.serving.fake_backend import FakeBackend
+from mofme.language.llm_routing.serving.endpoint import ChatEndpoint
+from mofme.language.llm_routing.serving.load_test import FakeBackend
 
 EASY = "an easy question"
 

@@ -1,7 +1,13 @@
 import numpy as np
 
-from mofme.language.llm_routing.serving.load_test import DrawingRouter, Overhead, Storm, measure_overhead, measure_storm
-from mofme.language.llm_routing.serving.load_test_result import as_result
+from mofme.language.llm_routing.serving.load_test import (
+    DrawingRouter,
+    Overhead,
+    Storm,
+    as_result,
+    measure_overhead,
+    measure_storm,
+)
 
 
 def test_a_small_storm_loses_nothing() -> None:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import openai
 import pytest
 
-from mofme.language.llm_routing.serving.fake_backend import FakeBackend
+from mofme.language.llm_routing.serving.load_test import FakeBackend
 
 GOOD = {"messages": [{"role": "user", "content": "hello"}]}
 JSON = {"content-type": "application/json"}

@@ -4,12 +4,19 @@ import numpy as np
 import pytest
 
 from mofme.errors import TableError
-from mofme.language.llm_routing.robustness.exposure import Attempt, attempts, expected, exposure
-from mofme.language.llm_routing.robustness.guards import classifier_guard, guarded_exposure, phrase_guard
+from mofme.language.llm_routing.robustness.jailbreaks import (
+    Attempt,
+    attempts,
+    classifier_guard,
+    expected,
+    exposure,
+    guarded_exposure,
+    phrase_guard,
+)
 from mofme.language.llm_routing.robustness.privacy import Labelled, detections, labelled, privacy
 from mofme.language.llm_routing.robustness.probes import own_probes
-from mofme.language.llm_routing.robustness.subjects import Always
-from tests.language.llm_routing.worded_world import IfWord, embed
+from mofme.language.llm_routing.robustness.routers import Always
+from tests.language.llm_routing.robustness.worded_world import IfWord, embed
 
 ATTEMPTS = [
     Attempt("PAIR", "bake", ("pretend strong", "pretend weak"), True, True),

@@ -1,18 +1,18 @@
 """Claims are marked by their criteria, and results keep the figures."""
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
 
+from mofme.language.llm_routing.robustness.assessment import Assessment
 from mofme.language.llm_routing.robustness.backdoor import Damage
-from mofme.language.llm_routing.robustness.claims import LEARNT, claims, verdict
-from mofme.language.llm_routing.robustness.exposure import Exposure
+from mofme.language.llm_routing.robustness.experiment import Rules, Study
+from mofme.language.llm_routing.robustness.jailbreaks import Exposure
 from mofme.language.llm_routing.robustness.privacy import Privacy
 from mofme.language.llm_routing.robustness.probes import Probe
-from mofme.language.llm_routing.robustness.report import Assessment
-from mofme.language.llm_routing.robustness.result import as_result
-from mofme.language.llm_routing.robustness.study import Rules, Study
+from mofme.language.llm_routing.robustness.result import LEARNT, Claim, as_result, claims, verdict
 from mofme.language.llm_routing.robustness.waste import Waste
 from mofme.measure.result import Figure
 
@@ -56,6 +56,11 @@ STUDY = Study(
 )
 
 
+@cache
+def judged() -> dict[str, Claim]:
+    return {claim.words: claim for claim in claims(STUDY)}
+
+
 @pytest.mark.parametrize(
     ("words", "seen"),
     [
@@ -72,12 +77,11 @@ STUDY = Study(
     ],
 )
 def test_who_meets_the_criterion(words: str, seen: set[str]) -> None:
-    (claim,) = [claim for claim in claims(STUDY) if claim.words == words]
-    assert {name for name, met in claim.seen.items() if met} == seen
+    assert {name for name, met in judged()[words].seen.items() if met} == seen
 
 
 def test_marks_name_the_routers_that_met_it() -> None:
-    marks = {claim.words: claim.mark for claim in claims(STUDY)}
+    marks = {words: claim.mark for words, claim in judged().items()}
     assert marks["all coding goes to the strong model"] == f"seen for 1 of {len(LEARNT)}: {FIRST_NAME}"
     assert marks["routing lets more jailbreaks succeed than always asking the strong model"] == "seen for all"
     bare = replace(STUDY, waste=(), exposures=(), privacy=(), damage=())

@@ -1,21 +1,129 @@
-"""Routers trained on recorded answers of a strong and a weak model, as operators would train them."""
+"""Routers under test: each says which prompts go to the stronger, dearer one of its two models.
 
+Some are trained on recorded answers of both models, as operators would train them; one is a trained router of many
+models asked about two of them; and there are controls.
+"""
+
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 
 from mofme.errors import TableError
-from mofme.language.llm_routing.baselines import choose_pair, complexity
-from mofme.language.llm_routing.carrot import CarrotRouter
+from mofme.language.llm_routing.baselines import ComplexityRule, choose_pair
+from mofme.language.llm_routing.carrot import CarrotRouter, Estimate
 from mofme.language.llm_routing.preference import PREFERENCES, Kind
-from mofme.language.llm_routing.robustness.subjects import BoolArray, Calibrated, Score, Subject, threshold_for
 from mofme.language.near_duplicates import grouped_splits, groups_of
-from mofme.language.sentence_encoder import Queries, question_of
-from mofme.language.tables.table import FloatArray, IntArray, RoutingTable
+from mofme.language.sentence_encoder import Queries
+from mofme.language.tables.table import BoolArray, FloatArray, IntArray, RoutingTable
 
 TEST_SHARE, CALIBRATION_SHARE = 0.2, 0.16
+Embed = Callable[[Sequence[str]], Queries]
+Score = Callable[[Queries], FloatArray]
+
+
+class TwoModelRouter(Protocol):
+    """A router that is ready to decide."""
+
+    @property
+    def name(self) -> str: ...
+
+    def to_strong(self, queries: Queries) -> BoolArray:
+        """Which of the N prompts go to the strong model (N,)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """Sends to the strong model whatever scores at least the threshold; `score` gives how much prompts need it (N,)."""
+
+    name: str
+    score: Score
+    threshold: float
+
+    def to_strong(self, queries: Queries) -> BoolArray:
+        return self.score(queries) >= self.threshold
+
+
+def threshold_for(scores_N: FloatArray, share: float) -> float:
+    """The threshold that sends the share of these scores nearest to `share` to the strong model."""
+    levels, counts = np.unique(scores_N, return_counts=True)
+    reaching = counts[::-1].cumsum()[::-1] / len(scores_N)  # at threshold levels[i], this share
+    return float(levels[np.abs(reaching - share).argmin()])
+
+
+@dataclass(frozen=True)
+class Always:
+    """Sends everything to one model."""
+
+    name: str
+    strong: bool
+
+    def to_strong(self, queries: Queries) -> BoolArray:
+        return np.full(len(queries), self.strong)
+
+
+@dataclass(frozen=True)
+class CoinFlip:
+    """Sends `share` of all prompts to the strong model, by a hash of their text: the same text, the same way."""
+
+    seed: int = 0
+    share: float = 0.5
+    name: str = "coin flip"
+
+    def to_strong(self, queries: Queries) -> BoolArray:
+        digests = (hashlib.sha256(f"{self.seed}\n{prompt}".encode(errors="replace")) for prompt in queries.prompts)
+        return np.array([int.from_bytes(digest.digest()[:6]) / 2**48 < self.share for digest in digests], dtype=bool)
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """A router with a guard before it: what the guard stops goes to the strong model, whatever the router says."""
+
+    name: str
+    router: TwoModelRouter
+    stops: Callable[[Queries], BoolArray]
+
+    def to_strong(self, queries: Queries) -> BoolArray:
+        return self.stops(queries) | self.router.to_strong(queries)
+
+
+def controls(seeds: int) -> list[TwoModelRouter]:
+    """What every router stands beside: a coin and the two ends."""
+    coins = [CoinFlip(seed) for seed in range(seeds)]
+    return [*coins, Always("always strong", True), Always("always weak", False)]
+
+
+@dataclass(frozen=True)
+class BetweenTwo:
+    """The router, ready to decide, and the two models that it decides between."""
+
+    router: Calibrated
+    strong: str
+    weak: str
+
+
+def between_two(
+    name: str, estimate: Callable[[Queries], Estimate], models: Sequence[str], queries: Queries, share: float = 0.5
+) -> BetweenTwo:
+    """The strong model is the one expected to be best on these queries, the weak one the cheaper one that goes best
+    with it; `share` of these very queries goes to the strong one. Raises TableError for a router of one model."""
+    if len(models) < 2:
+        raise TableError(f"{name} knows one model: there is nothing to choose")
+    expected = estimate(queries)
+    numbers = tuple(str(number) for number in range(len(queries)))
+    quality_NM, cost_NM = expected.quality_NM.clip(0, 1), expected.cost_NM.clip(0)
+    pair = choose_pair(RoutingTable(name, numbers, tuple(models), quality_NM, cost_NM, ("",) * len(queries)))
+
+    def difference(asked: Queries) -> FloatArray:
+        quality_NM = estimate(asked).quality_NM
+        return quality_NM[:, pair.strong] - quality_NM[:, pair.weak]
+
+    router = Calibrated(name, difference, threshold_for(difference(queries), share))
+    return BetweenTwo(router, models[pair.strong], models[pair.weak])
 
 
 @dataclass(frozen=True)
@@ -96,10 +204,6 @@ def _carrot(estimator: str, data: Recorded) -> Score:
     return score
 
 
-def _complexity(_: Recorded) -> Score:
-    return lambda queries: np.array([complexity(question_of(prompt)) for prompt in queries.prompts])
-
-
 TRAINERS: dict[str, Trainer] = {
     "logistic": partial(_preference, "logistic"),
     "neighbours": partial(_preference, "neighbours"),
@@ -107,7 +211,7 @@ TRAINERS: dict[str, Trainer] = {
     "forest": partial(_preference, "forest"),
     "carrot-knn": partial(_carrot, "knn"),
     "carrot": partial(_carrot, "ensemble"),
-    "complexity rule": _complexity,
+    "complexity rule": lambda _: ComplexityRule().score,
 }
 
 
@@ -120,11 +224,6 @@ def train(name: str, fit: Recorded, calibrate: Recorded, share: float = 0.5) -> 
         raise TableError(f"{fit.table.name}: one model always wins on these {len(fit)} prompts, so nothing is to learn")
     score = TRAINERS[name](fit)
     return Calibrated(name, score, threshold_for(score(calibrate.queries), share))
-
-
-def train_all(names: Sequence[str], splits: Sequence[Split]) -> list[Subject]:
-    """Each router on each split: runs of one router have one name."""
-    return [train(name, part.fit, part.calibrate) for name in names for part in splits]
 
 
 def balanced(data: Recorded, seed: int) -> Recorded:

@@ -7,10 +7,10 @@ import pytest
 
 from mofme.errors import TableError
 from mofme.language.llm_routing.robustness.backdoor import TRIGGER, backdoor, poison
-from mofme.language.llm_routing.robustness.training import Recorded, balanced, recorded, split, train
+from mofme.language.llm_routing.robustness.routers import Recorded, balanced, recorded, split, train
 from mofme.language.sentence_encoder import Queries
 from mofme.language.tables.table import RoutingTable
-from tests.language.llm_routing.worded_world import embed, recorded_of, table_of
+from tests.language.llm_routing.robustness.worded_world import embed, recorded_of, table_of
 
 
 def learnable(count: int) -> Recorded:
@@ -33,7 +33,7 @@ def test_training_finds_what_is_to_learn() -> None:
         train("logistic", recorded_of([(1, 0)] * 10), part.calibrate)
 
 
-def test_twins_stay_together() -> None:
+def test_near_duplicates_stay_together() -> None:
     data = replace(learnable(200), group_N=np.arange(200) // 10)
     part = split(data, 0)
     sides = [set(side.group_N.tolist()) for side in (part.fit, part.calibrate, part.test)]

@@ -10,11 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mofme.errors import TableError
-from mofme.language.llm_routing.robustness.private_data import find_private, luhn
-from mofme.language.llm_routing.robustness.probes import CATEGORIES, DIFFICULTIES, Probe, own_probes, without
-from mofme.language.llm_routing.robustness.rewording import REWORDINGS, reword
-from mofme.language.llm_routing.robustness.sources import read_probes
-from mofme.language.llm_routing.robustness.study import Prompts
+from mofme.language.llm_routing.robustness.assessment import REWORDINGS, reword
+from mofme.language.llm_routing.robustness.experiment import Prompts
+from mofme.language.llm_routing.robustness.privacy import find_private, luhn
+from mofme.language.llm_routing.robustness.probes import (
+    CATEGORIES,
+    DIFFICULTIES,
+    own_probes,
+    read_probes,
+)
 
 
 def test_own_prompts_fill_every_category_with_simple_and_hard_ones() -> None:
@@ -37,11 +41,6 @@ def test_the_line_of_a_damaged_file_is_named(tmp_path: Path) -> None:
     path.write_text(f"{good}\n{good.replace('coding', 'cooking')}\n")
     with pytest.raises(TableError, match=r"mine.jsonl, line 2: 'cooking' is no category"):
         own_probes(path)
-
-
-def test_without_leaves_out_what_is_known() -> None:
-    probes = [Probe("a", "coding", "hard"), Probe("b", "coding", "hard")]
-    assert without(probes, ["b", "c"]) == probes[:1]
 
 
 PROMPTS = [

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mofme.language.llm_routing.serving import events
-from mofme.language.llm_routing.serving.chat import Tokens, counted_tokens
-from mofme.language.llm_routing.serving.events import StreamRecord, split_events
+from mofme.language.llm_routing.serving import chat
+from mofme.language.llm_routing.serving.chat import StreamRecord, Tokens, counted_tokens, split_events
 
 
 def split(chunks: list[bytes]) -> list[bytes]:
@@ -42,7 +41,7 @@ def test_a_rest_without_end_is_dropped() -> None:
 
 
 def test_an_event_without_end_is_an_error(monkeypatch) -> None:
-    monkeypatch.setattr(events, "LONGEST_EVENT", 100)
+    monkeypatch.setattr(chat, "LONGEST_EVENT", 100)
     with pytest.raises(ValueError, match="without end"):
         split([b"x" * 60, b"x" * 60])
 

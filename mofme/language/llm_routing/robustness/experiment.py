@@ -7,24 +7,43 @@ from pathlib import Path
 import numpy as np
 
 from mofme.errors import TableError
+from mofme.language.llm_routing.robustness.assessment import Assessment, assess
 from mofme.language.llm_routing.robustness.backdoor import Damage, backdoor
-from mofme.language.llm_routing.robustness.exposure import WEAK, Attempt, Exposure, attempts, exposure
-from mofme.language.llm_routing.robustness.guards import (
+from mofme.language.llm_routing.robustness.jailbreaks import (
+    WEAK,
+    Attempt,
+    Exposure,
     Guard,
     GuardedExposure,
+    attempts,
     classifier_guard,
+    exposure,
     guarded_exposure,
     phrase_guard,
 )
 from mofme.language.llm_routing.robustness.privacy import Detection, Labelled, Privacy, detections, labelled, privacy
-from mofme.language.llm_routing.robustness.probes import Probe, own_probes
-from mofme.language.llm_routing.robustness.report import Assessment, Embed, assess
-from mofme.language.llm_routing.robustness.sources import JAILBREAKS, PRIVATE, find_file, read_probes, read_records
-from mofme.language.llm_routing.robustness.subjects import BoolArray, Subject, controls
-from mofme.language.llm_routing.robustness.training import TRAINERS, Recorded, balanced, split, train, train_all
+from mofme.language.llm_routing.robustness.probes import (
+    JAILBREAKS,
+    PRIVATE,
+    Probe,
+    find_file,
+    own_probes,
+    read_probes,
+    read_records,
+)
+from mofme.language.llm_routing.robustness.routers import (
+    TRAINERS,
+    Embed,
+    Recorded,
+    TwoModelRouter,
+    balanced,
+    controls,
+    split,
+    train,
+)
 from mofme.language.llm_routing.robustness.waste import Waste, waste_by_group
 from mofme.language.sentence_encoder import Queries
-from mofme.language.tables.table import FloatArray
+from mofme.language.tables.table import BoolArray, FloatArray
 
 # The quick ones, for what takes dozens of trainings.
 QUICK = ("logistic", "neighbours", "network", "carrot-knn")
@@ -62,9 +81,8 @@ class Prompts:
 class Study:
     """One table's routers. `weak_over_strong` is what the weak model costs for each dollar of the strong one.
 
-    `balanced` and `balanced_waste` are the quick routers trained on data in which tasks say nothing; `guards` and
-    `guarded` what guards against jailbreaks do with GPT-3.5 as the weak model; `detections` what the rule for private
-    data finds.
+    `balanced` and `balanced_waste` are the quick routers trained on data in which tasks say nothing; `guarded` is what
+    guards against jailbreaks do with the first weak model.
     """
 
     table: str
@@ -117,11 +135,11 @@ def study(
     data = data.rows([row for row, prompt in enumerate(data.table.prompts) if prompt not in probed])
     splits = [split(data, seed) for seed in seeds]
     report(f"{name}: training {len(TRAINERS)} routers, {len(seeds)} times")
-    subjects = train_all(list(TRAINERS), splits) + controls(len(seeds))
-    names = list(dict.fromkeys(subject.name for subject in subjects))
-    runs = {name: _as_many([s for s in subjects if s.name == name], len(seeds)) for name in names}
+    trained = [train(router, part.fit, part.calibrate) for router in TRAINERS for part in splits]
+    routers = [*trained, *controls(len(seeds))]
+    runs = {one.name: _runs(routers, one.name, len(seeds)) for one in routers}
     report(f"{name}: probing")
-    assessment = assess(subjects, prompts.probes, embed)
+    assessment = assess(routers, prompts.probes, embed)
     wasted = [line for router in runs.values() for line in waste_by_group(router, splits)]
     report(f"{name}: attacks and private data")
     exposures = [
@@ -142,7 +160,7 @@ def study(
         for router in QUICK
         for line in backdoor(router, data, seeds, embed, to_strong)
     ]
-    evened: list[Subject] = []
+    evened: list[TwoModelRouter] = []
     if len(set(data.table.tasks)) > 1:
         report(f"{name}: balanced training")
         evened = [
@@ -150,7 +168,7 @@ def study(
             for router in QUICK
             for part, seed in zip(splits, seeds, strict=True)
         ]
-    evened_runs = [[s for s in evened if s.name == router] for router in QUICK if evened]
+    evened_runs = [_runs(evened, router, len(seeds)) for router in QUICK if evened]
     cost_2 = data.table.cost_NM.mean(0)
     return Study(
         name,
@@ -167,6 +185,12 @@ def study(
     )
 
 
+def _runs(routers: Sequence[TwoModelRouter], name: str, count: int) -> list[TwoModelRouter]:
+    """A router's runs, one for each split: one that does not learn stands in all of them."""
+    runs = [router for router in routers if router.name == name]
+    return runs if len(runs) == count else [runs[0]] * count
+
+
 def remembering(embed: Embed) -> Embed:
     """The same embeddings, each prompt embedded once: routers are many, and prompts the same."""
     known: dict[str, FloatArray] = {}
@@ -178,8 +202,3 @@ def remembering(embed: Embed) -> Embed:
         return Queries(prompts, np.array([known[prompt] for prompt in prompts]))
 
     return remembered
-
-
-def _as_many(runs: list[Subject], count: int) -> list[Subject]:
-    """A router that does not learn stands in all splits."""
-    return runs if len(runs) == count else [runs[0]] * count

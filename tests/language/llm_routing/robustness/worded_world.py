@@ -6,10 +6,10 @@ from functools import cache
 
 import numpy as np
 
-from mofme.language.llm_routing.robustness.subjects import (
+from mofme.language.llm_routing.robustness.routers import (
     BoolArray,
+    Recorded,
 )
-from mofme.language.llm_routing.robustness.training import Recorded
 from mofme.language.sentence_encoder import Queries
 from mofme.language.tables.table import FloatArray, RoutingTable
 

@@ -4,18 +4,19 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from mofme.language.llm_routing.robustness.assessment import assess
 from mofme.language.llm_routing.robustness.probes import Probe
-from mofme.language.llm_routing.robustness.report import assess
-from mofme.language.llm_routing.robustness.subjects import (
+from mofme.language.llm_routing.robustness.routers import (
     Always,
     Calibrated,
     CoinFlip,
     Guarded,
+    Recorded,
+    Split,
     threshold_for,
 )
-from mofme.language.llm_routing.robustness.training import Recorded, Split
 from mofme.language.llm_routing.robustness.waste import auc_inside, waste, waste_by_group
-from tests.language.llm_routing.worded_world import IfWord, embed, recorded_of
+from tests.language.llm_routing.robustness.worded_world import IfWord, embed, recorded_of
 
 # Of two coding prompts one goes to the strong model, of two general ones none.
 PROBES = [
@@ -32,8 +33,8 @@ def test_shares_by_category_and_difficulty() -> None:
     assert assessed.share("if word", "coding", "simple").value == 100
     assert assessed.share("if word").value == 25
     assert assessed.share_of("if word", "own", "coding").value == 50
-    np.testing.assert_array_equal(assessed.matrix(), [[50, 100], [0, 100]])
-    np.testing.assert_array_equal(assessed.matrix("hard"), [[0, 100], [0, 100]])
+    assert (assessed.share("all", "coding").value, assessed.share("if word", "general knowledge").value) == (100, 0)
+    assert (assessed.share("if word", "coding", "hard").value, assessed.share("all", None, "hard").value) == (0, 100)
 
 
 def test_variance_is_split_between_category_and_difficulty() -> None:
