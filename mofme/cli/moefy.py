@@ -37,7 +37,7 @@ def moefy(
     import shutil
     from typing import get_args
 
-    from mofme.language.dense_to_moe.conversion import convert_to
+    from mofme.language.dense_to_moe.conversion import convert
     from mofme.language.dense_to_moe.converted_layer import Recipe
     from mofme.language.dense_to_moe.splits import Split
     from mofme.language.dense_to_moe.storage import describe, save_converted
@@ -50,7 +50,7 @@ def moefy(
     ids = [token for path in text for token in lm.tokens(read_text(path))]
     recipe = Recipe(experts, 1, shared, split, tokens, router, seed=seed)  # type: ignore[arg-type]
     with command.counting("layers") as show:
-        conversion = convert_to(lm.model, ids, recipe, target, out / "unfinished", show)
+        conversion = convert(lm.model, ids, recipe, target, out / "unfinished", show)
     training, metrics = describe(lm, conversion, [path.name for path in text])
     card = save_converted(out, lm, conversion.recipe, licence, training, metrics)
     shutil.rmtree(out / "unfinished")
@@ -81,9 +81,8 @@ def dense_to_moe(
     """Compare ours with a uniform top-k, a random split, static pruning and CMoE's way, all at the same target."""
     import torch
 
-    from mofme.language.dense_to_moe.comparison import Setting, compare
-    from mofme.language.dense_to_moe.comparison_result import as_result, plot_frontier
     from mofme.language.dense_to_moe.converted_layer import Recipe
+    from mofme.language.dense_to_moe.experiment import Setting, as_result, compare, plot_frontier
     from mofme.language.pretrained import open_pretrained
     from mofme.language.text import read_questions, read_text
 

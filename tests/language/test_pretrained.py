@@ -7,7 +7,7 @@ import torch
 
 from mofme.errors import ModelError
 from mofme.language import pretrained
-from mofme.language.pretrained import PretrainedLM, open_pretrained
+from mofme.language.pretrained import PretrainedLM, after_attention, decoder_layers, embed, open_pretrained
 from mofme.language.scoring import score_text
 
 
@@ -64,3 +64,20 @@ def test_the_packaged_model_knows_its_language() -> None:
     sense = score_text(lm.model, lm.tokens("The capital of France is Paris, and the capital of Italy is Rome."))
     nonsense = score_text(lm.model, lm.tokens("Rome is and Italy capital the Paris of, of capital is France the."))
     assert sense.perplexity < 20 < nonsense.perplexity
+
+
+def test_walking_through_the_layers_is_the_models_own_forward(tiny_pretrained: Callable[..., PretrainedLM]) -> None:
+    model = tiny_pretrained().model
+    ids = torch.arange(1, 41).view(2, 20)
+    hidden = embed(model, ids)
+    expected = model(input_ids=ids, output_hidden_states=True).hidden_states
+    for number, layer in enumerate(decoder_layers(model)):
+        torch.testing.assert_close(hidden, expected[number])
+        residual = after_attention(model, layer, hidden)
+        hidden = residual + layer.mlp(layer.post_attention_layernorm(residual))
+    torch.testing.assert_close(model.model.norm(hidden), expected[-1])
+
+
+def test_other_models_are_refused() -> None:
+    with pytest.raises(ModelError, match="built like Llama"):
+        decoder_layers(torch.nn.Linear(1, 1))  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from gradio_client.exceptions import AppError
 from playwright.sync_api import Browser, expect
 
 from mofme.errors import Cancelled, ModelError, MofmeError, TableError
-from mofme.language.dense_to_moe.policy import Policy
+from mofme.language.dense_to_moe.converted_layer import Policy
 from mofme.language.pretrained import PretrainedLM
 from mofme.language.scoring import score_text
 from mofme.language.text import Question

@@ -13,8 +13,7 @@ from mofme.core.moe import activated_parameters
 from mofme.core.weights import ModelCard, read_as, save_model
 from mofme.files import CARD_FILE
 from mofme.language.dense_to_moe.conversion import Conversion
-from mofme.language.dense_to_moe.converted_layer import ConvertedLayer, Recipe, converted_layers
-from mofme.language.dense_to_moe.policy import Policy
+from mofme.language.dense_to_moe.converted_layer import ConvertedLayer, Policy, Recipe, converted_layers
 from mofme.language.pretrained import PretrainedLM, decoder_layers, dense_weights, open_pretrained
 
 NET = "dense-to-moe"

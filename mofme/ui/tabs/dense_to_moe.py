@@ -19,7 +19,7 @@ from mofme.ui.uploads import KEEP_SECONDS, file_box, read_own_text
 from mofme.ui.work import Endpoint, Job, plain_errors, start_and_cancel, status_box, work
 
 if TYPE_CHECKING:
-    from mofme.language.dense_to_moe.policy import Policy
+    from mofme.language.dense_to_moe.converted_layer import Policy
     from mofme.language.dense_to_moe.splits import Split
     from mofme.ui.tabs.dense_to_moe_live import Arm, Converted, Written
 

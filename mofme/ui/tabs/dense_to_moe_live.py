@@ -18,14 +18,14 @@ from transformers import DynamicCache, PreTrainedModel
 
 from mofme.core.moe import activated_parameters, observe_routing, parameters
 from mofme.errors import MofmeError, TableError
-from mofme.language.dense_to_moe.construction import PASSAGE
-from mofme.language.dense_to_moe.conversion import Conversion, convert_to, set_policies, uniform
+from mofme.language.dense_to_moe.conversion import PASSAGE, Conversion, convert
 from mofme.language.dense_to_moe.converted_layer import Recipe, converted_layers
-from mofme.language.dense_to_moe.cost import FloatArray
+from mofme.language.dense_to_moe.policies import expert_use, set_policies, uniform
 from mofme.language.dense_to_moe.splits import Split
 from mofme.language.pretrained import PretrainedLM, decoder_layers, dense_weights
 from mofme.language.scoring import ChoiceScore, TextScore, score_questions, score_text
 from mofme.language.text import Question
+from mofme.measure.statistics import FloatArray
 from mofme.ui.tabs.dense_to_moe import PRUNED, RANDOM
 from mofme.ui.work import Job
 
@@ -131,7 +131,7 @@ def convert_live(
             steps.go(int(done > 0), words[:1].upper() + words[1:])
 
         with tempfile.TemporaryDirectory() as work:
-            return model, convert_to(model, learned, recipe, wish.target, Path(work), tell)
+            return model, convert(model, learned, recipe, wish.target, Path(work), tell)
 
     arms = [measure(DENSE, lm.model)[0]]
     model, conversion = become(OURS, recipe)
@@ -145,19 +145,6 @@ def convert_live(
     passages = min(len(learned), wish.tokens) // PASSAGE
     result = replace(lm, name=f"{lm.name}, converted", model=model)
     return Converted(result, conversion, use_LE, arms, parameters(lm.model), passages * PASSAGE, len(measured))
-
-
-@torch.inference_mode()
-def expert_use(model: PreTrainedModel, ids: Sequence[int]) -> FloatArray:
-    """The share of a text's tokens that each expert of each converted layer takes part in (L, E)."""
-    moes = converted_layers(model)
-    total_LE = np.zeros((len(moes), moes[0].experts.num_experts if moes else 0))
-    for start in range(0, len(ids), _WINDOW):
-        with observe_routing(model) as observed:
-            model.model(input_ids=torch.tensor([list(ids[start : start + _WINDOW])]), use_cache=False)
-        for use_E, one in zip(total_LE, observed, strict=True):
-            use_E += one.decision.chosen_TE.sum(0).double().numpy()
-    return total_LE / len(ids)
 
 
 @dataclass(frozen=True)

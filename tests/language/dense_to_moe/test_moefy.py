@@ -2,6 +2,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -29,7 +30,7 @@ def text(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def model(tmp_path: Path, tiny_pretrained: "Callable[..., PretrainedLM]") -> Path:
-    lm = tiny_pretrained()
+    lm = tiny_pretrained(layers=2)
     lm.model.save_pretrained(tmp_path / "dense")
     lm.tokenizer.save_pretrained(tmp_path / "dense")
     return tmp_path / "dense"
@@ -40,12 +41,12 @@ OPTIONS = ("--experts", 4, "--shared", 16, "--tokens", 1024)
 
 def test_a_model_is_converted_and_opens_again(tmp_path: Path, text: Path, model: Path) -> None:
     from mofme.core.moe import activated_parameters, parameters
-    from mofme.language.dense_to_moe.cost import active_experts
+    from mofme.language.dense_to_moe.policies import active_experts
     from mofme.language.dense_to_moe.storage import open_model
 
     code, output = run(moefy, model, "--text", text, "--out", tmp_path / "moe", *OPTIONS, "--target", 0.1)
     assert code == 0
-    assert "layer 2:" in output
+    assert "layer 1:" in output
     lm = open_model(str(tmp_path / "moe"))
     dense = parameters(open_model(str(model)).model)
     activated = activated_parameters(lm.model, active_experts(lm.model, lm.tokens("the quick brown fox" * 9)))
@@ -71,7 +72,12 @@ def test_what_cannot_be_is_said(
     assert not (tmp_path / "moe" / "model.safetensors").exists()
 
 
-def test_the_comparison_writes_its_result(tmp_path: Path, text: Path, model: Path) -> None:
+def test_the_comparison_writes_its_result(
+    tmp_path: Path, text: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mofme.language.dense_to_moe import experiment
+
+    monkeypatch.setattr(experiment, "seconds", lambda models, *_: {name: np.ones((2, 2)) for name in models})
     questions = tmp_path / "questions.jsonl"
     questions.write_text('{"question": "Who sleeps?", "choices": ["the dog", "the fox"], "answer": 0}\n' * 3)
     words = (model, "--text", text, "--questions", questions, "--arms", tmp_path / "arms", "--measure", 600)

@@ -6,9 +6,8 @@ import torch
 
 from mofme.core.weights import ModelCard, load_card, save_model
 from mofme.errors import ModelError
-from mofme.language.dense_to_moe.construction import convert
-from mofme.language.dense_to_moe.converted_layer import Recipe, converted_layers
-from mofme.language.dense_to_moe.policy import Policy
+from mofme.language.dense_to_moe.conversion import convert_layers
+from mofme.language.dense_to_moe.converted_layer import Policy, Recipe, converted_layers
 from mofme.language.dense_to_moe.storage import open_model, save_converted
 from mofme.language.pretrained import PretrainedLM
 
@@ -29,7 +28,7 @@ def test_it_loads_back_to_the_same_logits(
     tmp_path: Path, tiny_pretrained: Callable[..., PretrainedLM], recipe: Recipe
 ) -> None:
     lm = tiny_pretrained()
-    convert(lm.model, IDS, recipe, tmp_path / "work")
+    convert_layers(lm.model, IDS, recipe, tmp_path / "work")
     policies = [Policy("top-k", 2), Policy("threshold", 0.2), Policy("dense")]
     for moe, policy in zip(converted_layers(lm.model), policies, strict=True):
         moe.router.policy = policy
@@ -62,7 +61,7 @@ def test_a_card_that_does_not_fit_its_weights_is_refused(
     tmp_path: Path, tiny_pretrained: Callable[..., PretrainedLM]
 ) -> None:
     lm = tiny_pretrained()
-    convert(lm.model, IDS, Recipe(experts=4, active=3, tokens=512), tmp_path / "work")
+    convert_layers(lm.model, IDS, Recipe(experts=4, active=3, tokens=512), tmp_path / "work")
     save_converted(tmp_path / "model", lm, Recipe(experts=8, active=3, tokens=512), "CC0", {}, {})
     with pytest.raises(ModelError, match="does not hold what its card says"):
         open_model(str(tmp_path / "model"))

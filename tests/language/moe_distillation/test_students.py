@@ -8,7 +8,7 @@ import torch
 
 from mofme.errors import ModelError
 from mofme.language.causal_lm import PretrainedCausalLM, SmallCausalLM
-from mofme.language.dense_to_moe.construction import convert
+from mofme.language.dense_to_moe.conversion import convert_layers
 from mofme.language.dense_to_moe.converted_layer import Recipe
 from mofme.language.dense_to_moe.storage import save_converted
 from mofme.language.moe_distillation.distillation import Plan, distil
@@ -27,7 +27,7 @@ RECIPE = Recipe(experts=4, active=2, tokens=512, learned=False)
 @pytest.fixture(scope="module")
 def converted(tiny_pretrained: MakeLM, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, lm = tmp_path_factory.mktemp("converted"), tiny_pretrained()
-    convert(lm.model, TEXT, RECIPE, folder / "work")
+    convert_layers(lm.model, TEXT, RECIPE, folder / "work")
     save_converted(folder / "teacher", lm, RECIPE, "CC0", {}, {})
     return folder / "teacher"
 

@@ -1,14 +1,22 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
-from mofme.language.dense_to_moe.converted_layer import ConvertedLayer, Recipe
-from mofme.language.dense_to_moe.hidden_states import HiddenStates
-from mofme.language.dense_to_moe.lesson import Lesson, about_as_many
-from mofme.language.dense_to_moe.policy import Policy
-from mofme.language.dense_to_moe.settling import active_neurons, settle
+from mofme.language.dense_to_moe import conversion
+from mofme.language.dense_to_moe.conversion import convert_layers
+from mofme.language.dense_to_moe.converted_layer import ConvertedLayer, Policy, Recipe
+from mofme.language.dense_to_moe.layer_training import (
+    HiddenStates,
+    LayerTargets,
+    active_neurons,
+    nearby_top_k,
+    ridge_refit,
+)
+from mofme.language.pretrained import PretrainedLM, after_attention, decoder_layers, embed
 
 DIM, NEURONS, HIDDEN, SHARED = 6, 16, 3, 4
 RECIPE = Recipe(experts=4, active=2, shared=SHARED)
@@ -35,11 +43,13 @@ def test_a_layer_is_linear_in_its_active_neurons() -> None:
 def test_it_is_ridge_regression_around_what_the_layer_had(tmp_path: Path) -> None:
     moe, before = layer(), layer().experts
     stream, target = states(tmp_path / "stream.npy", 1), states(tmp_path / "target.npy", 2)
-    settle(moe, nn.Identity(), stream, Lesson(target, 1.0, torch.zeros(0)), RECIPE, torch.Generator().manual_seed(3))
+    ridge_refit(
+        moe, nn.Identity(), stream, LayerTargets(target, 1.0, torch.zeros(0)), RECIPE, torch.Generator().manual_seed(3)
+    )
     draws = torch.Generator().manual_seed(3)
     rows, answers = [], []
     for block, wanted in zip(stream.blocks(), target.blocks(), strict=True):
-        k = int(about_as_many(RECIPE, draws).value)
+        k = int(nearby_top_k(RECIPE, draws).value)
         for x, y in zip(block.flatten(0, 1).double().numpy(), wanted.flatten(0, 1).double().numpy(), strict=True):
             size = np.linalg.norm(x + y)
             gate = before.gate_ND.double().numpy() @ x
@@ -62,3 +72,26 @@ def test_it_is_ridge_regression_around_what_the_layer_had(tmp_path: Path) -> Non
     torch.testing.assert_close(moe.experts.down_ND.data, expected[:NEURONS], rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(moe.experts.idle_ED.data, expected[NEURONS:], rtol=1e-3, atol=1e-4)
     assert moe.router.policy == Policy("top-k", 2)
+
+
+def test_training_and_then_the_ridge_refit_bring_it_closer_to_the_dense_one(
+    tiny_pretrained: Callable[..., PretrainedLM], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dense = decoder_layers(tiny_pretrained(layers=1).model)[0]
+    # Tokens with some order in them, so that there is something to learn.
+    ids = (np.cumsum(np.random.default_rng(0).integers(0, 3, 8192)) % 60 + 1).tolist()
+    refit = conversion.ridge_refit
+
+    def error(rate: float, ends: Callable[..., None]) -> float:
+        """Squared error of the feed-forward on what reaches it."""
+        monkeypatch.setattr(conversion, "ridge_refit", ends)
+        model = tiny_pretrained(layers=1).model
+        recipe = Recipe(experts=4, active=2, tokens=8192, learning_rate=rate)
+        convert_layers(model, ids, recipe, tmp_path / f"{rate} {ends is refit}")
+        stream = after_attention(model, decoder_layers(model)[0], embed(model, torch.tensor([ids[:256]])))
+        x = dense.post_attention_layernorm(stream)
+        return float((decoder_layers(model)[0].mlp(x) - dense.mlp(x)).square().mean())
+
+    untrained, trained = error(1e-9, lambda *_: None), error(3e-3, lambda *_: None)
+    assert trained < 0.97 * untrained
+    assert error(3e-3, refit) < 0.97 * trained

@@ -1,16 +1,23 @@
-"""What each policy would cost a layer and what it would lose, by the layer's routing weights on tokens held back.
+"""The policies of all layers: what each would cost and lose, and which to choose for a budget of active experts.
 
-Axis names: T tokens, D features, E experts.
+Axis names: L layers, T tokens, D features, E experts.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
-from mofme.language.dense_to_moe.converted_layer import ConvertedLayer
-from mofme.language.dense_to_moe.lesson import relative
-from mofme.language.dense_to_moe.policy import Policy
+from mofme.core.moe import observe_routing, parameters
+from mofme.language.dense_to_moe.converted_layer import ConvertedLayer, Policy, Recipe, converted_layers
+from mofme.language.dense_to_moe.layer_training import relative
+from mofme.language.pretrained import decoder_layers, dense_weights
+from mofme.measure.statistics import FloatArray
+
+_WINDOW = 512  # tokens read at once
 
 
 @dataclass(frozen=True)
@@ -88,3 +95,50 @@ def _hull(candidates: list[Candidate]) -> list[Candidate]:
 def _slope(more: Candidate, less: Candidate) -> float:
     """Error gained for each expert given up."""
     return (less.error - more.error) / (more.active - less.active)
+
+
+def budget(model: PreTrainedModel, recipe: Recipe, target: float) -> float:
+    """Experts that may be active, over all layers together, to save the share `target` of the dense `model`."""
+    sizes = [tuple(dense_weights(layer.mlp)[0].shape) for layer in decoder_layers(model)]
+    total = parameters(model)
+    empty = [ConvertedLayer.empty(dim, neurons, recipe) for neurons, dim in sizes]
+    added = sum(parameters(moe) for moe in empty) - sum(3 * neurons * dim for neurons, dim in sizes)
+    idle = (target * total + added) / empty[0].experts.expert_parameters
+    return len(sizes) * recipe.experts - idle
+
+
+def set_policies(model: PreTrainedModel, policies: Sequence[Policy]) -> None:
+    """One for every converted layer, in order."""
+    for moe, policy in zip(converted_layers(model), policies, strict=True):
+        moe.router.policy = policy
+
+
+def uniform(layers: int, affordable: float) -> list[Policy]:
+    """Top-k with the same k for every layer, or two neighbouring ones spread evenly where k would not be whole."""
+    share = affordable / layers
+    ends = [int(share * number + 1e-9) for number in range(layers + 1)]
+    return [Policy("top-k", ends[number + 1] - ends[number]) for number in range(layers)]
+
+
+def active_experts(model: PreTrainedModel, ids: Sequence[int]) -> FloatArray:
+    """The mean number of experts (L,) that each converted layer activates for a token of a text."""
+    active_L: FloatArray = _visits(model, ids).sum(-1) / len(ids)
+    return active_L
+
+
+def expert_use(model: PreTrainedModel, ids: Sequence[int]) -> FloatArray:
+    """The share of a text's tokens that each expert of each converted layer takes part in (L, E)."""
+    return _visits(model, ids) / len(ids)
+
+
+@torch.inference_mode()
+def _visits(model: PreTrainedModel, ids: Sequence[int]) -> FloatArray:
+    """Tokens of a text that each expert takes part in (L, E)."""
+    layers = converted_layers(model)
+    visits_LE = np.zeros((len(layers), layers[0].experts.num_experts if layers else 0))
+    for start in range(0, len(ids), _WINDOW):
+        with observe_routing(model) as observed:
+            model.model(input_ids=torch.tensor([list(ids[start : start + _WINDOW])]), use_cache=False)
+        for visits_E, one in zip(visits_LE, observed, strict=True):
+            visits_E += one.decision.chosen_TE.sum(0).double().numpy()
+    return visits_LE

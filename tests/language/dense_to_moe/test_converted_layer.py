@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -5,7 +7,17 @@ from mofme.core.gated_experts import GatedFeedForwardExperts
 from mofme.core.moe import MoE, activated_parameters
 from mofme.core.routers import LinearRouter
 from mofme.core.routing import ScoreRouter
-from mofme.language.dense_to_moe.policy import FixedRouter, Policy, PolicyRouter, RepresentativeRouter
+from mofme.language.dense_to_moe.converted_layer import (
+    ConvertedLayer,
+    FixedRouter,
+    Policy,
+    PolicyRouter,
+    Recipe,
+    RepresentativeRouter,
+    converted_layers,
+)
+from mofme.language.dense_to_moe.splits import Split
+from mofme.language.pretrained import PretrainedLM, decoder_layers, dense_weights
 
 PROBABILITIES = torch.tensor([[0.5, 0.3, 0.15, 0.05], [0.1, 0.2, 0.3, 0.4]])
 
@@ -62,3 +74,18 @@ def test_a_policy_says_how_many_experts_are_activated(policy: Policy, most: int,
     layer = MoE(PolicyRouter(router, policy), GatedFeedForwardExperts(6, 5, 4))
     assert activated_parameters(layer) == own + 24 + most * 90
     assert activated_parameters(layer, [1.5]) == own + 24 + 1.5 * 90
+
+
+@pytest.mark.parametrize("split", ["activation", "co-activation", "random", "importance"])
+def test_cut_and_untrained_with_all_experts_it_is_the_dense_model(
+    tiny_pretrained: Callable[..., PretrainedLM], split: Split
+) -> None:
+    lm = tiny_pretrained()
+    ids = torch.arange(1, 31)[None]
+    dense = lm.model(ids).logits
+    for layer in decoder_layers(lm.model):
+        weights = dense_weights(layer.mlp)
+        layer.mlp = ConvertedLayer.cut(weights, torch.randperm(48), Recipe(experts=4, active=2, split=split))
+    for moe in converted_layers(lm.model):
+        moe.router.policy = Policy("dense")
+    torch.testing.assert_close(lm.model(ids).logits, dense, rtol=1e-3, atol=1e-4)

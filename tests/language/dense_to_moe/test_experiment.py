@@ -1,13 +1,15 @@
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mofme.errors import ModelError
-from mofme.language.dense_to_moe import comparison as comparison_module
-from mofme.language.dense_to_moe.comparison import (
+from mofme.language.dense_to_moe import experiment
+from mofme.language.dense_to_moe.converted_layer import Recipe
+from mofme.language.dense_to_moe.experiment import (
     ARMS,
     CMOE,
     DENSE,
@@ -18,14 +20,15 @@ from mofme.language.dense_to_moe.comparison import (
     Comparison,
     Measured,
     Setting,
+    as_result,
     compare,
+    plot_frontier,
+    seconds,
 )
-from mofme.language.dense_to_moe.comparison_result import as_result, plot_frontier
-from mofme.language.dense_to_moe.converted_layer import Recipe
 from mofme.language.pretrained import PretrainedLM
 from mofme.language.text import Question
 
-IDS = [(i * i + i // 7) % 60 + 1 for i in range(3000)]
+IDS = [(i * i + i // 7) % 60 + 1 for i in range(2600)]
 QUESTIONS = [Question("Who?", ("me", "you"), 0), Question("What?", ("that", "this"), 1)]
 
 
@@ -33,9 +36,10 @@ def test_every_arm_is_measured_and_nothing_twice(
     tiny_pretrained: Callable[..., PretrainedLM], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setting = Setting(
-        IDS[:2048], IDS[2048:], QUESTIONS, Recipe(experts=8, active=1, tokens=1024), 0.2, frontier=[0.1], repeats=2
+        IDS[:2048], IDS[2048:], QUESTIONS, Recipe(experts=8, active=1, tokens=512), 0.2, frontier=[0.05], repeats=2
     )
-    first = compare(tiny_pretrained, setting, [0, 1], tmp_path, lambda _: None)
+    fresh = partial(tiny_pretrained, layers=2)
+    first = compare(fresh, setting, [0, 1], tmp_path, lambda _: None)
     assert tuple(first.arms) == ARMS
     assert all(len(seeds) == 2 for seeds in first.arms.values())
     dense = first.arms[DENSE][0]
@@ -49,18 +53,18 @@ def test_every_arm_is_measured_and_nothing_twice(
     assert set(first.seconds) == {DENSE, OURS, PRUNED}
     assert set(first.frontier) == {OURS, PRUNED}
     for arm, points in first.frontier.items():
-        assert first.arms[arm][0].activated < points[0.1].activated < dense.activated
-        assert points[0.1].nats_W.tolist() != first.arms[arm][0].nats_W.tolist()
+        assert first.arms[arm][0].activated < points[0.05].activated < dense.activated
+        assert points[0.05].nats_W.tolist() != first.arms[arm][0].nats_W.tolist()
 
     def measures_again(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(comparison_module, "_measure", measures_again)
-    again = compare(tiny_pretrained, setting, [0, 1], tmp_path, lambda _: None)
+    monkeypatch.setattr(experiment, "_measure", measures_again)
+    again = compare(fresh, setting, [0, 1], tmp_path, lambda _: None)
     assert again.arms[OURS][1].nats_W.tolist() == first.arms[OURS][1].nats_W.tolist()
     with pytest.raises(ModelError, match="another questions, target: take another folder"):
-        compare(tiny_pretrained, replace(setting, target=0.1, questions=QUESTIONS[:1]), [0], tmp_path, lambda _: None)
-    assert again.frontier[OURS][0.1].nats_W.tolist() == first.frontier[OURS][0.1].nats_W.tolist()
+        compare(fresh, replace(setting, target=0.1, questions=QUESTIONS[:1]), [0], tmp_path, lambda _: None)
+    assert again.frontier[OURS][0.05].nats_W.tolist() == first.frontier[OURS][0.05].nats_W.tolist()
 
 
 def measured(nats: list[float], right: list[bool], activated: float = 80e6) -> Measured:
@@ -112,3 +116,9 @@ def test_the_verdict_names_noise() -> None:
     assert "a random split +0.300 (within the noise)" in verdict
     assert "static pruning +0.100 (beyond the noise)" in verdict
     assert "CPU time to read changes by -20 %, to write by +0 %" in verdict
+
+
+def test_models_are_timed_in_turn(tiny_pretrained: Callable[..., PretrainedLM]) -> None:
+    taken = seconds({"a": tiny_pretrained().model, "b": tiny_pretrained().model}, IDS[:16], 2)
+    assert {name: rows.shape for name, rows in taken.items()} == {"a": (2, 2), "b": (2, 2)}
+    assert all((rows > 0).all() for rows in taken.values())

@@ -1,13 +1,28 @@
 import itertools
+from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mofme.language.dense_to_moe.converted_layer import ConvertedLayer, Recipe
-from mofme.language.dense_to_moe.policy import Policy
-from mofme.language.dense_to_moe.profile import Candidate, choose, profile
+from mofme.core.moe import activated_parameters, parameters
+from mofme.language.dense_to_moe.conversion import convert_layers
+from mofme.language.dense_to_moe.converted_layer import ConvertedLayer, Policy, Recipe, converted_layers
+from mofme.language.dense_to_moe.policies import (
+    Candidate,
+    active_experts,
+    budget,
+    choose,
+    profile,
+    uniform,
+)
+from mofme.language.pretrained import PretrainedLM
+
+Make = Callable[..., PretrainedLM]
+IDS = [(i * i + i // 7) % 60 + 1 for i in range(2048)]
 
 
 def layer() -> ConvertedLayer:
@@ -76,3 +91,33 @@ def test_with_convex_errors_no_choice_is_better(errors: list[list[int]], budget:
         if sum(one.active for one in several) <= budget
     )
     assert sum(one.error for one in chosen) == pytest.approx(best)
+
+
+def test_a_uniform_top_k_keeps_the_average() -> None:
+    # 10 experts over 4 layers: 2.5 each.
+    assert uniform(4, 10.0) == [Policy("top-k", k) for k in (2, 3, 2, 3)]
+    assert uniform(3, 6.0) == [Policy("top-k", 2)] * 3
+    assert sum(policy.value for policy in uniform(30, 197.4)) == 197
+
+
+def test_activated_parameters_by_hand(tiny_pretrained: Make, tmp_path: Path) -> None:
+    lm = tiny_pretrained(layers=2)
+    total = parameters(lm.model)
+    convert_layers(lm.model, IDS, Recipe(experts=4, active=3, tokens=1024), tmp_path)
+    # Of 48 neurons in 4 experts one expert is idle: 12 neurons of 3 x 16 weights. Router and stand-ins: 4 x 16 each.
+    active = active_experts(lm.model, IDS[:600])
+    assert active.tolist() == [3, 3]
+    assert activated_parameters(lm.model, active) == total + 2 * (2 * 4 * 16 - 12 * 3 * 16)
+
+
+def test_the_budget_saves_the_target(tiny_pretrained: Make, tmp_path: Path) -> None:
+    lm = tiny_pretrained(layers=3)
+    total, recipe = parameters(lm.model), Recipe(experts=8, active=6, tokens=1024)
+    experts = budget(lm.model, recipe, 0.2)
+    profiles = convert_layers(lm.model, IDS, recipe, tmp_path)
+    saved = 1 - activated_parameters(lm.model, np.full(3, experts / 3)) / total
+    assert saved == pytest.approx(0.2)
+    for moe, candidate in zip(converted_layers(lm.model), choose(profiles, experts), strict=True):
+        assert isinstance(candidate, Candidate)
+        moe.router.policy = candidate.policy
+    assert 1 - activated_parameters(lm.model, active_experts(lm.model, IDS)) / total > 0.15
