@@ -29,8 +29,7 @@ def feed_forwards(
     ] = _BACKBONES,
 ) -> Result:
     """Compare parameters, MACs, time and peak memory of dense, conventional MoE and MoFME feed-forwards."""
-    from mofme.vision.benchmark import BACKBONES, arms, measure
-    from mofme.vision.benchmark_result import as_result
+    from mofme.vision.benchmark import BACKBONES, arms, as_result, measure
 
     if unknown := set(backbone) - set(BACKBONES):
         names = ", ".join(BACKBONES)

@@ -157,10 +157,14 @@ def segmentation(
     pictures: Annotated[int, typer.Option(min=0, help="Frames to show side by side, below --out.")] = 0,
 ) -> Result:
     """Segment frames clean, in bad weather and restored, and print the IoUs and how much of them is won back."""
-    from mofme.vision.evaluation.label_sets import load_label_set
-    from mofme.vision.evaluation.labelled_frames import find_labelled
-    from mofme.vision.evaluation.segmentation import counted_classes, evaluate_segmentation, write_csv, write_views
-    from mofme.vision.evaluation.segmentation_result import as_result
+    from mofme.vision.evaluation.label_sets import find_labelled, load_label_set
+    from mofme.vision.evaluation.segmentation import (
+        as_result,
+        counted_classes,
+        evaluate_segmentation,
+        write_csv,
+        write_views,
+    )
     from mofme.vision.restorer import Restorer
     from mofme.vision.segmenter import load_segmenter
 

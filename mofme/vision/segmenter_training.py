@@ -20,9 +20,15 @@ from mofme.core.training import Run
 from mofme.core.weights import ModelCard, load_card, save_model
 from mofme.errors import ModelError, MofmeError
 from mofme.files import atomic_file
-from mofme.vision.evaluation.confusion import confusion, iou, mean_iou
-from mofme.vision.evaluation.label_sets import IGNORE, LabelSet, available_label_sets, load_label_set
-from mofme.vision.evaluation.labelled_frames import find_labelled, read_labelled
+from mofme.vision.evaluation.label_sets import (
+    IGNORE,
+    LabelSet,
+    available_label_sets,
+    find_labelled,
+    load_label_set,
+    read_labelled,
+)
+from mofme.vision.evaluation.segmentation import confusion, iou, mean_iou
 from mofme.vision.nets.segmentation import SegmentationNet, fill_backbone
 
 _CROP = (256, 320)

@@ -16,8 +16,7 @@ from mofme.cli import app
 from mofme.errors import ModelError
 from mofme.measure.result import Figure, Row, load_result
 from mofme.measure.statistics import students_mean
-from mofme.vision.benchmark import Arm, Cost
-from mofme.vision.benchmark_result import savings
+from mofme.vision.benchmark import Arm, Cost, savings
 from mofme.vision.evaluation import ablation, ablation_report
 from mofme.vision.evaluation.ablation import Recipe, name_of, samples, score, train_arms, train_or_load
 from mofme.vision.evaluation.ablation_result import Measured, difference, difference_rows, verdict

@@ -10,10 +10,10 @@ from mofme.vision.benchmark import (
     Cost,
     _count_macs,
     arms,
+    as_result,
     measure,
     precision,
 )
-from mofme.vision.benchmark_result import as_result
 
 
 @pytest.fixture(scope="module")

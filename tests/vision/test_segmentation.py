@@ -13,17 +13,29 @@ from torch import Tensor
 
 from mofme.errors import MofmeError, PictureError
 from mofme.measure.result import Figure
-from mofme.vision.evaluation.confusion import confusion, iou, mean_iou
-from mofme.vision.evaluation.label_sets import IGNORE, LabelSet, available_label_sets, load_label_set
-from mofme.vision.evaluation.labelled_frames import find_labelled, read_labelled
+from mofme.vision.evaluation.label_sets import (
+    IGNORE,
+    LabelSet,
+    available_label_sets,
+    find_labelled,
+    load_label_set,
+    read_labelled,
+)
 from mofme.vision.evaluation.segmentation import (
+    ALL,
+    TABLE,
+    WON_BACK,
     FrameReport,
+    as_result,
+    confusion,
     counted_classes,
     evaluate_segmentation,
+    iou,
+    mean_iou,
+    summarize,
     write_csv,
     write_views,
 )
-from mofme.vision.evaluation.segmentation_result import ALL, TABLE, WON_BACK, as_result, summarize
 from mofme.vision.evaluation.weathered import taken_from
 from mofme.vision.segmenter import Segmenter
 

@@ -25,11 +25,10 @@ from mofme.ui.tabs.batch import gather
 from mofme.ui.uploads import new_folder, without_folders
 from mofme.ui.work import Job
 from mofme.vision.archive import extract, pack
-from mofme.vision.evaluation import restoration, segmentation, segmentation_result
-from mofme.vision.evaluation.confusion import mean_iou
-from mofme.vision.evaluation.label_sets import LabelSet, load_label_set
-from mofme.vision.evaluation.labelled_frames import LabelledFrame, find_labelled
+from mofme.vision.evaluation import restoration, segmentation
+from mofme.vision.evaluation.label_sets import LabelledFrame, LabelSet, find_labelled, load_label_set
 from mofme.vision.evaluation.pairs import Pair, find_sets
+from mofme.vision.evaluation.segmentation import mean_iou
 from mofme.vision.evaluation.weathered import synthesized
 from mofme.vision.picture.file import read_picture
 from mofme.vision.restorer import Restoration, Restorer
@@ -238,7 +237,7 @@ def measure_frames(
         reports.append(dataclasses.replace(report, views={}))
         state.done += 1
         yield state
-    state.result = segmentation_result.as_result(reports, labels, counted, f"tab Evaluate, model {model}", [_SEED])
+    state.result = segmentation.as_result(reports, labels, counted, f"tab Evaluate, model {model}", [_SEED])
     segmentation.write_csv(report_folder / "segmentation.csv", reports, labels, counted)
     yield state
 

@@ -7,8 +7,7 @@ import numpy as np
 
 from mofme.measure.plots import intervals, plot
 from mofme.measure.result import Row
-from mofme.vision.benchmark import Cost
-from mofme.vision.benchmark_result import TITLES
+from mofme.vision.benchmark import TITLES, Cost
 from mofme.vision.evaluation.ablation_result import MEAN, METRICS
 from mofme.vision.evaluation.uncertainty import ErrorMaps, calibration, sparsification
 

@@ -11,8 +11,7 @@ import torch
 from mofme.files import atomic_file
 from mofme.measure.pages import as_page
 from mofme.measure.result import Result, this_machine
-from mofme.vision.benchmark import Arm, Cost, measure, precision
-from mofme.vision.benchmark_result import cost_rows, saved_rows, savings, title
+from mofme.vision.benchmark import Arm, Cost, cost_rows, measure, precision, saved_rows, savings, title
 from mofme.vision.datasets import load_clean
 from mofme.vision.evaluation.ablation import (
     ARMS,

@@ -7,8 +7,7 @@ import numpy as np
 
 from mofme.measure.result import Figure, Row
 from mofme.measure.statistics import FloatArray, bootstrap, students_mean
-from mofme.vision.benchmark import Arm
-from mofme.vision.benchmark_result import title
+from mofme.vision.benchmark import Arm, title
 from mofme.vision.evaluation.restoration import Scores
 from mofme.vision.evaluation.uncertainty import ErrorMaps, ause, calibration, rank_correlation
 from mofme.vision.weather import WEATHERS
