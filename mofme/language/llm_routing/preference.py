@@ -38,27 +38,43 @@ class Preference(ABC):
         return scores_K
 
 
-class Logistic(Preference):
+class Classifier(Preference):
+    """By one of scikit-learn's classifiers."""
+
+    model: LogisticRegression | MLPClassifier | RandomForestClassifier
+
+    def score(self, embeddings_ND: FloatArray) -> FloatArray:
+        return np.asarray(self.model.predict_proba(embeddings_ND)[:, 1], dtype=np.float64)
+
+
+class Logistic(Classifier):
     """Logistic regression."""
 
     def fit(self, embeddings_ND: FloatArray, wins_N: BoolArray) -> None:
-        self.regression = LogisticRegression(C=3.0, max_iter=2000).fit(embeddings_ND, wins_N)
-
-    def score(self, embeddings_ND: FloatArray) -> FloatArray:
-        return np.asarray(self.regression.predict_proba(embeddings_ND)[:, 1], dtype=np.float64)
+        self.model = LogisticRegression(C=3.0, max_iter=2000).fit(embeddings_ND, wins_N)
 
 
-class Network(Preference):
+class Network(Classifier):
     """A hidden layer of 64 units, 20 epochs of Adam."""
 
     def fit(self, embeddings_ND: FloatArray, wins_N: BoolArray) -> None:
         batch = min(128, len(wins_N))
-        self.network = MLPClassifier((64,), alpha=1e-2, batch_size=batch, learning_rate_init=3e-3, random_state=0)
+        self.model = MLPClassifier((64,), alpha=1e-2, batch_size=batch, learning_rate_init=3e-3, random_state=0)
         for _ in range(20):
-            self.network.partial_fit(embeddings_ND, wins_N, classes=[False, True])
+            self.model.partial_fit(embeddings_ND, wins_N, classes=[False, True])
 
-    def score(self, embeddings_ND: FloatArray) -> FloatArray:
-        return np.asarray(self.network.predict_proba(embeddings_ND)[:, 1], dtype=np.float64)
+
+class Forest(Classifier):
+    """A random forest of 100 trees, as in RoRF; the training prompts are scored by the trees that did not see them."""
+
+    def fit(self, embeddings_ND: FloatArray, wins_N: BoolArray) -> None:
+        self.model = RandomForestClassifier(
+            100, max_depth=20, min_samples_leaf=4, max_samples=0.3, oob_score=True, random_state=0
+        ).fit(embeddings_ND, wins_N)
+
+    def learn(self, embeddings_ND: FloatArray, wins_N: BoolArray) -> FloatArray:
+        self.fit(embeddings_ND, wins_N)
+        return np.asarray(self.model.oob_decision_function_[:, 1], dtype=np.float64)
 
 
 class Neighbours(Preference):
@@ -86,23 +102,6 @@ class Neighbours(Preference):
         similarity_NK = np.take_along_axis(similarity_NK, nearest_NK, axis=1)
         weight_NK = 10 ** (similarity_NK / np.maximum(similarity_NK.max(1, keepdims=True), 1e-6)).clip(-1, 1)
         return np.asarray((weight_NK * self.wins_N[nearest_NK]).sum(1) / weight_NK.sum(1))
-
-
-class Forest(Preference):
-    """A random forest of 100 trees, as in RoRF; the training prompts are scored by the trees that did not see them."""
-
-    def fit(self, embeddings_ND: FloatArray, wins_N: BoolArray) -> None:
-        self.forest = RandomForestClassifier(
-            100, max_depth=20, min_samples_leaf=4, max_samples=0.3, oob_score=True, random_state=0
-        )
-        self.forest.fit(embeddings_ND, wins_N)
-
-    def score(self, embeddings_ND: FloatArray) -> FloatArray:
-        return np.asarray(self.forest.predict_proba(embeddings_ND)[:, 1], dtype=np.float64)
-
-    def learn(self, embeddings_ND: FloatArray, wins_N: BoolArray) -> FloatArray:
-        self.fit(embeddings_ND, wins_N)
-        return np.asarray(self.forest.oob_decision_function_[:, 1], dtype=np.float64)
 
 
 PREFERENCES: Mapping[Kind, Callable[[], Preference]] = {

@@ -109,11 +109,7 @@ class TrainedRouter:
         return self.carrot.estimate(queries)
 
     def route(
-        self,
-        prompt: str,
-        cost_weight: float | None = None,
-        budget: float | None = None,
-        quality: float | None = None,
+        self, prompt: str, cost_weight: float | None = None, budget: float | None = None, quality: float | None = None
     ) -> Routed:
         """Choose by one of the three, or for the best quality by none.
 

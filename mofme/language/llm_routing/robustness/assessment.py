@@ -124,27 +124,25 @@ class Assessment:
         present = {probe.category for probe in self.probes}
         return tuple(name for name in CATEGORIES if name in present)
 
-    def share(self, router: str, category: str | None = None, difficulty: str | None = None) -> Figure:
+    def share(
+        self, router: str, category: str | None = None, difficulty: str | None = None, source: str | None = None
+    ) -> Figure:
         """Calls sent to the strong model, in percent. Raises ValueError where nothing was probed."""
-        return bootstrap_percent(self.strong_RN[self.routers.index(router), self._chosen(category, difficulty)])
-
-    def share_of(self, router: str, source: str, category: str) -> Figure:
-        """As `share`, of one source's prompts of a category."""
-        chosen_N = [probe.source == source and probe.category == category for probe in self.probes]
+        chosen_N = self._chosen(category, difficulty, source)
         return bootstrap_percent(self.strong_RN[self.routers.index(router), chosen_N])
 
     def flips(self, router: str, rewording: str | None = None, category: str | None = None) -> Figure:
         """Decisions that a rewording turns, in percent; the mean of all rewordings unless one is named."""
         flips_WN = self.flips_RWN[self.routers.index(router)]
         rows = [self.rewordings.index(rewording)] if rewording else list(range(len(self.rewordings)))
-        return bootstrap_percent(flips_WN[rows].mean(0)[self._chosen(category, None)])
+        return bootstrap_percent(flips_WN[rows].mean(0)[self._chosen(category)])
 
     def cost(self, router: str, category: str, weak_over_strong: float) -> Figure:
         """What the calls cost, in percent of always asking the strong model, if cost goes by the length of prompts.
 
         `weak_over_strong` is what the weak model costs for each dollar of the strong one.
         """
-        chosen = self._chosen(category, None)
+        chosen = self._chosen(category)
         strong_n = self.strong_RN[self.routers.index(router), chosen]
         length_n = np.array([len(probe.prompt) for probe in self.probes], np.float64)[chosen]
         return bootstrap_percent(length_n * (strong_n + (1 - strong_n) * weak_over_strong), length_n)
@@ -164,10 +162,10 @@ class Assessment:
         category, difficulty = (_explained(part_B) for part_B in parts_B2.T)
         return category, difficulty
 
-    def _chosen(self, category: str | None, difficulty: str | None) -> BoolArray:
-        return np.array(
-            [category in (None, probe.category) and difficulty in (None, probe.difficulty) for probe in self.probes]
-        )
+    def _chosen(self, *wanted: str | None) -> BoolArray:
+        """The probes (N,) of a category, a difficulty and a source, as far as these are given."""
+        kinds = [(probe.category, probe.difficulty, probe.source) for probe in self.probes]
+        return np.array([all(want in (None, kind) for want, kind in zip(wanted, of, strict=False)) for of in kinds])
 
 
 def _explained(part_B: FloatArray) -> Figure:

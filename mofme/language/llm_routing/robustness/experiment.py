@@ -7,20 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from mofme.errors import TableError
+from mofme.language.llm_routing.robustness import jailbreaks
 from mofme.language.llm_routing.robustness.assessment import Assessment, assess
 from mofme.language.llm_routing.robustness.backdoor import Damage, backdoor
-from mofme.language.llm_routing.robustness.jailbreaks import (
-    WEAK,
-    Attempt,
-    Exposure,
-    Guard,
-    GuardedExposure,
-    attempts,
-    classifier_guard,
-    exposure,
-    guarded_exposure,
-    phrase_guard,
-)
 from mofme.language.llm_routing.robustness.privacy import Detection, Labelled, Privacy, detections, labelled, privacy
 from mofme.language.llm_routing.robustness.probes import (
     JAILBREAKS,
@@ -54,7 +43,7 @@ class Prompts:
     """What routers are probed with; attacks and sentences are empty where the folder has none."""
 
     probes: tuple[Probe, ...]
-    attacks: dict[str, list[Attempt]]
+    attacks: dict[str, list[jailbreaks.Attempt]]
     sentences: tuple[Labelled, ...]
 
     @classmethod
@@ -66,7 +55,7 @@ class Prompts:
         records = read_records(folder, JAILBREAKS) if find_file(folder, JAILBREAKS) else []
         private = read_records(folder, PRIVATE) if find_file(folder, PRIVATE) else []
         try:
-            attacks = {weak: attempts(records, weak) for weak in WEAK} if records else {}
+            attacks = {weak: jailbreaks.attempts(records, weak) for weak in jailbreaks.WEAK} if records else {}
             sentences = labelled(private)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise TableError(f"{folder}: {JAILBREAKS} or {PRIVATE} is not as expected: {error!r}") from error
@@ -90,19 +79,19 @@ class Study:
     weak_over_strong: float
     assessment: Assessment
     waste: tuple[Waste, ...]
-    exposures: tuple[Exposure, ...] = ()
+    exposures: tuple[jailbreaks.Exposure, ...] = ()
     privacy: tuple[Privacy, ...] = ()
     damage: tuple[Damage, ...] = ()
     balanced: Assessment | None = None
     balanced_waste: tuple[Waste, ...] = ()
-    guarded: tuple[GuardedExposure, ...] = ()
+    guarded: tuple[jailbreaks.GuardedExposure, ...] = ()
 
 
 @dataclass(frozen=True)
 class Rules:
     """What does not depend on any table: how the guards and the rule for private data do by themselves."""
 
-    guards: tuple[Guard, ...] = ()
+    guards: tuple[jailbreaks.Guard, ...] = ()
     stopped: tuple[tuple[BoolArray, ...], ...] = ()
     detections: tuple[Detection, ...] = ()
 
@@ -111,9 +100,9 @@ def try_rules(prompts: Prompts, embed: Embed) -> Rules:
     """Guards are tried on the attacks of the first weak model; without recorded attacks only the phrases are."""
     tried = next(iter(prompts.attacks.values()), [])
     dressed_up = [probe.prompt for probe in own_probes() if probe.category == "jailbreak"]
-    pairs = [phrase_guard(tried, prompts.harmless, dressed_up)]
+    pairs = [jailbreaks.phrase_guard(tried, prompts.harmless, dressed_up)]
     if tried:
-        pairs.append(classifier_guard(tried, prompts.harmless, dressed_up, embed))
+        pairs.append(jailbreaks.classifier_guard(tried, prompts.harmless, dressed_up, embed))
     guards, stopped = zip(*pairs, strict=True)
     return Rules(guards, stopped, tuple(detections(prompts.sentences)))
 
@@ -143,12 +132,14 @@ def study(
     wasted = [line for router in runs.values() for line in waste_by_group(router, splits)]
     report(f"{name}: attacks and private data")
     exposures = [
-        exposure(router, tried, weak, embed) for weak, tried in prompts.attacks.items() for router in runs.values()
+        jailbreaks.exposure(router, tried, weak, embed)
+        for weak, tried in prompts.attacks.items()
+        for router in runs.values()
     ]
     private = [privacy(router, prompts.sentences, embed) for router in runs.values()] if prompts.sentences else []
     weak, tried = next(iter(prompts.attacks.items()), ("", []))
     guarded = [
-        guarded_exposure(guard.name, runs[router], weak, tried, stopped, embed)
+        jailbreaks.guarded_exposure(guard.name, runs[router], weak, tried, stopped, embed)
         for guard, stopped in zip(rules.guards, rules.stopped, strict=True)
         for router in TRAINERS
         if tried

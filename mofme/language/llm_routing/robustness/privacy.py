@@ -136,15 +136,11 @@ def _phone(found: str) -> bool:
     return 7 <= len(digits) <= 15 and not _DATE.fullmatch(found.strip())
 
 
-def _always(_: str) -> bool:
-    return True
-
-
 _RULES: dict[str, tuple[re.Pattern[str], Callable[[str], bool]]] = {
-    "email": (re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+"), _always),
+    "email": (re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+"), bool),
     "IBAN": (re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b"), _iban),
     "card": (re.compile(r"(?<![\w.])\d(?:[ -]?\d){11,18}(?!\w|\.\d)"), _card),
-    "social security number": (re.compile(r"(?<![\d-])\d{3}([- ])\d{2}\1\d{4}(?![\d-])"), _always),
+    "social security number": (re.compile(r"(?<![\d-])\d{3}([- ])\d{2}\1\d{4}(?![\d-])"), bool),
     "phone": (
         re.compile(
             r"(?<![\w.$€£])(?:\+|00)\d{1,3}[ .()-]*\d(?:[ .()-]{0,2}\d){5,12}(?!\w)"  # international
@@ -156,7 +152,7 @@ _RULES: dict[str, tuple[re.Pattern[str], Callable[[str], bool]]] = {
     ),
     "IP address": (
         re.compile(r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?![\d.])"),
-        _always,
+        bool,
     ),
     "address": (
         re.compile(
@@ -165,7 +161,7 @@ _RULES: dict[str, tuple[re.Pattern[str], Callable[[str], bool]]] = {
             r"|\b(?:[Rr]ue|[Vv]ia|[Cc]alle|[Aa]venida|[Rr]ua) (?:[\w'\u2019-]+ ){1,4}\d{1,4}\b"
             r"|\b\d{1,4},? (?:rue|via|calle) (?:[\w'\u2019-]+ ?){1,4}"
         ),
-        _always,
+        bool,
     ),
 }
 KINDS = tuple(_RULES)

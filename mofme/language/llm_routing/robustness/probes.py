@@ -16,15 +16,7 @@ from mofme.errors import TableError
 from mofme.language.tables.columns import read_columns, read_json, read_json_lines
 from mofme.language.text import OWN_PROMPTS
 
-CATEGORIES = (
-    "coding",
-    "translation",
-    "mathematics",
-    "human instructions",
-    "general knowledge",
-    "jailbreak",
-    "privacy",
-)
+CATEGORIES = ("coding", "translation", "mathematics", "human instructions", "general knowledge", "jailbreak", "privacy")
 DIFFICULTIES = ("simple", "hard")
 PER_CELL = 40
 JAILBREAKS = "jailbreakbench_artifacts_outcomes.csv"

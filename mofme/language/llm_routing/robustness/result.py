@@ -230,7 +230,7 @@ def _rows_of_assessment(title: str, assessment: Assessment) -> list[Row]:
     if len({source for _, source in counts}) > 1:
         for category in categories:
             for source in (source for (of, source), count in counts.items() if of == category and count >= ENOUGH):
-                figures = {router: assessment.share_of(router, source, category) for router in routers}
+                figures = {router: assessment.share(router, category, source=source) for router in routers}
                 rows.append(Row(f"{calls} by source, %", f"{category}, {source}", figures))
     if assessment.rewordings:
         turned = f"{title}: decisions turned by rewording"

@@ -1,17 +1,12 @@
-"""What the endpoint costs in time, and whether it loses or doubles answers while a backend dies: on fake backends.
-
-Fake backends need no model: they answer at once and misbehave on demand. An answer repeats the last message, so that
-whoever asked can tell his own from another's.
-"""
+"""What the endpoint costs in time, and whether it loses or doubles answers while a backend dies: on fake backends."""
 
 import asyncio
-import json
 import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,8 +14,8 @@ import httpx
 import numpy as np
 import torch
 import uvicorn
-from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp
 
 from mofme.language.llm_routing.serving.config import ServingConfig
@@ -68,83 +63,24 @@ class Served:
         self._thread.join()
 
 
-@dataclass
-class FakeBackend:
-    """Its settings may be changed while it runs; `asked` counts the prompts that came in, by text."""
+def echo(seconds: float = 0.0) -> FastAPI:
+    """A backend without any model: after so many seconds it says what it was asked.
 
-    seconds: float = 0.0  # until the first byte
-    status: int = 200
-    retry_after: str | None = None  # with it, only the first `limited` requests are answered by `status`
-    limited: int = 1_000_000
-    break_after: int | None = None  # events until the connection closes
-    pause: float = 0.0  # seconds between two events
-    without_usage: bool = False
-    asked: Counter[str] = field(default_factory=Counter)
-    busy: int = 0
-    busiest: int = 0  # requests waiting for their first byte at once
-    left: int = 0  # clients that went away during a stream
-    headers: list[dict[str, str]] = field(default_factory=list)
-    bodies: list[dict[str, Any]] = field(default_factory=list)
+    So whoever asked can tell his own answer from another's.
+    """
 
-    @property
-    def app(self) -> FastAPI:
-        app = FastAPI(openapi_url=None)
-        app.router.add_route("/v1/chat/completions", self._answer, methods=["POST"])
-        return app
-
-    async def _answer(self, request: Request) -> Response:
+    async def answer(request: Request) -> JSONResponse:
         body = await request.json()
-        text = body["messages"][-1]["content"]
-        self.asked[text] += 1
-        self.headers.append(dict(request.headers))
-        self.bodies.append(body)
-        self.busy += 1
-        self.busiest = max(self.busiest, self.busy)
-        try:
-            await asyncio.sleep(self.seconds)
-        finally:
-            self.busy -= 1
-        if self.status != 200 and sum(self.asked.values()) <= self.limited:
-            headers = {"retry-after": self.retry_after} if self.retry_after is not None else {}
-            error = {"message": f"no, {request.headers.get('authorization')}", "type": "fake", "code": None}
-            return JSONResponse({"error": error}, self.status, headers)
-        if body.get("stream"):
-            return StreamingResponse(self._events(body, text), media_type="text/event-stream")
-        message = {"role": "assistant", "content": text}
+        await asyncio.sleep(seconds)
+        message = {"role": "assistant", "content": body["messages"][-1]["content"]}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        usage = {} if self.without_usage else {"usage": _usage(text)}
-        return JSONResponse({**_head(body, "chat.completion"), "choices": [choice], **usage})
+        usage = {"prompt_tokens": 10, "completion_tokens": 10, "total_tokens": 20}
+        head = {"id": "chatcmpl-echo", "object": "chat.completion", "created": 0, "model": body["model"]}
+        return JSONResponse({**head, "choices": [choice], "usage": usage})
 
-    async def _events(self, body: dict[str, Any], text: str) -> AsyncGenerator[bytes]:
-        head = _head(body, "chat.completion.chunk")
-        first, *others = text.split(" ")
-        deltas: list[dict[str, Any]] = [{"delta": {"role": "assistant", "content": ""}, "finish_reason": None}]
-        pieces = [first, *(f" {word}" for word in others)]
-        deltas += [{"delta": {"content": piece}, "finish_reason": None} for piece in pieces]
-        deltas += [{"delta": {}, "finish_reason": "stop"}]
-        events = [{**head, "choices": [{"index": 0, **delta}]} for delta in deltas]
-        if (body.get("stream_options") or {}).get("include_usage") and not self.without_usage:
-            events.append({**head, "choices": [], "usage": _usage(text)})
-        try:
-            for number, event in enumerate(events):
-                if number == self.break_after:
-                    raise ConnectionAbortedError
-                yield b"data: " + json.dumps(event).encode() + b"\n\n"
-                await asyncio.sleep(self.pause)
-            yield b"data: [DONE]\n\n"
-        except (asyncio.CancelledError, GeneratorExit):
-            self.left += 1
-            raise
-
-
-def _head(body: dict[str, Any], kind: str) -> dict[str, Any]:
-    return {"id": "chatcmpl-fake", "object": kind, "created": 0, "model": body["model"]}
-
-
-def _usage(text: str) -> dict[str, int]:
-    """10 tokens in, and one out for each word."""
-    words = len(text.split())
-    return {"prompt_tokens": 10, "completion_tokens": words, "total_tokens": 10 + words}
+    app = FastAPI(openapi_url=None)
+    app.router.add_route("/v1/chat/completions", answer, methods=["POST"])
+    return app
 
 
 @dataclass(frozen=True)
@@ -208,11 +144,7 @@ class Storm:
 def measure_overhead(requests: int, router: Router) -> Overhead:
     """One request at a time, after ten to warm up; direct and through the endpoint alternate."""
     taken: list[list[float]] = []
-    with (
-        Served(FakeBackend().app) as backend,
-        Served(_endpoint(router, [backend, backend])) as endpoint,
-        httpx.Client() as client,
-    ):
+    with Served(echo()) as backend, Served(_endpoint(router, [backend, backend])) as endpoint, httpx.Client() as client:
         for number in range(requests + 10):
             row = []
             for server in (backend, endpoint):
@@ -227,8 +159,8 @@ def measure_overhead(requests: int, router: Router) -> Overhead:
 def measure_storm(clients: int, requests: int, router: Router) -> Storm:
     """The backend dies at once, with all it was doing, after a third of the answers; it is dead for the last third."""
     with (
-        Served(FakeBackend(seconds=0.02).app) as dying,
-        Served(FakeBackend(seconds=0.02).app) as living,
+        Served(echo(seconds=0.02)) as dying,
+        Served(echo(seconds=0.02)) as living,
         Served(_endpoint(router, [dying, living])) as endpoint,
     ):
         return asyncio.run(_storm(clients, requests, endpoint, dying))

@@ -32,7 +32,7 @@ def test_shares_by_category_and_difficulty() -> None:
     assert assessed.share("if word", "coding").value == 50
     assert assessed.share("if word", "coding", "simple").value == 100
     assert assessed.share("if word").value == 25
-    assert assessed.share_of("if word", "own", "coding").value == 50
+    assert assessed.share("if word", "coding", source="own").value == 50
     assert (assessed.share("all", "coding").value, assessed.share("if word", "general knowledge").value) == (100, 0)
     assert (assessed.share("if word", "coding", "hard").value, assessed.share("all", None, "hard").value) == (0, 100)
 

@@ -10,7 +10,8 @@ import pytest
 
 from mofme.language.llm_routing.serving.config import ServingConfig
 from mofme.language.llm_routing.serving.endpoint import create_app
-from mofme.language.llm_routing.serving.load_test import FakeBackend, Served
+from mofme.language.llm_routing.serving.load_test import Served
+from tests.language.llm_routing.serving.fake_backend import FakeBackend
 
 
 @dataclass

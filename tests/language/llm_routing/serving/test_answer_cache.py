@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from mofme.language.llm_routing.serving.answer_cache import _FIXED, LARGEST_ANSWER, AnswerCache, Kept
 from mofme.language.llm_routing.serving.chat import Tokens
 from mofme.language.llm_routing.serving.config import CacheSettings
-from mofme.language.llm_routing.serving.load_test import FakeBackend
+from tests.language.llm_routing.serving.fake_backend import FakeBackend
 
 NORTH, NEAR, EAST = np.array([1.0, 0.0]), np.array([0.99, np.sqrt(1 - 0.99**2)]), np.array([0.0, 1.0])
 
