@@ -4,7 +4,8 @@ import csv
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,11 +13,13 @@ from typing import Any
 
 from mofme.errors import Cancelled, PictureError
 from mofme.files import atomic_file, find_files
+from mofme.vision.picture.decode import Picture
 from mofme.vision.picture.file import FORMATS, READABLE_SUFFIXES, read_picture, write_picture
 from mofme.vision.restorer import Restoration
-from mofme.vision.video import RestoredFrame, restore_video
+from mofme.vision.video import RestoredFrame, read_ahead, restore_video
 from mofme.vision.video_file import CONTAINERS, VIDEO_SUFFIXES
 
+_LARGE = 25e6  # pixels: more than one such picture in memory may be too much
 _COLUMNS = ("file", "output", "size", "seconds", "weather", "uncertainty", "error", "skipped")
 
 
@@ -80,27 +83,41 @@ def restore_tree(
     Outputs appear whole or not at all, so one that exists is finished and skipped, unless `overwrite`. Closing the
     iterator stops the work. `on_progress` is told the file and the share of it that is done. Raises PictureError as
     `plan_tree` does, at once; a bad file is only reported.
+
+    While a picture is restored, the next is read and the last one written, each in another thread. A report is due when
+    its file is written, and before the next one is: so whoever stops the work has been told of all there is.
     """
     plan = plan_tree(source, target, format)
+    settings = {"strength": strength, "ensemble": ensemble, "tile": tile}
+
+    def opened() -> Iterator[_File]:
+        for path, output in plan:
+            names = path.relative_to(source).as_posix(), output.relative_to(target).as_posix()
+            file = _File(path, output, FileReport(*names, skipped=output.exists() and not overwrite))
+            file.read(max_megapixels)
+            yield file
 
     def work() -> Iterator[FileReport]:
-        for path, output in plan:
-            if output.exists() and not overwrite:
-                report = FileReport(str(path), str(output), skipped=True)
-            else:
-                report = restore_file(
-                    restorer,
-                    path,
-                    output,
-                    strength=strength,
-                    ensemble=ensemble,
-                    tile=tile,
-                    format=format,
-                    max_megapixels=max_megapixels,
-                    on_progress=partial(on_progress, path),
-                )
-            relative = path.relative_to(source).as_posix(), output.relative_to(target).as_posix()
-            yield replace(report, file=relative[0], output=relative[1])
+        written: list[Future[FileReport]] = []
+
+        def told() -> Iterator[FileReport]:
+            if written:
+                report = written[0].result()
+                written.clear()
+                yield report
+
+        with ThreadPoolExecutor(1) as writer, closing(read_ahead(opened(), _File.is_alone)) as files:
+            try:
+                for file in files:
+                    if file.is_alone():
+                        yield from told()
+                    file.restore(restorer, max_megapixels, partial(on_progress, file.path), **settings)
+                    yield from told()
+                    written.append(writer.submit(file.write, format))
+                    if file.is_alone():
+                        yield from told()
+            finally:
+                yield from told()
 
     return work()
 
@@ -121,35 +138,80 @@ def restore_file(
 
     What goes wrong is in the report; only Cancelled and KeyboardInterrupt are raised.
     """
-    start = time.perf_counter()
-    report = FileReport(str(path), str(output))
-    settings: dict[str, Any] = {"strength": strength, "ensemble": ensemble, "tile": tile}
-    try:
-        if path.suffix.lower() in VIDEO_SUFFIXES:
-            frames = restore_video(restorer, path, output, max_megapixels=max_megapixels, **settings)
-            report = _follow(frames, report, on_progress)
-        else:
-            picture = read_picture(path, max_megapixels)
-            result = restorer(picture.rgb, on_progress=on_progress, **settings)
-            write_picture(output, result.image, picture, format or picture.format)
-            height, width = picture.rgb.shape[1:]
-            report = replace(
-                report,
+    file = _File(path, output, FileReport(str(path), str(output)))
+    file.read(max_megapixels)
+    file.restore(restorer, max_megapixels, on_progress, strength=strength, ensemble=ensemble, tile=tile)
+    return file.write(format)
+
+
+class _File:
+    """A picture or video on its way from `path` to `output`, in three steps, which may run in different threads.
+
+    A video is done whole in the second.
+    """
+
+    def __init__(self, path: Path, output: Path, report: FileReport) -> None:
+        self.path, self.output, self.report = path, output, report
+        self._is_video = path.suffix.lower() in VIDEO_SUFFIXES
+        self._picture: Picture | None = None
+
+    def is_alone(self) -> bool:
+        """Whether nothing should be read or written meanwhile: it takes too much memory for that, or hours."""
+        return self._is_video or (self._picture is not None and self._picture.rgb[0].numel() > _LARGE)
+
+    def read(self, max_megapixels: float) -> None:
+        if not (self.report.skipped or self._is_video):
+            with self._step():
+                self._picture = read_picture(self.path, max_megapixels)
+
+    def restore(
+        self,
+        restorer: Callable[..., Restoration],
+        max_megapixels: float,
+        on_progress: Callable[[float], None] | None,
+        **settings: Any,
+    ) -> None:
+        if self.report.skipped or self.report.error:
+            return
+        with self._step():
+            if self._picture is None:
+                frames = restore_video(restorer, self.path, self.output, max_megapixels=max_megapixels, **settings)
+                self.report = _follow(frames, self.path, self.report, on_progress)
+                return
+            result = restorer(self._picture.rgb, on_progress=on_progress, **settings)
+            self._picture = replace(self._picture, rgb=result.image)
+            height, width = result.image.shape[1:]
+            self.report = replace(
+                self.report,
                 width=width,
                 height=height,
                 weather=result.weather_name,
                 uncertainty=result.mean_uncertainty,
             )
-    except Cancelled:
-        raise
-    # Whatever befalls one file, the net running out of memory included, the others go on.
-    except Exception as error:
-        report = replace(report, error=str(error) or repr(error))
-    return replace(report, seconds=time.perf_counter() - start)
+
+    def write(self, format: str | None) -> FileReport:
+        if self._picture is not None and not self.report.error:
+            with self._step():
+                write_picture(self.output, self._picture.rgb, self._picture, format or self._picture.format)
+        return self.report
+
+    @contextmanager
+    def _step(self) -> Iterator[None]:
+        """Adds its time to the report, and what goes wrong."""
+        start = time.perf_counter()
+        try:
+            yield
+        except Cancelled:
+            raise
+        # Whatever befalls one file, the net running out of memory included, the others go on.
+        except Exception as error:
+            old = self.report
+            self.report = FileReport(old.file, old.output, seconds=old.seconds, error=str(error) or repr(error))
+        self.report = replace(self.report, seconds=self.report.seconds + time.perf_counter() - start)
 
 
 def _follow(
-    frames: Generator[RestoredFrame], report: FileReport, on_progress: Callable[[float], None] | None
+    frames: Generator[RestoredFrame], path: Path, report: FileReport, on_progress: Callable[[float], None] | None
 ) -> FileReport:
     """Have a video restored. Frames that could not be read are an error, though the output holds all others."""
     weathers: Counter[str] = Counter()
@@ -163,7 +225,7 @@ def _follow(
     height, width = frame.restoration.image.shape[-2:]
     ((weather, _),) = weathers.most_common(1)
     verb = "is" if frame.damaged == 1 else "are"
-    missing = f"{report.file}: {frame.damaged} of its parts could not be read and {verb} missing in the result."
+    missing = f"{path}: {frame.damaged} of its parts could not be read and {verb} missing in the result."
     return replace(
         report,
         width=width,

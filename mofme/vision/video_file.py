@@ -85,7 +85,8 @@ class VideoReader:
                 self._check_size(decoded.width, decoded.height)
                 # FFmpeg tells the turn counter-clockwise, as numpy takes it.
                 array = np.rot90(decoded.to_ndarray(format="rgb24"), round(decoded.rotation / 90))
-                yield Frame(torch.from_numpy(array.copy()).permute(2, 0, 1).float().div_(255), decoded)
+                image = torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1).float().div_(255)
+                yield Frame(image, decoded)
 
     def _check_size(self, width: int, height: int) -> None:
         if width * height > self._limit * 1e6:
@@ -168,12 +169,13 @@ class VideoWriter:
     def write(self, image: Tensor, frame: Frame) -> None:
         """Add `image` (3, H, W) in place of `frame` of the other video."""
         array = image.mul(255).round_().byte().permute(1, 2, 0).cpu().numpy()
-        # Colours are stored for two by two pixels at once.
-        array = np.pad(array, ((0, array.shape[0] % 2), (0, array.shape[1] % 2), (0, 0)), mode="edge")
+        rows, columns = array.shape[0] % 2, array.shape[1] % 2
+        if rows or columns:  # colours are stored for two by two pixels at once
+            array = np.pad(array, ((0, rows), (0, columns), (0, 0)), mode="edge")
         if self._size is None:
             self._size = array.shape[1], array.shape[0]
             self._begin(frame.decoded)
-        new = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), "rgb24").reformat(
+        new = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(array), "rgb24").reformat(
             *self._size,
             format="yuv420p",
             dst_colorspace=frame.decoded.colorspace,

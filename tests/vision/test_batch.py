@@ -1,6 +1,7 @@
 import csv
 import os
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import torch
 from PIL import Image
 
 from mofme.errors import Cancelled, PictureError
+from mofme.vision import batch
 from mofme.vision.batch import FileReport, plan_tree, restore_tree, write_report
-from mofme.vision.picture.file import read_picture
+from mofme.vision.picture.file import read_picture, write_picture
 from mofme.vision.restorer import Restoration, Restorer, available_models
 
 
@@ -97,6 +99,75 @@ def test_cancelling_from_inside_stops_the_work(tmp_path):
     with pytest.raises(Cancelled):
         list(restore_tree(Stopped(), tmp_path / "in", tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("stop", [Cancelled, KeyboardInterrupt])
+def test_whoever_stops_the_work_is_told_first_of_what_is_written(tmp_path, stop):
+    class StoppedAtTheSecond(Inverter):
+        def __call__(self, image, **settings):
+            if self.settings:
+                raise stop
+            return super().__call__(image, **settings)
+
+    for name in "abc":
+        picture(tmp_path / f"in/{name}.png")
+    reports, threads = [], threading.active_count()
+    with pytest.raises(stop):
+        reports.extend(restore_tree(StoppedAtTheSecond(), tmp_path / "in", tmp_path / "out"))
+    # list.extend keeps what came before the exception.
+    assert [report.file for report in reports] == [path.name for path in (tmp_path / "out").iterdir()] == ["a.png"]
+    assert threading.active_count() == threads
+
+
+def test_the_next_is_read_and_the_last_one_written_meanwhile(tmp_path, monkeypatch):
+    names = [f"{number}.png" for number in range(5)]
+    for name in names:
+        picture(tmp_path / "in" / name)
+    read, restoring, written = ({name: threading.Event() for name in names} for _ in range(3))
+    behind = iter(range(len(names)))
+
+    def reading(path, *limits):
+        read[path.name].set()
+        return read_picture(path, *limits)
+
+    def writing(path, *how):
+        number = names.index(path.name)
+        if path.name != names[-1]:
+            assert restoring[names[number + 1]].wait(30)
+        write_picture(path, *how)
+        written[path.name].set()
+
+    class Watching(Inverter):
+        def __call__(self, image, **settings):
+            number = next(behind)
+            restoring[names[number]].set()
+            assert all(read[name].wait(30) for name in names[: number + 2])
+            assert not any(read[name].is_set() for name in names[number + 2 :]), "memory stays bounded"
+            assert all(written[name].is_set() for name in names[: max(number - 1, 0)])
+            return super().__call__(image, **settings)
+
+    monkeypatch.setattr(batch, "read_picture", reading)
+    monkeypatch.setattr(batch, "write_picture", writing)
+    reports = list(restore_tree(Watching(), tmp_path / "in", tmp_path / "out"))
+    assert [(report.file, report.error) for report in reports] == [(name, "") for name in names]
+
+
+def test_beside_a_large_picture_nothing_is_read_or_written(tmp_path, monkeypatch):
+    for name, size in (("a", (5, 4)), ("b", (8, 8)), ("c", (5, 4))):
+        picture(tmp_path / f"in/{name}.png", size)
+    events = []
+
+    class Listed(Inverter):
+        def __call__(self, image, **settings):
+            events.append("restore")
+            return super().__call__(image, **settings)
+
+    monkeypatch.setattr(batch, "_LARGE", 50)
+    monkeypatch.setattr(batch, "read_picture", lambda path, _: events.append(f"read {path.name}") or read_picture(path))
+    monkeypatch.setattr(batch, "write_picture", lambda path, *_: events.append(f"write {path.name}"))
+    list(restore_tree(Listed(), tmp_path / "in", tmp_path / "out"))
+    at_b = events.index("write b.png")
+    assert events[at_b - 2 : at_b + 2] == ["write a.png", "restore", "write b.png", "read c.png"]
 
 
 def test_closed_half_way_and_started_again_it_does_only_the_rest(tmp_path):

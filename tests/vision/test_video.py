@@ -1,6 +1,7 @@
 """Videos: what a player needs must survive, what is broken or hostile must not do harm, and nothing may flicker."""
 
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +14,8 @@ from torch import Tensor
 from mofme.errors import PictureError, PictureTooLargeError
 from mofme.vision.batch import plan_tree, restore_file, restore_tree
 from mofme.vision.restorer import Restoration
-from mofme.vision.video import restore_video
-from mofme.vision.video_file import read_video, write_video
+from mofme.vision.video import read_ahead, restore_video
+from mofme.vision.video_file import Frame, VideoWriter, read_video, write_video
 from tests.films import film
 
 
@@ -138,11 +139,62 @@ def test_enough_ends_it_with_a_shorter_video(tmp_path):
 
 
 def test_stopped_half_way_nothing_is_left(tmp_path):
-    source = film(tmp_path / "a.mp4")
+    source, threads = film(tmp_path / "a.mp4"), threading.active_count()
     work = restore_video(as_it_is, source, tmp_path / "b.mp4")
     next(work)
     work.close()
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+    assert threading.active_count() == threads
+
+
+def test_a_frame_that_cannot_be_restored_ends_it(tmp_path):
+    def fails_late(image: Tensor, **_: object) -> Restoration:
+        if next(numbers) == 3:
+            raise RuntimeError("out of memory")
+        return restoration(image)
+
+    source, numbers = film(tmp_path / "a.mp4"), iter(range(8))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        list(restore_video(fails_late, source, tmp_path / "b.mp4"))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_frames_are_read_one_ahead_and_written_one_behind(tmp_path, monkeypatch):
+    restoring = [threading.Event() for _ in range(9)]
+    numbers, written = iter(range(8)), []
+
+    def write(self: VideoWriter, image: Tensor, frame: Frame) -> None:
+        assert len(written) == 7 or restoring[len(written) + 1].wait(30)
+        written.append(frame.decoded.pts)
+        original(self, image, frame)
+
+    def watching(image: Tensor, **_: object) -> Restoration:
+        number = next(numbers)
+        restoring[number].set()
+        assert len(written) >= number - 1
+        return restoration(image)
+
+    original = VideoWriter.write
+    monkeypatch.setattr(VideoWriter, "write", write)
+    told = list(restore_video(watching, film(tmp_path / "a.mp4"), tmp_path / "b.mp4"))
+    assert len(told) == len(images(tmp_path / "b.mp4")) == 8 and written == sorted(written)
+
+
+def test_what_is_made_ahead_comes_in_order_and_fails_in_its_place():
+    made = []
+
+    def items() -> Iterator[int]:
+        for number in range(1, 4):
+            made.append(number)
+            yield number
+        raise OSError("no more")
+
+    got = []
+    with pytest.raises(OSError, match="no more"):
+        for number in read_ahead(items()):
+            assert len(made) <= number + 1
+            got.append(number)
+    assert got == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
