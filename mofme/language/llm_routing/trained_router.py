@@ -22,7 +22,8 @@ from mofme.language.llm_routing.carrot import (
     plug_in,
     within_budget,
 )
-from mofme.language.llm_routing.comparison import Comparison, compare, read
+from mofme.language.llm_routing.comparison import Comparison, compare
+from mofme.language.llm_routing.curve import aiq
 from mofme.language.near_duplicates import groups_of
 from mofme.language.sentence_encoder import Queries, SentenceEncoder
 from mofme.language.tables.table import FloatArray, RoutingTable
@@ -198,10 +199,12 @@ def train_router(
 
 
 def _metrics(comparison: Comparison) -> dict[str, float | int | str]:
-    trials = f"mean of {len(comparison.trials)} splits, a fifth of the prompts, near-duplicates kept together"
-    metrics: dict[str, float | int | str] = {"held back": trials}
-    for name, reading in read(comparison, np.ones((1, len(comparison.table)))).items():
-        metrics[f"AIQ, {name}"] = round(float(reading.aiq_TB.mean()), 4)
-        highest = [curve.quality_S.max() for curve in comparison.curves(name)]
-        metrics[f"highest quality, {name}"] = round(float(np.mean(highest)), 4)
+    splits = f"mean of {len(comparison.trials)} splits, a fifth of the prompts, near-duplicates kept together"
+    metrics: dict[str, float | int | str] = {"held back": splits}
+    dearest_T = [float(comparison.table.cost_NM[trial.test_n].mean(0).max()) for trial in comparison.trials]
+    for name in comparison.routers:
+        curves = comparison.curves(name)
+        areas = [aiq(curve, dearest) for curve, dearest in zip(curves, dearest_T, strict=True)]
+        metrics[f"AIQ, {name}"] = round(float(np.mean(areas)), 4)
+        metrics[f"highest quality, {name}"] = round(float(np.mean([curve.quality_S.max() for curve in curves])), 4)
     return metrics
