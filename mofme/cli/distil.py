@@ -33,12 +33,11 @@ def distil(
     """Distil, say how near the student came, and write it."""
     import time
 
-    from mofme.language.moe_distillation.distillation import Plan
+    from mofme.language.moe_distillation import METHODS
+    from mofme.language.moe_distillation.distillation import Plan, non_activated_mass
     from mofme.language.moe_distillation.distillation import distil as distil_into
-    from mofme.language.moe_distillation.methods import METHODS
-    from mofme.language.moe_distillation.passages import passages_of
+    from mofme.language.moe_distillation.quality import passages_of
     from mofme.language.moe_distillation.students import open_lm, open_student, save_student
-    from mofme.language.moe_distillation.teaching import non_activated_mass
     from mofme.language.text import read_text
 
     if method not in METHODS:
@@ -85,8 +84,7 @@ def distillation(
     import torch
 
     from mofme.language.moe_distillation.distillation import Plan
-    from mofme.language.moe_distillation.study import compare
-    from mofme.language.moe_distillation.study_result import as_result
+    from mofme.language.moe_distillation.experiment import as_result, compare
     from mofme.language.text import read_texts
 
     torch.set_num_threads(1)

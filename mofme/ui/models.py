@@ -71,7 +71,7 @@ def shipped_pair() -> tuple["CausalLM", "CausalLM"]:
 
     Raises ModelError if they are missing or damaged.
     """
-    from mofme.language.moe_distillation.shipped import fresh_student, shipped_teacher
+    from mofme.language.moe_distillation.students import fresh_student, shipped_teacher
 
     return shipped_teacher(), fresh_student()
 

@@ -15,8 +15,8 @@ from playwright.sync_api import Browser, expect
 
 from mofme.errors import Cancelled, ModelError, TableError
 from mofme.language.causal_lm import CausalLM, SmallCausalLM
+from mofme.language.moe_distillation import METHODS
 from mofme.language.moe_distillation.distillation import Plan
-from mofme.language.moe_distillation.methods import METHODS
 from mofme.language.small_lm import Shape, SmallLM, Vocabulary
 from mofme.ui.models import Engine, Services
 from mofme.ui.tabs import moe_distillation

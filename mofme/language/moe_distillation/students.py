@@ -1,4 +1,4 @@
-"""A student cut out of a deeper model, and the folder that a distilled one is written to."""
+"""Teachers and students: the shipped pair, models from folders, and students cut out of deeper models."""
 
 import json
 from collections.abc import Mapping
@@ -11,13 +11,23 @@ from torch import nn
 from mofme.core.moe import moe_layers
 from mofme.core.weights import as_stored, load_card
 from mofme.errors import ModelError
-from mofme.files import CARD_FILE, atomic_file
+from mofme.files import CARD_FILE, WEIGHTS, atomic_file
 from mofme.language.causal_lm import CausalLM, PretrainedCausalLM, SmallCausalLM
 from mofme.language.dense_to_moe.storage import open_model
 from mofme.language.pretrained import decoder_layers
 from mofme.language.small_lm import NET, load_lm, save_lm
 
 _NOTES = "distillation.json"
+
+
+def shipped_teacher() -> SmallCausalLM:
+    """A mixture of eight experts a layer, of which a token visits two. Raises ModelError if it is missing."""
+    return SmallCausalLM(*load_lm(WEIGHTS / "distillation-teacher"))
+
+
+def fresh_student() -> SmallCausalLM:
+    """The smaller dense student as it was before any distillation, a new one each time."""
+    return SmallCausalLM(*load_lm(WEIGHTS / "distillation-student"))
 
 
 def open_lm(name: str) -> CausalLM:

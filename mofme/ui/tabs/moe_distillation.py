@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from mofme.language.moe_distillation.methods import METHODS, Method
+from mofme.language.moe_distillation import METHODS, Method
 from mofme.measure.statistics import students_mean
 from mofme.ui.chart import learning_curves, line_plot
 from mofme.ui.html import bars, measured_box, table
@@ -147,10 +147,8 @@ def distil_live(teacher: "CausalLM", student: "CausalLM", text: str, plan: "Plan
 
     Raises MofmeError when the job is stopped, its time is up, or the text is too short.
     """
-    from mofme.language.moe_distillation.distillation import distil
-    from mofme.language.moe_distillation.passages import passages_of
-    from mofme.language.moe_distillation.quality import cross_entropy, measure
-    from mofme.language.moe_distillation.teaching import non_activated_mass
+    from mofme.language.moe_distillation.distillation import distil, non_activated_mass
+    from mofme.language.moe_distillation.quality import cross_entropy, measure, passages_of
 
     passages = passages_of(text, teacher)
     mass_L = non_activated_mass(teacher, passages.held_out_PT).tolist()

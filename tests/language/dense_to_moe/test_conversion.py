@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Make = Callable[..., PretrainedLM]
+PACKAGE = Path(conversion.__file__).parents[2]
 IDS = [(i * i + i // 7) % 60 + 1 for i in range(2048)]
 RECIPE = Recipe(experts=4, active=3, tokens=1024, learning_rate=3e-3)
 
@@ -150,3 +153,21 @@ def test_a_model_is_not_converted_twice(tiny_pretrained: Make, tmp_path: Path) -
     convert_layers(lm.model, IDS, RECIPE, tmp_path / "a")
     with pytest.raises(ModelError, match="already converted"):
         convert_layers(lm.model, IDS, RECIPE, tmp_path / "b")
+
+
+def test_converting_is_read_in_eight_files_beside_the_cores(tiny_pretrained: Make, tmp_path: Path) -> None:
+    entered: set[str] = set()
+
+    def notes(frame: FrameType, event: str, arg: object) -> None:
+        path = Path(frame.f_code.co_filename)
+        if event == "call" and path.is_relative_to(PACKAGE) and path.parent.name != "core":
+            entered.add(path.name)
+
+    model, before = tiny_pretrained(layers=1).model, sys.getprofile()
+    sys.setprofile(notes)
+    try:
+        convert(model, IDS, Recipe(experts=8, active=1, tokens=512), 0.1, tmp_path)
+    finally:
+        sys.setprofile(before)
+    room = {"conversion.py", "converted_layer.py", "layer_training.py", "policies.py", "splits.py"}
+    assert entered - {"_torchvision.py"} == {*room, "pretrained.py", "study.py", "files.py"}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mofme.language.causal_lm import SmallCausalLM
-from mofme.language.moe_distillation.passages import Passages
+from mofme.language.moe_distillation.quality import Passages
 from mofme.language.small_lm import Shape, SmallLM, Vocabulary
 
 VOCABULARY = Vocabulary.learn(["the cat and the hat"], 260)

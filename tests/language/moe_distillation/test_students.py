@@ -1,4 +1,4 @@
-"""Models of transformers as teachers and students: a tiny Llama, dense and converted."""
+"""Teachers and students: the pair that ships, and a tiny Llama of transformers, dense and converted."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,17 +11,27 @@ from mofme.language.causal_lm import PretrainedCausalLM, SmallCausalLM
 from mofme.language.dense_to_moe.conversion import convert_layers
 from mofme.language.dense_to_moe.converted_layer import Recipe
 from mofme.language.dense_to_moe.storage import save_converted
-from mofme.language.moe_distillation.distillation import Plan, distil
-from mofme.language.moe_distillation.methods import METHODS, Method
-from mofme.language.moe_distillation.passages import Passages
-from mofme.language.moe_distillation.students import keep_layers, open_lm, open_student, save_student
-from mofme.language.moe_distillation.teaching import most_experts, non_activated_mass
+from mofme.language.moe_distillation import METHODS, Method
+from mofme.language.moe_distillation.distillation import Plan, distil, mixtures, most_experts, non_activated_mass
+from mofme.language.moe_distillation.quality import Passages, cross_entropy
+from mofme.language.moe_distillation.students import (
+    fresh_student,
+    keep_layers,
+    open_lm,
+    open_student,
+    save_student,
+    shipped_teacher,
+)
 from mofme.language.pretrained import PretrainedLM
 
 MakeLM = Callable[..., PretrainedLM]
 IDS = torch.arange(1, 21).view(2, 10)
 TEXT = [(i * i) % 60 + 1 for i in range(1024)]
 RECIPE = Recipe(experts=4, active=2, tokens=512, learned=False)
+PROBLEM = (
+    "A farmer has 12 cows and buys 3 more every week. How many cows does he have after 4 weeks?\n"
+    "He buys 3 * 4 = 12 cows in 4 weeks. So he has 12 + 12 = 24 cows. The king is gone, and all his men with him."
+)
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +108,19 @@ def test_models_of_other_tokens_cannot_teach(tiny_pretrained: MakeLM, tiny_lm: C
     passages = Passages(IDS, IDS, prompt=4)
     with pytest.raises(ModelError, match="share a vocabulary"):
         distil(tiny_lm(), PretrainedCausalLM(tiny_pretrained()), passages, Plan("gkd", steps=1))
+
+
+def test_the_teacher_knows_more_than_the_student() -> None:
+    teacher, student = shipped_teacher(), fresh_student()
+    ids = torch.tensor([teacher.encode(PROBLEM)])
+    assert teacher.decode(ids[0].tolist()) == PROBLEM and student.encode(PROBLEM) == ids[0].tolist()
+    taught, learned = (float(cross_entropy(model, ids, 4).mean()) for model in (teacher, student))
+    assert taught < learned - 0.3
+    assert len(mixtures(teacher)) == 2
+
+
+def test_a_student_is_a_new_one_each_time() -> None:
+    first, second = fresh_student(), fresh_student()
+    with torch.no_grad():
+        next(first.module.parameters()).zero_()
+    assert next(second.module.parameters()).abs().sum() > 0

@@ -7,13 +7,10 @@ import numpy as np
 import pytest
 
 from mofme.errors import ModelError, TableError
-from mofme.language.moe_distillation import pair
-from mofme.language.moe_distillation import study as study_module
+from mofme.language.moe_distillation import METHODS, experiment
 from mofme.language.moe_distillation.distillation import Plan
-from mofme.language.moe_distillation.methods import METHODS
+from mofme.language.moe_distillation.experiment import Candidate, Findings, as_result, compare
 from mofme.language.moe_distillation.quality import Quality
-from mofme.language.moe_distillation.study import Candidate, Findings, compare
-from mofme.language.moe_distillation.study_result import as_result
 from mofme.measure.result import Figure
 
 PLAN = Plan("gkd", steps=1, batch=2, samplings=1)
@@ -21,9 +18,9 @@ PLAN = Plan("gkd", steps=1, batch=2, samplings=1)
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(study_module, "_HELD_BACK", 3)
-    shapes = {role: replace(shape, dim=8, heads=2, hidden=8, layers=1) for role, shape in pair.SHAPES.items()}
-    monkeypatch.setattr(pair, "SHAPES", shapes)
+    monkeypatch.setattr(experiment, "_HELD_BACK", 3)
+    shapes = {role: replace(shape, dim=8, heads=2, hidden=8, layers=1) for role, shape in experiment.SHAPES.items()}
+    monkeypatch.setattr(experiment, "SHAPES", shapes)
 
 
 @pytest.mark.usefixtures("small")
