@@ -11,12 +11,14 @@ from typing import Any
 import gradio as gr
 import pytest
 from gradio.utils import get_upload_folder
+from gradio_client import Client
+from gradio_client.exceptions import AppError
 from playwright.sync_api import Browser, Page, expect
 
 from mofme.errors import Cancelled, ModelError, MofmeError, PictureError
 from mofme.ui.models import Engine
 from mofme.ui.uploads import KEEP_SECONDS, new_folder, without_folders
-from mofme.ui.work import Job, Jobs, plain_errors, start_and_cancel, status_box, work
+from mofme.ui.work import Endpoint, Job, Jobs, plain_errors, start_and_cancel, status_box, work
 from tests.ui.one_tab import one_tab
 
 
@@ -159,3 +161,53 @@ def test_who_cancels_while_waiting_is_never_served(endless: Endless, visit: Call
     assert not endless.began.acquire(timeout=1)
     first.close()
     second.close()
+
+
+class Counting:
+    """Counts to a number, and waits at every step until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.go_on = Semaphore(0)
+
+    def draw(self) -> None:
+        most, before = gr.Number(2, label="Most"), gr.State((7,))
+        for name, streams in (("count", True), ("last", False)):
+            buttons, status = start_and_cancel("Count", name), status_box("")
+            told = Endpoint(name, "", {"number": gr.Number, "before": gr.JSON}, lambda found: found, streams)
+            work(self.run, [most, before], {status: str}, buttons, status, seconds=60, endpoint=told)
+
+    def run(self, job: Job, most: int, before: tuple[int, ...] = ()) -> Iterator[tuple[int, list[int]]]:
+        if most > 9:
+            raise ModelError("so many <b> are not installed")
+        for number in range(int(most) + 1):
+            job.report(number / most, f"at {number}")
+            self.go_on.acquire(timeout=30)
+            yield number, list(before)
+
+
+def test_programs_see_how_far_work_is_every_result_or_the_last_and_no_state(folders: None) -> None:
+    counting = Counting()
+    with one_tab(counting.draw) as address:
+        client = Client(address, verbose=False)
+        running = client.submit(most=2, api_name="/count")
+        while not (told := running.status().progress_data):
+            time.sleep(0.02)
+        assert (told[0].progress, told[0].desc) == (0, "at 0")
+        counting.go_on.release(6)
+        assert running.result() == (2, [])
+        assert running.outputs() == [(0, []), (1, []), (2, [])]
+        assert client.predict(most=2, api_name="/last") == (2, [])
+        with pytest.raises(AppError, match="so many &lt;b&gt; are not installed"):
+            client.predict(most=10, api_name="/last")
+        client.close()
+
+
+def test_a_model_that_is_missing_is_told_on_the_page_and_stays(browser: Browser, folders: None) -> None:
+    with one_tab(Counting().draw) as address:
+        page = browser.new_page()
+        page.goto(address)
+        page.get_by_label("Most").fill("10")
+        page.click("#count")
+        expect(page.locator("p.problem")).to_have_text("so many <b> are not installed")
+        expect(page.locator("#count")).to_be_enabled()
+        page.close()

@@ -112,7 +112,7 @@ def build(services: Services) -> None:
             reroute = gr.Checkbox(label="Re-route (slower)", visible=False, elem_id="restore-reroute")
         with gr.Column(scale=6, min_width=320):
             slider = comparison("Before and after", "comparison")
-            summary = status_box("Choose a photo and press <b>Restore</b>.", "summary")
+            summary = status_box("Choose a photo and press <b>Restore</b>.", "summary", 24)
             download = download_button("Download the restored photo", "download")
             with gr.Accordion("What the experts did", open=False, visible=False, elem_id="experts") as explanation:
                 gr.Markdown("#### The weather it believes it saw")
