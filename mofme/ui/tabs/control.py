@@ -72,7 +72,7 @@ def build(services: Services, policies: Path = SHIPPED) -> None:
                 gr.Markdown("No policy is installed: train one with `python -m mofme control train`.")
         with gr.Column(scale=6, min_width=320):
             video = gr.Video(label="Episode", autoplay=True, loop=True, height=320, elem_id="episode")
-            status = status_box("Here you will see the robot, and below it which expert drove when.")
+            status = status_box("Here you will see the robot, and below it which expert drove when.", min_height=24)
             timeline = gr.HTML(padding=False, elem_id="timeline")
     experts = gr.HTML(padding=False, elem_id="control-experts")
     tree = gr.HTML(padding=False, elem_id="tree")
