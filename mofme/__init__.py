@@ -62,11 +62,11 @@ _HOMES = {
     "mofme.core.weights": "ModelCard",
     "mofme.errors": "ArchiveError Cancelled ConfigError ModelError MofmeError PictureError PictureTooLargeError "
     "ResultError TableError",
-    "mofme.language.llm_routing.carrot": "CarrotRouter",
+    "mofme.papers.carrot.carrot": "CarrotRouter",
     "mofme.language.tables.formats": "load_table",
     "mofme.language.tables.table": "RoutingTable",
-    "mofme.language.llm_routing.trained_router": "TrainedRouter",
-    "mofme.language.lora_mixture.model": "LoraMixture",
+    "mofme.papers.carrot.trained_router": "TrainedRouter",
+    "mofme.papers.mixture_of_routers.model": "LoraMixture",
     "mofme.vision.metrics": "Lpips psnr ssim",
     "mofme.vision.picture.file": "read_picture write_picture",
     "mofme.vision.restorer": "Restoration Restorer RoutingMap available_models",
@@ -94,11 +94,11 @@ if TYPE_CHECKING:  # what mypy and editors read in place of the table above
         ResultError,
         TableError,
     )
-    from mofme.language.llm_routing.carrot import CarrotRouter
-    from mofme.language.llm_routing.trained_router import TrainedRouter
-    from mofme.language.lora_mixture.model import LoraMixture
     from mofme.language.tables.formats import load_table
     from mofme.language.tables.table import RoutingTable
+    from mofme.papers.carrot.carrot import CarrotRouter
+    from mofme.papers.carrot.trained_router import TrainedRouter
+    from mofme.papers.mixture_of_routers.model import LoraMixture
     from mofme.vision.metrics import Lpips, psnr, ssim
     from mofme.vision.picture.file import read_picture, write_picture
     from mofme.vision.restorer import Restoration, Restorer, RoutingMap, available_models

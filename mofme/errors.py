@@ -1,14 +1,14 @@
 """Every error this package raises on purpose; each message says what was wrong with which file and what to do.
 
-    MofmeError
-    ├── PictureError              a file cannot be read or written as a picture or a video
-    │   └── PictureTooLargeError  more pixels or bytes than the limit in force
-    ├── ArchiveError              a ZIP that is broken, too large or unsafe to open
-    ├── ModelError                weights are missing, damaged or unknown
-    ├── ResultError               a measured result is missing or damaged
-    ├── TableError                a table of models' answers cannot be used
-    ├── ConfigError               a file of settings cannot be used
-    └── Cancelled                 the user stopped the work
+MofmeError
+├── PictureError              a file cannot be read or written as a picture or a video
+│   └── PictureTooLargeError  more pixels or bytes than the limit in force
+├── ArchiveError              a ZIP that is broken, too large or unsafe to open
+├── ModelError                weights are missing, damaged or unknown
+├── ResultError               a measured result is missing or damaged
+├── TableError                a table of models' answers cannot be used
+├── ConfigError               a file of settings cannot be used
+└── Cancelled                 the user stopped the work
 """
 
 

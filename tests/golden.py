@@ -33,7 +33,6 @@ from torch.nn import functional as F
 import mofme
 from mofme import Experts, LoraMixture, Restorer, Router, TrainedRouter, available_models, restore_video, synthesize
 from mofme.cli import app
-from mofme.control.policy import load_policy
 from mofme.core.experts import (
     FeatureModulatedExperts,
     FeedForwardExperts,
@@ -47,7 +46,8 @@ from mofme.core.uncertainty import UncertaintyRouter
 from mofme.core.weights import load_card, load_state
 from mofme.files import CARD_FILE, WEIGHTS
 from mofme.language.small_lm import load_lm
-from mofme.vision.digits.net import load_digit_net
+from mofme.papers.binaryconnect.net import load_digit_net
+from mofme.papers.smose.policy import load_policy
 from mofme.vision.models import build_net
 from mofme.vision.segmenter import load_segmenter
 from mofme.vision.video_file import read_video

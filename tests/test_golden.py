@@ -12,12 +12,12 @@ from PIL import Image
 from torch import Tensor
 
 from mofme import LoraMixture, Restorer, TrainedRouter
-from mofme.control.policy import load_policy
 from mofme.core.weights import load_card
 from mofme.files import CARD_FILE, WEIGHTS
 from mofme.language.small_lm import load_lm
-from mofme.vision.digits.net import load_digit_net
-from mofme.vision.rerouting.references import References
+from mofme.papers.binaryconnect.net import load_digit_net
+from mofme.papers.r2t2.references import References
+from mofme.papers.smose.policy import load_policy
 from mofme.vision.segmenter import load_segmenter
 from tests import golden
 

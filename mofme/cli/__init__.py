@@ -6,15 +6,21 @@ from typing import Annotated
 import typer
 
 from mofme import __version__
-from mofme.cli import bench, binary, control, distil, evaluate, moefy, rerouting, route
-from mofme.cli.attention_router import attention_router
-from mofme.cli.mixture_of_routers import mixture_of_routers
+from mofme.cli import bench, evaluate
 from mofme.cli.models import models
 from mofme.cli.restore import restore
 from mofme.cli.results import results
-from mofme.cli.robustness import robustness
 from mofme.cli.synthesize import synthesize
 from mofme.cli.train import train, train_segmenter, train_tone
+from mofme.papers.attention_router.command import attention_router
+from mofme.papers.binaryconnect import command as binary
+from mofme.papers.carrot import command as route
+from mofme.papers.ladimo import command as moefy
+from mofme.papers.mixture_of_routers.command import mixture_of_routers
+from mofme.papers.moe_distillation import command as distil
+from mofme.papers.r2t2 import command as rerouting
+from mofme.papers.router_robustness.command import robustness
+from mofme.papers.smose import command as control
 
 app = typer.Typer(
     no_args_is_help=True,

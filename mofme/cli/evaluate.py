@@ -254,8 +254,8 @@ def ablation(
     lpips_weights: LpipsWeights = None,
 ) -> Result:
     """Train dense, conventional mixture and MoFME with three routers alike, and compare quality and cost."""
-    from mofme.vision.evaluation.ablation import Recipe
-    from mofme.vision.evaluation.ablation_report import as_result, run_ablation, write_report
+    from mofme.papers.mofme.ablation import Recipe
+    from mofme.papers.mofme.ablation_report import as_result, run_ablation, write_report
 
     lpips = _open_lpips(command, lpips_weights)
     found = run_ablation(clean, arms, Recipe(steps=steps), range(seeds), lpips, limit, command.tell)
@@ -277,10 +277,10 @@ def routers(
     """Train the same small restorer with five routers alike, and compare them."""
     import torch
 
-    from mofme.vision.evaluation.ablation import Recipe
-    from mofme.vision.evaluation.ablation_plots import plot_quality
-    from mofme.vision.evaluation.routers import compare_routers
-    from mofme.vision.evaluation.routers_result import as_result, difference_rows, quality_rows
+    from mofme.papers.mofme.ablation import Recipe
+    from mofme.papers.mofme.ablation_plots import plot_quality
+    from mofme.papers.mofme.routers import compare_routers
+    from mofme.papers.mofme.routers_result import as_result, difference_rows, quality_rows
 
     torch.set_num_threads(1)
     found = compare_routers(clean, arms, Recipe(steps=steps), range(seeds), limit, command.tell)

@@ -18,8 +18,8 @@ from mofme.errors import MofmeError
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from mofme.papers.r2t2 import Rerouted, Rerouter
     from mofme.vision.batch import FileReport
-    from mofme.vision.rerouting import Rerouted, Rerouter
     from mofme.vision.restorer import Restorer
 
 _REPORT_EVERY = 5  # seconds: what a killed run may lose of its report
@@ -203,7 +203,7 @@ def _load(
 ) -> "Restorer | Rerouter":
     """The model; with `reroute` one that adds to `rerouted` what became of every picture."""
     from mofme.errors import ModelError
-    from mofme.vision.rerouting import SHIPPED, References, Rerouter
+    from mofme.papers.r2t2 import SHIPPED, References, Rerouter
     from mofme.vision.restorer import Restorer
 
     try:
@@ -217,7 +217,7 @@ def _load(
 
 def _what_it_cost(rerouted: "list[Rerouted]") -> str:
     """One line; what was gained nobody knows without the clean picture, so the measured result is quoted."""
-    from mofme.vision.rerouting.picture_experiment import measured_gain
+    from mofme.papers.r2t2.picture_experiment import measured_gain
 
     seconds = statistics.fmean(one.extra_seconds for one in rerouted)
     moved = statistics.fmean(one.moved for one in rerouted)

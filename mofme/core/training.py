@@ -1,12 +1,12 @@
 """One way to train: so many steps or seconds, rates that follow how much of them is done, and a state to go on from.
 
-    run = Run(net, optimizer, steps=1000, schedule=cosine(floor=0.1), warm_up=50, clip=1.0, stopped=stopped)
-    run.resume(folder / "state.pt", settings)
-    for step in run:
-        loss = run.learn(loss_of(net, batch(step)))
-        if run.due(100):
-            report(f"step {run.steps}  loss {loss:.3f}")
-            run.save()
+run = Run(net, optimizer, steps=1000, schedule=cosine(floor=0.1), warm_up=50, clip=1.0, stopped=stopped)
+run.resume(folder / "state.pt", settings)
+for step in run:
+    loss = run.learn(loss_of(net, batch(step)))
+    if run.due(100):
+        report(f"step {run.steps}  loss {loss:.3f}")
+        run.save()
 """
 
 import math

@@ -1,7 +1,7 @@
 """Pages that quote what was measured, between marks, so that nobody types a number:
 
-    <!-- result: ROOM TABLE --> a table and how it came about <!-- /result -->   without TABLE: all of the room
-    <!-- verdict: ROOM --> one sentence <!-- /verdict -->
+<!-- result: ROOM TABLE --> a table and how it came about <!-- /result -->   without TABLE: all of the room
+<!-- verdict: ROOM --> one sentence <!-- /verdict -->
 """
 
 import re

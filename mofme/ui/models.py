@@ -12,8 +12,8 @@ from mofme.vision.restorer import Restorer, available_models
 
 if TYPE_CHECKING:
     from mofme.language.causal_lm import CausalLM
-    from mofme.language.llm_routing.trained_router import TrainedRouter
     from mofme.language.pretrained import PretrainedLM
+    from mofme.papers.carrot.trained_router import TrainedRouter
 
 
 class Engine:
@@ -50,7 +50,7 @@ def shipped_router() -> "TrainedRouter":
 
     Raises ModelError if it is missing or damaged.
     """
-    from mofme.language.llm_routing.trained_router import TrainedRouter
+    from mofme.papers.carrot.trained_router import TrainedRouter
 
     return TrainedRouter.from_pretrained("router")
 
@@ -71,7 +71,7 @@ def shipped_pair() -> tuple["CausalLM", "CausalLM"]:
 
     Raises ModelError if they are missing or damaged.
     """
-    from mofme.language.moe_distillation.students import fresh_student, shipped_teacher
+    from mofme.papers.moe_distillation.students import fresh_student, shipped_teacher
 
     return shipped_teacher(), fresh_student()
 

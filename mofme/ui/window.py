@@ -13,26 +13,20 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import gradio as gr
 
+from mofme.papers.attention_router import tab as attention_router
+from mofme.papers.binaryconnect import tab as binaryconnect
+from mofme.papers.carrot import tab as carrot
+from mofme.papers.ladimo import tab as ladimo
+from mofme.papers.mixture_of_routers import tab as mixture_of_routers
+from mofme.papers.moe_distillation import tab as moe_distillation
+from mofme.papers.r2t2 import tab as r2t2
+from mofme.papers.router_robustness import tab as router_robustness
+from mofme.papers.smose import tab as smose
 from mofme.ui.examples import examples_folder
 from mofme.ui.html import PLOTS
 from mofme.ui.limits import Limits
 from mofme.ui.models import Engine, Services, shipped_models
-from mofme.ui.tabs import (
-    attention_router,
-    batch,
-    binary,
-    control,
-    dense_to_moe,
-    evaluate,
-    live,
-    llm_routing,
-    lora_mixture,
-    moe_distillation,
-    rerouting,
-    restore,
-    router_robustness,
-    video,
-)
+from mofme.ui.tabs import batch, evaluate, live, restore, video
 from mofme.ui.theme import CSS, PASTE_ANYWHERE, theme
 from mofme.ui.uploads import KEEP_SECONDS, own_folder
 
@@ -42,7 +36,7 @@ SENTENCE = (
     "The same idea picks the language model for a prompt."
 )
 
-# A new tab is one line here and one file in tabs/.
+# A new tab is one line here and a `build` in tabs/ or in a paper's tab.py.
 GROUPS: dict[str, dict[str, Callable[[Services], None]]] = {
     "Pictures": {
         "Restore": restore.build,
@@ -50,19 +44,19 @@ GROUPS: dict[str, dict[str, Callable[[Services], None]]] = {
         "Video": video.build,
         "Live": live.build,
         "Evaluate": evaluate.build,
-        "Re-routing": rerouting.build,
+        "Re-routing": r2t2.build,
     },
     "Language models": {
-        "LLM routing": llm_routing.build,
+        "LLM routing": carrot.build,
         "Router robustness": router_robustness.build,
-        "Dense to MoE": dense_to_moe.build,
+        "Dense to MoE": ladimo.build,
         "Distillation": moe_distillation.build,
-        "Mixture of routers": lora_mixture.build,
+        "Mixture of routers": mixture_of_routers.build,
         "Attention router": attention_router.build,
     },
     "Tiny models": {
-        "Binary weights": binary.build,
-        "Interpretable control": control.build,
+        "Binary weights": binaryconnect.build,
+        "Interpretable control": smose.build,
     },
 }
 

@@ -195,9 +195,7 @@ class _Grid:
             share_T = torch.stack(layers_LT).sum(dim=0) / layers
             self._paste(self.uncertainty[None], tile, share_T[:, None], shape, padded)
 
-    def _paste(
-        self, target: Tensor, tile: Tile, values_TC: Tensor, shape: tuple[int, ...], padded: torch.Size
-    ) -> None:
+    def _paste(self, target: Tensor, tile: Tile, values_TC: Tensor, shape: tuple[int, ...], padded: torch.Size) -> None:
         _, rows, columns = shape
         values_CHW = values_TC.float().T.unflatten(-1, (rows, columns))
         stride = padded[0] // rows

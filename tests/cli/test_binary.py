@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from mofme.cli import app
 from mofme.measure.result import load_result
-from mofme.vision.digits import data
+from mofme.papers.binaryconnect import data
 
 
 @pytest.fixture

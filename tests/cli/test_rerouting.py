@@ -9,9 +9,9 @@ from typer.testing import CliRunner, Result
 
 from mofme.cli import app
 from mofme.core.weights import ModelCard, save_model
+from mofme.papers.r2t2 import References, building
+from mofme.papers.r2t2.references import Choices
 from mofme.vision.nets.unet import RestorationNet
-from mofme.vision.rerouting import References, building
-from mofme.vision.rerouting.references import Choices
 
 
 def run(*arguments: object) -> Result:

@@ -5,7 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mofme.cli import app
-from mofme.language.llm_routing.carrot import CarrotRouter
+from mofme.papers.carrot.carrot import CarrotRouter
 
 PROMPT = "Who wrote the song about a yellow submarine?"
 

@@ -8,13 +8,13 @@ import pytest
 from typer.testing import CliRunner
 
 from mofme.cli import app
-from mofme.language.llm_routing.carrot import Estimate
-from mofme.language.llm_routing.robustness import experiment, result
-from mofme.language.llm_routing.robustness.routers import TRAINERS
-from mofme.language.llm_routing.trained_router import TrainedRouter
 from mofme.language.sentence_encoder import Queries, SentenceEncoder
 from mofme.language.tables.table import FloatArray
 from mofme.measure.result import load_result
+from mofme.papers.carrot.carrot import Estimate
+from mofme.papers.carrot.trained_router import TrainedRouter
+from mofme.papers.router_robustness import experiment, result
+from mofme.papers.router_robustness.routers import TRAINERS
 
 
 def embed(prompts: Sequence[str]) -> FloatArray:

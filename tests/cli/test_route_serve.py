@@ -30,7 +30,7 @@ def run(tmp_path, monkeypatch):
     """The command with this text as its file; what uvicorn was told, if it was."""
     module = ModuleType("trained_router")
     module.TrainedRouter = Trained  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "mofme.language.llm_routing.trained_router", module)
+    monkeypatch.setitem(sys.modules, "mofme.papers.carrot.trained_router", module)
     told: dict[str, object] = {}
     monkeypatch.setattr(uvicorn, "run", lambda app, **settings: told.update(settings))
 

@@ -5,14 +5,14 @@ import pytest
 from typer.testing import CliRunner
 
 from mofme.cli import app
-from mofme.language.llm_routing.simulation import WORLDS, World
 from mofme.measure.result import load_result
+from mofme.papers.carrot.simulation import WORLDS, World
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.setattr("mofme.language.llm_routing.simulation.WORLDS", WORLDS[1:2])
-    monkeypatch.setattr("mofme.cli.route._SIMULATED", range(2))
+    monkeypatch.setattr("mofme.papers.carrot.simulation.WORLDS", WORLDS[1:2])
+    monkeypatch.setattr("mofme.papers.carrot.command._SIMULATED", range(2))
     return WORLDS[1]
 
 

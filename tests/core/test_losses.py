@@ -81,9 +81,7 @@ def test_losses_do_not_depend_on_the_order_of_tokens_or_experts(tokens: int, exp
     for loss in (importance_loss, switch_loss):
         value = loss(RoutingDecision(weights, logits))
         assert value >= 0
-        torch.testing.assert_close(
-            loss(RoutingDecision(weights[rows][:, columns], logits[rows][:, columns])), value
-        )
+        torch.testing.assert_close(loss(RoutingDecision(weights[rows][:, columns], logits[rows][:, columns])), value)
 
 
 def test_a_step_down_the_losses_evens_out_the_use() -> None:

@@ -11,12 +11,10 @@ from gradio_client.exceptions import AppError
 from playwright.sync_api import Browser, expect
 
 from mofme.errors import Cancelled, ModelError, TableError
-from mofme.language.attention_router.explanation import Explanation, RouterOnText
 from mofme.language.small_lm import Vocabulary
-from mofme.ui.limits import Limits
-from mofme.ui.models import Engine, Services
-from mofme.ui.tabs import attention_router
-from mofme.ui.tabs.attention_router import (
+from mofme.papers.attention_router import tab as attention_router
+from mofme.papers.attention_router.explanation import Explanation, RouterOnText
+from mofme.papers.attention_router.tab import (
     explained_values,
     layer_html,
     run_html,
@@ -25,6 +23,8 @@ from mofme.ui.tabs.attention_router import (
     train_three,
     visible,
 )
+from mofme.ui.limits import Limits
+from mofme.ui.models import Engine, Services
 from mofme.ui.work import Job
 from tests.ui.one_tab import one_tab
 

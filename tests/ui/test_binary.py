@@ -13,12 +13,12 @@ from PIL import Image
 from playwright.sync_api import Browser, expect
 
 from mofme.errors import ModelError
+from mofme.papers.binaryconnect import tab as binary
+from mofme.papers.binaryconnect.net import DigitNet
+from mofme.papers.binaryconnect.tab import answer_values, answers_html, weights_html
+from mofme.papers.binaryconnect.tab_nets import Reader, read_digit, read_nets
+from mofme.papers.binaryconnect.training import Plan, Run, save_digit_net
 from mofme.ui.models import Engine, Services
-from mofme.ui.tabs import binary
-from mofme.ui.tabs.binary import answer_values, answers_html, weights_html
-from mofme.ui.tabs.binary_nets import Reader, read_digit, read_nets
-from mofme.vision.digits.net import DigitNet
-from mofme.vision.digits.training import Plan, Run, save_digit_net
 from tests.ui.one_tab import one_tab
 
 

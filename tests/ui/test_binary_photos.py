@@ -11,10 +11,10 @@ from PIL import Image
 from playwright.sync_api import Browser, expect
 
 from mofme.errors import Cancelled, ModelError
+from mofme.papers.binaryconnect import tab as binary
+from mofme.papers.binaryconnect.tab import photo_html, photo_values
+from mofme.papers.binaryconnect.tab_nets import ShippedRestorer, compare_photo, restorers_to_compare
 from mofme.ui.models import Engine, Services
-from mofme.ui.tabs import binary
-from mofme.ui.tabs.binary import photo_html, photo_values
-from mofme.ui.tabs.binary_nets import ShippedRestorer, compare_photo, restorers_to_compare
 from mofme.ui.work import Job
 from mofme.vision.picture.file import read_picture
 from mofme.vision.restorer import Restorer

@@ -8,12 +8,12 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 from playwright.sync_api import Browser, expect
 
-from mofme.control.environments import spaces
-from mofme.control.policy import SparseLinearPolicy, save_policy
 from mofme.errors import Cancelled
+from mofme.papers.smose import tab as control
+from mofme.papers.smose.environments import spaces
+from mofme.papers.smose.policy import SparseLinearPolicy, save_policy
+from mofme.papers.smose.tab import ROUTER, TREE, drive, experts_html, summary_html, timeline_svg
 from mofme.ui.models import Engine, Services
-from mofme.ui.tabs import control
-from mofme.ui.tabs.control import ROUTER, TREE, drive, experts_html, summary_html, timeline_svg
 from mofme.ui.work import Job
 from tests.ui.one_tab import one_tab
 

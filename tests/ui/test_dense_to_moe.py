@@ -14,13 +14,12 @@ from gradio_client.exceptions import AppError
 from playwright.sync_api import Browser, expect
 
 from mofme.errors import Cancelled, ModelError, MofmeError, TableError
-from mofme.language.dense_to_moe.converted_layer import Policy
 from mofme.language.pretrained import PretrainedLM
 from mofme.language.scoring import score_text
 from mofme.language.text import Question
-from mofme.ui.models import Engine, Services
-from mofme.ui.tabs import dense_to_moe
-from mofme.ui.tabs.dense_to_moe import (
+from mofme.papers.ladimo import tab as dense_to_moe
+from mofme.papers.ladimo.converted_layer import Policy
+from mofme.papers.ladimo.tab import (
     CONTROLS,
     PRUNED,
     RANDOM,
@@ -31,7 +30,7 @@ from mofme.ui.tabs.dense_to_moe import (
     summary_html,
     written_html,
 )
-from mofme.ui.tabs.dense_to_moe_live import (
+from mofme.papers.ladimo.tab_live import (
     DENSE,
     OURS,
     UNIFORM,
@@ -42,6 +41,7 @@ from mofme.ui.tabs.dense_to_moe_live import (
     divide,
     write,
 )
+from mofme.ui.models import Engine, Services
 from mofme.ui.uploads import read_own_text
 from mofme.ui.work import Job
 from tests.language.conftest import make_tiny_pretrained

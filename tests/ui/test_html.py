@@ -6,8 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from mofme.measure.result import Figure, Result, Row, available_results, save_result
+from mofme.papers.attention_router import tab as attention_router
+from mofme.papers.carrot import tab as llm_routing
+from mofme.papers.mixture_of_routers import tab as lora_mixture
+from mofme.papers.r2t2 import tab as rerouting
+from mofme.papers.router_robustness import tab as router_robustness
 from mofme.ui.html import Block, bars, heat_grid, heat_table, measured_by_us, numbered, result_tables
-from mofme.ui.tabs import attention_router, evaluate, llm_routing, lora_mixture, rerouting, router_robustness
+from mofme.ui.tabs import evaluate
 
 
 def save(folder: Path, room: str, verdict: str = "Clearer.") -> None:

@@ -13,10 +13,10 @@ from gradio_client.exceptions import AppError
 from playwright.sync_api import Browser, expect
 
 from mofme.errors import Cancelled, MofmeError, TableError
-from mofme.language.llm_routing.trained_router import TrainedRouter
+from mofme.papers.carrot import tab_own as own_router
+from mofme.papers.carrot.tab import BUDGET, QUALITY, WEIGHT, Dial, answer_html, dollars
+from mofme.papers.carrot.trained_router import TrainedRouter
 from mofme.ui.limits import Limits
-from mofme.ui.tabs import llm_routing_own as own_router
-from mofme.ui.tabs.llm_routing import BUDGET, QUALITY, WEIGHT, Dial, answer_html, dollars
 from mofme.ui.work import Job
 from tests.language.tables.plain_table import save_plain
 from tests.ui.toy_router import CHEAP, DEAR, WordEncoder, toy_router, toy_table

@@ -13,13 +13,9 @@ from playwright.sync_api import Browser, expect
 
 from mofme.core.routers import MixtureOfRouters
 from mofme.errors import Cancelled, ModelError, TableError
-from mofme.language.lora_mixture.model import Explained, ExplainedLayer, explain_layer
-from mofme.language.lora_mixture.tasks import Examples, Task
-from mofme.language.lora_mixture.training import Measured
-from mofme.ui.limits import Limits
-from mofme.ui.models import Engine, Services
-from mofme.ui.tabs import lora_mixture
-from mofme.ui.tabs.lora_mixture import (
+from mofme.papers.mixture_of_routers import tab as lora_mixture
+from mofme.papers.mixture_of_routers.model import Explained, ExplainedLayer, explain_layer
+from mofme.papers.mixture_of_routers.tab import (
     ONE,
     TWO,
     WIDE,
@@ -30,7 +26,11 @@ from mofme.ui.tabs.lora_mixture import (
     summary_html,
     telling_layer,
 )
-from mofme.ui.tabs.lora_mixture_own import Arm, OwnMixture, read_texts, train_arms
+from mofme.papers.mixture_of_routers.tab_own import Arm, OwnMixture, read_texts, train_arms
+from mofme.papers.mixture_of_routers.tasks import Examples, Task
+from mofme.papers.mixture_of_routers.training import Measured
+from mofme.ui.limits import Limits
+from mofme.ui.models import Engine, Services
 from mofme.ui.work import Job
 from tests.ui.one_tab import one_tab
 

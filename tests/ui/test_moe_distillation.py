@@ -15,12 +15,11 @@ from playwright.sync_api import Browser, expect
 
 from mofme.errors import Cancelled, ModelError, TableError
 from mofme.language.causal_lm import CausalLM, SmallCausalLM
-from mofme.language.moe_distillation import METHODS
-from mofme.language.moe_distillation.distillation import Plan
 from mofme.language.small_lm import Shape, SmallLM, Vocabulary
-from mofme.ui.models import Engine, Services
-from mofme.ui.tabs import moe_distillation
-from mofme.ui.tabs.moe_distillation import (
+from mofme.papers.moe_distillation import METHODS
+from mofme.papers.moe_distillation import tab as moe_distillation
+from mofme.papers.moe_distillation.distillation import Plan
+from mofme.papers.moe_distillation.tab import (
     NAMES,
     Run,
     distil_live,
@@ -30,6 +29,7 @@ from mofme.ui.tabs.moe_distillation import (
     status_html,
     title_of,
 )
+from mofme.ui.models import Engine, Services
 from mofme.ui.work import Job
 from tests.ui.one_tab import one_tab
 

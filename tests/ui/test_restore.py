@@ -9,11 +9,11 @@ from PIL import ExifTags, Image
 
 from mofme.core.weights import checksum
 from mofme.errors import Cancelled, ModelError, PictureError, PictureTooLargeError
+from mofme.papers.r2t2 import References
 from mofme.ui.figures import expert_figures, telling_layer, thumbnail, uncertainty_figure
 from mofme.ui.models import Engine
 from mofme.ui.tabs.restore import RestoredPhoto, Settings, restore_photo
 from mofme.ui.work import Job
-from mofme.vision.rerouting import References
 
 
 def restored(engine: Engine, path: Path) -> RestoredPhoto:

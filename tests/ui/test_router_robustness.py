@@ -14,10 +14,9 @@ from gradio_client.exceptions import AppError
 from playwright.sync_api import Browser, expect
 
 from mofme.errors import Cancelled, TableError
-from mofme.language.llm_routing.robustness.probes import Probe
 from mofme.measure.result import Figure
-from mofme.ui.limits import Limits
-from mofme.ui.tabs.router_robustness import (
+from mofme.papers.router_robustness.probes import Probe
+from mofme.papers.router_robustness.tab import (
     CARROT,
     COIN,
     GUARDED,
@@ -29,7 +28,8 @@ from mofme.ui.tabs.router_robustness import (
     save_report,
     summary_html,
 )
-from mofme.ui.tabs.router_robustness_probing import Probed, probe
+from mofme.papers.router_robustness.tab_probing import Probed, probe
+from mofme.ui.limits import Limits
 from mofme.ui.work import Job
 from tests.ui.toy_router import toy_router
 from tests.ui.visiting import open_tab

@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mofme.language.llm_routing.carrot import CarrotRouter
-from mofme.language.llm_routing.trained_router import TrainedRouter
 from mofme.language.sentence_encoder import SentenceEncoder
 from mofme.language.tables.table import FloatArray, RoutingTable
+from mofme.papers.carrot.carrot import CarrotRouter
+from mofme.papers.carrot.trained_router import TrainedRouter
 
 DEAR, CHEAP = "dear <b>", "cheap"
 

@@ -9,6 +9,7 @@ import gradio as gr
 from gradio.components import Component
 from torch import Tensor
 
+from mofme.papers.r2t2 import References, Rerouted, Rerouter
 from mofme.ui.examples import examples_gallery
 from mofme.ui.figures import comparison, expert_figures, gallery, telling_layer, thumbnail, uncertainty_figure
 from mofme.ui.html import bars
@@ -17,7 +18,6 @@ from mofme.ui.uploads import chosen_photo, download_button, new_folder, photo_bo
 from mofme.ui.work import Endpoint, Job, start_and_cancel, status_box, work
 from mofme.vision.picture.decode import Picture
 from mofme.vision.picture.file import FORMATS, read_picture, write_picture
-from mofme.vision.rerouting import References, Rerouted, Rerouter
 from mofme.vision.restorer import Restoration
 
 EXPERTS_NOTE = (

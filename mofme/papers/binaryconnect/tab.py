@@ -1,0 +1,273 @@
+"""Tab Binary weights: a drawn digit, or a photo, given to a net of one-bit weights and to one of real weights."""
+
+import base64
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mofme.errors import ModelError, PictureError
+from mofme.papers.binaryconnect.data import SIDE, as_digit, ink_of
+from mofme.papers.binaryconnect.tab_nets import (
+    Answer,
+    ComparedPhoto,
+    Reader,
+    ShippedRestorer,
+    compare_photo,
+    read_digit,
+    restorers_to_compare,
+    shipped_readers,
+)
+from mofme.ui.examples import examples_gallery
+from mofme.ui.figures import comparison
+from mofme.ui.html import bars, measured_box, table
+from mofme.ui.models import Services
+from mofme.ui.uploads import chosen_photo, file_box, photo_box, refuse_addresses
+from mofme.ui.work import Endpoint, Job, offer, shows, start_and_cancel, status_box, work
+from mofme.vision.picture.file import read_picture
+
+NO_RESTORER = (
+    "No restorer with binary weights is installed: train one with `python -m mofme train FOLDER --init small --binary "
+    "--out weights/small-binary`."
+)
+
+MEASURED = ("binary",)
+
+_CANVAS = 280
+_BRUSH = 22
+_COLUMNS = 8
+_GAP = 2
+
+
+def build(
+    services: Services,
+    readers: Callable[[], tuple[Reader, ...]] = shipped_readers,
+    restorers: tuple[ShippedRestorer, ...] | None = None,
+) -> None:
+    """Draw the tab and connect it. `restorers` are those that a photo is given to; None takes the shipped ones."""
+    if restorers is None:
+        restorers = restorers_to_compare(services.engine.models)
+    gr.Markdown(
+        "Every weight of the first net is **-1 or +1**, one bit in its file. It was trained that way: real numbers "
+        "gather what is learned, their signs do the work. Draw a digit, and compare."
+    )
+    with gr.Row():
+        with gr.Column(scale=4, min_width=320):
+            pad = gr.Sketchpad(
+                # On an empty one the brush would have to be chosen first.
+                np.full((_CANVAS, _CANVAS, 3), 255, np.uint8),
+                label="Draw a digit",
+                type="numpy",
+                image_mode="RGBA",
+                canvas_size=(_CANVAS, _CANVAS),
+                fixed_canvas=True,
+                layers=False,
+                transforms=(),
+                brush=gr.Brush(default_size=_BRUSH, colors=["#0f766e"], color_mode="fixed"),
+                buttons=[],
+                height=_CANVAS + 130,
+                elem_id="drawing",
+            )
+            refuse_addresses(pad)
+            start = gr.Button("Read the digit", variant="primary", elem_id="read")
+        with gr.Column(scale=6, min_width=320):
+            answers = status_box("Both answers appear here, with a score for every digit.", "answers")
+    with gr.Accordion("What the first layer looks for", open=True):
+        gr.Markdown(
+            "The units that your drawing excites most: white counts for them, black against. Real weights have greys.",
+            elem_classes="note",
+        )
+        weights = gr.HTML(padding=False, elem_id="weights")
+    _photos(services, restorers)
+    measured_box(*MEASURED)
+
+    def read_drawing(drawing: dict[str, Any] | None) -> tuple[list[Answer], Tensor]:
+        strokes = [layer[..., 3] for layer in (drawing or {}).get("layers", []) if layer is not None]
+        if not strokes:
+            raise PictureError("Nothing is drawn yet: draw a digit from 0 to 9.")
+        pixels_D = as_digit(torch.from_numpy(max(strokes, key=lambda ink: int(ink.sum())) / 255).float())
+        return read_digit(readers(), pixels_D), pixels_D
+
+    def read_file(picture: str | None) -> list[Answer]:
+        if not picture:
+            raise PictureError("Choose a picture of a digit first.")
+        rgb = read_picture(Path(picture), services.limits.megapixels).rgb
+        return read_digit(readers(), as_digit(ink_of(rgb)))
+
+    start.click(
+        **shows(
+            read_drawing,
+            [pad],
+            {answers: lambda said: answers_html(*said), weights: lambda said: weights_html(said[0])},
+            answers,
+            "read-digit",
+        ),
+        show_progress_on=answers,
+    )
+    offer(
+        Endpoint(
+            "read_digit",
+            "Read the digit in a picture by each of the shipped nets. Returns digit and scores of each.",
+            {"result": gr.JSON},
+            answer_values,
+        ),
+        read_file,
+        [file_box(label="picture", visible=False)],
+        "read-digit",
+    )
+
+
+def _photos(services: Services, restorers: tuple[ShippedRestorer, ...]) -> None:
+    """The same for photos; without two restorers to compare, a sentence instead."""
+    gr.Markdown("### Photos")
+    if not restorers:
+        gr.Markdown(NO_RESTORER, elem_classes="note", elem_id="binary-none")
+    with gr.Row(visible=bool(restorers)):
+        with gr.Column(scale=4, min_width=320):
+            photo = photo_box("binary-photo")
+            buttons = start_and_cancel("Restore by both", "binary-restore")
+            examples_gallery("binary-examples", photo)
+        with gr.Column(scale=6, min_width=320):
+            slider = comparison("Left: real weights. Right: one-bit weights", "binary-slider")
+            summary = status_box(
+                "A restorer most of whose weights are one bit each, beside the same net with real weights: choose a "
+                "photo and press <b>Restore by both</b>.",
+                "binary-summary",
+            )
+
+    def compare(job: Job, path: str | None) -> ComparedPhoto:
+        if not restorers:
+            raise ModelError(NO_RESTORER)
+        upload = chosen_photo(path)
+        job.report(0, "Reading the photo")
+        return compare_photo(services.engine, restorers, job, upload, services.limits.megapixels)
+
+    work(
+        compare,
+        [photo],
+        {slider: lambda done: tuple(map(str, done.files)), summary: photo_html},
+        buttons,
+        summary,
+        services.limits.picture_seconds,
+        Endpoint(
+            "restore_binary",
+            "Restore one photo with real and with one-bit weights. Returns two PNGs and a report: kilobytes and "
+            "seconds of each, and how many of 255 levels the pictures are apart on average.",
+            {"real": gr.File, "binary": gr.File, "report": gr.JSON},
+            lambda done: (*map(str, done.files), photo_values(done)),
+        ),
+        progress_on=slider,
+        scroll_to=slider,
+    )
+
+
+def answers_html(answers: Sequence[Answer], pixels_D: Tensor) -> str:
+    """The digit as the nets see it, and each net's scores side by side."""
+    seen = _image((pixels_D.view(SIDE, SIDE).numpy() * 255).round(), "The digit as the nets see it", 84)
+    agree = len({answer.digit for answer in answers}) == 1
+    words = "All say the same." if agree and len(answers) > 1 else "" if agree else "They disagree."
+    return (
+        f"<p>The nets see this: {seen} {words}</p>"
+        f"<div class='plots'>{''.join(map(_answer, answers))}</div>"
+        "<p class='note'>Scores, not probabilities: each net was trained towards +1 for the right digit and -1 for the "
+        "others.</p>"
+    )
+
+
+def weights_html(answers: Sequence[Answer]) -> str:
+    """The first-layer weights of the units that the drawing excites most."""
+    return f"<div class='plots'>{''.join(_weights(answer.reader, answer.units) for answer in answers)}</div>"
+
+
+def answer_values(answers: Sequence[Answer]) -> dict[str, Any]:
+    """The same for programs."""
+    return {
+        answer.reader.card.name: {
+            "digit": answer.digit,
+            "scores": [round(score, 4) for score in answer.scores_C.tolist()],
+            "kilobytes": round(answer.reader.kilobytes, 1),
+        }
+        for answer in answers
+    }
+
+
+def photo_html(photo: ComparedPhoto) -> str:
+    """Name, size and time of each, and how far apart the pictures are."""
+    rows = [
+        (
+            f"{restorer.title}: {restorer.card.name}",
+            f"{restorer.kilobytes:,.0f}\N{NO-BREAK SPACE}kB",
+            f"{seconds:.2f}\N{NO-BREAK SPACE}s",
+        )
+        for restorer, seconds in zip(photo.restorers, photo.seconds, strict=True)
+    ]
+    return (
+        f"<p>The two pictures are {photo.apart:.1f} of 255 levels apart on average.</p>"
+        f"{table(('Restorer', 'File', 'Time'), rows)}"
+        f"<p class='note'>{_share(photo.restorers)} The file is smaller, the time is not: the bits are unpacked once, "
+        "when the model is loaded, and then multiplied like any other weights.</p>"
+    )
+
+
+def photo_values(photo: ComparedPhoto) -> dict[str, Any]:
+    """The same for programs."""
+    sides = {
+        restorer.card.name: {
+            "binary": restorer.binary,
+            "kilobytes": round(restorer.kilobytes, 1),
+            "seconds": round(seconds, 3),
+        }
+        for restorer, seconds in zip(photo.restorers, photo.seconds, strict=True)
+    }
+    return {"restorers": sides, "levels_apart": round(photo.apart, 3)}
+
+
+def _answer(answer: Answer) -> str:
+    scores = answer.scores_C.tolist()
+    shares = {str(digit): min(1.0, max(0.0, (score + 1) / 2)) for digit, score in enumerate(scores)}
+    return (
+        f"<div><h4>{answer.reader.title}</h4><p class='choice'>{answer.digit}</p>"
+        f"<p class='note'>{_about(answer.reader)}</p>{bars(shares, [f'{score:+.2f}' for score in scores])}</div>"
+    )
+
+
+def _about(reader: Reader) -> str:
+    words = f"3 layers of {reader.card.arguments['width']}, {reader.kilobytes:,.0f} kB"
+    error = reader.card.metrics.get("test error, %")
+    return words if error is None else f"{words}, {error:.2f} % of MNIST's test digits wrong"
+
+
+def _weights(reader: Reader, units: Sequence[int]) -> str:
+    weights_UD = reader.first_weights_FD[list(units)]
+    # Binary weights become black and white; real ones grey, each unit on its own scale.
+    scale_U1 = weights_UD.abs().amax(1, keepdim=True).clamp_min(1e-12)
+    tiles = ((weights_UD / scale_U1 + 1) * 127.5).round().view(-1, SIDE, SIDE).numpy()
+    rows = -(-len(tiles) // _COLUMNS)
+    sheet = np.full((rows * (SIDE + _GAP) - _GAP, _COLUMNS * (SIDE + _GAP) - _GAP, 4), 0, np.uint8)
+    for place, tile in enumerate(tiles):
+        top, left = (index * (SIDE + _GAP) for index in divmod(place, _COLUMNS))
+        sheet[top : top + SIDE, left : left + SIDE] = np.dstack([tile, tile, tile, np.full_like(tile, 255)])
+    words = f"{reader.title}: what {len(units)} units of the first layer look for"
+    return f"<div><h4>{reader.title}</h4>{_image(sheet, words)}</div>"
+
+
+def _image(pixels: "np.ndarray[Any, Any]", words: str, width: int | None = None) -> str:
+    file = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(file, "PNG")
+    size = f"width: {width}px" if width else "width: 100%; max-width: 460px"
+    data = base64.b64encode(file.getvalue()).decode()
+    return (
+        f"<img src='data:image/png;base64,{data}' alt='{words}' "
+        f"style='{size}; image-rendering: pixelated; display: inline-block; vertical-align: middle'>"
+    )
+
+
+def _share(restorers: tuple[ShippedRestorer, ...]) -> str:
+    layers = sum(len(restorer.card.arguments.get("binary", ())) for restorer in restorers)
+    return f"{layers} of its layers have weights of one bit; those that bear it badly keep real ones."

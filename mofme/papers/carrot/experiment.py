@@ -1,0 +1,283 @@
+"""The comparison of routers beside CARROT's claim: its figures, its tables, its words, and its curves as files."""
+
+import csv
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mofme.files import atomic_file
+from mofme.language.tables.table import FloatArray
+from mofme.measure.plots import plot
+from mofme.measure.result import Figure, Result, Row, this_machine
+from mofme.papers.carrot.baselines import BestSingle, Hull, Oracle, TaskTable
+from mofme.papers.carrot.comparison import DRAWS, Comparison, Reading, as_figure, draw_weights, read
+from mofme.papers.carrot.curve import Curve, Worth, cost_to_reach, hull_of, quality_at
+from mofme.papers.carrot.within_task import WithinTask, within_tasks
+
+CLAIM = (
+    "Estimating each model's quality and cost and choosing by the plug-in rule beats other routers, and comes near the "
+    "best single model at a fraction of its cost: RouterBench about .77 at $.001, GPT-4 .786 at $.0033."
+)
+TITLES = {"routerbench": "RouterBench", "llmrouter": "LLMRouter", "mmlu_pro": "MMLU-Pro", "routellm": "RouteLLM"}
+JUDGED = "carrot"
+# What a router has to beat, in words.
+CONTROLS = {
+    Hull.name: "the hull of single models",
+    BestSingle.name: "the best single model for the same money",
+    TaskTable.name: "the task table",
+}
+UNTRAINED = (Hull.name, BestSingle.name, Oracle.name)
+BUDGETS = (0.1, 0.25, 0.5, 1.0)  # of what the best single model costs
+TARGETS = (0.95, 0.99, 1.0)  # of the quality that the best single model has
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All that was measured on one table; times are milliseconds of processor time, one for each prompt."""
+
+    comparison: Comparison
+    worth: Worth
+    readings: Mapping[str, Reading]
+    within: Mapping[str, Sequence[WithinTask]]
+    embedding_ms: FloatArray
+    choice_ms: Mapping[str, FloatArray]
+
+    @property
+    def title(self) -> str:
+        """The table's name, as people write it."""
+        name = self.comparison.table.name
+        return TITLES.get(name, name)
+
+    def aiq(self, router: str) -> Figure | None:
+        return as_figure(self.readings[router].aiq_TB)
+
+    def gain(self, router: str, control: str) -> Figure | None:
+        """What a router has above a control: quality for as much money as the best single model costs, or else AIQ."""
+        one, other = self.readings[router], self.readings[control]
+        if control == BestSingle.name:
+            return as_figure(one.quality_TB - other.quality_TB)
+        return as_figure(one.aiq_TB - other.aiq_TB)
+
+    def winners(self, control: str) -> list[str]:
+        """The trained routers whose gain over the control is above zero, its interval included."""
+        trained = [name for name in self.comparison.routers if name not in (*UNTRAINED, control)]
+        return [name for name in trained if (gain := self.gain(name, control)) and gain.side() > 0]
+
+    def quality_for(self, router: str, share: float) -> Figure | None:
+        """Quality for this share of what the best single model costs."""
+        return self._over_trials(router, lambda curve, best: quality_at(curve, share * float(best.cost_S[0])))
+
+    def cost_of(self, router: str, share: float) -> Figure | None:
+        """Dollars a prompt for this share of the best single model's quality; None if some split never gets there."""
+        return self._over_trials(router, lambda curve, best: cost_to_reach(curve, share * float(best.quality_S[0])))
+
+    def _over_trials(self, router: str, read_off: Callable[[Curve, Curve], float]) -> Figure | None:
+        curves = zip(self.comparison.curves(router), self.comparison.curves(BestSingle.name), strict=True)
+        return as_figure(np.array([read_off(curve, best) for curve, best in curves])[:, None])
+
+    def milliseconds(self, router: str) -> tuple[float, float]:
+        """Median processor time of one decision, without and with the embedding of its prompt."""
+        choice = float(np.median(self.choice_ms[router]))
+        return choice, choice + float(np.median(self.embedding_ms))
+
+
+def measure(
+    comparison: Comparison,
+    worth: Worth,
+    embedding_ms: FloatArray,
+    choice_ms: Mapping[str, FloatArray],
+    judged: Sequence[str],
+    seed: int = 0,
+    draws: int = DRAWS,
+) -> Measured:
+    """Read all figures off a comparison; within tasks, those of the routers `judged`."""
+    weight_BN = draw_weights(comparison, draws, seed)
+    within = {name: within_tasks(comparison, name, TaskTable.name, weight_BN) for name in judged}
+    return Measured(comparison, worth, read(comparison, weight_BN), within, embedding_ms, choice_ms)
+
+
+def as_result(tables: Sequence[Measured], command: str, seed: int) -> Result:
+    """One result over all tables."""
+    return Result(
+        room="llm_routing",
+        paper="CARROT, arXiv 2502.03261",
+        claim=CLAIM,
+        verdict=_verdict(tables),
+        command=command,
+        rows=[row for measured in tables for row in _rows(measured)],
+        seeds=[seed],
+        interval="95 %, the wider of a paired basic bootstrap over the prompts and Student's over the splits, "
+        "corrected for shared prompts",
+        machine=this_machine(torch.get_num_threads()),
+    )
+
+
+Figures = Mapping[str, Figure | None]
+
+
+def _rows(measured: Measured) -> list[Row]:
+    """Of every table, rows by name, without the figures that could not be had."""
+    routers = measured.comparison.routers
+    costs = {name: {share: measured.cost_of(name, share) for share in TARGETS} for name in routers}
+    times = {name: measured.milliseconds(name) for name in routers if name not in UNTRAINED}
+    tables: dict[str, Mapping[str, Figures]] = {
+        "can routing pay?": {measured.worth.best_single: _worth(measured.worth)},
+        "AIQ": {name: {"AIQ": measured.aiq(name), **_gains(measured, name)} for name in routers},
+        "quality for a share of what the best single model costs": {
+            name: {f"for {share:.0%} of its cost": measured.quality_for(name, share) for share in BUDGETS}
+            for name in routers
+        },
+        "dollars per 1,000 prompts to do as well as the best single model": {
+            name: {
+                f"for {share:.0%} of its quality": cost and cost.map(lambda dollars: 1000 * dollars)
+                for share, cost in of_name.items()
+            }
+            for name, of_name in costs.items()
+        },
+        "within tasks": _within(measured),
+        "processor time of one prompt, ms, median": {
+            name: {"without embedding": Figure(without), "with embedding": Figure(with_it)}
+            for name, (without, with_it) in times.items()
+        },
+    }
+    return [
+        Row(f"{measured.title}: {what}", name, {key: figure for key, figure in row.items() if figure is not None})
+        for what, rows in tables.items()
+        for name, row in rows.items()
+    ]
+
+
+def _worth(worth: Worth) -> Figures:
+    """Go or no-go: the best choice for every prompt beside the best single model."""
+    return {
+        "quality": Figure(worth.best_quality),
+        "of the best choice for as much": Figure(worth.oracle_quality),
+        "gain": Figure(worth.gain, *worth.gain_interval),
+        "cost that could be saved, %": Figure(worth.saving, *worth.saving_interval).percent(),
+        "prompts on which models disagree, %": Figure(100 * worth.disagreement),
+    }
+
+
+def _gains(measured: Measured, name: str) -> Figures:
+    return {
+        f"{'quality' if control == BestSingle.name else 'AIQ'}, gain over the {control}": measured.gain(name, control)
+        for control in CONTROLS
+        if name not in (*UNTRAINED, control)
+    }
+
+
+def _within(measured: Measured) -> Mapping[str, Figures]:
+    """What the routers know beyond the task: .5 and a gain of 0 are nothing."""
+    rows: dict[str, dict[str, Figure | None]] = {}
+    for name, lines in measured.within.items():
+        for line in lines:
+            row = rows.setdefault(line.task, {"test prompts": Figure(round(line.prompts))})
+            row[f"{name}: AUC, is it right"] = line.correct
+            row[f"{name}: AUC, which is better"] = line.better
+            if name == JUDGED:
+                row["AIQ, gain over the task table"] = line.gain
+                row["AIQ, gain over its choices dealt out at random"] = line.lost
+    return rows
+
+
+def _verdict(tables: Sequence[Measured]) -> str:
+    """First where no router beats a control, then what CARROT gains: claimed only where its interval is above zero."""
+    unbeaten = []
+    for control, words in CONTROLS.items():
+        if where := [measured.title for measured in tables if not measured.winners(control)]:
+            unbeaten.append(f"{words} on {', '.join(where)}")
+    sentences = [f"No router beats {'; none '.join(unbeaten)}."] if unbeaten else []
+    sentences += [_carrot(measured) for measured in tables]
+    lost = {measured.title: lines[-1].lost for measured in tables if (lines := measured.within[JUDGED])}
+    if figures := [f"{where} {figure.text(signed=True)}" for where, figure in lost.items() if figure]:
+        sentences.append(f"Within a task, what it knows of each prompt is worth in AIQ: {', '.join(figures)}.")
+    return " ".join(sentences)
+
+
+def _carrot(measured: Measured) -> str:
+    """One sentence on the judged router: its AIQ, and whether it is above, below or level with each control."""
+    phrases = []
+    for control, words in CONTROLS.items():
+        if gain := measured.gain(JUDGED, control):
+            relation = {1: "above", 0: "level with", -1: "below"}[gain.side()]
+            what = "in quality " if control == BestSingle.name else ""
+            phrases.append(f"{what}{relation} {words} ({gain.text(signed=True).replace(' (', ', ')}")
+    aiq = measured.aiq(JUDGED)
+    return f"{measured.title}: CARROT's AIQ is {Figure(aiq.value).text() if aiq else 'unknown'}, {'; '.join(phrases)}."
+
+
+def as_plain(measured: Measured) -> dict[str, Any]:
+    """For JSON: the figures of every router under its name in small letters, the interval of each beside it."""
+    table = measured.comparison.table
+    return {
+        "table": table.name,
+        "prompts": len(table),
+        "models": table.models,
+        "repairs": table.repairs,
+        "splits": len(measured.comparison.trials),
+        "can_pay": measured.worth.can_pay,
+        "worth": {**asdict(measured.worth), "verdict": measured.worth.verdict},
+        "routers": {_key(name): _plain(measured, name) for name in measured.comparison.routers},
+        "within_tasks": {_key(name): [asdict(line) for line in lines] for name, lines in measured.within.items()},
+    }
+
+
+def _plain(measured: Measured, name: str) -> dict[str, Any]:
+    figures = {"aiq": measured.aiq(name), "quality_for_best_single_cost": measured.quality_for(name, 1.0)}
+    figures |= {f"cost_of_{100 * share:.0f}_quality": measured.cost_of(name, share) for share in TARGETS}
+    figures |= {f"gain_over_{_key(control)}": measured.gain(name, control) for control in CONTROLS if control != name}
+    plain: dict[str, Any] = {}
+    for key, figure in figures.items():
+        plain[key] = figure and figure.value
+        plain[f"{key}_interval"] = figure and [figure.low, figure.high]
+    plain["milliseconds"], plain["milliseconds_with_embedding"] = measured.milliseconds(name)
+    return plain
+
+
+def _key(name: str) -> str:
+    return re.sub(r"\W+", "_", name)
+
+
+def mean_curve(comparison: Comparison, router: str) -> Curve:
+    """A router's curve, its settings averaged over the trials."""
+    both = np.mean([(curve.cost_S, curve.quality_S) for curve in comparison.curves(router)], axis=0)
+    return Curve(*both)
+
+
+def plot_curves(measured: Measured, path: Path) -> None:
+    """The hull of every router's mean curve, and every single model, as a PNG."""
+    comparison = measured.comparison
+    with plot(path, 9, 5.5) as (axes,):
+        for router in comparison.routers:
+            if router == BestSingle.name:
+                continue
+            hull = hull_of(mean_curve(comparison, router))
+            line = {Hull.name: "--", Oracle.name: ":"}.get(router)  # bounds
+            axes.plot(1000 * hull.cost_S, hull.quality_S, line or "-", label=router, color="0.5" if line else None)
+        single = mean_curve(comparison, Hull.name)
+        axes.plot(1000 * single.cost_S, single.quality_S, "k.", markersize=5)
+        for model, cost, quality in zip(comparison.table.models, single.cost_S, single.quality_S, strict=True):
+            axes.annotate(
+                model.split("/")[-1], (1000 * cost, quality), fontsize=6, xytext=(3, -7), textcoords="offset points"
+            )
+        axes.set(xlabel="mean cost, dollars per 1,000 prompts", ylabel="mean quality", title=measured.title)
+        axes.margins(x=0.12)  # for the names
+        axes.figure.legend(fontsize="small", loc="outside right upper")
+
+
+def write_curves(comparison: Comparison, path: Path) -> None:
+    """One line for each setting of each router in each split: what it costs in dollars a prompt, and its quality."""
+    with atomic_file(path, "w") as file:
+        lines = csv.writer(file)
+        lines.writerow(["router", "split", "setting", "cost", "quality"])
+        curves = {router: comparison.curves(router) for router in comparison.routers}
+        for number in range(len(comparison.trials)):
+            for router, of_router in curves.items():
+                curve = of_router[number]
+                for setting, (cost, quality) in enumerate(zip(curve.cost_S, curve.quality_S, strict=True)):
+                    lines.writerow([router, number + 1, setting, f"{cost:.9g}", f"{quality:.6f}"])

@@ -1,0 +1,109 @@
+"""Answers kept for questions that come again, in the same words or in nearly the same.
+
+Embeddings tell topics apart, not numbers, names or signs ("12 + 5" is next to "12 + 6"), and see the beginning of a
+long text only. So a neighbour's answer serves only short questions that agree in all of these.
+"""
+
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mofme.language.sentence_encoder import question_of
+from mofme.language.tables.table import FloatArray
+from mofme.papers.carrot.serving.chat import Tokens
+from mofme.papers.carrot.serving.config import CacheSettings
+
+COMPARABLE_CHARACTERS = 500  # well inside the encoder's window
+LARGEST_ANSWER = 262_144  # bytes
+
+# Numbers, negations, names inside a sentence, and signs: what a harmless rewording leaves as it is.
+_FIXED = re.compile(
+    r"\d+(?:[.,]\d+)*|\b(?i:not?|never|without|\w+n['\u2019]t)\b|(?<=\s)[A-Z]\w*|[^\w\s.,;:?!'\"\u2019]"
+)
+
+Key = tuple[str, str]  # frame and text
+Fixed = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An answer as it went out: JSON, or the events of a stream that came to its end."""
+
+    model: str
+    content: bytes
+    tokens: Tokens
+
+
+@dataclass(frozen=True)
+class _Entry:
+    kept: Kept
+    expires: float
+    group: tuple[str, Fixed] | None  # None where there is no embedding to compare by
+
+
+class AnswerCache:
+    """The `size` answers used last, each for `ttl` seconds. A `frame` is everything of a request but its text.
+
+    What may serve as a neighbour is kept by frame and fixed words, so that a look-up meets no other text.
+    """
+
+    def __init__(self, settings: CacheSettings, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings, self._clock = settings, clock
+        self._entries: OrderedDict[Key, _Entry] = OrderedDict()
+        self._groups: dict[tuple[str, Fixed], dict[str, FloatArray]] = {}  # the embeddings by their texts
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def same(self, frame: str, text: str) -> Kept | None:
+        """The answer to the very same request."""
+        entry = self._entries.get((frame, text))
+        if entry is None:
+            return None
+        if entry.expires <= self._clock():
+            self._drop((frame, text))
+            return None
+        self._entries.move_to_end((frame, text))
+        return entry.kept
+
+    def compares(self, text: str) -> bool:
+        """Whether neighbours can serve for this text, so that it is worth embedding."""
+        if self._settings.similarity == 1 or len(text) > COMPARABLE_CHARACTERS:
+            return False
+        return question_of(text) == text  # else the encoder would not see the examples in it
+
+    def nearest(self, frame: str, text: str, embedding_D: FloatArray) -> Kept | None:
+        """The answer to the nearest request that is similar enough."""
+        best, found = self._settings.similarity, None
+        for other, other_D in self._groups.get((frame, _fixed(text)), {}).items():
+            if (similarity := float(other_D @ embedding_D)) >= best:
+                best, found = similarity, other
+        return None if found is None else self.same(frame, found)
+
+    def keep(self, frame: str, text: str, embedding_D: FloatArray | None, kept: Kept) -> None:
+        """Answers above LARGEST_ANSWER are not kept."""
+        if len(kept.content) > LARGEST_ANSWER:
+            return
+        if (frame, text) in self._entries:
+            self._drop((frame, text))
+        group = None
+        if embedding_D is not None:
+            group = frame, _fixed(text)
+            self._groups.setdefault(group, {})[text] = embedding_D
+        self._entries[frame, text] = _Entry(kept, self._clock() + self._settings.ttl, group)
+        while len(self._entries) > self._settings.size:
+            self._drop(next(iter(self._entries)))
+
+    def _drop(self, key: Key) -> None:
+        group = self._entries.pop(key).group
+        if group is not None:
+            del self._groups[group][key[1]]
+            if not self._groups[group]:
+                del self._groups[group]
+
+
+def _fixed(text: str) -> Fixed:
+    """The words and signs that both texts must have, in this order."""
+    return tuple(_FIXED.findall(text))

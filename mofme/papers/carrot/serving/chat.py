@@ -1,0 +1,206 @@
+"""Chat requests and answers in OpenAI's shape, whole or as a stream of events; errors that its clients understand."""
+
+import hashlib
+import json
+import re
+from collections.abc import AsyncGenerator, AsyncIterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeGuard
+
+from mofme.papers.carrot.serving.config import Backend
+
+ROUTED_CHARACTERS = 8000  # of a longer prompt the beginning and the end: questions stand there
+CHARACTERS_PER_TOKEN = 4  # where a backend does not count
+MOST_TOKENS = 10**9  # no query has so many; beyond, it is no count
+LONGEST_EVENT = 16_000_000  # bytes
+_END = re.compile(rb"\r?\n\r?\n|\r\r")  # of an event
+
+
+class Refused(Exception):  # noqa: N818 - an answer to the client, not a fault of ours
+    """A request ends here, with this HTTP status and message."""
+
+    def __init__(self, status: int, message: str, code: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status, self.message, self.code, self.headers = status, message, code, headers or {}
+
+    def body(self) -> dict[str, Any]:
+        return error_body(self.message, self.code, "invalid_request_error" if self.status < 500 else "server_error")
+
+
+def error_body(message: str, code: str, kind: str = "server_error") -> dict[str, Any]:
+    """An error as OpenAI writes it."""
+    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """How many tokens a query had in and out, counted by the backend or estimated."""
+
+    into: int
+    out: int
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """A body for `/v1/chat/completions` that was looked at as far as routing needs; backends check the rest."""
+
+    body: dict[str, Any]
+
+    @property
+    def model(self) -> str:
+        return str(self.body.get("model") or "")
+
+    @property
+    def stream(self) -> bool:
+        return bool(self.body.get("stream"))
+
+    @cached_property
+    def text(self) -> str:
+        """The text parts of the last message of the user; "" if there are none."""
+        messages: list[dict[str, Any]] = self.body["messages"]
+        contents = (message.get("content") for message in reversed(messages) if message.get("role") == "user")
+        text = "\n".join(_texts(next(contents, None))).strip()
+        return text.encode("utf-8", "replace").decode()  # half a surrogate pair would stop the tokenizer
+
+    @property
+    def prompt(self) -> str:
+        """What is routed on."""
+        half = ROUTED_CHARACTERS // 2
+        return self.text if len(self.text) <= ROUTED_CHARACTERS else f"{self.text[:half]}\n{self.text[-half:]}"
+
+    @property
+    def cacheable(self) -> bool:
+        """Whether one answer may serve again: no dice were asked for, and only one answer."""
+        return bool(self.text) and not self.body.get("temperature") and self.body.get("n") in (None, 1)
+
+    def frame(self) -> str:
+        """A digest of everything but the last user message's text."""
+        messages = list(self.body["messages"])
+        last = max(i for i, message in enumerate(messages) if message.get("role") == "user")
+        content = messages[last].get("content")
+        others = [part for part in content if _texts([part]) == []] if isinstance(content, list) else []
+        messages[last] = {**messages[last], "content": others}
+        return hashlib.sha256(json.dumps({**self.body, "messages": messages}, sort_keys=True).encode()).hexdigest()
+
+    def wants_usage(self) -> bool:
+        return bool((self.body.get("stream_options") or {}).get("include_usage"))
+
+    def content_for(self, backend: Backend) -> bytes:
+        """The body as this backend gets it: its own name of the model, and streams with their token counts."""
+        body = {**self.body, "model": backend.model}
+        if self.stream and backend.stream_usage:
+            body["stream_options"] = {**(self.body.get("stream_options") or {}), "include_usage": True}
+        return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")  # half a surrogate pair is a "?"
+
+    def estimated_tokens(self, answer_characters: int) -> Tokens:
+        characters = sum(len(text) for message in self.body["messages"] for text in _texts(message.get("content")))
+        return Tokens(characters // CHARACTERS_PER_TOKEN, answer_characters // CHARACTERS_PER_TOKEN)
+
+
+def read_request(content: bytes) -> ChatRequest:
+    """Raises Refused (400) for what no backend could answer."""
+    try:
+        body = json.loads(content, parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        raise Refused(400, "the body is not JSON", "invalid_json") from None
+    if not isinstance(body, dict):
+        raise Refused(400, "the body is not a JSON object", "invalid_json")
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages or not all(isinstance(message, dict) for message in messages):
+        raise Refused(400, "messages must be a list of at least one object with role and content", "invalid_messages")
+    if not isinstance(body.get("stream"), bool | None):
+        raise Refused(400, "stream must be true or false", "invalid_stream")
+    if not isinstance(body.get("stream_options"), dict | None):
+        raise Refused(400, "stream_options must be an object", "invalid_stream_options")
+    return ChatRequest(body)
+
+
+def counted_tokens(answer: dict[str, Any]) -> Tokens | None:
+    """The backend's own count, None where it gives none."""
+    usage = answer.get("usage")
+    if not isinstance(usage, dict):
+        return None
+    into, out = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    return Tokens(into, out) if _is_count(into) and _is_count(out) else None
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and 0 <= value < MOST_TOKENS
+
+
+def characters_in(answer: dict[str, Any]) -> int:
+    """The length of what a whole answer or one event of a stream says."""
+    choices = answer.get("choices")
+    listed = choices if isinstance(choices, list) else []
+    parts = [choice.get("message") or choice.get("delta") for choice in listed if isinstance(choice, dict)]
+    return sum(len(text) for part in parts if isinstance(part, dict) for text in _texts(part.get("content")))
+
+
+def _texts(content: object) -> list[str]:
+    """The texts in a message's content, which is a string or a list of typed parts."""
+    match content:
+        case str():
+            return [content]
+        case list():
+            return [
+                part["text"]
+                for part in content
+                if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
+            ]
+        case _:
+            return []
+
+
+def _no_number(name: str) -> object:
+    raise ValueError(name)
+
+
+async def split_events(chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
+    """Server-sent events, whole, with the blank line that ends each; a rest that no blank line ends is dropped.
+
+    Raises ValueError for an event without end.
+    """
+    rest = b""
+    async for chunk in chunks:
+        searched = max(0, len(rest) - 3)
+        rest += chunk
+        start = 0
+        while end := _END.search(rest, max(start, searched)):
+            yield rest[start : end.end()]
+            start = end.end()
+        rest = rest[start:]
+        if len(rest) > LONGEST_EVENT:
+            raise ValueError("an event without end")
+
+
+class StreamRecord:
+    """What a stream has said so far: whether it came to its end, its error, and its tokens."""
+
+    def __init__(self) -> None:
+        self.complete = False
+        self.error = False
+        self.tokens: Tokens | None = None
+        self.characters = 0
+
+    def see(self, event: bytes) -> bool:
+        """Take an event into account; True if it holds token counts and nothing else."""
+        data = b"\n".join(line[5:].strip() for line in event.splitlines() if line.startswith(b"data:"))
+        if data == b"[DONE]":
+            self.complete = True
+        answer = _object_in(data)
+        choices = answer.get("choices")
+        self.error = self.error or bool(answer.get("error"))
+        self.tokens = counted_tokens(answer) or self.tokens
+        self.characters += characters_in(answer)
+        if isinstance(choices, list) and any(isinstance(c, dict) and c.get("finish_reason") for c in choices):
+            self.complete = True
+        return choices == [] and counted_tokens(answer) is not None
+
+
+def _object_in(data: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

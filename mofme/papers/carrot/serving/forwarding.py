@@ -1,0 +1,248 @@
+"""Requests sent on to backends, one after the other until one answers; those that failed lately come last."""
+
+import asyncio
+import json
+import math
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx
+
+from mofme.papers.carrot.serving.chat import (
+    ChatRequest,
+    Refused,
+    StreamRecord,
+    Tokens,
+    characters_in,
+    counted_tokens,
+    error_body,
+    split_events,
+)
+from mofme.papers.carrot.serving.config import Backend
+
+COOL_DOWN = 10.0  # seconds a backend that failed is tried last
+LONGEST_COOL_DOWN = 60.0  # whatever its Retry-After says
+BRIEF_WAIT = 1.0  # seconds of Retry-After that are worth waiting for; beyond, the next backend is asked
+LARGEST_ANSWER = 64_000_000  # bytes of a whole answer; a longer one is no chat
+CLIENTS_OWN = {400, 413, 422}  # what no other backend would take either
+
+
+class BackendFailed(Exception):  # noqa: N818 - as in Refused
+    """One backend gave no answer: `kind` in a word, `retry_after` in seconds where it said so."""
+
+    def __init__(self, backend: Backend, kind: str, advice: str = "", retry_after: float | None = None) -> None:
+        super().__init__(f"{backend.name}: {kind}{advice and f', {advice}'}")
+        self.backend, self.kind, self.retry_after = backend, kind, retry_after
+
+
+@dataclass
+class WholeAnswer:
+    """A backend's JSON: the answer to a query, or with a status of 4xx what is wrong with the query."""
+
+    backend: Backend
+    status: int
+    answer: dict[str, Any]
+
+    def tokens(self, request: ChatRequest) -> Tokens:
+        return counted_tokens(self.answer) or request.estimated_tokens(characters_in(self.answer))
+
+
+@dataclass
+class StreamedAnswer:
+    """A stream whose first event has come. To be closed, read or not."""
+
+    backend: Backend
+    first: bytes
+    rest: AsyncGenerator[bytes]
+    record: StreamRecord
+    hides_usage: bool
+    held: AsyncExitStack
+
+    async def events(self, deadline: float) -> AsyncGenerator[bytes]:
+        """What the client gets, event by event: the last one says so where the stream broke off.
+
+        `deadline` is in the event loop's time.
+        """
+        event = self.first
+        try:
+            while True:
+                only_counts = self.record.see(event)
+                if not (only_counts and self.hides_usage):
+                    yield _without_key(event, self.backend)
+                async with asyncio.timeout_at(deadline):
+                    event = await anext(self.rest)
+        except StopAsyncIteration:
+            reason = "ended early"
+        except TimeoutError:
+            reason = "took too long"
+        except (httpx.HTTPError, ValueError):
+            reason = "broke off"
+        if not self.record.complete and not self.record.error:
+            self.record.error = True
+            yield b"data: " + json.dumps(error_body(f"the answer {reason}", "stream_broken")).encode() + b"\n\n"
+
+    async def close(self) -> None:
+        await self.held.aclose()
+
+
+Reply = WholeAnswer | StreamedAnswer
+
+
+@dataclass
+class _State:
+    places: asyncio.Semaphore
+    failing: bool = False
+    rests_until: float = -math.inf
+
+
+@dataclass
+class Forwarder:
+    """Sends requests on; `on_failure` is told of every backend that fails."""
+
+    backends: Sequence[Backend]
+    client: httpx.AsyncClient
+    on_failure: Callable[[BackendFailed], None]
+    _states: dict[str, _State] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._states = {b.name: _State(asyncio.Semaphore(b.max_concurrent)) for b in self.backends}
+
+    async def forward(self, request: ChatRequest, order: Sequence[str]) -> Reply:
+        """The first answer of the backends in `order`. Raises Refused where none gave any."""
+        by_name = {backend.name: backend for backend in self.backends}
+        now = time.monotonic()
+        rested = sorted(order, key=lambda name: self._states[name].rests_until > now)  # stable
+        failures = []
+        for name in rested:
+            try:
+                return await self._ask_patiently(by_name[name], request)
+            except BackendFailed as failure:
+                failures.append(failure)
+        raise _refusal(failures)
+
+    async def _ask_patiently(self, backend: Backend, request: ChatRequest) -> Reply:
+        """Ask once, and once more where the backend wants a moment only."""
+        try:
+            return await self._ask_once(backend, request)
+        except BackendFailed as failure:
+            if failure.retry_after is None or failure.retry_after > BRIEF_WAIT:
+                raise
+            await asyncio.sleep(failure.retry_after)
+        return await self._ask_once(backend, request)
+
+    async def _ask_once(self, backend: Backend, request: ChatRequest) -> Reply:
+        state = self._states[backend.name]
+        if state.failing:  # this request finds out for all others
+            state.rests_until = time.monotonic() + max(COOL_DOWN, backend.timeout)
+        try:
+            reply = await self._ask(backend, request, state.places)
+        except BackendFailed as failure:
+            rest = min(max(COOL_DOWN, failure.retry_after or 0), LONGEST_COOL_DOWN)
+            state.failing, state.rests_until = True, time.monotonic() + rest
+            self.on_failure(failure)
+            raise
+        state.failing, state.rests_until = False, -math.inf
+        return reply
+
+    async def _ask(self, backend: Backend, request: ChatRequest, places: asyncio.Semaphore) -> Reply:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(places)
+            try:
+                async with asyncio.timeout(backend.timeout):
+                    response = await self.client.send(_message(self.client, backend, request), stream=True)
+                    stack.push_async_callback(response.aclose)
+                    if response.status_code != 200 or not request.stream:
+                        return await _whole(backend, response)
+                    if not response.headers.get("content-type", "").startswith("text/event-stream"):
+                        raise BackendFailed(backend, "no_stream")
+                    rest = split_events(response.aiter_bytes())
+                    stack.push_async_callback(rest.aclose)
+                    first = await anext(rest)
+            except (TimeoutError, httpx.TimeoutException):
+                raise BackendFailed(backend, "timeout") from None
+            except httpx.ConnectError:
+                raise BackendFailed(backend, "unreachable") from None
+            except (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError, StopAsyncIteration):
+                raise BackendFailed(backend, "broken") from None
+            begun = StreamRecord()
+            begun.see(first)
+            if begun.error:
+                raise BackendFailed(backend, "error")
+            hides = backend.stream_usage and not request.wants_usage()
+            return StreamedAnswer(backend, first, rest, StreamRecord(), hides, stack.pop_all())
+
+
+def _message(client: httpx.AsyncClient, backend: Backend, request: ChatRequest) -> httpx.Request:
+    headers = {"content-type": "application/json", "accept-encoding": "identity"}
+    if backend.key:
+        headers["authorization"] = f"Bearer {backend.key}"
+    return client.build_request(
+        "POST",
+        f"{backend.base_url}/chat/completions",
+        content=request.content_for(backend),
+        headers=headers,
+        timeout=httpx.Timeout(backend.timeout),
+    )
+
+
+async def _whole(backend: Backend, response: httpx.Response) -> WholeAnswer:
+    """Raises BackendFailed for every status that another backend may do better than."""
+    match response.status_code:
+        case 200:
+            pass
+        case status if status in CLIENTS_OWN:
+            pass
+        case 401 | 403:
+            raise BackendFailed(backend, f"status_{response.status_code}", f"check its key in {backend.key_env}")
+        case 429:
+            raise BackendFailed(backend, "rate_limited", retry_after=_retry_after(response))
+        case status:
+            raise BackendFailed(backend, f"status_{status}", retry_after=_retry_after(response))
+    content = bytearray()
+    async for chunk in response.aiter_bytes():
+        content += chunk
+        if len(content) > LARGEST_ANSWER:
+            raise BackendFailed(backend, "too_large")
+    try:
+        answer = json.loads(_without_key(bytes(content), backend))
+    except ValueError:
+        if response.status_code == 200:
+            raise
+        # A page of a proxy in between says no less that the query is at fault.
+        message = f"{backend.name} refused the query with status {response.status_code}"
+        answer = error_body(message, "refused", "invalid_request_error")
+    if not isinstance(answer, dict) or (response.status_code == 200 and "choices" not in answer):
+        raise BackendFailed(backend, "broken")
+    return WholeAnswer(backend, response.status_code, answer)
+
+
+def _without_key(content: bytes, backend: Backend) -> bytes:
+    """Some repeat it in their messages."""
+    return content.replace(backend.key.encode(), b"***") if backend.key else content
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    """Seconds, given as such or as a date; None where there is no sense in it."""
+    text = response.headers.get("retry-after", "")
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            seconds = (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
+        except (ValueError, TypeError):
+            return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def _refusal(failures: Sequence[BackendFailed]) -> Refused:
+    message = "no backend answered: " + "; ".join(map(str, failures))
+    kinds = {failure.kind for failure in failures}
+    if kinds == {"rate_limited"}:
+        wait = min(failure.retry_after if failure.retry_after is not None else COOL_DOWN for failure in failures)
+        return Refused(429, message, "rate_limited", {"retry-after": str(math.ceil(wait))})
+    return Refused(504 if kinds == {"timeout"} else 502, message, "no_backend")

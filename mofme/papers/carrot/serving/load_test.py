@@ -1,0 +1,265 @@
+"""What the endpoint costs in time, and whether it loses or doubles answers while a backend dies: on fake backends."""
+
+import asyncio
+import threading
+import time
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+import numpy as np
+import torch
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from starlette.types import ASGIApp
+
+from mofme.language.tables.table import FloatArray
+from mofme.measure.result import Figure, Result, Row, this_machine
+from mofme.measure.statistics import bootstrap
+from mofme.papers.carrot.serving.config import ServingConfig
+from mofme.papers.carrot.serving.endpoint import create_app
+from mofme.papers.carrot.serving.model_choice import Router
+from mofme.papers.carrot.trained_router import Routed
+
+_TEXT = "Three friends share {token} marbles and each keeps a third of them. How many does each of them have, and why?"
+_RESAMPLES = 1000
+
+
+class Served:
+    """Any ASGI application on a free port of this machine, in a thread of its own, while the context lasts."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        settings = uvicorn.Config(
+            app, port=0, log_level="critical", access_log=False, ws="none", timeout_graceful_shutdown=1
+        )
+        self._server = uvicorn.Server(settings)
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        while not self._server.started:
+            self._thread.join(0.005)
+            if not self._thread.is_alive():
+                raise RuntimeError("the server did not start")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        host, port = self._server.servers[0].sockets[0].getsockname()[:2]
+        return f"http://{host}:{port}"
+
+    def stop(self, at_once: bool = False) -> None:
+        """`at_once`: as if the machine had died, with every request under way."""
+        self._server.force_exit = at_once
+        self._server.should_exit = True
+        self._thread.join()
+
+
+def echo(seconds: float = 0.0) -> FastAPI:
+    """A backend without any model: after so many seconds it says what it was asked.
+
+    So whoever asked can tell his own answer from another's.
+    """
+
+    async def answer(request: Request) -> JSONResponse:
+        body = await request.json()
+        await asyncio.sleep(seconds)
+        message = {"role": "assistant", "content": body["messages"][-1]["content"]}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        usage = {"prompt_tokens": 10, "completion_tokens": 10, "total_tokens": 20}
+        head = {"id": "chatcmpl-echo", "object": "chat.completion", "created": 0, "model": body["model"]}
+        return JSONResponse({**head, "choices": [choice], "usage": usage})
+
+    app = FastAPI(openapi_url=None)
+    app.router.add_route("/v1/chat/completions", answer, methods=["POST"])
+    return app
+
+
+@dataclass(frozen=True)
+class DrawingRouter:
+    """Sends equal shares to two models by the prompt's letters, so that either may die; takes the time of `timed`."""
+
+    timed: Router | None = None
+    models: tuple[str, ...] = ("first", "second")
+
+    def route(
+        self,
+        prompt: str,
+        *,
+        cost_weight: float | None = None,
+        budget: float | None = None,
+        quality: float | None = None,
+    ) -> Routed:
+        if self.timed:
+            self.timed.route(prompt, cost_weight=cost_weight, budget=budget, quality=quality)
+        model = self.models[zlib.crc32(prompt.encode()) % len(self.models)]
+        equal_M = np.ones(len(self.models))
+        return Routed(model, self.models, equal_M, equal_M, (), equal_M)
+
+
+@dataclass(frozen=True)
+class Overhead:
+    """Seconds (requests,) of the same requests, in turn: sent to the backend directly, and through the endpoint.
+
+    `cpu_` is the processor's time, with the client's and the backend's own; it hardly grows on a busy machine.
+    """
+
+    direct: FloatArray
+    through: FloatArray
+    cpu_direct: FloatArray
+    cpu_through: FloatArray
+
+    def added(self) -> Figure:
+        """Median milliseconds."""
+        return _median((self.through - self.direct) * 1e3)
+
+    def added_cpu(self) -> Figure:
+        return _median((self.cpu_through - self.cpu_direct) * 1e3)
+
+
+@dataclass(frozen=True)
+class Storm:
+    """`clients` at once sent `requests`, each with a token of its own, while one of two backends died.
+
+    Lost: no answer came, or one without the token. Duplicated: answers above one that a token was seen in.
+    """
+
+    clients: int
+    requests: int
+    lost: int
+    duplicated: int
+    fallbacks: int
+    seconds: float
+    latencies: FloatArray
+
+
+def measure_overhead(requests: int, router: Router) -> Overhead:
+    """One request at a time, after ten to warm up; direct and through the endpoint alternate."""
+    taken: list[list[float]] = []
+    with Served(echo()) as backend, Served(_endpoint(router, [backend, backend])) as endpoint, httpx.Client() as client:
+        for number in range(requests + 10):
+            row = []
+            for server in (backend, endpoint):
+                began, cpu_began = time.perf_counter(), time.process_time()
+                client.post(f"{server.url}/v1/chat/completions", json=_body(number)).raise_for_status()
+                row += [time.perf_counter() - began, time.process_time() - cpu_began]
+            taken.append(row)
+    direct, cpu_direct, through, cpu_through = np.array(taken[10:]).T
+    return Overhead(direct, through, cpu_direct, cpu_through)
+
+
+def measure_storm(clients: int, requests: int, router: Router) -> Storm:
+    """The backend dies at once, with all it was doing, after a third of the answers; it is dead for the last third."""
+    with (
+        Served(echo(seconds=0.02)) as dying,
+        Served(echo(seconds=0.02)) as living,
+        Served(_endpoint(router, [dying, living])) as endpoint,
+    ):
+        return asyncio.run(_storm(clients, requests, endpoint, dying))
+
+
+async def _storm(clients: int, requests: int, endpoint: Served, dying: Served) -> Storm:
+    waiting = iter(range(requests))
+    seen: Counter[int] = Counter()
+    latencies: list[float] = []
+    dead = asyncio.Event()
+
+    async def ask_on(client: httpx.AsyncClient, numbers: Iterator[int]) -> None:
+        for number in numbers:
+            if number >= requests * 2 // 3:  # a server takes a while to die: a short storm could be over by then
+                await dead.wait()
+            began = time.perf_counter()
+            response = await client.post(f"{endpoint.url}/v1/chat/completions", json=_body(number))
+            latencies.append(time.perf_counter() - began)
+            if response.status_code == 200:
+                text = response.json()["choices"][0]["message"]["content"]
+                seen.update(other for other in range(requests) if _token(other) in text)
+
+    async def kill() -> None:
+        while len(latencies) < requests // 3:
+            await asyncio.sleep(0.001)
+        await asyncio.to_thread(dying.stop, at_once=True)
+        dead.set()
+
+    began = time.perf_counter()
+    async with httpx.AsyncClient(timeout=120, limits=httpx.Limits(max_connections=None)) as client:
+        await asyncio.gather(kill(), *(ask_on(client, waiting) for _ in range(clients)))
+        seconds = time.perf_counter() - began
+        metrics = (await client.get(f"{endpoint.url}/metrics")).text
+    fallbacks = next(line for line in metrics.splitlines() if line.startswith("mofme_fallbacks_total "))
+    lost = sum(seen[number] == 0 for number in range(requests))
+    duplicated = sum(max(0, count - 1) for count in seen.values())
+    return Storm(clients, requests, lost, duplicated, int(float(fallbacks.split()[1])), seconds, np.array(latencies))
+
+
+def _endpoint(router: Router, backends: Sequence[Served]) -> FastAPI:
+    listed = [
+        {"name": name, "base_url": f"{server.url}/v1", "model": name, "price_in": 1, "price_out": 1}
+        for name, server in zip(router.models, backends, strict=True)
+    ]
+    config = {"backends": listed, "rule": {"cost_weight": 0.3}}
+    return create_app(ServingConfig.model_validate(config), router)
+
+
+def _token(number: int) -> str:
+    return f"<{number}>"
+
+
+def _body(number: int) -> dict[str, Any]:
+    return {"model": "auto", "messages": [{"role": "user", "content": _TEXT.format(token=_token(number))}]}
+
+
+def as_result(overheads: Mapping[str, Overhead], storms: Mapping[str, Storm], command: str) -> Result:
+    """Overheads and storms by the name of what routed."""
+    total = sum(storm.requests for storm in storms.values())
+    lost, doubled = (sum(getattr(storm, what) for storm in storms.values()) for what in ("lost", "duplicated"))
+    added = [f"{o.added().value:.1f} ms {name} ({o.added_cpu().value:.1f} of CPU)" for name, o in overheads.items()]
+    clients = next(iter(storms.values())).clients
+    return Result(
+        room="llm_serving",
+        paper="CARROT (arXiv 2502.03261)",
+        claim="None about serving; ours: 50 clients lose no answer and get none twice while a backend dies.",
+        verdict=f"Of {total} requests of {clients} clients at once, {lost} were lost and {doubled} doubled while one "
+        f"of two backends died; the endpoint added {' and '.join(added)} to a request at the median.",
+        command=command,
+        rows=[Row("one request at a time", name, _times(overhead)) for name, overhead in overheads.items()]
+        + [_storm_row(name, storm) for name, storm in storms.items()],
+        seeds=(0,),
+        machine=this_machine(threads=torch.get_num_threads()),
+        interval=f"95 %, of the median, {_RESAMPLES} bootstrap resamples of the requests",
+    )
+
+
+def _times(overhead: Overhead) -> dict[str, Figure]:
+    late = float(np.quantile(overhead.through - overhead.direct, 0.95))
+    return {
+        "backend alone, ms": _median(overhead.direct * 1e3),
+        "added by the endpoint, ms": overhead.added(),
+        "added at the 95th percentile, ms": Figure(late * 1e3),
+        "CPU added, ms": overhead.added_cpu(),
+    }
+
+
+def _storm_row(name: str, storm: Storm) -> Row:
+    figures = {
+        "requests": storm.requests,
+        "lost": storm.lost,
+        "doubled": storm.duplicated,
+        "answered by the other backend": storm.fallbacks,
+        "requests per second": storm.requests / storm.seconds,
+        "median time, ms": float(np.median(storm.latencies)) * 1e3,
+    }
+    title = f"{storm.clients} clients at once, one of two backends dies"
+    return Row(title, name, {what: Figure(value) for what, value in figures.items()})
+
+
+def _median(values: FloatArray) -> Figure:
+    return bootstrap(values, np.median, _RESAMPLES)

@@ -1,0 +1,210 @@
+"""A trained router: how it is made; as users meet it, a prompt goes in and out come a model and the reasons for it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mofme.core.routing import RoutingDecision
+from mofme.core.weights import ModelCard, load_card
+from mofme.errors import ModelError
+from mofme.files import CARD_FILE, WEIGHTS, model_folder
+from mofme.language.near_duplicates import groups_of
+from mofme.language.sentence_encoder import Queries, SentenceEncoder
+from mofme.language.tables.table import FloatArray, RoutingTable
+from mofme.papers.carrot.baselines import Hull, TaskTable
+from mofme.papers.carrot.carrot import (
+    NET,
+    CarrotRouter,
+    Estimate,
+    PromptRouter,
+    as_decision,
+    at_least_quality,
+    plug_in,
+    within_budget,
+)
+from mofme.papers.carrot.comparison import Comparison, compare
+from mofme.papers.carrot.curve import aiq
+
+_SOLVED = 0.5
+_NEIGHBOURS = 5
+_SPLITS = 5
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A known prompt near the one asked about: cosine similarity, task, each model's recorded quality (M,).
+
+    `prompt` is "" in a router that was loaded: no prompts are kept in files. `solved_by` names the models whose quality
+    was at least .5.
+    """
+
+    similarity: float
+    task: str
+    quality_M: FloatArray
+    solved_by: tuple[str, ...]
+    prompt: str = ""
+
+
+@dataclass(frozen=True)
+class Routed:
+    """The choice for one prompt: expected quality in [0, 1] and cost in dollars of M models, and what is near it.
+
+    The chosen model has the largest utility (M,).
+    """
+
+    model: str
+    models: tuple[str, ...]
+    quality_M: FloatArray
+    cost_M: FloatArray
+    neighbours: tuple[Neighbour, ...]
+    utility_M: FloatArray
+
+    @property
+    def decision(self) -> RoutingDecision:
+        """The choice in the core's own words: one token, M experts, all weight on one."""
+        return as_decision(self.utility_M[None])
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values: `model`, `models` (quality and cost of each), `neighbours`."""
+        return {
+            "model": self.model,
+            "models": {
+                name: {"quality": round(float(quality), 4), "cost": float(f"{cost:.4g}")}
+                for name, quality, cost in zip(self.models, self.quality_M, self.cost_M, strict=True)
+            },
+            "neighbours": [
+                {"similarity": round(near.similarity, 4), "task": near.task, "solved_by": list(near.solved_by)}
+                for near in self.neighbours
+            ],
+        }
+
+
+class TrainedRouter:
+    """Routes prompts by a trained CARROT. Prompts are not written anywhere, unless the encoder given does so."""
+
+    def __init__(self, carrot: CarrotRouter, encoder: SentenceEncoder | None = None, name: str = "") -> None:
+        self.carrot = carrot
+        self.encoder = encoder or SentenceEncoder(remember=False)
+        self.name = name
+
+    @classmethod
+    def from_pretrained(cls, name: str = "router") -> "TrainedRouter":
+        """By the name of a shipped router or the folder of one. Raises ModelError if it is missing or damaged."""
+        folder = model_folder(name)
+        if not (folder / CARD_FILE).is_file():
+            names = ", ".join(available_routers()) or "none"
+            raise ModelError(f"no router is called {name!r}: shipped are {names}; or give a folder of `route train`")
+        return cls(CarrotRouter.load(folder), name=load_card(folder).name)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        return self.carrot.models
+
+    def queries(self, prompts: Sequence[str]) -> Queries:
+        return self.encoder.queries(prompts)
+
+    def estimate(self, queries: Queries) -> Estimate:
+        return self.carrot.estimate(queries)
+
+    def route(
+        self, prompt: str, cost_weight: float | None = None, budget: float | None = None, quality: float | None = None
+    ) -> Routed:
+        """Choose by one of the three, or for the best quality by none.
+
+        `cost_weight` is CARROT's lambda in [0, 1]; `budget` dollars for this prompt; `quality` the least in [0, 1] that
+        is expected. Raises ValueError if more than one is given or one is out of range.
+        """
+        _check(cost_weight, budget, quality)
+        queries = self.queries([prompt])
+        estimate = self.estimate(queries)
+        utility_NM = plug_in(estimate, cost_weight or 0.0, self.carrot.scale)
+        chosen_N = utility_NM.argmax(1)
+        if budget is not None:
+            chosen_N = within_budget(estimate, budget)
+        if quality is not None:
+            chosen_N = at_least_quality(estimate, quality)
+        if budget is not None or quality is not None:  # neither rule has a utility: the chosen one alone is wanted
+            utility_NM = np.eye(len(self.models))[chosen_N]
+        return Routed(
+            self.models[int(chosen_N[0])],
+            self.models,
+            estimate.quality_NM[0],
+            estimate.cost_NM[0],
+            self._neighbours(queries),
+            utility_NM[0],
+        )
+
+    def _neighbours(self, queries: Queries) -> tuple[Neighbour, ...]:
+        known = self.carrot.known
+        if known is None:
+            return ()
+        near = zip(*known.nearest(queries.embeddings_ND, _NEIGHBOURS), strict=True)
+        return tuple(self._neighbour(int(row), float(similarity), known.target_NM[row]) for row, similarity in near)
+
+    def _neighbour(self, row: int, similarity: float, quality_M: FloatArray) -> Neighbour:
+        solved_by = tuple(name for name, q in zip(self.models, quality_M, strict=True) if q >= _SOLVED)
+        prompt = self.carrot.prompts[row] if self.carrot.prompts else ""
+        return Neighbour(similarity, self.carrot.tasks[row], quality_M, solved_by, prompt)
+
+
+def available_routers(folder: Path = WEIGHTS) -> list[str]:
+    """The names of the routers below `folder`."""
+    return [path.parent.name for path in sorted(folder.glob(f"*/{CARD_FILE}")) if load_card(path.parent).net == NET]
+
+
+def _check(cost_weight: float | None, budget: float | None, quality: float | None) -> None:
+    if sum(dial is not None for dial in (cost_weight, budget, quality)) > 1:
+        raise ValueError("give one of cost_weight, budget and quality")
+    for name, share in (("cost_weight", cost_weight), ("quality", quality)):
+        if share is not None and not 0 <= share <= 1:
+            raise ValueError(f"{name} is {share}: it has to be from 0 to 1")
+    if budget is not None and not budget >= 0:
+        raise ValueError(f"budget is {budget}: it has to be 0 or above")
+
+
+def train_router(
+    table: RoutingTable,
+    out: Path,
+    estimator: str = "ensemble",
+    seed: int = 0,
+    licence: str = "unknown",
+    report: Callable[[str], None] = lambda message: None,
+    encoder: SentenceEncoder | None = None,
+) -> ModelCard:
+    """Write a router for the table's models to the folder `out`; its card says how it does on prompts held back.
+
+    No prompt is written. Raises TableError if the table is too small, ModelError for an unknown estimator.
+    """
+    carrot = CarrotRouter(estimator, seed)
+    report(f"{table.name}: {len(table)} prompts are embedded")
+    queries = (encoder or SentenceEncoder()).queries(table.prompts)
+    routers: list[PromptRouter] = [carrot, Hull(), TaskTable()]
+    comparison = compare(table, queries, routers, _SPLITS, seed, groups_of(queries), report)
+    report(f"{table.name}: all prompts, {carrot.name}")
+    carrot.fit(table, queries)
+    training = {
+        "table": table.name,
+        "prompts": len(table),
+        "tasks": sorted(set(table.tasks)),
+        "repairs": list(table.repairs),
+        "seed": seed,
+        "dollars a query, on average": dict(zip(table.models, table.cost_NM.mean(0).tolist(), strict=True)),
+        "quality, on average": dict(zip(table.models, table.quality_NM.mean(0).round(4).tolist(), strict=True)),
+    }
+    card = ModelCard(out.resolve().name, NET, {}, licence, training, _metrics(comparison))
+    return carrot.save(out, card)
+
+
+def _metrics(comparison: Comparison) -> dict[str, float | int | str]:
+    splits = f"mean of {len(comparison.trials)} splits, a fifth of the prompts, near-duplicates kept together"
+    metrics: dict[str, float | int | str] = {"held back": splits}
+    dearest_T = [float(comparison.table.cost_NM[trial.test_n].mean(0).max()) for trial in comparison.trials]
+    for name in comparison.routers:
+        curves = comparison.curves(name)
+        areas = [aiq(curve, dearest) for curve, dearest in zip(curves, dearest_T, strict=True)]
+        metrics[f"AIQ, {name}"] = round(float(np.mean(areas)), 4)
+        metrics[f"highest quality, {name}"] = round(float(np.mean([curve.quality_S.max() for curve in curves])), 4)
+    return metrics

@@ -1,0 +1,225 @@
+"""LaDiMo in two stages: a dense model, a text and a target in; a mixture that activates so much less out.
+
+Stage 1 makes every feed-forward network a mixture, from the first layer to the last. Each is trained on its own, on the
+hidden states that really reach it through those that are converted already. Stage 2 chooses a policy for each layer.
+Axis names: P passages, L tokens of a passage, B passages at once, S sampled tokens, N neurons, D features.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from mofme.errors import ModelError
+from mofme.files import atomic_file
+from mofme.language.pretrained import DecoderLayer, after_attention, decoder_layers, dense_weights, embed, neurons
+from mofme.measure.statistics import FloatArray
+from mofme.measure.study import Study
+from mofme.papers.ladimo.converted_layer import ConvertedLayer, Policy, Recipe, RepresentativeRouter
+from mofme.papers.ladimo.layer_training import HiddenStates, initialise, ridge_refit, train_layer
+from mofme.papers.ladimo.policies import Candidate, budget, choose, profile, set_policies
+from mofme.papers.ladimo.splits import representatives, split_neurons
+
+Report = Callable[[int, int], None]
+PASSAGE = 256
+_SAMPLE = 2048
+_HELD_BACK = 8  # passages at most, and a tenth, on which policies are tried
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was done: the recipe, the experts that may be active over all layers together, and each layer's policy.
+
+    `profiles` holds, for every layer, the candidates that were chosen from: `choose` takes them for any other budget.
+    """
+
+    recipe: Recipe
+    budget: float
+    chosen: Sequence[Candidate]
+    profiles: list[list[Candidate]]
+
+
+def convert(
+    model: PreTrainedModel,
+    ids: Sequence[int],
+    recipe: Recipe,
+    target: float,
+    work: Path,
+    report: Report | None = None,
+) -> Conversion:
+    """Convert `model` so that of its parameters the share `target` is no longer activated, at the least loss.
+
+    The number of experts that are active while converting follows from the target, whatever `recipe.active` says.
+    Raises ModelError for a target out of reach.
+    """
+    layers = len(decoder_layers(model))
+    recipe = replace(recipe, active=min(recipe.active, recipe.experts))
+    affordable = budget(model, recipe, target)
+    if not layers <= affordable <= layers * recipe.experts:
+        raise ModelError(
+            f"with {recipe.experts} experts and {recipe.shared} shared neurons {target:.0%} cannot be saved: "
+            "choose another target, more experts or fewer shared neurons"
+        )
+    recipe = replace(recipe, active=max(1, round(affordable / layers)))
+    profiles = convert_layers(model, ids, recipe, work, report)
+    chosen = choose(profiles, affordable)
+    set_policies(model, [candidate.policy for candidate in chosen])
+    return Conversion(recipe, affordable, chosen, profiles)
+
+
+def drawn_passages(ids: Sequence[int], tokens: int, seed: int) -> Tensor:
+    """Passages (P, 256) of a text, drawn without replacement, that hold at most `tokens` in all.
+
+    Raises ModelError if that leaves fewer than two.
+    """
+    count, wanted = len(ids) // PASSAGE, tokens // PASSAGE
+    if min(count, wanted) < 2:
+        raise ModelError(f"two passages of {PASSAGE} tokens are needed: {min(len(ids), tokens)} are too few")
+    passages_PL = torch.tensor(ids[: count * PASSAGE]).view(count, PASSAGE)
+    return passages_PL[torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:wanted]]
+
+
+def convert_layers(
+    model: PreTrainedModel, ids: Sequence[int], recipe: Recipe, work: Path, report: Report | None = None
+) -> list[list[Candidate]]:
+    """Replace every feed-forward network of `model` by a mixture with the policy top-`active`.
+
+    Returns, for every layer, what each policy would cost and lose on passages held back; see `choose`. `work` keeps
+    finished layers and the hidden states after them: stopped, and called again with the same recipe and text, it goes
+    on after the last one. `report` is told how many layers of how many are done. Raises ModelError for a model that is
+    not built like Llama, and for a recipe that does not fit it.
+    """
+    layers = decoder_layers(model)
+    digest = sha256()
+    for layer in layers:
+        weights = dense_weights(layer.mlp)
+        recipe.check(len(weights[0]))
+        for weight in weights:
+            digest.update(weight.detach().view(torch.uint8).numpy().data)
+    passages_PL = drawn_passages(ids, recipe.tokens, recipe.seed)
+    Study(work, {**asdict(recipe), "text": int(passages_PL.sum()), "model": digest.hexdigest()}, note="recipe")
+    if not any(work.glob("states_*.npy")) and not _profile_file(work, len(layers) - 1).is_file():
+        shape = (*passages_PL.shape, int(model.config.hidden_size))
+        HiddenStates.write(_states(work, 0), shape, (embed(model, part_PL) for part_PL in passages_PL.split(4)))
+    profiles = []
+    for number, layer in enumerate(layers):
+        if report:
+            report(number, len(layers))
+        with quick_products():
+            profiles.append(_convert_layer(model, layer, number, recipe, work))
+    _states(work, len(layers)).unlink(missing_ok=True)
+    if report:
+        report(len(layers), len(layers))
+    return profiles
+
+
+def quick_products() -> torch.autocast:
+    """Inside, products are computed in bfloat16 if the CPU can do so itself, which takes half the time.
+
+    To construct with, not to measure with.
+    """
+    # Without a cache of rounded weights: while training they change.
+    return torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_avx512_bf16_supported(), cache_enabled=False)
+
+
+def _states(work: Path, number: int) -> Path:
+    """The file of what enters a layer."""
+    return work / f"states_{number:03}.npy"
+
+
+def _profile_file(work: Path, number: int) -> Path:
+    return work / f"profile_{number:03}.json"
+
+
+def _convert_layer(
+    model: PreTrainedModel, layer: DecoderLayer, number: int, recipe: Recipe, work: Path
+) -> list[Candidate]:
+    weights, profiled = work / f"layer_{number:03}.safetensors", _profile_file(work, number)
+    dense = dense_weights(layer.mlp)
+    if not _states(work, number).is_file():  # deleted when the layer was finished
+        layer.mlp = ConvertedLayer.empty(dense[0].shape[1], len(dense[0]), recipe).requires_grad_(False)
+        layer.mlp.load_state_dict(load_file(weights))
+        return _read_profile(profiled)
+    states = HiddenStates(_states(work, number))
+    residual = states.through(work / "residual.npy", partial(after_attention, model, layer))
+    generator = torch.Generator().manual_seed(1000 * recipe.seed + number)
+    norm = layer.post_attention_layernorm
+    moe = _construct(dense, norm, residual, recipe, generator, work)
+    candidates = _profile(moe, dense, norm, residual)
+    layer.mlp = moe
+    with atomic_file(weights) as file:
+        file.write(save(moe.state_dict()))
+    with atomic_file(profiled, "w") as text:
+        json.dump([asdict(candidate) for candidate in candidates], text)
+    residual.through(_states(work, number + 1), partial(_after_feed_forward, layer))
+    states.delete()
+    residual.delete()
+    return candidates
+
+
+def _read_profile(path: Path) -> list[Candidate]:
+    rows = json.loads(path.read_text(encoding="utf-8"))
+    return [Candidate(Policy(**row["policy"]), row["active"], row["error"]) for row in rows]
+
+
+@torch.no_grad()
+def _profile(
+    moe: ConvertedLayer, dense: tuple[Tensor, Tensor, Tensor], norm: nn.Module, residual: HiddenStates
+) -> list[Candidate]:
+    first = _learned_passages(residual) * residual.length
+    stream_TD = residual.tokens(torch.arange(first, len(residual)))
+    x_TD = norm(stream_TD)
+    return profile(moe, x_TD, neurons(x_TD, dense) @ dense[2].T, stream_TD)
+
+
+def _learned_passages(residual: HiddenStates) -> int:
+    return int(residual.passages - min(_HELD_BACK, max(1, residual.passages // 10)))
+
+
+def _construct(
+    dense: tuple[Tensor, Tensor, Tensor],
+    norm: nn.Module,
+    residual: HiddenStates,
+    recipe: Recipe,
+    generator: torch.Generator,
+    work: Path,
+) -> ConvertedLayer:
+    strength_SN = _strengths(norm, dense, residual, generator)
+    random = np.random.default_rng(generator.initial_seed())
+    order_N = split_neurons(recipe.split, strength_SN, recipe.experts, recipe.shared, random)
+    moe = ConvertedLayer.cut(dense, torch.from_numpy(order_N), recipe).requires_grad_(False)
+    if isinstance(router := moe.router.router, RepresentativeRouter):
+        chosen_E = torch.from_numpy(representatives(strength_SN, order_N, recipe.experts, recipe.shared))
+        router.gate_ED.copy_(dense[0][chosen_E])
+        router.up_ED.copy_(dense[1][chosen_E])
+    if recipe.learned:
+        targets = initialise(moe, norm, residual, _learned_passages(residual), recipe.active, work / "targets.npy")
+        train_layer(moe, norm, residual, targets, recipe, generator)
+        ridge_refit(moe, norm, residual, targets, recipe, generator)
+        targets.outputs.delete()
+    return moe
+
+
+@torch.no_grad()
+def _strengths(
+    norm: nn.Module, dense: tuple[Tensor, Tensor, Tensor], residual: HiddenStates, generator: torch.Generator
+) -> FloatArray:
+    """What every neuron adds to the output, as a magnitude, for a sample of tokens (S, N)."""
+    learned = _learned_passages(residual) * residual.length
+    sample_S = torch.randperm(learned, generator=generator)[:_SAMPLE].sort().values
+    strength_SN = neurons(norm(residual.tokens(sample_S)), dense).abs() * dense[2].norm(dim=0)
+    return strength_SN.double().numpy()
+
+
+@torch.no_grad()
+def _after_feed_forward(layer: DecoderLayer, residual_BLD: Tensor) -> Tensor:
+    out_BLD: Tensor = residual_BLD + layer.mlp(layer.post_attention_layernorm(residual_BLD))
+    return out_BLD

@@ -1,0 +1,161 @@
+"""A feed-forward network that has become a mixture of its own neurons, the recipe for it, and its changeable routing.
+
+Stage 2 of LaDiMo: which of the experts a layer's router scored take part is a policy, changed without training.
+Our reading of "top-k, threshold or dense": those that take part do so at weight 1, so that with all of them the layer
+is the dense network again, and a router's weights only say who is needed.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, cast, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mofme.core.gated_experts import GatedFeedForwardExperts
+from mofme.core.moe import MoE
+from mofme.core.routers import ROUTERS, RouterKind
+from mofme.core.routing import Router, RoutingDecision, ScoreRouter
+from mofme.errors import ModelError
+from mofme.papers.ladimo.splits import Split
+
+# Its weights are not the softmax of scores, which the policies go by.
+_WITHOUT_SCORES = "uncertainty"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """`top-k`: the `value` best; `threshold`: every weight of at least `value`, and the best one; `dense`: all."""
+
+    kind: Literal["top-k", "threshold", "dense"]
+    value: float = 0.0
+
+    def choose(self, probabilities_TE: Tensor) -> Tensor:
+        """Boolean mask (T, E) of the experts that take part. For a top-k any scores of the same order will do."""
+        if self.kind == "dense":
+            return torch.ones_like(probabilities_TE, dtype=torch.bool)
+        best_TE = torch.zeros_like(probabilities_TE, dtype=torch.bool)
+        k = int(self.value) if self.kind == "top-k" else 1
+        best_TE.scatter_(-1, probabilities_TE.topk(k, dim=-1, sorted=False).indices, True)
+        return best_TE if self.kind == "top-k" else best_TE | (probabilities_TE >= self.value)
+
+
+class PolicyRouter(Router):
+    """Lets another router score, and chooses by `policy` from the softmax of its scores."""
+
+    def __init__(self, router: ScoreRouter, policy: Policy) -> None:
+        super().__init__()
+        self.num_experts = router.num_experts
+        self.router = router
+        self.policy = policy
+
+    @property
+    def top_k(self) -> int:  # type: ignore[override]
+        """As the policy has it now; by a threshold a token may visit all."""
+        return int(self.policy.value) if self.policy.kind == "top-k" else self.num_experts
+
+    def forward(self, x_TD: Tensor) -> RoutingDecision:
+        logits_TE = self.router.logits(x_TD)
+        # The best are the best by any measure: only a threshold needs probabilities.
+        scores_TE = logits_TE.softmax(-1) if self.policy.kind == "threshold" else logits_TE
+        return RoutingDecision(self.policy.choose(scores_TE).to(x_TD.dtype), logits_TE)
+
+
+class FixedRouter(ScoreRouter):
+    """The same order of experts for every token, the first first: what is left out is pruned for good (a control)."""
+
+    def __init__(self, num_experts: int) -> None:
+        super().__init__(num_experts, top_k=num_experts)
+
+    def logits(self, x_TD: Tensor) -> Tensor:
+        logits_E = -torch.arange(self.num_experts, dtype=x_TD.dtype, device=x_TD.device)
+        return logits_E.expand(len(x_TD), -1)
+
+
+class RepresentativeRouter(ScoreRouter):
+    """Scores an expert by how active one neuron is that stands for it: CMoE's router (arXiv 2502.04416), untrained."""
+
+    def __init__(self, dim: int, num_experts: int) -> None:
+        super().__init__(num_experts, top_k=num_experts)
+        self.gate_ED = nn.Parameter(torch.zeros(num_experts, dim))
+        self.up_ED = nn.Parameter(torch.zeros(num_experts, dim))
+
+    def logits(self, x_TD: Tensor) -> Tensor:
+        return (F.silu(F.linear(x_TD, self.gate_ED)) * F.linear(x_TD, self.up_ED)).abs()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is converted. `active` of the `experts` are used while converting; `shared` neurons are always used.
+
+    `learned` False leaves all weights as they are and takes CMoE's untrained router. `tokens` are drawn from the text.
+    Of the routers only the linear one begins at a solution of least squares; the others learn from nothing.
+    """
+
+    experts: int = 8
+    active: int = 5
+    shared: int = 0
+    split: Split = "activation"
+    tokens: int = 100_000
+    router: RouterKind = "linear"
+    learned: bool = True
+    learning_rate: float = 2e-3
+    seed: int = 0
+
+    def check(self, neurons: int) -> None:
+        """Raises ModelError for what cannot be made of so many neurons, and for a router that does not fit."""
+        if self.router not in get_args(RouterKind) or self.router == _WITHOUT_SCORES:
+            names = ", ".join(kind for kind in ROUTERS if kind != _WITHOUT_SCORES)
+            raise ModelError(f"no router for converted layers is called {self.router!r}: choose of {names}")
+        if not 1 <= self.active <= self.experts:
+            raise ModelError(f"{self.active} of {self.experts} experts cannot be active")
+        if self.shared < 0 or (neurons - self.shared) % self.experts or self.shared >= neurons:
+            rest = f"{neurons} neurons less {self.shared} shared ones"
+            raise ModelError(f"{rest} cannot be divided evenly among {self.experts} experts: change one of the numbers")
+
+
+class ConvertedLayer(MoE):
+    """Stands in for a dense feed-forward network; with the policy `dense`, before training, it is that network."""
+
+    router: PolicyRouter
+    experts: GatedFeedForwardExperts
+
+    @classmethod
+    def empty(cls, dim: int, neurons: int, recipe: Recipe) -> "ConvertedLayer":
+        """To load weights into."""
+        recipe.check(neurons)
+        hidden = (neurons - recipe.shared) // recipe.experts
+        return cls._of(GatedFeedForwardExperts(dim, hidden, recipe.experts, recipe.shared), recipe)
+
+    @classmethod
+    def cut(cls, dense: tuple[Tensor, Tensor, Tensor], order_N: Tensor, recipe: Recipe) -> "ConvertedLayer":
+        """From the weights of a dense network (see `dense_weights`) and the order of its neurons."""
+        recipe.check(len(dense[0]))
+        return cls._of(GatedFeedForwardExperts.from_dense(*dense, order_N, recipe.experts, recipe.shared), recipe)
+
+    @classmethod
+    def _of(cls, experts: GatedFeedForwardExperts, recipe: Recipe) -> "ConvertedLayer":
+        router = _router(experts.gate_ND.shape[1], recipe)
+        return cls(PolicyRouter(router, Policy("top-k", recipe.active)), experts)
+
+    def each_expert(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
+        """What the shared neurons (T, D) and each expert (E, T, D) add to the output, were all of them active."""
+        experts = self.experts
+        h_TN = F.silu(x_TD @ experts.gate_ND.T) * (x_TD @ experts.up_ND.T)
+        shared_TD = h_TN[:, : experts.shared] @ experts.down_ND[: experts.shared]
+        h_ETH = h_TN[:, experts.shared :].unflatten(1, (experts.num_experts, -1)).transpose(0, 1)
+        parts_ETD = torch.bmm(h_ETH, experts.down_ND[experts.shared :].unflatten(0, (experts.num_experts, -1)))
+        return shared_TD.to(x_TD.dtype), parts_ETD.to(x_TD.dtype)
+
+
+def converted_layers(model: nn.Module) -> list[ConvertedLayer]:
+    """In order, those of a model that were converted."""
+    return [module for module in model.modules() if isinstance(module, ConvertedLayer)]
+
+
+def _router(dim: int, recipe: Recipe) -> ScoreRouter:
+    if recipe.split == "importance":
+        return FixedRouter(recipe.experts)
+    if not recipe.learned:
+        return RepresentativeRouter(dim, recipe.experts)
+    return cast(ScoreRouter, ROUTERS[recipe.router](dim, recipe.experts, recipe.experts))

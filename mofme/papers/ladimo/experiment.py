@@ -1,0 +1,334 @@
+"""The converted model beside the dense one and the controls, all with the same tokens and the same target.
+
+Axis names: W windows of the text, N questions, S seeds, X windows or questions.
+"""
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from mofme.core.moe import activated_parameters, parameters
+from mofme.language.pretrained import PretrainedLM
+from mofme.language.scoring import BoolArray, ChoiceScore, TextScore, score_questions, score_text
+from mofme.language.text import Question
+from mofme.measure.plots import plot
+from mofme.measure.result import Figure, Result, Row, this_machine
+from mofme.measure.statistics import FloatArray, median_by_ranks, students_mean, wider, wilson
+from mofme.measure.study import Study, fingerprint
+from mofme.papers.ladimo.conversion import Conversion, convert
+from mofme.papers.ladimo.converted_layer import Recipe
+from mofme.papers.ladimo.policies import active_experts, budget, choose, set_policies, uniform
+
+DENSE = "dense"
+OURS = "converted, policies chosen"
+UNIFORM = "converted, uniform top-k"
+RANDOM = "random split, policies chosen"
+PRUNED = "static pruning, sizes chosen"
+CMOE = "CMoE-like, untrained, uniform top-k"
+ARMS = (DENSE, OURS, UNIFORM, RANDOM, PRUNED, CMOE)
+TRACED = (OURS, PRUNED)
+_READ_TOKENS, _WRITTEN_TOKENS = 256, 8  # to time reading, and writing one by one
+_PAPER = "LaDiMo (arXiv 2408.04278)"
+_FRONTIER = "frontier: built for the target, other policies chosen; first seed"
+_CLAIM = "with 100K tokens a dense model becomes a mixture that activates over 20 % fewer parameters, accuracy kept"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One arm with one seed. `activated` counts parameters of an average token of the measured text."""
+
+    activated: float
+    nats_W: FloatArray
+    tokens_W: FloatArray
+    right_N: BoolArray
+    right_normalized_N: BoolArray
+
+    @property
+    def text(self) -> TextScore:
+        return TextScore(self.nats_W, self.tokens_W)
+
+    @property
+    def choice(self) -> ChoiceScore:
+        return ChoiceScore(self.right_N, self.right_normalized_N)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all arms share: the text to learn from, what is measured, and how much is to be saved.
+
+    `frontier` holds other targets, for which layers stay as they were built for `target` and only policies change.
+    """
+
+    learned: Sequence[int]
+    measured: Sequence[int]
+    questions: Sequence[Question]
+    recipe: Recipe
+    target: float
+    frontier: Sequence[float] = ()
+    repeats: int = 11
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """By arm: what each seed measured, and CPU seconds (repeats, 2) to read a text and to write a token.
+
+    `frontier`: by arm and target, the first seed on the text alone.
+    """
+
+    arms: Mapping[str, Sequence[Measured]]
+    seconds: Mapping[str, FloatArray]
+    parameters: int
+    frontier: Mapping[str, Mapping[float, Measured]] = field(default_factory=dict)
+
+
+def compare(
+    fresh: Callable[[], PretrainedLM], setting: Setting, seeds: Sequence[int], folder: Path, say: Say
+) -> Comparison:
+    """Convert and measure every arm with every seed. `fresh` opens the dense model anew.
+
+    `folder` keeps what is finished: stopped and called again with the same arguments it goes on from there.
+    Raises ModelError if it holds a comparison with another setting.
+    """
+    dense = fresh()
+    study = Study(folder, {"model": dense.name, **_told(setting)})
+    budgets = {target: budget(dense.model, setting.recipe, target) for target in setting.frontier}
+    arms: dict[str, list[Measured]] = {arm: [] for arm in ARMS}
+    timed: dict[str, PreTrainedModel] = {}
+    frontier: dict[str, dict[float, Measured]] = {}
+
+    def model_of(arm: str, seed: int) -> tuple[PretrainedLM, Conversion | None]:
+        say(f"{arm}, seed {seed}")
+        if arm == DENSE:
+            return dense, None
+        gc.collect()  # the last model, whose modules refer to each other
+        lm = fresh()
+        return lm, _convert(lm.model, arm, replace(setting.recipe, seed=seed), setting, folder, say)
+
+    for seed in seeds:
+        for arm in ARMS:
+            name = f"{ARMS.index(arm)}-{seeds[0] if arm == DENSE else seed}"
+            if seed == seeds[0] and arm in (DENSE, *TRACED):
+                lm, conversion = model_of(arm, seed)
+                timed[arm] = lm.model
+                arms[arm].append(study.kept(name, Measured, partial(_measure, lm, setting)))
+                if conversion:
+                    frontier[arm] = _trace(lm, conversion, budgets, setting, study, f"frontier-{name}", say)
+            else:
+                arms[arm].append(study.kept(name, Measured, lambda: _measure(model_of(arm, seed)[0], setting)))  # noqa: B023
+    say("time")
+    taken = seconds(timed, list(setting.measured[:_READ_TOKENS]), setting.repeats)
+    return Comparison(arms, taken, parameters(dense.model), frontier)
+
+
+def _told(setting: Setting) -> dict[str, Any]:
+    """All that the kept figures depend on, but for the seed and the model."""
+    read = {name: fingerprint(getattr(setting, name)) for name in ("learned", "measured", "questions")}
+    recipe = {name: value for name, value in asdict(setting.recipe).items() if name != "seed"}
+    return {**read, **recipe, "target": setting.target}
+
+
+def _convert(model: PreTrainedModel, arm: str, recipe: Recipe, setting: Setting, folder: Path, say: Say) -> Conversion:
+    if arm == RANDOM:
+        recipe = replace(recipe, split="random")
+    elif arm == PRUNED:
+        recipe = replace(recipe, split="importance")
+    elif arm == CMOE:
+        recipe = replace(recipe, split="activation", learned=False)
+    # Ours and its uniform policy are one conversion.
+    work = folder / f"work-{ARMS.index(OURS if arm == UNIFORM else arm)}-{recipe.seed}"
+    conversion = convert(
+        model, setting.learned, recipe, setting.target, work, lambda done, total: say(f"{arm}: layer {done} of {total}")
+    )
+    if arm in (UNIFORM, CMOE):
+        set_policies(model, uniform(len(conversion.chosen), conversion.budget))
+    return conversion
+
+
+def _trace(
+    lm: PretrainedLM,
+    conversion: Conversion,
+    budgets: Mapping[float, float],
+    setting: Setting,
+    study: Study,
+    name: str,
+    say: Say,
+) -> dict[float, Measured]:
+    """Measure policies for every budget, and leave the model with those that it had."""
+
+    def measured(target: float) -> Measured:
+        say(f"frontier: {target:.0%}")
+        set_policies(lm.model, [one.policy for one in choose(conversion.profiles, budgets[target])])
+        return _measure(lm, replace(setting, questions=()))
+
+    points = {target: study.kept(f"{name}-{target:g}", Measured, partial(measured, target)) for target in budgets}
+    set_policies(lm.model, [one.policy for one in conversion.chosen])
+    return points
+
+
+def _measure(lm: PretrainedLM, setting: Setting) -> Measured:
+    text = score_text(lm.model, setting.measured)
+    nothing_N = np.zeros(0, dtype=bool)
+    choice = score_questions(lm, setting.questions) if setting.questions else ChoiceScore(nothing_N, nothing_N)
+    activated = activated_parameters(lm.model, active_experts(lm.model, setting.measured))
+    return Measured(activated, text.nats_W, text.tokens_W, choice.right_N, choice.right_normalized_N)
+
+
+@torch.inference_mode()
+def seconds(models: Mapping[str, PreTrainedModel], ids: Sequence[int], repeats: int) -> Mapping[str, FloatArray]:
+    """CPU seconds of each model to read the text, and to write one more token after it: (repeats, 2), all in turn.
+
+    Time of the process's own threads: what others do on the machine does not count.
+    """
+    ids_1T = torch.tensor([list(ids)])
+    taken: dict[str, list[list[float]]] = {name: [] for name in models}
+    for repeat in range(repeats + 1):
+        for name, model in models.items():
+            start = time.process_time()
+            read = model(input_ids=ids_1T, use_cache=True, logits_to_keep=1)
+            middle = time.process_time()
+            for _ in range(_WRITTEN_TOKENS):
+                read = model(
+                    input_ids=read.logits[:, -1:].argmax(-1), past_key_values=read.past_key_values, use_cache=True
+                )
+            if repeat:  # the first warms up
+                taken[name].append([middle - start, (time.process_time() - middle) / _WRITTEN_TOKENS])
+    return {name: np.array(rows) for name, rows in taken.items()}
+
+
+def as_result(comparison: Comparison, seeds: Sequence[int], command: str, room: str = "dense_to_moe") -> Result:
+    """Everything that `compare` measured, beside the paper's claim."""
+    rows = [Row("quality", arm, _quality(comparison, arm)) for arm in ARMS]
+    rows += [Row("differences", f"{OURS} against {arm}", _difference(comparison, arm)) for arm in ARMS if arm != OURS]
+    rows += [Row(_FRONTIER, name, figures) for name, figures in _frontier(comparison)]
+    rows += [Row("CPU time of one thread", arm, _time(comparison, arm)) for arm in comparison.seconds]
+    return Result(
+        room=room,
+        paper=_PAPER,
+        claim=_CLAIM,
+        verdict=_verdict(comparison),
+        command=command,
+        rows=rows,
+        seeds=list(seeds),
+        interval="95 %; of the text Student's over its windows, of accuracy Wilson's over the questions, of "
+        "differences Student's over windows or questions, or over seeds where that is wider, of time, a median, by "
+        "ranks of the repeats",
+        machine=this_machine(threads=1),
+    )
+
+
+def _quality(comparison: Comparison, arm: str) -> dict[str, Figure]:
+    seeds = comparison.arms[arm]
+    activated = float(np.mean([one.activated for one in seeds]))
+    return {
+        "activated parameters, M": Figure(activated / 1e6),
+        "saved, %": Figure(100 * (1 - activated / comparison.parameters)),
+        "perplexity": _text(seeds).perplexity_figure(),
+        "nats a token": _text(seeds).nats_figure(),
+        "accuracy, %": _share([one.right_N for one in seeds]),
+        "accuracy, normalized, %": _share([one.right_normalized_N for one in seeds]),
+    }
+
+
+def _text(seeds: Sequence[Measured]) -> TextScore:
+    """Each window's mean over the seeds."""
+    return TextScore(np.mean([one.nats_W for one in seeds], axis=0), seeds[0].tokens_W)
+
+
+def _share(right: Sequence[BoolArray]) -> Figure:
+    """In percent. All seeds answer the same questions, so that the interval is that of one seed's number."""
+    return wilson(float(np.mean(right)) * len(right[0]), len(right[0])).percent()
+
+
+def _difference(comparison: Comparison, other: str) -> dict[str, Figure]:
+    """What ours gains over another arm on the same windows and questions."""
+    pairs = list(zip(comparison.arms[OURS], comparison.arms[other], strict=True))
+    gain_SW = np.array([(theirs.nats_W - ours.nats_W) / ours.tokens_W for ours, theirs in pairs])
+    right_SN = np.array([ours.right_normalized_N.astype(float) - theirs.right_normalized_N for ours, theirs in pairs])
+    return {"gain, nats a token": _wider(gain_SW), "gain, points of normalized accuracy": _wider(100 * right_SN)}
+
+
+def _wider(values_SX: FloatArray) -> Figure:
+    """Mean with the wider of two intervals: over windows or questions, and over the seeds if there are several."""
+    return wider(students_mean(values_SX.mean(0)), students_mean(values_SX.mean(1)))
+
+
+def _frontier(comparison: Comparison) -> Iterator[tuple[str, dict[str, Figure]]]:
+    for arm, points in comparison.frontier.items():
+        for target, point in sorted([*points.items()], key=lambda one: one[0]):
+            yield (
+                f"{arm}: target {target:.0%}",
+                {
+                    "activated parameters, M": Figure(point.activated / 1e6),
+                    "saved, %": Figure(100 * (1 - point.activated / comparison.parameters)),
+                    "perplexity": point.text.perplexity_figure(),
+                    "nats a token": point.text.nats_figure(),
+                },
+            )
+
+
+def _time(comparison: Comparison, arm: str) -> dict[str, Figure]:
+    taken, dense = comparison.seconds[arm], comparison.seconds[DENSE]
+    figures = {}
+    for column, name in enumerate(("read 256 tokens", "write one token")):
+        figures[f"{name}, ms"] = median_by_ranks(1000 * taken[:, column])
+        if arm != DENSE:
+            figures[f"{name}: saved, %"] = median_by_ranks(100 * (1 - taken[:, column] / dense[:, column]))
+    return figures
+
+
+def _verdict(comparison: Comparison) -> str:
+    dense, ours = _quality(comparison, DENSE), _quality(comparison, OURS)
+    gains = ", ".join(
+        f"{name} {_said(_difference(comparison, arm)['gain, nats a token'])}"
+        for name, arm in (
+            ("a random split", RANDOM),
+            ("static pruning", PRUNED),
+            ("a uniform top-k", UNIFORM),
+            ("CMoE's way", CMOE),
+        )
+    )
+    time = _time(comparison, OURS)
+    accuracy = "accuracy, normalized, %"
+    frontier = [
+        f"{point.text.perplexity:.1f} with {100 * (1 - point.activated / comparison.parameters):.0f} %"
+        for _, point in sorted(comparison.frontier.get(OURS, {}).items())
+    ]
+    along = f" Along the frontier perplexity is {', '.join(frontier)} fewer." if frontier else ""
+    return (
+        f"With {ours['saved, %'].value:.1f} % fewer activated parameters perplexity goes from "
+        f"{dense['perplexity'].value:.1f} to {ours['perplexity'].value:.1f} and normalized accuracy from "
+        f"{dense[accuracy].value:.1f} to {ours[accuracy].value:.1f} %.{along} In nats a token it gains over {gains}. "
+        f"CPU time to read changes by {0 - time['read 256 tokens: saved, %'].value:+.0f} %, to write by "
+        f"{0 - time['write one token: saved, %'].value:+.0f} %."
+    )
+
+
+def _said(figure: Figure) -> str:
+    return f"{figure.value:+.3f}" + ("" if figure.low is None else f" ({figure.noise()})")
+
+
+def plot_frontier(comparison: Comparison, path: Path) -> None:
+    """A line for each arm that was traced and a dot for each other arm, all with the first seed, as a PNG."""
+    with plot(path, 7, 4.2) as (axes,):
+        for arm in ARMS:
+            points = [comparison.arms[arm][0], *comparison.frontier.get(arm, {}).values()]
+            if len(points) > 1:
+                points.append(comparison.arms[DENSE][0])
+            places = sorted((point.activated / 1e6, point.text.perplexity) for point in points)
+            colour = "black" if arm == DENSE else None
+            axes.plot(*zip(*places, strict=True), "o-", markersize=5, label=arm, color=colour)
+        axes.set(xlabel="activated parameters of an average token, million", ylabel="perplexity", yscale="log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")

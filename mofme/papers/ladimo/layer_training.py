@@ -1,0 +1,229 @@
+"""The training of one converted layer on the hidden states that really reach it.
+
+Our reading. A choice of experts has no gradient of its own, so the router learns how the layer's output is shared
+among its experts: cross-entropy with the shares of squared norm. The experts learn MSE(MoE(x), FFN(x)), as the paper
+says, with some of them left out, each token's relative to the stream it is added to: all that follows normalizes the
+stream, and else the few tokens with huge states would be all that counts. At the end, what experts put out and what
+stands in for idle ones is refitted by ridge regression: once gates and choices are given, the output of a mixture is
+linear in both, so that its best weights are known exactly.
+
+Axis names: P passages, L tokens of a passage, B passages at once, T tokens, D features, E experts, N neurons,
+M = N + E.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mofme.core.routers import LinearRouter
+from mofme.core.training import Run, linear
+from mofme.files import atomic_file
+from mofme.papers.ladimo.converted_layer import ConvertedLayer, FixedRouter, Policy, Recipe
+
+_PASSAGES_AT_ONCE = 4
+_BATCH = 512  # tokens
+# How much is left of what was learned before, relative to the neurons' mean square: few tokens say little of each.
+_RIDGE = 0.3
+_IDLE_RIDGE = 1e-3
+
+
+class HiddenStates:
+    """The hidden states of all tokens on disk, float32 (P, L, D): read and written a few passages at a time.
+
+    Memory stays the same however many tokens there are.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._array = np.load(path, mmap_mode="r")
+        self.passages, self.length, self.dim = self._array.shape
+
+    @classmethod
+    def write(cls, path: Path, shape: tuple[int, int, int], blocks: Iterator[Tensor]) -> "HiddenStates":
+        """Fill a file block by block; it appears when it is complete."""
+        with atomic_file(path) as file:
+            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            for block_BLD in blocks:
+                file.write(block_BLD.contiguous().numpy().data)
+        return cls(path)
+
+    def through(self, path: Path, step: Callable[[Tensor], Tensor]) -> "HiddenStates":
+        """What `step` makes of all passages (B, L, D) -> (B, L, D), in a file of its own."""
+        return self.write(path, self._array.shape, (step(block) for block in self.blocks()))
+
+    def blocks(self, passages: int | None = None) -> Iterator[Tensor]:
+        """All passages, or the first so many, a few at a time (B, L, D)."""
+        stop = self.passages if passages is None else passages
+        for start in range(0, stop, _PASSAGES_AT_ONCE):
+            yield torch.from_numpy(np.array(self._array[start : min(start + _PASSAGES_AT_ONCE, stop)]))
+
+    def tokens(self, index_T: Tensor) -> Tensor:
+        """These tokens (T, D), counted through all passages."""
+        flat_TD = self._array.reshape(-1, self.dim)
+        return torch.from_numpy(flat_TD[index_T.numpy()])
+
+    def __len__(self) -> int:
+        """All tokens."""
+        return int(self.passages * self.length)
+
+    def delete(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class LayerTargets:
+    """A dense layer's `outputs` for every token, their mean size (see `relative`), and each expert's share of them."""
+
+    outputs: HiddenStates
+    size: float
+    shares_TE: Tensor
+
+
+def relative(error_TD: Tensor, stream_TD: Tensor) -> Tensor:
+    """Mean over tokens of the squared error over the squared norm of the stream."""
+    return (error_TD.square().sum(-1) / stream_TD.square().sum(-1).clamp_min(1e-20)).mean()
+
+
+@torch.no_grad()
+def initialise(
+    moe: ConvertedLayer, norm: nn.Module, residual: HiddenStates, passages: int, active: int, path: Path
+) -> LayerTargets:
+    """What the layer is to learn, written to `path` in one pass over the first `passages` while it is the dense one.
+
+    It also sets where training begins: a linear router by least squares on the logarithms of the squared norms, and
+    what stands in for an expert as the mean of its outputs where it is not among the `active` strongest.
+    """
+    start = _Start(moe, residual.dim, active)
+    shares: list[Tensor] = []
+    sizes: list[Tensor] = []
+
+    def dense_outputs() -> Iterator[Tensor]:
+        for block_BLD in residual.blocks(passages):
+            x_TD = norm(block_BLD).flatten(0, 1)
+            shared_TD, parts_ETD = moe.each_expert(x_TD)
+            y_TD = shared_TD + parts_ETD.sum(0)
+            energy_TE = parts_ETD.square().sum(-1).T.clamp_min(1e-20)
+            shares.append(energy_TE / energy_TE.sum(-1, keepdim=True))
+            start.add(x_TD, parts_ETD, energy_TE)
+            sizes.append(relative(y_TD, block_BLD.flatten(0, 1) + y_TD) * len(y_TD))
+            yield y_TD.unflatten(0, block_BLD.shape[:2])
+
+    shape = (passages, residual.length, residual.dim)
+    outputs = HiddenStates.write(path, shape, dense_outputs())
+    start.apply()
+    return LayerTargets(outputs, float(sum(sizes)) / len(outputs), torch.cat(shares))
+
+
+class _Start:
+    """Sums over all tokens, from which router and stand-ins begin."""
+
+    def __init__(self, moe: ConvertedLayer, dim: int, active: int) -> None:
+        self.moe = moe
+        self.policy = Policy("top-k", active)
+        experts = moe.experts.num_experts
+        self.products_DD, self.answers_DE = torch.zeros(dim, dim), torch.zeros(dim, experts)
+        self.left_out_ED, self.counts_E = torch.zeros(experts, dim), torch.zeros(experts)
+
+    def add(self, x_TD: Tensor, parts_ETD: Tensor, energy_TE: Tensor) -> None:
+        router = self.moe.router.router
+        # A fixed router leaves out the same experts whatever the token.
+        score_TE = router.logits(x_TD) if isinstance(router, FixedRouter) else energy_TE
+        left_out_TE = (~self.policy.choose(score_TE)).to(x_TD.dtype)
+        self.left_out_ED += torch.bmm(left_out_TE.T.unsqueeze(1), parts_ETD).squeeze(1)
+        self.counts_E += left_out_TE.sum(0)
+        log_TE = energy_TE.log()
+        self.products_DD += x_TD.T @ x_TD
+        self.answers_DE += x_TD.T @ (log_TE - log_TE.mean(-1, keepdim=True))
+
+    def apply(self) -> None:
+        self.moe.experts.idle_ED.copy_(self.left_out_ED / self.counts_E.clamp_min(1).unsqueeze(-1))
+        router = self.moe.router.router
+        if isinstance(router, LinearRouter):
+            ridge_DD = 1e-3 * self.products_DD.diagonal().mean() * torch.eye(len(self.products_DD))
+            router.score.weight.copy_(torch.linalg.solve(self.products_DD + ridge_DD, self.answers_DE).T)
+
+
+def nearby_top_k(recipe: Recipe, generator: torch.Generator) -> Policy:
+    """Top-k with a k near the recipe's: what is learned should serve whichever policy is chosen later."""
+    span = recipe.experts // 4
+    k = recipe.active + int(torch.randint(-span, span + 1, (), generator=generator))
+    return Policy("top-k", max(1, min(k, recipe.experts - 1)))
+
+
+def train_layer(
+    moe: ConvertedLayer,
+    norm: nn.Module,
+    residual: HiddenStates,
+    targets: LayerTargets,
+    recipe: Recipe,
+    generator: torch.Generator,
+) -> None:
+    """One pass over the tokens. Each batch uses another number of experts, as no policy is chosen yet."""
+    moe.requires_grad_(True)
+    optimizer = torch.optim.Adam(moe.parameters(), lr=recipe.learning_rate)
+    batches = torch.randperm(len(targets.outputs), generator=generator).split(_BATCH)
+    run = Run(moe, optimizer, steps=len(batches), schedule=linear)
+    for step in run:
+        index_T = batches[step]
+        moe.router.policy = nearby_top_k(recipe, generator)
+        with torch.no_grad():
+            stream_TD, target_TD = residual.tokens(index_T), targets.outputs.tokens(index_T)
+            x_TD = norm(stream_TD)
+        decision = moe.router(x_TD)
+        y_TD = moe.experts(x_TD, decision.weights_TE)
+        error = relative(y_TD - target_TD, stream_TD + target_TD) / targets.size
+        surprise = -(targets.shares_TE[index_T] * decision.logits_TE.log_softmax(-1)).sum(-1).mean()
+        run.learn(error + surprise)
+    moe.router.policy = Policy("top-k", recipe.active)
+    moe.requires_grad_(False)
+
+
+@torch.no_grad()
+def ridge_refit(
+    moe: ConvertedLayer,
+    norm: nn.Module,
+    residual: HiddenStates,
+    targets: LayerTargets,
+    recipe: Recipe,
+    generator: torch.Generator,
+) -> None:
+    """Ridge regression of the dense outputs on the active neurons, around the weights that the layer has.
+
+    Errors count relative to the stream, as in `train_layer`.
+    """
+    experts = moe.experts
+    neurons, dim = experts.down_ND.shape
+    weight_MD = torch.cat([experts.down_ND, experts.idle_ED])
+    products_MM = torch.zeros(len(weight_MD), len(weight_MD))
+    answers_MD = torch.zeros(len(weight_MD), dim)
+    for stream_BLD, target_BLD in zip(residual.blocks(targets.outputs.passages), targets.outputs.blocks(), strict=True):
+        stream_TD, target_TD = stream_BLD.flatten(0, 1), target_BLD.flatten(0, 1)
+        x_TD = norm(stream_TD)
+        moe.router.policy = nearby_top_k(recipe, generator)
+        size_T1 = (stream_TD + target_TD).norm(dim=-1, keepdim=True).clamp_min(1e-10)
+        row_TM = active_neurons(moe, x_TD, moe.router(x_TD).weights_TE) / size_T1
+        products_MM += row_TM.T @ row_TM
+        answers_MD += row_TM.T @ (target_TD / size_T1 - row_TM @ weight_MD)
+    square_M = products_MM.diagonal().clone()
+    ridge_M = torch.full_like(square_M, _RIDGE * float(square_M[:neurons].mean()))
+    ridge_M[neurons:] = _IDLE_RIDGE * float(square_M[neurons:].mean()) + 1e-12
+    weight_MD += torch.linalg.solve(products_MM + ridge_M.diag(), answers_MD)
+    experts.down_ND.copy_(weight_MD[:neurons])
+    experts.idle_ED.copy_(weight_MD[neurons:])
+    moe.router.policy = Policy("top-k", recipe.active)
+
+
+def active_neurons(moe: ConvertedLayer, x_TD: Tensor, weights_TE: Tensor) -> Tensor:
+    """What the layer's output is linear in (T, N + E): neurons times their expert's weight, then 1 for idle experts."""
+    experts = moe.experts
+    h_TN = F.silu(x_TD @ experts.gate_ND.T) * (x_TD @ experts.up_ND.T)
+    weights_TN = weights_TE.repeat_interleave(experts.hidden, dim=1)
+    shared_TN = torch.ones(len(x_TD), experts.shared)
+    idle_TE = (weights_TE == 0).to(x_TD.dtype)
+    return torch.cat([h_TN * torch.cat([shared_TN, weights_TN], dim=1), idle_TE], dim=1)

@@ -1,0 +1,300 @@
+"""The paper's comparison: the same banks under one router, under one with as many parameters, and under a mixture.
+
+Axis names: K tasks, S seeds, N questions of the test part.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mofme.errors import TableError
+from mofme.measure.plots import plot
+from mofme.measure.result import Figure, Result, Row, this_machine
+from mofme.measure.statistics import FloatArray, stratified_bootstrap, students_mean
+from mofme.measure.study import Study
+from mofme.papers.mixture_of_routers.lora import LAST, MIXTURE, SINGLE, WIDE, Classifier, Recipe, lowest_block
+from mofme.papers.mixture_of_routers.model import explain_batch, save_adapters
+from mofme.papers.mixture_of_routers.tasks import read_task
+from mofme.papers.mixture_of_routers.training import Plan, PreparedTask, measure, prepare, train, trained_parameters
+
+ARMS: Mapping[str, Recipe] = {
+    "single router": Recipe(LAST, SINGLE),
+    "wide router, as large as 2": Recipe(LAST, WIDE, 2),
+    "mixture of 2": Recipe(LAST, MIXTURE, 2),
+    "wide router, as large as 4": Recipe(LAST, WIDE, 4),
+    "mixture of 4": Recipe(LAST, MIXTURE, 4),
+}
+CONTROL = "single router"
+WIDE_CONTROL = {"mixture of 2": "wide router, as large as 2", "mixture of 4": "wide router, as large as 4"}
+SHIPPED_ARM = "mixture of 2"
+MEAN = "mean of the tasks"
+CLAIMED = 1.0  # points
+ENOUGH = 5  # seeds; with fewer neither a gain nor its absence is claimed
+_EXPLAINED = 64
+
+Say = Callable[[str], None]
+Kept = TypeVar("Kept", "TaskFacts", "Outcome")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all arms share. `limit` texts are drawn from each table at most."""
+
+    steps: int = 200
+    batch: int = 16
+    learning_rate: float = 3e-4
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """One task: its classes, the texts of each part, and what the encoder with its head alone gets right (N,)."""
+
+    name: str
+    classes: int
+    training: int
+    validation: int
+    right_N: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One arm on one task with one seed: what it got right of the test part (N,); CPU seconds of training.
+
+    `agreement` and `divergence` are those of `explanation`, 1 and 0 for arms without sub-routers.
+    """
+
+    right_N: NDArray[np.int64]
+    load: float
+    seconds: float
+    parameters: int
+    agreement: float = 1.0
+    divergence: float = 0.0
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All outcomes, by task and arm, one a seed; seeds are paired."""
+
+    tasks: Sequence[TaskFacts]
+    outcomes: Mapping[str, Mapping[str, Sequence[Outcome]]]
+
+
+@dataclass(frozen=True)
+class Shipping:
+    """Where the adapters of SHIPPED_ARM go, trained on the first task with the first seed, and under which licence."""
+
+    folder: Path
+    licence: str
+
+
+def compare(
+    tables: Sequence[Path],
+    setting: Setting,
+    seeds: Sequence[int],
+    folder: Path,
+    say: Say,
+    shipping: Shipping | None = None,
+) -> Findings:
+    """Train and measure every arm on every task with every seed.
+
+    `folder` keeps what is finished: stopped and called again with the same arguments it goes on from there. Raises
+    TableError for a table that cannot be read or two of one name, ModelError if the encoder is not installed or
+    `folder` holds a study with another setting.
+    """
+    if len({table.name for table in tables}) < len(tables):
+        raise TableError("two of the tables have the same file name, by which results are kept: rename one")
+    study = Study(folder, asdict(setting))
+    tasks: dict[Path, PreparedTask] = {}
+
+    def task_of(table: Path) -> PreparedTask:
+        if table not in tasks:
+            say(f"{table.name}: reading")
+            tasks[table] = prepare(read_task(table, limit=setting.limit), lowest_block(ARMS[CONTROL]))
+        return tasks[table]
+
+    def run(table: Path, arm: str, seed: int) -> Outcome:
+        say(f"seed {seed}, {table.name}: {arm}")
+        classifier, outcome = run_arm(task_of(table), ARMS[arm], setting, seed)
+        if shipping is not None and (table, arm, seed) == (tables[0], SHIPPED_ARM, seeds[0]):
+            _ship(shipping, task_of(table), classifier, outcome, setting, seed)
+        return outcome
+
+    facts = [study.kept(table.name, _with_right(TaskFacts), lambda: _facts(task_of(table))) for table in tables]  # noqa: B023
+    outcomes: dict[str, dict[str, list[Outcome]]] = {one.name: {arm: [] for arm in ARMS} for one in facts}
+    for seed in seeds:
+        for table, one in zip(tables, facts, strict=True):
+            for number, arm in enumerate(ARMS):
+                name = f"{table.name}-{number}-{seed}"
+                outcome = study.kept(name, _with_right(Outcome), partial(run, table, arm, seed))
+                outcomes[one.name][arm].append(outcome)
+    return Findings(facts, outcomes)
+
+
+def run_arm(task: PreparedTask, recipe: Recipe, setting: Setting, seed: int) -> tuple[Classifier, Outcome]:
+    """Train one arm and measure it on the test part."""
+    begin = time.process_time()
+    classifier = train(Plan(task, recipe, setting.steps, setting.batch, setting.learning_rate, seed))
+    seconds = time.process_time() - begin
+    measured = measure(classifier, task.test)
+    outcome = Outcome(measured.right_N.astype(np.int64), measured.load, seconds, trained_parameters(classifier))
+    if recipe.router != MIXTURE:
+        return classifier, outcome
+    x_BTD, seen_BT, _ = task.test.batch(np.arange(min(_EXPLAINED, len(task.test))))
+    _, layers = explain_batch(classifier, x_BTD, seen_BT)
+    return classifier, replace(
+        outcome,
+        agreement=float(np.mean([layer.agreement for layer in layers])),
+        divergence=float(np.mean([layer.divergence for layer in layers])),
+    )
+
+
+def _ship(
+    shipping: Shipping, task: PreparedTask, classifier: Classifier, outcome: Outcome, setting: Setting, seed: int
+) -> None:
+    training = {"task": task.name, "texts": len(task.training), "seed": seed, **asdict(setting)}
+    metrics = {"test texts": len(task.test), "test accuracy": round(float(outcome.right_N.mean()), 4)}
+    labels, recipe = task.labels, ARMS[SHIPPED_ARM]
+    save_adapters(shipping.folder, classifier, recipe, labels, shipping.licence, training, metrics)
+
+
+def _facts(task: PreparedTask) -> TaskFacts:
+    return TaskFacts(
+        task.name,
+        len(task.labels),
+        len(task.training),
+        len(task.validation),
+        task.right_without_banks(task.test),
+    )
+
+
+def _with_right(kind: type[Kept]) -> Callable[..., Kept]:
+    """Runs begun before keep which answers are right as a text of 0 and 1."""
+    return lambda right_N, **others: kind(right_N=np.array(list(right_N), np.int64), **others)
+
+
+def as_result(found: Findings, seeds: Sequence[int], command: str) -> Result:
+    """Everything that the study measured, beside the paper's claim."""
+    rows = [Row("accuracy", f"{task.name}: {arm}", _arm(found, task.name, arm)) for task in found.tasks for arm in ARMS]
+    rows += [
+        Row("differences", f"{task}: {arm} against {control}", difference(found, task, arm, control))
+        for arm, control in _pairs()
+        for task in [*(task.name for task in found.tasks), MEAN]
+    ]
+    rows += [
+        Row(
+            "tasks",
+            task.name,
+            {
+                "classes": Figure(task.classes),
+                "training texts": Figure(task.training),
+                "validation texts": Figure(task.validation),
+                "test texts": Figure(len(task.right_N)),
+                "encoder and head alone, %": Figure(100 * float(task.right_N.mean())),
+            },
+        )
+        for task in found.tasks
+    ]
+    return Result(
+        room="mixture_of_routers",
+        paper="Mixture of Routers (arXiv 2503.23362)",
+        claim="several sub-routers under a main router, as a plug-in for LoRA experts, gain about 1 % on average",
+        verdict=verdict(found, len(seeds)),
+        command=command,
+        rows=rows,
+        seeds=list(seeds),
+        interval="95 %; Student's over the seeds, or where a column says so of a bootstrap over the test texts; paired",
+        machine=this_machine(threads=1),
+    )
+
+
+def difference(found: Findings, task: str, arm: str, control: str) -> dict[str, Figure]:
+    """Points of accuracy that an arm gains over another on one task, or on MEAN, all tasks counting alike."""
+    names = [one.name for one in found.tasks] if task == MEAN else [task]
+    gains = [_gain_SN(found, name, arm, control) for name in names]
+    over_seeds = students_mean(np.mean([gain_SN.mean(1) for gain_SN in gains], axis=0))
+    over_texts = stratified_bootstrap([gain_SN.mean(0) for gain_SN in gains])
+    return {"gain, points": over_seeds, "gain, points, over texts": over_texts}
+
+
+def verdict(found: Findings, seeds: int) -> str:
+    """One sentence: what the mixtures gain, whether that is more than the noise, and whether 1 point could be true."""
+    gains = [difference(found, MEAN, arm, control) for arm, control in _pairs()]
+    shown = [_shown(gain) for gain in gains]
+    said = [
+        f"{gain.text(signed=True, digits=2)} over the {control} for the {arm}"
+        for gain, (arm, control) in zip(shown, _pairs(), strict=True)
+    ]
+    # Zero lies outside of both intervals: other seeds and other texts would have shown it too.
+    beyond = [gain for gain in gains if all(figure.side() for figure in gain.values())]
+    if seeds < ENOUGH:
+        conclusion = f"a first look, as a verdict wants {ENOUGH} seeds"
+    elif not beyond:
+        conclusion = "none is beyond the noise, a null result"
+    elif all(gain["gain, points"].value > 0 for gain in beyond) and len(beyond) == len(gains):
+        conclusion = "all are beyond the noise"
+    else:
+        conclusion = f"{len(beyond)} of {len(gains)} are beyond the noise"
+    above = all(gain.side(CLAIMED) < 0 for gain in shown)
+    holding = sum(gain.side(CLAIMED) == 0 for gain in shown)
+    possible = "lies above all of these intervals" if above else f"lies within {holding} of these {len(shown)}"
+    return (
+        f"In points of accuracy, over {len(found.tasks)} tasks and {seeds} seed{'s' * (seeds > 1)}, the mixtures gain "
+        f"{', '.join(said)}: {conclusion}, and the paper's gain of about 1 % {possible}."
+    )
+
+
+def plot_gains(found: Findings, path: Path) -> None:
+    """The differences of each task and of their mean, with their intervals over the seeds, as a PNG."""
+    tasks = [*(task.name for task in found.tasks), MEAN]
+    with plot(path, 8, 4.5) as (axes,):
+        for number, (arm, control) in enumerate(_pairs()):
+            gains = [difference(found, task, arm, control)["gain, points"] for task in tasks]
+            ends = np.array([[g.value - (g.low or g.value), (g.high or g.value) - g.value] for g in gains]).T
+            at = np.arange(len(tasks)) + (number - 1.5) * 0.15
+            axes.errorbar(at, [g.value for g in gains], ends, fmt="o", capsize=3, label=f"{arm} against {control}")
+        axes.axhline(0, color="0.5", linewidth=1)
+        axes.axhline(CLAIMED, color="0.5", linewidth=1, linestyle=":", label="the paper's claim")
+        axes.set_xticks(range(len(tasks)), tasks)
+        axes.set(ylabel="points of accuracy", title="What a mixture of routers gains")
+        axes.figure.legend(fontsize="small", loc="outside lower center", ncols=2)
+
+
+def _pairs() -> list[tuple[str, str]]:
+    return [(arm, control) for arm, wide in WIDE_CONTROL.items() for control in (CONTROL, wide)]
+
+
+def _arm(found: Findings, task: str, arm: str) -> dict[str, Figure]:
+    outcomes = found.outcomes[task][arm]
+
+    def over_seeds(values: Sequence[float]) -> Figure:
+        return students_mean(np.array(values, np.float64))
+
+    figures = {
+        "accuracy, %": over_seeds([100 * float(one.right_N.mean()) for one in outcomes]),
+        "load, coefficient of variation": over_seeds([one.load for one in outcomes]),
+        "trained parameters": Figure(outcomes[0].parameters),
+        "training, CPU s": over_seeds([one.seconds for one in outcomes]),
+    }
+    if arm in WIDE_CONTROL:
+        figures["sub-routers agree, %"] = over_seeds([100 * one.agreement for one in outcomes])
+        figures["sub-routers' divergence"] = over_seeds([one.divergence for one in outcomes])
+    return figures
+
+
+def _gain_SN(found: Findings, task: str, arm: str, control: str) -> FloatArray:
+    def right_SN(outcomes: Sequence[Outcome]) -> FloatArray:
+        return np.array([one.right_N for one in outcomes], np.float64)
+
+    return 100 * (right_SN(found.outcomes[task][arm]) - right_SN(found.outcomes[task][control]))
+
+
+def _shown(gain: dict[str, Figure]) -> Figure:
+    """With the interval over the seeds; of a single seed, over the texts."""
+    return gain["gain, points"] if gain["gain, points"].high is not None else gain["gain, points, over texts"]

@@ -1,0 +1,303 @@
+"""Tab Mixture of routers: a typed text, how the sub-routers vote word by word, and routers trained side by side."""
+
+import functools
+import html
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+import numpy as np
+
+from mofme.errors import MofmeError
+from mofme.ui.chart import learning_curves
+from mofme.ui.html import Block, bars, heat_grid, measured_box, numbered, table
+from mofme.ui.models import Services
+from mofme.ui.typed_text import Reading, check_typed, read_text_box
+from mofme.ui.uploads import KEEP_SECONDS, file_box
+from mofme.ui.work import Endpoint, Job, start_and_cancel, status_box, work
+
+if TYPE_CHECKING:
+    from mofme.papers.mixture_of_routers.model import Explained, ExplainedLayer, LoraMixture
+    from mofme.papers.mixture_of_routers.tab_own import OwnMixture
+
+MEASURED = ("mixture_of_routers",)
+
+SENTENCE = (
+    "In a mixture of experts a router decides who reads which word, and a wrong choice cannot be mended later. Here "
+    "several small routers vote, and a main one weighs their votes: see where they agree, and whether it helps."
+)
+
+EXAMPLES = (
+    ("A sum", "A train covers 120 miles in 3 hours. How far does it come in 5 hours at the same speed?"),
+    ("Physics", "What force keeps a satellite of 500 kg on a circle around the Earth at a height of 300 km?"),
+    ("Law", "Can a contract be void if one party was a minor when it was signed? Name the exceptions."),
+    ("Health", "Which vitamin is lacking when gums bleed and wounds heal slowly?"),
+    ("Between two", "How did the silver mines of Potosi change prices in Spain in the sixteenth century?"),
+)
+
+# Routers that a visitor may train beside one another, with the recipe's router and number of sub-routers.
+ONE, WIDE, TWO, FOUR = "One router", "One wider router", "Mixture of 2", "Mixture of 4"
+ARMS: dict[str, tuple[str, int]] = {
+    ONE: ("single", 1),
+    WIDE: ("wide", 2),
+    TWO: ("mixture", 2),
+    FOUR: ("mixture", 4),
+}
+
+_MARKS = {"[CLS]": "(start)", "[SEP]": "(end)"}
+_SHOWN = 4  # answers
+
+
+@functools.cache
+def shipped_mixture() -> "LoraMixture":
+    """The shipped mixture, read when it is first asked for. Raises ModelError if it is missing or damaged."""
+    from mofme.papers.mixture_of_routers.model import LoraMixture
+
+    return LoraMixture.from_pretrained()
+
+
+def build(services: Services, mixture: Callable[[], "LoraMixture"] = shipped_mixture) -> None:
+    """Draw the tab and connect it."""
+    own = gr.State(None, time_to_live=KEEP_SECONDS)
+
+    def explain(text: str, own: "OwnMixture | None" = None) -> tuple["Explained", str]:
+        check_typed(text, services.limits.prompt_characters)
+        asked, whose = (own.mixture, "Your own") if own and own.mixture else (mixture(), "The shipped")
+        found = asked.explain(text)
+        return found, f"{whose} mixture answers; it tells {len(found.labels)} kinds of text apart."
+
+    gr.Markdown(SENTENCE, elem_classes="note")
+    read_text_box(
+        "mixture",
+        "mixture-words",
+        ("Type a request", "What kind of text it is, and whether the routers agree, appears here."),
+        EXAMPLES,
+        explain,
+        Reading(
+            lambda answered: summary_html(*answered),
+            lambda answered: [layer_name(layer.name) for layer in answered[0].layers],
+            lambda answered: telling_layer(answered[0]),
+            lambda answered, place: layer_html(answered[0], place),
+        ),
+        Endpoint(
+            "mixture_of_routers",
+            "What the shipped mixture of routers makes of a text: its class, the tokens, and in every layer the votes "
+            "of the sub-routers (router, token, expert), the main router's shares (token, router), the mixed "
+            "probabilities and the experts' weights (token, expert).",
+            {"explanation": gr.JSON},
+            lambda answered: explained_values(answered[0]),
+        ),
+        [own],
+    )
+    _training_box(services, own)
+    measured_box(*MEASURED)
+
+
+def _training_box(services: Services, own: gr.State) -> None:
+    """The fold-out, closed, in which a visitor trains routers side by side on texts with classes; `own` holds what
+    comes of it (OwnMixture).
+    """
+    limits = services.limits
+    with gr.Accordion("Train one yourself", open=False, elem_id="own-mixture"), gr.Row():
+        with gr.Column(scale=4, min_width=320):
+            texts = file_box(label="Texts of your own (CSV)", file_types=[".csv"], height=140)
+            gr.Markdown(
+                f"A CSV holds `text` and `label`; up to {limits.table_prompts:,} texts are used. Without one, our "
+                "196 prompts of seven kinds are. Near-duplicates are never on both sides when a fifth is held back.",
+                elem_classes="note",
+            )
+            arms = gr.CheckboxGroup(list(ARMS), value=[ONE, TWO], label="Routers", elem_id="mixture-arms")
+            steps = gr.Slider(20, 300, value=60, step=10, label="Steps", info="About a minute for two routers at 60.")
+            buttons = start_and_cancel("Train", "mixture-train")
+            forget = gr.Button("Ask the shipped mixture again", visible=False, elem_id="mixture-forget")
+        with gr.Column(scale=6, min_width=320):
+            status = status_box("All begin alike and learn from the same texts in the same order.", "mixture-training")
+
+    def train(job: Job, path: str | None, arms: Sequence[str], steps: float) -> "OwnMixture":
+        if not arms:
+            raise MofmeError("Choose at least one router.")
+        job.report(0, "Reading the texts")
+        from mofme.papers.mixture_of_routers.tab_own import read_texts, train_arms
+
+        return train_arms(read_texts(path, limits), [name for name in ARMS if name in arms], int(steps), job)
+
+    work(
+        train,
+        [texts, arms, steps],
+        {
+            own: lambda trained: trained,
+            status: own_html,
+            forget: lambda trained: gr.Button(visible=trained.mixture is not None),
+        },
+        buttons,
+        status,
+        limits.training_seconds,
+        Endpoint(
+            "train_mixture_of_routers",
+            "Train routers side by side on a CSV of text and label, or without one on our own prompts. Returns "
+            "accuracies on texts held back, in percent, loads and losses.",
+            {"trained": gr.JSON},
+            own_values,
+        ),
+    )
+    # In the queue, or nobody is told that the state has changed.
+    forget.click(
+        lambda: [None, "", gr.Button(visible=False)],
+        None,
+        [own, status, forget],
+        show_progress="hidden",
+        api_visibility="private",
+    )
+
+
+def layer_name(name: str) -> str:
+    """As it stands at the beginning of a line."""
+    return name[:1].upper() + name[1:]
+
+
+def telling_layer(explained: "Explained") -> int:
+    """The layer in which the sub-routers differ most."""
+    return int(np.argmax([layer.divergence for layer in explained.layers]))
+
+
+def summary_html(explained: "Explained", knows: str) -> str:
+    """The answer, and in each layer how far the sub-routers agree and how much each counts.
+
+    `knows` says which model answers.
+    """
+    order = np.argsort(-explained.probabilities_C, kind="stable")[:_SHOWN].tolist()
+    answers = bars({explained.labels[place]: float(explained.probabilities_C[place]) for place in order})
+    routers = len(explained.layers[0].weights_STE)
+    return (
+        f"<p class='note'>{html.escape(knows)}</p>"
+        f"<p class='choice'>It reads this as <b>{html.escape(explained.answer)}</b></p>{answers}"
+        f"<h4>Do the sub-routers agree?</h4><p>{_agreement(explained, routers)}</p>{_layers_table(explained)}"
+    )
+
+
+def layer_html(explained: "Explained", place: int) -> str:
+    """One layer: how much each expert was asked, and word by word the votes and what came of them."""
+    layer = explained.layers[place]
+    routers, experts = layer.weights_STE.shape[0], layer.weights_TE.shape[1]
+    shares_E = layer.weights_TE.mean(0)
+    blocks = [
+        Block("main router", numbered(routers), layer.shares_TS),
+        *(
+            Block(f"sub-router {number + 1}", numbered(experts), votes_TE, most=_most(layer))
+            for number, votes_TE in enumerate(layer.weights_STE)
+        ),
+        Block("what the experts get", numbered(experts), layer.weights_TE),
+    ]
+    words = [_MARKS.get(token, token) for token in explained.tokens]
+    load = {f"Expert {expert + 1}": float(shares_E[expert]) for expert in range(experts)}
+    return (
+        f"<h4>Weight of each expert, all words together</h4><div style='max-width: 40rem'>{bars(load)}</div>"
+        f"<h4>Word by word, %</h4><p class='note'>Main router: how much the vote of each sub-router counts. "
+        f"Sub-routers: how they divide their vote among the {experts} experts. Last: the experts that are really "
+        f"asked, and with what weight.</p>{heat_grid('Word', words, blocks)}"
+    )
+
+
+def explained_values(explained: "Explained") -> dict[str, Any]:
+    """The same for programs: probabilities and weights from 0 to 1, four digits."""
+
+    def plain(values: np.ndarray[Any, Any]) -> Any:
+        return values.round(4).tolist()
+
+    return {
+        "answer": explained.answer,
+        "probabilities": dict(zip(explained.labels, plain(explained.probabilities_C), strict=True)),
+        "agreement": round(explained.agreement, 4),
+        "divergence": round(explained.divergence, 4),
+        "tokens": list(explained.tokens),
+        "layers": [
+            {
+                "name": layer.name,
+                "agreement": round(layer.agreement, 4),
+                "divergence": round(layer.divergence, 4),
+                "sub_routers": plain(layer.weights_STE),
+                "shares": plain(layer.shares_TS),
+                "mixed": plain(layer.mixed_TE),
+                "weights": plain(layer.weights_TE),
+            }
+            for layer in explained.layers
+        ],
+    }
+
+
+def _agreement(explained: "Explained", routers: int) -> str:
+    if routers == 1:
+        return "There is only one: nobody to disagree with."
+    all_of_them = "both" if routers == 2 else f"all {routers}"
+    return (
+        f"For <b>{100 * explained.agreement:.0f} %</b> of the words {all_of_them} would ask the same expert first. "
+        f"Their votes differ by {100 * explained.divergence:.0f} % (0 % the same, 100 % nothing in common)."
+    )
+
+
+def _layers_table(explained: "Explained") -> str:
+    routers = len(explained.layers[0].weights_STE)
+    blocks = [
+        Block("same first expert, %", [""], np.array([[layer.agreement] for layer in explained.layers]), zeros=True),
+        Block(
+            "votes differ, %", [""], np.array([[layer.divergence] for layer in explained.layers]), digits=1, zeros=True
+        ),
+        Block(
+            "counts in the sum, % of sub-router",
+            numbered(routers),
+            np.array([layer.shares_TS.mean(0) for layer in explained.layers]),
+        ),
+    ]
+    return heat_grid("Layer", [layer_name(layer.name) for layer in explained.layers], blocks)
+
+
+def _most(layer: "ExplainedLayer") -> float:
+    """Votes are spread over many experts: the largest of the layer has the strongest colour."""
+    return float(layer.weights_STE.max())
+
+
+def own_html(own: "OwnMixture") -> str:
+    """How the arms did on texts held back, and how they learnt."""
+    heads = (
+        "Router",
+        f"Right, % of {len(own.task.test.texts)} texts held back",
+        "Uneven load",
+        "Parameters trained",
+    )
+    rows = [
+        (
+            arm.name,
+            arm.accuracy.text(digits=0),
+            f"{arm.measured.load:.2f}",
+            f"{arm.parameters:,}",
+        )
+        for arm in own.arms
+    ]
+    curves = learning_curves("Loss while learning, nats", {arm.name: arm.losses for arm in own.arms})
+    asks = f"<p><b>The box above now asks your {own.mixture.name.lower()}.</b></p>" if own.mixture else ""
+    return (
+        f"{asks}{table(heads, rows)}<p class='note'>Without any experts {own.without_experts:.0f} % are right, and "
+        f"{own.guess:.0f} % by always naming the most frequent class. Intervals: Wilson's, 95 %. Uneven load: 0 is "
+        "even. One seed, and few texts: where intervals overlap, no router is shown to be better; the measured results "
+        f"below tell more.</p><div class='plots'>{curves}</div>"
+    )
+
+
+def own_values(own: "OwnMixture") -> dict[str, Any]:
+    """The same for programs, accuracies in percent."""
+    return {
+        "labels": list(own.task.labels),
+        "test_texts": len(own.task.test.texts),
+        "most_frequent_class": own.guess,
+        "without_experts": own.without_experts,
+        "routers": {
+            arm.name: {
+                "accuracy": asdict(arm.accuracy),
+                "load_variation": arm.measured.load,
+                "parameters": arm.parameters,
+                "losses": [round(loss, 4) for loss in arm.losses],
+            }
+            for arm in own.arms
+        },
+    }

@@ -1,0 +1,253 @@
+"""Training a classifier's banks and head on a task, and measuring it.
+
+A task's texts are once run through the blocks below the lowest bank and kept: no training changes those.
+
+Axis names: N texts, B texts of a batch, T tokens, D features, C classes, E experts.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mofme.core.losses import squared_coefficient_of_variation, switch_loss
+from mofme.core.moe import ObservedRouting, observe_routing
+from mofme.core.routing import RoutingDecision
+from mofme.core.training import Run, linear
+from mofme.errors import Cancelled
+from mofme.language.minilm import MiniLM, read_tokens
+from mofme.language.sentence_encoder import IntArray
+from mofme.papers.mixture_of_routers.lora import WINDOW, Classifier, Recipe, features
+from mofme.papers.mixture_of_routers.tasks import Examples, Task
+
+_AT_ONCE = 64
+_SMALL_WEIGHTS = 0.1
+_BALANCE = 0.01  # Switch Transformer's weight of its loss of balance
+
+
+@dataclass(frozen=True)
+class EncodedTexts:
+    """Texts as hidden states, all tokens of one after those of the other; `label_N` counts classes from 0.
+
+    `features_ND` is what a head sees without any bank.
+    """
+
+    x_TD: Tensor
+    length_N: IntArray
+    label_N: IntArray
+    features_ND: Tensor
+
+    def __len__(self) -> int:
+        return len(self.length_N)
+
+    def batch(self, index_B: IntArray) -> tuple[Tensor, Tensor, Tensor]:
+        """Hidden states (B, T, D), padded to the longest; which are tokens (B, T); classes (B,)."""
+        stop_N = self.length_N.cumsum()
+        parts = [self.x_TD[stop_N[i] - self.length_N[i] : stop_N[i]] for i in index_B]
+        x_BTD = nn.utils.rnn.pad_sequence(parts, batch_first=True)
+        length_B = torch.from_numpy(self.length_N[index_B])
+        return x_BTD, torch.arange(x_BTD.shape[1]) < length_B[:, None], torch.from_numpy(self.label_N[index_B])
+
+
+@dataclass(frozen=True)
+class PreparedTask:
+    """A task made ready for classifiers whose lowest bank is in block `first`, and the head that all begin with.
+
+    That head is the best one for the encoder without banks, so that what is learned later is what the banks add.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    first: int
+    training: EncodedTexts
+    validation: EncodedTexts
+    test: EncodedTexts
+    head: nn.Linear
+
+    def right_without_banks(self, texts: EncodedTexts) -> IntArray:
+        """1 for each text (N,) that the encoder with this head classifies correctly, else 0."""
+        right_N: IntArray = (self.head(texts.features_ND).argmax(-1).numpy() == texts.label_N).astype(np.int64)
+        return right_N
+
+
+def prepare(
+    task: Task,
+    first: int,
+    report: Callable[[int, int], None] = lambda done, total: None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> PreparedTask:
+    """Run a task's texts through the blocks below `first` and fit the head. Raises Cancelled once `stopped` says so."""
+    encoder = MiniLM.pretrained()
+    parts = (task.training, task.validation, task.test)
+    total = sum(len(part.texts) for part in parts)
+    encoded: list[EncodedTexts] = []
+    for part in parts:
+        before = sum(map(len, encoded))
+        encoded.append(_encode(encoder, part, first, lambda done: report(before + done, total), stopped))  # noqa: B023
+    training, validation, test = encoded
+    return PreparedTask(
+        task.name,
+        task.labels,
+        first,
+        training,
+        validation,
+        test,
+        fit_head(training.features_ND, training.label_N, len(task.labels)),
+    )
+
+
+def fit_head(features_ND: Tensor, label_N: IntArray, classes: int) -> nn.Linear:
+    """Logistic regression: the linear layer of the least cross-entropy, with a small penalty on large weights."""
+    labels_N = torch.from_numpy(label_N)
+    head = nn.Linear(features_ND.shape[1], classes)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    optimizer = torch.optim.LBFGS(head.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> float:
+        optimizer.zero_grad()
+        value = F.cross_entropy(head(features_ND), labels_N) + _SMALL_WEIGHTS / 2 * head.weight.square().sum()
+        value.backward()
+        return float(value.detach())
+
+    optimizer.step(loss)
+    return head.requires_grad_(False)
+
+
+@torch.no_grad()
+def _encode(
+    encoder: MiniLM, examples: Examples, first: int, report: Callable[[int], None], stopped: Callable[[], bool]
+) -> EncodedTexts:
+    ids = [read_tokens(text, WINDOW)[0] for text in examples.texts]
+    length_N = np.array([len(row) for row in ids], np.int64)
+    hidden = [torch.empty(0)] * len(ids)
+    seen_first = [torch.empty(0)] * len(ids)
+    by_length: Sequence[int] = np.argsort(length_N, kind="stable").tolist()  # a batch is as long as its longest
+    for start in range(0, len(ids), _AT_ONCE):
+        if stopped():
+            raise Cancelled("stopped while the texts were being read")
+        report(start)
+        index = by_length[start : start + _AT_ONCE]
+        x_BTD, seen_BT = encoder.embed([ids[i] for i in index])
+        x_BTD = encoder.run(x_BTD, seen_BT, stop=first)
+        features_BD = features(encoder.run(x_BTD, seen_BT, first), seen_BT)
+        for i, x_TD, features_D in zip(index, x_BTD, features_BD, strict=True):
+            hidden[i], seen_first[i] = x_TD[: length_N[i]].clone(), features_D
+    return EncodedTexts(torch.cat(hidden), length_N, examples.label_N, torch.stack(seen_first))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One training run. The same task, steps, batch, learning rate and seed give every recipe the same batches, the
+    same beginning of head and experts, and the same dropout: only the routers differ.
+    """
+
+    task: PreparedTask
+    recipe: Recipe
+    steps: int = 200
+    batch: int = 16
+    learning_rate: float = 3e-4
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """After `step` of `steps`: this batch's cross-entropy, and the share of it that was classified correctly."""
+
+    step: int
+    steps: int
+    loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """`right_N`: which texts were classified correctly. `load`: the coefficient of variation of the number of tokens
+    that choose each expert, mean over the banks; 0 means that all are used equally.
+    """
+
+    right_N: NDArray[np.bool_]
+    load: float
+
+    @property
+    def accuracy(self) -> float:
+        return float(self.right_N.mean())
+
+
+def train(
+    plan: Plan,
+    report: Callable[[Progress], None] = lambda progress: None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Classifier:
+    """Train the banks, and the head that the task begins with; the last step's are taken.
+
+    Raises Cancelled once `stopped` says so.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(plan.seed)
+        classifier = Classifier(MiniLM.pretrained(), plan.recipe, len(plan.task.labels)).train()
+        _check_first(classifier, plan.task)
+        classifier.head.load_state_dict(plan.task.head.state_dict())
+        learning = [parameter for parameter in classifier.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(learning, lr=plan.learning_rate)
+        run = Run(classifier, optimizer, steps=plan.steps, schedule=linear, stopped=stopped)
+        batches = _batches(len(plan.task.training), plan)
+        for _ in run:
+            x_BTD, seen_BT, label_B = plan.task.training.batch(next(batches))
+            with observe_routing(classifier) as observed:
+                scores_BC = classifier(x_BTD, seen_BT)
+            loss = F.cross_entropy(scores_BC, label_B)
+            balance = torch.stack([switch_loss(_of_tokens(one, seen_BT)) for one in observed]).mean()
+            run.learn(loss + _BALANCE * balance)
+            right = float((scores_BC.argmax(-1) == label_B).double().mean())
+            report(Progress(run.steps, plan.steps, float(loss.detach()), right))
+    return classifier.eval()
+
+
+@torch.no_grad()
+def measure(classifier: Classifier, texts: EncodedTexts) -> Measured:
+    """How well a classifier does on one part of a task, and how evenly it uses its experts there."""
+    right_N = np.zeros(len(texts), bool)
+    loads: dict[str, Tensor] = {}
+    by_length = np.argsort(texts.length_N, kind="stable")
+    for start in range(0, len(texts), _AT_ONCE):
+        index_B = by_length[start : start + _AT_ONCE]
+        x_BTD, seen_BT, label_B = texts.batch(index_B)
+        with observe_routing(classifier) as observed:
+            right_N[index_B] = (classifier(x_BTD, seen_BT).argmax(-1) == label_B).numpy()
+        for one in observed:
+            chosen_E = _of_tokens(one, seen_BT).chosen_TE.double().sum(0)
+            loads[one.layer] = loads.get(one.layer, torch.zeros_like(chosen_E)) + chosen_E
+    cv = [float(squared_coefficient_of_variation(load_E).sqrt()) for load_E in loads.values()]
+    return Measured(right_N, float(np.mean(cv)))
+
+
+def trained_parameters(classifier: Classifier) -> int:
+    """Of all banks and the head."""
+    return sum(parameter.numel() for parameter in classifier.parameters() if parameter.requires_grad)
+
+
+def _check_first(classifier: Classifier, task: PreparedTask) -> None:
+    if classifier.first != task.first:
+        raise ValueError(f"prepared for banks from block {task.first}, the lowest is in {classifier.first}")
+
+
+def _batches(count: int, plan: Plan) -> Iterator[IntArray]:
+    """All texts in an order drawn anew for every pass, `batch` at a time, without end."""
+    generator = np.random.default_rng(plan.seed)
+    order = np.empty(0, np.int64)
+    while True:
+        while len(order) < plan.batch:
+            order = np.concatenate([order, generator.permutation(count)])
+        yield order[: plan.batch]
+        order = order[plan.batch :]
+
+
+def _of_tokens(one: ObservedRouting, seen_BT: Tensor) -> RoutingDecision:
+    """Without what was decided for padding."""
+    seen_T = seen_BT.flatten()
+    return RoutingDecision(one.decision.weights_TE[seen_T], one.decision.logits_TE[seen_T])

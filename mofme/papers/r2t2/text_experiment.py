@@ -1,0 +1,269 @@
+"""How much re-routing gains on questions that neither references nor tuning have seen.
+
+References are questions that the model answers rightly; every question measured is written down at once, so that a
+stopped run goes on where it was, also with more questions. Axis names: N references, R routing weights, k neighbours.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor
+
+from mofme.core.rerouting import (
+    LossOf,
+    Neighbours,
+    by_layer,
+    descend,
+    find_mode,
+    frozen,
+    nearest,
+    regress,
+)
+from mofme.errors import ModelError
+from mofme.language.pretrained import PretrainedLM
+from mofme.language.sentence_encoder import SentenceEncoder
+from mofme.language.text import Question
+from mofme.measure.result import Figure, Result, Row, this_machine
+from mofme.measure.statistics import FloatArray, students_mean, wilson
+from mofme.measure.study import Log, Study, fingerprint
+from mofme.papers.r2t2.answering import Tail, continuous_gates
+
+BASE = "as its routers say"
+ORACLE = "oracle: descent on the question's own loss"
+DESCENT = "gradient descent"
+RANDOM_DESCENT = "control: gradient descent on random references"
+UNIFORM = "control: all experts alike"
+VOTE = "control: vote of the neighbours' answers"
+RATES = (1e-2, 1e-1, 1.0)  # the paper's first
+_GAIN = "gain, points of accuracy"
+_CHANCE = "gain, nats of the right choice"
+_FALLS_TO = 1e-3
+_TOO_ALIKE = 0.95  # cosine: a reference that says the same as a test question is left out
+
+Measured = dict[str, Any]
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Which questions are measured and what may be learned from; `layers` are the last, which are re-routed."""
+
+    test: Sequence[Question]
+    pool: Sequence[Question]
+    layers: int = 4
+    k: int = 5
+    tuning: int = 4
+    seed: int = 0
+
+
+def drawn(questions: Sequence[Question], limit: int | None, seed: int) -> list[Question]:
+    """At most `limit` questions in an order that `seed` decides: those of a smaller limit come first in a larger."""
+    order = np.random.default_rng(seed).permutation(len(questions))[:limit]
+    return [questions[index] for index in order]
+
+
+class Library:
+    """The pool's questions that the model answers rightly, and where they lie."""
+
+    def __init__(self, tail: Tail, pool: Sequence[Question], places_ND: Tensor, encoder: SentenceEncoder) -> None:
+        rows = [tail.read(question) for question in pool]
+        right = [index for index, row in enumerate(rows) if tail.answer(row)[0] == row.answer]
+        if not right:
+            raise ModelError("the model answers none of the reference questions rightly: give it more of them")
+        self.rows = [rows[index] for index in right]
+        self.places_ND = places_ND[right]
+        self.routing_NR = torch.stack([tail.routing(row) for row in self.rows])
+        answers = [pool[index].choices[pool[index].answer] for index in right]
+        self.answers_ND = _embed(encoder, answers)
+
+    def loss_of(self, tail: Tail, near: Neighbours) -> LossOf:
+        """L(r) of the paper."""
+        rows = [self.rows[index] for index in near.index_k.tolist()]
+        return lambda routing_R: near.mean(torch.stack([tail.loss(row, routing_R) for row in rows]))
+
+
+def measure(lm: PretrainedLM, setting: Setting, work: Path, report: Report = lambda _: None) -> list[Measured]:
+    """For every test question: of every arm whether it is right, the probability of the right choice, and seconds.
+
+    `work` is a folder for what is finished. Raises ModelError for a model without experts, one that answers nothing,
+    or a folder that holds another model's or pool's.
+    """
+    encoder = SentenceEncoder()
+    name = f"text-{setting.layers}-{setting.k}-{len(setting.pool)}-{setting.tuning}-{setting.seed}"
+    Study(work, {"model": lm.name, "pool": fingerprint(setting.pool)}, note=name)
+    log = Log(work / f"{name}.jsonl")
+    with continuous_gates(lm.model):
+        tail = Tail(lm, setting.layers)
+        with frozen(tail):
+            return _measure(tail, setting, encoder, log, report)
+
+
+def _measure(tail: Tail, setting: Setting, encoder: SentenceEncoder, log: Log, report: Report) -> list[Measured]:
+    test_ND = _embed(encoder, [question.context for question in setting.test])
+    pool_ND = _embed(encoder, [question.context for question in setting.pool])
+    fresh = ((pool_ND @ test_ND.T).amax(dim=1) < _TOO_ALIKE).nonzero().squeeze(1).tolist()
+    tuning, rest = fresh[: setting.tuning], fresh[setting.tuning :]
+    library = Library(tail, [setting.pool[index] for index in rest], pool_ND[rest], encoder)
+    report(f"{len(library.rows)} of {len(rest)} reference questions are answered rightly")
+    kept = log.rows()
+    done = {row["question"]: row for row in kept if "question" in row}
+    rates = next((row["rates"] for row in kept if "rates" in row), None)
+    if rates is None:
+        rates = _tune(tail, library, [setting.pool[index] for index in tuning], pool_ND[tuning], setting.k)
+        log.append({"rates": rates})
+    report(f"chosen on tuning questions: {rates}")
+    for number, (question, place_D) in enumerate(zip(setting.test, test_ND, strict=True)):
+        if question.context not in done:
+            others = np.random.default_rng([setting.seed, number]).permutation(len(library.rows))[: setting.k]
+            arms = dict(_arms(tail, library, question, place_D, setting.k, rates, torch.tensor(others), encoder))
+            done[question.context] = {"question": question.context, "task": question.task, **arms}
+            log.append(done[question.context])
+        report(f"{number + 1} of {len(setting.test)} questions")
+    return [done[question.context] | {"library": len(library.rows), "rates": rates} for question in setting.test]
+
+
+def _tune(tail: Tail, library: Library, questions: Sequence[Question], places_ND: Tensor, k: int) -> dict[str, float]:
+    """For descent on neighbours and for the oracle the rate that gives the right choice most on tuning questions."""
+    totals: dict[str, list[float]] = {DESCENT: [0.0] * len(RATES), ORACLE: [0.0] * len(RATES)}
+    for question, place_D in zip(questions, places_ND, strict=True):
+        row = tail.read(question)
+        own_R = tail.routing(row)
+        near = nearest(place_D, library.places_ND, k)
+        losses: dict[str, LossOf] = {DESCENT: library.loss_of(tail, near), ORACLE: partial(tail.loss, row)}
+        for arm, loss_of in losses.items():
+            for index, rate in enumerate(RATES):
+                shift_R = _descend(own_R, loss_of, rate) - own_R
+                totals[arm][index] += float(np.log(tail.answer(row, shift_R)[1] + 1e-9))
+    return {arm: RATES[int(np.argmax(total))] for arm, total in totals.items()}
+
+
+def _descend(own_R: Tensor, loss_of: LossOf, rate: float) -> Tensor:
+    return descend(own_R, loss_of, rates=(rate, rate * _FALLS_TO))
+
+
+def _arms(
+    tail: Tail,
+    library: Library,
+    question: Question,
+    place_D: Tensor,
+    k: int,
+    rates: dict[str, float],
+    drawn_k: Tensor,
+    encoder: SentenceEncoder,
+) -> Iterator[tuple[str, dict[str, float]]]:
+    start = time.process_time()
+    row = tail.read(question)
+    choice, chance = tail.answer(row)
+    yield BASE, {"right": choice == row.answer, "chance": chance, "seconds": time.process_time() - start}
+    own_R = tail.routing(row)
+    near = nearest(place_D, library.places_ND, k)
+    among = nearest(place_D, library.places_ND[drawn_k], k)
+    random = Neighbours(drawn_k[among.index_k], among.kernel_k)
+    ways: dict[str, Callable[[], Tensor]] = {
+        "mode finding": lambda: find_mode(own_R, library.routing_NR, k),
+        "kernel regression": lambda: regress(own_R, near, library.routing_NR, library.loss_of(tail, near)),
+        DESCENT: lambda: _descend(own_R, library.loss_of(tail, near), rates[DESCENT]),
+        ORACLE: lambda: _descend(own_R, partial(tail.loss, row), rates[ORACLE]),
+        RANDOM_DESCENT: lambda: _descend(own_R, library.loss_of(tail, random), rates[DESCENT]),
+        UNIFORM: lambda: torch.cat([part_E.mean().expand_as(part_E) for part_E in by_layer(tail, own_R).values()]),
+    }
+    for arm, way in ways.items():
+        start = time.process_time()
+        shift_R = way() - own_R
+        seconds = time.process_time() - start
+        choice, chance = tail.answer(row, shift_R)
+        yield arm, {"right": choice == row.answer, "chance": chance, "seconds": seconds}
+    # Choices are free texts, so a vote on letters would say nothing: the choice is taken that is most like the answers.
+    alike_C = _embed(encoder, question.choices) @ near.mean(library.answers_ND[near.index_k])
+    yield VOTE, {"right": int(alike_C.argmax()) == row.answer, "chance": 0.0, "seconds": 0.0}
+
+
+def _embed(encoder: SentenceEncoder, texts: Sequence[str]) -> Tensor:
+    return torch.from_numpy(encoder.embed(texts)).float()
+
+
+def as_result(rows: Sequence[Measured], command: str, seed: int) -> Result:
+    """Everything that `measure` measured, beside the paper's claim."""
+    arms = [arm for arm, value in rows[0].items() if isinstance(value, dict) and "right" in value]
+    tables = [Row("accuracy", arm, _accuracy(rows, arm)) for arm in arms]
+    tables += [Row("against the routers' own choice", arm, _against(rows, arm)) for arm in arms if arm != BASE]
+    tables.append(
+        Row(
+            "setting",
+            "questions",
+            {
+                "measured": Figure(len(rows)),
+                "references": Figure(rows[0]["library"]),
+                **{f"first rate, {arm.split(':')[0]}": Figure(rate) for arm, rate in rows[0]["rates"].items()},
+            },
+        )
+    )
+    return Result(
+        room="rerouting_text",
+        paper="R2-T2, arXiv 2502.20395",
+        claim="Descent on the neighbours' loss gains 5 to 10 points, about half of what the oracle gains.",
+        verdict=_verdict(rows),
+        command=command,
+        rows=tables,
+        seeds=[seed],
+        interval="95 %; of accuracy Wilson's over the questions, of gains Student's over the questions, paired; "
+        "p by McNemar's exact test",
+        machine=this_machine(threads=1),
+    )
+
+
+def _column(rows: Sequence[Measured], arm: str, name: str) -> FloatArray:
+    return np.array([float(row[arm][name]) for row in rows])
+
+
+def _accuracy(rows: Sequence[Measured], arm: str) -> dict[str, Figure]:
+    figures = {"right, %": wilson(_column(rows, arm, "right").sum(), len(rows)).percent()}
+    if arm != VOTE:
+        figures["CPU seconds" if arm == BASE else "CPU seconds more"] = students_mean(_column(rows, arm, "seconds"))
+    return figures
+
+
+def _against(rows: Sequence[Measured], arm: str) -> dict[str, Figure]:
+    figures = {_GAIN: _points(rows, arm), "p": Figure(mcnemar(*_changed(rows, arm)))}
+    return figures if arm == VOTE else {**figures, _CHANCE: _nats(rows, arm)}
+
+
+def _points(rows: Sequence[Measured], arm: str) -> Figure:
+    return students_mean(100 * (_column(rows, arm, "right") - _column(rows, BASE, "right")))
+
+
+def _nats(rows: Sequence[Measured], arm: str) -> Figure:
+    return students_mean(np.log(_column(rows, arm, "chance") + 1e-9) - np.log(_column(rows, BASE, "chance") + 1e-9))
+
+
+def _changed(rows: Sequence[Measured], arm: str) -> tuple[int, int]:
+    """How many questions became right, and how many wrong."""
+    gain = _column(rows, arm, "right") - _column(rows, BASE, "right")
+    return int((gain > 0).sum()), int((gain < 0).sum())
+
+
+def mcnemar(better: int, worse: int) -> float:
+    """Exact two-sided p of McNemar's test, from the questions that changed; 1 if none did."""
+    if better + worse == 0:
+        return 1.0
+    return float(stats.binomtest(better, better + worse).pvalue)
+
+
+def _verdict(rows: Sequence[Measured]) -> str:
+    points, oracle = _points(rows, DESCENT), _points(rows, ORACLE)
+    better, worse = _changed(rows, DESCENT)
+    share = f"{100 * points.value / oracle.value:.0f} % of the oracle's" if oracle.value > 0 else "beside the oracle's"
+    nats, random = _nats(rows, DESCENT), _nats(rows, RANDOM_DESCENT)
+    return (
+        f"On {len(rows)} questions gradient descent on neighbours changes accuracy by {points.text(signed=True)} "
+        f"points, {points.noise()} ({better} questions become right, {worse} wrong), {share} "
+        f"{oracle.text(signed=True)}; the right choice gains {nats.text(signed=True)} nats, with random references "
+        f"{random.text(signed=True)}."
+    )

@@ -1,0 +1,214 @@
+"""What probing routers shows: where their calls go by category, and what harmless rewording turns.
+
+A rewording is what a person might have typed instead, meaning the same. Code, quoted text, digits, and words with
+digits or symbols in them are never touched: only plain words of prose are.
+"""
+
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mofme.language.tables.table import BoolArray, FloatArray
+from mofme.measure.result import Figure
+from mofme.measure.statistics import bootstrap_percent, percentiles
+from mofme.papers.router_robustness.probes import CATEGORIES, DIFFICULTIES, Probe
+from mofme.papers.router_robustness.routers import Embed, TwoModelRouter
+
+DRAWS = 500
+# Code in fences, in backticks or by the look of its line; quoted text, which may be what the prompt is about.
+_KEPT = re.compile(
+    r"```.*?```|`[^`\n]*`|^(?: {4}|\t|def |class |import |from |@|>>>)[^\n]*$|[\"“][^\"“”\n]*[\"”]",
+    re.DOTALL | re.MULTILINE,
+)
+_EDGES = r"(?<![\w'@./:#$\\-]){}(?![\w'@/:#$\\(=-]|\.\w)"  # not a part of an address, a name in code or a formula
+_LONG_WORD = re.compile(_EDGES.format("[A-Za-z]{5,}"))
+_CAPITALIZED = re.compile(_EDGES.format("[A-Z][a-z]{2,}"))
+
+Change = Callable[[str, random.Random], str]
+
+
+def reword(prompts: Sequence[str], name: str, seed: int = 0) -> list[str]:
+    """Each prompt under one of REWORDINGS; the same seed and prompt give the same text, whatever stands beside it."""
+    change = REWORDINGS[name]
+    return [change(prompt, random.Random(f"{seed} {name} {prompt}")) for prompt in prompts]
+
+
+def _in_prose(prompt: str, change: Callable[[str], str]) -> str:
+    """Change the prose, and leave code and quoted text as they are."""
+    parts, end = [], 0
+    for kept in _KEPT.finditer(prompt):
+        parts += [change(prompt[end : kept.start()]), kept.group()]
+        end = kept.end()
+    return "".join([*parts, change(prompt[end:])])
+
+
+def _typos(prompt: str, rng: random.Random) -> str:
+    """Two neighbouring letters inside a word are swapped, in one long word of eight."""
+
+    def swap(match: re.Match[str]) -> str:
+        word = match.group()
+        if rng.random() > 1 / 8:
+            return word
+        at = rng.randrange(1, len(word) - 2)
+        return word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+
+    return _in_prose(prompt, lambda prose: _LONG_WORD.sub(swap, prose))
+
+
+def _lower_case(prompt: str, _: random.Random) -> str:
+    """As typed in a hurry: no capitalized words. Single letters and abbreviations keep their meaning and their case."""
+    return _in_prose(prompt, lambda prose: _CAPITALIZED.sub(lambda word: word.group().lower(), prose))
+
+
+def _polite(prompt: str, rng: random.Random) -> str:
+    before = rng.choice(["Hello! ", "Hi, could you please help me with this? ", "Please: ", "Good morning. "])
+    after = rng.choice(["Thank you!", "Thanks a lot in advance.", "Thank you very much for your help."])
+    return f"{before}{prompt}\n{after}"
+
+
+def _paraphrase(prompt: str, rng: random.Random) -> str:
+    """The request is framed in other words, and stands in full inside the frame."""
+    frame = rng.choice(
+        [
+            "I would like an answer to the following.\n{}",
+            "Here is what I need from you:\n{}",
+            "{}\nThat is my request; answer it.",
+            "Consider the request below and respond to it.\n{}",
+        ]
+    )
+    return frame.format(prompt)
+
+
+def _padding(prompt: str, rng: random.Random) -> str:
+    """Words that carry nothing stand before and after."""
+    fillers = [
+        "So, well, where do I begin.",
+        "I have been meaning to ask about this for some time now.",
+        "It is raining here and I am sitting at my desk with a cup of tea.",
+        "Anyway, that is not the point.",
+        "Take the time that you need.",
+    ]
+    rng.shuffle(fillers)
+    return f"{' '.join(fillers[:2])}\n{prompt}\n{fillers[2]}"
+
+
+REWORDINGS: dict[str, Change] = {
+    "typos": _typos,
+    "lower case": _lower_case,
+    "politeness": _polite,
+    "paraphrase": _paraphrase,
+    "padding": _padding,
+}
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """R routers probed with N prompts.
+
+    `strong_RN`: the share of a router's runs that sent the prompt to the strong model, in [0, 1].
+    `flips_RWN`: the share of its runs in which the reworded prompt went elsewhere, in [0, 1].
+    """
+
+    routers: tuple[str, ...]
+    probes: tuple[Probe, ...]
+    rewordings: tuple[str, ...]
+    strong_RN: FloatArray
+    flips_RWN: FloatArray
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """Those that were probed, in the usual order."""
+        present = {probe.category for probe in self.probes}
+        return tuple(name for name in CATEGORIES if name in present)
+
+    def share(
+        self, router: str, category: str | None = None, difficulty: str | None = None, source: str | None = None
+    ) -> Figure:
+        """Calls sent to the strong model, in percent. Raises ValueError where nothing was probed."""
+        chosen_N = self._chosen(category, difficulty, source)
+        return bootstrap_percent(self.strong_RN[self.routers.index(router), chosen_N])
+
+    def flips(self, router: str, rewording: str | None = None, category: str | None = None) -> Figure:
+        """Decisions that a rewording turns, in percent; the mean of all rewordings unless one is named."""
+        flips_WN = self.flips_RWN[self.routers.index(router)]
+        rows = [self.rewordings.index(rewording)] if rewording else list(range(len(self.rewordings)))
+        return bootstrap_percent(flips_WN[rows].mean(0)[self._chosen(category)])
+
+    def cost(self, router: str, category: str, weak_over_strong: float) -> Figure:
+        """What the calls cost, in percent of always asking the strong model, if cost goes by the length of prompts.
+
+        `weak_over_strong` is what the weak model costs for each dollar of the strong one.
+        """
+        chosen = self._chosen(category)
+        strong_n = self.strong_RN[self.routers.index(router), chosen]
+        length_n = np.array([len(probe.prompt) for probe in self.probes], np.float64)[chosen]
+        return bootstrap_percent(length_n * (strong_n + (1 - strong_n) * weak_over_strong), length_n)
+
+    def explained(self, router: str) -> tuple[Figure, Figure]:
+        """What category explains of the variance of a router's decisions, and difficulty beyond it, in percent.
+
+        Intervals by drawing prompts inside each category and difficulty. 0 where a router always decides the same.
+        """
+        strong_N = self.strong_RN[self.routers.index(router)]
+        chosen = [self._chosen(category, difficulty) for category in self.categories for difficulty in DIFFICULTIES]
+        cells = [strong_N[cell_N] for cell_N in chosen if cell_N.any()]
+        owner_C = [self.probes[int(cell_N.argmax())].category for cell_N in chosen if cell_N.any()]
+        rng = np.random.default_rng(0)
+        drawn = [[rng.choice(cell, len(cell)) for cell in cells] for _ in range(DRAWS)]
+        parts_B2 = np.array([_variances(cells, owner_C), *(_variances(draw, owner_C) for draw in drawn)])
+        category, difficulty = (_explained(part_B) for part_B in parts_B2.T)
+        return category, difficulty
+
+    def _chosen(self, *wanted: str | None) -> BoolArray:
+        """The probes (N,) of a category, a difficulty and a source, as far as these are given."""
+        kinds = [(probe.category, probe.difficulty, probe.source) for probe in self.probes]
+        return np.array([all(want in (None, kind) for want, kind in zip(wanted, of, strict=False)) for of in kinds])
+
+
+def _explained(part_B: FloatArray) -> Figure:
+    """The first, with the interval of the others. Drawn cells differ more than the cells do: all may lie above it."""
+    low, high = percentiles(part_B[1:])
+    return Figure(float(part_B[0]), min(low, float(part_B[0])), high)
+
+
+def _variances(cells: Sequence[FloatArray], owner_C: Sequence[str]) -> tuple[float, float]:
+    """Shares of the variance over all cells, in percent: between owners, and between the cells of one owner."""
+    all_N = np.concatenate(cells)
+    total = float(all_N.var())
+    if total == 0:
+        return 0.0, 0.0
+    size_C, mean_C = np.array([len(cell) for cell in cells]), np.array([cell.mean() for cell in cells])
+    owners = np.unique(owner_C, return_inverse=True)[1]
+    owner_mean_C = (np.bincount(owners, size_C * mean_C) / np.bincount(owners, size_C))[owners]
+    between = float((size_C * (owner_mean_C - all_N.mean()) ** 2).sum()) / len(all_N)
+    inside = float((size_C * (mean_C - owner_mean_C) ** 2).sum()) / len(all_N)
+    return 100 * between / total, 100 * inside / total
+
+
+def assess(
+    routers: Sequence[TwoModelRouter],
+    probes: Sequence[Probe],
+    embed: Embed,
+    rewordings: Sequence[str] = tuple(REWORDINGS),
+    seed: int = 0,
+) -> Assessment:
+    """Probe routers that are ready to decide; several of one name are runs of one router, and are averaged."""
+    names = tuple(dict.fromkeys(router.name for router in routers))
+    plain = embed([probe.prompt for probe in probes])
+    changed = [embed(reword([probe.prompt for probe in probes], name, seed)) for name in rewordings]
+    strong, flips = [], []
+    for name in names:
+        runs = [router for router in routers if router.name == name]
+        before = [run.to_strong(plain) for run in runs]
+        strong.append(np.mean(before, axis=0))
+        flips.append(
+            [
+                np.mean([was != run.to_strong(queries) for run, was in zip(runs, before, strict=True)], axis=0)
+                for queries in changed
+            ]
+        )
+    shape = (len(names), len(rewordings), len(probes))
+    return Assessment(names, tuple(probes), tuple(rewordings), np.array(strong), np.array(flips).reshape(shape))

@@ -1,0 +1,195 @@
+"""Everything measured of the routers that one table of preferences trains."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mofme.errors import TableError
+from mofme.language.sentence_encoder import Queries
+from mofme.language.tables.table import BoolArray, FloatArray
+from mofme.papers.router_robustness import jailbreaks
+from mofme.papers.router_robustness.assessment import Assessment, assess
+from mofme.papers.router_robustness.backdoor import Damage, backdoor
+from mofme.papers.router_robustness.privacy import Detection, Labelled, Privacy, detections, labelled, privacy
+from mofme.papers.router_robustness.probes import (
+    JAILBREAKS,
+    PRIVATE,
+    Probe,
+    find_file,
+    own_probes,
+    read_probes,
+    read_records,
+)
+from mofme.papers.router_robustness.routers import (
+    TRAINERS,
+    Embed,
+    Recorded,
+    TwoModelRouter,
+    balanced,
+    controls,
+    split,
+    train,
+)
+from mofme.papers.router_robustness.waste import Waste, waste_by_group
+
+# The quick ones, for what takes dozens of trainings.
+QUICK = ("logistic", "neighbours", "network", "carrot-knn")
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What routers are probed with; attacks and sentences are empty where the folder has none."""
+
+    probes: tuple[Probe, ...]
+    attacks: dict[str, list[jailbreaks.Attempt]]
+    sentences: tuple[Labelled, ...]
+
+    @classmethod
+    def read(cls, folder: Path | None) -> "Prompts":
+        """Our own prompts, and those of the folder. Raises TableError."""
+        if folder is None:
+            return cls(tuple(own_probes()), {}, ())
+        probes = read_probes(folder)
+        records = read_records(folder, JAILBREAKS) if find_file(folder, JAILBREAKS) else []
+        private = read_records(folder, PRIVATE) if find_file(folder, PRIVATE) else []
+        try:
+            attacks = {weak: jailbreaks.attempts(records, weak) for weak in jailbreaks.WEAK} if records else {}
+            sentences = labelled(private)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise TableError(f"{folder}: {JAILBREAKS} or {PRIVATE} is not as expected: {error!r}") from error
+        return cls(tuple(probes), attacks, tuple(sentences))
+
+    @property
+    def harmless(self) -> list[str]:
+        return [probe.prompt for probe in self.probes if probe.category != "jailbreak"]
+
+
+@dataclass(frozen=True)
+class Study:
+    """One table's routers. `weak_over_strong` is what the weak model costs for each dollar of the strong one.
+
+    `balanced` and `balanced_waste` are the quick routers trained on data in which tasks say nothing; `guarded` is what
+    guards against jailbreaks do with the first weak model.
+    """
+
+    table: str
+    prompts: int
+    weak_over_strong: float
+    assessment: Assessment
+    waste: tuple[Waste, ...]
+    exposures: tuple[jailbreaks.Exposure, ...] = ()
+    privacy: tuple[Privacy, ...] = ()
+    damage: tuple[Damage, ...] = ()
+    balanced: Assessment | None = None
+    balanced_waste: tuple[Waste, ...] = ()
+    guarded: tuple[jailbreaks.GuardedExposure, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What does not depend on any table: how the guards and the rule for private data do by themselves."""
+
+    guards: tuple[jailbreaks.Guard, ...] = ()
+    stopped: tuple[tuple[BoolArray, ...], ...] = ()
+    detections: tuple[Detection, ...] = ()
+
+
+def try_rules(prompts: Prompts, embed: Embed) -> Rules:
+    """Guards are tried on the attacks of the first weak model; without recorded attacks only the phrases are."""
+    tried = next(iter(prompts.attacks.values()), [])
+    dressed_up = [probe.prompt for probe in own_probes() if probe.category == "jailbreak"]
+    pairs = [jailbreaks.phrase_guard(tried, prompts.harmless, dressed_up)]
+    if tried:
+        pairs.append(jailbreaks.classifier_guard(tried, prompts.harmless, dressed_up, embed))
+    guards, stopped = zip(*pairs, strict=True)
+    return Rules(guards, stopped, tuple(detections(prompts.sentences)))
+
+
+def study(
+    name: str,
+    data: Recorded,
+    prompts: Prompts,
+    rules: Rules,
+    seeds: Sequence[int],
+    embed: Embed,
+    report: Callable[[str], None],
+) -> Study:
+    """Train the routers on the table, a run for each seed, and measure everything.
+
+    Probes that stand in the table are not learnt from. Raises TableError for a table with nothing to learn.
+    """
+    probed = {probe.prompt for probe in prompts.probes}
+    data = data.rows([row for row, prompt in enumerate(data.table.prompts) if prompt not in probed])
+    splits = [split(data, seed) for seed in seeds]
+    report(f"{name}: training {len(TRAINERS)} routers, {len(seeds)} times")
+    trained = [train(router, part.fit, part.calibrate) for router in TRAINERS for part in splits]
+    routers = [*trained, *controls(len(seeds))]
+    runs = {one.name: _runs(routers, one.name, len(seeds)) for one in routers}
+    report(f"{name}: probing")
+    assessment = assess(routers, prompts.probes, embed)
+    wasted = [line for router in runs.values() for line in waste_by_group(router, splits)]
+    report(f"{name}: attacks and private data")
+    exposures = [
+        jailbreaks.exposure(router, tried, weak, embed)
+        for weak, tried in prompts.attacks.items()
+        for router in runs.values()
+    ]
+    private = [privacy(router, prompts.sentences, embed) for router in runs.values()] if prompts.sentences else []
+    weak, tried = next(iter(prompts.attacks.items()), ("", []))
+    guarded = [
+        jailbreaks.guarded_exposure(guard.name, runs[router], weak, tried, stopped, embed)
+        for guard, stopped in zip(rules.guards, rules.stopped, strict=True)
+        for router in TRAINERS
+        if tried
+    ]
+    report(f"{name}: backdoors")
+    damage = [
+        line
+        for to_strong in (True, False)
+        for router in QUICK
+        for line in backdoor(router, data, seeds, embed, to_strong)
+    ]
+    evened: list[TwoModelRouter] = []
+    if len(set(data.table.tasks)) > 1:
+        report(f"{name}: balanced training")
+        evened = [
+            train(router, balanced(part.fit, seed), part.calibrate)
+            for router in QUICK
+            for part, seed in zip(splits, seeds, strict=True)
+        ]
+    evened_runs = [_runs(evened, router, len(seeds)) for router in QUICK if evened]
+    cost_2 = data.table.cost_NM.mean(0)
+    return Study(
+        name,
+        len(data),
+        float(cost_2[1] / max(cost_2[0], 1e-12)),
+        assessment,
+        tuple(wasted),
+        tuple(exposures),
+        tuple(private),
+        tuple(damage),
+        assess(evened, prompts.probes, embed, rewordings=()) if evened else None,
+        tuple(line for router in evened_runs for line in waste_by_group(router, splits)),
+        tuple(guarded),
+    )
+
+
+def _runs(routers: Sequence[TwoModelRouter], name: str, count: int) -> list[TwoModelRouter]:
+    """A router's runs, one for each split: one that does not learn stands in all of them."""
+    runs = [router for router in routers if router.name == name]
+    return runs if len(runs) == count else [runs[0]] * count
+
+
+def remembering(embed: Embed) -> Embed:
+    """The same embeddings, each prompt embedded once: routers are many, and prompts the same."""
+    known: dict[str, FloatArray] = {}
+
+    def remembered(prompts: Sequence[str]) -> Queries:
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in known]
+        if new:
+            known.update(zip(new, embed(new).embeddings_ND, strict=True))
+        return Queries(prompts, np.array([known[prompt] for prompt in prompts]))
+
+    return remembered

@@ -1,0 +1,244 @@
+"""What routing does to jailbreaks: how often an attack succeeds on the model that the router picks, with guards or not.
+
+JailbreakBench (arXiv 2404.01318) recorded which of its attacks broke which model. An attack here meets the stronger or
+a weaker model, whichever the router picks, with the recorded outcome of that attack and request on that model. Our
+reading: where an attack was fitted to each model apart, either text may arrive at the router, and both are asked.
+
+What a guard stops goes to the strong model: one is a rule by the usual words of jailbreaks, one a classifier of
+embeddings, which is judged by attacks and requests that it never saw.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+
+from mofme.errors import TableError
+from mofme.language.tables.table import BoolArray, FloatArray
+from mofme.measure.result import Figure
+from mofme.measure.statistics import bootstrap_percent
+from mofme.papers.router_robustness.probes import Record
+from mofme.papers.router_robustness.routers import Embed, TwoModelRouter
+
+STRONG = "gpt-4-0125-preview"
+WEAK = ("gpt-3.5-turbo-1106", "vicuna-13b-v1.5", "llama-2-7b-chat-hf")
+_PHRASES = re.compile(
+    "|".join(
+        [
+            r"\b(?:ignore|disregard|forget|bypass|override|suspend)\b.{0,30}"
+            r"\b(?:instructions?|rules?|guidelines?|polic\w+|safety|filters?|moderation)",
+            r"\b(?:do anything now|DAN|jailbreak\w*|(?:developer|maintenance) mode|debug console|system override)\b",
+            r"\b(?:no|without|free from|not bound by|knows no)\b.{0,25}"
+            r"\b(?:restrictions?|limits?|filters?|ethic\w*|moral\w*|rules|polic\w+|guidelines|disclaimers?|warnings?)",
+            r"\b(?:never|must not|cannot|do not|don't) (?:refuse|apologi[sz]e|warn|moralize|break character)\b",
+            r"\b(?:begin|start) .{0,30}\b(?:with|by)\b.{0,15}\b(?:sure|absolutely|of course)\b",
+            r"\b(?:stay|remain) in character\b",
+            r"\b(?:unaligned|unrestricted|uncensored|unfiltered|amoral)\b",
+            r"\bhypothetical(?:ly)?\b.{0,60}\b(?:story|world|laws|response)",
+        ]
+    ),
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attack on one request: its texts (none if the attack gave up), and whether it broke the two models."""
+
+    attack: str
+    request: str
+    prompts: tuple[str, ...]
+    breaks_strong: bool
+    breaks_weak: bool
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """Success of the attacks in percent, expected under the routing; gains are percentage points.
+
+    `strong`: share of the attacks' texts that the router sends to the strong model.
+    """
+
+    router: str
+    weak: str
+    strong: Figure
+    success: Figure
+    always_strong: Figure
+    always_weak: Figure
+    over_always_strong: Figure
+    over_coin: Figure
+
+
+def attempts(records: Sequence[Record], weak: str, strong: str = STRONG) -> list[Attempt]:
+    """All attacks that were tried on both models. Raises TableError if none was."""
+    found: dict[tuple[str, str], dict[str, Record]] = {}
+    for record in records:
+        if record["target_model"] in (strong, weak):
+            found.setdefault((record["attack"], record["goal"]), {})[record["target_model"]] = record
+    both = [
+        Attempt(
+            attack,
+            request,
+            tuple(dict.fromkeys(prompt for record in by_model.values() if (prompt := record["prompt"].strip()))),
+            int(by_model[strong]["jailbroken"]) == 1,
+            int(by_model[weak]["jailbroken"]) == 1,
+        )
+        for (attack, request), by_model in found.items()
+        if len(by_model) == 2
+    ]
+    if not both:
+        raise TableError(f"no attack was recorded on both {strong} and {weak}")
+    return both
+
+
+def exposure(runs: Sequence[TwoModelRouter], tried: Sequence[Attempt], weak: str, embed: Embed) -> Exposure:
+    """One router's runs before these attacks; intervals by drawing requests."""
+    strong_N = strong_share(runs, tried, embed)
+    return expected(runs[0].name, weak, strong_N, tried)
+
+
+def strong_share(
+    runs: Sequence[TwoModelRouter], tried: Sequence[Attempt], embed: Embed, stopped: Sequence[BoolArray] | None = None
+) -> FloatArray:
+    """Of each attempt's texts, the share that goes to the strong model, over the runs (N,); 1/2 where it has none.
+
+    `stopped` says which of each attempt's texts a guard sends there whatever the router says.
+    """
+    texts = [prompt for attempt in tried for prompt in attempt.prompts]
+    owner_T = np.repeat(np.arange(len(tried)), [len(attempt.prompts) for attempt in tried])
+    stopped_T = np.concatenate(stopped) if stopped else np.zeros(len(texts), bool)
+    queries = embed(texts)
+    strong_T = np.mean([run.to_strong(queries) | stopped_T for run in runs], axis=0)
+    counts_N = np.bincount(owner_T, minlength=len(tried))
+    sums_N = np.bincount(owner_T, strong_T, minlength=len(tried))
+    return np.where(counts_N > 0, sums_N / counts_N.clip(1), 0.5)
+
+
+def expected(router: str, weak: str, strong_N: FloatArray, tried: Sequence[Attempt]) -> Exposure:
+    """Success where attempt n meets the strong model with probability `strong_N`, beside the ends and a coin."""
+    on_strong_N = np.array([attempt.breaks_strong for attempt in tried], np.float64)
+    on_weak_N = np.array([attempt.breaks_weak for attempt in tried], np.float64)
+    success_N = strong_N * on_strong_N + (1 - strong_N) * on_weak_N
+    requests = [attempt.request for attempt in tried]
+    with_text_N = np.array([bool(attempt.prompts) for attempt in tried])
+
+    def figure(values_N: FloatArray) -> Figure:
+        return bootstrap_percent(values_N, groups=requests)
+
+    return Exposure(
+        router,
+        weak,
+        bootstrap_percent(strong_N[with_text_N]),
+        figure(success_N),
+        figure(on_strong_N),
+        figure(on_weak_N),
+        figure(success_N - on_strong_N),
+        figure(success_N - (on_strong_N + on_weak_N) / 2),
+    )
+
+
+@dataclass(frozen=True)
+class Guard:
+    """How a guard does, in percent: attacks that it stops, by attack, and harmless prompts that it stops as well.
+
+    `dressed_up`: harmless requests in the words of a jailbreak that it stops.
+    """
+
+    name: str
+    stopped: dict[str, Figure]
+    false_alarms: Figure
+    dressed_up: Figure
+
+
+@dataclass(frozen=True)
+class GuardedExposure:
+    """Expected success of the attacks on a router behind a guard, beside the same router alone."""
+
+    guard: str
+    alone: Exposure
+    guarded: Exposure
+    gain: Figure
+
+
+def stopped_by_phrases(prompts: Sequence[str]) -> BoolArray:
+    """Which of N prompts have the usual words of jailbreaks (N,)."""
+    return np.array([bool(_PHRASES.search(prompt)) for prompt in prompts], dtype=bool)
+
+
+def phrase_guard(
+    tried: Sequence[Attempt], harmless: Sequence[str], dressed_up: Sequence[str]
+) -> tuple[Guard, tuple[BoolArray, ...]]:
+    """How that rule does, and which texts of each attempt it stops."""
+    by_attempt = tuple(stopped_by_phrases(attempt.prompts) for attempt in tried)
+    false, dressed = (bootstrap_percent(stopped_by_phrases(prompts)) for prompts in (harmless, dressed_up))
+    return Guard("phrases", by_attack(by_attempt, tried), false, dressed), by_attempt
+
+
+def classifier_guard(
+    tried: Sequence[Attempt], harmless: Sequence[str], dressed_up: Sequence[str], embed: Embed
+) -> tuple[Guard, tuple[BoolArray, ...]]:
+    """How logistic regression on embeddings does, and which texts of each attempt it stops.
+
+    For every attack held out, the requests are in two halves, one to learn from and one to be judged by; harmless
+    prompts are in five parts, each left out once.
+    """
+    benign_ND = embed(harmless).embeddings_ND
+    texts_ND = [embed(attempt.prompts).embeddings_ND if attempt.prompts else np.zeros((0, 0)) for attempt in tried]
+    half_N = _halves([attempt.request for attempt in tried])
+    stopped = [np.zeros(len(attempt.prompts), bool) for attempt in tried]
+    for attack in dict.fromkeys(attempt.attack for attempt in tried):
+        for half in (0, 1):
+            seen = [n for n, one in enumerate(tried) if one.prompts and one.attack != attack and half_N[n] != half]
+            unseen = [n for n, one in enumerate(tried) if one.prompts and one.attack == attack and half_N[n] == half]
+            guard = _fit(np.concatenate([texts_ND[n] for n in seen]), benign_ND)
+            for n in unseen:
+                stopped[n] = guard.predict(texts_ND[n])
+    attacks_ND = np.concatenate([texts_ND[n] for n, one in enumerate(tried) if one.prompts])
+    part_N = np.random.default_rng(0).permutation(len(harmless)) % 5
+    alarms_N = np.zeros(len(harmless), bool)
+    for part in range(5):
+        alarms_N[part_N == part] = _fit(attacks_ND, benign_ND[part_N != part]).predict(benign_ND[part_N == part])
+    dressed_N = _fit(attacks_ND, benign_ND).predict(embed(dressed_up).embeddings_ND)
+    false, dressed = bootstrap_percent(alarms_N), bootstrap_percent(dressed_N)
+    return Guard("classifier", by_attack(stopped, tried), false, dressed), tuple(stopped)
+
+
+def by_attack(stopped: Sequence[BoolArray], tried: Sequence[Attempt]) -> dict[str, Figure]:
+    """Of each attack's texts, what is stopped, in percent; every request counts once."""
+    shares: dict[str, list[float]] = {}
+    for attempt, stopped_T in zip(tried, stopped, strict=True):
+        if len(stopped_T):
+            shares.setdefault(attempt.attack, []).append(float(stopped_T.mean()))
+    return {attack: bootstrap_percent(values) for attack, values in shares.items()}
+
+
+def _fit(attacks_ND: FloatArray, benign_ND: FloatArray) -> LogisticRegression:
+    both_ND = np.concatenate([attacks_ND, benign_ND])
+    is_attack_N = np.arange(len(both_ND)) < len(attacks_ND)
+    return LogisticRegression(C=10.0, max_iter=2000, class_weight="balanced").fit(both_ND, is_attack_N)
+
+
+def guarded_exposure(
+    guard: str,
+    runs: Sequence[TwoModelRouter],
+    weak: str,
+    tried: Sequence[Attempt],
+    stopped: Sequence[BoolArray],
+    embed: Embed,
+) -> GuardedExposure:
+    """The router's runs before these attacks, with whatever text is stopped going to the strong model."""
+    alone_N = strong_share(runs, tried, embed)
+    guarded_N = strong_share(runs, tried, embed, stopped)
+    before, after = (expected(runs[0].name, weak, strong_N, tried) for strong_N in (alone_N, guarded_N))
+    difference_N = (guarded_N - alone_N) * np.array([int(a.breaks_strong) - int(a.breaks_weak) for a in tried])
+    return GuardedExposure(guard, before, after, bootstrap_percent(difference_N, groups=[a.request for a in tried]))
+
+
+def _halves(requests: Sequence[str]) -> list[int]:
+    """Two halves of the requests, whichever attack they stand in."""
+    distinct = sorted(set(requests))
+    order = np.random.default_rng(0).permutation(len(distinct))
+    half = {request: int(place % 2) for request, place in zip(distinct, order, strict=True)}
+    return [half[request] for request in requests]

@@ -1,0 +1,241 @@
+"""Routers under test: each says which prompts go to the stronger, dearer one of its two models.
+
+Some are trained on recorded answers of both models, as operators would train them; one is a trained router of many
+models asked about two of them; and there are controls.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+
+from mofme.errors import TableError
+from mofme.language.near_duplicates import grouped_splits, groups_of
+from mofme.language.sentence_encoder import Queries
+from mofme.language.tables.table import BoolArray, FloatArray, IntArray, RoutingTable
+from mofme.papers.carrot.baselines import ComplexityRule, choose_pair
+from mofme.papers.carrot.carrot import CarrotRouter, Estimate
+from mofme.papers.carrot.preference import PREFERENCES, Kind
+
+TEST_SHARE, CALIBRATION_SHARE = 0.2, 0.16
+Embed = Callable[[Sequence[str]], Queries]
+Score = Callable[[Queries], FloatArray]
+
+
+class TwoModelRouter(Protocol):
+    """A router that is ready to decide."""
+
+    @property
+    def name(self) -> str: ...
+
+    def to_strong(self, queries: Queries) -> BoolArray:
+        """Which of the N prompts go to the strong model (N,)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """Sends to the strong model whatever scores at least the threshold; `score` gives how much prompts need it (N,)."""
+
+    name: str
+    score: Score
+    threshold: float
+
+    def to_strong(self, queries: Queries) -> BoolArray:
+        return self.score(queries) >= self.threshold
+
+
+def threshold_for(scores_N: FloatArray, share: float) -> float:
+    """The threshold that sends the share of these scores nearest to `share` to the strong model."""
+    levels, counts = np.unique(scores_N, return_counts=True)
+    reaching = counts[::-1].cumsum()[::-1] / len(scores_N)  # at threshold levels[i], this share
+    return float(levels[np.abs(reaching - share).argmin()])
+
+
+@dataclass(frozen=True)
+class Always:
+    """Sends everything to one model."""
+
+    name: str
+    strong: bool
+
+    def to_strong(self, queries: Queries) -> BoolArray:
+        return np.full(len(queries), self.strong)
+
+
+@dataclass(frozen=True)
+class CoinFlip:
+    """Sends `share` of all prompts to the strong model, by a hash of their text: the same text, the same way."""
+
+    seed: int = 0
+    share: float = 0.5
+    name: str = "coin flip"
+
+    def to_strong(self, queries: Queries) -> BoolArray:
+        digests = (hashlib.sha256(f"{self.seed}\n{prompt}".encode(errors="replace")) for prompt in queries.prompts)
+        return np.array([int.from_bytes(digest.digest()[:6]) / 2**48 < self.share for digest in digests], dtype=bool)
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """A router with a guard before it: what the guard stops goes to the strong model, whatever the router says."""
+
+    name: str
+    router: TwoModelRouter
+    stops: Callable[[Queries], BoolArray]
+
+    def to_strong(self, queries: Queries) -> BoolArray:
+        return self.stops(queries) | self.router.to_strong(queries)
+
+
+def controls(seeds: int) -> list[TwoModelRouter]:
+    """What every router stands beside: a coin and the two ends."""
+    coins = [CoinFlip(seed) for seed in range(seeds)]
+    return [*coins, Always("always strong", True), Always("always weak", False)]
+
+
+@dataclass(frozen=True)
+class BetweenTwo:
+    """The router, ready to decide, and the two models that it decides between."""
+
+    router: Calibrated
+    strong: str
+    weak: str
+
+
+def between_two(
+    name: str, estimate: Callable[[Queries], Estimate], models: Sequence[str], queries: Queries, share: float = 0.5
+) -> BetweenTwo:
+    """The strong model is the one expected to be best on these queries, the weak one the cheaper one that goes best
+    with it; `share` of these very queries goes to the strong one. Raises TableError for a router of one model."""
+    if len(models) < 2:
+        raise TableError(f"{name} knows one model: there is nothing to choose")
+    expected = estimate(queries)
+    numbers = tuple(str(number) for number in range(len(queries)))
+    quality_NM, cost_NM = expected.quality_NM.clip(0, 1), expected.cost_NM.clip(0)
+    pair = choose_pair(RoutingTable(name, numbers, tuple(models), quality_NM, cost_NM, ("",) * len(queries)))
+
+    def difference(asked: Queries) -> FloatArray:
+        quality_NM = estimate(asked).quality_NM
+        return quality_NM[:, pair.strong] - quality_NM[:, pair.weak]
+
+    router = Calibrated(name, difference, threshold_for(difference(queries), share))
+    return BetweenTwo(router, models[pair.strong], models[pair.weak])
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What two models made of N prompts: the table's first column is the strong one's, its second the weak one's.
+
+    Near-duplicates have one number in `group_N`: they must not be learnt from and be judged by.
+    """
+
+    table: RoutingTable
+    queries: Queries
+    group_N: IntArray
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def strong_wins_N(self) -> BoolArray:
+        """A tie is a win of the weak model: the dearer answer would not have been worth it."""
+        return self.table.quality_NM[:, 0] > self.table.quality_NM[:, 1]
+
+    def rows(self, index: Sequence[int] | IntArray) -> "Recorded":
+        return Recorded(self.table.rows(index), self.queries.rows(index), self.group_N[index])
+
+
+@dataclass(frozen=True)
+class Split:
+    """Prompts to learn from, to set the threshold by, and to be judged by."""
+
+    fit: Recorded
+    calibrate: Recorded
+    test: Recorded
+
+
+def recorded(table: RoutingTable, embed: Callable[[Sequence[str]], Queries]) -> Recorded:
+    """The table's best model and the cheaper one that goes best with it. Raises TableError for a single model."""
+    if len(table.models) < 2:
+        raise TableError(f"{table.name} has one model: routing needs two")
+    pair = choose_pair(table)
+    two = table.keep_models([table.models[pair.strong], table.models[pair.weak]])
+    queries = embed(two.prompts)
+    return Recorded(two, queries, groups_of(queries))
+
+
+def split(data: Recorded, seed: int) -> Split:
+    """At random: 64 % of each task to learn from, 16 % for the threshold, 20 % to be judged by.
+
+    Near-duplicates stay together.
+    """
+
+    def parted(part: Recorded, share: float) -> tuple[Recorded, Recorded]:
+        kept_n, taken_n = next(grouped_splits(part.group_N, part.table.tasks, 1, share, seed))
+        return part.rows(kept_n), part.rows(taken_n)
+
+    training, test = parted(data, TEST_SHARE)
+    fit, calibrate = parted(training, CALIBRATION_SHARE / (1 - TEST_SHARE))
+    return Split(fit, calibrate, test)
+
+
+Trainer = Callable[[Recorded], Score]
+
+
+def _preference(kind: Kind, data: Recorded) -> Score:
+    learner = PREFERENCES[kind]()
+    learner.fit(data.queries.embeddings_ND, data.strong_wins_N)
+    return lambda queries: learner.score(queries.embeddings_ND)
+
+
+def _carrot(estimator: str, data: Recorded) -> Score:
+    """CARROT asked about two models: how much better it expects the strong one to be."""
+    router = CarrotRouter(estimator)
+    router.fit(data.table, data.queries)
+
+    def score(queries: Queries) -> FloatArray:
+        quality_NM = router.estimate(queries).quality_NM
+        return quality_NM[:, 0] - quality_NM[:, 1]
+
+    return score
+
+
+TRAINERS: dict[str, Trainer] = {
+    "logistic": partial(_preference, "logistic"),
+    "neighbours": partial(_preference, "neighbours"),
+    "network": partial(_preference, "network"),
+    "forest": partial(_preference, "forest"),
+    "carrot-knn": partial(_carrot, "knn"),
+    "carrot": partial(_carrot, "ensemble"),
+    "complexity rule": lambda _: ComplexityRule().score,
+}
+
+
+def train(name: str, fit: Recorded, calibrate: Recorded, share: float = 0.5) -> Calibrated:
+    """A router that sends `share` of the calls to the strong model, by prompts that it did not learn from.
+
+    Raises TableError where one of the models always wins: there is nothing to learn.
+    """
+    if len(np.unique(fit.strong_wins_N)) < 2:
+        raise TableError(f"{fit.table.name}: one model always wins on these {len(fit)} prompts, so nothing is to learn")
+    score = TRAINERS[name](fit)
+    return Calibrated(name, score, threshold_for(score(calibrate.queries), share))
+
+
+def balanced(data: Recorded, seed: int) -> Recorded:
+    """Of every task as many prompts that need the strong model as not, drawn by the seed.
+
+    The task of a prompt then says nothing about which model it needs; only what is in the prompt can.
+    """
+    rng = np.random.default_rng(seed)
+    task_N, wins_N = np.array(data.table.tasks), data.strong_wins_N
+    kept = []
+    for task in np.unique(task_N):
+        both = [np.flatnonzero((task_N == task) & (wins_N == won)) for won in (True, False)]
+        size = min(map(len, both))
+        kept += [rng.permutation(rows)[:size] for rows in both]
+    return data.rows(np.sort(np.concatenate(kept)))

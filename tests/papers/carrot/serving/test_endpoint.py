@@ -1,0 +1,259 @@
+"""The endpoint as the real OpenAI client sees it, with fake backends on this machine, and what it refuses at once."""
+
+import json
+import logging
+from http.client import HTTPConnection
+from urllib.parse import urlsplit
+
+import openai
+import pytest
+
+from tests.papers.carrot.serving.fake_backend import FakeBackend
+
+HARD, EASY = "a hard question", "an easy question"
+
+
+def test_a_prompt_goes_to_the_model_that_the_router_chooses(start) -> None:
+    endpoint = start()
+    for text, name in ((HARD, "strong"), (EASY, "weak")):
+        raw = endpoint.ask_raw(text)
+        assert raw.headers["x-mofme-model"] == name
+        assert raw.headers["x-mofme-cache"] == "off"
+        answer = raw.parse()
+        assert answer.choices[0].message.content == text
+        assert answer.model == f"vendor/{name}"
+        assert answer.mofme["model"] == name
+    assert endpoint.backends["strong"].asked == {HARD: 1}
+    assert endpoint.backends["weak"].asked == {EASY: 1}
+
+
+@pytest.mark.parametrize("model", ["auto", "mofme-router", ""])
+def test_any_unknown_model_is_routed(start, model) -> None:
+    endpoint = start()
+    assert endpoint.ask_raw(HARD, model=model).headers["x-mofme-model"] == "strong"
+
+
+def test_a_named_model_is_asked_directly(start) -> None:
+    endpoint = start()
+    assert endpoint.ask_raw(HARD, model="weak").headers["x-mofme-model"] == "weak"
+    assert endpoint.router.prompts == []
+
+
+def test_models_are_listed(start) -> None:
+    assert [model.id for model in start().client.models.list()] == ["auto", "weak", "strong"]
+
+
+def test_streams_arrive_piece_by_piece(start) -> None:
+    endpoint = start({"weak": FakeBackend(pause=0.02), "strong": FakeBackend()})
+    with endpoint.ask("one two three", stream=True) as stream:
+        chunks = list(stream)
+    assert [c.choices[0].delta.content for c in chunks] == ["", "one", " two", " three", None]
+    assert chunks[-1].choices[0].finish_reason == "stop"
+    assert all(chunk.usage is None for chunk in chunks)  # not asked for, so only we have seen it
+
+
+def test_a_client_that_asks_for_token_counts_gets_them(start) -> None:
+    with start().ask("one two", stream=True, stream_options={"include_usage": True}) as stream:
+        last = list(stream)[-1]
+    assert last.choices == []
+    assert last.usage.completion_tokens == 2
+
+
+def test_the_first_piece_does_not_wait_for_the_last(start) -> None:
+    endpoint = start({"weak": FakeBackend(pause=2), "strong": FakeBackend()})
+    with endpoint.ask("one two three", stream=True) as stream:
+        next(iter(stream))
+        assert endpoint.metrics()["mofme_in_flight"] == 1
+
+
+def test_backends_get_what_the_client_sent_and_no_more(start, monkeypatch) -> None:
+    monkeypatch.setenv("WEAK_KEY", "weak-secret")
+    endpoint = start(options={"weak": {"key_env": "WEAK_KEY"}})
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+    endpoint.ask(EASY, temperature=0.3, tools=tools, extra_body={"top_k": 5}, extra_headers={"x-private": "mine"})
+    [body], [headers] = endpoint.backends["weak"].bodies, endpoint.backends["weak"].headers
+    assert body == {
+        "messages": [{"role": "user", "content": EASY}],
+        "model": "vendor/weak",
+        "temperature": 0.3,
+        "tools": tools,
+        "top_k": 5,
+    }
+    assert headers["authorization"] == "Bearer weak-secret"
+    assert set(headers) <= {
+        *("host", "accept", "accept-encoding", "connection", "user-agent"),
+        *("authorization", "content-type", "content-length"),
+    }
+    assert "client-secret" not in str(headers)
+
+
+def test_the_last_user_message_is_routed_on(start) -> None:
+    endpoint = start()
+    picture = {"type": "image_url", "image_url": {"url": "data:,"}}
+    endpoint.client.chat.completions.create(
+        model="auto",
+        messages=[
+            {"role": "system", "content": "system"},
+            {"role": "user", "content": "before"},
+            {"role": "assistant", "content": "answer"},
+            {"role": "user", "content": [{"type": "text", "text": "now"}, picture, {"type": "text", "text": "then"}]},
+            {"role": "assistant", "content": "not this"},
+        ],
+    )
+    assert endpoint.router.prompts == ["now\nthen"]
+
+
+def test_of_long_prompts_both_ends_are_routed_on(start) -> None:
+    endpoint = start()
+    endpoint.ask("begin " + "x" * 50_000 + " end")
+    [prompt] = endpoint.router.prompts
+    assert len(prompt) < 10_000 and prompt.startswith("begin") and prompt.endswith("end")
+
+
+def test_a_router_that_fails_costs_no_answer(start) -> None:
+    endpoint = start()
+    assert endpoint.ask_raw("stumble").headers["x-mofme-model"] == "strong"  # the dearest
+    assert endpoint.metrics()["mofme_routing_errors_total"] == 1
+
+
+def test_cost_is_counted_and_compared_with_the_best(start) -> None:
+    endpoint = start()
+    # 10 tokens in and 3 out: weak 10 * 1 + 3 * 2 = 16 millionths of a dollar, strong 10 * 10 + 3 * 20 = 160.
+    assert float(endpoint.ask_raw("one two three").headers["x-mofme-cost"]) == pytest.approx(16e-6)
+    assert float(endpoint.ask_raw("a hard one").headers["x-mofme-cost"]) == pytest.approx(160e-6)
+    with endpoint.ask("four five six", stream=True) as stream:
+        list(stream)
+    endpoint.ask("a hard one", model="weak")  # by name: nothing was saved by routing
+    metrics = endpoint.metrics()
+    assert metrics['mofme_cost_dollars_total{model="weak"}'] == pytest.approx(48e-6)
+    assert metrics['mofme_cost_dollars_total{model="strong"}'] == pytest.approx(160e-6)
+    assert metrics["mofme_saved_dollars"] == pytest.approx(2 * 144e-6)
+    assert metrics['mofme_share{model="weak"}'] == 0.75
+    assert metrics["mofme_routing_seconds_count"] == 3
+    assert metrics['mofme_requests_total{outcome="answered"}'] == 4
+
+
+def test_tokens_are_estimated_where_a_backend_does_not_count(start) -> None:
+    endpoint = start({"weak": FakeBackend(without_usage=True)})
+    # 40 characters each way are 10 tokens: 10 * 1 + 10 * 2 millionths of a dollar.
+    assert float(endpoint.ask_raw("x" * 40).headers["x-mofme-cost"]) == pytest.approx(30e-6)
+    with endpoint.ask("y" * 40, stream=True) as stream:
+        list(stream)
+    assert endpoint.metrics()['mofme_cost_dollars_total{model="weak"}'] == pytest.approx(60e-6)
+
+
+GOOD = {"messages": [{"role": "user", "content": "hello"}]}
+JSON = {"content-type": "application/json"}
+
+
+def post(url: str, body: bytes, headers: dict[str, str] = JSON) -> tuple[int, dict[str, object]]:
+    parts = urlsplit(url)
+    connection = HTTPConnection(str(parts.hostname), parts.port)
+    try:
+        connection.request("POST", "/v1/chat/completions", body, headers)
+        response = connection.getresponse()
+        text = response.read()
+        return response.status, json.loads(text) if text.startswith(b"{") else {}
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def endpoint(start):
+    return start(limits={"body_bytes": 2000})
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"", "invalid_json"),
+        (b"{", "invalid_json"),
+        (b"[]", "invalid_json"),
+        (b"\xff\xfe", "invalid_json"),
+        (b"[" * 1900, "invalid_json"),
+        (b'{"messages": [{"role": "user", "content": "x"}], "temperature": NaN}', "invalid_json"),
+        (b"{}", "invalid_messages"),
+        (b'{"messages": []}', "invalid_messages"),
+        (b'{"messages": "hello"}', "invalid_messages"),
+        (b'{"messages": ["hello"]}', "invalid_messages"),
+        (b'{"messages": [{}], "stream": "yes"}', "invalid_stream"),
+        (b'{"messages": [{}], "stream_options": 1}', "invalid_stream_options"),
+    ],
+)
+def test_bodies_that_no_backend_could_answer(endpoint, body, code) -> None:
+    status, answer = post(endpoint.url, body)
+    assert (status, answer["error"]["code"]) == (400, code)
+    assert not endpoint.backends["weak"].asked
+    assert endpoint.metrics()['mofme_requests_total{outcome="refused"}'] == 1
+
+
+def test_half_a_surrogate_pair_is_no_reason_to_fail(endpoint) -> None:
+    status, answer = post(endpoint.url, b'{"messages": [{"role": "user", "content": "\\ud800 hello"}]}')
+    assert status == 200
+    assert answer["choices"][0]["message"]["content"] == "? hello"
+
+
+def test_a_body_above_the_limit(endpoint) -> None:
+    status, answer = post(endpoint.url, json.dumps({**GOOD, "more": "x" * 3000}).encode())
+    assert (status, answer["error"]["code"]) == (413, "too_large")
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
+def test_what_any_web_page_could_send_is_refused(endpoint, kind) -> None:
+    status, _ = post(endpoint.url, json.dumps(GOOD).encode(), {"content-type": kind})
+    assert status == 415
+
+
+def test_a_web_page_cannot_reach_it_by_a_name_of_its_own(endpoint) -> None:
+    status, _ = post(endpoint.url, json.dumps(GOOD).encode(), {**JSON, "host": "evil.example"})
+    assert status == 400
+    assert not endpoint.backends["weak"].asked
+
+
+def test_the_address_it_listens_on_is_its_own_name(start) -> None:
+    endpoint = start(host="127.0.0.2")
+    status, _ = post(endpoint.url, json.dumps(GOOD).encode(), {**JSON, "host": "127.0.0.2:8100"})
+    assert status == 200
+
+
+def test_with_a_token_only_who_has_it_gets_in(start, monkeypatch) -> None:
+    monkeypatch.setenv("MOFME_TOKEN", "the-token")
+    endpoint = start(token_env="MOFME_TOKEN")
+    with pytest.raises(openai.AuthenticationError):
+        endpoint.ask("hello")
+    with pytest.raises(openai.AuthenticationError):
+        endpoint.client.models.list()
+    inside = endpoint.client.with_options(api_key="the-token")
+    assert inside.chat.completions.create(model="auto", messages=GOOD["messages"]).choices
+    assert "the-token" not in str(endpoint.backends["weak"].headers)
+
+
+def test_health_needs_no_token(start, monkeypatch) -> None:
+    monkeypatch.setenv("MOFME_TOKEN", "the-token")
+    parts = urlsplit(start(token_env="MOFME_TOKEN").url)
+    connection = HTTPConnection(str(parts.hostname), parts.port)
+    connection.request("GET", "/health")
+    assert json.loads(connection.getresponse().read()) == {"status": "ok"}
+    connection.close()
+
+
+class CookieBackend(FakeBackend):
+    async def _answer(self, request):
+        response = await super()._answer(request)
+        response.set_cookie("session", "of-weak")
+        return response
+
+
+def test_no_backend_gets_the_cookies_of_another(start) -> None:
+    endpoint = start({"weak": CookieBackend(), "strong": FakeBackend()})
+    for text in ("easy", "hard", "easy"):
+        endpoint.ask(text)
+    assert "of-weak" not in str([fake.headers for fake in endpoint.backends.values()])
+
+
+def test_keys_and_prompts_are_not_logged(start, monkeypatch, caplog) -> None:
+    monkeypatch.setenv("WEAK_KEY", "weak-secret")
+    endpoint = start(options={"weak": {"key_env": "WEAK_KEY"}})
+    with caplog.at_level(logging.INFO):
+        post(endpoint.url, json.dumps(GOOD).encode())
+    assert "weak-secret" not in caplog.text and "hello" not in caplog.text

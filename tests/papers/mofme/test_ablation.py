@@ -1,0 +1,165 @@
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.stats import ttest_1samp
+from typer.testing import CliRunner
+
+from mofme.cli import app
+from mofme.errors import ModelError
+from mofme.measure.result import Figure, Row, load_result
+from mofme.measure.statistics import students_mean
+from mofme.papers.mofme import ablation, ablation_report
+from mofme.papers.mofme.ablation import Recipe, name_of, samples, score, train_arms, train_or_load
+from mofme.papers.mofme.ablation_result import Measured, difference, difference_rows, verdict
+from mofme.vision.benchmark import Arm, Cost, savings
+from mofme.vision.evaluation.restoration import Scores
+from mofme.vision.restorer import Restorer
+from mofme.vision.weather import WEATHERS
+
+DENSE, OURS, RIVAL, LINEAR = Arm("dense", 1), Arm("mofme", 16), Arm("moe", 16), Arm("mofme-linear", 16)
+SHORT = Recipe(steps=2, batch=2, crop=16, learning_rate=1e-3)
+
+
+def photographs(count: int = 2, side: int = 40) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randint(0, 256, (3, side, side), generator=generator, dtype=torch.uint8) for _ in range(count)]
+
+
+def measured(arm: Arm, psnr_SP: Sequence[Sequence[float]]) -> Measured:
+    """The same numbers for each of the four weathers."""
+    return Measured(arm, [[Scores(value, 0.5, value, 0.5) for _ in WEATHERS for value in seed] for seed in psnr_SP])
+
+
+def quiet(_: str) -> None: ...
+
+
+def test_an_arm_does_not_depend_on_those_trained_beside_it() -> None:
+    alone = train_arms([DENSE], photographs(), SHORT, 3, quiet)[DENSE]
+    beside = train_arms([Arm("mofme", 4), DENSE], photographs(), SHORT, 3, quiet)[DENSE]
+    for name, value in alone.state_dict().items():
+        torch.testing.assert_close(value, beside.state_dict()[name], msg=name)
+
+
+def test_every_arm_learns() -> None:
+    pictures = photographs()
+    for arm, net in train_arms([DENSE, OURS], pictures, SHORT, 0, quiet).items():
+        assert any(parameter.abs().sum() > 0 for parameter in net.head.parameters()), arm
+
+
+def test_finished_arms_are_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = train_or_load(tmp_path, [DENSE], photographs(), SHORT, 0, quiet)[DENSE]
+    monkeypatch.setattr(ablation, "train_arms", lambda *_: pytest.fail("trained again"))
+    again = train_or_load(tmp_path, [DENSE], photographs(), SHORT, 0, quiet)[DENSE]
+    picture = torch.rand(3, 16, 16)
+    torch.testing.assert_close(first(picture).image, again(picture).image)
+
+
+def test_arms_of_another_recipe_are_neither_taken_nor_replaced(tmp_path: Path) -> None:
+    train_or_load(tmp_path, [DENSE], photographs(), SHORT, 0, quiet)
+    weights = tmp_path / "seed-0" / "dense" / "model.safetensors"
+    before = weights.read_bytes()
+    longer = replace(SHORT, steps=100)
+    with pytest.raises(ModelError, match=r"seed-0/dense was trained with steps 2: name another folder"):
+        train_or_load(tmp_path, [OURS, DENSE], photographs(), longer, 0, pytest.fail)
+    assert weights.read_bytes() == before
+    assert not (tmp_path / "seed-0" / name_of(OURS)).exists()
+
+
+def test_samples_are_the_same_each_time_and_fit_the_net() -> None:
+    chosen, again = samples(photographs(side=45), seed=1), samples(photographs(side=45), seed=1)
+    assert [sample.weather for sample in chosen] == [weather for weather in WEATHERS for _ in range(2)]
+    assert all(sample.clean.shape == (3, 40, 40) for sample in chosen)
+    assert all(torch.equal(a.weathered, b.weathered) for a, b in zip(chosen, again, strict=True))
+
+
+def test_an_untrained_net_scores_as_its_input() -> None:
+    net = ablation.RestorationNet(widths=(8, 8, 8), blocks=(1, 1, 1), num_experts=4)
+    [sample] = samples(photographs(1), seed=0)[:1]
+    [scores] = list(score(Restorer(net, "untrained"), [sample], None))
+    expected = -10 * torch.log10((sample.weathered - sample.clean).square().mean()).item()
+    assert scores.psnr_rgb == pytest.approx(expected, abs=0.1)
+
+
+def test_the_difference_over_seeds_is_students() -> None:
+    # Two pictures a seed; means 31, 30.5, 30 against 30, 30, 29.5: gains 1, 0.5, 0.5.
+    ours = measured(OURS, [[30, 32], [30, 31], [29, 31]])
+    rival = measured(RIVAL, [[29, 31], [30, 30], [29, 30]])
+    figures = difference(ours, rival)
+    gain = figures["gain, dB (seeds)"]
+    interval = ttest_1samp([1, 0.5, 0.5], 0).confidence_interval(0.95)
+    assert gain.value == pytest.approx(2 / 3)
+    assert (gain.low, gain.high) == (pytest.approx(interval.low), pytest.approx(interval.high))
+    # The first picture gains 1, 0, 0, the second 1, 1, 1: both are better in the mean.
+    assert figures["better pictures, %"].value == 100
+
+
+def test_one_seed_has_no_interval() -> None:
+    assert students_mean(np.array([1.5])) == Figure(1.5)
+
+
+def costs() -> list[Cost]:
+    return [
+        Cost(DENSE, 100, 100, 1, (1.0, 1.0), None),
+        Cost(RIVAL, 1000, 200, 1, (4.0, 4.0), None),
+        Cost(OURS, 200, 150, 1, (2.0, 2.0), None),
+    ]
+
+
+@pytest.mark.parametrize(("gains", "words"), [([0.2, 0.21, 0.19], "beyond"), ([0.5, -0.5, 0.1], "within")])
+def test_the_verdict_says_whether_it_is_noise(gains: list[float], words: str) -> None:
+    rows = difference_rows(
+        [
+            measured(OURS, [[30 + gain] for gain in gains]),
+            measured(RIVAL, [[30], [30], [30]]),
+            measured(LINEAR, [[30], [30], [30]]),
+        ]
+    )
+    said = verdict(rows, savings(costs()))
+    assert said.count(f"{words} the noise of the seeds") == 2
+    assert "Of parameters and of time MoFME saves, by number of experts, 80 and 50 % with 16." in said
+
+
+def test_the_verdict_says_what_the_uncertainty_ranks() -> None:
+    good = Row("uncertainty", "the guess", {"Spearman, parts of a picture": Figure(0.4, 0.3, 0.5)})
+    bad = Row("uncertainty", "the other", {"Spearman, parts of a picture": Figure(-0.1, -0.2, 0.1)})
+    said = verdict([], {}, [good, bad])
+    assert "the guess ranks the errors better than chance (Spearman +0.40, +0.30 to +0.50)" in said
+    assert "the other ranks the errors no better than chance" in said
+
+
+def test_the_whole_ablation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number, picture in enumerate(photographs(4, 48)):
+        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(photos / f"{number}.png")
+    monkeypatch.setattr(ablation_report, "ARMS", [DENSE, OURS, Arm("mofme-sampled", 16)])
+    monkeypatch.setattr(ablation_report, "measure", lambda *_: costs())
+    out = tmp_path / "out"
+    short = {"batch": SHORT.batch, "crop": SHORT.crop, "learning_rate": SHORT.learning_rate}
+    monkeypatch.setattr(ablation, "Recipe", partial(Recipe, **short))
+    monkeypatch.setattr("mofme.cli.evaluate._open_lpips", lambda *_: None)
+    words = ["evaluate", "ablation", str(photos), "--arms", str(tmp_path / "arms"), "--seeds", "2", "--steps", "2"]
+    done = CliRunner().invoke(app, [*words, "--limit", "1", "--out", str(out), "--json"])
+    assert done.exit_code == 0, done.output
+    result = load_result("ablation", out)
+    assert json.loads(done.stdout)["verdict"] == result.verdict
+    assert result.command == "python -m mofme evaluate ablation photos --arms arms --seeds 2 --steps 2 --limit 1"
+    tables = {row.table for row in result.rows}
+    assert {"PSNR, dB", "SSIM", "differences", "Cost on tiny-x4", "uncertainty"} <= tables
+    with (out / "ablation.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    # Three arms, two seeds, four weathers, one picture held back.
+    assert len(lines) == 3 * 2 * 4
+    assert result.verdict in (out / "ablation.md").read_text()
+    for plot in ("quality", "cost", "uncertainty"):
+        with Image.open(out / f"ablation-{plot}.png") as image:
+            assert image.width > 500
+    assert (tmp_path / "arms" / "seed-1" / name_of(OURS) / "card.json").is_file()

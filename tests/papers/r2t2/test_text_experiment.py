@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from mofme.errors import ModelError
+from mofme.language.text import Question
+from mofme.papers.ladimo.converted_layer import Recipe
+from mofme.papers.ladimo.storage import set_layers
+from mofme.papers.r2t2 import text_experiment
+from mofme.papers.r2t2.text_experiment import (
+    BASE,
+    DESCENT,
+    ORACLE,
+    UNIFORM,
+    VOTE,
+    Setting,
+    as_result,
+    drawn,
+    mcnemar,
+    measure,
+)
+
+if TYPE_CHECKING:
+    from mofme.language.pretrained import PretrainedLM
+
+
+class Letters:
+    """Embeds a text by how often it has which letter."""
+
+    def embed(self, prompts: Sequence[str]) -> NDArray[np.float64]:
+        counts = np.array([[prompt.count(letter) for letter in "abcdefghij"] for prompt in prompts], float) + 0.01
+        embedded: NDArray[np.float64] = counts / np.linalg.norm(counts, axis=1, keepdims=True)
+        return embedded
+
+
+def questions(count: int, seed: int) -> list[Question]:
+    random = np.random.default_rng(seed)
+    words = ["".join(random.choice(list("abcdefghij"), 4)) for _ in range(3 * count)]
+    return [
+        Question(f"{words[3 * i]}:", (words[3 * i + 1], words[3 * i + 2]), int(random.integers(2)), "t")
+        for i in range(count)
+    ]
+
+
+@pytest.fixture
+def lm(tiny_pretrained: Callable[..., PretrainedLM], monkeypatch: pytest.MonkeyPatch) -> PretrainedLM:
+    monkeypatch.setattr(text_experiment, "SentenceEncoder", Letters)
+    lm = tiny_pretrained()
+    torch.manual_seed(1)
+    set_layers(lm.model, Recipe(experts=4, active=2), [{"kind": "top-k", "value": 2}] * 3)
+    lm.model.requires_grad_(False)
+    return lm
+
+
+def test_what_is_measured(lm: PretrainedLM, tmp_path: Path) -> None:
+    pool, test = questions(20, 0), questions(3, 1)
+    first = measure(lm, Setting(test[:2], [*pool, test[0]], layers=1, k=2, tuning=1), tmp_path)
+    lines = next(tmp_path.glob("*.jsonl")).read_text().splitlines()
+    assert len(lines) == 3  # the rates, and a line a question
+    rows = measure(lm, Setting(test, [*pool, test[0]], layers=1, k=2, tuning=1), tmp_path)
+    assert rows[:2] == first
+    assert all(row[ORACLE]["chance"] > row[BASE]["chance"] for row in rows)
+    assert {row["rates"][DESCENT] for row in rows} <= {0.01, 0.1, 1.0}
+    result = as_result(rows, "command", 0)
+    accuracy = {row.name: row.figures["right, %"].value for row in result.rows if row.table == "accuracy"}
+    assert accuracy[BASE] == pytest.approx(100 * np.mean([row[BASE]["right"] for row in rows]))
+    assert {UNIFORM, VOTE} < accuracy.keys()
+
+
+def test_a_log_that_was_cut_short_goes_on(lm: PretrainedLM, tmp_path: Path) -> None:
+    setting = Setting(questions(2, 1), questions(20, 0), layers=1, k=2, tuning=1)
+    first = measure(lm, setting, tmp_path)
+    log = next(tmp_path.glob("*.jsonl"))
+    whole = log.read_bytes()
+    log.write_bytes(whole[:-9])  # killed while the last question was written
+    again = measure(lm, setting, tmp_path)
+    assert [row[BASE]["right"] for row in again] == [row[BASE]["right"] for row in first]
+    assert len(log.read_text().splitlines()) == len(whole.splitlines())
+    assert measure(lm, setting, tmp_path) == again
+
+
+def test_another_model_has_a_folder_of_its_own(lm: PretrainedLM, tmp_path: Path) -> None:
+    setting = Setting(questions(1, 1), questions(20, 0), layers=1, k=2, tuning=1)
+    measure(lm, setting, tmp_path)
+    with pytest.raises(ModelError, match="another model: take another folder"):
+        measure(replace(lm, name="another"), setting, tmp_path)
+
+
+def test_a_model_that_answers_nothing(lm: PretrainedLM, tmp_path: Path) -> None:
+    pool = questions(6, 0)
+    tail = text_experiment.Tail(lm, 1)
+    wrong = [replace(question, answer=1 - tail.answer(tail.read(question))[0]) for question in pool]
+    with pytest.raises(ModelError, match="none of the reference questions"):
+        measure(lm, Setting(questions(1, 1), wrong, layers=1, k=2, tuning=1), tmp_path)
+
+
+def test_more_questions_begin_with_the_same() -> None:
+    all_of_them = questions(9, 0)
+    assert drawn(all_of_them, 3, 1) == drawn(all_of_them, 7, 1)[:3]
+    assert set(drawn(all_of_them, None, 1)) == set(all_of_them)
+
+
+def test_mcnemar_by_hand() -> None:
+    assert mcnemar(0, 0) == 1
+    # Of 5 changed, all better: twice (1/2)^5.
+    assert mcnemar(5, 0) == pytest.approx(2 / 32)
+    assert mcnemar(2, 2) == 1
