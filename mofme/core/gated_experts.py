@@ -63,7 +63,7 @@ class GatedFeedForwardExperts(Experts):
         y_TD = ((~chosen_TE).to(x_TD.dtype) @ self.idle_ED).to(x_TD.dtype)
         whole, counts = _use(weights_TE)
         for start, stop in self._runs(whole):
-            y_TD += _gated(x_TD, self.gate_ND[start:stop], self.up_ND[start:stop]) @ self.down_ND[start:stop]
+            y_TD += swiglu(x_TD, self.gate_ND[start:stop], self.up_ND[start:stop]) @ self.down_ND[start:stop]
         if any(count and not every for count, every in zip(counts, whole, strict=True)):
             # Split at once: the gradient of E single slices would be E tensors as large as all experts together.
             sizes = [self.shared, *[self.hidden] * self.num_experts]
@@ -71,7 +71,7 @@ class GatedFeedForwardExperts(Experts):
             for expert, tokens_n in enumerate(chosen_TE.T.nonzero()[:, 1].split(counts)):
                 if counts[expert] and not whole[expert]:
                     gates_n1 = weights_TE[:, expert].index_select(0, tokens_n).unsqueeze(-1)
-                    h_nH = _gated(x_TD.index_select(0, tokens_n), gates[expert], ups[expert]) * gates_n1
+                    h_nH = swiglu(x_TD.index_select(0, tokens_n), gates[expert], ups[expert]) * gates_n1
                     y_TD.index_add_(0, tokens_n, (h_nH @ downs[expert]).to(y_TD.dtype))
         return y_TD
 
@@ -99,5 +99,6 @@ def _use(weights_TE: Tensor) -> tuple[list[bool], list[int]]:
     return (weights_TE == 1).all(dim=0).tolist(), (weights_TE != 0).sum(dim=0).tolist()
 
 
-def _gated(x_TD: Tensor, gate_RD: Tensor, up_RD: Tensor) -> Tensor:
+def swiglu(x_TD: Tensor, gate_RD: Tensor, up_RD: Tensor) -> Tensor:
+    """What R neurons make of a token (T, R), before their outputs are put together: silu(gate x) o up x."""
     return F.silu(F.linear(x_TD, gate_RD)) * F.linear(x_TD, up_RD)

@@ -1,7 +1,7 @@
 """An open language model, SmolLM2-135M-Instruct from its pip package or one's own, and the walk through its layers.
 
 The package holds a GGUF file of 4 bits a weight. Unpacked once into the user's cache, it opens in seconds.
-Axis names: B passages, L tokens of a passage, T tokens, D features, N neurons.
+Axis names: B passages, L tokens of a passage, D features, N neurons.
 """
 
 import importlib.util
@@ -14,7 +14,6 @@ from typing import Protocol, cast
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from mofme.errors import ModelError
@@ -121,12 +120,6 @@ def dense_weights(mlp: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
         raise ModelError("a feed-forward network of the model is not a SwiGLU without biases, or already converted")
     gate, up, down = (linear.weight for linear in linears if isinstance(linear, nn.Linear))
     return gate, up, down
-
-
-def neurons(x_TD: Tensor, weights: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """What the neurons (T, N) of a dense network make of its input, before they are put together."""
-    gate_ND, up_ND, _ = weights
-    return F.silu(F.linear(x_TD, gate_ND)) * F.linear(x_TD, up_ND)
 
 
 @torch.no_grad()

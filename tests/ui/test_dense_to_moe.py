@@ -23,7 +23,7 @@ from mofme.papers.ladimo.tab import (
     CONTROLS,
     PRUNED,
     RANDOM,
-    Shelf,
+    Newest,
     converted_html,
     converted_values,
     policy_words,
@@ -222,13 +222,13 @@ def test_what_is_written_is_shown_as_text() -> None:
 
 
 def test_only_the_newest_models_are_kept() -> None:
-    shelf: Shelf[str] = Shelf(2)
-    tickets = [shelf.put(name) for name in "abc"]
-    assert [shelf.get(ticket) for ticket in tickets[1:]] == ["b", "c"]
+    models: Newest[str] = Newest(2)
+    keys = [models.put(name) for name in "abc"]
+    assert [models.get(key) for key in keys[1:]] == ["b", "c"]
     with pytest.raises(ModelError, match="convert again"):
-        shelf.get(tickets[0])
+        models.get(keys[0])
     with pytest.raises(ModelError, match="Convert the model first"):
-        shelf.get(None)
+        models.get(None)
 
 
 @pytest.fixture(scope="module")

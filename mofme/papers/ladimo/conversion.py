@@ -18,9 +18,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from mofme.core.gated_experts import swiglu
 from mofme.errors import ModelError
 from mofme.files import atomic_file
-from mofme.language.pretrained import DecoderLayer, after_attention, decoder_layers, dense_weights, embed, neurons
+from mofme.language.pretrained import DecoderLayer, after_attention, decoder_layers, dense_weights, embed
 from mofme.measure.statistics import FloatArray
 from mofme.measure.study import Study
 from mofme.papers.ladimo.converted_layer import ConvertedLayer, Policy, Recipe, RepresentativeRouter
@@ -177,7 +178,7 @@ def _profile(
     first = _learned_passages(residual) * residual.length
     stream_TD = residual.tokens(torch.arange(first, len(residual)))
     x_TD = norm(stream_TD)
-    return profile(moe, x_TD, neurons(x_TD, dense) @ dense[2].T, stream_TD)
+    return profile(moe, x_TD, swiglu(x_TD, *dense[:2]) @ dense[2].T, stream_TD)
 
 
 def _learned_passages(residual: HiddenStates) -> int:
@@ -215,7 +216,7 @@ def _strengths(
     """What every neuron adds to the output, as a magnitude, for a sample of tokens (S, N)."""
     learned = _learned_passages(residual) * residual.length
     sample_S = torch.randperm(learned, generator=generator)[:_SAMPLE].sort().values
-    strength_SN = neurons(norm(residual.tokens(sample_S)), dense).abs() * dense[2].norm(dim=0)
+    strength_SN = swiglu(norm(residual.tokens(sample_S)), *dense[:2]).abs() * dense[2].norm(dim=0)
     return strength_SN.double().numpy()
 
 

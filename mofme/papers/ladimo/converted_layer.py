@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mofme.core.gated_experts import GatedFeedForwardExperts
+from mofme.core.gated_experts import GatedFeedForwardExperts, swiglu
 from mofme.core.moe import MoE
 from mofme.core.routers import ROUTERS, RouterKind
 from mofme.core.routing import Router, RoutingDecision, ScoreRouter
@@ -141,7 +141,7 @@ class ConvertedLayer(MoE):
     def each_expert(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
         """What the shared neurons (T, D) and each expert (E, T, D) add to the output, were all of them active."""
         experts = self.experts
-        h_TN = F.silu(x_TD @ experts.gate_ND.T) * (x_TD @ experts.up_ND.T)
+        h_TN = swiglu(x_TD, experts.gate_ND, experts.up_ND)
         shared_TD = h_TN[:, : experts.shared] @ experts.down_ND[: experts.shared]
         h_ETH = h_TN[:, experts.shared :].unflatten(1, (experts.num_experts, -1)).transpose(0, 1)
         parts_ETD = torch.bmm(h_ETH, experts.down_ND[experts.shared :].unflatten(0, (experts.num_experts, -1)))

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from mofme.core.gated_experts import swiglu
 from mofme.core.routers import LinearRouter
 from mofme.core.training import Run, linear
 from mofme.files import atomic_file
@@ -222,7 +222,7 @@ def ridge_refit(
 def active_neurons(moe: ConvertedLayer, x_TD: Tensor, weights_TE: Tensor) -> Tensor:
     """What the layer's output is linear in (T, N + E): neurons times their expert's weight, then 1 for idle experts."""
     experts = moe.experts
-    h_TN = F.silu(x_TD @ experts.gate_ND.T) * (x_TD @ experts.up_ND.T)
+    h_TN = swiglu(x_TD, experts.gate_ND, experts.up_ND)
     weights_TN = weights_TE.repeat_interleave(experts.hidden, dim=1)
     shared_TN = torch.ones(len(x_TD), experts.shared)
     idle_TE = (weights_TE == 0).to(x_TD.dtype)

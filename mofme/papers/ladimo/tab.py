@@ -46,38 +46,38 @@ _INTRODUCTION = (
 Kept = TypeVar("Kept")
 
 
-class Shelf(Generic[Kept]):
-    """Keeps the newest `places` things, each under a ticket that only its visitor holds."""
+class Newest(Generic[Kept]):
+    """A cache of the newest few values, each under a key that only its visitor holds."""
 
-    def __init__(self, places: int) -> None:
-        self._places = places
-        self._things: OrderedDict[int, Kept] = OrderedDict()
-        self._tickets = itertools.count(1)
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._values: OrderedDict[int, Kept] = OrderedDict()
+        self._keys = itertools.count(1)
         self._lock = threading.Lock()
 
-    def put(self, thing: Kept) -> int:
-        """Returns the ticket; the oldest thing goes if there is no place left."""
+    def put(self, value: Kept) -> int:
+        """Returns the key; the oldest value goes if there are too many."""
         with self._lock:
-            ticket = next(self._tickets)
-            self._things[ticket] = thing
-            while len(self._things) > self._places:
-                self._things.popitem(last=False)
-            return ticket
+            key = next(self._keys)
+            self._values[key] = value
+            while len(self._values) > self._size:
+                self._values.popitem(last=False)
+            return key
 
-    def get(self, ticket: int | None) -> Kept:
-        """Raises ModelError, with what to do, for a thing that is not there (any more)."""
+    def get(self, key: int | None) -> Kept:
+        """Raises ModelError, with what to do, for a value that is not there (any more)."""
         with self._lock:
-            if ticket is None:
+            if key is None:
                 raise ModelError("Convert the model first, with the button above.")
-            if ticket not in self._things:
+            if key not in self._values:
                 raise ModelError("Your converted model made room for other visitors' ones: convert again.")
-            return self._things[ticket]
+            return self._values[key]
 
 
 def build(services: Services) -> None:
     """Draw the tab and connect it."""
-    shelf: Shelf[Converted] = Shelf(_KEPT)
-    ticket = gr.State(None, time_to_live=KEEP_SECONDS)
+    models: Newest[Converted] = Newest(_KEPT)
+    key = gr.State(None, time_to_live=KEEP_SECONDS)
     gr.Markdown(_INTRODUCTION, elem_classes="note")
     with gr.Row():
         with gr.Column(scale=4, min_width=320):
@@ -159,11 +159,11 @@ def build(services: Services) -> None:
         name = Path(own).name if own else "The text"
         return convert_live(lm, lm.tokens(read_own_text(own)), name, asked, wish, job)
 
-    def write_both(prompt: str, ticket: int | None) -> Iterator[list[Any]]:
+    def write_both(prompt: str, key: int | None) -> Iterator[list[Any]]:
         from mofme.papers.ladimo.tab_live import write
 
         with plain_errors():
-            converted = shelf.get(ticket)
+            converted = models.get(key)
             pages = ["", ""]
             hosts = {"Dense": services.language_model(), "Converted": converted.lm}
             for place, (title, lm) in enumerate(hosts.items()):
@@ -176,7 +176,7 @@ def build(services: Services) -> None:
     work(
         convert,
         [target, experts, shared, tokens, own, controls, questions, grouped, seed],
-        {status: summary_html, tables: converted_html, ticket: shelf.put},
+        {status: summary_html, tables: converted_html, key: models.put},
         buttons,
         status,
         services.limits.training_seconds,
@@ -191,7 +191,7 @@ def build(services: Services) -> None:
     gr.on(
         [write.click, prompt.submit],
         write_both,
-        [prompt, ticket],
+        [prompt, key],
         [by_dense, by_converted],
         show_progress="hidden",
         api_visibility="private",

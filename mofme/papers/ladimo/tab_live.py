@@ -34,7 +34,6 @@ MEASURED = 2048
 TOKENS = 40  # that are written
 CHARACTERS = 2000  # of a prompt
 _FEWEST = 64
-_WINDOW = 512
 _MEASURING = 4  # layers that could be converted in the time that measuring takes, roughly
 
 
