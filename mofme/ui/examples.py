@@ -12,6 +12,7 @@ import torch
 from gradio.events import Dependency
 
 from mofme.files import cache_root
+from mofme.ui.figures import gallery
 from mofme.ui.work import plain_errors
 from mofme.vision.picture.file import read_picture, write_picture
 from mofme.vision.weather import synthesize
@@ -88,17 +89,7 @@ def examples_gallery(elem_id: str, photo: gr.Image) -> Dependency:
         return made()[int(event.index)][0]
 
     gr.Markdown("Or try one of these:", elem_classes="note")
-    gallery = gr.Gallery(
-        show_label=False,
-        columns=4,
-        height="auto",
-        object_fit="cover",
-        allow_preview=False,
-        interactive=False,
-        buttons=[],
-        elem_id=elem_id,
-        elem_classes=["pictures", "four"],
-    )
-    gr.on(None, made, None, gallery, api_visibility="private", show_progress="hidden")
-    clicked: Dependency = gallery.select(chosen, None, photo, api_visibility="private", show_progress="hidden")
+    shown = gallery("four", 4, allow_preview=False, elem_id=elem_id)
+    gr.on(None, made, None, shown, api_visibility="private", show_progress="hidden")
+    clicked: Dependency = shown.select(chosen, None, photo, api_visibility="private", show_progress="hidden")
     return clicked

@@ -1,6 +1,7 @@
 """Small pictures that explain a result, such as heat maps over the photo, and the widgets that show pictures."""
 
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import numpy as np
@@ -96,14 +97,7 @@ def comparison(label: str, elem_id: str, format: str = "png", height: int = 640)
     )
 
 
-def gallery() -> gr.Gallery:
-    """Small pictures with captions."""
-    return gr.Gallery(
-        columns=3,
-        height="auto",
-        object_fit="cover",
-        interactive=False,
-        buttons=[],
-        show_label=False,
-        elem_classes=["pictures", "wide"],
-    )
+def gallery(kind: str = "wide", columns: int = 3, **more: Any) -> gr.Gallery:
+    """Small pictures with captions; `kind` is for the style sheet."""
+    arguments = {"object_fit": "cover", "interactive": False, "buttons": [], "show_label": False, **more}
+    return gr.Gallery(columns=columns, height="auto", elem_classes=["pictures", kind], **arguments)

@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from mofme.ui.figures import gallery
 from mofme.ui.html import measured_box, result_tables
 from mofme.ui.models import Services
 from mofme.ui.tabs.measuring import Measuring, measure
@@ -47,9 +48,9 @@ def build(services: Services) -> None:
             plots = gr.HTML(padding=False, elem_classes="plots")
             tables = gr.HTML(padding=False)
             worst_title = gr.Markdown("#### Worst pictures: before, after, truth", visible=False)
-            worst = _strips("worst")
+            worst = gallery("strips", 1, object_fit="contain", elem_id="worst")
             best_title = gr.Markdown("#### Best pictures: before, after, truth", visible=False)
-            best = _strips("best")
+            best = gallery("strips", 1, object_fit="contain", elem_id="best")
     measured_box(*MEASURED, elem_id="measured")
 
     def measure_uploads(
@@ -81,19 +82,6 @@ def build(services: Services) -> None:
             _for_programs,
             streams=True,
         ),
-    )
-
-
-def _strips(elem_id: str) -> gr.Gallery:
-    return gr.Gallery(
-        columns=1,
-        height="auto",
-        object_fit="contain",
-        interactive=False,
-        buttons=[],
-        show_label=False,
-        elem_id=elem_id,
-        elem_classes=["pictures", "strips"],
     )
 
 
