@@ -2,6 +2,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -38,6 +39,7 @@ def test_every_arm_is_measured_and_nothing_twice(
     setting = Setting(
         IDS[:2048], IDS[2048:], QUESTIONS, Recipe(experts=8, active=1, tokens=512), 0.2, frontier=[0.05], repeats=2
     )
+    monkeypatch.setattr(experiment, "gc", SimpleNamespace(collect=lambda: None))  # longer than a conversion so small
     fresh = partial(tiny_pretrained, layers=2)
     first = compare(fresh, setting, [0, 1], tmp_path, lambda _: None)
     assert tuple(first.arms) == ARMS

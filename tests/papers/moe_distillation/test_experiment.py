@@ -8,7 +8,7 @@ import pytest
 
 from mofme.errors import ModelError, TableError
 from mofme.measure.result import Figure
-from mofme.papers.moe_distillation import METHODS, experiment
+from mofme.papers.moe_distillation import METHODS, experiment, quality
 from mofme.papers.moe_distillation.distillation import Plan
 from mofme.papers.moe_distillation.experiment import Candidate, Findings, as_result, compare
 from mofme.papers.moe_distillation.quality import Quality
@@ -19,6 +19,7 @@ PLAN = Plan("gkd", steps=1, batch=2, samplings=1)
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(experiment, "_HELD_BACK", 3)
+    monkeypatch.setattr(quality, "RESPONSE", 8)  # tokens that are written after a prompt
     shapes = {role: replace(shape, dim=8, heads=2, hidden=8, layers=1) for role, shape in experiment.SHAPES.items()}
     monkeypatch.setattr(experiment, "SHAPES", shapes)
 
@@ -51,19 +52,21 @@ def test_too_short_a_text_is_named(tmp_path: Path) -> None:
         compare({"brief": "a few words"}, range(1), PLAN, 2, tmp_path, "CC0", print)
 
 
-def quality(kl: float, rouge: float) -> Quality:
+def quality_of(kl: float, rouge: float) -> Quality:
     ones = np.ones(4)
     return Quality(kl * ones, 3 * ones, np.array([2 * kl * ones] * 2), np.array([rouge * ones] * 2))
 
 
 def made_up(ka: Sequence[float], gkd: Sequence[float]) -> Findings:
     """Every arm but KA has GKD's divergences; all else is equal."""
-    others = {method: [quality(kl, 0.1) for kl in gkd] for method in METHODS}
+    others = {method: [quality_of(kl, 0.1) for kl in gkd] for method in METHODS}
     candidates = {
         "teacher": Candidate(np.full(4, 2.0), 4_000_000, 1_000_000),
         "student": Candidate(np.full(4, 3.5), 1_000_000, 1_000_000),
     }
-    return Findings(candidates, quality(2, 0.1), {**others, "ka": [quality(kl, 0.1) for kl in ka]}, np.array([0.25]))
+    return Findings(
+        candidates, quality_of(2, 0.1), {**others, "ka": [quality_of(kl, 0.1) for kl in ka]}, np.array([0.25])
+    )
 
 
 def figures(result_rows: Sequence[object], name: str) -> dict[str, Figure]:

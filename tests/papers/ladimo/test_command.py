@@ -1,22 +1,20 @@
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-import typer
 from typer.testing import CliRunner
 
+from mofme.cli import app
 from mofme.measure.result import load_result
-from mofme.papers.ladimo.command import dense_to_moe, moefy
 
 if TYPE_CHECKING:
     from mofme.language.pretrained import PretrainedLM
 
 
-def run(command: Callable[..., None], *words: object) -> tuple[int, str]:
-    app = typer.Typer()
-    app.command()(command)
+def run(*words: object) -> tuple[int, str]:
     result = CliRunner().invoke(app, [str(word) for word in words])
     return result.exit_code, " ".join(result.output.split())
 
@@ -44,7 +42,7 @@ def test_a_model_is_converted_and_opens_again(tmp_path: Path, text: Path, model:
     from mofme.papers.ladimo.policies import active_experts
     from mofme.papers.ladimo.storage import open_model
 
-    code, output = run(moefy, model, "--text", text, "--out", tmp_path / "moe", *OPTIONS, "--target", 0.1)
+    code, output = run("moefy", model, "--text", text, "--out", tmp_path / "moe", *OPTIONS, "--target", 0.1)
     assert code == 0
     assert "layer 1:" in output
     lm = open_model(str(tmp_path / "moe"))
@@ -66,7 +64,7 @@ def test_a_model_is_converted_and_opens_again(tmp_path: Path, text: Path, model:
 def test_what_cannot_be_is_said(
     tmp_path: Path, text: Path, model: Path, options: tuple[object, ...], message: str
 ) -> None:
-    code, output = run(moefy, model, "--text", text, "--out", tmp_path / "moe", *OPTIONS, *options)
+    code, output = run("moefy", model, "--text", text, "--out", tmp_path / "moe", *OPTIONS, *options)
     assert code == 2
     assert message in output
     assert not (tmp_path / "moe" / "model.safetensors").exists()
@@ -78,10 +76,23 @@ def test_the_comparison_writes_its_result(
     from mofme.papers.ladimo import experiment
 
     monkeypatch.setattr(experiment, "seconds", lambda models, *_: {name: np.ones((2, 2)) for name in models})
+    monkeypatch.setattr(experiment, "gc", SimpleNamespace(collect=lambda: None))  # longer than a conversion so small
     questions = tmp_path / "questions.jsonl"
     questions.write_text('{"question": "Who sleeps?", "choices": ["the dog", "the fox"], "answer": 0}\n' * 3)
-    words = (model, "--text", text, "--questions", questions, "--arms", tmp_path / "arms", "--measure", 600)
-    code, output = run(dense_to_moe, *words, *OPTIONS, "--target", 0.1, "--out", tmp_path / "results")
+    words = (
+        "evaluate",
+        "dense-to-moe",
+        model,
+        "--text",
+        text,
+        "--questions",
+        questions,
+        "--arms",
+        tmp_path / "arms",
+        "--measure",
+        600,
+    )
+    code, output = run(*words, *OPTIONS, "--target", 0.1, "--out", tmp_path / "results")
     assert code == 0, output
     result = load_result("dense_to_moe", tmp_path / "results")
     assert str(tmp_path) not in result.command
