@@ -32,7 +32,7 @@ from torch.nn import functional as F
 
 import mofme
 from mofme import Experts, LoraMixture, Restorer, Router, TrainedRouter, available_models, restore_video, synthesize
-from mofme.cli import app
+from mofme.cli.app import app
 from mofme.core.experts import (
     FeatureModulatedExperts,
     FeedForwardExperts,

@@ -9,7 +9,7 @@ import pytest
 import typer.main
 
 import mofme
-from mofme.cli import app
+from mofme.cli.app import app
 
 ERRORS = {
     "PictureError": "MofmeError",

@@ -18,7 +18,7 @@ from mofme.errors import MofmeError
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from mofme.papers.r2t2 import Rerouted, Rerouter
+    from mofme.papers.r2t2.rerouter import Rerouted, Rerouter
     from mofme.vision.batch import FileReport
     from mofme.vision.restorer import Restorer
 
@@ -203,7 +203,8 @@ def _load(
 ) -> "Restorer | Rerouter":
     """The model; with `reroute` one that adds to `rerouted` what became of every picture."""
     from mofme.errors import ModelError
-    from mofme.papers.r2t2 import SHIPPED, References, Rerouter
+    from mofme.papers.r2t2.references import SHIPPED, References
+    from mofme.papers.r2t2.rerouter import Rerouter
     from mofme.vision.restorer import Restorer
 
     try:

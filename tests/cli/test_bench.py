@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from mofme.cli import app
+from mofme.cli.app import app
 from mofme.measure.result import load_result
 from mofme.vision import benchmark
 from mofme.vision.benchmark import Arm, Cost

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from mofme.cli import app
+from mofme.cli.app import app
 from mofme.core.weights import ModelCard, save_model
 from mofme.measure.result import load_result
 from mofme.vision.nets.segmentation import SegmentationNet

@@ -16,7 +16,8 @@ import typer.main
 from typer.models import ArgumentInfo, OptionInfo
 
 import mofme
-from mofme.cli import COMMANDS, app, bench
+from mofme.cli import bench
+from mofme.cli.app import COMMANDS, app
 from mofme.cli.measuring import ExitCode
 from mofme.errors import Cancelled, ModelError
 
@@ -252,6 +253,6 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_help_does_not_wait_for_torch() -> None:
-    code = "import sys, mofme.cli; sys.exit(bool({'torch', 'numpy', 'gradio'} & set(sys.modules)))"
+    code = "import sys, mofme.cli.app; sys.exit(bool({'torch', 'numpy', 'gradio'} & set(sys.modules)))"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0

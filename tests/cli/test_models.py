@@ -4,7 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mofme import files
-from mofme.cli import app
+from mofme.cli.app import app
 from mofme.core.weights import ModelCard
 from mofme.errors import ModelError
 from mofme.vision import restorer

@@ -7,10 +7,10 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from mofme.cli import app
+from mofme.cli.app import app
 from mofme.core.weights import ModelCard, save_model
-from mofme.papers.r2t2 import References, building
-from mofme.papers.r2t2.references import Choices
+from mofme.papers.r2t2 import building
+from mofme.papers.r2t2.references import Choices, References
 from mofme.vision.nets.unet import RestorationNet
 
 

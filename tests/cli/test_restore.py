@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from mofme.cli import app
+from mofme.cli.app import app
 from mofme.errors import ModelError
 from mofme.vision.restorer import Restoration, Restorer, available_models
 from mofme.vision.video_file import read_video
@@ -224,7 +224,7 @@ def test_a_model_or_device_that_cannot_be_used(tmp_path, monkeypatch, error):
 INTERRUPTED = """
 import sys, time, torch
 from mofme.vision.restorer import Restoration, Restorer
-from mofme.cli import app
+from mofme.cli.app import app
 
 class Slow:
     def __call__(self, image, **settings):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from mofme.cli import app
+from mofme.cli.app import app
 from mofme.errors import ResultError
 from mofme.measure.pages import as_page, refresh
 from mofme.measure.result import Figure, Machine, Result, Row, save_result

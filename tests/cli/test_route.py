@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from mofme.cli import app
+from mofme.cli.app import app
 from mofme.papers.carrot.carrot import CarrotRouter
 
 PROMPT = "Who wrote the song about a yellow submarine?"

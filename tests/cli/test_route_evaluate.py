@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from mofme.cli import app
+from mofme.cli.app import app
 from mofme.measure.result import load_result
 
 SUMS = [f"What is {a} plus {a * 7 + 3}?" for a in range(30)]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from mofme.cli import app
+from mofme.cli.app import app
 from mofme.language.sentence_encoder import Queries, SentenceEncoder
 from mofme.language.tables.table import FloatArray
 from mofme.measure.result import load_result

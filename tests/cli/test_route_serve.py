@@ -5,7 +5,7 @@ import pytest
 import uvicorn
 from typer.testing import CliRunner
 
-from mofme.cli import app
+from mofme.cli.app import app
 
 CONFIG = """
 backends:

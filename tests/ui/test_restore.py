@@ -9,7 +9,7 @@ from PIL import ExifTags, Image
 
 from mofme.core.weights import checksum
 from mofme.errors import Cancelled, ModelError, PictureError, PictureTooLargeError
-from mofme.papers.r2t2 import References
+from mofme.papers.r2t2.references import References
 from mofme.ui.figures import expert_figures, telling_layer, thumbnail, uncertainty_figure
 from mofme.ui.models import Engine
 from mofme.ui.tabs.restore import RestoredPhoto, Settings, restore_photo

@@ -6,7 +6,7 @@ from PIL import Image
 from torch import Tensor
 from typer.testing import CliRunner
 
-from mofme.cli import app
+from mofme.cli.app import app
 from mofme.errors import MofmeError
 from mofme.measure.result import Row, load_result
 from mofme.vision.baselines import BASELINES

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from typer.testing import CliRunner
 
-from mofme.cli import app
+from mofme.cli.app import app
 from mofme.errors import MofmeError
 from mofme.measure.result import Result, load_result
 from mofme.vision.datasets import held_back

@@ -106,7 +106,7 @@ def test_the_command_fails_and_says_why(tmp_path):
         (target / f"{suffix[1:]}{suffix}").write_bytes(EARLIER)
     code = (
         "import resource, sys\n"
-        "from mofme.cli import app\n"
+        "from mofme.cli.app import app\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\n"
         "app(sys.argv[1:])"
     )

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from mofme.cli import app
+from mofme.cli.app import app
 from mofme.errors import PictureError
 from mofme.vision.evaluation.weathered import synthesized, taken_from
 from mofme.vision.weather import WEATHERS

@@ -11,8 +11,3 @@ net's own encoder embeds them, and every tile of a picture is shifted by the sam
     python -m mofme evaluate rerouting pictures photos/ --references references --work runs/rerouting
     python -m mofme evaluate rerouting text converted/ --pool train.jsonl --test test.jsonl --work runs/rerouting
 """
-
-from mofme.papers.r2t2.references import METHODS, SHIPPED, Method, References
-from mofme.papers.r2t2.rerouter import Neighbour, Rerouted, Rerouter, explain
-
-__all__ = ["METHODS", "SHIPPED", "Method", "Neighbour", "References", "Rerouted", "Rerouter", "explain"]

@@ -63,8 +63,8 @@ def pictures(
     """Re-route held-back photographs in every weather."""
     import torch
 
-    from mofme.papers.r2t2 import References
     from mofme.papers.r2t2.picture_experiment import as_result, measure
+    from mofme.papers.r2t2.references import References
     from mofme.vision.models import load_net
     from mofme.vision.restorer import Restorer
 

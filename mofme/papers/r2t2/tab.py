@@ -12,8 +12,9 @@ import numpy as np
 from torch import Tensor
 
 from mofme.errors import ModelError
-from mofme.papers.r2t2 import METHODS, References, Rerouted, explain
 from mofme.papers.r2t2.picture_experiment import measured_gain
+from mofme.papers.r2t2.references import METHODS, References
+from mofme.papers.r2t2.rerouter import Rerouted, explain
 from mofme.ui.examples import examples_gallery
 from mofme.ui.figures import comparison, heat_map, thumbnail
 from mofme.ui.html import Block, bar, cell, heat_grid, measured_box, numbered, table

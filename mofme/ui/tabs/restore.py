@@ -9,7 +9,8 @@ import gradio as gr
 from gradio.components import Component
 from torch import Tensor
 
-from mofme.papers.r2t2 import References, Rerouted, Rerouter
+from mofme.papers.r2t2.references import References
+from mofme.papers.r2t2.rerouter import Rerouted, Rerouter
 from mofme.ui.examples import examples_gallery
 from mofme.ui.figures import comparison, expert_figures, gallery, telling_layer, thumbnail, uncertainty_figure
 from mofme.ui.html import bars

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from mofme.cli import app
+from mofme.cli.app import app
 from mofme.core.routers import RouterKind
 from mofme.language.scoring import FloatArray, TextScore
 from mofme.language.small_lm import Shape

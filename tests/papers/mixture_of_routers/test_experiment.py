@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from mofme.cli import app
+from mofme.cli.app import app
 from mofme.core.weights import load_card
 from mofme.errors import ModelError, TableError
 from mofme.measure.result import load_result, save_result

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from mofme.cli import app
+from mofme.cli.app import app
 from mofme.core.weights import load_card
 from mofme.language.small_lm import Shape, SmallLM, Vocabulary, save_lm
 

@@ -12,7 +12,7 @@ from PIL import Image
 from scipy.stats import ttest_1samp
 from typer.testing import CliRunner
 
-from mofme.cli import app
+from mofme.cli.app import app
 from mofme.errors import ModelError
 from mofme.measure.result import Figure, Row, load_result
 from mofme.measure.statistics import students_mean

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from mofme.cli import app
+from mofme.cli.app import app
 from mofme.measure.result import load_result
 from mofme.papers.mofme import ablation, routers
 from mofme.papers.mofme.ablation import Recipe

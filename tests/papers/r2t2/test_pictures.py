@@ -13,20 +13,11 @@ from mofme.core.moe import observe_routing
 from mofme.core.rerouting import Neighbours, nearest, routing_of
 from mofme.core.weights import checksum
 from mofme.errors import ModelError, MofmeError
-from mofme.papers.r2t2 import (
-    METHODS,
-    Method,
-    References,
-    Rerouted,
-    Rerouter,
-    building,
-    explain,
-    picture_experiment,
-)
+from mofme.papers.r2t2 import building, picture_experiment
 from mofme.papers.r2t2.building import build, choose, for_tuning, own_step, photographs, sample, samples
 from mofme.papers.r2t2.picture_experiment import ALL, BASE, CROPS, ORACLE, WHOLE_REROUTED, as_result, measure
-from mofme.papers.r2t2.references import Choices
-from mofme.papers.r2t2.rerouter import find, observed, pairs_loss
+from mofme.papers.r2t2.references import METHODS, Choices, Method, References
+from mofme.papers.r2t2.rerouter import Rerouted, Rerouter, explain, find, observed, pairs_loss
 from mofme.vision.datasets import held_back
 from mofme.vision.nets.unet import RestorationNet
 from mofme.vision.objective import psnr_loss

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 from typer.testing import CliRunner
 
-from mofme.cli import app
+from mofme.cli.app import app
 from mofme.errors import ModelError
 from mofme.papers.smose.environments import Evaluation
 from mofme.papers.smose.experiment import Measured, as_result, measure

@@ -1,0 +1,109 @@
+"""The command line: every command by its name."""
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from mofme import __version__
+from mofme.cli import bench, evaluate
+from mofme.cli.models import models
+from mofme.cli.restore import restore
+from mofme.cli.results import results
+from mofme.cli.synthesize import synthesize
+from mofme.cli.train import train, train_segmenter, train_tone
+from mofme.papers.attention_router.command import attention_router
+from mofme.papers.binaryconnect import command as binary
+from mofme.papers.carrot import command as route
+from mofme.papers.ladimo import command as moefy
+from mofme.papers.mixture_of_routers.command import mixture_of_routers
+from mofme.papers.moe_distillation import command as distil
+from mofme.papers.r2t2 import command as rerouting
+from mofme.papers.router_robustness.command import robustness
+from mofme.papers.smose import command as control
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    epilog="Exit codes: 0 all is well, 1 some items failed, 2 nothing was begun, 130 cancelled by Ctrl-C. "
+    "A command that keeps what is finished goes on from there when it is started again.",
+)
+
+GROUPS = {
+    "": app,
+    "evaluate": typer.Typer(no_args_is_help=True, help="Measure on data with a known answer."),
+    "evaluate rerouting": typer.Typer(
+        no_args_is_help=True, help="Measure what test-time re-routing gains, beside its oracle and its controls."
+    ),
+    "bench": typer.Typer(),
+    "binary": typer.Typer(no_args_is_help=True, help="Nets whose weights are one bit (BinaryConnect)."),
+    "control": typer.Typer(no_args_is_help=True, help="Robots driven by one linear expert at a time (SMOSE)."),
+    "route": typer.Typer(
+        cls=route.PromptGroup,
+        no_args_is_help=True,
+        help='Choose the cheapest language model that will answer well, as in route "some prompt".',
+    ),
+}
+COMMANDS: dict[str, Callable[..., None]] = {
+    "restore": restore,
+    "models": models,
+    "synthesize": synthesize,
+    "train": train,
+    "train-tone": train_tone,
+    "train-segmenter": train_segmenter,
+    "build-references": rerouting.build_references,
+    "results": results,
+    "moefy": moefy.moefy,
+    "distil": distil.distil,
+    "evaluate restoration": evaluate.restoration,
+    "evaluate segmentation": evaluate.segmentation,
+    "evaluate classification": evaluate.classification,
+    "evaluate ablation": evaluate.ablation,
+    "evaluate routers": evaluate.routers,
+    "evaluate dense-to-moe": moefy.dense_to_moe,
+    "evaluate distillation": distil.distillation,
+    "evaluate attention-router": attention_router,
+    "evaluate mixture-of-routers": mixture_of_routers,
+    "evaluate rerouting pictures": rerouting.pictures,
+    "evaluate rerouting text": rerouting.text,
+    "bench restorers": bench.restorers,
+    "bench routing-server": route.routing_server,
+    "binary train": binary.train,
+    "binary evaluate": binary.evaluate,
+    "binary pack": binary.pack,
+    "binary restorer": binary.restorer,
+    "control train": control.train,
+    "control evaluate": control.evaluate,
+    "control explain": control.explain,
+    "route prompt": route.prompt,
+    "route train": route.train,
+    "route evaluate": route.evaluate,
+    "route robustness": robustness,
+    "route simulate": route.simulate,
+    "route serve": route.serve,
+}
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mofme {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def mofme(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Clear pictures from rain, snow, raindrops and haze, by a mixture of feature-modulation experts."""
+
+
+for _name, _command in COMMANDS.items():
+    _group, _, _word = _name.rpartition(" ")
+    GROUPS[_group].command(_word)(_command)
+for _name in list(GROUPS)[1:]:
+    _group, _, _word = _name.rpartition(" ")
+    GROUPS[_group].add_typer(GROUPS[_name], name=_word)
+GROUPS["bench"].callback(invoke_without_command=True)(bench.feed_forwards)
