@@ -168,9 +168,7 @@ def options(models: list[str], thing: str = "photo") -> list[Component]:
             0, 1, value=1, step=0.05, label="Strength", info=f"0 leaves the {thing} as it is, 1 restores fully."
         )
         with gr.Row():
-            model = model_box(
-                models, info="small-real clears drops on glass and real rain better."
-            )
+            model = model_box(models, info="small-real clears drops on glass and real rain better.")
             tile = gr.Dropdown(TILES, value=0, label="Tile size", info="Smaller tiles need less memory.")
         ensemble = gr.Checkbox(
             label="Take more care", info="Averages four looks at each picture: mostly better, four times slower."
