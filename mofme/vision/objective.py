@@ -11,21 +11,19 @@ from mofme.core.moe import ObservedRouting
 from mofme.vision.nets.unet import NetOutput
 
 _FLOOR = 1e-4
-# Where there is nothing to do the error is small to begin with, and should count until it cannot be seen.
-_CLEAN_FLOOR = 5e-5
 _BALANCE = 1e-3
 _WEATHER = 0.1
 
 
-def psnr_loss(restored: Tensor, clean: Tensor, floor: Tensor | float = _FLOOR) -> Tensor:
-    """Minus the mean PSNR of the batch in units of 20 dB, with errors below `floor` (40 dB) counting ever less.
+def psnr_loss(restored: Tensor, clean: Tensor) -> Tensor:
+    """Minus the mean PSNR of the batch in units of 20 dB, with errors below 40 dB PSNR counting ever less.
 
     A logarithm for each picture: a decibel gained counts the same whether haze took 25 or drops took 5. Squared errors
     pull hardest where weather is; a relative L1 pulls as hard on what is right already, which holds a net back that
     starts as the identity (measured at equal steps: +2.5 against +1.4 dB on snow, +4.7 against +3.4 on haze).
     """
     error_B = (restored - clean).square().mean(dim=(1, 2, 3))
-    return 0.5 * torch.log10(error_B + floor).mean()
+    return 0.5 * torch.log10(error_B + _FLOOR).mean()
 
 
 def rmse_loss(restored: Tensor, clean: Tensor) -> Tensor:
@@ -43,18 +41,13 @@ def objective(
     clean: Tensor,
     labels_BW: Tensor,
     routing: list[ObservedRouting],
-    loss_of: Callable[[Tensor, Tensor], Tensor] | None = None,
+    loss_of: Callable[[Tensor, Tensor], Tensor] = psnr_loss,
 ) -> Tensor:
     """`loss_of(restored, clean)`, plus small terms: balanced experts, naming the weathers.
 
-    labels_BW is 0 or 1, NaN where nobody knows, which costs nothing. Without `loss_of` it is `psnr_loss`, which is
-    stricter with pictures that hold no weather.
+    labels_BW is 0 or 1, NaN where nobody knows, which costs nothing.
     """
-    if loss_of is None:
-        floor_B = torch.where((labels_BW == 0).all(dim=1), _CLEAN_FLOOR, _FLOOR)
-        loss = psnr_loss(output.image.float(), clean, floor_B)
-    else:
-        loss = loss_of(output.image.float(), clean)
+    loss = loss_of(output.image.float(), clean)
     known_BW = labels_BW.isfinite().float()
     loss = loss + _WEATHER * F.binary_cross_entropy_with_logits(
         output.weather_BW.float(), labels_BW.nan_to_num(), known_BW
