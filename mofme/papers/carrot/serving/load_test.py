@@ -38,7 +38,13 @@ class Served:
             app, port=0, log_level="critical", access_log=False, ws="none", timeout_graceful_shutdown=1
         )
         self._server = uvicorn.Server(settings)
-        self._thread = threading.Thread(target=self._server.run, daemon=True)
+        self._thread = threading.Thread(target=asyncio.run, args=(self._serve(),), daemon=True)
+
+    async def _serve(self) -> None:
+        await self._server.serve()
+        # A server that is stopped at once leaves its connections open; with a machine they would be gone.
+        for connection in self._server.server_state.connections:
+            connection.transport.abort()
 
     def __enter__(self) -> Self:
         self._thread.start()
