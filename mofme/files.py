@@ -1,8 +1,9 @@
 """Files: written whole or not at all, found by suffix, and where what the project keeps lies."""
 
+import csv
 import os
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Literal, TextIO, overload
@@ -46,6 +47,14 @@ def _atomic_file(path: Path, mode: str, errors: str | None) -> Iterator[IO[Any]]
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def write_table(path: Path, lines: Iterable[Sequence[object]]) -> None:
+    """Write a CSV file, its headings first; it appears whole or not at all. A name on disk may hold any bytes: those
+    that are no text are escaped.
+    """
+    with atomic_file(path, "w", errors="backslashreplace") as file:
+        csv.writer(file).writerows(lines)
 
 
 def find_files(folder: Path, suffixes: Collection[str]) -> list[Path]:

@@ -18,6 +18,7 @@ from mofme.papers.carrot import command as route
 from mofme.papers.ladimo import command as moefy
 from mofme.papers.mixture_of_routers.command import mixture_of_routers
 from mofme.papers.moe_distillation import command as distil
+from mofme.papers.mofme.command import ablation, routers
 from mofme.papers.r2t2 import command as rerouting
 from mofme.papers.router_robustness.command import robustness
 from mofme.papers.smose import command as control
@@ -59,8 +60,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate restoration": evaluate.restoration,
     "evaluate segmentation": evaluate.segmentation,
     "evaluate classification": evaluate.classification,
-    "evaluate ablation": evaluate.ablation,
-    "evaluate routers": evaluate.routers,
+    "evaluate ablation": ablation,
+    "evaluate routers": routers,
     "evaluate dense-to-moe": moefy.dense_to_moe,
     "evaluate distillation": distil.distillation,
     "evaluate attention-router": attention_router,

@@ -8,7 +8,7 @@ from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -21,27 +21,49 @@ if TYPE_CHECKING:
     from mofme.vision.evaluation.restoration import PairReport
     from mofme.vision.evaluation.weathered import Degrade
     from mofme.vision.metrics import Lpips
+    from mofme.vision.restorer import Restorer
 
-Model = Annotated[str, typer.Option(help="Name of a shipped restorer, or folder of one.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Weather = Annotated[list[str], typer.Option(help="Weather to synthesize; may be given again.", show_default="all four")]
-Degraded = Annotated[
-    Path | None, typer.Option(help="Folder of the same pictures in bad weather, in place of synthesized.", exists=True)
-]
-WeatherSeed = Annotated[int, typer.Option(help="The same seed makes the same weather.")]
 LpipsWeights = Annotated[
     Path | None, typer.Option(help="AlexNet's weights for LPIPS (.npz), which else are downloaded.")
 ]
-Photographs = Annotated[
-    list[Path], typer.Argument(help="Folders of clean photographs, of which 1 in 20 is held back to measure.")
-]
-Arms = Annotated[Path, typer.Option(file_okay=False, help="Folder for what is finished and not done again.")]
-Seeds = Annotated[int, typer.Option(min=1, help="Train every arm so many times.")]
-Steps = Annotated[int, typer.Option(min=1, help="Training steps of every arm.")]
-HeldBack = Annotated[int | None, typer.Option(min=1, help="Only the first N held-back photographs.")]
-
 _MODELS = ["small"]
-_WEATHERS = ["rain", "snow", "raindrop", "haze"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Weathered:
+    """Options of what looks at pictures clean, in bad weather, and restored."""
+
+    degraded: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the same pictures in bad weather, in place of synthesized.", exists=True),
+    ] = None
+    weather: Annotated[
+        list[str] | None, typer.Option(help="Weather to synthesize; may be given again.", show_default="all four")
+    ] = None
+    seed: Annotated[int, typer.Option(help="The same seed makes the same weather.")] = 7
+    model: Annotated[str, typer.Option(help="Name of a shipped restorer, or folder of one.")] = "small"
+    device: Device = "auto"
+
+    @property
+    def seeds(self) -> list[int]:
+        return [] if self.degraded else [self.seed]
+
+    def weathers(self) -> dict[str, Degrade]:
+        """What puts clean pictures into bad weather: those of the folder `degraded`, or else synthesized by name."""
+        from mofme.vision.evaluation.weathered import synthesized, taken_from
+        from mofme.vision.weather import WEATHERS
+
+        if self.degraded is not None:
+            return taken_from(self.degraded)
+        names = self.weather or list(WEATHERS)
+        check_weathers(names)
+        return synthesized(names, self.seed)
+
+    def restorer(self) -> Restorer:
+        from mofme.vision.restorer import Restorer
+
+        return Restorer.from_pretrained(self.model, device=self.device)
 
 
 @measures("restoration.json and restoration.csv")
@@ -77,7 +99,7 @@ def restoration(
         restorers = {name: Restorer.from_pretrained(name, device=device) for name in model}
         if len({Path(name).name for name in restorers}) < len(restorers):
             raise MofmeError(f"two of {', '.join(restorers)} have the same name: rename one of the folders")
-        lpips = _open_lpips(command, lpips_weights)
+        lpips = open_lpips(command, lpips_weights)
         reports: dict[str, list[PairReport]] = {}
         for name, members in sets.items():
             for chosen, restorer in restorers.items():
@@ -113,13 +135,13 @@ def _sets(
     return sets
 
 
-def _open_lpips(command: Command, weights: Path | None) -> Lpips | None:
+def open_lpips(command: Command, weights: Path | None) -> Lpips | None:
     """LPIPS with the weights of that file, or downloaded ones; None, and a line, where neither is to be had."""
     from mofme.errors import ModelError
     from mofme.vision.metrics import Lpips
 
     try:
-        with redirect_stdout(sys.stderr):  # torch announces a download on stdout, where the JSON goes
+        with _downloads_told():
             return Lpips(weights)
     except ModelError as error:
         if weights is not None:
@@ -131,6 +153,7 @@ def _open_lpips(command: Command, weights: Path | None) -> Lpips | None:
 @measures("segmentation.json, segmentation.csv and the pictures", around=("frames", "labels"))
 def segmentation(
     command: Command,
+    *,
     frames: Annotated[Path, typer.Argument(help="Folder of clean frames.", exists=True, file_okay=False)],
     labels: Annotated[
         Path, typer.Argument(help="Folder of label pictures of the same names.", exists=True, file_okay=False)
@@ -148,11 +171,7 @@ def segmentation(
     normalisation: Annotated[
         str, typer.Option(help="What an ONNX file takes, imagenet, symmetric (-1 to 1) or none (0 to 1).")
     ] = "imagenet",
-    degraded: Degraded = None,
-    weather: Weather = _WEATHERS,
-    seed: WeatherSeed = 7,
-    model: Model = "small",
-    device: Device = "auto",
+    weathered: Weathered,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N frames.")] = None,
     pictures: Annotated[int, typer.Option(min=0, help="Frames to show side by side, below --out.")] = 0,
 ) -> Result:
@@ -165,16 +184,14 @@ def segmentation(
         write_csv,
         write_views,
     )
-    from mofme.vision.restorer import Restorer
     from mofme.vision.segmenter import load_segmenter
 
     if pictures and command.out is None:
         raise typer.BadParameter("--pictures needs --out, the folder they go to.")
     found = find_labelled(frames, labels)[:limit]
     meaning = load_label_set(label_set)
-    weathers = _chosen_weathers(weather, seed, degraded)
-    restorer = Restorer.from_pretrained(model, device=device)
-    with redirect_stdout(sys.stderr):  # torch announces a download on stdout, where the JSON goes
+    weathers, restorer = weathered.weathers(), weathered.restorer()
+    with _downloads_told():
         segment = load_segmenter(segmenter, segmenter_labels, normalisation, str(restorer.device))
     counted = counted_classes(segment, meaning)
     reports = []
@@ -185,7 +202,7 @@ def segmentation(
         if report.error:
             command.fail(f"{report.name}: {report.error}")
         reports.append(dataclasses.replace(report, views={}))
-    result = as_result(reports, meaning, counted, command.line, [] if degraded else [seed])
+    result = as_result(reports, meaning, counted, command.line, weathered.seeds)
     if command.out is not None:
         write_csv(command.out / "segmentation.csv", reports, meaning, counted)
     return result
@@ -194,6 +211,7 @@ def segmentation(
 @measures("classification.json and classification.csv")
 def classification(
     command: Command,
+    *,
     pictures: Annotated[
         Path,
         typer.Argument(
@@ -205,85 +223,28 @@ def classification(
     classifier: Annotated[
         str, typer.Option(help="efficientnet-lite0 (works offline), or a classifier of torchvision by name.")
     ] = "efficientnet-lite0",
-    degraded: Degraded = None,
-    weather: Weather = _WEATHERS,
-    seed: WeatherSeed = 7,
-    model: Model = "small",
-    device: Device = "auto",
+    weathered: Weathered,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N photographs.")] = None,
 ) -> Result:
     """Classify photographs clean, in bad weather and restored, and print how far the answers agree."""
     from mofme.vision.classifier import categories, load_classifier
     from mofme.vision.evaluation.classification import as_result, compare, find_photos, write_csv
-    from mofme.vision.restorer import Restorer
 
     photos = find_photos(pictures)[:limit]
-    weathers = _chosen_weathers(weather, seed, degraded)
-    restorer = Restorer.from_pretrained(model, device=device)
-    with redirect_stdout(sys.stderr):  # torch announces a download on stdout, where the JSON goes
+    weathers, restorer = weathered.weathers(), weathered.restorer()
+    with _downloads_told():
         classify = load_classifier(classifier, str(restorer.device))
     compared = compare(classify, restorer, photos, weathers)
     trials = list(command.track(compared, "pictures", len(photos) * len(weathers)))
     for trial in trials:
         if trial.error:
             command.fail(f"{trial.name}, {trial.weather}: {trial.error}")
-    result = as_result(trials, command.line, [] if degraded else [seed])
+    result = as_result(trials, command.line, weathered.seeds)
     if command.out is not None:
         write_csv(command.out / "classification.csv", trials, categories())
     return result
 
 
-def _chosen_weathers(names: list[str], seed: int, degraded: Path | None) -> dict[str, Degrade]:
-    """What puts clean pictures into bad weather: those of the folder `degraded`, or else synthesized by name."""
-    from mofme.vision.evaluation.weathered import synthesized, taken_from
-
-    if degraded is not None:
-        return taken_from(degraded)
-    check_weathers(names)
-    return synthesized(names, seed)
-
-
-@measures("ablation.json, ablation.md, ablation.csv and the plots")
-def ablation(
-    command: Command,
-    clean: Photographs,
-    arms: Arms,
-    seeds: Seeds = 3,
-    steps: Steps = 2000,
-    limit: HeldBack = None,
-    lpips_weights: LpipsWeights = None,
-) -> Result:
-    """Train dense, conventional mixture and MoFME with three routers alike, and compare quality and cost."""
-    from mofme.papers.mofme.ablation import Recipe
-    from mofme.papers.mofme.ablation_report import as_result, run_ablation, write_report
-
-    lpips = _open_lpips(command, lpips_weights)
-    found = run_ablation(clean, arms, Recipe(steps=steps), range(seeds), lpips, limit, command.tell)
-    result = as_result(found, command.line)
-    if command.out is not None:
-        write_report(found, result, command.out)
-    return result
-
-
-@measures("routers.json and its plot")
-def routers(
-    command: Command,
-    clean: Photographs,
-    arms: Arms,
-    seeds: Seeds = 3,
-    steps: Steps = 2000,
-    limit: HeldBack = None,
-) -> Result:
-    """Train the same small restorer with five routers alike, and compare them."""
-    import torch
-
-    from mofme.papers.mofme.ablation import Recipe
-    from mofme.papers.mofme.ablation_plots import plot_quality
-    from mofme.papers.mofme.routers import compare_routers
-    from mofme.papers.mofme.routers_result import as_result, difference_rows, quality_rows
-
-    torch.set_num_threads(1)
-    found = compare_routers(clean, arms, Recipe(steps=steps), range(seeds), limit, command.tell)
-    if command.out is not None:
-        plot_quality(quality_rows(found), difference_rows(found), command.out / "routers-quality.png")
-    return as_result(found, range(seeds), command.line)
+def _downloads_told() -> redirect_stdout[TextIO]:
+    """torch announces a download on standard output, where the JSON goes."""
+    return redirect_stdout(sys.stderr)

@@ -5,6 +5,8 @@
     def simulate(command: Command, largest: Annotated[int, typer.Option()] = 1_024_000) -> Result:
         excess = [...]
         return as_result(excess, command.line)
+
+Options that several commands have are the fields of a dataclass, which they take as one parameter.
 """
 
 from __future__ import annotations
@@ -108,7 +110,7 @@ def with_exit_codes(function: Callable[Concatenate[Command, P], None]) -> Callab
     def run(context: typer.Context, **options: Any) -> None:
         command = Command()
         with command.exit_codes():
-            function(command, **options)  # type: ignore[call-arg]
+            function(command, **_grouped(function, options))  # type: ignore[call-arg]
 
     return _with_parameters(run, function)
 
@@ -130,7 +132,7 @@ def measures(
                 return
             command = Command(recorded_line(context, around), out)
             with command.exit_codes():
-                result = function(command, **options)  # type: ignore[call-arg]
+                result = function(command, **_grouped(function, options))  # type: ignore[call-arg]
                 if out is not None:
                     save_result(result, out)
                 if as_json:
@@ -195,12 +197,36 @@ def _with_parameters(
     run: Callable[..., None], function: Callable[..., Any], *added: inspect.Parameter
 ) -> Callable[..., None]:
     """`run` as typer is to see it: with the parameters of `function`, less its Command, and those that are added."""
-    own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+    own = [option for parameter in _parameters(function) for option in _options(parameter)]
     parameters = [_parameter("context", typer.Context), *own, *added]
     update_wrapper(run, function)
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
+
+
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    return list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+
+
+def _options(parameter: inspect.Parameter) -> list[inspect.Parameter]:
+    """The parameter itself, or of a dataclass its fields. In a signature of keywords alone those may stand anywhere."""
+    group = _group(parameter)
+    options = [parameter] if group is None else inspect.signature(group, eval_str=True).parameters.values()
+    return [option.replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD) for option in options]
+
+
+def _grouped(function: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
+    """The options as `function` takes them."""
+    for parameter in _parameters(function):
+        if (group := _group(parameter)) is not None:
+            options[parameter.name] = group(**{one.name: options.pop(one.name) for one in _options(parameter)})
+    return options
+
+
+def _group(parameter: inspect.Parameter) -> Callable[..., Any] | None:
+    kind: Callable[..., Any] = parameter.annotation
+    return kind if hasattr(kind, "__dataclass_fields__") else None
 
 
 def _parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import is_dataclass
 from pathlib import Path
 from types import FrameType, UnionType
 from typing import Any, get_args, get_origin
@@ -83,8 +84,10 @@ BAD = [
 
 def parameters_of(command: Callable[..., None]) -> dict[str, Parameter]:
     """Each parameter of the work itself: neither the context, nor `--out` and `--json` where they are added."""
-    own = inspect.signature(command.__wrapped__, eval_str=True).parameters  # type: ignore[attr-defined]
-    return {name: (*get_args(parameter.annotation), parameter.default) for name, parameter in list(own.items())[1:]}
+    own = list(inspect.signature(command).parameters.values())[1:]
+    work = inspect.signature(command.__wrapped__).parameters  # type: ignore[attr-defined]
+    own = own[:-2] if own[-1].name == "as_json" and "as_json" not in work else own
+    return {one.name: (*get_args(one.annotation), one.default) for one in own}
 
 
 def others(name: str, kind: Any, info: Any, default: Any, folder: Path) -> list[str]:
@@ -138,7 +141,8 @@ def enter(command: Callable[..., None], words: list[str], error: BaseException) 
 
     def watch(frame: FrameType, event: str, _: object) -> None:
         if event == "call" and frame.f_code is command.__wrapped__.__code__:  # type: ignore[attr-defined]
-            given.update(frame.f_locals)
+            for name, value in frame.f_locals.items():
+                given.update(vars(value) if is_dataclass(value) else {name: value})
             raise error
 
     sys.setprofile(watch)

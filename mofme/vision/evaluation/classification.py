@@ -1,7 +1,5 @@
 """What restoring does for recognition: does a classifier see in a restored picture what it sees in the clean one?"""
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mofme.errors import MofmeError
-from mofme.files import atomic_file
+from mofme.files import write_table
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import FloatArray, bootstrap, bootstrap_percent
 from mofme.vision.classifier import class_of
@@ -144,11 +142,9 @@ def _verdict(told: Sequence[Row]) -> str:
 
 def write_csv(path: Path, trials: Sequence[Trial], categories: Sequence[str]) -> None:
     """One row a photograph and weather; the file appears whole or not at all."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
     columns = ("class", "probability_of_clean_class", "top5")
     told = [f"{condition}_{column}" for condition in CONDITIONS for column in columns]
-    writer.writerow(["name", "weather", "label", *told, "error"])
+    lines: list[list[object]] = [["name", "weather", "label", *told, "error"]]
     for trial in trials:
         label = "" if trial.label is None else categories[trial.label]
         cells = [
@@ -160,9 +156,8 @@ def write_csv(path: Path, trials: Sequence[Trial], categories: Sequence[str]) ->
                 "; ".join(categories[index] for index in answer.top5),
             )
         ] or [""] * len(told)
-        writer.writerow([trial.name, trial.weather, label, *cells, trial.error])
-    with atomic_file(path, "w", errors="backslashreplace") as file:  # a name on disk may be any bytes
-        file.write(text.getvalue())
+        lines.append([trial.name, trial.weather, label, *cells, trial.error])
+    write_table(path, lines)
 
 
 def _answers(probabilities: Sequence[Tensor]) -> tuple[Answer, ...]:

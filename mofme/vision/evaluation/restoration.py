@@ -1,7 +1,5 @@
 """How much closer to the clean picture a restorer brings pictures taken in bad weather."""
 
-import csv
-import io
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -13,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mofme.errors import MofmeError, PictureError
-from mofme.files import atomic_file
+from mofme.files import write_table
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import bootstrap
 from mofme.vision.evaluation.pairs import Pair
@@ -231,10 +229,8 @@ def _verdict(weathered: Mapping[str, Summary], clean: Mapping[str, Sequence[floa
 
 def write_csv(path: Path, sets: Mapping[str, Sequence[PairReport]]) -> None:
     """One row a pair; the file appears whole or not at all."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
     columns = [f"{column}_{metric}" for metric in METRICS for column in ("input", "restored", "gain")]
-    writer.writerow(["set", "name", "width", "height", "seconds", *columns, "error"])
+    lines: list[list[object]] = [["set", "name", "width", "height", "seconds", *columns, "error"]]
     for name, reports in sets.items():
         for report in reports:
             numbers = [
@@ -247,9 +243,8 @@ def write_csv(path: Path, sets: Mapping[str, Sequence[PairReport]]) -> None:
                 )
             ]
             seconds = f"{report.seconds:.4g}"
-            writer.writerow([name, report.name, report.width, report.height, seconds, *numbers, report.error])
-    with atomic_file(path, "w", errors="backslashreplace") as file:  # a name on disk may be any bytes
-        file.write(text.getvalue())
+            lines.append([name, report.name, report.width, report.height, seconds, *numbers, report.error])
+    write_table(path, lines)
 
 
 def to_8_bits(image: Tensor) -> Tensor:

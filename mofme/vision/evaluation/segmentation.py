@@ -17,8 +17,6 @@ A confusion matrix is (C, C + 1) int64: row the true class, column the predicted
 that are none of the classes. Matrices of several frames add up; they may carry leading axes.
 """
 
-import csv
-import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +25,7 @@ import torch
 from torch import Tensor
 
 from mofme.errors import MofmeError, PictureError
-from mofme.files import atomic_file
+from mofme.files import write_table
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import percentiles
 from mofme.vision.evaluation.label_sets import IGNORE, LabelledFrame, LabelSet, read_labelled
@@ -103,22 +101,19 @@ def counted_classes(segmenter: Segmenter, label_set: LabelSet) -> Tensor:
 
 def write_csv(path: Path, reports: Sequence[FrameReport], label_set: LabelSet, counted: Tensor) -> None:
     """One row a frame and weather: mIoU and each class's IoU in the three states; empty for a class without pixels."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
     names = ["mIoU", *label_set.classes]
-    writer.writerow(["frame", "weather", *(f"{state} {name}" for name in names for state in STATES), "error"])
+    lines = [["frame", "weather", *(f"{state} {name}" for name in names for state in STATES), "error"]]
     for report in reports:
         if report.clean is None:
-            writer.writerow([report.name, "", *[""] * (len(names) * len(STATES)), report.error])
+            lines.append([report.name, "", *[""] * (len(names) * len(STATES)), report.error])
         for weather, degraded in report.degraded.items():
             matrices = [matrix for matrix in (report.clean, degraded, report.restored[weather]) if matrix is not None]
             columns = [torch.cat([torch.tensor([mean_iou(matrix, counted)]), iou(matrix)]) for matrix in matrices]
             cells = [
                 "" if value != value else f"{value:.6g}" for value in torch.stack(columns, dim=1).flatten().tolist()
             ]
-            writer.writerow([report.name, weather, *cells, ""])
-    with atomic_file(path, "w", errors="backslashreplace") as file:  # a name on disk may be any bytes
-        file.write(text.getvalue())
+            lines.append([report.name, weather, *cells, ""])
+    write_table(path, lines)
 
 
 def write_views(folder: Path, report: FrameReport) -> None:

@@ -16,11 +16,13 @@ from mofme.cli.app import app
 from mofme.errors import ModelError
 from mofme.measure.result import Figure, Row, load_result
 from mofme.measure.statistics import students_mean
-from mofme.papers.mofme import ablation, ablation_report
-from mofme.papers.mofme.ablation import Recipe, name_of, samples, score, train_arms, train_or_load
-from mofme.papers.mofme.ablation_result import Measured, difference, difference_rows, verdict
+from mofme.papers.mofme import experiment, training
+from mofme.papers.mofme.experiment import samples, score
+from mofme.papers.mofme.result import ABLATION, Measured, ablation_verdict, difference
+from mofme.papers.mofme.training import Recipe, name_of, train_arms, train_or_load
 from mofme.vision.benchmark import Arm, Cost, savings
 from mofme.vision.evaluation.restoration import Scores
+from mofme.vision.nets.unet import RestorationNet
 from mofme.vision.restorer import Restorer
 from mofme.vision.weather import WEATHERS
 
@@ -56,7 +58,7 @@ def test_every_arm_learns() -> None:
 
 def test_finished_arms_are_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = train_or_load(tmp_path, [DENSE], photographs(), SHORT, 0, quiet)[DENSE]
-    monkeypatch.setattr(ablation, "train_arms", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(training, "train_arms", lambda *_: pytest.fail("trained again"))
     again = train_or_load(tmp_path, [DENSE], photographs(), SHORT, 0, quiet)[DENSE]
     picture = torch.rand(3, 16, 16)
     torch.testing.assert_close(first(picture).image, again(picture).image)
@@ -81,7 +83,7 @@ def test_samples_are_the_same_each_time_and_fit_the_net() -> None:
 
 
 def test_an_untrained_net_scores_as_its_input() -> None:
-    net = ablation.RestorationNet(widths=(8, 8, 8), blocks=(1, 1, 1), num_experts=4)
+    net = RestorationNet(widths=(8, 8, 8), blocks=(1, 1, 1), num_experts=4)
     [sample] = samples(photographs(1), seed=0)[:1]
     [scores] = list(score(Restorer(net, "untrained"), [sample], None))
     expected = -10 * torch.log10((sample.weathered - sample.clean).square().mean()).item()
@@ -115,14 +117,9 @@ def costs() -> list[Cost]:
 
 @pytest.mark.parametrize(("gains", "words"), [([0.2, 0.21, 0.19], "beyond"), ([0.5, -0.5, 0.1], "within")])
 def test_the_verdict_says_whether_it_is_noise(gains: list[float], words: str) -> None:
-    rows = difference_rows(
-        [
-            measured(OURS, [[30 + gain] for gain in gains]),
-            measured(RIVAL, [[30], [30], [30]]),
-            measured(LINEAR, [[30], [30], [30]]),
-        ]
-    )
-    said = verdict(rows, savings(costs()))
+    ours = measured(OURS, [[30 + gain] for gain in gains])
+    others = [measured(arm, [[30], [30], [30]]) for arm in (RIVAL, LINEAR)]
+    said = ablation_verdict([ours, *others], savings(costs()))
     assert said.count(f"{words} the noise of the seeds") == 2
     assert "Of parameters and of time MoFME saves, by number of experts, 80 and 50 % with 16." in said
 
@@ -130,7 +127,7 @@ def test_the_verdict_says_whether_it_is_noise(gains: list[float], words: str) ->
 def test_the_verdict_says_what_the_uncertainty_ranks() -> None:
     good = Row("uncertainty", "the guess", {"Spearman, parts of a picture": Figure(0.4, 0.3, 0.5)})
     bad = Row("uncertainty", "the other", {"Spearman, parts of a picture": Figure(-0.1, -0.2, 0.1)})
-    said = verdict([], {}, [good, bad])
+    said = ablation_verdict([], {}, [good, bad])
     assert "the guess ranks the errors better than chance (Spearman +0.40, +0.30 to +0.50)" in said
     assert "the other ranks the errors no better than chance" in said
 
@@ -140,12 +137,13 @@ def test_the_whole_ablation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     photos.mkdir()
     for number, picture in enumerate(photographs(4, 48)):
         Image.fromarray(picture.permute(1, 2, 0).numpy()).save(photos / f"{number}.png")
-    monkeypatch.setattr(ablation_report, "ARMS", [DENSE, OURS, Arm("mofme-sampled", 16)])
-    monkeypatch.setattr(ablation_report, "measure", lambda *_: costs())
+    few = {arm: ABLATION.arms[arm] for arm in (DENSE, OURS, Arm("mofme-sampled", 16))}
+    monkeypatch.setattr(experiment, "ABLATION", replace(ABLATION, arms=few))
+    monkeypatch.setattr(experiment, "measure_costs", lambda *_: costs())
     out = tmp_path / "out"
     short = {"batch": SHORT.batch, "crop": SHORT.crop, "learning_rate": SHORT.learning_rate}
-    monkeypatch.setattr(ablation, "Recipe", partial(Recipe, **short))
-    monkeypatch.setattr("mofme.cli.evaluate._open_lpips", lambda *_: None)
+    monkeypatch.setattr(training, "Recipe", partial(Recipe, **short))
+    monkeypatch.setattr("mofme.papers.mofme.command.open_lpips", lambda *_: None)
     words = ["evaluate", "ablation", str(photos), "--arms", str(tmp_path / "arms"), "--seeds", "2", "--steps", "2"]
     done = CliRunner().invoke(app, [*words, "--limit", "1", "--out", str(out), "--json"])
     assert done.exit_code == 0, done.output

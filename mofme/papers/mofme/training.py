@@ -1,9 +1,9 @@
-"""Dense, conventional mixture and MoFME with three routers: the same backbone, pictures, weather, steps and seeds.
+"""Dense, conventional mixture and MoFME with five routers: the same backbone, pictures, weather, steps and seeds.
 
 All arms of a seed are trained in step with each other: every batch is made once and shown to each of them.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,12 @@ from mofme.errors import ModelError
 from mofme.files import CARD_FILE
 from mofme.vision.benchmark import TINY, Arm
 from mofme.vision.datasets import clean_crops
-from mofme.vision.evaluation.restoration import Scores, measure
-from mofme.vision.metrics import Lpips
 from mofme.vision.models import load_net
-from mofme.vision.nets.blocks import FeedForwardKind
-from mofme.vision.nets.unet import STRIDE, RestorationNet
+from mofme.vision.nets.unet import RestorationNet
 from mofme.vision.objective import objective, rmse_loss
 from mofme.vision.restorer import Restorer
-from mofme.vision.weather import WEATHERS, random_weathers, synthesize
+from mofme.vision.weather import random_weathers, synthesize
 
-_SIDE = 256
 _WARMUP_STEPS = 100
 _EMA_DECAY = 0.995
 
@@ -36,20 +32,6 @@ _EMA_DECAY = 0.995
 def name_of(arm: Arm) -> str:
     """For files: `mofme-16`."""
     return arm.feed_forward if arm.feed_forward == "dense" else f"{arm.feed_forward}-{arm.num_experts}"
-
-
-# 16 experts for every kind; fewer and more for the one that the paper is about.
-ARMS: Sequence[Arm] = (
-    Arm("dense", 1),
-    Arm("moe", 16),
-    Arm("mofme-linear", 16),
-    Arm("mofme-sampled", 16),
-    Arm("mofme", 16),
-    Arm("mofme", 4),
-    Arm("mofme", 64),
-)
-_COMPARED: Sequence[FeedForwardKind] = ("moe", "mofme-linear", "mofme-sampled", "mofme")
-COST_ARMS: Sequence[Arm] = (Arm("dense", 1), *(Arm(kind, count) for kind in _COMPARED for count in (1, 4, 16, 64, 128)))
 
 
 @dataclass(frozen=True)
@@ -60,15 +42,6 @@ class Recipe:
     batch: int = 8
     crop: int = 64
     learning_rate: float = 2e-3
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One held-back picture (3, H, W) in [0, 1] with one weather on it."""
-
-    weather: str
-    weathered: Tensor
-    clean: Tensor
 
 
 def train_or_load(
@@ -146,23 +119,6 @@ def _learn(run: Run, weathered: Tensor, clean: Tensor, labels_BW: Tensor) -> flo
     return run.learn(objective(output, clean, labels_BW, routing, rmse_loss))
 
 
-def samples(pictures: Sequence[Tensor], seed: int, limit: int | None = None) -> list[Sample]:
-    """Centre crops of held-back uint8 photographs, at most 256 pixels a side, each with each of the four weathers."""
-    cleans = [_centre(picture) for picture in pictures[:limit]]
-    generator = torch.Generator().manual_seed(seed)
-    return [
-        Sample(weather, synthesize(clean[None], [weather], generator).image[0], clean)
-        for weather in WEATHERS
-        for clean in cleans
-    ]
-
-
-def score(restorer: Restorer, chosen: Sequence[Sample], lpips: Lpips | None) -> Iterator[Scores]:
-    """Every sample restored and measured, as it would be saved in 8 bits."""
-    for sample in chosen:
-        yield measure((restorer(sample.weathered).image * 255).round() / 255, sample.clean, lpips)
-
-
 def _arguments(arm: Arm) -> dict[str, Any]:
     return {**TINY, "feed_forward": arm.feed_forward, "num_experts": arm.num_experts}
 
@@ -178,9 +134,3 @@ def _is_trained(path: Path, recipe: Recipe) -> bool:
             f"{path} was trained with {', '.join(differing)}: name another folder for the arms, or train so"
         )
     return True
-
-
-def _centre(picture: Tensor) -> Tensor:
-    height, width = (min(_SIDE, side // STRIDE * STRIDE) for side in picture.shape[-2:])
-    top, left = (picture.shape[-2] - height) // 2, (picture.shape[-1] - width) // 2
-    return picture[:, top : top + height, left : left + width].float() / 255

@@ -1,0 +1,262 @@
+"""Train the arms or load them, measure them on held-back photographs, and tell what comes of it.
+
+The ablation and the comparison of routers share their arms, so that what one has trained the other finds.
+"""
+
+import json
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mofme.core.moe import moe_layers, parameters
+from mofme.core.weights import load_card
+from mofme.files import atomic_file, write_table
+from mofme.measure.pages import as_page
+from mofme.measure.result import Result, this_machine
+from mofme.papers.mofme.result import (
+    ABLATION,
+    COST_ARMS,
+    METRICS,
+    ROUTERS,
+    UNSURE,
+    Comparison,
+    Measured,
+    RouterCost,
+    ablation_verdict,
+    difference_rows,
+    plot_cost,
+    plot_quality,
+    quality_rows,
+    router_cost_rows,
+    routers_verdict,
+)
+from mofme.papers.mofme.training import Recipe, name_of, train_or_load
+from mofme.papers.mofme.uncertainty import (
+    ErrorMaps,
+    calibration_rows,
+    error_maps,
+    plot_calibration,
+    uncertainty_rows,
+)
+from mofme.vision.benchmark import Arm, Cost, cost_rows, precision, saved_rows, savings, title
+from mofme.vision.benchmark import measure as measure_costs
+from mofme.vision.datasets import load_clean
+from mofme.vision.evaluation.restoration import Scores, measure
+from mofme.vision.metrics import Lpips
+from mofme.vision.models import load_net
+from mofme.vision.nets.unet import STRIDE
+from mofme.vision.restorer import Restorer
+from mofme.vision.weather import WEATHERS, synthesize
+
+_SIDE = 256
+_BACKBONE = "tiny-x4"
+_REPEATS = 9
+_WEATHER_SEED = 7
+_CLAIM = (
+    "Experts as modulations of one shared network need over 72 % fewer parameters and 39 % less inference time than a "
+    "conventional mixture, and a router that knows its uncertainty weighs them better: +0.1 to +0.2 dB over baselines."
+)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the arms are trained and measured on: photographs below `clean`, of those held back the first `limit`.
+
+    `trained` is the folder that keeps the arms.
+    """
+
+    clean: Sequence[Path]
+    trained: Path
+    recipe: Recipe
+    seeds: Sequence[int]
+    limit: int | None = None
+    tell: Callable[[str], None] = print
+
+    def photographs(self) -> tuple[list[Tensor], "list[Sample]"]:
+        """To train on, and to measure on. Raises MofmeError where there is none for one of the two."""
+        pictures, held_back = (load_clean(self.clean, validation=held) for held in (False, True))
+        return pictures, samples(held_back, _WEATHER_SEED, self.limit)
+
+    def arms(self, compared: Comparison, pictures: Sequence[Tensor]) -> Iterator[tuple[int, Arm, Restorer]]:
+        """Every arm with every seed; whatever is drawn until the next one is asked for is drawn from that seed."""
+        for seed in self.seeds:
+            trained = train_or_load(self.trained, list(compared.arms), pictures, self.recipe, seed, self.tell)
+            for arm, restorer in trained.items():
+                self.tell(f"seed {seed}: measuring {name_of(arm)}")
+                with torch.random.fork_rng(devices=[]):
+                    torch.manual_seed(seed)  # for the passes of the sampled router
+                    yield seed, arm, restorer
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One held-back picture (3, H, W) in [0, 1] with one weather on it."""
+
+    weather: str
+    weathered: Tensor
+    clean: Tensor
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """What was measured: every arm's scores, costs, and the error maps of those that tell how unsure they are."""
+
+    seeds: Sequence[int]
+    pictures: int  # in each weather
+    measured: Sequence[Measured]
+    costs: Sequence[Cost]
+    unsure: Mapping[str, list[list[ErrorMaps]]]  # by weather
+
+    def result(self, command: str) -> Result:
+        """The result that `command` has measured."""
+        ranking = [row for name, rows in self.unsure.items() for row in uncertainty_rows(name, rows)]
+        return Result(
+            room="ablation",
+            paper="MoFME, arXiv 2312.16610",
+            claim=_CLAIM,
+            verdict=ablation_verdict(self.measured, savings(self.costs), ranking[-2:]),
+            command=command,
+            seeds=self.seeds,
+            interval="95 %; Student's over the seeds, bootstrap over pictures, of the median over the repeats for "
+            "times",
+            machine=this_machine(torch.get_num_threads(), precision()),
+            rows=[
+                *quality_rows(ABLATION, self.measured),
+                *difference_rows(ABLATION, self.measured),
+                *cost_rows(_BACKBONE, self.costs),
+                *saved_rows(_BACKBONE, self.costs),
+                *ranking,
+                *(row for name, rows in self.unsure.items() for row in calibration_rows(name, rows)),
+            ],
+        )
+
+    def write(self, result: Result, folder: Path) -> None:
+        """Write `ablation.md`, `ablation.csv` and three plots."""
+        with atomic_file(folder / "ablation.md", "w") as file:
+            file.write(as_page(result))
+        write_table(folder / "ablation.csv", self._lines())
+        quality, differences = quality_rows(ABLATION, self.measured), difference_rows(ABLATION, self.measured)
+        plot_quality(quality, differences, folder / "ablation-quality.png")
+        plot_cost(self.costs, folder / "ablation-cost.png")
+        plot_calibration(self.unsure, folder / "ablation-uncertainty.png")
+
+    def _lines(self) -> Iterator[list[object]]:
+        yield ["arm", "experts", "seed", "weather", "picture", *METRICS]
+        for one in self.measured:
+            for seed, scores in zip(self.seeds, one.scores, strict=True):
+                for index, score_of in enumerate(scores):
+                    numbers = [getattr(score_of, metric) for metric in METRICS]
+                    shown = ["" if number is None else f"{number:.6g}" for number in numbers]
+                    weather, picture = divmod(index, self.pictures)
+                    yield [one.arm.feed_forward, one.arm.num_experts, seed, WEATHERS[weather], picture, *shown]
+
+
+def run_ablation(setting: Setting, lpips: Lpips | None = None) -> Ablation:
+    """Raises MofmeError where there is no photograph to train on, or none to hold back."""
+    pictures, chosen = setting.photographs()
+    scores: dict[Arm, list[list[Scores]]] = {arm: [] for arm in ABLATION.arms}
+    maps: dict[Arm, list[list[ErrorMaps]]] = {arm: [[] for _ in WEATHERS] for arm in UNSURE}
+    for _, arm, restorer in setting.arms(ABLATION, pictures):
+        scores[arm].append(list(score(restorer, chosen, lpips)))
+        if arm in UNSURE:
+            _add_maps(maps[arm], restorer, chosen)
+    shipped: list[list[ErrorMaps]] = [[] for _ in WEATHERS]
+    _add_maps(shipped, Restorer(load_net("small")[0], "small"), chosen)
+    setting.tell("measuring time and memory")
+    costs = measure_costs(_BACKBONE, 256, COST_ARMS, _REPEATS)
+    # The shipped model comes last, with its control.
+    unsure = {title(arm): rows for arm, rows in maps.items()} | {"small": shipped}
+    measured = [Measured(arm, rows) for arm, rows in scores.items()]
+    return Ablation(setting.seeds, len(chosen) // len(WEATHERS), measured, costs, unsure)
+
+
+def compare_routers(setting: Setting, command: str, plotted: Path | None = None) -> Result:
+    """The arms of the ablation that differ in nothing but the router; `plotted` is the file of a plot.
+
+    Raises MofmeError as `run_ablation`.
+    """
+    pictures, chosen = setting.photographs()
+    scores: dict[Arm, list[list[Scores]]] = {arm: [] for arm in ROUTERS.arms}
+    restorers = {}
+    for seed, arm, restorer in setting.arms(ROUTERS, pictures):
+        folder = setting.trained / f"seed-{seed}" / name_of(arm)
+        scores[arm].append(_kept_scores(folder, restorer, chosen))
+        restorers[arm] = restorer
+    costs = _router_costs(restorers, chosen[0])
+    measured = [Measured(arm, rows) for arm, rows in scores.items()]
+    quality, differences = quality_rows(ROUTERS, measured), difference_rows(ROUTERS, measured)
+    if plotted is not None:
+        plot_quality(quality, differences, plotted)
+    return Result(
+        room="routers",
+        paper="MoFME, Mixture of Routers, Yuan 2.0-M32 (arXiv 2312.16610, 2503.23362, 2405.17976)",
+        claim="Each of the three papers finds its router better than a linear one: by 0.1 to 0.2 dB in restoration, by "
+        "about 1 % on average, by 0.008 nats",
+        verdict=routers_verdict(measured, costs, setting.recipe, len(chosen) // len(WEATHERS)),
+        command=command,
+        rows=[*quality, *differences, *router_cost_rows(costs)],
+        seeds=setting.seeds,
+        interval="95 %; Student's over the seeds, bootstrap over pictures, bootstrap of the median over the repeats "
+        "for times",
+        machine=this_machine(torch.get_num_threads()),
+    )
+
+
+def samples(pictures: Sequence[Tensor], seed: int, limit: int | None = None) -> list[Sample]:
+    """Centre crops of held-back uint8 photographs, at most 256 pixels a side, each with each of the four weathers."""
+    cleans = [_centre(picture) for picture in pictures[:limit]]
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        Sample(weather, synthesize(clean[None], [weather], generator).image[0], clean)
+        for weather in WEATHERS
+        for clean in cleans
+    ]
+
+
+def _centre(picture: Tensor) -> Tensor:
+    height, width = (min(_SIDE, side // STRIDE * STRIDE) for side in picture.shape[-2:])
+    top, left = (picture.shape[-2] - height) // 2, (picture.shape[-1] - width) // 2
+    return picture[:, top : top + height, left : left + width].float() / 255
+
+
+def score(restorer: Restorer, chosen: Sequence[Sample], lpips: Lpips | None) -> Iterator[Scores]:
+    """Every sample restored and measured, as it would be saved in 8 bits."""
+    for sample in chosen:
+        yield measure((restorer(sample.weathered).image * 255).round() / 255, sample.clean, lpips)
+
+
+def _kept_scores(folder: Path, restorer: Restorer, chosen: Sequence[Sample]) -> list[Scores]:
+    """Measured once for the same weights and samples, and kept beside the weights."""
+    shown = zlib.crc32(b"".join(sample.weathered.numpy().tobytes() for sample in chosen))
+    path = folder / f"scores-{shown:08x}-{load_card(folder).sha256[:8]}.json"
+    if not path.is_file():
+        text = json.dumps([asdict(one) for one in score(restorer, chosen, None)])
+        with atomic_file(path, "w") as file:
+            file.write(text)
+    return [Scores(**one) for one in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def _add_maps(maps: list[list[ErrorMaps]], restorer: Restorer, chosen: Sequence[Sample]) -> None:
+    for sample in chosen:
+        maps[WEATHERS.index(sample.weather)].append(error_maps(restorer, sample.weathered, sample.clean))
+
+
+def _router_costs(restorers: Mapping[Arm, Restorer], sample: Sample) -> dict[Arm, RouterCost]:
+    """CPU time of one picture, in turn, so that whatever else the machine does hits all alike; one round warms up."""
+    taken: dict[Arm, list[float]] = {arm: [] for arm in restorers}
+    for _ in range(_REPEATS + 1):
+        for arm, restorer in restorers.items():
+            began = time.process_time()
+            restorer(sample.weathered)
+            taken[arm].append(1000 * (time.process_time() - began))
+    costs = {}
+    for arm, restorer in restorers.items():
+        routers = sum(parameters(layer.router) for layer in moe_layers(restorer.net).values())
+        costs[arm] = RouterCost(parameters(restorer.net), routers, np.array(taken[arm][1:]))
+    return costs

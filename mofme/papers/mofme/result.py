@@ -1,0 +1,235 @@
+"""From the scores of every arm, seed and picture to tables, plots and verdicts: of the ablation and of the routers.
+
+Axis names: S seeds, W weathers, P pictures.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mofme.measure.plots import intervals, plot
+from mofme.measure.result import Figure, Row
+from mofme.measure.statistics import FloatArray, bootstrap, students_mean
+from mofme.papers.mofme.training import Recipe
+from mofme.papers.mofme.uncertainty import RANKED
+from mofme.vision.benchmark import TITLES, Arm, Cost, title
+from mofme.vision.evaluation.restoration import Scores
+from mofme.vision.nets.blocks import FeedForwardKind
+from mofme.vision.weather import WEATHERS
+
+METRICS: Mapping[str, str] = {"psnr_rgb": "PSNR, dB", "ssim_rgb": "SSIM", "lpips": "LPIPS"}
+MEAN = "mean"
+OVER_SEEDS = "gain, dB (seeds)"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Arms by their titles, and pairs of which it is told what the first gains over the second."""
+
+    arms: Mapping[Arm, str]
+    pairs: Sequence[tuple[Arm, Arm]]
+    metrics: Sequence[str] = tuple(METRICS)
+
+
+_DENSE, _MOE, _LINEAR = Arm("dense", 1), Arm("moe", 16), Arm("mofme-linear", 16)
+_SAMPLED, _CLOSED = Arm("mofme-sampled", 16), Arm("mofme", 16)
+_ATTENTION, _MIXTURE = Arm("mofme-attention", 16), Arm("mofme-mixture", 16)
+_KINDS: Sequence[FeedForwardKind] = ("moe", "mofme-linear", "mofme-sampled", "mofme")
+COST_ARMS: Sequence[Arm] = (_DENSE, *(Arm(kind, count) for kind in _KINDS for count in (1, 4, 16, 64, 128)))
+UNSURE = (_CLOSED, _SAMPLED)  # the arms whose uncertainty is looked at
+# 16 experts for every kind; fewer and more for the one that the paper is about. What the paper claims comes first, then
+# what each part of MoFME adds.
+ABLATION = Comparison(
+    {arm: title(arm) for arm in (_DENSE, _MOE, _LINEAR, _SAMPLED, _CLOSED, Arm("mofme", 4), Arm("mofme", 64))},
+    [
+        (_CLOSED, _MOE),
+        (_SAMPLED, _MOE),
+        (_LINEAR, _MOE),
+        (_CLOSED, _DENSE),
+        (_MOE, _DENSE),
+        (_CLOSED, _LINEAR),
+        (_SAMPLED, _LINEAR),
+        (_CLOSED, _SAMPLED),
+        (Arm("mofme", 64), _CLOSED),
+        (_CLOSED, Arm("mofme", 4)),
+    ],
+)
+_OTHERS = (_SAMPLED, _CLOSED, _ATTENTION, _MIXTURE)
+ROUTERS = Comparison(
+    {
+        _LINEAR: "linear",
+        _SAMPLED: "uncertainty-aware, sampled",
+        _CLOSED: "uncertainty-aware, closed form",
+        _ATTENTION: "attention",
+        _MIXTURE: "mixture of two",
+    },
+    [*((arm, _LINEAR) for arm in _OTHERS), *((arm, _CLOSED) for arm in _OTHERS if arm != _CLOSED)],
+    ["psnr_rgb"],
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Scores of one arm: for each seed those of all samples, in the order of the weathers and then of the pictures."""
+
+    arm: Arm
+    scores: Sequence[Sequence[Scores]]
+
+    def values(self, metric: str) -> FloatArray:
+        """(S, W, P), NaN where the metric was not measured."""
+        rows = [[getattr(score, metric) for score in seed] for seed in self.scores]
+        return np.asarray(rows, dtype=float).reshape(len(rows), len(WEATHERS), -1)
+
+
+@dataclass(frozen=True)
+class RouterCost:
+    """Parameters of a net and of its routers alone, and the CPU time of one picture in every repeat."""
+
+    parameters: int
+    router_parameters: int
+    milliseconds: FloatArray
+
+
+def quality_rows(compared: Comparison, measured: Sequence[Measured]) -> list[Row]:
+    """A table a metric: each arm on each weather; the interval is over the seeds."""
+    rows = []
+    for metric in compared.metrics:
+        for one in measured:
+            values_SWP = one.values(metric)
+            if not np.isnan(values_SWP).any():
+                columns = {**dict(zip(WEATHERS, values_SWP.mean(axis=2).T, strict=True)), MEAN: values_SWP.mean((1, 2))}
+                figures = {name: students_mean(values_S) for name, values_S in columns.items()}
+                rows.append(Row(METRICS[metric], compared.arms[one.arm], figures))
+    return rows
+
+
+def gains(compared: Comparison, measured: Sequence[Measured]) -> dict[tuple[Arm, Arm], dict[str, Figure]]:
+    """What one arm gains over another on the same pictures and seeds, in dB of PSNR, where both were measured."""
+    by_arm = {one.arm: one for one in measured}
+    pairs = [pair for pair in compared.pairs if by_arm.keys() >= {*pair}]
+    return {(first, second): difference(by_arm[first], by_arm[second]) for first, second in pairs}
+
+
+def difference(first: Measured, second: Measured) -> dict[str, Figure]:
+    """PSNR of the first minus the second: over seeds, over pictures, and the share of pictures that are better."""
+    gain_SWP = first.values("psnr_rgb") - second.values("psnr_rgb")
+    return {
+        OVER_SEEDS: students_mean(gain_SWP.mean(axis=(1, 2))),
+        "gain, dB (pictures)": bootstrap(gain_SWP.mean(axis=(0, 1))),
+        "better pictures, %": Figure(float(100 * (gain_SWP.mean(axis=0) > 0).mean())),
+    }
+
+
+def difference_rows(compared: Comparison, measured: Sequence[Measured]) -> list[Row]:
+    return [
+        Row("differences", f"{compared.arms[first]} minus {compared.arms[second]}", figures)
+        for (first, second), figures in gains(compared, measured).items()
+    ]
+
+
+def router_cost_rows(costs: Mapping[Arm, RouterCost]) -> list[Row]:
+    linear = costs[_LINEAR].milliseconds
+    return [
+        Row(
+            "cost",
+            ROUTERS.arms[arm],
+            {
+                "parameters": Figure(cost.parameters),
+                "of these in routers": Figure(cost.router_parameters),
+                "CPU time of a picture, ms": bootstrap(cost.milliseconds, np.median),
+                "time against linear": bootstrap(cost.milliseconds / linear, np.median),
+            },
+        )
+        for arm, cost in costs.items()
+    ]
+
+
+def ablation_verdict(
+    measured: Sequence[Measured], saved: Mapping[int, Mapping[str, Figure]], uncertainty: Sequence[Row] = ()
+) -> str:
+    """What is saved, whether the differences are beyond the noise of the seeds, and what the uncertainty ranks."""
+    found = gains(ABLATION, measured)
+
+    def said(first: Arm, second: Arm) -> str:
+        if (first, second) not in found:
+            return "not measured"
+        figure = found[first, second][OVER_SEEDS]
+        certainty = "with one seed" if figure.low is None else f"{figure.noise()} of the seeds"
+        return f"{figure.text(signed=True, digits=2)} dB, {certainty}"
+
+    savings = ", ".join(
+        f"{figures['parameters saved, %'].value:.0f} and {figures['time saved, %'].value:.0f} % with {experts}"
+        for experts, figures in saved.items()
+    )
+    return (
+        (f"Of parameters and of time MoFME saves, by number of experts, {savings}. " if savings else "")
+        + f"With 16 experts its PSNR differs from the conventional mixture's by {said(_CLOSED, _MOE)}, and the "
+        + f"uncertainty-aware router's from a linear router's by {said(_CLOSED, _LINEAR)}."
+        + "".join(f" {_ranking(row)}" for row in uncertainty)
+    )
+
+
+def _ranking(row: Row) -> str:
+    figure = row.figures[RANKED]
+    if figure.low is None:
+        return f"Of the parts of a picture, {row.name} ranks the errors by {figure.value:+.2f} (Spearman, one picture)."
+    than = {1: "better than", 0: "no better than", -1: "worse than"}[figure.side()]
+    spearman = figure.text(signed=True, digits=2).replace(" (", ", ")
+    return f"Of the parts of a picture, {row.name} ranks the errors {than} chance (Spearman {spearman}."
+
+
+def routers_verdict(
+    measured: Sequence[Measured], costs: Mapping[Arm, RouterCost], recipe: Recipe, pictures: int
+) -> str:
+    """What each router gains over the linear one; `pictures` were measured in each weather."""
+    found = gains(ROUTERS, measured)
+    gained = {arm: found[arm, _LINEAR][OVER_SEEDS] for arm in _OTHERS}
+    said = ", ".join(f"{ROUTERS.arms[arm]} {figure.text(signed=True, digits=2)}" for arm, figure in gained.items())
+    best = max(gained, key=lambda arm: gained[arm].value)
+    time = float(np.median(costs[best].milliseconds / costs[_LINEAR].milliseconds))
+    certain = sum(figure.side() > 0 for figure in gained.values())
+    conclusion = (
+        f"{ROUTERS.arms[best]} has the highest mean, at {time:.2f} times the linear router's CPU time"
+        if gained[best].value > 0
+        else "none has a higher mean than the linear router"
+    )
+    linear = next(one for one in measured if one.arm == _LINEAR)
+    return (
+        f"Against the linear router's {linear.values('psnr_rgb').mean():.2f} dB after {recipe.steps} steps, the mean "
+        f"of {len(linear.scores)} seeds and of four weathers on {pictures} held-back photographs, the "
+        f"others gain, in dB: {said}; {conclusion}, and {f'{certain} of {len(gained)}' if certain else 'none'} gains "
+        "beyond the noise of the seeds."
+    )
+
+
+def plot_quality(quality: Sequence[Row], differences: Sequence[Row], path: Path) -> None:
+    """Mean PSNR of every arm, and what one gains over another, with the intervals over the seeds."""
+    with plot(path, 11, 4.2, columns=(2, 3)) as (left, right):
+        intervals(left, {row.name: row.figures[MEAN] for row in quality if row.table == METRICS["psnr_rgb"]})
+        left.set(xlabel="PSNR, dB, mean of the four weathers")
+        intervals(right, {row.name: row.figures[OVER_SEEDS] for row in differences})
+        right.axvline(0, color="0.6", linewidth=1)
+        right.set(xlabel="difference of PSNR, dB")
+
+
+def plot_cost(costs: Sequence[Cost], path: Path) -> None:
+    """Parameters and time against the number of experts."""
+    dense, *others = costs
+    with plot(path, 9, 3.6, columns=(1, 1)) as (left, right):
+        for kind in dict.fromkeys(cost.arm.feed_forward for cost in others):
+            line = [cost for cost in others if cost.arm.feed_forward == kind]
+            experts = [cost.arm.num_experts for cost in line]
+            left.plot(experts, [cost.parameters / 1e6 for cost in line], "o-", label=TITLES[kind])
+            right.plot(experts, [cost.ratio_to(dense) for cost in line], "o-", label=TITLES[kind])
+        left.axhline(dense.parameters / 1e6, color="0.6", linestyle=":", label=TITLES["dense"])
+        right.axhline(1, color="0.6", linestyle=":", label=TITLES["dense"])
+        left.set(yscale="log", ylabel="parameters, million")
+        right.set(yscale="log", ylabel="time against dense")
+        for axes in (left, right):
+            axes.set(xscale="log", xlabel="experts")
+            axes.set_xticks(sorted({cost.arm.num_experts for cost in others}), minor=False)
+            axes.xaxis.set_major_formatter("{x:.0f}")
+            axes.minorticks_off()
+        right.legend(fontsize="small")
