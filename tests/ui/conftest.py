@@ -55,7 +55,7 @@ def url(folders: None) -> Iterator[str]:
         port = free.getsockname()[1]
     address = f"http://127.0.0.1:{port}/"
     root = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(root)}
     command = [sys.executable, str(Path(__file__).with_name("untrained_app.py")), str(port)]
     app = subprocess.Popen(command, cwd=root, env=environment)
     try:

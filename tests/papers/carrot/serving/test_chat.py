@@ -1,6 +1,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import pytest
@@ -19,7 +20,9 @@ def split(chunks: list[bytes]) -> list[bytes]:
     async def collect() -> list[bytes]:
         return [event async for event in split_events(come())]
 
-    return asyncio.run(collect())
+    # In a thread of its own: the browser of other tests keeps a loop running in this one.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, collect()).result()
 
 
 @given(
