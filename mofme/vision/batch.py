@@ -13,6 +13,7 @@ from typing import Any
 
 from mofme.errors import Cancelled, PictureError
 from mofme.files import atomic_file, find_files
+from mofme.vision.hidden import restore_seen
 from mofme.vision.picture.decode import Picture
 from mofme.vision.picture.file import FORMATS, READABLE_SUFFIXES, read_picture, write_picture
 from mofme.vision.restorer import Restoration
@@ -178,7 +179,8 @@ class _File:
                 frames = restore_video(restorer, self.path, self.output, max_megapixels=max_megapixels, **settings)
                 self.report = _follow(frames, self.path, self.report, on_progress)
                 return
-            result = restorer(self._picture.rgb, on_progress=on_progress, **settings)
+            picture = self._picture
+            result = restore_seen(restorer, picture.rgb, picture.alpha, on_progress=on_progress, **settings)
             self._picture = replace(self._picture, rgb=result.image)
             height, width = result.image.shape[1:]
             self.report = replace(

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from mofme.core.moe import ObservedRouting, observe_routing
 from mofme.core.precision import bf16_pays
+from mofme.vision.hidden import restore_seen
 from mofme.vision.models import available_models, load_net, load_tone
 from mofme.vision.nets.tone import TONE_SIZE, ToneNet, apply_tone, trust
 from mofme.vision.nets.unet import CONTEXT_SIZE, RestorationNet
@@ -98,6 +99,7 @@ class Restorer:
         self,
         image: Tensor,
         *,
+        alpha: Tensor | None = None,
         strength: float = 1.0,
         ensemble: bool = False,
         tile: int | None = None,
@@ -107,6 +109,7 @@ class Restorer:
     ) -> Restoration:
         """Restore `image` (3, H, W), RGB in [0, 1], any size from 1 x 1, of any float type and on any device.
 
+        Colours that `alpha` (1, H, W) hides do not count, and come out as they are.
         `strength` blends from the input (0) to the restored picture (1). `ensemble` averages the picture and its three
         mirrored views: better on average, in four times the time. `tile` is the side in pixels of the parts worked on
         at a time. `steady` remembers the earlier frames of a video, so that its brightness does not flicker.
@@ -118,6 +121,9 @@ class Restorer:
             raise ValueError(f"a picture holds floats in [0, 1], got {image.dtype}")
         if not 0 <= strength <= 1:
             raise ValueError(f"strength lies between 0 and 1, got {strength}")
+        if alpha is not None:
+            how = {"strength": strength, "ensemble": ensemble, "tile": tile, "explain": explain, "steady": steady}
+            return restore_seen(self, image, alpha, on_progress=on_progress, **how)
         start = time.perf_counter()
         height, width = image.shape[-2:]
         parts = list(tiles(height, width, tile or DEFAULT_TILE, HALO))

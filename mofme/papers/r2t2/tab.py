@@ -149,7 +149,12 @@ def reroute_photo(services: Services, job: Job, upload: Path, references: Refere
     restorer = services.engine.restorer(references.model)
     with services.engine.turn:
         found = explain(
-            restorer, picture.rgb, chosen, references, on_progress=lambda share: job.report(share, "Restoring twice")
+            restorer,
+            picture.rgb,
+            chosen,
+            references,
+            alpha=picture.alpha,
+            on_progress=lambda share: job.report(share, "Restoring twice"),
         )
     job.check()
     folder = new_folder()

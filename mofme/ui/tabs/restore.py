@@ -192,6 +192,7 @@ def restore_photo(engine: Engine, job: Job, path: str | None, settings: Settings
         restore = Rerouter(restorer, References.load(), report=rerouted.append) if settings.reroute else restorer
         restoration = restore(
             picture.rgb,
+            alpha=picture.alpha,
             strength=settings.strength,
             ensemble=settings.ensemble,
             tile=settings.tile_side,
