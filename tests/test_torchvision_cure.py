@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 def run(code: str, *extra_path: Path) -> str:
     env = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (*extra_path, ROOT)))}
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], env=env, capture_output=True, text=True, timeout=120
+        [sys.executable, "-W", "ignore", "-c", code], env=env, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()

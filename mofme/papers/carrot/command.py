@@ -118,7 +118,7 @@ def serve(
     """Answer /v1/chat/completions by the cheapest model expected to answer well, with counters at /metrics."""
     from mofme.language.sentence_encoder import SentenceEncoder
     from mofme.papers.carrot.serving.config import load_config
-    from mofme.papers.carrot.serving.endpoint import create_app
+    from mofme.papers.carrot.serving.endpoint import KEEP_ALIVE, create_app
     from mofme.papers.carrot.trained_router import TrainedRouter
 
     changes = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
@@ -144,6 +144,7 @@ def serve(
         proxy_headers=False,
         server_header=False,
         ws="none",
+        timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=10,
     )
 

@@ -30,6 +30,8 @@ from mofme.papers.carrot.serving.model_choice import Embed, ModelChoice, Router
 
 # Idle connections are given up before servers do so: one that closes as we write on it looks like a dead backend.
 _POOL = httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=2)
+# Seconds a server keeps an idle connection: for the same reason longer than clients do, the openai client for 5.
+KEEP_ALIVE = 75
 _OWN_NAMES = ["localhost", "127.0.0.1", "[::1]"]
 STREAM_HEADERS = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}
 _Asgi = tuple[Scope, Receive, Send]

@@ -22,7 +22,7 @@ from mofme.language.tables.table import FloatArray
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import bootstrap
 from mofme.papers.carrot.serving.config import ServingConfig
-from mofme.papers.carrot.serving.endpoint import create_app
+from mofme.papers.carrot.serving.endpoint import KEEP_ALIVE, create_app
 from mofme.papers.carrot.serving.model_choice import Router
 from mofme.papers.carrot.trained_router import Routed
 
@@ -35,7 +35,13 @@ class Served:
 
     def __init__(self, app: ASGIApp) -> None:
         settings = uvicorn.Config(
-            app, port=0, log_level="critical", access_log=False, ws="none", timeout_graceful_shutdown=1
+            app,
+            port=0,
+            log_level="critical",
+            access_log=False,
+            ws="none",
+            timeout_keep_alive=KEEP_ALIVE,
+            timeout_graceful_shutdown=1,
         )
         self._server = uvicorn.Server(settings)
         self._thread = threading.Thread(target=asyncio.run, args=(self._serve(),), daemon=True)
@@ -150,7 +156,11 @@ class Storm:
 def measure_overhead(requests: int, router: Router) -> Overhead:
     """One request at a time, after ten to warm up; direct and through the endpoint alternate."""
     taken: list[list[float]] = []
-    with Served(echo()) as backend, Served(_endpoint(router, [backend, backend])) as endpoint, httpx.Client() as client:
+    with (
+        Served(echo()) as backend,
+        Served(_endpoint(router, [backend, backend])) as endpoint,
+        httpx.Client(timeout=120) as client,
+    ):
         for number in range(requests + 10):
             row = []
             for server in (backend, endpoint):

@@ -72,7 +72,7 @@ Start = Callable[..., Endpoint]
 @pytest.fixture(scope="session")
 def client() -> Iterator[openai.OpenAI]:
     """One for all tests: to make one takes longer than most of them."""
-    with openai.OpenAI(base_url="http://127.0.0.1", api_key="client-secret", max_retries=0, timeout=20) as client:
+    with openai.OpenAI(base_url="http://127.0.0.1", api_key="client-secret", max_retries=0, timeout=120) as client:
         yield client
 
 
@@ -105,7 +105,7 @@ def start(client: openai.OpenAI, stopping: ThreadPoolExecutor) -> Iterator[Start
                 "model": f"vendor/{name}",
                 "price_in": prices.get(name, (0, 0))[0],
                 "price_out": prices.get(name, (0, 0))[1],
-                "timeout": 30,
+                "timeout": 120,
                 **(options or {}).get(name, {}),
             }
             for name, machine in machines.items()

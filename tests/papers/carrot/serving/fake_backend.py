@@ -19,6 +19,7 @@ class FakeBackend:
     """Its settings may be changed while it runs; `asked` counts the prompts that came in, by text."""
 
     seconds: float = 0.0  # until the first byte
+    held: bool = False  # no byte comes as long as this is so
     status: int = 200
     retry_after: str | None = None  # with it, only the first `limited` requests are answered by `status`
     limited: int = 1_000_000
@@ -48,6 +49,8 @@ class FakeBackend:
         self.busiest = max(self.busiest, self.busy)
         try:
             await asyncio.sleep(self.seconds)
+            while self.held:
+                await asyncio.sleep(0.005)
         finally:
             self.busy -= 1
         if self.status != 200 and sum(self.asked.values()) <= self.limited:
