@@ -60,8 +60,8 @@ def restorers(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N pairs of each set.")] = None,
 ) -> Result:
     """Compare models, ONNX nets and classical filters on the same pictures by PSNR, SSIM, time and peak memory."""
-    from mofme.vision.evaluation.comparison import as_result, compare, entries, peaks
-    from mofme.vision.evaluation.pairs import find_sets
+    from mofme.vision.comparison import as_result, compare, entries, peaks
+    from mofme.vision.datasets import find_sets
     from mofme.vision.models import available_models
 
     sets = {name: members[:limit] for name, members in find_sets(pairs).items()}

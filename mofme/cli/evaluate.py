@@ -17,11 +17,11 @@ from mofme.cli.synthesize import check_weathers
 from mofme.measure.result import Result
 
 if TYPE_CHECKING:
-    from mofme.vision.evaluation.pairs import Pair
-    from mofme.vision.evaluation.restoration import PairReport
-    from mofme.vision.evaluation.weathered import Degrade
+    from mofme.vision.datasets import PairFiles
+    from mofme.vision.evaluation import PairReport
     from mofme.vision.metrics import Lpips
     from mofme.vision.restorer import Restorer
+    from mofme.vision.weathered import Degrade
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 LpipsWeights = Annotated[
@@ -51,8 +51,8 @@ class Weathered:
 
     def weathers(self) -> dict[str, Degrade]:
         """What puts clean pictures into bad weather: those of the folder `degraded`, or else synthesized by name."""
-        from mofme.vision.evaluation.weathered import synthesized, taken_from
         from mofme.vision.weather import WEATHERS
+        from mofme.vision.weathered import synthesized, taken_from
 
         if self.degraded is not None:
             return taken_from(self.degraded)
@@ -91,7 +91,7 @@ def restoration(
 ) -> Result:
     """Restore pictures whose clean version is known, and print PSNR, SSIM and LPIPS before and after."""
     from mofme.errors import MofmeError
-    from mofme.vision.evaluation.restoration import as_result, evaluate, write_csv
+    from mofme.vision.evaluation import as_result, evaluate, write_csv
     from mofme.vision.restorer import Restorer
 
     with TemporaryDirectory() as made:
@@ -119,10 +119,10 @@ def restoration(
 
 def _sets(
     pairs: list[Path], held_back: list[Path], seed: int, limit: int | None, folder: Path
-) -> dict[str, list[Pair]]:
+) -> dict[str, list[PairFiles]]:
     from mofme.errors import MofmeError
-    from mofme.vision.evaluation.pairs import find_sets
-    from mofme.vision.evaluation.weathered import held_back_sets
+    from mofme.vision.datasets import find_sets
+    from mofme.vision.weathered import held_back_sets
 
     if not pairs and not held_back:
         raise MofmeError("nothing to measure: name a folder of pairs, or photographs with --held-back")
@@ -176,8 +176,8 @@ def segmentation(
     pictures: Annotated[int, typer.Option(min=0, help="Frames to show side by side, below --out.")] = 0,
 ) -> Result:
     """Segment frames clean, in bad weather and restored, and print the IoUs and how much of them is won back."""
-    from mofme.vision.evaluation.label_sets import find_labelled, load_label_set
-    from mofme.vision.evaluation.segmentation import (
+    from mofme.vision.label_sets import find_labelled, load_label_set
+    from mofme.vision.segmentation_eval import (
         as_result,
         counted_classes,
         evaluate_segmentation,
@@ -227,8 +227,8 @@ def classification(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N photographs.")] = None,
 ) -> Result:
     """Classify photographs clean, in bad weather and restored, and print how far the answers agree."""
+    from mofme.vision.classification_eval import as_result, compare, find_photos, write_csv
     from mofme.vision.classifier import categories, load_classifier
-    from mofme.vision.evaluation.classification import as_result, compare, find_photos, write_csv
 
     photos = find_photos(pictures)[:limit]
     weathers, restorer = weathered.weathers(), weathered.restorer()

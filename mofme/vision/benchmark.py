@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -147,17 +146,17 @@ def precision() -> str:
     return "bfloat16" if _half() else "float32"
 
 
-def peak_of(code: str, *words: str) -> int | None:
-    """Peak memory in bytes of a fresh Python that runs `code`, with `words` as its arguments.
+def peak_of(function: Callable[..., None], *words: str) -> int | None:
+    """Peak memory in bytes of a fresh Python that calls a function of some module with `words`.
 
     None where the system does not tell, or if the process ended before it could.
     """
-    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
+    call = f"import sys; from {function.__module__} import {function.__name__} as run; run(*sys.argv[1:])"
     answer = subprocess.run(
-        [sys.executable, "-c", f"{code}\n{_TELL_PEAK}", *words],
+        [sys.executable, "-c", f"{call}\n{_TELL_PEAK}", *words],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     lines = answer.stdout.split()
     return int(lines[-1]) if lines and answer.returncode == 0 else None
@@ -195,14 +194,13 @@ def _peak_of_process(backbone: str, arm: Arm | None, side: int) -> int | None:
     """Peak memory of a fresh process that builds and runs one arm, or, without one, only imports the same code."""
     words = [backbone, str(side), str(torch.get_num_threads())]
     words += [] if arm is None else [arm.feed_forward, str(arm.num_experts)]
-    code = "import sys; from mofme.vision import benchmark; benchmark.run_once(*sys.argv[1:])"
-    return peak_of(code, *words)
+    return peak_of(run_once, *words)
 
 
 def run_once(
     backbone: str, side: str, threads: str, kind: FeedForwardKind | None = None, num_experts: str = "1"
 ) -> None:
-    """Build and run one arm in this process, as `python -c` can ask for it; without `kind` only set the threads."""
+    """Build and run one arm in this process, for `peak_of`; without `kind` only set the threads."""
     torch.set_num_threads(int(threads))
     if kind is not None:
         _restore(_build(backbone, Arm(kind, int(num_experts))), _picture(int(side)))

@@ -1,6 +1,7 @@
 """Pictures for training and validation: folders of clean photographs, of pairs, of scenes with their transmission."""
 
 import glob
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,9 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mofme.errors import MofmeError, PictureError
-from mofme.vision.evaluation import pairs
-from mofme.vision.evaluation.pairs import find_sets
 from mofme.vision.picture.file import find_pictures, read_picture
+
+# What public sets add to a scene's number: norain-001.png belongs to rain-001.png, 7_clean.png to 7_rain.png.
+_TAGS = frozenset({"rain", "norain", "rainy", "snow", "snowy", "haze", "hazy", "clean", "clear", "gt"})
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,27 @@ class HazeScene:
 
     def to(self, device: torch.device) -> "HazeScene":
         return HazeScene(self.clear.to(device), self.transmission.to(device))
+
+
+@dataclass(frozen=True)
+class PairFiles:
+    """An input in bad weather and its clean target; None where the target is missing."""
+
+    name: str  # path below input/, with forward slashes
+    input: Path
+    target: Path | None
+
+    def read(self, max_megapixels: float = 100) -> tuple[Tensor, Tensor]:
+        """Both pictures (3, H, W) in [0, 1]. Raises PictureError if one cannot be read, is missing, or if they differ
+        in size.
+        """
+        if self.target is None:
+            raise PictureError(f"{self.input}: target/ has no picture of this name")
+        weathered, clean = (read_picture(path, max_megapixels).rgb for path in (self.input, self.target))
+        if weathered.shape != clean.shape:
+            sizes = " and ".join(f"{picture.shape[2]}x{picture.shape[1]}" for picture in (weathered, clean))
+            raise PictureError(f"{self.input} and {self.target} differ in size: {sizes}")
+        return weathered, clean
 
 
 def held_back(path: Path, share: int = 20) -> bool:
@@ -75,16 +98,48 @@ def load_pairs(folders: Sequence[Path]) -> list[Pair]:
 def load_pair_sets(folders: Sequence[Path]) -> dict[str, list[Pair]]:
     """The same by the name of each set: a folder with `input/` and `target/`, or each such subfolder."""
     found = [item for folder in folders for item in find_sets(folder).items()]
-    return {name: [_load_pair(pair) for pair in members] for name, members in found}
+    return {name: [Pair(*map(_to_uint8, pair.read())) for pair in members] for name, members in found}
 
 
-def _load_pair(found: pairs.Pair) -> Pair:
-    if found.target is None:
-        raise PictureError(f"{found.input}: target/ has no picture of this name")
-    pair = Pair(_to_uint8(read_picture(found.input).rgb), _to_uint8(read_picture(found.target).rgb))
-    if pair.weathered.shape != pair.clean.shape:
-        raise PictureError(f"{found.input} and {found.target} differ in size: the two of a pair must be aligned")
-    return pair
+def find_sets(folder: Path) -> dict[str, list[PairFiles]]:
+    """The pairs of a folder that has `input/` and `target/`, or of each such subfolder, by the folder's name.
+
+    Raises MofmeError if there are none.
+    """
+    folders = [folder] if _is_set(folder) else [path for path in sorted(folder.glob("*/")) if _is_set(path)]
+    sets = {path.resolve().name: list(_find_pairs(path)) for path in folders}
+    sets = {name: pairs for name, pairs in sets.items() if pairs}
+    if not sets:
+        raise MofmeError(
+            f"{folder}: no pairs found; it, or each of its subfolders, needs pictures in input/ and target/"
+        )
+    return sets
+
+
+def _is_set(folder: Path) -> bool:
+    return (folder / "input").is_dir() and (folder / "target").is_dir()
+
+
+def _find_pairs(folder: Path) -> Iterator[PairFiles]:
+    """Every input with the target of the same name, whatever its suffix; else of the same name without tags;
+    else of the longest part of that name: 0001_0.8_0.2.jpg belongs to 0001.png."""
+    exact: dict[Path, Path] = {}
+    untagged: dict[tuple[Path, tuple[str, ...]], Path] = {}
+    for path in find_pictures(folder / "target"):
+        relative = path.relative_to(folder / "target")
+        exact[relative.with_suffix("")] = path
+        untagged[relative.parent, _words(relative.stem)] = path
+    for path in find_pictures(folder / "input"):
+        relative = path.relative_to(folder / "input")
+        words = _words(relative.stem)
+        candidates = (untagged.get((relative.parent, words[:length])) for length in range(len(words), 0, -1))
+        target = exact.get(relative.with_suffix("")) or next(filter(None, candidates), None)
+        yield PairFiles(relative.as_posix(), path, target)
+
+
+def _words(stem: str) -> tuple[str, ...]:
+    words = re.split(r"[-_ ]+", stem.lower())
+    return tuple(word for word in words if word not in _TAGS) or tuple(words)
 
 
 def load_haze(folder: Path) -> list[HazeScene]:

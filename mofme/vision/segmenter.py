@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from mofme.core.weights import load_as
 from mofme.errors import ModelError
 from mofme.files import CARD_FILE, model_folder
-from mofme.vision.evaluation.label_sets import LabelSet, load_label_set
+from mofme.vision.label_sets import LabelSet, load_label_set
 from mofme.vision.nets.segmentation import SegmentationNet
 from mofme.vision.onnx import load_onnx
 

@@ -20,7 +20,7 @@ from mofme.core.training import Run
 from mofme.core.weights import ModelCard, load_card, save_model
 from mofme.errors import ModelError, MofmeError
 from mofme.files import atomic_file
-from mofme.vision.evaluation.label_sets import (
+from mofme.vision.label_sets import (
     IGNORE,
     LabelSet,
     available_label_sets,
@@ -28,8 +28,8 @@ from mofme.vision.evaluation.label_sets import (
     load_label_set,
     read_labelled,
 )
-from mofme.vision.evaluation.segmentation import confusion, iou, mean_iou
 from mofme.vision.nets.segmentation import SegmentationNet, fill_backbone
+from mofme.vision.segmentation_eval import confusion, iou, mean_iou
 
 _CROP = (256, 320)
 _WARMUP_STEPS = 50

@@ -16,7 +16,7 @@ from mofme.ui.limits import Limits
 from mofme.ui.models import Engine
 from mofme.ui.tabs.measuring import Case, Measuring, measure
 from mofme.ui.work import Job
-from mofme.vision.evaluation.label_sets import load_label_set
+from mofme.vision.label_sets import load_label_set
 from mofme.vision.picture.file import read_picture
 from mofme.vision.segmenter import Segmenter
 

@@ -15,8 +15,7 @@ from mofme.cli.app import app
 from mofme.errors import ModelError, MofmeError
 from mofme.measure.result import Row, load_result
 from mofme.vision import classifier
-from mofme.vision.classifier import WNIDS, categories, class_of, load_classifier
-from mofme.vision.evaluation.classification import (
+from mofme.vision.classification_eval import (
     ALL,
     Answer,
     Trial,
@@ -26,7 +25,8 @@ from mofme.vision.evaluation.classification import (
     rows,
     write_csv,
 )
-from mofme.vision.evaluation.weathered import taken_from
+from mofme.vision.classifier import WNIDS, categories, class_of, load_classifier
+from mofme.vision.weathered import taken_from
 
 CAT, DOG, CUP = (5, 6, 7, 8, 9), (6, 5, 7, 8, 9), (7, 1, 2, 3, 4)  # five classes each, best first
 

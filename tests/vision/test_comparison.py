@@ -9,11 +9,11 @@ from typer.testing import CliRunner
 from mofme.cli.app import app
 from mofme.errors import MofmeError
 from mofme.measure.result import Row, load_result
+from mofme.vision import comparison
 from mofme.vision.baselines import BASELINES
 from mofme.vision.benchmark import peak_of
-from mofme.vision.evaluation import comparison
-from mofme.vision.evaluation.comparison import ALL, COST, NOTHING, Entry, as_result, compare, entries, peaks
-from mofme.vision.evaluation.pairs import find_sets
+from mofme.vision.comparison import ALL, COST, NOTHING, Entry, as_result, compare, entries, peaks
+from mofme.vision.datasets import find_sets
 
 MEDIAN = "median blur, 3 wide"
 
@@ -48,7 +48,7 @@ def darker(monkeypatch: pytest.MonkeyPatch) -> None:
 def made_up_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without processes of their own: doing nothing takes 1 MB, the median filter ends before it tells, others 4 MB."""
 
-    def peak(code: str, kind: str, what: str, *_: str) -> int | None:
+    def peak(function: object, kind: str, what: str, *_: str) -> int | None:
         return None if what == MEDIAN else 10**6 if kind == "nothing" else 4 * 10**6
 
     monkeypatch.setattr(comparison, "peak_of", peak)
@@ -115,12 +115,16 @@ def test_a_bad_pair_is_told_and_the_rest_go_on(pairs: Path) -> None:
         as_result([trials["rain", "0.png"]], entered, {}, "measure")
 
 
+def take_memory(count: str) -> None:
+    assert len(b"1" * int(count)) == int(count)
+
+
 def test_peak_memory_is_that_of_the_work() -> None:
-    idle, busy = peak_of("pass"), peak_of("import sys; x = b'1' * int(sys.argv[1])", "100000000")
+    idle, busy = peak_of(take_memory, "0"), peak_of(take_memory, "100000000")
     if idle is None or busy is None:
         pytest.skip("this system does not tell the peak of a process")
     assert 95e6 < busy - idle < 110e6
-    assert peak_of("raise SystemExit(1)") is None
+    assert peak_of(take_memory, "none") is None
 
 
 def test_an_entry_runs_in_a_process_of_its_own(pairs: Path) -> None:

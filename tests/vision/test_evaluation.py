@@ -15,9 +15,8 @@ from typer.testing import CliRunner
 from mofme.cli.app import app
 from mofme.errors import MofmeError
 from mofme.measure.result import Result, load_result
-from mofme.vision.datasets import held_back
-from mofme.vision.evaluation.pairs import find_sets
-from mofme.vision.evaluation.restoration import PairReport, as_result, evaluate, measure, summarize, write_csv
+from mofme.vision.datasets import find_sets, held_back
+from mofme.vision.evaluation import PairReport, as_result, evaluate, measure, summarize, write_csv
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mofme.errors import MofmeError, PictureError
 from mofme.measure.result import Figure
-from mofme.vision.evaluation.label_sets import (
+from mofme.vision.label_sets import (
     IGNORE,
     LabelSet,
     available_label_sets,
@@ -21,7 +21,7 @@ from mofme.vision.evaluation.label_sets import (
     load_label_set,
     read_labelled,
 )
-from mofme.vision.evaluation.segmentation import (
+from mofme.vision.segmentation_eval import (
     ALL,
     TABLE,
     WON_BACK,
@@ -36,8 +36,8 @@ from mofme.vision.evaluation.segmentation import (
     write_csv,
     write_views,
 )
-from mofme.vision.evaluation.weathered import taken_from
 from mofme.vision.segmenter import Segmenter
+from mofme.vision.weathered import taken_from
 
 TWO = LabelSet("two", "Two", ("dark", "red"), ((0, 0, 0), (255, 0, 0)), ((0,), (1, 2)), ignore=(9,))
 BOTH = torch.tensor([True, True])

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from mofme.cli.app import app
 from mofme.errors import PictureError
-from mofme.vision.evaluation.weathered import synthesized, taken_from
 from mofme.vision.weather import WEATHERS
+from mofme.vision.weathered import synthesized, taken_from
 
 
 def save(path: Path, level: int, size: tuple[int, int] = (64, 64)) -> None:

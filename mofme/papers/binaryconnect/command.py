@@ -95,8 +95,8 @@ def restorer(
     from tempfile import TemporaryDirectory
 
     from mofme.papers.binaryconnect.restorer_experiment import as_result, entries, two_models
-    from mofme.vision.evaluation.comparison import compare
-    from mofme.vision.evaluation.weathered import held_back_sets
+    from mofme.vision.comparison import compare
+    from mofme.vision.weathered import held_back_sets
 
     both = two_models(model, against)
     with TemporaryDirectory() as made:

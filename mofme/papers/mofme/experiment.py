@@ -47,7 +47,7 @@ from mofme.papers.mofme.uncertainty import (
 from mofme.vision.benchmark import Arm, Cost, cost_rows, precision, saved_rows, savings, title
 from mofme.vision.benchmark import measure as measure_costs
 from mofme.vision.datasets import load_clean
-from mofme.vision.evaluation.restoration import Scores, measure
+from mofme.vision.evaluation import Scores, measure
 from mofme.vision.metrics import Lpips
 from mofme.vision.models import load_net
 from mofme.vision.nets.unet import STRIDE

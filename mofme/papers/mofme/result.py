@@ -15,7 +15,7 @@ from mofme.measure.statistics import FloatArray, bootstrap, students_mean
 from mofme.papers.mofme.training import Recipe
 from mofme.papers.mofme.uncertainty import RANKED
 from mofme.vision.benchmark import TITLES, Arm, Cost, title
-from mofme.vision.evaluation.restoration import Scores
+from mofme.vision.evaluation import Scores
 from mofme.vision.nets.blocks import FeedForwardKind
 from mofme.vision.weather import WEATHERS
 

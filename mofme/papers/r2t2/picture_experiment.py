@@ -24,10 +24,10 @@ from mofme.papers.r2t2.building import Sample, decibels, moved, name_bytes, own_
 from mofme.papers.r2t2.references import KINDS, Method, References
 from mofme.papers.r2t2.rerouter import Found, find, neighbours_loss, reroute
 from mofme.vision.datasets import held_back
-from mofme.vision.evaluation.weathered import with_weather
 from mofme.vision.picture.file import find_pictures, read_picture
 from mofme.vision.restorer import Restorer
 from mofme.vision.weather import WEATHERS
+from mofme.vision.weathered import with_weather
 
 TEST_CROP = 128
 BASE = "as its routers say"

@@ -15,7 +15,7 @@ from mofme.ui.tabs.measuring import Measuring, measure
 from mofme.ui.tabs.restore import model_box
 from mofme.ui.uploads import download_button, file_box, to_download
 from mofme.ui.work import Endpoint, Job, start_and_cancel, status_box, work
-from mofme.vision.evaluation.label_sets import available_label_sets
+from mofme.vision.label_sets import available_label_sets
 
 # Rooms whose shipped results this tab shows, by how their names start.
 MEASURED = ("ablation", "bench", "classification", "restor", "segmentation")

@@ -24,16 +24,16 @@ from mofme.ui.models import Engine
 from mofme.ui.tabs.batch import gather
 from mofme.ui.uploads import new_folder, without_folders
 from mofme.ui.work import Job
+from mofme.vision import evaluation, segmentation_eval
 from mofme.vision.archive import extract, pack
-from mofme.vision.evaluation import restoration, segmentation
-from mofme.vision.evaluation.label_sets import LabelledFrame, LabelSet, find_labelled, load_label_set
-from mofme.vision.evaluation.pairs import Pair, find_sets
-from mofme.vision.evaluation.segmentation import mean_iou
-from mofme.vision.evaluation.weathered import synthesized
+from mofme.vision.datasets import PairFiles, find_sets
+from mofme.vision.label_sets import LabelledFrame, LabelSet, find_labelled, load_label_set
 from mofme.vision.picture.file import read_picture
 from mofme.vision.restorer import Restoration, Restorer
+from mofme.vision.segmentation_eval import mean_iou
 from mofme.vision.segmenter import Segmenter, load_segmenter
 from mofme.vision.weather import WEATHERS
+from mofme.vision.weathered import synthesized
 
 SHOWN = 3  # worst pictures, and best ones
 _STRIP_SIDE = 400
@@ -177,11 +177,11 @@ def measure_pairs(
     if state.total > limits.batch_pictures:
         raise MofmeError(f"{state.total} pairs are more than the limit of {limits.batch_pictures}: upload fewer.")
     restorer = Watched(engine.restorer(model), job)
-    reports: dict[str, list[restoration.PairReport]] = {}
+    reports: dict[str, list[evaluation.PairReport]] = {}
     yield state
     for name, pairs in sets.items():
         state.cases[name], reports[name] = [], []
-        measured = restoration.evaluate(restorer, pairs, max_megapixels=limits.megapixels)
+        measured = evaluation.evaluate(restorer, pairs, max_megapixels=limits.megapixels)
         for pair in pairs:
             with engine.turn:
                 report = next(measured)
@@ -196,12 +196,12 @@ def measure_pairs(
                 state.cases[name].append(_case(title, pair, report, restorer, strip))
             state.done += 1
             yield state
-    state.result = restoration.as_result(reports, f"tab Evaluate, model {model}")
-    restoration.write_csv(report_folder / "restoration.csv", reports)
+    state.result = evaluation.as_result(reports, f"tab Evaluate, model {model}")
+    evaluation.write_csv(report_folder / "restoration.csv", reports)
     yield state
 
 
-def _case(title: str, pair: Pair, report: restoration.PairReport, restorer: Watched, strip: Path) -> Case:
+def _case(title: str, pair: PairFiles, report: evaluation.PairReport, restorer: Watched, strip: Path) -> Case:
     """A pair that was measured, so that both scores and the target are there."""
     before, after = (scores.psnr_rgb if scores else 0.0 for scores in (report.input, report.restored))
     # What was just measured kept to the limit already.
@@ -219,9 +219,9 @@ def measure_frames(
     if state.total > limits.batch_pictures:
         raise MofmeError(f"{state.total} frames are more than the limit of {limits.batch_pictures}: upload fewer.")
     restorer, segmenter, labels = Watched(engine.restorer(model), job), load_segmenter(), load_label_set(label_set)
-    counted = segmentation.counted_classes(segmenter, labels)
+    counted = segmentation_eval.counted_classes(segmenter, labels)
     state.cases = {weather: [] for weather in WEATHERS}
-    reports: list[segmentation.FrameReport] = []
+    reports: list[segmentation_eval.FrameReport] = []
     yield state
     for frame in frames:
         with engine.turn:
@@ -229,7 +229,9 @@ def measure_frames(
         job.check_cancelled()
         for weather, view in report.views.items():
             strip = report_folder / "pictures" / weather / f"{len(reports) + 1:03d}.jpg"
-            save_strip(strip, [torch.cat([view.frames[name], view.maps[name]], dim=1) for name in segmentation.STATES])
+            save_strip(
+                strip, [torch.cat([view.frames[name], view.maps[name]], dim=1) for name in segmentation_eval.STATES]
+            )
             before, after = (100 * mean_iou(matrix[weather], counted) for matrix in (report.degraded, report.restored))
             state.cases[weather].append(Case(f"{frame.name}, {weather}", before, after, strip))
         if report.error:
@@ -237,18 +239,18 @@ def measure_frames(
         reports.append(dataclasses.replace(report, views={}))
         state.done += 1
         yield state
-    state.result = segmentation.as_result(reports, labels, counted, f"tab Evaluate, model {model}", [_SEED])
-    segmentation.write_csv(report_folder / "segmentation.csv", reports, labels, counted)
+    state.result = segmentation_eval.as_result(reports, labels, counted, f"tab Evaluate, model {model}", [_SEED])
+    segmentation_eval.write_csv(report_folder / "segmentation.csv", reports, labels, counted)
     yield state
 
 
 def _evaluate(
     segmenter: Segmenter, restorer: Watched, frame: LabelledFrame, labels: LabelSet, megapixels: float
-) -> segmentation.FrameReport:
+) -> segmentation_eval.FrameReport:
     try:
         read_picture(frame.frame, megapixels)
     except PictureError as error:
-        return segmentation.FrameReport(frame.name, error=without_folders(str(error)))
+        return segmentation_eval.FrameReport(frame.name, error=without_folders(str(error)))
     weathers = synthesized(WEATHERS, _SEED)
-    (report,) = segmentation.evaluate_segmentation(segmenter, restorer, [frame], labels, weathers, pictures=1)
+    (report,) = segmentation_eval.evaluate_segmentation(segmenter, restorer, [frame], labels, weathers, pictures=1)
     return dataclasses.replace(report, error=without_folders(report.error))

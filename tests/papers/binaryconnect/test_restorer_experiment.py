@@ -22,11 +22,11 @@ from mofme.papers.binaryconnect.restorer_experiment import (
     entries,
     two_models,
 )
+from mofme.vision.comparison import NOTHING, Entry, Outcome, Trial
 from mofme.vision.datasets import held_back
-from mofme.vision.evaluation.comparison import NOTHING, Entry, Outcome, Trial
-from mofme.vision.evaluation.restoration import Scores
-from mofme.vision.evaluation.weathered import CLEAN
+from mofme.vision.evaluation import Scores
 from mofme.vision.models import build_net, stays_real
+from mofme.vision.weathered import CLEAN
 from tests.vision.tiny_models import save_two_models
 
 BOTH = (

@@ -21,7 +21,7 @@ from mofme.papers.mofme.experiment import samples, score
 from mofme.papers.mofme.result import ABLATION, Measured, ablation_verdict, difference
 from mofme.papers.mofme.training import Recipe, name_of, train_arms, train_or_load
 from mofme.vision.benchmark import Arm, Cost, savings
-from mofme.vision.evaluation.restoration import Scores
+from mofme.vision.evaluation import Scores
 from mofme.vision.nets.unet import RestorationNet
 from mofme.vision.restorer import Restorer
 from mofme.vision.weather import WEATHERS

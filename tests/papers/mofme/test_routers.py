@@ -12,7 +12,7 @@ from mofme.papers.mofme import experiment, training
 from mofme.papers.mofme.result import ROUTERS, Measured, RouterCost, difference_rows, quality_rows, routers_verdict
 from mofme.papers.mofme.training import Recipe
 from mofme.vision.benchmark import Arm
-from mofme.vision.evaluation.restoration import Scores
+from mofme.vision.evaluation import Scores
 from mofme.vision.weather import WEATHERS
 
 LINEAR = Arm("mofme-linear", 16)

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mofme.errors import MofmeError, PictureError
+from mofme.errors import MofmeError
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import FloatArray, bootstrap
 from mofme.vision.baselines import BASELINES
 from mofme.vision.benchmark import peak_of
-from mofme.vision.evaluation.pairs import Pair
-from mofme.vision.evaluation.restoration import Scores, measure
+from mofme.vision.datasets import PairFiles
+from mofme.vision.evaluation import Scores, measure
 from mofme.vision.onnx import OnnxRestorer, load_onnx
 from mofme.vision.picture.file import read_picture
 from mofme.vision.restorer import Restorer
@@ -84,7 +84,7 @@ def entries(models: Sequence[str], onnx: Sequence[Path]) -> list[Entry]:
     return chosen
 
 
-def compare(entered: Sequence[Entry], sets: Mapping[str, Sequence[Pair]]) -> Iterator[Trial]:
+def compare(entered: Sequence[Entry], sets: Mapping[str, Sequence[PairFiles]]) -> Iterator[Trial]:
     """Restore and measure pair by pair, all entries in turn. A pair that one of them fails on counts for none.
 
     Raises ModelError if an entry cannot be loaded.
@@ -96,7 +96,7 @@ def compare(entered: Sequence[Entry], sets: Mapping[str, Sequence[Pair]]) -> Ite
     for name, pairs in sets.items():
         for pair in pairs:
             try:
-                weathered, clean = _read(pair)
+                weathered, clean = pair.read()
                 if not warm:
                     for restore in restorers.values():  # the first time, which compiles and allocates, does not count
                         restore(weathered)
@@ -113,15 +113,14 @@ def peaks(entered: Iterable[Entry], trials: Sequence[Trial]) -> dict[str, int]:
     if not measured:
         return {}
     picture = max(measured, key=lambda trial: trial.pixels).path
-    code = "import sys; from mofme.vision.evaluation import comparison; comparison.run_once(*sys.argv[1:])"
     words = (str(picture), str(torch.get_num_threads()))
-    told = {entry: peak_of(code, entry.kind, entry.what, *words) for entry in entered}
+    told = {entry: peak_of(run_once, entry.kind, entry.what, *words) for entry in entered}
     idle = next((peak for entry, peak in told.items() if entry.kind == "nothing"), None)
     return {entry.title: max(peak - idle, 0) for entry, peak in told.items() if peak is not None and idle is not None}
 
 
 def run_once(kind: Kind, what: str, picture: str, threads: str) -> None:
-    """Restore one picture in this process, as `python -c` can ask for it."""
+    """Restore one picture in this process, for `peak_of`."""
     torch.set_num_threads(int(threads))
     cv2.setNumThreads(int(threads))
     Entry(kind, what).load()(read_picture(Path(picture)).rgb)
@@ -148,15 +147,6 @@ def as_result(trials: Sequence[Trial], entered: Sequence[Entry], peak_bytes: Map
         f"{megapixels:.2f} megapixels, above a process that does nothing with it",
         machine=this_machine(torch.get_num_threads()),
     )
-
-
-def _read(pair: Pair) -> tuple[Tensor, Tensor]:
-    if pair.target is None:
-        raise PictureError(f"{pair.input}: target/ has no picture of this name")
-    weathered, clean = read_picture(pair.input).rgb, read_picture(pair.target).rgb
-    if weathered.shape != clean.shape:
-        raise PictureError(f"{pair.input} and {pair.target} differ in size")
-    return weathered, clean
 
 
 def _outcome(restore: Callable[[Tensor], Tensor], weathered: Tensor, clean: Tensor) -> Outcome:

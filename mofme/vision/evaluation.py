@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mofme.errors import MofmeError, PictureError
+from mofme.errors import MofmeError
 from mofme.files import write_table
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import bootstrap
-from mofme.vision.evaluation.pairs import Pair
+from mofme.vision.datasets import PairFiles
 from mofme.vision.metrics import Lpips, psnr, rgb_to_y, ssim
-from mofme.vision.picture.file import read_picture
 
 PSNR_CAP = 100.0  # dB given to equal pictures, so that a mean exists
 
@@ -91,7 +90,7 @@ class Summary:
 
 
 def evaluate(
-    restorer: Restores, pairs: Iterable[Pair], lpips: Lpips | None = None, max_megapixels: float = 100
+    restorer: Restores, pairs: Iterable[PairFiles], lpips: Lpips | None = None, max_megapixels: float = 100
 ) -> Iterator[PairReport]:
     """Restore and measure pair by pair. A pair that cannot be measured is reported with its error."""
     for pair in pairs:
@@ -101,12 +100,8 @@ def evaluate(
             yield PairReport(pair.name, error=str(error))
 
 
-def _evaluate_pair(restorer: Restores, pair: Pair, lpips: Lpips | None, max_megapixels: float) -> PairReport:
-    if pair.target is None:
-        raise PictureError(f"{pair.input}: target/ has no picture of this name")
-    weathered, clean = (read_picture(path, max_megapixels).rgb for path in (pair.input, pair.target))
-    if weathered.shape != clean.shape:
-        raise PictureError(f"{pair.input}: {_size(weathered)} pixels, but its target has {_size(clean)}")
+def _evaluate_pair(restorer: Restores, pair: PairFiles, lpips: Lpips | None, max_megapixels: float) -> PairReport:
+    weathered, clean = pair.read(max_megapixels)
     restoration = restorer(weathered)
     return PairReport(
         pair.name,
@@ -250,7 +245,3 @@ def write_csv(path: Path, sets: Mapping[str, Sequence[PairReport]]) -> None:
 def to_8_bits(image: Tensor) -> Tensor:
     """A picture of any shape as it would be saved: what the user gets is what is measured."""
     return (image.clamp(0, 1) * 255).round() / 255
-
-
-def _size(image: Tensor) -> str:
-    return f"{image.shape[2]}x{image.shape[1]}"

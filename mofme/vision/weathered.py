@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from mofme.errors import MofmeError, PictureError
-from mofme.vision.datasets import held_back
-from mofme.vision.evaluation.pairs import Pair
+from mofme.vision.datasets import PairFiles, held_back
 from mofme.vision.picture.decode import Picture
 from mofme.vision.picture.file import find_pictures, read_picture, write_picture
 from mofme.vision.weather import WEATHERS, synthesize
@@ -61,23 +60,25 @@ def taken_from(folder: Path) -> dict[str, Degrade]:
     return {folder.resolve().name: degrade}
 
 
-def write_pair(picture: Picture, name: str, weathers: frozenset[str], seed: int, folder: Path) -> Pair:
+def write_pair(picture: Picture, name: str, weathers: frozenset[str], seed: int, folder: Path) -> PairFiles:
     """Write `folder/input/NAME.png` with weather and `folder/target/NAME.png` without; no weather leaves both equal."""
     # Weather covers the whole frame and has colour, so transparency and grey go.
     like = replace(picture, alpha=None, grey=False)
     weathered = with_weather(picture.rgb, name, weathers, seed)
-    pair = Pair(f"{name}.png", folder / "input" / f"{name}.png", folder / "target" / f"{name}.png")
+    pair = PairFiles(f"{name}.png", folder / "input" / f"{name}.png", folder / "target" / f"{name}.png")
     write_picture(folder / "target" / pair.name, picture.rgb, like, "png")
     write_picture(pair.input, weathered, like, "png")
     return pair
 
 
-def held_back_sets(photographs: Sequence[Path], seed: int, folder: Path, limit: int | None) -> dict[str, list[Pair]]:
+def held_back_sets(
+    photographs: Sequence[Path], seed: int, folder: Path, limit: int | None
+) -> dict[str, list[PairFiles]]:
     """The photographs that training holds back, written to `folder` in every weather and as they are.
 
     At most `limit` of each of the folders `photographs`. Raises MofmeError if none of them is held back.
     """
-    sets: dict[str, list[Pair]] = {name: [] for name in HELD_BACK_SETS}
+    sets: dict[str, list[PairFiles]] = {name: [] for name in HELD_BACK_SETS}
     for number, source in enumerate(photographs):
         paths = [path for path in find_pictures(source) if held_back(path)][:limit]
         for path, name in zip(paths, picture_names(paths, source), strict=True):
@@ -85,7 +86,7 @@ def held_back_sets(photographs: Sequence[Path], seed: int, folder: Path, limit: 
                 try:
                     pair = write_pair(read_picture(path), name, weathers, seed, folder / str(number) / title)
                 except PictureError:
-                    pair = Pair(name, path, path)  # measuring reports what is wrong with it
+                    pair = PairFiles(name, path, path)  # measuring reports what is wrong with it
                 sets[title].append(replace(pair, name=f"{source.resolve().name}/{pair.name}"))
     if not any(sets.values()):
         raise MofmeError(

@@ -13,9 +13,9 @@ from mofme.files import write_table
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import FloatArray, bootstrap, bootstrap_percent
 from mofme.vision.classifier import class_of
-from mofme.vision.evaluation.restoration import Restores
-from mofme.vision.evaluation.weathered import Degrade, picture_names
+from mofme.vision.evaluation import Restores
 from mofme.vision.picture.file import find_pictures, read_picture
+from mofme.vision.weathered import Degrade, picture_names
 
 ALL = "all weathers"
 CONDITIONS = ("clean", "degraded", "restored")
