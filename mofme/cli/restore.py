@@ -4,7 +4,7 @@ import json
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mofme.vision.batch import FileReport
     from mofme.vision.restorer import Restorer
 
+_NAMED = 5  # files of one kind that are named on the screen; the report names all
 _REPORT_EVERY = 5  # seconds: what a killed run may lose of its report
 
 
@@ -89,6 +90,9 @@ def restore(
         f"{restored} restored, {failed} failed, {skipped} skipped because they are there already, "
         f"in {time.monotonic() - start:.1f} s" + (" (interrupted; start again to go on)" if interrupted else "")
     )
+    for note, files in _by_note(reports):
+        others = f" and {len(files) - _NAMED} more" if len(files) > _NAMED else ""
+        command.tell(f"note: {note}: {', '.join(files[:_NAMED])}{others}")
     if rerouted:
         command.tell(_what_it_cost(rerouted))
     if as_json:
@@ -214,6 +218,12 @@ def _load(
     if not (reroute or references):
         return restorer
     return Rerouter(restorer, References.load(references or SHIPPED), report=rerouted.append)
+
+
+def _by_note(reports: "list[FileReport]") -> Iterator[tuple[str, list[str]]]:
+    """What is to be said of outputs, and of which."""
+    for note in dict.fromkeys(report.note for report in reports if report.note):
+        yield note, [report.file for report in reports if report.note == note]
 
 
 def _what_it_cost(rerouted: "list[Rerouted]") -> str:

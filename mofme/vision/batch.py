@@ -1,50 +1,46 @@
 """Restore a folder of pictures and videos into a mirrored one: resumable, and never stopped by one bad file."""
 
-import csv
+import os
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mofme.errors import Cancelled, PictureError
-from mofme.files import atomic_file, find_files
+from mofme.files import find_files
 from mofme.vision.hidden import restore_seen
 from mofme.vision.picture.decode import Picture
 from mofme.vision.picture.file import FORMATS, READABLE_SUFFIXES, read_picture, write_picture
+from mofme.vision.report import (
+    REPORT,
+    FileReport,
+    Row,
+    as_written,
+    earlier_rows_if_any,
+    has_time_of,
+    version_of,
+    why_it_stays,
+    write_report,
+)
 from mofme.vision.restorer import Restoration
 from mofme.vision.video import RestoredFrame, read_ahead, restore_video
 from mofme.vision.video_file import CONTAINERS, VIDEO_SUFFIXES
 
+__all__ = ["FileReport", "output_suffix", "plan_tree", "restore_file", "restore_tree", "write_report"]
+
 _LARGE = 25e6  # pixels: more than one such picture in memory may be too much
-_COLUMNS = ("file", "output", "size", "seconds", "weather", "uncertainty", "error", "skipped")
-
-
-@dataclass(frozen=True)
-class FileReport:
-    """What became of one picture or video. Paths are relative, with forward slashes; a file skipped or failed has no
-    figures. Of a video, `weather` is that of most frames, and `uncertainty` their mean.
-    """
-
-    file: str
-    output: str
-    width: int = 0
-    height: int = 0
-    seconds: float = 0.0
-    weather: str = ""
-    uncertainty: float = 0.0
-    error: str = ""  # empty: all is well
-    skipped: bool = False  # the output was there already
 
 
 def plan_tree(source: Path, target: Path, format: str | None = None) -> list[tuple[Path, Path]]:
     """Pair every picture and video under `source` with its output under `target`, which may lie inside `source`.
 
     With a `format` the suffix of pictures changes, and `a.jpg` that would meet another's `a.png` becomes `a.jpg.png`.
+    A name that the report in `target` tells of stays with its file, whatever came or went beside it since.
     Videos keep theirs, except of kinds that are only read, which become `.mp4`.
     Raises PictureError if `source` is no folder, the format is unknown, or an output would replace an input.
     """
@@ -57,7 +53,7 @@ def plan_tree(source: Path, target: Path, format: str | None = None) -> list[tup
     inputs = find_files(source, READABLE_SUFFIXES | VIDEO_SUFFIXES)
     if target.resolve().is_relative_to(source.resolve()):  # earlier results are no inputs
         inputs = [path for path in inputs if not path.resolve().is_relative_to(target.resolve())]
-    names = _output_names([path.relative_to(source) for path in inputs], format)
+    names = _output_names([path.relative_to(source) for path in inputs], format, target, source)
     plan = [(path, target / name) for path, name in zip(inputs, names, strict=True)]
     originals = {path.resolve() for path in inputs}
     for path, output in plan:
@@ -81,8 +77,9 @@ def restore_tree(
 ) -> Iterator[FileReport]:
     """Restore everything under `source` into the same place under `target`, yielding each report when it is due.
 
-    Outputs appear whole or not at all, so one that exists is finished and skipped, unless `overwrite`. Closing the
-    iterator stops the work. `on_progress` is told the file and the share of it that is done. Raises PictureError as
+    Outputs appear whole or not at all, with the time of their source. One that exists is skipped, unless `overwrite` or
+    its source was edited since; if it was made with other settings, the report's note says so. Closing the iterator
+    stops the work. `on_progress` is told the file and the share of it that is done. Raises PictureError as
     `plan_tree` does, at once; a bad file is only reported.
 
     While a picture is restored, the next is read and the last one written, each in another thread. A report is due when
@@ -90,11 +87,15 @@ def restore_tree(
     """
     plan = plan_tree(source, target, format)
     settings = {"strength": strength, "ensemble": ensemble, "tile": tile}
+    made_with = _made_with(restorer, strength, ensemble)
+    rows = earlier_rows_if_any(target / REPORT)
 
     def opened() -> Iterator[_File]:
         for path, output in plan:
             names = path.relative_to(source).as_posix(), output.relative_to(target).as_posix()
-            file = _File(path, output, FileReport(*names, skipped=output.exists() and not overwrite))
+            file = _File(path, output, FileReport(*names), made_with)
+            if not overwrite:
+                file.skip(rows.get((as_written(names[0]), as_written(names[1]))))
             file.read(max_megapixels)
             yield file
 
@@ -139,7 +140,7 @@ def restore_file(
 
     What goes wrong is in the report; only Cancelled and KeyboardInterrupt are raised.
     """
-    file = _File(path, output, FileReport(str(path), str(output)))
+    file = _File(path, output, FileReport(str(path), str(output)), _made_with(restorer, strength, ensemble))
     file.read(max_megapixels)
     file.restore(restorer, max_megapixels, on_progress, strength=strength, ensemble=ensemble, tile=tile)
     return file.write(format)
@@ -151,8 +152,10 @@ class _File:
     A video is done whole in the second.
     """
 
-    def __init__(self, path: Path, output: Path, report: FileReport) -> None:
-        self.path, self.output, self.report = path, output, report
+    def __init__(self, path: Path, output: Path, report: FileReport, made_with: str) -> None:
+        self.path, self.output, self.report, self._made_with = path, output, report, made_with
+        self._about: tuple[os.stat_result, str] | None = None
+        self._is_written = False
         self._is_video = path.suffix.lower() in VIDEO_SUFFIXES
         self._picture: Picture | None = None
 
@@ -160,9 +163,19 @@ class _File:
         """Whether nothing should be read or written meanwhile: it takes too much memory for that, or hours."""
         return self._is_video or (self._picture is not None and self._picture.rgb[0].numel() > _LARGE)
 
+    def skip(self, row: Row | None) -> None:
+        """Leave it out if the output is there; `row` is what an earlier report says of it."""
+        with self._step():
+            if self.output.exists():
+                stays, note = why_it_stays(self.path, self.output, row, self._made_with)
+                self.report = replace(self.report, skipped=stays, note=note)
+
     def read(self, max_megapixels: float) -> None:
-        if not (self.report.skipped or self._is_video):
-            with self._step():
+        if self.report.skipped or self.report.error:
+            return
+        with self._step():
+            self._about = self.path.stat(), version_of(self.path)
+            if not self._is_video:
                 self._picture = read_picture(self.path, max_megapixels)
 
     def restore(
@@ -178,6 +191,7 @@ class _File:
             if self._picture is None:
                 frames = restore_video(restorer, self.path, self.output, max_megapixels=max_megapixels, **settings)
                 self.report = _follow(frames, self.path, self.report, on_progress)
+                self._is_written = True
                 return
             picture = self._picture
             result = restore_seen(restorer, picture.rgb, picture.alpha, on_progress=on_progress, **settings)
@@ -195,6 +209,12 @@ class _File:
         if self._picture is not None and not self.report.error:
             with self._step():
                 write_picture(self.output, self._picture.rgb, self._picture, format or self._picture.format)
+                self._is_written = True
+        if self._about and self._is_written:
+            about, source = self._about
+            with self._step():
+                os.utime(self.output, ns=(about.st_atime_ns, about.st_mtime_ns))
+                self.report = replace(self.report, source=source, settings=self._made_with)
         return self.report
 
     @contextmanager
@@ -238,71 +258,47 @@ def _follow(
     )
 
 
-def write_report(path: Path, reports: Iterable[FileReport]) -> None:
-    """Write or update report.csv atomically, one row a file, sorted.
-
-    Of a run that resumes an earlier one, the earlier rows stay for files it skipped or has not come to. Raises
-    PictureError if it cannot be written, or if `path` holds something else, which stays as it is.
-    """
-    try:
-        rows = _earlier_rows(path)
-    except OSError as error:
-        raise PictureError(f"{path}: the earlier report cannot be read ({error}).") from error
-    for report in reports:
-        # As an earlier report holds them.
-        source, output = (name.encode("utf-8", "backslashreplace").decode() for name in (report.file, report.output))
-        earlier = rows.get(source)
-        if report.skipped and earlier and earlier["output"] == output and not earlier["error"]:
-            continue
-        rows[source] = {
-            "file": source,
-            "output": output,
-            "size": f"{report.width}x{report.height}" if report.width else "",
-            "seconds": f"{report.seconds:.3f}",
-            "weather": report.weather,
-            "uncertainty": f"{report.uncertainty:.4f}" if report.width else "",
-            "error": " ".join(report.error.split()),
-            "skipped": "yes" if report.skipped else "no",
-        }
-    try:
-        with atomic_file(path, "w", errors="backslashreplace") as text:
-            writer = csv.DictWriter(text, _COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows[name] for name in sorted(rows))
-    except OSError as error:
-        raise PictureError(f"{path}: the report cannot be written ({error}).") from error
-
-
-def _earlier_rows(path: Path) -> dict[str, dict[str, str]]:
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) == _COLUMNS:
-                return {row["file"]: {column: row[column] or "" for column in _COLUMNS} for row in reader}
-    except FileNotFoundError:
-        return {}
-    except (UnicodeDecodeError, csv.Error):
-        pass
-    raise PictureError(
-        f"{path}: is no report of this program, and will not be replaced: move it, or choose another folder."
-    )
-
-
-def _output_names(names: list[Path], format: str | None) -> list[Path]:
+def _output_names(names: list[Path], format: str | None, target: Path, source: Path) -> list[Path]:
+    """A name for the output of each: the one it has by the report of an earlier run, else a free one."""
+    rows = earlier_rows_if_any(target / REPORT)
     suffixes = [output_suffix(name, format) for name in names]
     renamed = [name.with_suffix(suffix) for name, suffix in zip(names, suffixes, strict=True)]
+    inputs = {as_written(name.as_posix()) for name in names}
+    owned: dict[str, str] = {}  # output, as file systems compare that ignore case, to file
+    for file, output in rows:
+        if output and (file in inputs or (target / output).exists()):
+            owned.setdefault(output.casefold(), file)
+    for name, new in zip(names, renamed, strict=True):
+        # Of a run that was killed before it could report: outputs have the time of what they were made of.
+        if name != new and not has_time_of(source / new, target / new) and has_time_of(source / name, target / new):
+            owned.setdefault(new.as_posix().casefold(), as_written(name.as_posix()))
     # Compared as file systems do that ignore case.
     often = Counter(str(name).casefold() for name in renamed)
     taken = {str(name).casefold() for name, new in zip(names, renamed, strict=True) if name == new}
-    unique = []
+    found = []
     for name, new, suffix in zip(names, renamed, suffixes, strict=True):
-        if name != new and often[str(new).casefold()] > 1:
-            new = name.with_name(name.name + suffix)
-            while str(new).casefold() in taken:
-                new = new.with_name(new.name + suffix)
-            taken.add(str(new).casefold())
-        unique.append(new)
-    return unique
+        file, free = as_written(name.as_posix()), new
+
+        def is_mine(path: Path, file: str = file) -> bool | None:
+            owner = owned.get(as_written(path.as_posix()).casefold())
+            return None if owner is None else owner == file
+
+        longer = name.with_name(name.name + suffix)
+        if own := next((path for path in (new, longer) if is_mine(path)), None):
+            free = own
+        elif is_mine(new) is False or (name != new and often[str(new).casefold()] > 1):
+            free = longer
+            while str(free).casefold() in taken or is_mine(free) is False:
+                free = free.with_name(free.name + suffix)
+        taken.add(str(free).casefold())
+        found.append(free)
+    return found
+
+
+def _made_with(restorer: Callable[..., Restoration], strength: float, ensemble: bool) -> str:
+    """What an output depends on besides its source, for people to read and for programs to compare."""
+    version = getattr(restorer, "version", "") or type(restorer).__name__
+    return f"{version}, strength {strength:g}" + (", ensemble" if ensemble else "")
 
 
 def output_suffix(name: Path, format: str | None) -> str:

@@ -1,9 +1,11 @@
 """The one way to restore a picture: the app, the command line, the evaluation and Python users all call `Restorer`."""
 
+import hashlib
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import torch
@@ -93,6 +95,14 @@ class Restorer:
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(_KERNELS))  # read when the first net runs
         net, card = load_net(name)
         return cls(net, card.name, device, load_tone(name))
+
+    @cached_property
+    def version(self) -> str:
+        """The name and a short checksum of all weights, which tell what a picture was restored with."""
+        checksum = hashlib.sha256()
+        for tensor in [*self.net.state_dict().values(), *(self.tone.state_dict().values() if self.tone else ())]:
+            checksum.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return f"{self.name} {checksum.hexdigest()[:8]}"
 
     @torch.no_grad()
     def __call__(

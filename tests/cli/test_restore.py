@@ -281,3 +281,14 @@ def test_a_foreign_report_file_is_told_before_the_work(tmp_path, restorer):
     assert result.exit_code == 2 and "report.csv: is no report" in " ".join(result.stderr.split())
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["report.csv"]
     assert (tmp_path / "out/report.csv").read_text() == "quarter,sales\n1,2\n"
+
+
+def test_outputs_of_other_settings_are_named(tmp_path, restorer):
+    for number in range(7):
+        picture(tmp_path / f"in/{number}.png")
+    assert run(tmp_path / "in", tmp_path / "out").exit_code == 0
+    result = run(tmp_path / "in", tmp_path / "out", "--strength", "0.5")
+    said = " ".join(result.stderr.split())
+    assert result.exit_code == 0 and "7 skipped" in said
+    assert "note: made with other settings (Inverter, strength 1); --overwrite makes it anew: 0.png, 1.png" in said
+    assert "4.png and 2 more" in said

@@ -284,6 +284,9 @@ def test_the_report_keeps_earlier_rows_and_replaces_redone_ones(tmp_path):
         "uncertainty": "0.1250",
         "error": "",
         "skipped": "no",
+        "note": "",
+        "source": "",
+        "settings": "",
     }
     assert rows_of(path)["b.png"]["error"] == "broken in two lines"
 

@@ -253,6 +253,7 @@ class Rerouter:
         self.references = references
         self.method = method or references.choices.method
         self.report = report
+        self.version = f"{restorer.version}, re-routed by {self.method}"
 
     def __call__(self, image: Tensor, **how: Any) -> Restoration:
         """As `Restorer.__call__`."""

@@ -1,0 +1,161 @@
+"""A run that goes on where another stopped: no output is taken for another picture's, nor for one of other settings."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mofme.errors import PictureError
+from mofme.vision.batch import FileReport, restore_tree, write_report
+from mofme.vision.report import earlier_rows
+from mofme.vision.restorer import Restoration
+
+RED, BLUE, GREEN = (200, 0, 0), (0, 0, 200), (0, 200, 0)
+
+
+class AsItIs:
+    version = "first"
+
+    def __call__(self, image: Tensor, **_: object) -> Restoration:
+        return Restoration(image, {"rain": 0.9}, torch.zeros(1, 1), (), 0.0)
+
+
+def picture(path: Path, colour: tuple[int, int, int], seconds: int = 0) -> Path:
+    """Of a time that lies `seconds` after a fixed one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8), colour).save(path)
+    os.utime(path, (1_700_000_000 + seconds,) * 2)
+    return path
+
+
+def colour_of(path: Path) -> tuple[int, ...]:
+    with Image.open(path) as image:
+        return tuple(int(value / 200 + 0.5) * 200 for value in np.asarray(image.convert("RGB"))[4, 4])
+
+
+def run(folder: Path, restorer: AsItIs | None = None, report: bool = True, **settings: object) -> list[FileReport]:
+    reports = list(restore_tree(restorer or AsItIs(), folder / "in", folder / "out", **settings))  # type: ignore[arg-type]
+    if report:
+        write_report(folder / "out/report.csv", reports)
+    return reports
+
+
+def skipped(reports: Sequence[FileReport]) -> dict[str, bool]:
+    return {report.file: report.skipped for report in reports}
+
+
+@pytest.mark.parametrize("report", [True, False])  # without: as after a kill, known by the time alone
+def test_a_picture_added_later_does_not_take_its_neighbours_output(tmp_path: Path, report: bool) -> None:
+    picture(tmp_path / "in/a.jpg", RED)
+    run(tmp_path, format="png", report=report)
+    assert colour_of(tmp_path / "out/a.png") == RED
+    picture(tmp_path / "in/a.png", BLUE, 60)
+    for _ in range(2):
+        reports = run(tmp_path, format="png")
+        assert {one.file: one.output for one in reports} == {"a.jpg": "a.png", "a.png": "a.png.png"}
+        assert colour_of(tmp_path / "out/a.png") == RED and colour_of(tmp_path / "out/a.png.png") == BLUE
+    assert skipped(reports) == {"a.jpg": True, "a.png": True}
+
+
+def test_names_stay_when_the_neighbour_goes(tmp_path: Path) -> None:
+    picture(tmp_path / "in/A.jpg", RED)
+    picture(tmp_path / "in/a.png", BLUE)
+    run(tmp_path, format="png")
+    (tmp_path / "in/a.png").unlink()
+    (report,) = run(tmp_path, format="png")
+    assert (report.output, report.skipped) == ("A.jpg.png", True)
+    # The result of a picture that is gone stays; a new one of that place gets another name.
+    picture(tmp_path / "in/a.webp", GREEN)
+    outputs = {one.file: one.output for one in run(tmp_path, format="png")}
+    assert outputs == {"A.jpg": "A.jpg.png", "a.webp": "a.webp.png"}
+    assert colour_of(tmp_path / "out/a.png") == BLUE and colour_of(tmp_path / "out/a.webp.png") == GREEN
+
+
+def test_an_edited_source_is_restored_again(tmp_path: Path) -> None:
+    picture(tmp_path / "in/a.png", RED), picture(tmp_path / "in/b.png", RED)
+    run(tmp_path)
+    picture(tmp_path / "in/a.png", BLUE, 60)
+    for seconds in (60, -60):  # also one that was put back from a backup
+        picture(tmp_path / "in/b.png", GREEN if seconds > 0 else BLUE, seconds)
+        reports = run(tmp_path)
+        assert skipped(reports) == {"a.png": seconds < 0, "b.png": False}
+        assert colour_of(tmp_path / "out/b.png") == (GREEN if seconds > 0 else BLUE)
+    assert colour_of(tmp_path / "out/a.png") == BLUE
+    assert skipped(run(tmp_path)) == {"a.png": True, "b.png": True}
+
+
+def test_a_result_that_was_changed_by_hand_is_kept(tmp_path: Path) -> None:
+    picture(tmp_path / "in/a.png", RED)
+    run(tmp_path)
+    picture(tmp_path / "out/a.png", GREEN, 30)
+    picture(tmp_path / "in/a.png", BLUE, 60)
+    (report,) = run(tmp_path)
+    assert report.skipped and "source and result were both changed" in report.note
+    assert colour_of(tmp_path / "out/a.png") == GREEN
+    (report,) = run(tmp_path, overwrite=True)
+    assert not report.skipped and colour_of(tmp_path / "out/a.png") == BLUE
+
+
+def test_a_file_of_unknown_origin_is_kept_and_told_if_it_is_older(tmp_path: Path) -> None:
+    picture(tmp_path / "in/a.png", RED, 60), picture(tmp_path / "out/a.png", GREEN)
+    (report,) = run(tmp_path)
+    assert report.skipped and "older than its source" in report.note and "--overwrite" in report.note
+    assert colour_of(tmp_path / "out/a.png") == GREEN
+
+
+@pytest.mark.parametrize("settings", [{"strength": 0.5}, {"ensemble": True}, {"restorer": "second"}])
+def test_outputs_of_other_settings_are_told(tmp_path: Path, settings: dict[str, object]) -> None:
+    picture(tmp_path / "in/a.png", RED)
+    run(tmp_path)
+    restorer = AsItIs()
+    restorer.version = str(settings.pop("restorer", "first"))
+    picture(tmp_path / "in/b.png", RED)
+    first, second = run(tmp_path, restorer, **settings)
+    assert first.skipped and "made with other settings (first, strength 1)" in first.note
+    assert not second.skipped and not second.note
+    assert not any(one.note for one in run(tmp_path, restorer, overwrite=True, **settings))
+    assert [one.note for one in run(tmp_path, restorer, **settings)] == ["", ""]
+
+
+def test_a_failure_does_not_forget_what_the_output_was_made_of(tmp_path: Path) -> None:
+    picture(tmp_path / "in/a.png", RED)
+    run(tmp_path)
+    before = earlier_rows(tmp_path / "out/report.csv")["a.png", "a.png"]["source"]
+    (tmp_path / "in/a.png").write_bytes(b"broken")
+    (report,) = run(tmp_path)
+    assert report.error and colour_of(tmp_path / "out/a.png") == RED
+    assert earlier_rows(tmp_path / "out/report.csv")["a.png", "a.png"]["source"] == before != ""
+    picture(tmp_path / "in/a.png", BLUE, 60)
+    assert not run(tmp_path)[0].skipped and colour_of(tmp_path / "out/a.png") == BLUE
+
+
+def test_a_report_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    picture(tmp_path / "in/a.jpg", RED), picture(tmp_path / "out/a.png", RED), picture(tmp_path / "in/a.png", BLUE)
+    head = "file,output,size,seconds,weather,uncertainty,error,skipped\n"
+    (tmp_path / "out/report.csv").write_text(f"{head}a.jpg,a.png,8x8,1.0,rain,0.1,,no\n")
+    assert {one.file: (one.output, one.skipped) for one in run(tmp_path, format="png")} == {
+        "a.jpg": ("a.png", True),
+        "a.png": ("a.png.png", False),
+    }
+
+
+def test_outputs_have_the_time_of_their_sources(tmp_path: Path) -> None:
+    source = picture(tmp_path / "in/a.png", RED, 7)
+    run(tmp_path)
+    assert (tmp_path / "out/a.png").stat().st_mtime_ns == source.stat().st_mtime_ns
+
+
+def test_the_reason_of_an_error_does_not_repeat_the_name() -> None:
+    assert FileReport("sub/x.jpg", "", error="/in/sub/x.jpg: damaged: at its end").reason == "damaged: at its end"
+    assert FileReport("x.jpg", "", error="out of memory: 3 GB").reason == "out of memory: 3 GB"
+
+
+def test_another_report_is_no_report(tmp_path: Path) -> None:
+    (tmp_path / "report.csv").write_text("file,output\na,b\n")
+    with pytest.raises(PictureError, match="no report of this program"):
+        earlier_rows(tmp_path / "report.csv")
