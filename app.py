@@ -2,7 +2,7 @@
 
 import typer
 
-from mofme.ui.window import main
+from mofme.cli.window import open_app
 
 if __name__ == "__main__":
-    typer.run(main)
+    typer.run(open_app)

@@ -10,8 +10,16 @@ from typing import IO, Any, BinaryIO, Literal, TextIO, overload
 
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "card.json"
-# Where the models that ship with the project are.
-WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
+
+
+def _shipped(name: str) -> Path:
+    """A folder that ships with the project: beside the package in a clone, within it once it is installed."""
+    package = Path(__file__).resolve().parent
+    return package / name if (package / name).is_dir() else package.parent / name
+
+
+WEIGHTS = _shipped("weights")
+ASSETS = _shipped("assets")
 
 
 @overload

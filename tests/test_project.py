@@ -88,7 +88,8 @@ def test_links_and_named_files_exist(page: str) -> None:
 def test_version_and_dependencies_come_from_one_place() -> None:
     project = tomllib.loads(read("pyproject.toml"))
     assert project["project"]["version"] == mofme.__version__
-    assert project["tool"]["setuptools"]["dynamic"]["dependencies"] == {"file": ["requirements.txt"]}
+    assert project["tool"]["hatch"]["metadata"]["hooks"]["requirements_txt"] == {"files": ["requirements.txt"]}
+    assert {"hatchling", "hatch-requirements-txt"} <= pins("requirements-dev.txt").keys()
 
 
 QUOTING = ["README.md", "PAPERS.md"]

@@ -12,6 +12,7 @@ from mofme.cli.restore import restore
 from mofme.cli.results import results
 from mofme.cli.synthesize import synthesize
 from mofme.cli.train import train, train_segmenter, train_tone
+from mofme.cli.window import open_app
 from mofme.papers.attention_router.command import attention_router
 from mofme.papers.binaryconnect import command as binary
 from mofme.papers.carrot import command as route
@@ -47,6 +48,7 @@ GROUPS = {
     ),
 }
 COMMANDS: dict[str, Callable[..., None]] = {
+    "app": open_app,
     "restore": restore,
     "models": models,
     "synthesize": synthesize,
@@ -99,6 +101,11 @@ def mofme(
     ] = False,
 ) -> None:
     """Clear pictures from rain, snow, raindrops and haze, by a mixture of feature-modulation experts."""
+
+
+def main() -> None:
+    """What an installed `mofme` runs."""
+    app(prog_name="mofme")
 
 
 for _name, _command in COMMANDS.items():

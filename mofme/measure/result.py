@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from mofme.errors import ResultError
-from mofme.files import atomic_file
+from mofme.files import ASSETS, atomic_file
 
-RESULTS = Path(__file__).resolve().parents[2] / "assets" / "results"
+RESULTS = ASSETS / "results"
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,6 @@
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Annotated
-
-import typer
 
 # Before Gradio is imported: it asks its makers for news otherwise, and the app must work offline.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -24,8 +20,7 @@ from mofme.papers.router_robustness import tab as router_robustness
 from mofme.papers.smose import tab as smose
 from mofme.ui.examples import examples_folder
 from mofme.ui.html import PLOTS
-from mofme.ui.limits import Limits
-from mofme.ui.models import Engine, Services, shipped_models
+from mofme.ui.models import Services
 from mofme.ui.tabs import batch, evaluate, live, restore, video
 from mofme.ui.theme import CSS, PASTE_ANYWHERE, theme
 from mofme.ui.uploads import KEEP_SECONDS, own_folder
@@ -97,20 +92,3 @@ def serve(services: Services, host: str = "127.0.0.1", port: int = 7860, auth: t
             css=CSS,
             js=PASTE_ANYWHERE,
         )
-
-
-def main(
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 7860,
-    auth: Annotated[str | None, typer.Option(help="Ask for this user:password.")] = None,
-    max_megapixels: Annotated[float, typer.Option(min=0.01, help="Refuse larger pictures.")] = Limits.megapixels,
-) -> None:
-    """Open the app: restore photos taken in bad weather in your browser."""
-    if auth is not None and not all(auth.partition(":")):
-        raise typer.BadParameter("write user:password", param_hint="--auth")
-    # A Hugging Face Space reaches the app from outside its container.
-    if os.environ.get("SPACE_ID"):
-        host = "0.0.0.0"
-    user, _, password = (auth or "").partition(":")
-    services = Services(Engine(shipped_models()), limits=replace(Limits(), megapixels=max_megapixels))
-    serve(services, host, port, (user, password) if auth else None)

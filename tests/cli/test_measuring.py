@@ -33,6 +33,7 @@ MEASURING = [
 ROOT = typer.main.get_command(app)
 
 BAD = [
+    "app --auth nobody",
     "restore nowhere out",
     "restore empty out",
     "synthesize nowhere out --weather rain",

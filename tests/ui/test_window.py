@@ -9,6 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from mofme.cli.window import open_app
 from mofme.ui import window
 from mofme.ui.models import Engine, Services
 
@@ -28,7 +29,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 def run(*arguments: str) -> int:
     app = typer.Typer()
-    app.command()(window.main)
+    app.command()(open_app)
     return CliRunner().invoke(app, arguments).exit_code
 
 
