@@ -194,7 +194,7 @@ class _File:
                 self._is_written = True
                 return
             picture = self._picture
-            result = restore_seen(restorer, picture.rgb, picture.alpha, on_progress=on_progress, **settings)
+            result = restore_seen(restorer, picture.rgb, picture.visible, on_progress=on_progress, **settings)
             self._picture = replace(self._picture, rgb=result.image)
             height, width = result.image.shape[1:]
             self.report = replace(
@@ -203,6 +203,7 @@ class _File:
                 height=height,
                 weather=result.weather_name,
                 uncertainty=result.mean_uncertainty,
+                note="; ".join(picture.notes),
             )
 
     def write(self, format: str | None) -> FileReport:

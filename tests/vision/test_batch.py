@@ -336,3 +336,28 @@ def test_a_shipped_model_restores_a_folder(tmp_path):
     (report,) = restore_tree(restorer, tmp_path / "in", tmp_path / "out")
     assert report.error == ""
     assert read_picture(tmp_path / "out/a.png").rgb.shape == (3, 17, 33)
+
+
+def test_a_jpeg_that_is_cut_off_is_restored_with_a_note(tmp_path):
+    (tmp_path / "in").mkdir()
+    samples = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(samples).save(tmp_path / "in/a.jpg")
+    data = (tmp_path / "in/a.jpg").read_bytes()
+    seen = []
+
+    class Looking(Inverter):
+        def __call__(self, image, **settings):
+            seen.append(image)
+            return super().__call__(image, **settings)
+
+    (tmp_path / "in/a.jpg").write_bytes(data[: len(data) * 2 // 3])
+    (report,) = restore_tree(Looking(), tmp_path / "in", tmp_path / "out")
+    assert report.error == "" and "rows are missing" in report.note
+    write_report(tmp_path / "out/report.csv", [report])
+    assert rows_of(tmp_path / "out/report.csv")["a.jpg"]["note"] == report.note
+    before, after = (read_picture(tmp_path / name / "a.jpg") for name in ("in", "out"))
+    missing = before.present[0, :, 0] == 0
+    assert 5 < missing.sum() < 40
+    lowest = after.rgb[:, -5:]
+    torch.testing.assert_close(lowest, before.rgb[:, -5:], atol=0.05, rtol=0)  # what is not there is left alone
+    assert not torch.equal(seen[0], before.rgb)  # nor looked at

@@ -154,7 +154,7 @@ def compare_photo(
         restorer = engine.restorer(shipped.card.name)
         with engine.turn:
             restorer(picture.rgb[:, :DEFAULT_TILE, :DEFAULT_TILE])  # the first of its size takes longer
-            restoration = restorer(picture.rgb, alpha=picture.alpha, on_progress=report)
+            restoration = restorer(picture.rgb, alpha=picture.visible, on_progress=report)
         images.append(restoration.image)
         seconds.append(restoration.seconds)
         files.append(folder / f"{upload.stem}-{shipped.card.name}.png")

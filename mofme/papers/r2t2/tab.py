@@ -153,7 +153,7 @@ def reroute_photo(services: Services, job: Job, upload: Path, references: Refere
             picture.rgb,
             chosen,
             references,
-            alpha=picture.alpha,
+            alpha=picture.visible,
             on_progress=lambda share: job.report(share, "Restoring twice"),
         )
     job.check()

@@ -102,15 +102,15 @@ def report_table(reports: Sequence[FileReport]) -> str:
     """The report of a batch as an HTML table; empty for no reports."""
     if not reports:
         return ""
-    heads = ("File", "Size", "Seconds", "Weather", "Routers unsure")
+    heads = ("File", "Size", "Seconds", "Weather", "Routers unsure", "Note")
     return table(heads, [(report.file, *_cells(report)) for report in reports], "files")
 
 
 def _cells(report: FileReport) -> Sequence[str]:
     if report.error:
-        return [cell(report.error, class_="problem", colspan=4)]
+        return [cell(report.reason, class_="problem", colspan=5)]
     size = f"{report.width} x {report.height}"
-    return size, f"{report.seconds:.1f}", report.weather, f"{report.uncertainty:.2f}"
+    return size, f"{report.seconds:.1f}", report.weather, f"{report.uncertainty:.2f}", report.note
 
 
 def _for_programs(progress: BatchProgress) -> tuple[str | None, str | None, list[dict[str, Any]]]:
@@ -132,7 +132,7 @@ def restore_batch(
         refused = gather(uploads, source)
         plan = plan_tree(source, target)
         if not plan:
-            reasons = " ".join(f"{report.file}: {report.error}" for report in refused[:3])
+            reasons = " ".join(f"{report.file}: {report.reason}" for report in refused[:3])
             raise PictureError(f"There is no picture in this upload. {reasons}".strip())
         if len(plan) > limits.batch_pictures:
             raise MofmeError(

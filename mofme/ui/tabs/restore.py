@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,8 @@ class RestoredPhoto:
         height, width = self.picture.rgb.shape[-2:]
         weather = self.restoration.weather_name
         seen = "No bad weather seen" if weather == "clear" else f"Seen: <b>{weather}</b>"
-        return f"<p>{seen} · {width} x {height} pixels · {self.restoration.seconds:.1f} s</p>"
+        notes = "".join(f"<p>Note: {escape(note)}.</p>" for note in self.picture.notes)
+        return f"<p>{seen} · {width} x {height} pixels · {self.restoration.seconds:.1f} s</p>{notes}"
 
     def report(self) -> dict[str, Any]:
         """What programs are told."""
@@ -96,6 +98,8 @@ class RestoredPhoto:
             "probabilities": {name: round(chance, 4) for name, chance in restoration.weather.items()},
             "uncertainty": round(restoration.mean_uncertainty, 4),
         }
+        if self.picture.notes:
+            report["notes"] = list(self.picture.notes)
         if rerouted:
             report |= {"moved": round(rerouted.moved, 4), "extra_seconds": round(rerouted.extra_seconds, 3)}
         return report
@@ -192,7 +196,7 @@ def restore_photo(engine: Engine, job: Job, path: str | None, settings: Settings
         restore = Rerouter(restorer, References.load(), report=rerouted.append) if settings.reroute else restorer
         restoration = restore(
             picture.rgb,
-            alpha=picture.alpha,
+            alpha=picture.visible,
             strength=settings.strength,
             ensemble=settings.ensemble,
             tile=settings.tile_side,

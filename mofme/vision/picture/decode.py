@@ -2,7 +2,7 @@
 
 import io
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,6 +14,7 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 from torch import Tensor
 
 from mofme.errors import PictureError, PictureTooLargeError
+from mofme.vision.picture.mend import Mended, mend
 from mofme.vision.picture.metadata import (
     dpi_of,
     exif_of,
@@ -57,13 +58,33 @@ class Picture:
     iptc: bytes | None = None  # of JPEG, as is the comment
     comment: bytes | None = None
     png_chunks: tuple[tuple[bytes, bytes], ...] = ()  # gamma, primaries and text
+    present: Tensor | None = None  # (1,H,W) float32: 0 where a file that ends too early has no samples
+    notes: tuple[str, ...] = ()  # what of the file is not in here
+
+    @property
+    def visible(self) -> Tensor | None:
+        """How far (1,H,W) each pixel may be looked at; None if all may."""
+        both = [one for one in (self.alpha, self.present) if one is not None]
+        return both[0] if len(both) == 1 else both[0] * both[1] if both else None
 
 
 def decode(file: BinaryIO, path: Path, max_megapixels: float) -> Picture:
-    """The (first) picture of an open file, which messages call `path`.
+    """The (first) picture of an open file, which messages call `path`; of one that ends too early what is there.
 
     Raises PictureTooLargeError from the header, PictureError for what is no picture, and whatever Pillow raises.
     """
+    try:
+        return _decode(file, path, max_megapixels)
+    except PictureError:
+        raise
+    except Exception as error:
+        file.seek(0)
+        mended = mend(file.read(), error)
+    picture = _decode(io.BytesIO(mended.data), path, max_megapixels, mended)
+    return replace(picture, notes=(*picture.notes, mended.words()))
+
+
+def _decode(file: BinaryIO, path: Path, max_megapixels: float, mended: Mended | None = None) -> Picture:
     header = file.read(32)
     lossless = header.startswith(b"RIFF") and _webp_is_lossless(file)
     file.seek(0)
@@ -79,7 +100,14 @@ def decode(file: BinaryIO, path: Path, max_megapixels: float) -> Picture:
         depth, grey = _bit_depth(image, header), _is_grey(image, header)
         _spread_clear_grey(image, header)
         array = _samples(image, file, path, depth)
-        array = _upright(array.reshape(*array.shape[:2], -1), orientation_of(image))
+        array = array.reshape(*array.shape[:2], -1)
+        present = None
+        if mended:
+            array = np.pad(array, ((0, mended.height - len(array)), (0, 0), (0, 0)))
+            rows = np.zeros((*array.shape[:2], 1), np.float32)
+            rows[mended.first : mended.stop] = 1
+            present = torch.from_numpy(_upright(rows, orientation_of(image)).copy()).permute(2, 0, 1)
+        array = _upright(array, orientation_of(image))
         alpha = array.shape[2] in (2, 4)
         planes = _to_tensor(array, 2**depth - 1 if depth > 8 else 255)
         return Picture(
@@ -97,6 +125,7 @@ def decode(file: BinaryIO, path: Path, max_megapixels: float) -> Picture:
             iptc=iptc_of(image),
             comment=image.info.get("comment") if image.format in ("JPEG", "MPO") else None,
             png_chunks=png_chunks(file) if image.format == "PNG" else (),
+            present=None if present is None or bool(present.all()) else present,
         )
 
 
@@ -161,6 +190,8 @@ def _deep_samples(image: Image.Image, file: BinaryIO, path: Path, depth: int) ->
     if depth == 16 and tags.get(_PLANAR, 1) == 1:
         file.seek(0)
         array = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+    if array is None and image.format == "PNG":
+        raise OSError("image file is truncated")
     if array is None or array.dtype != np.uint16 or array.shape[:2] != (image.height, image.width):
         raise PictureError(f"{path}: {depth}-bit samples in this layout are not supported; save as PNG.")
     if array.ndim == 2:

@@ -30,8 +30,8 @@ def read_picture(path: Path, max_megapixels: float = 100) -> Picture:
     """Read the (first) picture of a file by its content, whatever its suffix, with EXIF orientation applied.
 
     Palettes become RGB, CMYK becomes sRGB through its own profile, 10-bit HEIC and AVIF become 8 bits.
-    Raises PictureTooLargeError from the header, before decoding, and PictureError for a file that is missing,
-    damaged, truncated or no picture.
+    Of a file that is cut off what is there; `notes` say what is not. Raises PictureTooLargeError from the header,
+    before decoding, and PictureError for a file that is missing, no picture, or too damaged for anything useful.
     """
     path = Path(path)
     try:

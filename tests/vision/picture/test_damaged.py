@@ -65,23 +65,83 @@ def test_a_file_over_a_gibibyte_is_refused(tmp_path):
         read_picture(tmp_path / "big.png")
 
 
-ENCODED = [".jpg", ".png", ".webp", ".tif", ".bmp", ".avif", ".heic", "16.png", "16.tif", "lzw.tif"]
-
-
-@pytest.mark.parametrize("kind", ENCODED)
-@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9])
-def test_a_truncated_file_is_refused(tmp_path, kind, share):
-    path = tmp_path / f"a{kind}"
+def encoded(path, kind):
     if kind.startswith("16"):
         rgb = torch.rand(3, 80, 60, generator=torch.Generator().manual_seed(0))
         write_picture(path, rgb, Picture(rgb=rgb, bits=16))
     else:
-        options = {"compression": "tiff_lzw"} if kind == "lzw.tif" else {}
-        Image.fromarray(noise(80, 60)).save(path, **options)
-    data = path.read_bytes()
+        options = {
+            "lzw.tif": {"compression": "tiff_lzw"},
+            "progressive.jpg": {"progressive": True},
+            "lossless.webp": {"lossless": True},
+        }
+        image = Image.fromarray(noise(80, 60))
+        (image.quantize(64) if kind.startswith("palette") else image).save(path, **options.get(kind, {}))
+    return path.read_bytes()
+
+
+ROW_BY_ROW = [".jpg", ".png", "palette.png", "16.png", ".webp", "lossless.webp", ".tif", ".bmp"]
+ENCODED = [*ROW_BY_ROW, "progressive.jpg", ".avif", ".heic", "16.tif", "lzw.tif"]
+WHOLE_OR_NOT_AT_ALL = [".avif", ".heic", "lzw.tif"]  # their index stands at the end, or all is packed at once
+
+
+@pytest.mark.parametrize("kind", ENCODED)
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9])
+def test_a_truncated_file_is_refused_where_nothing_useful_is_left(tmp_path, kind, share):
+    if share > 0.02 and kind not in WHOLE_OR_NOT_AT_ALL:
+        return
+    path = tmp_path / f"a{kind}"
+    data = encoded(path, kind)
     path.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(PictureError, match=kind):
         read_picture(path)
+
+
+@pytest.mark.parametrize("kind", ROW_BY_ROW)
+@pytest.mark.parametrize("share", [0.4, 0.6, 0.9])
+def test_what_is_left_of_a_truncated_file_is_read_and_told(tmp_path, kind, share):
+    path = tmp_path / f"a{kind}"
+    data = encoded(path, kind)
+    whole = read_picture(path)
+    assert whole.present is None and not whole.notes
+    path.write_bytes(data[: int(len(data) * share)])
+    part = read_picture(path)
+    rows = part.present[0, :, 0].bool()
+    assert part.rgb.shape == whole.rgb.shape and abs(rows.float().mean() - share) < 0.23  # blocks of 16
+    apart = (part.rgb - whole.rgb).abs().amax((0, 2))
+    assert (apart[rows][:-16] < 0.1).all(), "all but the blocks at the edge is as it was"
+    assert part.notes == (f"the file is cut off: {int((~rows).sum())} of its 80 rows are missing",)
+
+
+@pytest.mark.parametrize("missing", [1, 2])
+@pytest.mark.parametrize("kind", [".jpg", "progressive.jpg", ".png", "16.png"])
+def test_a_file_that_lacks_only_its_end_marker_is_whole(tmp_path, kind, missing):
+    path = tmp_path / f"a{kind}"
+    data = encoded(path, kind)
+    whole = read_picture(path).rgb
+    path.write_bytes(data[:-missing])
+    part = read_picture(path)
+    assert torch.equal(part.rgb, whole) and part.present is None
+    assert part.notes in ((), ("the file is cut off: all its rows are there",))
+
+
+def test_half_of_a_progressive_jpeg_is_coarse(tmp_path):
+    data = encoded(tmp_path / "a.jpg", "progressive.jpg")
+    (tmp_path / "a.jpg").write_bytes(data[: len(data) // 2])
+    picture = read_picture(tmp_path / "a.jpg")
+    assert picture.present is None and "finer details are missing" in picture.notes[0]
+
+
+def test_missing_rows_turn_with_the_picture_and_do_not_count(tmp_path):
+    Image.fromarray(noise(80, 60)).save(
+        tmp_path / "a.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0"
+    )
+    data = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(data[: len(data) // 2])
+    picture = read_picture(tmp_path / "a.jpg")
+    assert picture.rgb.shape == (3, 60, 80)  # turned by a quarter, clockwise: the lowest rows come to lie on the left
+    assert not picture.present[0, :, 0].any() and picture.present[0, :, -1].all()
+    assert torch.equal(picture.visible, picture.present)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,139 @@
+"""Picture files whose end is missing: made whole with something, so that what is there can be decoded."""
+
+import io
+import struct
+import zlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+_LEAST = 0.1  # share of a picture that is worth restoring
+_UNLIKE = 24  # of 255: what two fillings make of one pixel, if it was decoded from them
+_JPEG_END = b"\xff\xd9"
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of the colour types of PNG
+
+
+class Mended(NamedTuple):
+    """A file that decodes, and which of the rows that it should have are in it."""
+
+    data: bytes
+    first: int
+    stop: int
+    height: int
+    coarse: bool = False  # a progressive JPEG without all its passes
+
+    def words(self) -> str:
+        missing = self.height - (self.stop - self.first)
+        if missing:
+            return f"the file is cut off: {missing} of its {self.height} rows are missing"
+        return "the file is cut off: " + ("its finer details are missing" if self.coarse else "all its rows are there")
+
+
+def mend(data: bytes, error: Exception) -> Mended:
+    """Of a file that ends too early. Raises `error` for another fault, or if too little is in it."""
+    if fill := next((fill for start, fill in _FILLINGS.items() if data.startswith(start)), None):
+        found = _compared(data, fill, error)
+    elif data.startswith(b"\x89PNG") and len(data) > 28 and not data[28]:  # not interlaced: row by row
+        found = _png(data)
+    elif data.startswith((b"II*\0", b"MM\0*")):
+        found = _tiff(data, error)
+    else:
+        raise error
+    if found.stop - found.first < max(1, _LEAST * found.height):
+        raise error
+    return found
+
+
+def _compared(data: bytes, fill: Callable[[bytes, bytes], bytes], error: Exception) -> Mended:
+    """What comes out alike of two fillings was decoded from the file itself."""
+    junk = np.random.default_rng(0).integers(1, 255, len(data) + 2**16, np.uint8).tobytes()
+    try:
+        plain, other = (_samples(fill(data, more)) for more in (bytes(len(junk)), junk))
+    except Exception:
+        raise error from None
+    apart = np.abs(plain.astype(np.int16) - other).reshape(len(plain), -1).max(1) > _UNLIKE
+    coarse = data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > 1 and bool(apart.any())
+    if coarse:  # a first pass over all of it is there
+        apart[:] = False
+    rows = np.flatnonzero(~apart)
+    first, stop = (int(rows[0]), int(rows[-1]) + 1) if len(rows) else (0, 0)
+    if first == 0 and apart.any():
+        stop = int(apart.argmax())
+    return Mended(fill(data, bytes(len(junk))), first, stop, len(plain), coarse)
+
+
+def _samples(data: bytes) -> NDArray[np.uint8]:
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def _jpeg(data: bytes, more: bytes) -> bytes:
+    return data.rstrip(b"\xff") + (more if more[0] else b"") + _JPEG_END  # half a marker would swallow what follows
+
+
+def _webp(data: bytes, more: bytes) -> bytes:
+    return data + more[: max(8 + int.from_bytes(data[4:8], "little") - len(data), 0)]
+
+
+def _bmp(data: bytes, more: bytes) -> bytes:
+    return data + more[: max(int.from_bytes(data[2:6], "little") - len(data), 0)]
+
+
+_FILLINGS = {b"\xff\xd8": _jpeg, b"RIFF": _webp, b"BM": _bmp}
+
+
+def _png(data: bytes) -> Mended:
+    """Its rows as far as they unpack, and black ones for the rest."""
+    width, height = struct.unpack_from(">LL", data, 16)
+    kept, packed, position = data[:8], b"", 8
+    while position + 8 <= len(data):
+        length, kind = struct.unpack_from(">L4s", data, position)
+        chunk = data[position : position + 12 + length]
+        if kind == b"IDAT":
+            packed += chunk[8 : 8 + length]
+        elif len(chunk) == 12 + length and kind != b"IEND" and not packed:
+            kept += chunk
+        position += 12 + length
+    unpacker = zlib.decompressobj()
+    row = 1 + -(-width * data[24] * _CHANNELS[data[25]] // 8)
+    rows = bytearray()
+    for start in range(0, len(packed), 2**16):
+        try:
+            rows += unpacker.decompress(packed[start : start + 2**16], row * height - len(rows) + 1)
+        except zlib.error:
+            break
+    count = min(len(rows) // row, height)
+    for kind, content in (
+        (b"IDAT", zlib.compress(bytes(rows[: count * row]) + bytes((height - count) * row), 1)),
+        (b"IEND", b""),
+    ):
+        kept += struct.pack(">L", len(content)) + kind + content + struct.pack(">L", zlib.crc32(kind + content))
+    return Mended(kept, 0, count, height)
+
+
+def _tiff(data: bytes, error: Exception) -> Mended:
+    """Cut after the last strip that is whole, or where nothing is packed after the last row."""
+    try:
+        with Image.open(io.BytesIO(data), formats=["TIFF"]) as image:
+            height, tags = image.height, image.tag_v2  # type: ignore[attr-defined]
+    except Exception:
+        raise error from None
+    strips, each = list(zip(tags.get(273, ()), tags.get(279, ()), strict=False)), int(tags.get(278, height))
+    whole = next((number for number, (start, size) in enumerate(strips) if start + size > len(data)), len(strips))
+    rows = whole * each
+    if whole < len(strips) and tags.get(259) == 1:
+        start, size = strips[whole]
+        rows += max(len(data) - start, 0) * min(each, height - rows) // max(size, 1)
+    rows = min(rows, height)
+    order = "<" if data[:2] == b"II" else ">"
+    (directory,) = struct.unpack_from(order + "L", data, 4)
+    (count,) = struct.unpack_from(order + "H", data, directory)
+    for entry in range(directory + 2, directory + 2 + 12 * count, 12):
+        if rows and struct.unpack_from(order + "H", data, entry) == (257,):
+            cut = bytearray(data)
+            struct.pack_into(order + "HHLL", cut, entry, 257, 4, 1, rows)
+            return Mended(bytes(cut), 0, rows, height)
+    raise error
