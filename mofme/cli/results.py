@@ -1,5 +1,7 @@
 """`python -m mofme results`: what was measured, and the pages that quote it."""
 
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +13,32 @@ from rich.table import Table
 from mofme.cli.measuring import Command, print_result, with_exit_codes
 from mofme.errors import ResultError
 from mofme.measure.pages import refresh_page
-from mofme.measure.result import RESULTS, available_results, load_result
+from mofme.measure.result import RESULTS, Result, available_results, load_result, save_result
+
+# Where the words of a paper's claims are, by the result they are read off.
+JUDGES = {
+    "attention_router": "attention_router.claim:judge",
+    "binary_mnist": "binaryconnect.claim:judge",
+    "control": "smose.claim:judge",
+    "dense_to_moe": "ladimo.claim:judge",
+    "dense_to_moe_100k": "ladimo.claim:judge",
+    "llm_robustness": "router_robustness.claim:judge",
+    "llm_routing": "carrot.claim:judge",
+    "llm_routing_rate": "carrot.claim:judge_rate",
+    "mixture_of_routers": "mixture_of_routers.claim:judge",
+    "moe_distillation": "moe_distillation.claim:judge",
+    "rerouting_pictures": "r2t2.claim:judge_pictures",
+    "rerouting_text": "r2t2.claim:judge_text",
+}
+
+
+def judged(result: Result) -> Result:
+    """A result whose verdict is read off its figures anew; that of a room without a paper's claim as it is."""
+    if result.room not in JUDGES:
+        return result
+    module, function = JUDGES[result.room].split(":")
+    judge: Callable[[Result], Result] = getattr(import_module(f"mofme.papers.{module}"), function)
+    return judge(result)
 
 
 @with_exit_codes
@@ -23,10 +50,16 @@ def results(
     quote: Annotated[
         bool, typer.Option("--quote", help="Write the newest figures into the pages' marked blocks.")
     ] = False,
+    judge: Annotated[
+        bool, typer.Option("--judge", help="Read the verdicts off the figures anew, without measuring again.")
+    ] = False,
     folder: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
 ) -> None:
     """List what was measured and its verdicts, print a result's tables, or refresh the pages that quote them."""
-    if quote:
+    if judge:
+        for name in names or available_results(folder):
+            save_result(judged(load_result(name, folder)), folder)
+    elif quote:
         for page in names or ():
             command.tell(f"{page}: {'refreshed' if refresh_page(Path(page), folder) else 'up to date'}")
     elif names:

@@ -1,7 +1,9 @@
 """Pages that quote what was measured, between marks, so that nobody types a number:
 
 <!-- result: ROOM TABLE --> a table and how it came about <!-- /result -->   without TABLE: all of the room
-<!-- verdict: ROOM --> one sentence <!-- /verdict -->
+<!-- verdict: ROOM --> a few sentences <!-- /verdict -->
+<!-- figure: ROOM TABLE | ROW | COLUMN --> one number <!-- /figure -->
+<!-- ledger: whole --> what every claim is worth here <!-- /ledger -->   with "short": papers, claims and verdicts alone
 """
 
 import re
@@ -10,10 +12,13 @@ from pathlib import Path
 
 from mofme.errors import ResultError
 from mofme.files import atomic_file
+from mofme.measure.ledger import ledger
 from mofme.measure.result import RESULTS, Result, available_results, load_result
 
 BLOCK = re.compile(
-    r"<!-- (?P<kind>result|verdict): (?P<room>\S+)(?: (?P<table>(?:(?!-->).)+?))? -->.*?<!-- /(?P=kind) -->", re.DOTALL
+    r"<!-- (?P<kind>result|verdict|ledger|figure): (?P<room>\S+)(?: (?P<table>(?:(?!-->).)+?))? -->.*?"
+    r"<!-- /(?P=kind) -->",
+    re.DOTALL,
 )
 NOT_YET = "Not measured yet."
 
@@ -36,11 +41,16 @@ def refresh(text: str, folder: Path = RESULTS) -> str:
 def _filled(block: re.Match[str], folder: Path) -> str:
     kind, room, title = block["kind"], block["room"], block["table"]
     opening = f"<!-- {kind}: {room}{f' {title}' if title else ''} -->"
+    if kind == "ledger":
+        return f"{opening}\n{_table(*ledger(room == 'whole', folder))}\n<!-- /ledger -->"
     if room not in available_results(folder):
         return f"{opening}{NOT_YET}<!-- /{kind} -->"
     result = load_result(room, folder)
     if kind == "verdict":
         return f"{opening}{result.verdict}<!-- /verdict -->"
+    if kind == "figure":
+        table, row, column = (title or "").split(" | ")
+        return f"{opening}{result.figure(table, row, column).text()}<!-- /figure -->"
     tables = result.tables()
     if title and title not in tables:
         raise ResultError(f"{room} has no table {title!r}; it has: {', '.join(map(repr, tables))}")

@@ -8,9 +8,11 @@ import math
 import os
 import platform
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,11 +25,20 @@ RESULTS = ASSETS / "results"
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured number; `low` to `high` is its interval, where there is one."""
+    """One measured number; `low` to `high` is its interval, where there is one.
+
+    `values` are the few that it is the mean of, as one a seed.
+    """
 
     value: float
     low: float | None = None
     high: float | None = None
+    values: Sequence[float] = field(default=(), compare=False)
+
+    @classmethod
+    def exact(cls, value: float) -> "Figure":
+        """A number that another seed or sample would not change, as of parameters."""
+        return cls(value, value, value)
 
     def side(self, level: float = 0.0) -> int:
         """Which side of `level` all of the interval lies on: +1 above, -1 below; 0 if it holds it or there is none."""
@@ -53,11 +64,96 @@ class Figure:
         """The figure of a function that only rises or only falls, as of what a share leaves over."""
         if self.low is None or self.high is None:
             return Figure(function(self.value))
-        return Figure(function(self.value), *sorted((function(self.low), function(self.high))))
+        low, high = sorted((function(self.low), function(self.high)))
+        return Figure(function(self.value), low, high)
 
     def percent(self) -> "Figure":
         """A share in percent."""
         return self.map(lambda share: 100 * share)
+
+
+class Verdict(StrEnum):
+    """What a claim is worth here. There is no fourth."""
+
+    REPRODUCED = "reproduced"
+    CONTRADICTED = "contradicted"
+    UNSEEN = "cannot be seen here"
+
+
+@dataclass(frozen=True)
+class Check:
+    """A figure that should lie above `level`, or `below` it, with all of its interval.
+
+    `side` is +1 if it does, -1 if all of it lies on the other side, 0 if neither, as without an interval.
+    """
+
+    name: str
+    figure: Figure
+    level: float = 0.0
+    below: bool = False
+    side: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "side", self.figure.side(self.level) * (-1 if self.below else 1))
+
+    def rank(self) -> tuple[int, float]:
+        """What holds least comes first."""
+        return self.side, (self.figure.value - self.level) * (-1 if self.below else 1)
+
+    def text(self) -> str:
+        """`gain, dB: +0.07 (-0.09 to +0.22)`"""
+        figure = Figure(self.figure.value) if self.figure.low == self.figure.high else self.figure
+        return f"{self.name}: {figure.text(_is_gain(self.name))}"
+
+    def wanted(self) -> str:
+        return f"{'below' if self.below else 'above'} {self.level:g}"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A row of the ledger: a claim of a paper, and what it is worth here.
+
+    `departs` says where our method is not the paper's, `scale` what of here stands against what of the paper's.
+    A claim is reproduced if every part holds beyond its noise, contradicted if one fails beyond it. `gates` ask first
+    whether it could show at all: where one does not hold, or nothing is decided, it cannot be seen here, and `needed`
+    says what that would take.
+    """
+
+    claim: str
+    departs: str
+    scale: str
+    parts: Sequence[Check]
+    gates: Sequence[Check] = field(default_factory=list)
+    needed: str = ""
+    verdict: Verdict = field(init=False)
+
+    def __post_init__(self) -> None:
+        sides = [part.side for part in self.parts]
+        decided = bool(sides) and all(gate.side > 0 for gate in self.gates)
+        reproduced = Verdict.REPRODUCED if decided and min(sides) > 0 else Verdict.UNSEEN
+        object.__setattr__(self, "verdict", Verdict.CONTRADICTED if decided and min(sides) < 0 else reproduced)
+
+    @property
+    def bearing(self) -> Check | None:
+        """What the verdict hangs on: the gate that fails, or else the part that is worst."""
+        failed = [gate for gate in self.gates if gate.side <= 0]
+        return failed[0] if failed else min(self.parts, key=Check.rank, default=None)
+
+    def least(self) -> str:
+        """The least effect that could be seen: half the interval of the part that the verdict is about."""
+        part = min(self.parts, key=Check.rank, default=None)
+        if part is None or part.figure.low is None or part.figure.high is None:
+            return "unknown"
+        half = (part.figure.high - part.figure.low) / 2
+        return f"{Figure(half).text()} ({part.name})" if half else "any: it is counted"
+
+    def sentences(self) -> str:
+        """`Cannot be seen here: CLAIM. GATE: 0.7, where it had to be above 1. It would take NEEDED.`"""
+        said = f"{self.verdict.capitalize()}: {self.claim}."
+        if self.bearing:
+            wanted = "where the claim wants it" if self.bearing in self.parts else "where it had to be"
+            said += f" {_capital(self.bearing.text())}, {wanted} {self.bearing.wanted()}."
+        return said + (f" It would take {self.needed}." if self.needed and self.verdict is Verdict.UNSEEN else "")
 
 
 @dataclass(frozen=True)
@@ -100,8 +196,8 @@ def today() -> str:
 class Result:
     """One room's result beside its paper's claim.
 
-    `command` is what anyone types to measure it again; `verdict` is one sentence with the numbers that bear it;
-    `interval` says what the intervals are.
+    `command` is what anyone types to measure it again; `verdict` is a few sentences with the numbers that bear it;
+    `interval` says what the intervals are; `judgements` are its rows of the ledger.
     """
 
     room: str
@@ -114,6 +210,26 @@ class Result:
     interval: str = ""
     machine: Machine = field(default_factory=this_machine)
     date: str = field(default_factory=today)
+    judgements: Sequence[Judgement] = field(default_factory=list)
+
+    def figure(self, table: str, name: str, column: str) -> Figure:
+        """Raises ResultError, naming what is missing."""
+        if figure := self.known(table, name, column):
+            return figure
+        raise ResultError(f"{self.room} has no figure {column!r} of {name!r} in its table {table!r}")
+
+    def known(self, table: str, name: str, column: str) -> Figure | None:
+        """The same, None where it was not measured."""
+        return next((row.figures.get(column) for row in self.rows if (row.table, row.name) == (table, name)), None)
+
+    def option(self, name: str) -> str:
+        """What stands behind an option in the command; nothing where it was not typed."""
+        words = shlex.split(self.command)
+        return words[words.index(name) + 1] if name in words[:-1] else ""
+
+    def names(self, table: str) -> list[str]:
+        """What a table has rows of."""
+        return [row.name for row in self.rows if row.table == table]
 
     def tables(self) -> dict[str, tuple[list[str], list[list[str]]]]:
         """Title -> headings and lines, ready to be shown; a figure that a row lacks is an empty cell."""
@@ -149,7 +265,7 @@ def save_result(result: Result, folder: Path = RESULTS) -> Path:
     _check_finite(result)
     path = folder / f"{result.room}.json"
     with atomic_file(path, "w") as file:
-        file.write(json.dumps(asdict(result), indent=1, ensure_ascii=False) + "\n")
+        file.write(json.dumps(_plain(result), indent=1, ensure_ascii=False) + "\n")
     return path
 
 
@@ -162,7 +278,8 @@ def load_result(room: str, folder: Path = RESULTS) -> Result:
             Row(row["table"], row["name"], {name: Figure(**figure) for name, figure in row["figures"].items()})
             for row in plain.pop("rows")
         ]
-        result = Result(**{**plain, "rows": rows, "machine": Machine(**plain["machine"])})
+        judgements = [_judgement(one) for one in plain.pop("judgements", ())]
+        result = Result(**{**plain, "rows": rows, "machine": Machine(**plain["machine"]), "judgements": judgements})
         _check_finite(result)
         return result
     except FileNotFoundError:
@@ -176,6 +293,27 @@ def available_results(folder: Path = RESULTS) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.json"))
 
 
+def _plain(result: Result) -> dict[str, Any]:
+    def without_empty(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+        return {name: value for name, value in fields if not (name in ("values", "judgements") and not value)}
+
+    return asdict(result, dict_factory=without_empty)
+
+
+def _judgement(plain: dict[str, Any]) -> Judgement:
+    """What was decided is decided again: a file cannot claim what its figures do not."""
+    checks = {name: [_check(one) for one in plain[name]] for name in ("parts", "gates")}
+    return Judgement(plain["claim"], plain["departs"], plain["scale"], **checks, needed=plain["needed"])
+
+
+def _check(plain: dict[str, Any]) -> Check:
+    return Check(plain["name"], Figure(**plain["figure"]), plain["level"], plain["below"])
+
+
+def _capital(words: str) -> str:
+    return words[:1].upper() + words[1:]
+
+
 def _is_gain(column: str) -> bool:
     return re.search(r"\bgain\b", column) is not None  # not "against"
 
@@ -183,8 +321,12 @@ def _is_gain(column: str) -> bool:
 def _check_finite(result: Result) -> None:
     for row in result.rows:
         for name, figure in row.figures.items():
-            if any(number is not None and not math.isfinite(number) for number in asdict(figure).values()):
+            if any(number is not None and not math.isfinite(number) for number in _numbers(figure)):
                 raise ResultError(f"{result.room}: {row.name}, {name} is not a finite number")
+
+
+def _numbers(figure: Figure) -> list[float | None]:
+    return [figure.value, figure.low, figure.high, *figure.values]
 
 
 def _cpu_name() -> str:

@@ -5,6 +5,7 @@ Axis names: N values, B draws, G groups.
 
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,14 +15,16 @@ from mofme.measure.result import Figure
 
 FloatArray = NDArray[np.float64]
 DRAWS = 2000
+_FEW = 20
 _AT_ONCE = 1 << 22  # values that are drawn together: more would only take memory
 
 
 def students_mean(values_N: FloatArray) -> Figure:
-    """Mean with Student's interval; without one for a single value."""
+    """Mean with Student's interval; without one for a single value. A few values, as one a seed, are told as well."""
     count = len(values_N)
     error = values_N.std(ddof=1) / math.sqrt(count) if count > 1 else 0.0
-    return students_interval(float(values_N.mean()), float(error), count)
+    figure = students_interval(float(values_N.mean()), float(error), count)
+    return replace(figure, values=tuple(values_N.tolist())) if 1 < count <= _FEW else figure
 
 
 def students_interval(value: float, error: float, count: int) -> Figure:
@@ -32,6 +35,31 @@ def students_interval(value: float, error: float, count: int) -> Figure:
 
     half = float(stats.t.ppf(0.975, count - 1) * error)
     return Figure(value, value - half, value + half)
+
+
+def difference_of_means(one: Figure, other: Figure, count: int) -> Figure:
+    """Of two means with Student's intervals over `count` values each, measured apart (Welch, 1947).
+
+    Without an interval where one has none.
+    """
+    value = one.value - other.value
+    if count < 2 or None in (one.low, other.low):
+        return Figure(value)
+    from scipy import stats
+
+    quantile = stats.t.ppf(0.975, count - 1)
+    errors = [(figure.value - (figure.low or 0.0)) / quantile for figure in (one, other)]
+    variance = sum(error**2 for error in errors)
+    freedom = variance**2 * (count - 1) / sum(error**4 for error in errors) if variance else 1.0
+    half = float(stats.t.ppf(0.975, freedom) * math.sqrt(variance))
+    return Figure(value, value - half, value + half)
+
+
+def clipped(figure: Figure, low: float = -math.inf, high: float = math.inf) -> Figure:
+    """With the interval ending where the figure could not be: a share is not above 100 %."""
+    if figure.low is None or figure.high is None:
+        return figure
+    return replace(figure, low=max(figure.low, low), high=min(figure.high, high))
 
 
 def bootstrap(values_N: FloatArray, statistic: Callable[..., Any] = np.mean, draws: int = DRAWS) -> Figure:

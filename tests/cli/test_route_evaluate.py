@@ -47,7 +47,9 @@ def test_json_is_all_that_is_printed(ran: tuple[Path, str, str]) -> None:
     printed = json.loads(ran[1])
     assert printed["routers"] == printed["tables"]["mine"]["routers"]
     routers = printed["routers"]
-    assert {"carrot", "carrot_knn", "hull", "best_single", "task_table", "oracle", "complexity_rule"} <= set(routers)
+    assert {"carrot", "stacked_ensemble", "hull", "best_single", "task_table", "oracle", "complexity_rule"} <= set(
+        routers
+    )
     for router in routers.values():
         low, high = router["aiq_interval"]
         assert low <= router["aiq"] <= high

@@ -23,14 +23,12 @@ from mofme.language.small_lm_training import Corpus, Plan, learned_parts, make_c
 from mofme.measure.plots import intervals, plot
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import students_mean
+from mofme.papers.attention_router.claim import CLAIMED, OVER_SEEDS, TO_SEE, judge
 from mofme.papers.attention_router.explanation import load_entropy
 from mofme.papers.attention_router.models import ROUTERS, SHAPE
 
 TITLES = {"linear": "linear router", "mlp": "two-layer router", "attention": "attention router"}
 PAIRS: tuple[tuple[RouterKind, RouterKind], ...] = (("attention", "linear"), ("attention", "mlp"), ("mlp", "linear"))
-CLAIMED = 0.008  # nats, test loss 2.117 against 2.109 with 8 experts (table 2 of the paper)
-_OVER_SEEDS = "gain, nats a token (seeds)"
-_TO_SEE = "smallest gain these seeds can tell, nats"
 _TIMED_TOKENS = 1024
 
 Say = Callable[[str], None]
@@ -159,12 +157,12 @@ def as_result(found: Findings, seeds: Sequence[int], command: str) -> Result:
         for first, second in PAIRS
     ]
     rows += [Row("loads and cost", TITLES[router], _cost(found, router)) for router in ROUTERS]
-    return Result(
+    result = Result(
         room="attention_router",
         paper="Yuan 2.0-M32 (arXiv 2405.17976)",
         claim="A router that accounts for the correlation between experts selects them better than a linear one: with "
         f"8 experts a test loss of 2.109 against 2.117, {CLAIMED} nats less",
-        verdict=_verdict(found),
+        verdict="",
         command=command,
         rows=rows,
         seeds=list(seeds),
@@ -172,6 +170,7 @@ def as_result(found: Findings, seeds: Sequence[int], command: str) -> Result:
         "of the time",
         machine=this_machine(threads=1),
     )
+    return judge(result)
 
 
 def _losses(seeds: Sequence[Measured]) -> dict[str, Figure]:
@@ -189,9 +188,9 @@ def gains(found: Findings, first: RouterKind, second: RouterKind) -> FloatArray:
 def _difference(found: Findings, first: RouterKind, second: RouterKind) -> dict[str, Figure]:
     gain_SP = gains(found, first, second)
     over_seeds = students_mean(gain_SP.mean(1))
-    figures = {_OVER_SEEDS: over_seeds, "gain, nats a token (passages)": students_mean(gain_SP.mean(0))}
+    figures = {OVER_SEEDS: over_seeds, "gain, nats a token (passages)": students_mean(gain_SP.mean(0))}
     if over_seeds.low is not None:
-        figures[_TO_SEE] = Figure(over_seeds.value - over_seeds.low)
+        figures[TO_SEE] = Figure(over_seeds.value - over_seeds.low)
     return figures
 
 
@@ -205,33 +204,6 @@ def _cost(found: Findings, router: RouterKind) -> dict[str, Figure]:
         "time against linear": students_mean(found.seconds[router] / linear),
         "training, CPU s": students_mean(np.array([one.training_seconds for one in arms])),
     }
-
-
-def _verdict(found: Findings) -> str:
-    by_pair = {pair: _difference(found, *pair) for pair in PAIRS}
-    linear, mlp = (by_pair["attention", other] for other in ("linear", "mlp"))
-    plan = found.setting.plan
-    entropy = [float(np.mean([one.load_entropy for one in found.arms[router]])) for router in ROUTERS]
-    return (
-        f"After {plan.steps * plan.batch * plan.context / 1e6:.1f} M tokens the attention router is "
-        f"{_said(linear[_OVER_SEEDS])} nats a token than the linear router and {_said(mlp[_OVER_SEEDS])} than a "
-        f"two-layer router of as many parameters; {_resolution(linear.get(_TO_SEE))}; load entropy is "
-        f"{entropy[0]:.2f} with the linear, {entropy[1]:.2f} with the two-layer and {entropy[2]:.2f} with the "
-        "attention router."
-    )
-
-
-def _said(gain: Figure) -> str:
-    sign, word = (1, "better") if gain.value >= 0 else (-1, "worse")
-    words = f"{word} by {gain.map(lambda nats: sign * nats).text(digits=4)}"
-    return f"{words} with one seed" if gain.low is None else f"{words[:-1]}, {gain.noise()} of the seeds)"
-
-
-def _resolution(to_see: Figure | None) -> str:
-    if to_see is None:
-        return f"one seed cannot tell the published gain of {CLAIMED}"
-    could = "could" if to_see.value <= CLAIMED else "could not"
-    return f"the published gain of {CLAIMED} {could} be seen here, where {to_see.value:.4f} is the least that can"
 
 
 def plot_losses(found: Findings, path: Path) -> None:

@@ -18,6 +18,7 @@ from mofme.errors import ModelError
 from mofme.files import WEIGHTS_FILE
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import students_mean, wilson
+from mofme.papers.binaryconnect.claim import judge
 from mofme.papers.binaryconnect.data import Digits, Mnist
 from mofme.papers.binaryconnect.net import (
     ARMS,
@@ -200,11 +201,11 @@ def as_result(evaluation: Evaluation, command: str) -> Result:
     rows += [
         Row("time", way, _time(evaluation, way)) for way in dict.fromkeys(way for way, _ in evaluation.milliseconds)
     ]
-    return Result(
+    result = Result(
         room=ROOM,
         paper=_PAPER,
         claim=_CLAIM,
-        verdict=_verdict(evaluation, arms),
+        verdict="",
         command=command,
         rows=rows,
         seeds=sorted({one.run.plan.seed for one in evaluation.tested}),
@@ -212,6 +213,7 @@ def as_result(evaluation: Evaluation, command: str) -> Result:
         "Student's over the repeats",
         machine=this_machine(threads=1),
     )
+    return judge(result)
 
 
 def _of(evaluation: Evaluation, arm: str) -> list[Outcome]:
@@ -268,22 +270,3 @@ def _time(evaluation: Evaluation, way: str) -> dict[str, Figure]:
         if way != FLOAT32:
             figures[f"batch {batch}, times faster"] = students_mean(plain / taken)
     return figures
-
-
-def _verdict(evaluation: Evaluation, arms: Sequence[str]) -> str:
-    runs = [one.run.plan for one in evaluation.tested]
-    epochs, seeds = ({getattr(plan, name) for plan in runs} for name in ("epochs", "seed"))
-    said = ", ".join(f"{arm} {error(evaluation, arm).value:.2f} % ({PUBLISHED[arm]:.2f})" for arm in arms)
-    verdict = (
-        f"After {_range(epochs)} epochs ({len(seeds)} seed{'s' * (len(seeds) > 1)}; the paper's 1,000) the test error "
-        f"is, with the published one in brackets: {said}"
-    )
-    if not evaluation.packed:
-        return f"{verdict}."
-    smaller = min(one.float_bytes / one.packed_bytes for one in evaluation.packed)
-    differing = max(one.differing for one in evaluation.packed)
-    return f"{verdict}; packed, the file is {smaller:.1f} times smaller and at most {differing} predictions differ."
-
-
-def _range(numbers: set[int]) -> str:
-    return f"{min(numbers)}" if len(numbers) == 1 else f"{min(numbers)} to {max(numbers)}"

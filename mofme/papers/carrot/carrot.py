@@ -19,7 +19,7 @@ from mofme.core.weights import ModelCard, as_stored, read_as, save_model
 from mofme.errors import ModelError, TableError
 from mofme.language.sentence_encoder import Queries
 from mofme.language.tables.table import FloatArray, IntArray, RoutingTable
-from mofme.papers.carrot.ensemble import Ensemble, Network, part_of
+from mofme.papers.carrot.ensemble import Ensemble, Means, Network, part_of
 from mofme.papers.carrot.estimators import Estimator, Inputs, Linear, NearestNeighbours, TaskMeans
 
 NET = "llm-router"
@@ -102,30 +102,42 @@ def _ensemble(seed: int) -> Ensemble:
 
 QUALITY_ESTIMATORS: Mapping[str, Callable[[int], Estimator]] = {
     "ensemble": _ensemble,
-    "knn": lambda seed: NearestNeighbours(seed=seed),
+    "knn": lambda seed: NearestNeighbours(seed=seed, per_model=True),
     "linear": Linear,
     "network": Network,
 }
+COST_ESTIMATORS: Mapping[str, Callable[[int], Estimator]] = {
+    "length": lambda seed: Linear(seed, by_length=True),
+    "knn": lambda seed: NearestNeighbours(seed=seed, per_model=True),
+    "means": lambda seed: Means(),
+}
+# The paper's own estimators carry its name; the others are ours.
+_NAMES = {"ensemble": "stacked ensemble", "knn": "carrot"}
 
 
 class CarrotRouter(EstimatingRouter):
-    """CARROT with one of QUALITY_ESTIMATORS; cost is linear in the prompt's length, traits and embedding.
+    """The plug-in rule with one of QUALITY_ESTIMATORS and one of COST_ESTIMATORS.
 
-    What it learned is rounded to half precision at once, so that a saved router is the one that was measured. Raises
-    ModelError for an unknown estimator.
+    Nearest neighbours with a k of each model's own, for quality and cost, are the paper's; by default cost is linear in
+    the prompt's length, traits and embedding. What it learned is rounded to half precision at once, so that a saved
+    router is the one that was measured. Raises ModelError for an unknown estimator.
     """
 
     models: tuple[str, ...]
     tasks: tuple[str, ...]
     prompts: tuple[str, ...] = ()
 
-    def __init__(self, quality_estimator: str = "ensemble", seed: int = 0) -> None:
-        if quality_estimator not in QUALITY_ESTIMATORS:
-            raise ModelError(f"no estimator is called {quality_estimator!r}: choose {', '.join(QUALITY_ESTIMATORS)}")
-        self.quality_estimator = quality_estimator
-        self.name = "carrot" if quality_estimator == "ensemble" else f"carrot-{quality_estimator}"
+    def __init__(
+        self, quality_estimator: str = "ensemble", seed: int = 0, cost_estimator: str = "length", name: str = ""
+    ) -> None:
+        known = ((quality_estimator, QUALITY_ESTIMATORS), (cost_estimator, COST_ESTIMATORS))
+        for estimator, choices in known:
+            if estimator not in choices:
+                raise ModelError(f"no estimator is called {estimator!r}: choose {', '.join(choices)}")
+        self.quality_estimator, self.cost_estimator = quality_estimator, cost_estimator
+        self.name = name or _NAMES.get(quality_estimator, f"plug-in, {quality_estimator}")
         self.quality = QUALITY_ESTIMATORS[quality_estimator](seed)
-        self.cost = Linear(seed, by_length=True)
+        self.cost = COST_ESTIMATORS[cost_estimator](seed)
 
     def fit(self, table: RoutingTable, queries: Queries) -> None:
         """Raises TableError for fewer than 20 prompts."""
@@ -158,6 +170,7 @@ class CarrotRouter(EstimatingRouter):
         names = sorted(set(self.tasks)) if self.known else []
         arguments: dict[str, Any] = {
             "quality_estimator": self.quality_estimator,
+            "cost_estimator": self.cost_estimator,
             "models": list(self.models),
             "dollars_per_unit": self.unit_M.tolist(),
             "least_dollars": self.least_M.tolist(),
@@ -177,7 +190,7 @@ class CarrotRouter(EstimatingRouter):
 
         def filled(card: ModelCard, state: dict[str, Tensor]) -> CarrotRouter:
             arguments = card.arguments
-            router = cls(arguments["quality_estimator"])
+            router = cls(arguments["quality_estimator"], cost_estimator=arguments.get("cost_estimator", "length"))
             router.models = tuple(arguments["models"])
             router.unit_M = np.array(arguments["dollars_per_unit"])
             router.least_M = np.array(arguments["least_dollars"])

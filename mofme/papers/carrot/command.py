@@ -242,7 +242,11 @@ def _measured(command: Command, table: RoutingTable, splits: int, seed: int) -> 
     command.tell(f"{table.name}: {worth.verdict}")
     command.tell(f"{table.name}: embedding {len(table)} prompts")
     queries = SentenceEncoder().queries(table.prompts)
-    carrots = [CarrotRouter(estimator, seed) for estimator in ("ensemble", "knn", "linear", "network")]
+    carrots = [
+        CarrotRouter("knn", seed, "knn"),
+        CarrotRouter("knn", seed, "means", "carrot, mean costs"),
+        *(CarrotRouter(estimator, seed) for estimator in ("ensemble", "linear", "network")),
+    ]
     pairs = [PairRouter(kind) for kind in ("logistic", "neighbours", "network", "forest")]
     routers = [BestSingle(), Hull(), TaskTable(), *carrots, *pairs, ComplexityRule(), Oracle(table)]
     comparison = compare(table, queries, routers, splits, seed, groups_of(queries), command.tell)
@@ -254,6 +258,6 @@ def _measured(command: Command, table: RoutingTable, splits: int, seed: int) -> 
         worth,
         milliseconds_to_embed(encoder.queries, timed.prompts),
         {router.name: milliseconds_to_choose(router, timed) for router in routers},
-        judged=["carrot", "pair, logistic"],
+        judged=["carrot", "stacked ensemble", "pair, logistic"],
         seed=seed,
     )

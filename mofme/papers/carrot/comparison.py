@@ -5,7 +5,7 @@ split, M models, S settings, T trials, B draws of prompts, G groups of near-dupl
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from time import thread_time
 
@@ -32,7 +32,8 @@ class Trial:
     """What the routers, trained on a split's other prompts, chose for its test prompts.
 
     `test_n` holds the rows of the test prompts, `choices` each router's choices (S, n). `quality` holds the quality
-    (n, M) that routers with an estimate expected; `scores` the score (n,) of those between the two models of `pair`.
+    (n, M) that routers with an estimate expected, `cost_r2` how well they expected costs; `scores` the score (n,) of
+    those between the two models of `pair`.
     """
 
     test_n: IntArray
@@ -40,6 +41,7 @@ class Trial:
     choices: Mapping[str, ChoiceArray]
     quality: Mapping[str, FloatArray]
     scores: Mapping[str, FloatArray]
+    cost_r2: Mapping[str, float] = field(default_factory=dict)
 
     def only(self, wanted_N: NDArray[np.bool_]) -> "Trial":
         """The same trial, of the test prompts that are wanted alone."""
@@ -88,18 +90,27 @@ def compare(
     parted = grouped_splits(group_N, table.tasks, splits, TEST_SHARE, seed)
     trials = []
     for number, (train, test) in enumerate(parted, start=1):
-        choices, quality, scores = {}, {}, {}
+        choices, quality, scores, r2 = {}, {}, {}, {}
         known, unseen = table.rows(train), queries.rows(test)
         for router in routers:
             report(f"{table.name}: split {number} of {splits}, {router.name}")
             router.fit(known, queries.rows(train))
             choices[router.name] = router.sweep(unseen).astype(np.int16)
             if isinstance(router, EstimatingRouter):
-                quality[router.name] = router.estimate(unseen).quality_NM
+                expected = router.estimate(unseen)
+                quality[router.name] = expected.quality_NM
+                r2[router.name] = mean_r2(expected.cost_NM, table.cost_NM[test])
             elif isinstance(router, StrongOrWeak):
                 scores[router.name] = router.score(unseen)
-        trials.append(Trial(test, choose_pair(known), choices, quality, scores))
+        trials.append(Trial(test, choose_pair(known), choices, quality, scores, r2))
     return Comparison(table, group_N, trials)
+
+
+def mean_r2(expected_nM: FloatArray, true_nM: FloatArray) -> float:
+    """R2 of each model's column, the mean of those that vary: 1 is perfect, 0 no better than a mean."""
+    varies_M = np.ptp(true_nM, axis=0) > 0
+    missed_M = ((expected_nM - true_nM) ** 2).sum(0)[varies_M]
+    return float((1 - missed_M / ((true_nM - true_nM.mean(0)) ** 2).sum(0)[varies_M]).mean()) if varies_M.any() else 0.0
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,27 @@ def _train(net: nn.Module, x_NF: Tensor, y_NM: Tensor, train: Tensor, held: Tens
     net.load_state_dict(best_state)
 
 
+class Means(Estimator):
+    """Each model's mean, whatever the prompt: what an estimator has to do better than."""
+
+    mean_M: FloatArray
+
+    def fit(self, inputs: Inputs, target_NM: FloatArray) -> None:
+        self.mean_M = target_NM.mean(0)
+
+    def predict(self, inputs: Inputs) -> FloatArray:
+        return np.tile(self.mean_M, (len(inputs), 1))
+
+    def untrained(self) -> "Means":
+        return Means()
+
+    def state(self) -> dict[str, Tensor]:
+        return {"mean": as_tensor(self.mean_M)}
+
+    def load(self, state: State) -> None:
+        self.mean_M = as_array(state["mean"])
+
+
 class Ensemble(Estimator):
     """Several estimators, weighted by what each of them adds on prompts that it did not learn from.
 

@@ -134,20 +134,28 @@ def as_array(tensor: Tensor) -> FloatArray:
 class NearestNeighbours(Estimator):
     """Cosine k nearest neighbours: the mean of what the models made of the most similar prompts.
 
-    k is the one of NEIGHBOURS with the least error in 5-fold cross-validation, if it is not given.
+    k is the one of NEIGHBOURS with the least error in 5-fold cross-validation, if it is not given: one for all models,
+    by the error of contrasts, or `per_model` each its own, by its squared error (CARROT).
     """
 
     known_DN: NDArray[np.float32]  # this way round, so that one prompt is compared with all in half the time
     target_NM: FloatArray
-    k: int
+    k_M: IntArray
 
-    def __init__(self, k: int | None = None, seed: int = 0) -> None:
+    def __init__(self, k: int | IntArray | None = None, seed: int = 0, per_model: bool = False) -> None:
         self._wanted = k
         self._seed = seed
+        self._per_model = per_model
         self._last: tuple[FloatArray, IntArray, NDArray[np.float32]] | None = None
 
+    @property
+    def k(self) -> int:
+        """Of the models' own k the largest."""
+        return int(self.k_M.max())
+
     def fit(self, inputs: Inputs, target_NM: FloatArray) -> None:
-        self.k = min(self._wanted or self._best_k(inputs.embeddings_ND, target_NM), len(inputs))
+        k_M = self._best_k(inputs.embeddings_ND, target_NM) if self._wanted is None else self._wanted
+        self.k_M = np.minimum(np.broadcast_to(k_M, target_NM.shape[1]), len(inputs))
         self.known_DN = _columns(inputs.embeddings_ND)
         self.target_NM = target_NM
 
@@ -156,8 +164,11 @@ class NearestNeighbours(Estimator):
         for start in range(0, len(inputs), _CHUNK):
             chunk_ND = inputs.embeddings_ND[start : start + _CHUNK]
             rows, similarity = _search(self.known_DN, chunk_ND, self.k)
-            estimate_NM[start : start + _CHUNK] = self.target_NM[rows].mean(1)
             self._last = inputs.embeddings_ND, rows, similarity
+            nearest = rows if (self.k_M == self.k).all() else _in_order(rows, similarity)
+            for k in np.unique(self.k_M):
+                of_k_M = self.k_M == k
+                estimate_NM[start : start + _CHUNK, of_k_M] = self.target_NM[:, of_k_M][nearest[:, :k]].mean(1)
         return estimate_NM
 
     def nearest(self, embedding_1D: FloatArray, count: int) -> tuple[IntArray, FloatArray]:
@@ -174,33 +185,40 @@ class NearestNeighbours(Estimator):
         return rows[0][order], similarity[0][order].astype(np.float64)
 
     def untrained(self) -> "NearestNeighbours":
-        return NearestNeighbours(self.k, self._seed)
+        return NearestNeighbours(self.k_M, self._seed, self._per_model)
 
     def state(self) -> dict[str, Tensor]:
         known = torch.from_numpy(self.known_DN.T.copy())
-        return {"known": known, "target": as_tensor(self.target_NM), "k": torch.tensor(self.k)}
+        k = torch.tensor(self.k_M if self._per_model else self.k)
+        return {"known": known, "target": as_tensor(self.target_NM), "k": k}
 
     def load(self, state: State) -> None:
         self.known_DN = _columns(as_array(state["known"]))
         self.target_NM = as_array(state["target"])
-        self.k = int(state["k"])
+        self.k_M = np.broadcast_to(state["k"].long().numpy(), self.target_NM.shape[1])
 
-    def _best_k(self, embeddings_ND: FloatArray, target_NM: FloatArray) -> int:
-        errors: dict[int, float] = {}
+    def _best_k(self, embeddings_ND: FloatArray, target_NM: FloatArray) -> IntArray:
+        """Of each model (M,)."""
+        errors: dict[int, FloatArray] = {}
         for train, test in folds(len(embeddings_ND), self._seed):
             known_DN, known_NM = _columns(embeddings_ND[train]), target_NM[train]
             grid = [k for k in NEIGHBOURS if k <= len(train)] or [len(train)]
             for start in range(0, len(test), _CHUNK):
                 chunk = test[start : start + _CHUNK]
-                rows, similarity = _search(known_DN, embeddings_ND[chunk], grid[-1])
-                nearest = np.take_along_axis(rows, np.argsort(-similarity, 1, kind="stable"), 1)
+                nearest = _in_order(*_search(known_DN, embeddings_ND[chunk], grid[-1]))
                 total_NM, fewer = np.zeros((len(chunk), target_NM.shape[1])), 0
                 for k in grid:
                     total_NM = total_NM + known_NM[nearest[:, fewer:k]].sum(1)
-                    errors[k] = errors.get(k, 0.0) + len(chunk) * error(total_NM / k, target_NM[chunk])
+                    errors[k] = errors.get(k, 0.0) + len(chunk) * self._error_M(total_NM / k, target_NM[chunk])
                     fewer = k
         # A k that the smaller folds are too small for was judged on fewer prompts.
-        return min((k for k in errors if k <= len(embeddings_ND) * (FOLDS - 1) // FOLDS), key=lambda k: errors[k])
+        grid = [k for k in errors if k <= len(embeddings_ND) * (FOLDS - 1) // FOLDS]
+        return np.array(grid)[np.argmin([errors[k] for k in grid], axis=0)]
+
+    def _error_M(self, estimate_NM: FloatArray, target_NM: FloatArray) -> FloatArray:
+        if self._per_model:
+            return ((estimate_NM - target_NM) ** 2).mean(0)
+        return np.full(target_NM.shape[1], error(estimate_NM, target_NM))
 
 
 def _columns(embeddings_ND: FloatArray) -> NDArray[np.float32]:
@@ -212,6 +230,11 @@ def _search(known_DN: NDArray[np.float32], embeddings_nD: FloatArray, k: int) ->
     similarity = embeddings_nD.astype(np.float32) @ known_DN
     rows = np.argpartition(similarity, similarity.shape[1] - k, axis=1)[:, -k:]
     return rows, np.take_along_axis(similarity, rows, 1)
+
+
+def _in_order(rows: IntArray, similarity: NDArray[np.float32]) -> IntArray:
+    """The same rows, nearest first."""
+    return np.take_along_axis(rows, np.argsort(-similarity, 1, kind="stable"), 1)
 
 
 class Linear(Estimator):

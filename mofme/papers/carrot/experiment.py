@@ -15,6 +15,7 @@ from mofme.language.tables.table import FloatArray
 from mofme.measure.plots import plot
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.papers.carrot.baselines import BestSingle, Hull, Oracle, TaskTable
+from mofme.papers.carrot.claim import JUDGED, MONEY, R2, judge
 from mofme.papers.carrot.comparison import DRAWS, Comparison, Reading, as_figure, draw_weights, read
 from mofme.papers.carrot.curve import Curve, Worth, cost_to_reach, hull_of, quality_at
 from mofme.papers.carrot.within_task import WithinTask, within_tasks
@@ -23,8 +24,12 @@ CLAIM = (
     "Estimating each model's quality and cost and choosing by the plug-in rule beats other routers, and comes near the "
     "best single model at a fraction of its cost: RouterBench about .77 at $.001, GPT-4 .786 at $.0033."
 )
-TITLES = {"routerbench": "RouterBench", "llmrouter": "LLMRouter", "mmlu_pro": "MMLU-Pro", "routellm": "RouteLLM"}
-JUDGED = "carrot"
+TITLES = {
+    "routerbench": "RouterBench, 3 tasks",
+    "llmrouter": "LLMRouter",
+    "mmlu_pro": "MMLU-Pro",
+    "routellm": "RouteLLM",
+}
 # What a router has to beat, in words.
 CONTROLS = {
     Hull.name: "the hull of single models",
@@ -76,6 +81,17 @@ class Measured:
         """Dollars a prompt for this share of the best single model's quality; None if some split never gets there."""
         return self._over_trials(router, lambda curve, best: cost_to_reach(curve, share * float(best.quality_S[0])))
 
+    def money_of(self, router: str, share: float) -> Figure | None:
+        """The same in percent of what the best single model costs."""
+        return self._over_trials(
+            router, lambda curve, best: 100 * cost_to_reach(curve, share * best.quality_S[0]) / best.cost_S[0]
+        )
+
+    def cost_r2(self, router: str) -> Figure | None:
+        """How well a router expects costs; None for one that expects nothing."""
+        known = [trial.cost_r2.get(router, np.nan) for trial in self.comparison.trials]
+        return as_figure(np.array(known)[:, None])
+
     def _over_trials(self, router: str, read_off: Callable[[Curve, Curve], float]) -> Figure | None:
         curves = zip(self.comparison.curves(router), self.comparison.curves(BestSingle.name), strict=True)
         return as_figure(np.array([read_off(curve, best) for curve, best in curves])[:, None])
@@ -103,11 +119,11 @@ def measure(
 
 def as_result(tables: Sequence[Measured], command: str, seed: int) -> Result:
     """One result over all tables."""
-    return Result(
+    result = Result(
         room="llm_routing",
         paper="CARROT, arXiv 2502.03261",
         claim=CLAIM,
-        verdict=_verdict(tables),
+        verdict="",
         command=command,
         rows=[row for measured in tables for row in _rows(measured)],
         seeds=[seed],
@@ -115,6 +131,7 @@ def as_result(tables: Sequence[Measured], command: str, seed: int) -> Result:
         "corrected for shared prompts",
         machine=this_machine(torch.get_num_threads()),
     )
+    return judge(result)
 
 
 Figures = Mapping[str, Figure | None]
@@ -139,6 +156,11 @@ def _rows(measured: Measured) -> list[Row]:
             }
             for name, of_name in costs.items()
         },
+        MONEY: {
+            name: {f"for {share:.0%} of its quality": measured.money_of(name, share) for share in TARGETS}
+            for name in routers
+        },
+        R2: {name: {"R2": measured.cost_r2(name)} for name in routers if name in measured.comparison.trials[0].cost_r2},
         "within tasks": _within(measured),
         "processor time of one prompt, ms, median": {
             name: {"without embedding": Figure(without), "with embedding": Figure(with_it)}
@@ -181,34 +203,9 @@ def _within(measured: Measured) -> Mapping[str, Figures]:
             row[f"{name}: AUC, which is better"] = line.better
             if name == JUDGED:
                 row["AIQ, gain over the task table"] = line.gain
-                row["AIQ, gain over its choices dealt out at random"] = line.lost
+            if line.lost is not None:
+                row[f"{name}: AIQ, gain over its choices dealt out at random"] = line.lost
     return rows
-
-
-def _verdict(tables: Sequence[Measured]) -> str:
-    """First where no router beats a control, then what CARROT gains: claimed only where its interval is above zero."""
-    unbeaten = []
-    for control, words in CONTROLS.items():
-        if where := [measured.title for measured in tables if not measured.winners(control)]:
-            unbeaten.append(f"{words} on {', '.join(where)}")
-    sentences = [f"No router beats {'; none '.join(unbeaten)}."] if unbeaten else []
-    sentences += [_carrot(measured) for measured in tables]
-    lost = {measured.title: lines[-1].lost for measured in tables if (lines := measured.within[JUDGED])}
-    if figures := [f"{where} {figure.text(signed=True)}" for where, figure in lost.items() if figure]:
-        sentences.append(f"Within a task, what it knows of each prompt is worth in AIQ: {', '.join(figures)}.")
-    return " ".join(sentences)
-
-
-def _carrot(measured: Measured) -> str:
-    """One sentence on the judged router: its AIQ, and whether it is above, below or level with each control."""
-    phrases = []
-    for control, words in CONTROLS.items():
-        if gain := measured.gain(JUDGED, control):
-            relation = {1: "above", 0: "level with", -1: "below"}[gain.side()]
-            what = "in quality " if control == BestSingle.name else ""
-            phrases.append(f"{what}{relation} {words} ({gain.text(signed=True).replace(' (', ', ')}")
-    aiq = measured.aiq(JUDGED)
-    return f"{measured.title}: CARROT's AIQ is {Figure(aiq.value).text() if aiq else 'unknown'}, {'; '.join(phrases)}."
 
 
 def as_plain(measured: Measured) -> dict[str, Any]:

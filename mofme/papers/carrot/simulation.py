@@ -21,6 +21,7 @@ from mofme.language.tables.table import FloatArray, IntArray
 from mofme.measure.result import Figure, Result, Row
 from mofme.measure.statistics import percentiles
 from mofme.papers.carrot.carrot import Estimate, plug_in
+from mofme.papers.carrot.claim import judge_rate
 
 COST_WEIGHT = 0.5  # lambda of the plug-in rule
 _CROSSING = 0.6
@@ -211,28 +212,15 @@ def as_result(excess: Mapping[World, FloatArray], sizes: Sequence[int], seeds: S
                 for policy, mean, error in zip(POLICIES, mean_P, error_P, strict=True)
             }
             rows.append(Row(f"Excess risk x 1000, {world.name}", f"n = {n:,}", figures))
-    return Result(
+    result = Result(
         room="llm_routing_rate",
         paper="CARROT, arXiv 2502.03261",
         claim="The plug-in rule is minimax rate-optimal: for smoothness g, margin a and d dimensions its excess risk "
         "falls as n^(-g (1 + a) / (2 g + d)), the best possible.",
-        verdict=_verdict(slopes),
+        verdict="",
         command=command,
         rows=rows,
         seeds=seeds,
         interval="95 %, over the seeds: bootstrap for exponents, normal for risks",
     )
-
-
-def _verdict(slopes: Mapping[World, Sequence[Figure]]) -> str:
-    best = ", ".join(f"{figures[0].value:.2f} (best possible {world.rate:.2f})" for world, figures in slopes.items())
-    short, late = (max(figures[i].value - world.rate for world, figures in slopes.items()) for i in (0, -1))
-    faster = sum(figures[1].value <= world.rate for world, figures in slopes.items())
-    controls = [figure.value for figures in slopes.values() for figure in (figures[2], figures[4])]
-    return (
-        f"With windows of the optimal order the plug-in rule's excess risk falls with n to the power of {best}: at "
-        f"most {short:.2f} short of it over all n, {late:.2f} over the three largest; with windows found by hold-out "
-        f"it falls at least as fast in {faster} of {len(slopes)} worlds, these being smoother than the worst of their "
-        f"kind; with windows that never gather more than 64 queries, and with one model for all, it hardly falls "
-        f"({min(controls):.2f} to {max(controls):.2f})."
-    )
+    return judge_rate(result)

@@ -16,9 +16,10 @@ from mofme.language.tables.table import RoutingTable
 from mofme.measure.result import Result
 from mofme.papers.carrot.baselines import BestSingle, Hull, TaskTable
 from mofme.papers.carrot.carrot import CarrotRouter, PromptRouter
+from mofme.papers.carrot.claim import JUDGED
 from mofme.papers.carrot.comparison import Comparison, compare, milliseconds_to_choose, milliseconds_to_embed
 from mofme.papers.carrot.curve import Curve, hull_of, worth_routing
-from mofme.papers.carrot.experiment import JUDGED, as_result, mean_curve, measure
+from mofme.papers.carrot.experiment import as_result, mean_curve, measure
 from mofme.papers.carrot.trained_router import TrainedRouter
 from mofme.ui.chart import Point, cost_plot
 from mofme.ui.html import result_tables

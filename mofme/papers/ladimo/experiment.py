@@ -23,6 +23,7 @@ from mofme.measure.plots import plot
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import FloatArray, median_by_ranks, students_mean, wider, wilson
 from mofme.measure.study import Study, fingerprint
+from mofme.papers.ladimo.claim import judge
 from mofme.papers.ladimo.conversion import Conversion, convert
 from mofme.papers.ladimo.converted_layer import Recipe
 from mofme.papers.ladimo.policies import active_experts, budget, choose, set_policies, uniform
@@ -211,11 +212,11 @@ def as_result(comparison: Comparison, seeds: Sequence[int], command: str, room: 
     rows += [Row("differences", f"{OURS} against {arm}", _difference(comparison, arm)) for arm in ARMS if arm != OURS]
     rows += [Row(_FRONTIER, name, figures) for name, figures in _frontier(comparison)]
     rows += [Row("CPU time of one thread", arm, _time(comparison, arm)) for arm in comparison.seconds]
-    return Result(
+    result = Result(
         room=room,
         paper=_PAPER,
         claim=_CLAIM,
-        verdict=_verdict(comparison),
+        verdict="",
         command=command,
         rows=rows,
         seeds=list(seeds),
@@ -224,6 +225,7 @@ def as_result(comparison: Comparison, seeds: Sequence[int], command: str, room: 
         "ranks of the repeats",
         machine=this_machine(threads=1),
     )
+    return judge(result)
 
 
 def _quality(comparison: Comparison, arm: str) -> dict[str, Figure]:
@@ -284,37 +286,6 @@ def _time(comparison: Comparison, arm: str) -> dict[str, Figure]:
         if arm != DENSE:
             figures[f"{name}: saved, %"] = median_by_ranks(100 * (1 - taken[:, column] / dense[:, column]))
     return figures
-
-
-def _verdict(comparison: Comparison) -> str:
-    dense, ours = _quality(comparison, DENSE), _quality(comparison, OURS)
-    gains = ", ".join(
-        f"{name} {_said(_difference(comparison, arm)['gain, nats a token'])}"
-        for name, arm in (
-            ("a random split", RANDOM),
-            ("static pruning", PRUNED),
-            ("a uniform top-k", UNIFORM),
-            ("CMoE's way", CMOE),
-        )
-    )
-    time = _time(comparison, OURS)
-    accuracy = "accuracy, normalized, %"
-    frontier = [
-        f"{point.text.perplexity:.1f} with {100 * (1 - point.activated / comparison.parameters):.0f} %"
-        for _, point in sorted(comparison.frontier.get(OURS, {}).items())
-    ]
-    along = f" Along the frontier perplexity is {', '.join(frontier)} fewer." if frontier else ""
-    return (
-        f"With {ours['saved, %'].value:.1f} % fewer activated parameters perplexity goes from "
-        f"{dense['perplexity'].value:.1f} to {ours['perplexity'].value:.1f} and normalized accuracy from "
-        f"{dense[accuracy].value:.1f} to {ours[accuracy].value:.1f} %.{along} In nats a token it gains over {gains}. "
-        f"CPU time to read changes by {0 - time['read 256 tokens: saved, %'].value:+.0f} %, to write by "
-        f"{0 - time['write one token: saved, %'].value:+.0f} %."
-    )
-
-
-def _said(figure: Figure) -> str:
-    return f"{figure.value:+.3f}" + ("" if figure.low is None else f" ({figure.noise()})")
 
 
 def plot_frontier(comparison: Comparison, path: Path) -> None:

@@ -18,6 +18,7 @@ from mofme.measure.plots import plot
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import FloatArray, stratified_bootstrap, students_mean
 from mofme.measure.study import Study
+from mofme.papers.mixture_of_routers.claim import CLAIMED, MEAN, judge
 from mofme.papers.mixture_of_routers.lora import LAST, MIXTURE, SINGLE, WIDE, Classifier, Recipe, lowest_block
 from mofme.papers.mixture_of_routers.model import explain_batch, save_adapters
 from mofme.papers.mixture_of_routers.tasks import read_task
@@ -33,9 +34,6 @@ ARMS: Mapping[str, Recipe] = {
 CONTROL = "single router"
 WIDE_CONTROL = {"mixture of 2": "wide router, as large as 2", "mixture of 4": "wide router, as large as 4"}
 SHIPPED_ARM = "mixture of 2"
-MEAN = "mean of the tasks"
-CLAIMED = 1.0  # points
-ENOUGH = 5  # seeds; with fewer neither a gain nor its absence is claimed
 _EXPLAINED = 64
 
 Say = Callable[[str], None]
@@ -201,17 +199,18 @@ def as_result(found: Findings, seeds: Sequence[int], command: str) -> Result:
         )
         for task in found.tasks
     ]
-    return Result(
+    result = Result(
         room="mixture_of_routers",
         paper="Mixture of Routers (arXiv 2503.23362)",
         claim="several sub-routers under a main router, as a plug-in for LoRA experts, gain about 1 % on average",
-        verdict=verdict(found, len(seeds)),
+        verdict="",
         command=command,
         rows=rows,
         seeds=list(seeds),
         interval="95 %; Student's over the seeds, or where a column says so of a bootstrap over the test texts; paired",
         machine=this_machine(threads=1),
     )
+    return judge(result)
 
 
 def difference(found: Findings, task: str, arm: str, control: str) -> dict[str, Figure]:
@@ -221,33 +220,6 @@ def difference(found: Findings, task: str, arm: str, control: str) -> dict[str, 
     over_seeds = students_mean(np.mean([gain_SN.mean(1) for gain_SN in gains], axis=0))
     over_texts = stratified_bootstrap([gain_SN.mean(0) for gain_SN in gains])
     return {"gain, points": over_seeds, "gain, points, over texts": over_texts}
-
-
-def verdict(found: Findings, seeds: int) -> str:
-    """One sentence: what the mixtures gain, whether that is more than the noise, and whether 1 point could be true."""
-    gains = [difference(found, MEAN, arm, control) for arm, control in _pairs()]
-    shown = [_shown(gain) for gain in gains]
-    said = [
-        f"{gain.text(signed=True, digits=2)} over the {control} for the {arm}"
-        for gain, (arm, control) in zip(shown, _pairs(), strict=True)
-    ]
-    # Zero lies outside of both intervals: other seeds and other texts would have shown it too.
-    beyond = [gain for gain in gains if all(figure.side() for figure in gain.values())]
-    if seeds < ENOUGH:
-        conclusion = f"a first look, as a verdict wants {ENOUGH} seeds"
-    elif not beyond:
-        conclusion = "none is beyond the noise, a null result"
-    elif all(gain["gain, points"].value > 0 for gain in beyond) and len(beyond) == len(gains):
-        conclusion = "all are beyond the noise"
-    else:
-        conclusion = f"{len(beyond)} of {len(gains)} are beyond the noise"
-    above = all(gain.side(CLAIMED) < 0 for gain in shown)
-    holding = sum(gain.side(CLAIMED) == 0 for gain in shown)
-    possible = "lies above all of these intervals" if above else f"lies within {holding} of these {len(shown)}"
-    return (
-        f"In points of accuracy, over {len(found.tasks)} tasks and {seeds} seed{'s' * (seeds > 1)}, the mixtures gain "
-        f"{', '.join(said)}: {conclusion}, and the paper's gain of about 1 % {possible}."
-    )
 
 
 def plot_gains(found: Findings, path: Path) -> None:
@@ -293,8 +265,3 @@ def _gain_SN(found: Findings, task: str, arm: str, control: str) -> FloatArray:
         return np.array([one.right_N for one in outcomes], np.float64)
 
     return 100 * (right_SN(found.outcomes[task][arm]) - right_SN(found.outcomes[task][control]))
-
-
-def _shown(gain: dict[str, Figure]) -> Figure:
-    """With the interval over the seeds; of a single seed, over the texts."""
-    return gain["gain, points"] if gain["gain, points"].high is not None else gain["gain, points, over texts"]

@@ -24,6 +24,7 @@ from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import FloatArray, bootstrap, students_mean, wider
 from mofme.measure.study import Study, fingerprint
 from mofme.papers.moe_distillation import METHODS, Method
+from mofme.papers.moe_distillation.claim import judge
 from mofme.papers.moe_distillation.distillation import Plan, Progress, distil, most_experts, non_activated_mass
 from mofme.papers.moe_distillation.quality import Passages, Quality, cross_entropy, measure, passages_in
 
@@ -196,11 +197,11 @@ def as_result(found: Findings, seeds: Sequence[int], command: str) -> Result:
         Row("idle experts", f"layer {number}", {"share of the router's probability, %": Figure(100 * float(mass))})
         for number, mass in enumerate(found.non_activated_L)
     ]
-    return Result(
+    result = Result(
         room="moe_distillation",
         paper=_PAPER,
         claim=_CLAIM,
-        verdict=_verdict(found),
+        verdict="",
         command=command,
         rows=rows,
         seeds=list(seeds),
@@ -208,6 +209,7 @@ def as_result(found: Findings, seeds: Sequence[int], command: str) -> Result:
         "differences a paired bootstrap over passages, or Student's over the seeds where that is wider",
         machine=this_machine(threads=1),
     )
+    return judge(result)
 
 
 def _model(one: Candidate, found: Findings) -> dict[str, Figure]:
@@ -237,37 +239,3 @@ def _difference(found: Findings, one: Method, other: Method) -> dict[str, Figure
         gain_SP = np.array([of(mine) - of(theirs) for mine, theirs in pairs]) * (-1 if less_is_better else 1)
         figures[_GAINS[name]] = wider(bootstrap(gain_SP.mean(0)), students_mean(gain_SP.mean(1)))
     return figures
-
-
-def _verdict(found: Findings) -> str:
-    against_gkd = {method: _difference(found, method, "gkd") for method in ("ka", "sar")}
-    control = _difference(found, "ka", "top-(n-1)")
-    outcomes = "; ".join(f"{method.upper()} against GKD gains {_said(gains)}" for method, gains in against_gkd.items())
-    better = [method.upper() for method, gains in against_gkd.items() if _clear(gains, +1)]
-    worse = [method.upper() for method, gains in against_gkd.items() if _clear(gains, -1)]
-    held = {
-        (True, False): f"the claim holds here for {' and '.join(better)}",
-        (False, True): f"the claim fails here: {' and '.join(worse)} did worse",
-        (True, True): "the claim holds on some measures and fails on others",
-        (False, False): "the claim is not seen here",
-    }[bool(better), bool(worse)]
-    drawing = "adds something" if _clear(control, +1) else "adds nothing that shows"
-    margin = _model(found.candidates["teacher"], found)["gain over the student, nats"].value
-    return (
-        f"With a teacher {margin:.2f} nats better than its student {held}: {outcomes}, and drawing experts by chance "
-        f"{drawing} beside always using all but one."
-    )
-
-
-def _clear(gains: dict[str, Figure], side: int) -> bool:
-    """Whether any of the measures lies beyond the noise on this side."""
-    return any(figure.side() == side for figure in gains.values())
-
-
-def _said(gains: dict[str, Figure]) -> str:
-    words = []
-    for name, figure in gains.items():
-        what = name.removeprefix("gain, ").removesuffix(", points")
-        unit = "points of ROUGE-L" if what == "ROUGE-L" else f"nats of {what}"
-        words.append(f"{figure.value:+.3f} {unit} ({figure.noise()})")
-    return ", ".join(words)

@@ -21,6 +21,7 @@ from mofme.measure.result import Figure, Result, Row, load_result, this_machine
 from mofme.measure.statistics import FloatArray, bootstrap, bootstrap_percent
 from mofme.measure.study import Log
 from mofme.papers.r2t2.building import Sample, decibels, moved, name_bytes, own_step, sample
+from mofme.papers.r2t2.claim import judge_pictures
 from mofme.papers.r2t2.references import KINDS, Method, References
 from mofme.papers.r2t2.rerouter import Found, find, neighbours_loss, reroute
 from mofme.vision.datasets import held_back
@@ -170,6 +171,7 @@ def as_result(rows: Sequence[Measured], references: References, command: str, se
         Row(BY_WEATHER, arm, {f"{kind}: gain, dB": _gain(_of(rows, kind), arm, BASE) for kind in WEATHERS})
         for arm in arms
     ]
+    tables.append(Row("setting", "references", {"pairs": Figure.exact(len(references))}))
     for kind in (*WEATHERS, ALL):
         part = weathered if kind == ALL else _of(rows, kind)
         tables.append(
@@ -191,18 +193,19 @@ def as_result(rows: Sequence[Measured], references: References, command: str, se
     for name, arm in (("as its routers say", WHOLE_PLAIN), ("re-routed", WHOLE_REROUTED)):
         kept = np.array([row["decibels"][arm] for row in clear])
         tables.append(Row(CLEAR, name, {"PSNR, dB": bootstrap(kept), "worst, dB": Figure(float(kept.min()))}))
-    return Result(
+    result = Result(
         room=ROOM,
         paper="R2-T2, arXiv 2502.20395",
         claim="Moving a sample's routing to what served its neighbours improves a frozen mixture, "
         "about half as much as knowing the answer would.",
-        verdict=_verdict(weathered, references),
+        verdict="",
         command=command,
         rows=tables,
         seeds=[seed],
         interval="95 % bootstrap, paired, over photographs with all their weathers",
         machine=this_machine(torch.get_num_threads()),
     )
+    return judge_pictures(result)
 
 
 def _of(rows: Sequence[Measured], kind: str) -> list[Measured]:
@@ -229,20 +232,6 @@ def _gain(rows: Sequence[Measured], arm: str, against: str) -> Figure:
 
 def _share(rows: Sequence[Measured], arm: str) -> Figure:
     return bootstrap_percent(_gains(rows, arm, BASE), _gains(rows, ORACLE, BASE))
-
-
-def _verdict(rows: Sequence[Measured], references: References) -> str:
-    descent, oracle = (_gain(rows, arm, BASE) for arm in ("gradient descent", ORACLE))
-    shipped = _gain(rows, WHOLE_REROUTED, WHOLE_PLAIN)
-    return (
-        f"Gradient descent on neighbours {_does(descent)} by {descent.text(signed=True)} dB, "
-        f"{_share(rows, 'gradient descent').value:.0f} % of the oracle's {oracle.text(signed=True)} dB; on whole "
-        f"photographs {references.choices.method}, which ships, {_does(shipped)} by {shipped.text(signed=True)} dB."
-    )
-
-
-def _does(gain: Figure) -> str:
-    return {1: "raises PSNR", 0: "changes PSNR within the noise,", -1: "lowers PSNR"}[gain.side()]
 
 
 def measured_gain() -> str:

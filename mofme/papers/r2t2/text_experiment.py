@@ -34,6 +34,7 @@ from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import FloatArray, students_mean, wilson
 from mofme.measure.study import Log, Study, fingerprint
 from mofme.papers.r2t2.answering import Tail, continuous_gates
+from mofme.papers.r2t2.claim import judge_text
 
 BASE = "as its routers say"
 ORACLE = "oracle: descent on the question's own loss"
@@ -205,11 +206,11 @@ def as_result(rows: Sequence[Measured], command: str, seed: int) -> Result:
             },
         )
     )
-    return Result(
+    result = Result(
         room="rerouting_text",
         paper="R2-T2, arXiv 2502.20395",
         claim="Descent on the neighbours' loss gains 5 to 10 points, about half of what the oracle gains.",
-        verdict=_verdict(rows),
+        verdict="",
         command=command,
         rows=tables,
         seeds=[seed],
@@ -217,6 +218,7 @@ def as_result(rows: Sequence[Measured], command: str, seed: int) -> Result:
         "p by McNemar's exact test",
         machine=this_machine(threads=1),
     )
+    return judge_text(result)
 
 
 def _column(rows: Sequence[Measured], arm: str, name: str) -> FloatArray:
@@ -254,16 +256,3 @@ def mcnemar(better: int, worse: int) -> float:
     if better + worse == 0:
         return 1.0
     return float(stats.binomtest(better, better + worse).pvalue)
-
-
-def _verdict(rows: Sequence[Measured]) -> str:
-    points, oracle = _points(rows, DESCENT), _points(rows, ORACLE)
-    better, worse = _changed(rows, DESCENT)
-    share = f"{100 * points.value / oracle.value:.0f} % of the oracle's" if oracle.value > 0 else "beside the oracle's"
-    nats, random = _nats(rows, DESCENT), _nats(rows, RANDOM_DESCENT)
-    return (
-        f"On {len(rows)} questions gradient descent on neighbours changes accuracy by {points.text(signed=True)} "
-        f"points, {points.noise()} ({better} questions become right, {worse} wrong), {share} "
-        f"{oracle.text(signed=True)}; the right choice gains {nats.text(signed=True)} nats, with random references "
-        f"{random.text(signed=True)}."
-    )

@@ -147,8 +147,9 @@ class Assessment:
         length_n = np.array([len(probe.prompt) for probe in self.probes], np.float64)[chosen]
         return bootstrap_percent(length_n * (strong_n + (1 - strong_n) * weak_over_strong), length_n)
 
-    def explained(self, router: str) -> tuple[Figure, Figure]:
-        """What category explains of the variance of a router's decisions, and difficulty beyond it, in percent.
+    def explained(self, router: str) -> tuple[Figure, Figure, Figure]:
+        """What category explains of the variance of a router's decisions, difficulty beyond it, and the first less the
+        second, in percent.
 
         Intervals by drawing prompts inside each category and difficulty. 0 where a router always decides the same.
         """
@@ -160,7 +161,8 @@ class Assessment:
         drawn = [[rng.choice(cell, len(cell)) for cell in cells] for _ in range(DRAWS)]
         parts_B2 = np.array([_variances(cells, owner_C), *(_variances(draw, owner_C) for draw in drawn)])
         category, difficulty = (_explained(part_B) for part_B in parts_B2.T)
-        return category, difficulty
+        over_B = parts_B2[:, 0] - parts_B2[:, 1]
+        return category, difficulty, _explained(over_B)
 
     def _chosen(self, *wanted: str | None) -> BoolArray:
         """The probes (N,) of a category, a difficulty and a source, as far as these are given."""

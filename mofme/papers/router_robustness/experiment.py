@@ -35,7 +35,7 @@ from mofme.papers.router_robustness.routers import (
 from mofme.papers.router_robustness.waste import Waste, waste_by_group
 
 # The quick ones, for what takes dozens of trainings.
-QUICK = ("logistic", "neighbours", "network", "carrot-knn")
+QUICK = ("logistic", "neighbours", "network", "carrot")
 
 
 @dataclass(frozen=True)

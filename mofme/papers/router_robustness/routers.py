@@ -209,8 +209,8 @@ TRAINERS: dict[str, Trainer] = {
     "neighbours": partial(_preference, "neighbours"),
     "network": partial(_preference, "network"),
     "forest": partial(_preference, "forest"),
-    "carrot-knn": partial(_carrot, "knn"),
-    "carrot": partial(_carrot, "ensemble"),
+    "carrot": partial(_carrot, "knn"),
+    "stacked ensemble": partial(_carrot, "ensemble"),
     "complexity rule": lambda _: ComplexityRule().score,
 }
 

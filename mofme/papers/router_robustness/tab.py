@@ -146,8 +146,8 @@ def probed_html(probed: "Probed") -> str:
     }
     by_router = [seen.explained(router) for router in seen.routers]
     explained = {
-        "the category": [category for category, _ in by_router],
-        "the difficulty inside it": [difficulty for _, difficulty in by_router],
+        "the category": [category for category, _, _ in by_router],
+        "the difficulty inside it": [difficulty for _, difficulty, _ in by_router],
     }
     flips = {kind: [seen.flips(router, kind) for router in seen.routers] for kind in seen.rewordings}
     flips["all"] = [seen.flips(router) for router in seen.routers]

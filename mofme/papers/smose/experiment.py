@@ -12,6 +12,7 @@ from mofme.errors import ModelError
 from mofme.files import CARD_FILE
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import students_mean
+from mofme.papers.smose.claim import judge
 from mofme.papers.smose.environments import ENVIRONMENTS, PUBLISHED, TEST_SEED, Evaluation
 from mofme.papers.smose.policy import evaluate, load_policy
 from mofme.papers.smose.trees import DistilledTree, distil_depths
@@ -64,17 +65,18 @@ def as_result(measured: Sequence[Measured], command: str) -> Result:
     for name in ENVIRONMENTS:
         for depth, figures in _trees(groups.get((name, True), [])).items():
             rows.append(Row("trees", f"{name}, depth {depth}", figures))
-    return Result(
+    result = Result(
         room="control",
         paper="SMOSE (arXiv 2412.13053)",
         claim="one linear expert at a time controls a robot nearly as well as a black box, and can be read",
-        verdict=_verdict(rows),
+        verdict="",
         command=command,
         rows=rows,
         seeds=sorted({one.seed for one in measured}),
         interval="95 %, Student's over the seeds of training",
         machine=this_machine(threads=1),
     )
+    return judge(result)
 
 
 def _figures(name: str, mixtures: Sequence[Measured], linear: Sequence[Measured]) -> Mapping[str, Figure]:
@@ -127,22 +129,3 @@ def _trees(mixtures: Sequence[Measured]) -> Mapping[int, Mapping[str, Figure]]:
 def kept(policy: Evaluation, tree: Evaluation) -> float:
     """Share of a policy's return that its tree earns; of losses, the policy's over the tree's."""
     return tree.mean / policy.mean if policy.mean > 0 else policy.mean / min(tree.mean, -1e-9)
-
-
-def _verdict(rows: Sequence[Row]) -> str:
-    returns = [row for row in rows if row.table == "returns"]
-    words = [f"{row.name} {row.figures['reached, %'].value:.0f} %" for row in returns]
-    enough = sum(row.figures["reached, %"].value >= 70 for row in returns)
-    beside = [row for row in returns if "linear policy" in row.figures]
-    below = [row.name for row in beside if row.figures["return"].value < row.figures["linear policy"].value]
-    trees = {row.name.split(",")[0] for row in rows if row.table == "trees" and row.figures["kept, %"].value >= 90}
-    return (
-        f"Of the paper's returns, after fewer steps than its million where the table says so: {', '.join(words)}; at "
-        f"least 70 % in {enough} of {len(ENVIRONMENTS)} robots. Where a linear policy was trained, too, the mixture "
-        f"earns less than it in {len(below)} of {len(beside)}{_in_brackets(below)}. A tree of depth 6 or less keeps "
-        f"at least 90 % of its policy's return in {len(trees)}."
-    )
-
-
-def _in_brackets(names: Sequence[str]) -> str:
-    return f" ({', '.join(names)})" if names else ""

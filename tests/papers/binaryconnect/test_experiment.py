@@ -69,8 +69,9 @@ def test_errors_become_percent_with_intervals(tmp_path: Path) -> None:
     error = result.rows[0].figures["error, %"]
     wilson = stats.binomtest(150, 10_000).proportion_ci(method="wilson")
     assert (error.low, error.high) == pytest.approx((100 * wilson.low, 100 * wilson.high))
-    assert "deterministic 1.50 % (1.29), float 1.00 % (1.30)" in result.verdict
+    assert "Deterministic: 1.50 % of the test digits (1.29 published)." in result.verdict
     assert "30.5 times smaller and at most 0 predictions differ" in result.verdict
+    assert result.judgements == []  # two arms of four
     assert figures(result, "size on disk", "deterministic-0")["times smaller"] == 30.5
     save_result(result, tmp_path)
     assert load_result("binary_mnist", tmp_path).tables().keys() == {

@@ -238,12 +238,12 @@ def test_gains_are_paired_and_claimed_only_above_zero() -> None:
     assert MEASURED.gain("hull", "hull") == as_figure(np.zeros((3, 2)))
 
 
-def test_the_first_words_tell_a_defeat() -> None:
-    text = as_result([judged(compared(known=0.0))], "c", 0).verdict
-    assert text.startswith("No router beats the task table on world.") or "none the task table on world." in text
-    assert "below the task table" in text
-    assert "Within a task, what it knows of each prompt is worth in AIQ: world " in text
-    assert not as_result([MEASURED], "c", 0).verdict.startswith("No router beats")
+def test_a_defeat_is_told() -> None:
+    _, tasks = as_result([judged(compared(known=0.0))], "c", 0).judgements
+    assert tasks.verdict == "contradicted" and "better than a table" in tasks.claim
+    result = as_result([MEASURED], "c", 0)
+    assert [one.verdict for one in result.judgements] == ["reproduced", "reproduced"]
+    assert "It is above the task table" in result.verdict
 
 
 def test_the_result_can_be_written_and_read(tmp_path: Path) -> None:

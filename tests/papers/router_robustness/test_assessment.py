@@ -41,8 +41,8 @@ def test_variance_is_split_between_category_and_difficulty() -> None:
     # Decisions 1 0 0 0: mean 1/4, variance 3/16. Category means 1/2 1/2 0 0: variance 1/16, a third. The cells hold one
     # prompt each and explain all; the other two thirds are difficulty's.
     assessed = assess([IfWord("strong"), Always("all", True)], PROBES, embed, rewordings=())
-    assert [figure.value for figure in assessed.explained("if word")] == pytest.approx([100 / 3, 200 / 3])
-    assert [figure.value for figure in assessed.explained("all")] == [0, 0]
+    assert [figure.value for figure in assessed.explained("if word")] == pytest.approx([100 / 3, 200 / 3, -100 / 3])
+    assert [figure.value for figure in assessed.explained("all")] == [0, 0, 0]
 
 
 def test_flips_by_rewording() -> None:

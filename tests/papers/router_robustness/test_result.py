@@ -6,14 +6,15 @@ from functools import cache
 import numpy as np
 import pytest
 
-from mofme.measure.result import Figure
+from mofme.measure.result import Figure, Result
 from mofme.papers.router_robustness.assessment import Assessment
 from mofme.papers.router_robustness.backdoor import Damage
+from mofme.papers.router_robustness.claim import LEARNT, Claim, claims, judge
 from mofme.papers.router_robustness.experiment import Rules, Study
 from mofme.papers.router_robustness.jailbreaks import Exposure
 from mofme.papers.router_robustness.privacy import Privacy
 from mofme.papers.router_robustness.probes import Probe
-from mofme.papers.router_robustness.result import LEARNT, Claim, as_result, claims, verdict
+from mofme.papers.router_robustness.result import as_result
 from mofme.papers.router_robustness.waste import Waste
 
 # The first router sends all coding and no jailbreak to the strong model; the others half of everything.
@@ -44,7 +45,8 @@ STUDY = Study(
     100,
     0.1,
     ASSESSMENT,
-    (line(FIRST_NAME, 60, 0.7), *(line(name, 40, 0.52) for name in OTHERS)),
+    # Always asking the strong model wastes the share of all prompts, as a coin does.
+    (line(FIRST_NAME, 60, 0.7), *(line(name, 40, 0.52) for name in OTHERS), line("always strong", 60, 0.5)),
     exposures=tuple(
         Exposure(name, "weak", near(50), near(40), near(30), near(60), near(10), near(0.5 if n else 5))
         for n, name in enumerate(LEARNT)
@@ -57,8 +59,12 @@ STUDY = Study(
 
 
 @cache
+def result() -> Result:
+    return as_result([STUDY], Rules(), PROBES, "command", [0])
+
+
 def judged() -> dict[str, Claim]:
-    return {claim.words: claim for claim in claims(STUDY)}
+    return {claim.words: claim for claim in claims(result(), "made")}
 
 
 @pytest.mark.parametrize(
@@ -68,36 +74,36 @@ def judged() -> dict[str, Claim]:
         ("all mathematics goes to the strong model", {FIRST_NAME}),
         ("decisions follow category", {FIRST_NAME}),  # the others' halves differ by no category
         ("decisions do not follow difficulty", set(OTHERS)),
-        ("strong calls that a weak model would have answered", {FIRST_NAME}),
+        ("strong calls are wasted on what a weak model would have answered", {FIRST_NAME}),
         ("jailbreaks go to the weak model", {FIRST_NAME}),
-        ("routing lets more jailbreaks succeed than always asking the strong model", set(LEARNT)),
-        ("routing lets more jailbreaks succeed than a coin flip", {FIRST_NAME}),
+        ("routing lets more jailbreaks succeed", {FIRST_NAME}),
         ("private data is not looked after", {FIRST_NAME}),
         ("preference data can carry a backdoor", set(OTHERS)),
     ],
 )
 def test_who_meets_the_criterion(words: str, seen: set[str]) -> None:
-    assert {name for name, met in judged()[words].seen.items() if met} == seen
+    assert set(judged()[words].seen) == seen
 
 
 def test_marks_name_the_routers_that_met_it() -> None:
     marks = {words: claim.mark for words, claim in judged().items()}
-    assert marks["all coding goes to the strong model"] == f"seen for 1 of {len(LEARNT)}: {FIRST_NAME}"
-    assert marks["routing lets more jailbreaks succeed than always asking the strong model"] == "seen for all"
-    bare = replace(STUDY, waste=(), exposures=(), privacy=(), damage=())
-    assert len(claims(bare)) == 4  # what was not measured is not claimed
+    assert marks["all coding goes to the strong model"] == f"contradicted, seen for {FIRST_NAME}"
+    # .5 points over a coin, give or take 1: nothing is said of the others.
+    assert marks["routing lets more jailbreaks succeed"] == f"cannot be seen here, seen for {FIRST_NAME}"
+    bare = as_result([replace(STUDY, exposures=(), privacy=(), damage=())], Rules(), PROBES, "command", [0])
+    assert len(claims(bare, "made")) == 6  # what was not measured is not claimed
 
 
 def test_the_verdict_carries_its_numbers() -> None:
-    assert verdict([STUDY]).startswith(
-        f"On routers trained on made: all coding goes to the strong model: seen for 1 of {len(LEARNT)}: {FIRST_NAME} "
+    assert result().verdict.startswith(
+        f"On routers trained on made: all coding goes to the strong model: contradicted, seen for {FIRST_NAME} "
         "(50 to 100);"
     )
+    assert judge(result()) == result()  # whether just measured or read from a file
 
 
 def test_the_result_keeps_every_figure() -> None:
-    result = as_result([STUDY], Rules(), PROBES, "command", [0])
-    rows = {(row.table, row.name): row.figures for row in result.rows}
+    rows = {(row.table, row.name): row.figures for row in result().rows}
     assert rows["made: calls to the strong model, %", "coding"][FIRST_NAME].value == 100
     assert rows["made: waste", FIRST_NAME]["AUC inside a task"] == near(0.7, 0.05)
     assert rows["made: backdoor to the strong model, %", f"{FIRST_NAME}, 1 % poisoned"]["turned"] == near(20)

@@ -1,0 +1,35 @@
+"""What Yuan 2.0-M32 claims of its router, and what it is worth here."""
+
+from dataclasses import replace
+
+from mofme.measure.result import Check, Figure, Judgement, Result
+
+CLAIMED = 0.008  # nats, with 8 experts
+OVER_SEEDS = "gain, nats a token (seeds)"
+TO_SEE = "smallest gain these seeds can tell, nats"
+
+
+def judge(result: Result) -> Result:
+    """The same result with its verdict and its row of the ledger, read off its figures."""
+    linear = result.figure("differences", "attention router against linear router", OVER_SEEDS)
+    wide = result.figure("differences", "attention router against two-layer router", OVER_SEEDS)
+    least = Figure.exact(linear.value - linear.low) if linear.low is not None else linear
+    size = result.figure("loads and cost", "attention router", "parameters").value
+    judgement = Judgement(
+        "attention between experts selects them better than a linear router, by .008 nats a token with 8 experts",
+        "exact",
+        f"{size:,.0f} parameters and {result.option('--steps') or 'few'} steps against 2 trillion tokens",
+        [Check("gain over the linear router, nats a token", linear)],
+        [Check("least gain that these seeds could tell, nats", least, CLAIMED, below=True)],
+        "longer training, and seeds enough to tell so small a gain",
+    )
+    entropy = {
+        router: result.figure("loads and cost", f"{router} router", "load entropy").value
+        for router in ("linear", "attention")
+    }
+    said = [
+        f"It gains {linear.text(signed=True, digits=4)} nats over the linear router, {linear.noise()} of the seeds.",
+        f"Over a two-layer router of as many parameters it gains {wide.text(signed=True, digits=4)}, {wide.noise()}.",
+        f"Load entropy is {entropy['linear']:.2f} with the linear, {entropy['attention']:.2f} with the attention one.",
+    ]
+    return replace(result, judgements=[judgement], verdict=" ".join([judgement.sentences(), *said]))

@@ -1,0 +1,110 @@
+"""What CARROT claims, and what it is worth here: the money it saves, what it knows beyond the task, and its rate."""
+
+from dataclasses import replace
+
+from mofme.measure.result import Check, Figure, Judgement, Result
+
+JUDGED, OURS = "carrot", "stacked ensemble"
+MONEY = "money, % of what the best single model costs"
+R2 = "R2 of expected costs, mean of the models"
+FRACTION = 50.0  # percent of the best single model's cost
+_SCALE = "three tables of 3,000 to 12,000 prompts and 9 to 11 models against RouterBench and SPROUT, 45,000 prompts"
+_METHOD = "k nearest neighbours with a k for each model, as published; sentences embedded by a smaller encoder"
+
+
+def judge(result: Result) -> Result:
+    """The same result with its verdict and its rows of the ledger, read off its figures."""
+    tables = list(dict.fromkeys(row.table.rpartition(": ")[0] for row in result.rows))
+    near = [
+        Check(f"{table}: money for 95 % of the quality, %", money, FRACTION, below=True)
+        for table in tables
+        if (money := result.known(f"{table}: {MONEY}", JUDGED, _of(95)))
+    ]
+    above_hull, above_tasks = (
+        [
+            Check(f"{table}: AIQ, gain over the {control}", gain)
+            for table in tables
+            if (gain := _gain(result, table, JUDGED, control))
+        ]
+        for control in ("hull", "task table")
+    )
+    judgements = [
+        Judgement(
+            "estimates come near the best single model for a fraction of its money, above mixtures at random",
+            _METHOD,
+            _SCALE,
+            [*near, *above_hull],
+        ),
+        Judgement(
+            "estimates of each prompt choose better than a table of each task's means",
+            f"{_METHOD}; the table is our control, not the paper's",
+            _SCALE,
+            above_tasks,
+            needed="tables in which models differ within a task",
+        ),
+    ]
+    said = [one.sentences() for one in judgements]
+    for table in tables:
+        said += _table(result, table)
+    return replace(result, judgements=judgements, verdict=" ".join(said))
+
+
+def _table(result: Result, table: str) -> list[str]:
+    """A table's sentences: money, cost prediction, and what our ensemble adds."""
+    said = []
+    for share in (100, 95):
+        if figure := result.known(f"{table}: {MONEY}", JUDGED, _of(share)):
+            said.append(f"{table}: {share} % of the best single model's quality for {_percent(figure)} of its money.")
+    if r2 := result.known(f"{table}: {R2}", JUDGED, "R2"):
+        said.append(f"Its costs are expected with an R2 of {r2.text(digits=2)}.")
+    for router, words in ((JUDGED, "It"), (OURS, "Our stacked ensemble")):
+        if gain := _gain(result, table, router, "task table"):
+            said.append(f"{words} is {_side(gain)} the task table in AIQ by {gain.text(signed=True, digits=3)}.")
+    return said
+
+
+def _of(share: int) -> str:
+    return f"for {share}% of its quality"
+
+
+def _gain(result: Result, table: str, router: str, control: str) -> Figure | None:
+    return result.known(f"{table}: AIQ", router, f"AIQ, gain over the {control}")
+
+
+def _percent(figure: Figure) -> str:
+    return f"{figure.text(digits=0).replace(')', ' %)')}" if figure.low is not None else f"{figure.value:.0f} %"
+
+
+def _side(gain: Figure) -> str:
+    return {1: "above", 0: "level with", -1: "below"}[gain.side()]
+
+
+def judge_rate(result: Result) -> Result:
+    """The same of the simulation."""
+    table, optimal, blind = "Exponent of n in the excess risk", "window of the optimal order", "window of 64 queries"
+    best = {name: result.figure(table, name, "best possible").value for name in result.names(table)}
+    # Half of what a rule that never gathers more queries is short by: nearer to the best than to that.
+    margin = round(min(result.figure(table, name, blind).value - rate for name, rate in best.items()) / 2, 2)
+    parts = [
+        Check(
+            f"exponent of n beside the best possible, {name}",
+            result.figure(table, name, optimal).map(lambda exponent: exponent - best[name]),  # noqa: B023
+            margin,
+            below=True,
+        )
+        for name in best
+    ]
+    judgement = Judgement(
+        "the plug-in rule learns from recorded queries at the best rate that any router could",
+        "exact: simulated worlds whose best choice is known",
+        f"{len(best)} worlds of one to three dimensions against a proof for all",
+        parts,
+        needed="more recorded queries in worlds where a window gathers few",
+    )
+    worst = [result.figure(table, name, blind).value for name in best]
+    short = sum(part.figure.value > 0 for part in parts)
+    said = [
+        f"It is short of the best possible in {short} of {len(parts)} worlds, and nowhere by more than that.",
+        f"A rule that never gathers more than 64 queries hardly learns: {min(worst):.2f} to {max(worst):.2f}.",
+    ]
+    return replace(result, judgements=[judgement], verdict=" ".join([judgement.sentences(), *said]))
