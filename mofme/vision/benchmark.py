@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from mofme.core.moe import activated_parameters, parameters
-from mofme.core.precision import bf16_pays
+from mofme.core.training import bf16_pays
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import bootstrap
 from mofme.vision.models import SIZES
@@ -67,8 +67,7 @@ CLAIMED = {"parameters saved, %": 72.0, "time saved, %": 39.0}
 _EXPERT_KINDS: tuple[FeedForwardKind, ...] = ("moe", "mofme", "generated")
 
 
-@dataclass(frozen=True)
-class Arm:
+class Arm(NamedTuple):
     """One feed-forward on the backbone; `num_experts` is 1 for the dense one."""
 
     feed_forward: FeedForwardKind

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -54,8 +54,7 @@ class Entry:
                 return lambda image: restorer(image).image
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     scores: Scores
     seconds: float
 

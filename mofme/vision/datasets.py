@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -19,25 +20,25 @@ _TAGS = frozenset({"rain", "norain", "rainy", "snow", "snowy", "haze", "hazy", "
 
 
 @dataclass(frozen=True)
-class Pair:
+class _Tensors:
+    def to(self, device: torch.device) -> Self:
+        return type(self)(*(tensor.to(device) for tensor in vars(self).values()))
+
+
+@dataclass(frozen=True)
+class Pair(_Tensors):
     """Two aligned pictures (3, H, W), uint8: as the weather left it, and clean."""
 
     weathered: Tensor
     clean: Tensor
 
-    def to(self, device: torch.device) -> "Pair":
-        return Pair(self.weathered.to(device), self.clean.to(device))
-
 
 @dataclass(frozen=True)
-class HazeScene:
+class HazeScene(_Tensors):
     """A clear picture (3, H, W) and the share of its light that comes through the air (1, H, W), both uint8."""
 
     clear: Tensor
     transmission: Tensor
-
-    def to(self, device: torch.device) -> "HazeScene":
-        return HazeScene(self.clear.to(device), self.transmission.to(device))
 
 
 @dataclass(frozen=True)

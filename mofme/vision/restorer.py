@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mofme.core.moe import ObservedRouting, observe_routing
-from mofme.core.precision import bf16_pays
+from mofme.core.training import bf16_pays
 from mofme.vision.hidden import restore_seen
 from mofme.vision.models import available_models, load_net, load_tone
 from mofme.vision.nets.tone import TONE_SIZE, ToneNet, apply_tone, trust

@@ -15,19 +15,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from mofme.core.precision import bf16_pays
-from mofme.core.training import Run
+from mofme.core.training import Run, bf16_pays
 from mofme.core.weights import ModelCard, load_card, save_model
 from mofme.errors import ModelError, MofmeError
 from mofme.files import atomic_file
-from mofme.vision.label_sets import (
-    IGNORE,
-    LabelSet,
-    available_label_sets,
-    find_labelled,
-    load_label_set,
-    read_labelled,
-)
+from mofme.vision import label_sets
 from mofme.vision.nets.segmentation import SegmentationNet, fill_backbone
 from mofme.vision.segmentation_eval import confusion, iou, mean_iou
 
@@ -60,6 +52,7 @@ class _Frame:
     labels: Tensor  # (H, W) uint8
 
 
+@torch.random.fork_rng(devices=[])  # draws of the caller are left as they would be
 def train_segmenter(plan: SegmenterPlan, report: Callable[[str], None] = print) -> ModelCard:
     """Train for `plan.steps` steps; stopped at any time, the same call goes on where it was.
 
@@ -67,7 +60,7 @@ def train_segmenter(plan: SegmenterPlan, report: Callable[[str], None] = print) 
     from. Raises MofmeError for unusable frames or labels, and if a run with other settings, or a model without a state,
     is there: it would be replaced.
     """
-    label_set = load_label_set(plan.label_set)
+    label_set = label_sets.load_label_set(plan.label_set)
     training, held_back = _load(plan, label_set)
     report(f"{len(training)} frames to train on, {len(held_back)} held back")
     torch.manual_seed(plan.seed)
@@ -97,7 +90,7 @@ def train_segmenter(plan: SegmenterPlan, report: Callable[[str], None] = print) 
         net.train()
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16_pays(torch.device("cpu"))):
             logits = net(images)
-        loss = run.learn(F.cross_entropy(logits.float(), labels, weights, ignore_index=IGNORE))
+        loss = run.learn(F.cross_entropy(logits.float(), labels, weights, ignore_index=label_sets.IGNORE))
         schedule.step()
         if run.due(_SAVE_EVERY):
             report(f"step {run.steps}  loss {loss:.3f}  {run.seconds / 60:.1f} minutes")
@@ -119,7 +112,7 @@ def train_segmenter(plan: SegmenterPlan, report: Callable[[str], None] = print) 
         metrics={"held back": figures},
     )
     save_model(plan.out, card, run.trained.state_dict())
-    if plan.label_set not in available_label_sets():
+    if plan.label_set not in label_sets.available_label_sets():
         with atomic_file(plan.out / f"{label_set.key}.json") as file:
             file.write(Path(plan.label_set).read_bytes())
     return load_card(plan.out)
@@ -150,15 +143,15 @@ def augment(rgb: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Te
     return image.clamp(0, 1), classes
 
 
-def _load(plan: SegmenterPlan, label_set: LabelSet) -> tuple[list[_Frame], list[_Frame]]:
+def _load(plan: SegmenterPlan, label_set: label_sets.LabelSet) -> tuple[list[_Frame], list[_Frame]]:
     training: list[_Frame] = []
     held_back: list[_Frame] = []
-    found = find_labelled(plan.frames, plan.labels)
+    found = label_sets.find_labelled(plan.frames, plan.labels)
     for _, group in groupby(found, lambda frame: frame.name.split("_")[0]):
         video = list(group)
         last = len(video) - len(video) // 10
         for place, frame in enumerate(video):
-            rgb, labels = read_labelled(frame, label_set)
+            rgb, labels = label_sets.read_labelled(frame, label_set)
             (training if place < last else held_back).append(_Frame((rgb * 255).round().byte(), labels))
     if not training or not held_back:
         raise MofmeError(f"{plan.frames}: too few frames to train on, it needs ten of a video or more")
@@ -177,7 +170,7 @@ def _imagenet() -> dict[str, Tensor]:
 
 
 @torch.inference_mode()
-def _validate(net: torch.nn.Module, frames: Sequence[_Frame], label_set: LabelSet) -> dict[str, float]:
+def _validate(net: torch.nn.Module, frames: Sequence[_Frame], label_set: label_sets.LabelSet) -> dict[str, float]:
     net.eval()
     classes = len(label_set.classes)
     total = torch.zeros(classes, classes + 1, dtype=torch.long)

@@ -9,8 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from mofme.core.precision import bf16_pays
-from mofme.core.training import Run
+from mofme.core.training import Run, bf16_pays
 from mofme.core.weights import ModelCard, load_card, save_model
 from mofme.errors import ModelError, MofmeError
 from mofme.files import CARD_FILE
@@ -121,6 +120,7 @@ def gather(
     return ToneSamples(*joined)
 
 
+@torch.random.fork_rng(devices=[])  # draws of the caller are left as they would be
 def fit(samples: ToneSamples, plan: TonePlan, report: Callable[[str], None]) -> ToneNet:
     """The moving average of a net that learnt to raise the PSNR of the samples."""
     if not len(samples.rest_N):

@@ -18,8 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from mofme.core.binary import binarise, binary_layers, clip_weights
 from mofme.core.moe import observe_routing
-from mofme.core.precision import bf16_pays
-from mofme.core.training import Run, cosine
+from mofme.core.training import Run, bf16_pays, cosine
 from mofme.core.weights import ModelCard, load_card, save_packed
 from mofme.errors import ModelError, MofmeError
 from mofme.files import atomic_file

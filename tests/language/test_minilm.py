@@ -3,15 +3,8 @@ import pytest
 import torch
 
 from mofme.language.minilm import BLOCKS, DIM, MiniLM, model_folder, read_tokens
+from tests.language.prompts import PROMPTS
 
-PROMPTS = [
-    "What is the capital of France?",
-    "Name the capital city of France.",
-    "Write a function to reverse a linked list.",
-    "hi",
-    "数学の問題を解いてください。 " * 5,
-    "A train leaves at nine and travels at eighty kilometres an hour. " * 30,  # longer than the window
-]
 IDS = [read_tokens(prompt, 256, last=128)[0] for prompt in PROMPTS]
 
 

@@ -11,15 +11,7 @@ from mofme.errors import ModelError
 from mofme.files import cache_root
 from mofme.language import minilm
 from mofme.language.sentence_encoder import EmbeddingCache, SentenceEncoder, question_of
-
-PROMPTS = [
-    "What is the capital of France?",
-    "Name the capital city of France.",
-    "Write a function to reverse a linked list.",
-    "hi",
-    "数学の問題を解いてください。 " * 5,
-    "A train leaves at nine and travels at eighty kilometres an hour. " * 30,  # longer than the window
-]
+from tests.language.prompts import PROMPTS
 
 
 def test_rows_have_length_one_and_keep_their_order(tmp_path: Path) -> None:

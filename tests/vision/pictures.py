@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -59,3 +60,9 @@ def png(bits, colour_type, row, *chunks):
     header = struct.pack(">LLBBBBB", 3, 1, bits, colour_type, 0, 0, 0)
     every = (b"IHDR", header), *chunks, (b"IDAT", zlib.compress(b"\0" + row)), (b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in every)
+
+
+def save_grey(path: Path, level: int, size: tuple[int, int] = (40, 32)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (level,) * 3).save(path)
+    return path

@@ -2,7 +2,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -14,14 +13,9 @@ from mofme.vision.baselines import BASELINES
 from mofme.vision.benchmark import peak_of
 from mofme.vision.comparison import ALL, COST, NOTHING, Entry, as_result, compare, entries, peaks
 from mofme.vision.datasets import find_sets
+from tests.vision.pictures import save_grey as save
 
 MEDIAN = "median blur, 3 wide"
-
-
-def save(path: Path, level: int, size: tuple[int, int] = (40, 32)) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, (level,) * 3).save(path)
-    return path
 
 
 @pytest.fixture

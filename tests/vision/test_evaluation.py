@@ -17,6 +17,7 @@ from mofme.errors import MofmeError
 from mofme.measure.result import Result, load_result
 from mofme.vision.datasets import find_sets, held_back
 from mofme.vision.evaluation import PairReport, as_result, evaluate, measure, summarize, write_csv
+from tests.vision.pictures import save_grey as save
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -35,12 +36,6 @@ class Darker:
 
     def __call__(self, image: Tensor, /, *, ensemble: bool = False) -> Answer:
         return Answer(torch.zeros_like(image) if ensemble else image - self.amount)
-
-
-def save(path: Path, level: int, size: tuple[int, int] = (40, 32)) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, (level,) * 3).save(path)
-    return path
 
 
 @pytest.fixture

@@ -107,7 +107,9 @@ def test_the_error_of_a_sample_adds_what_thumbnails_do_not_show() -> None:
 
 def test_it_learns_what_the_pictures_lack() -> None:
     made = samples()
+    draws = torch.get_rng_state()
     trained = fit(made, TonePlan(Path(), (), steps=150, batch=16), lambda line: None)
+    assert torch.equal(torch.get_rng_state(), draws)  # the caller draws on as if nothing had been trained
     with torch.no_grad():
         tone = trained(made.before.float() / 255, made.after.float() / 255)
     untouched, toned = made.error_B(torch.zeros_like(tone)).mean(), made.error_B(tone).mean()

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mofme.core.binary import binary_layers, stochastic_sign, unbinarise
-from mofme.core.precision import bf16_pays
+from mofme.core.training import bf16_pays
 from mofme.errors import ModelError
 from mofme.files import WEIGHTS_FILE
 from mofme.measure.result import Figure, Result, Row, this_machine

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from mofme.core.binary import binary_layers, clip_weights, glorot_scale, recalibrate
-from mofme.core.precision import bf16_pays
+from mofme.core.training import bf16_pays
 from mofme.core.weights import ModelCard, check_replaceable, save_packed
 from mofme.errors import ModelError, TableError
 from mofme.files import atomic_file
@@ -67,6 +67,7 @@ class Run:
         return self.epochs >= self.plan.epochs
 
 
+@torch.random.fork_rng(devices=[])  # draws of the caller are left as they would be
 def train(plan: Plan, mnist: Mnist, folder: Path, report: Callable[[str], None] = print) -> Run:
     """Train what is missing of a plan; everything goes to `folder/<arm>-<seed>`.
 

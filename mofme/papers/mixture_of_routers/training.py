@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from mofme.core.losses import squared_coefficient_of_variation, switch_loss
 from mofme.core.moe import ObservedRouting, observe_routing
 from mofme.core.routing import RoutingDecision
-from mofme.core.training import Run, linear
+from mofme.core.training import Run, StepReport, linear
 from mofme.errors import Cancelled
 from mofme.language.minilm import MiniLM, read_tokens
 from mofme.language.sentence_encoder import IntArray
@@ -155,12 +155,9 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Progress:
-    """After `step` of `steps`: this batch's cross-entropy, and the share of it that was classified correctly."""
+class Progress(StepReport):
+    """The loss is this batch's cross-entropy, `accuracy` the share of it that was classified correctly."""
 
-    step: int
-    steps: int
-    loss: float
     accuracy: float
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mofme.core.losses import augmentation_loss, gkd_loss, kd_loss, router_feedback_loss
 from mofme.core.moe import MoE, moe_layers, observe_routing, replace_routing
 from mofme.core.routing import RoutingDecision
-from mofme.core.training import Run, linear
+from mofme.core.training import Run, StepReport, linear
 from mofme.errors import ModelError
 from mofme.language.causal_lm import CausalLM
 from mofme.papers.moe_distillation import Method
@@ -42,12 +42,9 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Progress:
-    """After a step: its loss, and about every tenth of the way KL(student || teacher) on passages held out."""
+class Progress(StepReport):
+    """About every tenth of the way with KL(student || teacher) on passages held out."""
 
-    step: int
-    steps: int
-    loss: float
     held_out_kl: float | None = None
 
 

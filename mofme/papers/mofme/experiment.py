@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -94,8 +95,7 @@ class Setting:
                     yield seed, arm, restorer
 
 
-@dataclass(frozen=True)
-class Sample:
+class Sample(NamedTuple):
     """One held-back picture (3, H, W) in [0, 1] with one weather on it."""
 
     weather: str

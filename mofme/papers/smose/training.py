@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from mofme.core.precision import bf16_pays
+from mofme.core.training import bf16_pays
 from mofme.core.weights import load_card
 from mofme.files import CARD_FILE, atomic_file
 from mofme.measure.study import Study
@@ -49,6 +49,7 @@ class ControlProgress:
     checked: Evaluation
 
 
+@torch.random.fork_rng(devices=[])  # draws of the caller are left as they would be
 def train(
     plan: ControlPlan,
     report: Callable[[ControlProgress], None] | None = None,

@@ -37,7 +37,9 @@ def test_the_net_is_the_papers() -> None:
 
 @pytest.mark.parametrize("arm", ARMS)
 def test_every_arm_learns(mnist: Mnist, tmp_path: Path, arm: str) -> None:
+    draws = torch.get_rng_state()
     run = train(plan(arm), mnist, tmp_path, silent)
+    assert torch.equal(torch.get_rng_state(), draws)
     assert run.complete and run.best_error < 0.2  # guessing errs in .9
     again, net = load_run(tmp_path / f"{arm}-0" / STATE)
     assert again == run
