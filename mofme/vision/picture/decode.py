@@ -14,6 +14,7 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 from torch import Tensor
 
 from mofme.errors import PictureError, PictureTooLargeError
+from mofme.vision.picture.announced import lost_beside, without_lost
 from mofme.vision.picture.mend import Mended, mend
 from mofme.vision.picture.metadata import (
     dpi_of,
@@ -85,7 +86,8 @@ def decode(file: BinaryIO, path: Path, max_megapixels: float) -> Picture:
 
 
 def _decode(file: BinaryIO, path: Path, max_megapixels: float, mended: Mended | None = None) -> Picture:
-    header = file.read(32)
+    beginning = file.read(2**14)
+    header = beginning[:32]
     lossless = header.startswith(b"RIFF") and _webp_is_lossless(file)
     file.seek(0)
     with _open(file, path, header) as image:
@@ -96,7 +98,9 @@ def _decode(file: BinaryIO, path: Path, max_megapixels: float, mended: Mended | 
                 f"{max_megapixels:g}: make it smaller, or raise the limit."
             )
         image.load()
-        exif, xmp = exif_of(image), image.info.get("xmp")
+        exif, xmp, lost = exif_of(image), image.info.get("xmp"), list[str]()
+        if isinstance(xmp, bytes):
+            xmp, lost = without_lost(xmp)
         depth, grey = _bit_depth(image, header), _is_grey(image, header)
         _spread_clear_grey(image, header)
         array = _samples(image, file, path, depth)
@@ -110,7 +114,7 @@ def _decode(file: BinaryIO, path: Path, max_megapixels: float, mended: Mended | 
         array = _upright(array, orientation_of(image))
         alpha = array.shape[2] in (2, 4)
         planes = _to_tensor(array, 2**depth - 1 if depth > 8 else 255)
-        return Picture(
+        picture = Picture(
             rgb=(planes[:1] if grey else planes[:3]).expand(3, -1, -1).contiguous(),
             alpha=planes[-1:] if alpha else None,
             format="jpeg" if image.format == "MPO" else str(image.format).lower(),
@@ -119,7 +123,7 @@ def _decode(file: BinaryIO, path: Path, max_megapixels: float, mended: Mended | 
             lossless=lossless,
             exif=upright_exif(exif) if exif else None,
             icc=None if image.mode == "CMYK" else image.info.get("icc_profile") or None,
-            xmp=upright_xmp(xmp) if isinstance(xmp, bytes) else None,
+            xmp=upright_xmp(xmp, orientation_of(image)) if isinstance(xmp, bytes) and xmp else None,
             dpi=dpi_of(image),
             jpeg_tables=getattr(image, "quantization", None),
             iptc=iptc_of(image),
@@ -127,6 +131,8 @@ def _decode(file: BinaryIO, path: Path, max_megapixels: float, mended: Mended | 
             png_chunks=png_chunks(file) if image.format == "PNG" else (),
             present=None if present is None or bool(present.all()) else present,
         )
+        lost = list(dict.fromkeys([*lost, *lost_beside(image, beginning)]))
+        return replace(picture, notes=(f"left out: {', '.join(lost)}",)) if lost else picture
 
 
 def _open(file: BinaryIO, path: Path, header: bytes) -> Image.Image:

@@ -6,12 +6,15 @@ from typing import Any, BinaryIO
 
 from PIL import Image
 
+from mofme.vision.picture.announced import turned_sizes
+
+_TURNS = (5, 6, 7, 8)  # orientations by a quarter
 _ORIENTATION, _EXIF_IFD, _GPS_IFD = 0x0112, 34665, 34853
 # Tags that describe the scene; all others in a TIFF's directory say how its samples are stored.
 _DESCRIPTIVE_TAGS = (270, 271, 272, 305, 306, 315, 316, 18246, 18249, 33432, *range(40091, 40096))
 _XMP_ORIENTATION = re.compile(rb"""(tiff:Orientation(?:=["']|>))\d""")
 _IPTC = 0x0404  # among Photoshop's resources
-_PNG_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"tEXt", b"zTXt", b"iTXt")
+_PNG_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"tEXt", b"zTXt", b"iTXt")
 # Text that holds what is read and written elsewhere, in older programs' ways.
 _ELSEWHERE = tuple(
     name + b"\0"
@@ -29,29 +32,49 @@ def exif_of(image: Image.Image) -> bytes | None:
 
 
 def upright_exif(exif: bytes) -> bytes | None:
-    """Return the block without its prefix, with orientation 1 and its thumbnail, the old picture, unlinked.
+    """Return the block without its prefix, with orientation 1, the sizes of the picture as it was turned to it, and
+    its thumbnail, the old picture, unlinked.
 
     Patched in place, so that maker notes, which point into the block, survive. None if the block is damaged.
     """
     block = bytearray(exif.removeprefix(b"Exif\0\0"))
     try:
         order = {b"II": "<", b"MM": ">"}[bytes(block[:2])]
-        (directory,) = struct.unpack_from(order + "L", block, 4)
-        (count,) = struct.unpack_from(order + "H", block, directory)
-        end = directory + 2 + 12 * count
-        for entry in range(directory + 2, end, 12):
-            if struct.unpack_from(order + "H", block, entry) == (_ORIENTATION,):
-                struct.pack_into(order + "HHLHH", block, entry, _ORIENTATION, 3, 1, 1, 0)  # one SHORT
+        first, end = _entries(block, order, *struct.unpack_from(order + "L", block, 4))
+        turned = _ORIENTATION in first and struct.unpack_from(order + "H", block, first[_ORIENTATION] + 8)[0] in _TURNS
+        if _ORIENTATION in first:
+            struct.pack_into(order + "HHLHH", block, first[_ORIENTATION], _ORIENTATION, 3, 1, 1, 0)  # one SHORT
         if end + 4 <= len(block):
             struct.pack_into(order + "L", block, end, 0)
+        if turned:
+            _swap(block, first, (256, 257), (282, 283))  # width and height, resolution across and down
+            if _EXIF_IFD in first:
+                camera, _ = _entries(block, order, *struct.unpack_from(order + "L", block, first[_EXIF_IFD] + 8))
+                _swap(block, camera, (0xA002, 0xA003), (0xA20E, 0xA20F))
     except (KeyError, struct.error):
         return None
     return bytes(block)
 
 
-def upright_xmp(xmp: bytes) -> bytes:
-    """Return the XMP packet with its own copy of the orientation, if any, set to 1."""
-    return _XMP_ORIENTATION.sub(rb"\g<1>1", xmp)
+def _entries(block: bytearray, order: str, directory: int) -> tuple[dict[int, int], int]:
+    """Where each tag of a directory stands, and where the directory ends."""
+    (count,) = struct.unpack_from(order + "H", block, directory)
+    end = directory + 2 + 12 * count
+    places = range(directory + 2, end, 12)
+    return {struct.unpack_from(order + "H", block, place)[0]: place for place in places}, end
+
+
+def _swap(block: bytearray, places: dict[int, int], *pairs: tuple[int, int]) -> None:
+    """Exchange the values of two tags, where both are there."""
+    for one, other in pairs:
+        if one in places and other in places:
+            a, b = (slice(places[tag] + 2, places[tag] + 12) for tag in (one, other))
+            block[a], block[b] = block[b], block[a]
+
+
+def upright_xmp(xmp: bytes, orientation: int) -> bytes:
+    """Return the XMP packet with its own copies of the orientation and of the sizes, if any, as the picture is now."""
+    return _XMP_ORIENTATION.sub(rb"\g<1>1", turned_sizes(xmp) if orientation in _TURNS else xmp)
 
 
 def descriptive_tags(exif: Image.Exif) -> dict[int, Any]:
@@ -64,8 +87,9 @@ def descriptive_tags(exif: Image.Exif) -> dict[int, Any]:
 
 
 def dpi_of(image: Image.Image) -> tuple[float, float] | None:
-    """Pixels per inch across and down, unless they are absurd."""
+    """Pixels per inch across and down of the upright picture, unless they are absurd."""
     dpi = tuple(float(value) for value in image.info.get("dpi", ()))
+    dpi = dpi[::-1] if orientation_of(image) in _TURNS else dpi
     return (dpi[0], dpi[1]) if len(dpi) == 2 and all(1 <= value <= 60_000 for value in dpi) else None
 
 
