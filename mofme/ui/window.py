@@ -1,8 +1,10 @@
-"""The app's window: its tabs, its limits, and the server behind `python app.py`."""
+"""The app's window: its tabs, the Lab's pages, its limits, and the server behind `python app.py`."""
 
+import itertools
+import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 # Before Gradio is imported: it asks its makers for news otherwise, and the app must work offline.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -18,56 +20,118 @@ from mofme.papers.moe_distillation import tab as moe_distillation
 from mofme.papers.r2t2 import tab as r2t2
 from mofme.papers.router_robustness import tab as router_robustness
 from mofme.papers.smose import tab as smose
+from mofme.ui import lab
 from mofme.ui.examples import examples_folder
 from mofme.ui.html import PLOTS
+from mofme.ui.lab import Experiment, address_of, cards
 from mofme.ui.models import Services
 from mofme.ui.tabs import batch, evaluate, live, restore, video
-from mofme.ui.theme import CSS, PASTE_ANYWHERE, theme
+from mofme.ui.theme import CSS, ON_THE_PAGE, OPEN_LINKED_TAB, theme
 from mofme.ui.uploads import KEEP_SECONDS, own_folder
 
 TITLE = "MoFME"
-SENTENCE = (
-    "Takes rain, snow, raindrops and haze out of your photos and videos, and shows which experts did it. "
-    "The same idea picks the language model for a prompt."
-)
+SENTENCE = "Takes rain, snow, raindrops and haze out of your photos and videos."
 
-# A new tab is one line here and a `build` in tabs/ or in a paper's tab.py.
-GROUPS: dict[str, dict[str, Callable[[Services], None]]] = {
-    "Pictures": {
-        "Restore": restore.build,
-        "Batch": batch.build,
-        "Video": video.build,
-        "Live": live.build,
-        "Evaluate": evaluate.build,
-        "Re-routing": r2t2.build,
-    },
-    "Language models": {
-        "LLM routing": carrot.build,
-        "Router robustness": router_robustness.build,
-        "Dense to MoE": ladimo.build,
-        "Distillation": moe_distillation.build,
-        "Mixture of routers": mixture_of_routers.build,
-        "Attention router": attention_router.build,
-    },
-    "Tiny models": {
-        "Binary weights": binaryconnect.build,
-        "Interpretable control": smose.build,
-    },
+# A new tab is one line here and a `build` in tabs/.
+TABS: dict[str, Callable[[Services], None]] = {
+    "Restore": restore.build,
+    "Batch": batch.build,
+    "Video": video.build,
+    "Live": live.build,
 }
+# A new experiment is one entry here, a drawing in lab.py, and a `build` in a paper's tab.py.
+LAB: dict[str, Sequence[Experiment]] = {
+    "Pictures": (
+        Experiment(
+            "Evaluate",
+            "Measures how much closer to the truth restoring brings pictures of yours.",
+            lab.EVALUATE,
+            evaluate.build,
+        ),
+        Experiment(
+            "Re-routing",
+            "Gives one photo a second try with its experts weighed anew, and shows whether that helps.",
+            lab.REROUTING,
+            r2t2.build,
+        ),
+    ),
+    "Language models": (
+        Experiment(
+            "LLM routing",
+            "Finds the cheapest language model that will answer your question well.",
+            lab.LLM_ROUTING,
+            carrot.build,
+        ),
+        Experiment(
+            "Router robustness",
+            "Shows how easily such a choice of models is led astray, by a rewording or an attack.",
+            lab.ROUTER_ROBUSTNESS,
+            router_robustness.build,
+        ),
+        Experiment(
+            "Dense to MoE",
+            "Cuts a small language model into experts, so that a word needs only some of it.",
+            lab.DENSE_TO_MOE,
+            ladimo.build,
+        ),
+        Experiment(
+            "Distillation",
+            "Lets a large model teach a small one, and asks whether its idle experts help.",
+            lab.DISTILLATION,
+            moe_distillation.build,
+        ),
+        Experiment(
+            "Mixture of routers",
+            "Lets several routers vote on which experts read a word, and shows where they disagree.",
+            lab.MIXTURE_OF_ROUTERS,
+            mixture_of_routers.build,
+        ),
+        Experiment(
+            "Attention router",
+            "Compares three ways to choose experts for a text that you type.",
+            lab.ATTENTION_ROUTER,
+            attention_router.build,
+        ),
+    ),
+    "Tiny models": (
+        Experiment(
+            "Binary weights",
+            "Reads the digit that you draw, with a net whose weights take one bit each.",
+            lab.BINARY_WEIGHTS,
+            binaryconnect.build,
+        ),
+        Experiment(
+            "Interpretable control",
+            "Drives a little robot and tells, at every step, which simple rule is at the wheel.",
+            lab.INTERPRETABLE_CONTROL,
+            smose.build,
+        ),
+    ),
+}
+EXPERIMENTS = tuple(itertools.chain(*LAB.values()))
+_LAB = "Experiments with what clears the photos: a team of small experts, and a router that picks among them."
 
 
 def build(services: Services) -> gr.Blocks:
-    """The window, not yet served."""
+    """The window, not yet served: the tabs on its first page, and a page for each experiment."""
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(KEEP_SECONDS, KEEP_SECONDS)) as window:
         gr.HTML(f"<h1>{TITLE}</h1><p>{SENTENCE}</p>", elem_id="header", padding=False)
         if not services.engine.models:
             gr.Markdown("**No model is installed**: the weights folder is empty. Download the project again.")
-        with gr.Tabs(elem_id="groups"):
-            for group, tabs in GROUPS.items():
-                with gr.Tab(group), gr.Tabs():
-                    for name, draw in tabs.items():
-                        with gr.Tab(name):
-                            draw(services)
+        with gr.Tabs(elem_id="tabs") as tabs:
+            for name, draw in TABS.items():
+                with gr.Tab(name, id=address_of(name)):
+                    draw(services)
+            with gr.Tab("Lab", id="lab"):
+                gr.Markdown(_LAB, elem_classes="note")
+                gr.HTML(cards(LAB), padding=False, elem_id="lab")
+        pages = [experiment.address for experiment in EXPERIMENTS]
+        window.load(None, None, tabs, js=OPEN_LINKED_TAB.replace("PAGES", json.dumps(pages)), api_visibility="private")
+    for experiment in EXPERIMENTS:
+        with window.route(experiment.name, experiment.address, show_in_navbar=False):
+            head = f"<p><a href='./?tab=lab'>← {TITLE} Lab</a></p><h1>{experiment.name}</h1>"
+            gr.HTML(head, elem_id=f"{experiment.address}-header", elem_classes="header", padding=False)
+            experiment.build(services)
     return window.queue(max_size=services.limits.waiting)
 
 
@@ -90,5 +154,5 @@ def serve(services: Services, host: str = "127.0.0.1", port: int = 7860, auth: t
             app_kwargs={"routes": [PLOTS]},
             theme=theme(),
             css=CSS,
-            js=PASTE_ANYWHERE,
+            js=ON_THE_PAGE,
         )

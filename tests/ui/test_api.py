@@ -11,6 +11,8 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import ExifTags, Image
 
+from mofme.ui.window import EXPERIMENTS
+
 
 @pytest.fixture(scope="module")
 def client(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
@@ -103,7 +105,7 @@ def test_uploads_beyond_the_limit_are_refused(url: str) -> None:
 
 
 def test_the_plots_of_shipped_results_are_served_and_not_inside_the_page(url: str) -> None:
-    page = httpx.get(url).text
+    page = "".join(httpx.get(f"{url}{experiment.address}").text for experiment in EXPERIMENTS)
     plots = set(re.findall(r"plots/[\w-]+\.png", page))
     assert len(plots) >= 5 and "base64," not in page
     for plot in plots:

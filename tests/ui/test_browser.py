@@ -10,7 +10,7 @@ from PIL import ExifTags, Image
 from pillow_heif import register_heif_opener
 from playwright.sync_api import Browser, Page, expect
 
-from mofme.ui.window import GROUPS
+from mofme.ui.window import EXPERIMENTS, TABS
 from tests.ui.visiting import open_tab
 
 
@@ -160,6 +160,20 @@ def test_pairs_are_measured_shown_and_reported(page: Page, tmp_path: Path) -> No
         assert "restoration.csv" in archive.namelist()
 
 
+def test_an_address_opens_its_tab_or_experiment_and_a_reload_comes_back_to_it(page: Page, url: str) -> None:
+    page.goto(f"{url}?tab=video")
+    expect(page.locator("#video")).to_be_visible()
+    page.get_by_role("tab", name="Batch").click()
+    expect(page.locator("#files")).to_be_visible()
+    page.reload()
+    expect(page.locator("#files")).to_be_visible()
+    page.goto(f"{url}?tab=LLM routing")
+    expect(page).to_have_url(f"{url}llm-routing")
+    page.get_by_role("link", name="Lab").click()
+    page.locator("a.card", has_text="Evaluate").click()
+    expect(page.locator("#measure")).to_be_visible()
+
+
 def test_shipped_results_are_unfolded_on_a_phone(browser: Browser, url: str) -> None:
     page = browser.new_page(viewport={"width": 390, "height": 844})
     page.goto(url)
@@ -178,8 +192,14 @@ def test_nothing_is_wider_than_a_phone_or_comes_from_elsewhere(browser: Browser,
     page.on("request", lambda request: requests.append(request.url))
     page.goto(url)
     expect(page.locator("#examples img").first).to_be_visible()
-    for name in (name for tabs in GROUPS.values() for name in tabs):
+    rows = {round(box["y"]) for tab in page.get_by_role("tab").all() if (box := tab.bounding_box())}
+    assert len(rows) == 1  # two rows would take a fifth of the screen
+    for name in TABS:
         open_tab(page, name)
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+    for experiment in EXPERIMENTS:
+        page.goto(f"{url}{experiment.address}")
+        expect(page.get_by_role("heading", name=experiment.name, exact=True)).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") == 390
     assert {address for address in requests if not address.startswith((url, "data:", "blob:"))} == set()
     page.close()

@@ -3,6 +3,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from xml.etree import ElementTree
 
 import gradio as gr
 import pytest
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 
 from mofme.cli.window import open_app
 from mofme.ui import window
+from mofme.ui.lab import cards
 from mofme.ui.models import Engine, Services
 
 
@@ -63,6 +65,23 @@ def test_fonts_come_from_the_visitor_not_from_the_net(url: str) -> None:
     page = httpx.get(url).text + httpx.get(f"{url}theme.css").text
     assert "fonts.googleapis" not in page
     assert "fonts.gstatic" not in page
+
+
+def test_the_first_page_brings_the_tabs_alone_and_every_experiment_has_a_page(engine: Engine) -> None:
+    app = window.build(Services(engine))
+    asked = {page: {fn.api_name for fn in app.fns.values() if fn.page == page} for page in app.config["page"]}
+    assert {"restore", "batch", "video"} <= asked[""]
+    assert set(asked) == {"", *(experiment.address for experiment in window.EXPERIMENTS)}
+    assert "evaluate" in asked["evaluate"] and "evaluate" not in asked[""]
+    assert "route" in asked["llm-routing"] and "route" not in asked[""]
+
+
+def test_every_experiment_has_a_card_that_leads_to_it_with_one_sentence() -> None:
+    page = cards(window.LAB)
+    for experiment in window.EXPERIMENTS:
+        assert f"href='{experiment.address}'" in page
+        assert experiment.use.count(".") == 1 and len(experiment.use) < 100
+        ElementTree.fromstring(f"<svg>{experiment.drawn}</svg>")
 
 
 def test_no_two_parts_of_the_page_have_one_name(engine: Engine) -> None:

@@ -2,11 +2,12 @@
 
 from playwright.sync_api import Page
 
-from mofme.ui.window import GROUPS
+from mofme.ui.lab import address_of
+from mofme.ui.window import TABS
 
 
 def open_tab(page: Page, name: str) -> None:
-    """Click the group that a tab is in, and then the tab."""
-    group = next(group for group, tabs in GROUPS.items() if name in tabs)
-    page.get_by_role("tab", name=group, exact=True).click()
-    page.get_by_role("tab", name=name, exact=True).click()
+    """Click a tab; or that of the Lab, and the card of an experiment."""
+    page.get_by_role("tab", name=name if name in TABS else "Lab", exact=True).click()
+    if name not in TABS:
+        page.locator(f"a.card[href='{address_of(name)}']").click()
