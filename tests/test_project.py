@@ -132,6 +132,13 @@ def test_every_number_comes_from_a_result(page: str) -> None:
     assert measured_looking(read(page)) == []
 
 
+def test_no_sentence_of_the_readme_holds_more_than_two_figures() -> None:
+    prose = re.sub(r"<!-- result:.*?<!-- /result -->", "", read("README.md"), flags=re.DOTALL)
+    prose = re.sub(r"\([-+\d.,]+ to [-+\d.,]+\)", "", NOT_PROSE.sub(" ", prose))  # intervals go with their figures
+    sentences = re.split(r"(?<=[.:;!?])\s|\n[-|]", prose)
+    assert [sentence for sentence in sentences if len(MEASURED.findall(sentence)) > 2] == []
+
+
 @pytest.mark.parametrize(
     "words",
     ["gains 4.6 dB", "saves 70 %", "70% less", "takes 0.3 s", "3 times faster", "1.4 M parameters", "6 of 34 pictures"],

@@ -2,6 +2,7 @@
 
 <!-- result: ROOM TABLE --> a table and how it came about <!-- /result -->   without TABLE: all of the room
 <!-- verdict: ROOM --> a few sentences <!-- /verdict -->
+<!-- plain: ROOM --> what it means, in one plain sentence <!-- /plain -->
 <!-- figure: ROOM TABLE | ROW | COLUMN --> one number <!-- /figure -->
 <!-- ledger: whole --> what every claim is worth here <!-- /ledger -->   with "short": papers, claims and verdicts alone
 """
@@ -12,11 +13,12 @@ from pathlib import Path
 
 from mofme.errors import ResultError
 from mofme.files import atomic_file
+from mofme.measure.headlines import headline
 from mofme.measure.ledger import ledger
 from mofme.measure.result import RESULTS, Result, available_results, load_result
 
 BLOCK = re.compile(
-    r"<!-- (?P<kind>result|verdict|ledger|figure): (?P<room>\S+)(?: (?P<table>(?:(?!-->).)+?))? -->.*?"
+    r"<!-- (?P<kind>result|verdict|plain|ledger|figure): (?P<room>\S+)(?: (?P<table>(?:(?!-->).)+?))? -->.*?"
     r"<!-- /(?P=kind) -->",
     re.DOTALL,
 )
@@ -51,6 +53,9 @@ def _filled(block: re.Match[str], folder: Path) -> str:
     if kind == "figure":
         table, row, column = (title or "").split(" | ")
         return f"{opening}{result.figure(table, row, column).text()}<!-- /figure -->"
+    if kind == "plain":
+        told = headline(result)
+        return f"{opening}{told.sentence if told else result.verdict}<!-- /plain -->"
     tables = result.tables()
     if title and title not in tables:
         raise ResultError(f"{room} has no table {title!r}; it has: {', '.join(map(repr, tables))}")

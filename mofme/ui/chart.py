@@ -2,6 +2,7 @@
 
 import html
 import math
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -22,6 +23,7 @@ _LINE = 18  # height of one line of a legend
 _LETTER = 6.6  # mean width of a letter
 _LETTER_HEIGHT = 12
 _POINTS = 30  # of a smoothed curve
+_ROWS = 8  # of a plot of intervals
 _FREE = 1e-6  # costs up to here are none
 
 
@@ -191,6 +193,39 @@ def bar_plot(title: str, bars: Mapping[str, tuple[float, float]]) -> str:
             parts.append(text(length + 6, top + offset + 11, f"{value:.{digits}f}"))
         top += 58
     return drawing(title, parts, top - 12)
+
+
+def interval_plot(title: str, figures: Mapping[str, Figure], telling: str = "") -> str:
+    """A dot with its interval for each figure under its name, on one scale that holds 0; the one of `telling` stands
+    out, and of many only the first few stay beside it.
+    """
+    names = [name for name in figures if name == telling or name in list(figures)[:_ROWS]]
+    shown = {name: figures[name] for name in names}
+    ends = [end for one in shown.values() for end in (one.value, one.low, one.high) if end is not None]
+    axis = Axis.around([0, *ends])
+    parts, y = [text(0, 14, title, "font-weight='600'")], 24.0
+
+    def at(value: float) -> float:
+        return 8 + axis.share(value) * (WIDTH - 16)
+
+    for name, figure in shown.items():
+        colour = COLOURS[0] if name == telling else GREY
+        for line in textwrap.wrap(name, int(WIDTH / _LETTER)):
+            y += 16
+            parts.append(text(0, y, line, "font-weight='600'" if name == telling else "opacity='.85'"))
+        y += 13
+        if figure.low is not None and figure.high is not None:
+            ends_of_line = f"M{at(figure.low):.1f} {y:.1f}H{at(figure.high):.1f}"
+            parts.append(
+                f"<path d='{ends_of_line}' stroke='{colour}' stroke-width='4' stroke-linecap='round' opacity='.5'/>"
+            )
+        told = html.escape(f"{name}: {figure.text()}")
+        parts.append(
+            f"<circle cx='{at(figure.value):.1f}' cy='{y:.1f}' r='5' fill='{colour}'><title>{told}</title></circle>"
+        )
+    zero = f"<path d='M{at(0):.1f} 26V{y + 12:.1f}' stroke='currentColor' opacity='.4' stroke-dasharray='4 4'/>"
+    marks = [text(at(tick), y + 28, words, "text-anchor='middle'") for tick, words in axis.marks()]
+    return drawing(title, [zero, *parts, *marks], y + 34)
 
 
 def drawing(title: str, parts: Sequence[str], height: float) -> str:

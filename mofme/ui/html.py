@@ -14,7 +14,9 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from mofme.errors import ResultError
+from mofme.measure.headlines import headline
 from mofme.measure.result import RESULTS, Figure, Result, available_results, load_result
+from mofme.ui.chart import interval_plot
 
 # Where the server of a page finds the plots; it must have been given this route.
 PLOTS = Mount("/plots", StaticFiles(directory=RESULTS, check_dir=False))
@@ -149,11 +151,12 @@ def result_tables(result: Result) -> str:
 
 
 def measured_by_us(*starts: str, folder: Path = RESULTS) -> str:
-    """A fold-out for each room whose name starts with one of `starts`: its verdict, the paper's claim, tables, plots,
-    and how they came about.
+    """For each room whose name starts with one of `starts`: what it means in one sentence, a chart, and folded its
+    verdict, the paper's claim, tables, plots, and how they came about.
     """
     rooms = [room for room in available_results(folder) if room.startswith(starts)]
-    return "".join(_room(room, folder) for room in rooms) or "<p class='note'>Nothing yet.</p>"
+    inside = "".join(_room(room, folder) for room in rooms) or "<p class='note'>Nothing yet.</p>"
+    return f"<div class='results'>{inside}</div>"
 
 
 def measured_box(*starts: str, elem_id: str | None = None) -> gr.HTML:
@@ -172,11 +175,16 @@ def _room(room: str, folder: Path) -> str:
     except ResultError:
         return f"<p class='note'>The result {html.escape(room)} cannot be read: measure it again.</p>"
     plots = "".join(_plot(path) for path in sorted(folder.glob(f"{room}-*.png")))
+    told = headline(result)
+    sentence = html.escape(told.sentence if told else result.verdict)
+    chart = interval_plot(told.column, told.figures, told.telling) if told else ""
+    verdict = f"<p>{html.escape(result.verdict)}</p>" if told else ""
+    judged = "".join(f" · the paper's claim: {one.verdict}" for one in result.judgements[:1])
     return (
-        f"<details class='result'><summary><b>{html.escape(_title(room))}</b> "
-        f"<span>{html.escape(result.verdict)}</span></summary>"
-        f"<p class='note'>{html.escape(result.paper)} claims: {html.escape(result.claim)}</p>"
-        f"{result_tables(result)}{plots}<p class='note'>{html.escape(result.source().replace('`', ''))}</p></details>"
+        f"<section class='result'><span class='note'>{html.escape(_title(room))}{judged}</span><p><b>{sentence}</b></p>"
+        f"<div class='plots'>{chart}</div><details><summary>All figures</summary>{verdict}"
+        f"<p class='note'>{html.escape(result.paper)} claims: {html.escape(result.claim)}</p>{result_tables(result)}"
+        f"{plots}<p class='note'>{html.escape(result.source().replace('`', ''))}</p></details></section>"
     )
 
 

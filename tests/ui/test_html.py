@@ -63,11 +63,24 @@ def test_plots_of_a_room_are_fetched_when_it_is_opened(tmp_path: Path) -> None:
     (tmp_path / "ablation-cost.png").write_bytes(b"a plot")
     page = measured_by_us("", folder=tmp_path)
     assert re.findall(r'<img src="(.*?)" loading="lazy"', page) == ["plots/ablation-cost.png"]
-    assert page.index("<img") < page.index("<b>Bench")
+    assert page.index("<img") < page.index("Bench<")
+
+
+def test_a_room_is_one_plain_sentence_and_a_chart_with_intervals_and_its_numbers_are_folded(tmp_path: Path) -> None:
+    save(tmp_path, "restoration", "Many numbers.")
+    unfolded = re.sub("<details>.*?</details>", "", measured_by_us("", folder=tmp_path))
+    assert "Many numbers." in unfolded and "<svg" not in unfolded  # no row of rain100l, so no plain sentence
+    rows = [Row("PSNR, dB", name, {"gain": Figure(6, 5, 7)}) for name in ("rain100l", "snow")]
+    save_result(Result("restoration", "A paper", "a claim", "Many numbers.", "x", rows), tmp_path)
+    unfolded = re.sub("<details>.*?</details>", "", measured_by_us("", folder=tmp_path))
+    assert "Many numbers." not in unfolded and "<table" not in unfolded
+    # 6 dB less are 10 ** (-6 / 20) = half of the error
+    assert "error shrinks by 50 %" in unfolded
+    assert unfolded.count("<circle") == 2 and "snow: 6 (5 to 7)" in unfolded
 
 
 def test_no_results_are_told_as_such(tmp_path: Path) -> None:
-    assert measured_by_us("", folder=tmp_path) == "<p class='note'>Nothing yet.</p>"
+    assert "<p class='note'>Nothing yet.</p>" in measured_by_us("", folder=tmp_path)
 
 
 def test_tables_of_one_result() -> None:

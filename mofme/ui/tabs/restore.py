@@ -28,7 +28,7 @@ EXPERTS_NOTE = (
 )
 UNCERTAINTY_NOTE = (
     "How much their scores change when features are dropped. It hardly tells where the picture is wrong: see "
-    "*Ablation* in the tab *Evaluate*."
+    "*Ablation* in the [Lab](evaluate)."
 )
 TILES = [("Automatic", 0), ("256 pixels", 256), ("512 pixels", 512), ("1024 pixels", 1024)]
 
