@@ -6,10 +6,12 @@ import tempfile
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 import gradio as gr
 import torch
 from gradio.events import Dependency
+from PIL import Image, ImageDraw
 
 from mofme.files import cache_root
 from mofme.ui.figures import gallery
@@ -25,21 +27,20 @@ class Example:
     photo: str
     weather: str
     seed: int
-
-    @property
-    def caption(self) -> str:
-        return {"raindrop": "Drops"}.get(self.weather, self.weather.capitalize())
+    caption: str
 
 
-# Three tabs ask for the examples when the first page opens: one makes them, the others wait.
+# Several pages ask for the examples: one makes them, the others wait.
 _MAKING = threading.Lock()
 
+# What the net does well, and what it fails at.
 EXAMPLES = (
-    Example("china.jpg", "rain", 1),
-    Example("flower.jpg", "snow", 2),
-    Example("flower.jpg", "raindrop", 3),
-    Example("china.jpg", "haze", 4),
+    Example("flower.jpg", "rain", 2, "Rain"),
+    Example("flower.jpg", "snow", 2, "Snow"),
+    Example("china.jpg", "haze", 2, "Haze"),
+    Example("china.jpg", "raindrop", 3, "Too hard: big drops"),
 )
+_DRAWN = (160, 107)  # pixels, in the shape of the photos
 
 
 @functools.cache
@@ -63,11 +64,30 @@ def make_examples(folder: Path) -> list[tuple[str, str]]:
     made = []
     with _MAKING:
         for example in EXAMPLES:
-            path = folder / f"{Path(example.photo).stem}-{example.weather}.jpg"
+            path = folder / f"{Path(example.photo).stem}-{example.weather}-{example.seed}.jpg"
             if not path.exists():
                 _make(example, photos / example.photo, path)
             made.append((str(path), example.caption))
     return made
+
+
+def drawn(weather: str) -> Image.Image:
+    """A small picture that says which weather it stands for, shown until the example is there."""
+    width, height = _DRAWN
+    image = Image.new("RGB", _DRAWN, (71, 92, 115))
+    draw, random = ImageDraw.Draw(image), Random(weather)
+    draw.polygon([(0, 80), (45, 48), (80, 74), (115, 40), (width, 78), (width, height), (0, height)], (45, 62, 80))
+    spots = [(random.randrange(width), random.randrange(height)) for _ in range(14 if weather == "raindrop" else 60)]
+    if weather == "haze":
+        image = Image.blend(image, Image.new("RGB", _DRAWN, (215, 222, 229)), 0.75)
+    for x, y in spots if weather != "haze" else ():
+        if weather == "rain":
+            draw.line((x, y, x - 5, y + 16), (190, 202, 214))
+        elif weather == "snow":
+            draw.ellipse((x, y, x + 3, y + 3), (235, 240, 245))
+        else:
+            draw.ellipse((x, y, x + 12, y + 14), (120, 142, 164), (170, 188, 205))
+    return image
 
 
 def _make(example: Example, photo: Path, path: Path) -> None:
@@ -77,7 +97,7 @@ def _make(example: Example, photo: Path, path: Path) -> None:
 
 
 def examples_gallery(elem_id: str, photo: gr.Image) -> Dependency:
-    """The examples, four in a row, made the first time a page opens; returns the event of a click, which puts one into
+    """The examples, four in a row, drawn ones until they are made; returns the event of a click, which puts one into
     `photo`.
     """
 
@@ -89,7 +109,8 @@ def examples_gallery(elem_id: str, photo: gr.Image) -> Dependency:
         return made()[int(event.index)][0]
 
     gr.Markdown("Or try one of these:", elem_classes="note")
-    shown = gallery("four", 4, allow_preview=False, elem_id=elem_id)
+    placeholders = [(drawn(example.weather), example.caption) for example in EXAMPLES]
+    shown = gallery("four", 4, value=placeholders, allow_preview=False, elem_id=elem_id)
     gr.on(None, made, None, shown, api_visibility="private", show_progress="hidden")
     clicked: Dependency = shown.select(chosen, None, photo, api_visibility="private", show_progress="hidden")
     return clicked

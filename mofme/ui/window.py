@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable, Sequence
 
 # Before Gradio is imported: it asks its makers for news otherwise, and the app must work offline.
@@ -21,7 +22,7 @@ from mofme.papers.r2t2 import tab as r2t2
 from mofme.papers.router_robustness import tab as router_robustness
 from mofme.papers.smose import tab as smose
 from mofme.ui import lab
-from mofme.ui.examples import examples_folder
+from mofme.ui.examples import examples_folder, make_examples
 from mofme.ui.html import PLOTS
 from mofme.ui.lab import Experiment, address_of, cards
 from mofme.ui.models import Services
@@ -141,6 +142,7 @@ def serve(services: Services, host: str = "127.0.0.1", port: int = 7860, auth: t
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with own_folder() as folder:
         os.environ.setdefault("GRADIO_TEMP_DIR", str(folder))
+        threading.Thread(target=make_examples, args=(examples_folder(),), daemon=True).start()
         build(services).launch(
             server_name=host,
             server_port=port,

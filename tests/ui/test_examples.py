@@ -1,9 +1,13 @@
 from pathlib import Path
 
+import gradio as gr
 import pytest
+import sklearn
 from PIL import Image
 
-from mofme.ui.examples import EXAMPLES, make_examples
+from mofme.ui.examples import EXAMPLES, examples_gallery, make_examples
+from mofme.vision.picture.file import read_picture
+from mofme.vision.restorer import Restorer
 from mofme.vision.weather import WEATHERS
 
 
@@ -18,6 +22,25 @@ def test_examples_are_made_once_and_always_alike(tmp_path: Path) -> None:
     assert {path: Path(path).stat().st_mtime_ns for path, _ in make_examples(tmp_path)} == made
     again = make_examples(tmp_path / "other")
     assert [Path(path).read_bytes() for path, _ in again] == [Path(path).read_bytes() for path, _ in examples]
+
+
+def test_something_is_shown_before_any_example_is_made() -> None:
+    with gr.Blocks() as page:
+        examples_gallery("examples", gr.Image())
+    (gallery,) = (part for part in page.config["components"] if part["type"] == "gallery")
+    captions = [shown["caption"] for shown in gallery["props"]["value"]]
+    assert captions == [example.caption for example in EXAMPLES]
+
+
+def test_the_examples_are_cleared_well_but_for_the_one_that_is_called_too_hard(tmp_path: Path) -> None:
+    restorer = Restorer.from_pretrained("small")
+    photos = Path(str(sklearn.__file__)).parent / "datasets" / "images"
+    for example, (path, caption) in zip(EXAMPLES, make_examples(tmp_path), strict=True):
+        clean, weathered = read_picture(photos / example.photo).rgb, read_picture(Path(path)).rgb
+        before, after = (float((image - clean).square().mean()) for image in (weathered, restorer(weathered).image))
+        # Well: less than a quarter of the squared error is left.
+        assert (after < before / 4) == ("Too hard" not in caption), caption
+    assert sum("Too hard" in example.caption for example in EXAMPLES) == 1
 
 
 def test_every_weather_has_an_example() -> None:
