@@ -1,5 +1,6 @@
 """`python -m mofme train`, `train-tone` and `train-segmenter`: nets for pictures, trained on clean photographs."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -98,22 +99,26 @@ def _shares(options: list[str] | None) -> dict[Path, float]:
     return shares
 
 
-@with_exit_codes
-def train_tone(
-    command: Command,
-    clean: Annotated[list[Path], typer.Argument(help="Folders of clean photographs.")],
+@dataclass(frozen=True)
+class Tone:
+    """Options that are the plan's own."""
+
+    clean: Annotated[list[Path], typer.Argument(help="Folders of clean photographs.")]
     out: Annotated[
         Path, typer.Option(file_okay=False, help="Folder for the weights, used if it is `tone` in the restorer's own.")
-    ],
-    model: Annotated[str, typer.Option(help="The restorer, a shipped model or a folder that `train` wrote.")] = "small",
-    samples: Annotated[int, typer.Option(min=1, help="Pictures to restore and learn from.")] = 16_000,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 1500,
-    batch: Annotated[int, typer.Option(min=2, help="Pictures a step.")] = 64,
-    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 4e-3,
-    seed: Annotated[int, typer.Option(help="Seed of the weights, the pictures and their weather.")] = 0,
-    sources: Sources = "",
-    licence: Licence = "",
-) -> None:
+    ]
+    model: Annotated[str, typer.Option(help="The restorer, a shipped model or a folder that `train` wrote.")] = "small"
+    samples: Annotated[int, typer.Option(min=1, help="Pictures to restore and learn from.")] = 16_000
+    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 1500
+    batch: Annotated[int, typer.Option(min=2, help="Pictures a step.")] = 64
+    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 4e-3
+    seed: Annotated[int, typer.Option(help="Seed of the weights, the pictures and their weather.")] = 0
+    sources: Sources = ""
+    licence: Licence = ""
+
+
+@with_exit_codes
+def train_tone(command: Command, plan: Tone) -> None:
     """Train what gives a restorer's hazy pictures the gain and offset that they still lack."""
     import torch
 
@@ -121,51 +126,31 @@ def train_tone(
     from mofme.vision.tone_training import train_tone as learn
 
     torch.set_num_threads(1)
-    plan = TonePlan(
-        out=out,
-        clean=clean,
-        model=model,
-        samples=samples,
-        steps=steps,
-        batch=batch,
-        learning_rate=learning_rate,
-        seed=seed,
-        sources=sources,
-        licence=licence,
-    )
-    learn(plan, report=command.tell)
+    learn(TonePlan(**vars(plan)), report=command.tell)
+
+
+@dataclass(frozen=True)
+class Segmenter:
+    """Options that are the plan's own."""
+
+    frames: Annotated[Path, typer.Argument(help="Folder of clean frames.", exists=True, file_okay=False)]
+    labels: Annotated[Path, typer.Argument(help="Folder of their label pictures.", exists=True, file_okay=False)]
+    out: Annotated[Path, typer.Option(file_okay=False, help="Where the model and the state to resume from go.")]
+    label_set: Annotated[str, typer.Option(help="What the labels mean, a built-in name or a JSON file.")] = "camvid"
+    steps: Annotated[int, typer.Option(min=1, help="Steps to train.")] = 800
+    batch: Annotated[int, typer.Option(min=2, help="Parts of frames a step.")] = 8
+    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 2e-3
+    seed: Annotated[int, typer.Option(help="Seed of the weights and the parts of frames.")] = 0
+    from_scratch: Annotated[bool, typer.Option("--from-scratch", help="Begin without ImageNet's features.")] = False
+    sources: Sources = ""
+    licence: Licence = ""
 
 
 @with_exit_codes
-def train_segmenter(
-    command: Command,
-    frames: Annotated[Path, typer.Argument(help="Folder of clean frames.", exists=True, file_okay=False)],
-    labels: Annotated[Path, typer.Argument(help="Folder of their label pictures.", exists=True, file_okay=False)],
-    out: Annotated[Path, typer.Option(file_okay=False, help="Where the model and the state to resume from go.")],
-    label_set: Annotated[str, typer.Option(help="What the labels mean, a built-in name or a JSON file.")] = "camvid",
-    steps: Annotated[int, typer.Option(min=1, help="Steps to train.")] = 800,
-    batch: Annotated[int, typer.Option(min=2, help="Parts of frames a step.")] = 8,
-    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 2e-3,
-    seed: Annotated[int, typer.Option(help="Seed of the weights and the parts of frames.")] = 0,
-    from_scratch: Annotated[bool, typer.Option("--from-scratch", help="Begin without ImageNet's features.")] = False,
-    sources: Sources = "",
-    licence: Licence = "",
-) -> None:
+def train_segmenter(command: Command, options: Segmenter) -> None:
     """Train the segmenter of `evaluate segmentation` on clean frames, on from where it was stopped."""
     from mofme.vision.segmenter_training import SegmenterPlan
     from mofme.vision.segmenter_training import train_segmenter as learn
 
-    plan = SegmenterPlan(
-        frames=frames,
-        labels=labels,
-        out=out,
-        label_set=label_set,
-        steps=steps,
-        batch=batch,
-        learning_rate=learning_rate,
-        seed=seed,
-        pretrained=not from_scratch,
-        sources=sources,
-        licence=licence,
-    )
-    learn(plan, report=command.tell)
+    plan = dict(vars(options))
+    learn(SegmenterPlan(pretrained=not plan.pop("from_scratch"), **plan), report=command.tell)

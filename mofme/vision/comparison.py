@@ -17,7 +17,7 @@ from mofme.measure.statistics import FloatArray, bootstrap
 from mofme.vision.baselines import BASELINES
 from mofme.vision.benchmark import peak_of
 from mofme.vision.datasets import PairFiles
-from mofme.vision.evaluation import Scores, measure
+from mofme.vision.evaluation import Scores, measure, to_8_bits
 from mofme.vision.onnx import OnnxRestorer, load_onnx
 from mofme.vision.picture.file import read_picture
 from mofme.vision.restorer import Restorer
@@ -152,7 +152,7 @@ def _outcome(restore: Callable[[Tensor], Tensor], weathered: Tensor, clean: Tens
     start = time.perf_counter()
     restored = restore(weathered)
     seconds = time.perf_counter() - start
-    return Outcome(measure((restored.clamp(0, 1) * 255).round() / 255, clean), seconds)
+    return Outcome(measure(to_8_bits(restored), clean), seconds)
 
 
 def _values(trials: Sequence[Trial], entry: Entry, metric: str) -> FloatArray:

@@ -48,7 +48,7 @@ from mofme.papers.mofme.uncertainty import (
 from mofme.vision.benchmark import Arm, Cost, cost_rows, precision, saved_rows, savings, title
 from mofme.vision.benchmark import measure as measure_costs
 from mofme.vision.datasets import load_clean
-from mofme.vision.evaluation import Scores, measure
+from mofme.vision.evaluation import Scores, measure, to_8_bits
 from mofme.vision.metrics import Lpips
 from mofme.vision.models import load_net
 from mofme.vision.nets.unet import STRIDE
@@ -228,7 +228,7 @@ def _centre(picture: Tensor) -> Tensor:
 def score(restorer: Restorer, chosen: Sequence[Sample], lpips: Lpips | None) -> Iterator[Scores]:
     """Every sample restored and measured, as it would be saved in 8 bits."""
     for sample in chosen:
-        yield measure((restorer(sample.weathered).image * 255).round() / 255, sample.clean, lpips)
+        yield measure(to_8_bits(restorer(sample.weathered).image), sample.clean, lpips)
 
 
 def _kept_scores(folder: Path, restorer: Restorer, chosen: Sequence[Sample]) -> list[Scores]:
