@@ -11,6 +11,7 @@ settings.register_profile("mofme", deadline=None, derandomize=True)  # the same 
 settings.load_profile("mofme")
 torch.set_num_threads(1)
 
+pytest_plugins = ["tests.browser"]
 BROWSER = "browser"
 
 

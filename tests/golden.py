@@ -252,6 +252,14 @@ def commands() -> dict[str, Any]:
     return walk(command_line())
 
 
+def parameters_of_commands() -> dict[str, str]:
+    """Of every command: its arguments and options, in the order in which help shows them."""
+    return {
+        name: " ".join(p.opts[-1] if p.param_type_name == "option" else p.name.upper() for p in command.params)
+        for name, command in commands().items()
+    }
+
+
 def exit_code(*words: str) -> tuple[int, str]:
     """Of a command, and all that it said."""
     said = io.StringIO()
@@ -329,6 +337,7 @@ ENTRIES: dict[str, Callable[[], Any]] = {
     "weather": weather,
     "untrained": untrained,
     "answers": answers,
+    "commands": parameters_of_commands,
     "exit codes": exit_codes,
     "api": api,
     "signatures": signatures,

@@ -85,7 +85,7 @@ def compare(found: Any, expected: Any, path: str) -> None:
             assert found == expected, path
 
 
-@pytest.mark.parametrize("entry", ["weather", "untrained", "answers", "api", "weights"])
+@pytest.mark.parametrize("entry", ["weather", "untrained", "answers", "api", "commands", "weights"])
 def test_entries_stay(entry: str) -> None:
     with golden.full_precision():
         compare(golden.ENTRIES[entry](), RECORDED[entry], entry)

@@ -149,6 +149,7 @@ def serve(services: Services, host: str = "127.0.0.1", port: int = 7860, auth: t
             auth=auth,
             share=False,
             inbrowser=False,
+            _frontend=False,  # else Gradio gives up where its first page takes more than 3 seconds to come
             ssr_mode=False,
             footer_links=[],
             max_file_size=f"{services.limits.upload_megabytes}mb",

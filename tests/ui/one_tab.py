@@ -18,6 +18,7 @@ def one_tab(draw: Callable[[], None]) -> Iterator[str]:
         prevent_thread_lock=True,
         quiet=True,
         ssr_mode=False,
+        _frontend=False,  # as the app: a busy machine is no failure
         footer_links=[],
         theme=theme(),
         css=CSS,

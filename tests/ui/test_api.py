@@ -84,10 +84,10 @@ def call(url: str, payload: dict[str, object], endpoint: str = "restore") -> str
         "evaluate": [[file], [file], "small", "camvid"],
         "robustness": [["coin flip"], ["coding"], file, 50],
     }[endpoint]
-    started = httpx.post(f"{url}gradio_api/call/{endpoint}", json={"data": data})
+    started = httpx.post(f"{url}gradio_api/call/{endpoint}", json={"data": data}, timeout=90)
     if started.status_code != 200:
         return started.text
-    return httpx.get(f"{url}gradio_api/call/{endpoint}/{started.json()['event_id']}", timeout=30).text
+    return httpx.get(f"{url}gradio_api/call/{endpoint}/{started.json()['event_id']}", timeout=90).text
 
 
 @pytest.mark.parametrize("endpoint", ["restore", "batch", "evaluate", "robustness"])
@@ -99,7 +99,7 @@ def test_files_that_were_not_uploaded_are_never_read(url: str, payload: dict[str
 
 
 def test_uploads_beyond_the_limit_are_refused(url: str) -> None:
-    answer = httpx.post(f"{url}gradio_api/upload", files={"files": ("big.png", b"0" * 1_100_000)})
+    answer = httpx.post(f"{url}gradio_api/upload", files={"files": ("big.png", b"0" * 1_100_000)}, timeout=90)
     assert answer.status_code == 413
     assert "exceeded" in answer.text
 
@@ -116,7 +116,7 @@ def test_the_plots_of_shipped_results_are_served_and_not_inside_the_page(url: st
 
 @pytest.mark.parametrize("path", ["/etc/hostname", "app.py", "mofme/ui/window.py"])
 def test_files_of_the_server_are_not_served(url: str, path: str) -> None:
-    assert httpx.get(f"{url}gradio_api/file={path}").status_code in (403, 404)
+    assert httpx.get(f"{url}gradio_api/file={path}", timeout=90).status_code in (403, 404)
 
 
 def test_batch_returns_a_zip_the_report_and_its_rows(client: Client, photo: Path, broken: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,13 +15,10 @@ from tests.ui.visiting import open_tab
 
 
 @pytest.fixture
-def page(browser: Browser, url: str) -> Iterator[Page]:
-    page = browser.new_page(viewport={"width": 1280, "height": 800})
-    page.set_default_timeout(30_000)
-    page.goto(url)
+def page(visit: Callable[..., Page], url: str) -> Page:
+    page = visit(url, 1280, 800)
     expect(page.locator("#examples img").first).to_be_visible()  # the last to come
-    yield page
-    page.close()
+    return page
 
 
 def choose(page: Page, box: str, *files: Path) -> None:
@@ -53,16 +50,14 @@ def test_an_example_is_chosen_by_a_click(page: Page) -> None:
     expect(page.locator("#photo img")).to_be_visible()
 
 
-def test_on_a_phone_the_result_comes_into_view(browser: Browser, url: str, photo: Path) -> None:
-    page = browser.new_page(viewport={"width": 390, "height": 844})
-    page.goto(url)
+def test_on_a_phone_the_result_comes_into_view(visit: Callable[..., Page], url: str, photo: Path) -> None:
+    page = visit(url)
     choose(page, "#photo", photo)
     expect(page.locator("#photo img")).to_be_visible()
     expect(page.locator("#comparison")).not_to_be_in_viewport(ratio=1)
     page.click("#restore")
     expect(page.locator("#comparison img")).to_have_count(2)
     expect(page.locator("#comparison")).to_be_in_viewport(ratio=0.95)
-    page.close()
 
 
 def test_the_caption_of_an_example_stays_readable_under_the_mouse(page: Page) -> None:

@@ -1,13 +1,13 @@
 """The tabs Video and Live."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, expect
 
 from mofme.errors import Cancelled, PictureError
 from mofme.ui.limits import Limits
@@ -17,8 +17,8 @@ from mofme.ui.tabs.restore import Settings
 from mofme.ui.tabs.video import VideoProgress, restore_upload
 from mofme.ui.work import Job
 from mofme.vision.video_file import read_video
+from tests.browser import FLAGS
 from tests.films import film
-from tests.ui.conftest import FLAGS
 from tests.ui.one_tab import one_tab
 
 LIMITS = Limits(megapixels=0.1)
@@ -84,9 +84,8 @@ def test_the_api_returns_the_video_and_a_report(address: str, tmp_path: Path) ->
         client.predict(handle_file(tmp_path / "text.mp4"), "small", 1, False, 0, api_name="/video")
 
 
-def test_a_person_restores_a_video(browser: Browser, address: str, tmp_path: Path) -> None:
-    page = browser.new_page(viewport={"width": 390, "height": 844})
-    page.goto(address)
+def test_a_person_restores_a_video(visit: Callable[..., Page], address: str, tmp_path: Path) -> None:
+    page = visit(address)
     page.set_input_files("#video input[type=file]", film(tmp_path / "a.mp4", frames=20))
     expect(page.locator("#video")).to_contain_text(re.compile(r"a\s*\.mp4\s*\d"))  # its size stands there once it is up
     page.click("#restore-video")
@@ -98,7 +97,6 @@ def test_a_person_restores_a_video(browser: Browser, address: str, tmp_path: Pat
         page.click("#download-video")
     assert download.value.suggested_filename == "a-restored.mp4"
     assert page.evaluate("document.documentElement.scrollWidth") == 390
-    page.close()
 
 
 def test_a_camera_is_restored_as_it_films(browser: Browser, chromium: str, folders: None, engine: Engine) -> None:

@@ -142,21 +142,21 @@ def visit(browser: Browser, endless: Endless, folders: None) -> Iterator[Callabl
 def test_work_stops_when_its_visitor_closes_the_page(endless: Endless, visit: Callable[[], Page]) -> None:
     page = visit()
     page.click("text=Start")
-    assert endless.began.acquire(timeout=30)
+    assert endless.began.acquire(timeout=90)
     page.close()
-    assert endless.ended.acquire(timeout=30)
+    assert endless.ended.acquire(timeout=90)
 
 
 def test_who_cancels_while_waiting_is_never_served(endless: Endless, visit: Callable[[], Page]) -> None:
     first, second = visit(), visit()
     first.click("text=Start")
-    assert endless.began.acquire(timeout=30)
+    assert endless.began.acquire(timeout=90)
     second.click("text=Start")
     expect(second.get_by_text("queue:")).to_be_visible()
     second.click("text=Cancel")
     expect(second.get_by_text("Stopped.")).to_be_visible()
     first.click("text=Cancel")
-    assert endless.ended.acquire(timeout=30)
+    assert endless.ended.acquire(timeout=90)
     expect(first.get_by_role("button", name="Start")).to_be_enabled()
     assert not endless.began.acquire(timeout=1)
     first.close()
@@ -181,7 +181,7 @@ class Counting:
             raise ModelError("so many <b> are not installed")
         for number in range(int(most) + 1):
             job.report(number / most, f"at {number}")
-            self.go_on.acquire(timeout=30)
+            self.go_on.acquire(timeout=90)
             yield number, list(before)
 
 

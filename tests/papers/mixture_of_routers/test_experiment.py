@@ -82,13 +82,6 @@ def test_the_command(table: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "mixture_of_routers-gain.png").is_file()
 
 
-def test_a_missing_table_is_said(tmp_path: Path) -> None:
-    done = CliRunner().invoke(
-        app, ["evaluate", "mixture-of-routers", str(tmp_path / "no.csv"), "--arms", str(tmp_path)]
-    )
-    assert done.exit_code == 2 and "no.csv is not there" in done.output
-
-
 def made_up(
     right: Callable[[str, str, int], list[int]], tasks: tuple[str, ...] = ("one", "two"), seeds: int = 3
 ) -> Findings:

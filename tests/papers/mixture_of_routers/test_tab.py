@@ -1,7 +1,7 @@
 """The tab "Mixture of routers": its parts, its endpoint, and a person's way through it."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +9,10 @@ import pytest
 import torch
 from gradio_client import Client
 from gradio_client.exceptions import AppError
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Page, expect
 
 from mofme.core.routers import MixtureOfRouters
-from mofme.errors import Cancelled, ModelError, TableError
+from mofme.errors import Cancelled, TableError
 from mofme.papers.mixture_of_routers import tab as lora_mixture
 from mofme.papers.mixture_of_routers.model import Explained, ExplainedLayer, explain_layer
 from mofme.papers.mixture_of_routers.tab import (
@@ -180,23 +180,8 @@ def test_programs_are_answered(address: str) -> None:
     client.close()
 
 
-def test_a_missing_model_is_said_on_the_page(browser: Browser, folders: None) -> None:
-    def missing() -> ToyMixture:
-        raise ModelError("weights/lora-mixture is missing: download the project again")
-
-    services = Services(Engine([]))
-    with one_tab(lambda: lora_mixture.build(services, missing)) as address:  # type: ignore[arg-type]
-        page = browser.new_page()
-        page.goto(address)
-        page.locator("#mixture-examples button").first.click()
-        expect(page.locator("#mixture-answer .problem")).to_contain_text("is missing")
-        page.close()
-
-
-def test_a_person_looks_at_a_text_on_a_phone(browser: Browser, address: str) -> None:
-    page = browser.new_page(viewport={"width": 390, "height": 844})
-    page.set_default_timeout(120_000)  # a busy machine is no failure
-    page.goto(address)
+def test_a_person_looks_at_a_text_on_a_phone(visit: Callable[..., Page], address: str) -> None:
+    page = visit(address)
     page.locator("#mixture-examples button").first.click()
     expect(page.locator("#mixture-answer .choice")).to_contain_text("<b>sums</b>")
     rows = page.locator("#mixture-words tbody tr")
@@ -207,4 +192,3 @@ def test_a_person_looks_at_a_text_on_a_phone(browser: Browser, address: str) -> 
     page.get_by_text("Train one yourself").click()
     expect(page.locator("#mixture-train")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") == 390
-    page.close()

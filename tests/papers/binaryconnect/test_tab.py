@@ -1,7 +1,7 @@
 """The tab "Binary weights": its parts, its endpoint, and a person's way through it."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Page, expect
 
 from mofme.errors import ModelError
 from mofme.papers.binaryconnect import tab as binary
@@ -83,9 +83,8 @@ def test_programs_are_answered(address: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_a_person_draws_a_digit(browser: Browser, address: str, width: int) -> None:
-    page = browser.new_page(viewport={"width": width, "height": 900})
-    page.goto(address)
+def test_a_person_draws_a_digit(visit: Callable[..., Page], address: str, width: int) -> None:
+    page = visit(address, width, 900)
     page.click("#read")
     expect(page.get_by_text("Nothing is drawn yet")).to_be_visible()
     canvas = page.locator("#drawing canvas").first
@@ -101,4 +100,3 @@ def test_a_person_draws_a_digit(browser: Browser, address: str, width: int) -> N
     expect(page.locator("#answers .bar")).to_have_count(20)
     expect(page.locator("#weights img")).to_have_count(2)
     assert page.evaluate("document.documentElement.scrollWidth") == width
-    page.close()

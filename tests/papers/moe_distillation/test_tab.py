@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -11,9 +11,9 @@ import pytest
 import torch
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Page, expect
 
-from mofme.errors import Cancelled, ModelError, TableError
+from mofme.errors import Cancelled, TableError
 from mofme.language.causal_lm import CausalLM, SmallCausalLM
 from mofme.language.small_lm import Shape, SmallLM, Vocabulary
 from mofme.papers.moe_distillation import METHODS
@@ -153,9 +153,8 @@ def test_programs_distil_with_a_text_of_their_own(address: str, tmp_path: Path) 
     client.close()
 
 
-def test_a_person_distils_twice_and_compares(browser: Browser, address: str, tmp_path: Path) -> None:
-    page = browser.new_page(viewport={"width": 390, "height": 844})
-    page.goto(address)
+def test_a_person_distils_twice_and_compares(visit: Callable[..., Page], address: str, tmp_path: Path) -> None:
+    page = visit(address)
     page.locator("#steps input[type=number]").fill("10")
     for method, name in (("sar", "SAR"), ("gkd", "GKD")):
         page.locator(f"#method input[value='{method}']").check()
@@ -170,18 +169,3 @@ def test_a_person_distils_twice_and_compares(browser: Browser, address: str, tmp
     expect(page.locator("#distillation progress")).to_be_visible()
     page.click("#distil-cancel")
     expect(page.locator("#distillation").get_by_text("Stopped.")).to_be_visible()
-    page.close()
-
-
-def test_without_the_teacher_the_tab_says_so(browser: Browser, folders: None) -> None:
-    def missing() -> tuple[CausalLM, CausalLM]:
-        raise ModelError("the teacher is missing: download the project again")
-
-    services = Services(Engine([]), distillation_pair=missing)
-    with one_tab(lambda: moe_distillation.build(services)) as address:
-        page = browser.new_page()
-        page.goto(address)
-        page.click("#distil")
-        expect(page.locator("#distillation .problem")).to_contain_text("download the project again")
-        expect(page.locator("#distil")).to_be_enabled()
-        page.close()

@@ -1,14 +1,14 @@
 """The tab "Attention router": its parts, its endpoint, and a person's way through it."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 import torch
 from gradio_client import Client
 from gradio_client.exceptions import AppError
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Page, expect
 
 from mofme.errors import Cancelled, ModelError, TableError
 from mofme.language.small_lm import Vocabulary
@@ -137,10 +137,8 @@ def test_programs_are_answered(address: str) -> None:
     client.close()
 
 
-def test_a_person_looks_at_a_text_on_a_phone(browser: Browser, address: str) -> None:
-    page = browser.new_page(viewport={"width": 390, "height": 844})
-    page.set_default_timeout(120_000)  # a busy machine is no failure
-    page.goto(address)
+def test_a_person_looks_at_a_text_on_a_phone(visit: Callable[..., Page], address: str) -> None:
+    page = visit(address)
     page.locator("#attention-examples button").first.click()
     expect(page.locator("#attention-answer .choice")).to_contain_text("Surprised least")
     rows = page.locator("#attention-tokens tbody tr")
@@ -153,4 +151,3 @@ def test_a_person_looks_at_a_text_on_a_phone(browser: Browser, address: str) -> 
     page.fill("#attention-text textarea", "one")
     page.click("#attention-start")
     expect(page.locator("#attention-answer .problem")).to_contain_text("at least two tokens is needed: <type>")
-    page.close()

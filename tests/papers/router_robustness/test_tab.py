@@ -5,13 +5,13 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Page, expect
 
 from mofme.errors import Cancelled, TableError
 from mofme.measure.result import Figure
@@ -167,9 +167,8 @@ def test_nothing_chosen_is_answered_with_what_to_do(
         client.predict(routers, categories, None, 50, api_name="/robustness")
 
 
-def test_a_person_probes_routers(browser: Browser, url: str, tmp_path: Path) -> None:
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
-    page.goto(url)
+def test_a_person_probes_routers(visit: Callable[..., Page], url: str, tmp_path: Path) -> None:
+    page = visit(url, 1280, 900)
     open_tab(page, "Router robustness")
     page.get_by_label("always strong").check()
     page.click("#probe")
@@ -180,4 +179,3 @@ def test_a_person_probes_routers(browser: Browser, url: str, tmp_path: Path) -> 
     download.value.save_as(tmp_path / "report.zip")
     with zipfile.ZipFile(tmp_path / "report.zip") as archive:
         assert "decisions.csv" in archive.namelist()
-    page.close()
