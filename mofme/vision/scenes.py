@@ -91,7 +91,8 @@ def synthesized(pictures: Sequence[Tensor]) -> Make:
 
 
 def hazed(scenes: Sequence[HazeScene]) -> Make:
-    """Haze over the true depth of a scene: t ** g * c for any density g and, at times, an even veil c on top."""
+    """Haze over the true depth of a scene: t ** g * c for any density g, at times in patches as of smoke, and at times
+    with an even veil c on top."""
     stacked = [torch.cat((scene.clear, scene.transmission)) for scene in scenes]
 
     def make(count: int, size: Size, dice: Dice) -> Scenes:
@@ -99,8 +100,10 @@ def hazed(scenes: Sequence[HazeScene]) -> Make:
         draw = Draw(dice.weather, count, clean.device)
         density = torch.exp(draw.uniform(math.log(0.4), math.log(2.5)))
         veil = torch.where(draw.chance(0.35), draw.uniform(0.4, 1), 1.0)
-        transmission = transmission.clamp_min(0.02) ** per_picture(density) * per_picture(veil)
-        tint = draw.uniform(-0.04, 0.04)[:, None] * torch.tensor([1.0, 0.2, -1.0], device=clean.device)
+        patches = 1 + per_picture(draw.uniform(0, 1.6) * draw.chance(0.4)) * (draw.smooth(size, (2, 4, 8)) - 0.5)
+        transmission = transmission.clamp_min(0.02) ** (per_picture(density) * patches) * per_picture(veil)
+        strength = torch.where(draw.chance(0.3), 0.13, 0.04)
+        tint = (strength * draw.uniform(-1, 1))[:, None] * torch.tensor([1.0, 0.2, -1.0], device=clean.device)
         airlight = (draw.uniform(0.55, 1)[:, None] + tint + draw.uniform(-0.01, 0.01, 3)).clamp(0, 1)
         hazy = koschmieder(clean, transmission.clamp_min(0.05), airlight[:, :, None, None])
         return Scenes(hazy, clean, _labels(count, clean.device, "haze"))

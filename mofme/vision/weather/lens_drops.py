@@ -26,6 +26,7 @@ from mofme.vision.weather.raindrop import add_raindrops
 
 _SIZES = (0.75, 1.0, 1.3)
 _SMALLEST, _LARGEST = 3.5, 18.0
+_NEAR_LARGEST, _NEAR_SHARE = 40.0, 0.2  # where the glass is close to the lens
 _THUMBNAIL = 32
 
 
@@ -68,8 +69,9 @@ def add_any_drops(clean: Tensor, draw: Draw) -> Tensor:
 
 
 def _radius(size: Size, draw: Draw) -> Tensor:
-    largest = min(_LARGEST * particle_scale(size), min(size) / 8)
-    return _SMALLEST * torch.exp(draw.uniform(0, math.log(max(largest / _SMALLEST, 1.01))))
+    largest = torch.where(draw.chance(_NEAR_SHARE), _NEAR_LARGEST, _LARGEST) * particle_scale(size)
+    ratio = largest.clamp(1.01 * _SMALLEST, max(min(size) / 8, 1.01 * _SMALLEST)) / _SMALLEST
+    return _SMALLEST * ratio ** draw.rand()
 
 
 def _scene_in_a_drop(clean: Tensor, draw: Draw) -> Tensor:
