@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 import mofme
+from mofme.cli.results import JUDGES, judged
+from mofme.measure.ledger import entries
 from mofme.measure.pages import BLOCK, refresh
+from mofme.measure.result import Verdict, load_result
 
 ROOT = Path(__file__).parents[1]
 
@@ -95,12 +98,15 @@ def test_version_and_dependencies_come_from_one_place() -> None:
 QUOTING = ["README.md", "PAPERS.md"]
 # What looks measured and is not ours: every phrase with the reason why it may stand outside a block.
 ALLOWED = {
+    "about .77 at $.001 a query, GPT-4 .786 at $.0033": "CARROT's own figures, of RouterBench",
+    "a test loss .008 nats below a linear router's": "the claim of Yuan 2.0-M32",
     "0.1 to 0.2 dB better than the baselines": "the claim of MoFME's abstract",
     "over 72 % fewer parameters and 39 % less time": "the claim of MoFME's abstract",
     "over 72 % fewer parameters and 39 % less inference time": "the claim of MoFME's abstract",
     "Apache License 2.0": "a licence's version",
     "CC BY-NC 4.0": "a licence's version",
     "Yuan 2.0-M32": "a model's name",
+    "its last 6.7 seconds": "how long the shot is: 101 frames, every second one of 30 a second",
 }
 NOT_PROSE = re.compile(
     r"\A---\n.*?\n---\n"  # the front matter
@@ -111,7 +117,7 @@ NOT_PROSE = re.compile(
 UNITS = (
     "dB|%|percent|s|ms|seconds?|minutes?|hours?|[kKMG]i?B|M|million|G?MACs|times|x|fold|points?|pixels|megapixels|steps"
 )
-MEASURED = re.compile(rf"[+-]?\d[\d,.]*\s?-?(?:%|(?:{UNITS})\b)|\d+\.\d+|\d+ (?:of|out of) \d+")
+MEASURED = re.compile(rf"[+-]?\d[\d,.]*\s?-?(?:%|(?:{UNITS})\b)|(?<![\w.])\d*\.\d+|\d+ (?:of|out of) \d+")
 
 
 def measured_looking(page: str) -> list[str]:
@@ -146,6 +152,23 @@ def test_no_sentence_of_the_readme_holds_more_than_two_figures() -> None:
 def test_a_number_of_ones_own_is_seen(words: str) -> None:
     assert measured_looking(f"MoFME {words}.") != []
     assert measured_looking(f"<!-- verdict: x -->{words}<!-- /verdict -->") == []
+
+
+@pytest.mark.parametrize("room", sorted(JUDGES.keys() - {"llm_routing", "llm_robustness"}))
+def test_verdicts_are_what_the_figures_say(room: str) -> None:
+    result = load_result(room)
+    assert judged(result) == result, f"run: python -m mofme results --judge {room}"
+
+
+def test_no_verdict_takes_a_side_that_its_figures_do_not_take() -> None:
+    for result, one in entries():
+        sides = [part.figure.side(part.level) * (-1 if part.below else 1) for part in one.parts]
+        passed = all(gate.figure.side(gate.level) == (-1 if gate.below else 1) for gate in one.gates)
+        allowed = {"cannot be seen here"} if not passed or not any(sides) else set(Verdict)
+        assert one.verdict in allowed, f"{result.room}: {one.claim}"
+        assert one.verdict != "reproduced" or set(sides) == {1}
+        assert one.verdict != "contradicted" or -1 in sides
+        assert one.verdict != "cannot be seen here" or one.needed, f"{result.room} does not say what it would take"
 
 
 @pytest.mark.parametrize("phrase", ALLOWED)

@@ -29,6 +29,7 @@ def feed_forwards(
     ] = _BACKBONES,
 ) -> Result:
     """Compare parameters, MACs, time and peak memory of dense, conventional MoE and MoFME feed-forwards."""
+    from mofme.papers.mofme.claim import judge_costs
     from mofme.vision.benchmark import BACKBONES, arms, as_result, measure
 
     if unknown := set(backbone) - set(BACKBONES):
@@ -41,7 +42,7 @@ def feed_forwards(
     for name in dict.fromkeys(backbone):
         with command.counting(name) as show:
             costs[name] = measure(name, side, compared, repeats, show)
-    return as_result(costs, side, command.line)
+    return judge_costs(as_result(costs, command.line))
 
 
 @measures("restorers.json")

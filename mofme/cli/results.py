@@ -17,7 +17,9 @@ from mofme.measure.result import RESULTS, Result, available_results, load_result
 
 # Where the words of a paper's claims are, by the result they are read off.
 JUDGES = {
+    "ablation": "mofme.claim:judge_quality",
     "attention_router": "attention_router.claim:judge",
+    "bench": "mofme.claim:judge_costs",
     "binary_mnist": "binaryconnect.claim:judge",
     "control": "smose.claim:judge",
     "dense_to_moe": "ladimo.claim:judge",

@@ -75,8 +75,8 @@ def test_what_is_measured_and_what_is_saved(calls: list[Call], tmp_path: Path) -
     assert {name: figure.value for name, figure in saved[8].items()} == pytest.approx(
         {"parameters saved, %": 25, "time saved, %": 50}
     )
-    assert "both reached at 4 on vit, missed at 8 on vit" in result.verdict
-    assert "72 and 40 % at 4, 25 and 50 % at 8" in result.verdict
+    assert "With 4 experts on vit ours saves 72 % of parameters and 40 % of time." in result.verdict
+    assert "With 8 experts on vit ours saves 25 % of parameters and 50 % of time." in result.verdict
 
 
 @pytest.mark.parametrize("words", [("--side", 60), ("--side", 0), ("--backbone", "tower"), ("--repeats", 0)])

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mofme.core.moe import activated_parameters, parameters
+from mofme.papers.mofme.claim import judge_costs
 from mofme.vision.benchmark import (
     BACKBONES,
     Arm,
@@ -104,10 +105,26 @@ def test_small_x4_is_small_with_wider_feed_forwards() -> None:
 
 def test_one_expert_is_no_mixture() -> None:
     alone = [Cost(arm, 8, 8, 8, (2.0, 3.0), None) for arm in arms([1])]
-    assert as_result({"small": alone}, 64, "").verdict.endswith("one expert is no mixture.")
+    assert judge_costs(as_result({"small": alone}, "")).verdict.endswith("one expert is no mixture.")
 
 
 def test_ratios_are_taken_within_a_repeat() -> None:
     slow, fast = (Cost(Arm("dense", 1), 0, 0, 0, times, None) for times in ((20.0, 90.0, 30.0), (10.0, 30.0, 30.0)))
     assert slow.ratios_to(fast) == [2, 3, 1]
     assert slow.ratio_to(fast) == 2
+
+
+def test_the_authors_experts_are_judged_against_twice_the_conventional_time() -> None:
+    def cost(arm: Arm, parameters: int, ms: tuple[float, ...]) -> Cost:
+        return Cost(arm, parameters, parameters, 8, ms, None)
+
+    told = [
+        cost(Arm("dense", 1), 1_000_000, (1.0, 1.0)),
+        cost(Arm("moe", 128), 10_000_000, (10.0, 10.0)),
+        cost(Arm("mofme", 128), 1_000_000, (2.0, 2.0)),
+        cost(Arm("generated", 128), 2_000_000, (15.0, 15.0)),
+    ]
+    theirs, ours = judge_costs(as_result({"small-x4": told}, "")).judgements
+    # 80 % of the parameters, and 15 of 2 * 10 ms: 25 % of the time.
+    assert [part.figure.value for part in theirs.parts] == pytest.approx([80, 25])
+    assert (theirs.verdict, ours.verdict) == ("contradicted", "reproduced")
