@@ -197,7 +197,7 @@ _ROOMS = {
         "mIoU, %",
         "loss won back, %",
         "mean of the weathers",
-        "A program that reads street scenes gets back {value} % of what weather took from it.",
+        "On a street it knows, a program that reads scenes gets back {value} % of what weather took from it.",
         "A program that reads street scenes sees less after restoring.",
         "A program that reads street scenes sees no more after restoring, as far as can be told.",
     ),
