@@ -3,7 +3,7 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -11,55 +11,36 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mofme.errors import Cancelled, PictureError
-from mofme.files import find_files
+from mofme.errors import Cancelled
 from mofme.vision.hidden import restore_seen
 from mofme.vision.picture.decode import Picture
-from mofme.vision.picture.file import FORMATS, READABLE_SUFFIXES, read_picture, write_picture
+from mofme.vision.picture.file import (
+    FORMATS,
+    lost_in,
+    read_picture,
+    with_others,
+    write_frames,
+    write_picture,
+)
+from mofme.vision.plan import output_suffix, plan_tree
 from mofme.vision.report import (
     REPORT,
     FileReport,
     Row,
     as_written,
     earlier_rows_if_any,
-    has_time_of,
     version_of,
     why_it_stays,
     write_report,
 )
 from mofme.vision.restorer import Restoration
+from mofme.vision.smoother import TemporalSmoother
 from mofme.vision.video import RestoredFrame, read_ahead, restore_video
-from mofme.vision.video_file import CONTAINERS, VIDEO_SUFFIXES
+from mofme.vision.video_file import VIDEO_SUFFIXES
 
-__all__ = ["FileReport", "output_suffix", "plan_tree", "restore_file", "restore_tree", "write_report"]
+__all__ = ["FileReport", "output_suffix", "plan_tree", "restore_file", "restore_frames", "restore_tree", "write_report"]
 
 _LARGE = 25e6  # pixels: more than one such picture in memory may be too much
-
-
-def plan_tree(source: Path, target: Path, format: str | None = None) -> list[tuple[Path, Path]]:
-    """Pair every picture and video under `source` with its output under `target`, which may lie inside `source`.
-
-    With a `format` the suffix of pictures changes, and `a.jpg` that would meet another's `a.png` becomes `a.jpg.png`.
-    A name that the report in `target` tells of stays with its file, whatever came or went beside it since.
-    Videos keep theirs, except of kinds that are only read, which become `.mp4`.
-    Raises PictureError if `source` is no folder, the format is unknown, or an output would replace an input.
-    """
-    if not source.is_dir():
-        raise PictureError(f"{source}: is not a folder.")
-    if format and f".{format.lower()}" not in FORMATS:
-        raise PictureError(f"cannot write {format!r}; choose one of {', '.join(FORMATS)}.")
-    if target.exists() and target.samefile(source):
-        raise PictureError(f"{target}: the results need another folder than the pictures, or they would replace them.")
-    inputs = find_files(source, READABLE_SUFFIXES | VIDEO_SUFFIXES)
-    if target.resolve().is_relative_to(source.resolve()):  # earlier results are no inputs
-        inputs = [path for path in inputs if not path.resolve().is_relative_to(target.resolve())]
-    names = _output_names([path.relative_to(source) for path in inputs], format, target, source)
-    plan = [(path, target / name) for path, name in zip(inputs, names, strict=True)]
-    originals = {path.resolve() for path in inputs}
-    for path, output in plan:
-        if output.resolve() in originals:
-            raise PictureError(f"{output}: the result of {path} would replace this picture; choose another folder.")
-    return plan
 
 
 def restore_tree(
@@ -93,7 +74,7 @@ def restore_tree(
     def opened() -> Iterator[_File]:
         for path, output in plan:
             names = path.relative_to(source).as_posix(), output.relative_to(target).as_posix()
-            file = _File(path, output, FileReport(*names), made_with)
+            file = _File(path, output, FileReport(*names), made_with, format)
             if not overwrite:
                 file.skip(rows.get((as_written(names[0]), as_written(names[1]))))
             file.read(max_megapixels)
@@ -115,7 +96,7 @@ def restore_tree(
                         yield from told()
                     file.restore(restorer, max_megapixels, partial(on_progress, file.path), **settings)
                     yield from told()
-                    written.append(writer.submit(file.write, format))
+                    written.append(writer.submit(file.write))
                     if file.is_alone():
                         yield from told()
             finally:
@@ -140,10 +121,29 @@ def restore_file(
 
     What goes wrong is in the report; only Cancelled and KeyboardInterrupt are raised.
     """
-    file = _File(path, output, FileReport(str(path), str(output)), _made_with(restorer, strength, ensemble))
+    file = _File(path, output, FileReport(str(path), str(output)), _made_with(restorer, strength, ensemble), format)
     file.read(max_megapixels)
     file.restore(restorer, max_megapixels, on_progress, strength=strength, ensemble=ensemble, tile=tile)
-    return file.write(format)
+    return file.write()
+
+
+def restore_frames(
+    restorer: Callable[..., Restoration],
+    frames: Sequence[Picture],
+    on_progress: Callable[[float], None] | None = None,
+    **settings: Any,
+) -> list[Restoration]:
+    """What `restorer` makes of each picture, under these settings; frames of an animation with a steady brightness."""
+    if len(frames) > 1 and frames[0].duration is not None:
+        settings["steady"] = TemporalSmoother()
+
+    def tell(number: int) -> Callable[[float], None] | None:
+        return on_progress and (lambda share: on_progress((number + share) / len(frames)))
+
+    return [
+        restore_seen(restorer, frame.rgb, frame.visible, on_progress=tell(number), **settings)
+        for number, frame in enumerate(frames)
+    ]
 
 
 class _File:
@@ -152,16 +152,16 @@ class _File:
     A video is done whole in the second.
     """
 
-    def __init__(self, path: Path, output: Path, report: FileReport, made_with: str) -> None:
-        self.path, self.output, self.report, self._made_with = path, output, report, made_with
+    def __init__(self, path: Path, output: Path, report: FileReport, made_with: str, format: str | None) -> None:
+        self.path, self.output, self.report, self._made_with, self._format = path, output, report, made_with, format
         self._about: tuple[os.stat_result, str] | None = None
         self._is_written = False
         self._is_video = path.suffix.lower() in VIDEO_SUFFIXES
-        self._picture: Picture | None = None
+        self._frames: list[Picture] = []
 
     def is_alone(self) -> bool:
         """Whether nothing should be read or written meanwhile: it takes too much memory for that, or hours."""
-        return self._is_video or (self._picture is not None and self._picture.rgb[0].numel() > _LARGE)
+        return self._is_video or sum(frame.rgb[0].numel() for frame in self._frames) > _LARGE
 
     def skip(self, row: Row | None) -> None:
         """Leave it out if the output is there; `row` is what an earlier report says of it."""
@@ -176,7 +176,10 @@ class _File:
         with self._step():
             self._about = self.path.stat(), version_of(self.path)
             if not self._is_video:
-                self._picture = read_picture(self.path, max_megapixels)
+                kind = FORMATS[f".{self._format.lower()}"] if self._format else None
+                first = read_picture(self.path, max_megapixels)
+                self._frames = with_others(first, self.path, kind, max_megapixels)
+                self._note = "; ".join(lost_in(self._frames, kind or self._frames[0].format))
 
     def restore(
         self,
@@ -188,28 +191,33 @@ class _File:
         if self.report.skipped or self.report.error:
             return
         with self._step():
-            if self._picture is None:
+            if self._is_video:
                 frames = restore_video(restorer, self.path, self.output, max_megapixels=max_megapixels, **settings)
                 self.report = _follow(frames, self.path, self.report, on_progress)
                 self._is_written = True
                 return
-            picture = self._picture
-            result = restore_seen(restorer, picture.rgb, picture.visible, on_progress=on_progress, **settings)
-            self._picture = replace(self._picture, rgb=result.image)
-            height, width = result.image.shape[1:]
+            restored = restore_frames(restorer, self._frames, on_progress, **settings)
+            pairs = zip(self._frames, restored, strict=True)
+            self._frames = [replace(frame, rgb=one.image) for frame, one in pairs]
+            height, width = restored[0].image.shape[1:]
+            ((weather, _),) = Counter(one.weather_name for one in restored).most_common(1)
             self.report = replace(
                 self.report,
                 width=width,
                 height=height,
-                weather=result.weather_name,
-                uncertainty=result.mean_uncertainty,
-                note="; ".join(picture.notes),
+                weather=weather,
+                uncertainty=sum(one.mean_uncertainty for one in restored) / len(restored),
+                note=self._note,
             )
 
-    def write(self, format: str | None) -> FileReport:
-        if self._picture is not None and not self.report.error:
+    def write(self) -> FileReport:
+        if self._frames and not self.report.error:
             with self._step():
-                write_picture(self.output, self._picture.rgb, self._picture, format or self._picture.format)
+                first, format = self._frames[0], self._format or self._frames[0].format
+                if len(self._frames) > 1:
+                    write_frames(self.output, self._frames, format)
+                else:
+                    write_picture(self.output, first.rgb, first, format)
                 self._is_written = True
         if self._about and self._is_written:
             about, source = self._about
@@ -259,54 +267,7 @@ def _follow(
     )
 
 
-def _output_names(names: list[Path], format: str | None, target: Path, source: Path) -> list[Path]:
-    """A name for the output of each: the one it has by the report of an earlier run, else a free one."""
-    rows = earlier_rows_if_any(target / REPORT)
-    suffixes = [output_suffix(name, format) for name in names]
-    renamed = [name.with_suffix(suffix) for name, suffix in zip(names, suffixes, strict=True)]
-    inputs = {as_written(name.as_posix()) for name in names}
-    owned: dict[str, str] = {}  # output, as file systems compare that ignore case, to file
-    for file, output in rows:
-        if output and (file in inputs or (target / output).exists()):
-            owned.setdefault(output.casefold(), file)
-    for name, new in zip(names, renamed, strict=True):
-        # Of a run that was killed before it could report: outputs have the time of what they were made of.
-        if name != new and not has_time_of(source / new, target / new) and has_time_of(source / name, target / new):
-            owned.setdefault(new.as_posix().casefold(), as_written(name.as_posix()))
-    # Compared as file systems do that ignore case.
-    often = Counter(str(name).casefold() for name in renamed)
-    taken = {str(name).casefold() for name, new in zip(names, renamed, strict=True) if name == new}
-    found = []
-    for name, new, suffix in zip(names, renamed, suffixes, strict=True):
-        file, free = as_written(name.as_posix()), new
-
-        def is_mine(path: Path, file: str = file) -> bool | None:
-            owner = owned.get(as_written(path.as_posix()).casefold())
-            return None if owner is None else owner == file
-
-        longer = name.with_name(name.name + suffix)
-        if own := next((path for path in (new, longer) if is_mine(path)), None):
-            free = own
-        elif is_mine(new) is False or (name != new and often[str(new).casefold()] > 1):
-            free = longer
-            while str(free).casefold() in taken or is_mine(free) is False:
-                free = free.with_name(free.name + suffix)
-        taken.add(str(free).casefold())
-        found.append(free)
-    return found
-
-
 def _made_with(restorer: Callable[..., Restoration], strength: float, ensemble: bool) -> str:
     """What an output depends on besides its source, for people to read and for programs to compare."""
     version = getattr(restorer, "version", "") or type(restorer).__name__
     return f"{version}, strength {strength:g}" + (", ensemble" if ensemble else "")
-
-
-def output_suffix(name: Path, format: str | None) -> str:
-    """The suffix for what becomes of this picture or video, with `format` for pictures."""
-    own = name.suffix.lower()
-    if own in VIDEO_SUFFIXES:
-        return name.suffix if own in CONTAINERS else ".mp4"
-    if format is None or FORMATS.get(own) == FORMATS[f".{format.lower()}"]:
-        return name.suffix
-    return f".{format.lower()}"

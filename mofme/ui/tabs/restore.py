@@ -1,6 +1,6 @@
 """Tab Restore: one photo in, the restored one out, and what the experts did. Batch and Video share its options."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -18,8 +18,9 @@ from mofme.ui.html import bars
 from mofme.ui.models import Engine, Services
 from mofme.ui.uploads import chosen_photo, download_button, new_folder, photo_box, to_download
 from mofme.ui.work import Endpoint, Job, start_and_cancel, status_box, work
+from mofme.vision.batch import restore_frames
 from mofme.vision.picture.decode import Picture
-from mofme.vision.picture.file import FORMATS, read_picture, write_picture
+from mofme.vision.picture.file import FORMATS, lost_in, read_picture, with_others, write_frames, write_picture
 from mofme.vision.restorer import Restoration
 
 EXPERTS_NOTE = (
@@ -189,14 +190,15 @@ def restore_photo(engine: Engine, job: Job, path: str | None, settings: Settings
     """Restore one uploaded file. Raises MofmeError if it is no picture, too large, or the job was stopped."""
     upload = chosen_photo(path)
     job.report(0, "Reading the photo")
-    picture = read_picture(upload, megapixels)
+    frames = with_others(read_picture(upload, megapixels), upload, None, megapixels)
+    picture = replace(frames[0], notes=lost_in(frames, frames[0].format))
     restorer = engine.restorer(settings.model)
     rerouted: list[Rerouted] = []
     with engine.turn:
         restore = Rerouter(restorer, References.load(), report=rerouted.append) if settings.reroute else restorer
-        restoration = restore(
-            picture.rgb,
-            alpha=picture.visible,
+        restored = restore_frames(
+            restore,
+            frames,
             strength=settings.strength,
             ensemble=settings.ensemble,
             tile=settings.tile_side,
@@ -206,7 +208,9 @@ def restore_photo(engine: Engine, job: Job, path: str | None, settings: Settings
     job.check()
     folder = new_folder()
     download = folder / f"{upload.stem}-restored{_suffix(upload, picture)}"
-    write_picture(download, restoration.image, picture, picture.format)
+    restoration = restored[0]
+    whole = [replace(frame, rgb=one.image) for frame, one in zip(frames, restored, strict=True)]
+    write_frames(download, whole, picture.format)
     after = download
     if picture.format != "png":
         after = folder / f"{upload.stem}-restored.png"

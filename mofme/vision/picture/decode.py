@@ -1,7 +1,10 @@
 """From the bytes of a picture file to its upright samples and what else it carries."""
 
+import contextlib
 import io
+import itertools
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -28,6 +31,7 @@ from mofme.vision.picture.metadata import (
 
 _GREY_MODES = ("1", "L", "LA", "La", "I;16", "I;16B")
 _PHOTOMETRIC, _PLANAR, _EXTRA_SAMPLES = 262, 284, 338  # TIFF tags
+_ANIMATED = ("PNG", "WEBP", "AVIF")  # several pictures in them are shown one after the other, and of one size
 _pillow_limit = threading.Lock()
 
 Image.init()  # Pillow otherwise registers its decoders one after the other, on demand
@@ -61,6 +65,10 @@ class Picture:
     png_chunks: tuple[tuple[bytes, bytes], ...] = ()  # gamma, primaries and text
     present: Tensor | None = None  # (1,H,W) float32: 0 where a file that ends too early has no samples
     notes: tuple[str, ...] = ()  # what of the file is not in here
+    frames: int = 1  # frames or pages of the file
+    duration: float | None = None  # milliseconds, of the frame of an animation
+    loop: int = 0  # how often an animation is shown; 0: without end
+    is_still: bool = False  # shown where animations are not, and no part of this one
 
     @property
     def visible(self) -> Tensor | None:
@@ -87,52 +95,100 @@ def decode(file: BinaryIO, path: Path, max_megapixels: float) -> Picture:
 
 def _decode(file: BinaryIO, path: Path, max_megapixels: float, mended: Mended | None = None) -> Picture:
     beginning = file.read(2**14)
-    header = beginning[:32]
-    lossless = header.startswith(b"RIFF") and _webp_is_lossless(file)
     file.seek(0)
-    with _open(file, path, header) as image:
+    with _open(file, path, beginning[:32]) as image:
         megapixels = image.width * image.height / 1e6
         if megapixels > max_megapixels:
             raise PictureTooLargeError(
                 f"{path}: {image.width}x{image.height} is {megapixels:.1f} megapixels, over the limit of "
                 f"{max_megapixels:g}: make it smaller, or raise the limit."
             )
-        image.load()
-        exif, xmp, lost = exif_of(image), image.info.get("xmp"), list[str]()
-        if isinstance(xmp, bytes):
-            xmp, lost = without_lost(xmp)
-        depth, grey = _bit_depth(image, header), _is_grey(image, header)
-        _spread_clear_grey(image, header)
-        array = _samples(image, file, path, depth)
-        array = array.reshape(*array.shape[:2], -1)
-        present = None
-        if mended:
-            array = np.pad(array, ((0, mended.height - len(array)), (0, 0), (0, 0)))
-            rows = np.zeros((*array.shape[:2], 1), np.float32)
-            rows[mended.first : mended.stop] = 1
-            present = torch.from_numpy(_upright(rows, orientation_of(image)).copy()).permute(2, 0, 1)
-        array = _upright(array, orientation_of(image))
-        alpha = array.shape[2] in (2, 4)
-        planes = _to_tensor(array, 2**depth - 1 if depth > 8 else 255)
-        picture = Picture(
-            rgb=(planes[:1] if grey else planes[:3]).expand(3, -1, -1).contiguous(),
-            alpha=planes[-1:] if alpha else None,
-            format="jpeg" if image.format == "MPO" else str(image.format).lower(),
-            bits=16 if depth > 8 else 8,
-            grey=grey,
-            lossless=lossless,
-            exif=upright_exif(exif) if exif else None,
-            icc=None if image.mode == "CMYK" else image.info.get("icc_profile") or None,
-            xmp=upright_xmp(xmp, orientation_of(image)) if isinstance(xmp, bytes) and xmp else None,
-            dpi=dpi_of(image),
-            jpeg_tables=getattr(image, "quantization", None),
-            iptc=iptc_of(image),
-            comment=image.info.get("comment") if image.format in ("JPEG", "MPO") else None,
-            png_chunks=png_chunks(file) if image.format == "PNG" else (),
-            present=None if present is None or bool(present.all()) else present,
-        )
-        lost = list(dict.fromkeys([*lost, *lost_beside(image, beginning)]))
-        return replace(picture, notes=(f"left out: {', '.join(lost)}",)) if lost else picture
+        return _picture_of(image, file, path, beginning, mended)
+
+
+def decode_frames(file: BinaryIO, path: Path, max_megapixels: float) -> Iterator[Picture]:
+    """Every frame or page of an open file, which messages call `path`; the limit is on all of them together.
+
+    Raises as `decode` does; a file that ends too early ends here with what is there of it.
+    """
+    beginning = file.read(2**14)
+    file.seek(0)
+    with _open(file, path, beginning[:32]) as image:
+        first, count = image.tell(), frames_of(image)
+        is_animated = image.format in _ANIMATED  # all of one size, so that the limit is held against what the file says
+        pixels = image.width * image.height * count if is_animated else 0
+        for number in itertools.chain([first], (one for one in range(count) if one != first)):
+            with contextlib.suppress(EOFError):
+                image.seek(number)
+            if image.tell() != number:  # fewer than the file says
+                return
+            pixels += 0 if is_animated else image.width * image.height
+            if pixels > max_megapixels * 1e6:
+                raise PictureTooLargeError(
+                    f"{path}: its {count} frames or pages are together over the limit of {max_megapixels:g} "
+                    f"megapixels: take some of them out, make them smaller, or raise the limit."
+                )
+            try:
+                yield _picture_of(image, file, path, beginning)
+            except PictureError:
+                raise
+            except Exception:
+                if number == first:
+                    raise
+                return
+
+
+def frames_of(image: Image.Image) -> int:
+    """How many pictures of their own right an opened file holds; those of a JPEG belong to its first."""
+    return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
+
+
+def _picture_of(
+    image: Image.Image, file: BinaryIO, path: Path, beginning: bytes, mended: Mended | None = None
+) -> Picture:
+    """Of the frame that an opened file stands at."""
+    header, number = beginning[:32], image.tell()
+    frames = frames_of(image)
+    image.load()
+    exif, xmp, lost = exif_of(image), image.info.get("xmp"), list[str]()
+    if isinstance(xmp, bytes):
+        xmp, lost = without_lost(xmp)
+    depth, grey = _bit_depth(image, header), _is_grey(image, header)
+    _spread_clear_grey(image, header)
+    array = _samples(image, file, path, depth)
+    array = array.reshape(*array.shape[:2], -1)
+    present = None
+    if mended:
+        array = np.pad(array, ((0, mended.height - len(array)), (0, 0), (0, 0)))
+        rows = np.zeros((*array.shape[:2], 1), np.float32)
+        rows[mended.first : mended.stop] = 1
+        present = torch.from_numpy(_upright(rows, orientation_of(image)).copy()).permute(2, 0, 1)
+    array = _upright(array, orientation_of(image))
+    alpha = array.shape[2] in (2, 4)
+    planes = _to_tensor(array, 2**depth - 1 if depth > 8 else 255)
+    picture = Picture(
+        rgb=(planes[:1] if grey else planes[:3]).expand(3, -1, -1).contiguous(),
+        alpha=planes[-1:] if alpha else None,
+        format="jpeg" if image.format == "MPO" else str(image.format).lower(),
+        bits=16 if depth > 8 else 8,
+        grey=grey,
+        lossless=header.startswith(b"RIFF") and _webp_is_lossless(file),
+        exif=upright_exif(exif) if exif else None,
+        icc=None if image.mode == "CMYK" else image.info.get("icc_profile") or None,
+        xmp=upright_xmp(xmp, orientation_of(image)) if isinstance(xmp, bytes) and xmp else None,
+        dpi=dpi_of(image),
+        jpeg_tables=getattr(image, "quantization", None),
+        iptc=iptc_of(image),
+        comment=image.info.get("comment") if image.format in ("JPEG", "MPO") else None,
+        png_chunks=png_chunks(file) if image.format == "PNG" and not number else (),
+        present=None if present is None or bool(present.all()) else present,
+        frames=frames,
+        duration=float(image.info.get("duration", 0)) if frames > 1 and image.format in _ANIMATED else None,
+        loop=int(image.info.get("loop", 0)),
+        is_still=not number and bool(getattr(image, "default_image", False)),
+    )
+    lost = list(dict.fromkeys([*lost, *lost_beside(image, beginning)]))
+    return replace(picture, notes=(f"left out: {', '.join(lost)}",)) if lost else picture
 
 
 def _open(file: BinaryIO, path: Path, header: bytes) -> Image.Image:
@@ -158,7 +214,7 @@ def _bit_depth(image: Image.Image, header: bytes) -> int:
     """Bits per sample that `_samples` will give: 8, or what a PNG or TIFF has above that."""
     depth = 8
     if image.format == "PNG":
-        depth = header[24]
+        depth = header[24] if not image.tell() else 8  # the frames after the first Pillow makes of 8 bits
     elif image.format == "TIFF":
         depth = int(max(image.tag_v2.get(258, (1,))))  # type: ignore[attr-defined]
     return depth if image.mode in ("I;16", "I;16B", "LA", "RGB", "RGBA") else 8
@@ -195,7 +251,12 @@ def _deep_samples(image: Image.Image, file: BinaryIO, path: Path, depth: int) ->
     array: NDArray[Any] | None = None
     if depth == 16 and tags.get(_PLANAR, 1) == 1:
         file.seek(0)
-        array = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+        data, page = np.frombuffer(file.read(), np.uint8), image.tell()
+        if page:
+            _, pages = cv2.imdecodemulti(data, cv2.IMREAD_UNCHANGED, range=(page, page + 1))
+            array = pages[0] if pages else None
+        else:
+            array = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
     if array is None and image.format == "PNG":
         raise OSError("image file is truncated")
     if array is None or array.dtype != np.uint16 or array.shape[:2] != (image.height, image.width):
@@ -244,7 +305,8 @@ def _webp_is_lossless(file: BinaryIO) -> bool:
         if head[:4] == b"VP8L":
             return True
         length = int.from_bytes(head[4:], "little")
-        position += 8 + length + length % 2
+        # A frame of an animation begins with 16 bytes, then the chunks of a picture.
+        position += 24 if head[:4] == b"ANMF" else 8 + length + length % 2
 
 
 def _to_tensor(array: NDArray[Any], peak: int) -> Tensor:

@@ -8,10 +8,12 @@ import contextlib
 import io
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -22,7 +24,7 @@ from mofme.vision.picture.decode import Picture
 from mofme.vision.picture.metadata import descriptive_tags, iptc_segment
 
 _ROWS = 64  # rows compressed at a time, which bounds the memory
-_JPEG_SEGMENT = 65_500  # bytes of EXIF or XMP that one JPEG segment holds
+JPEG_SEGMENT = 65_500  # bytes of EXIF or XMP that one JPEG segment holds
 _JPEG_95_LUMA_SUM = 369  # sum of libjpeg's luminance table at quality 95: a lower one is finer
 
 
@@ -31,6 +33,57 @@ def encode(rgb: Tensor, like: Picture, kind: str) -> bytes:
 
     In memory, because Pillow takes a short write to a real file, as on a full disk, for a whole one.
     """
+    array, icc = _array_of(rgb, like, kind)
+    file = io.BytesIO()
+    if kind == "tiff":
+        _write_tiff(file, array, icc, like)
+    elif array.dtype == np.uint16:
+        _write_png16(file, array, like, icc)
+    else:
+        image = Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
+        image.save(file, format=kind.upper(), icc_profile=icc, **_save_options(like, kind))
+    return file.getvalue()
+
+
+def encode_frames(frames: Sequence[Picture], kind: str) -> bytes:
+    """The file of several pictures as frames of an animation or pages, with what each and the first carried."""
+    file = io.BytesIO()
+    if kind == "tiff":
+        link = 4  # where the place of the next directory belongs
+        file.write(b"II*\0\0\0\0\0")
+        for page in frames:
+            file.write(bytes(file.tell() % 2))
+            start = file.tell()
+            file.seek(link)
+            file.write(struct.pack("<L", start))
+            file.seek(0, io.SEEK_END)
+            count = _write_tiff(file, *_array_of(page.rgb, page, kind), page)
+            link = start + 2 + 12 * count
+        return file.getvalue()
+    first = frames[0]
+    alphas = [one.alpha for one in frames if one.alpha is not None]
+    images = []
+    for one in frames:
+        opaque = torch.ones_like(one.rgb[:1]) if alphas and one.alpha is None else one.alpha
+        array, _ = _array_of(one.rgb, replace(one, alpha=opaque, grey=False, bits=8), kind)
+        images.append(Image.fromarray(array))
+    options = _save_options(first, kind)
+    shown = frames[1:] if first.is_still and kind == "png" else frames
+    times = [one.duration or 0 for one in shown]
+    if kind == "png":
+        options |= {"duration": times, "loop": first.loop, "default_image": first.is_still, "blend": 0}
+    elif kind != "heif":
+        options |= {"duration": [round(time) for time in times], "loop": first.loop}
+    _, icc = _array_of(first.rgb[:, :1, :1], replace(first, alpha=None), kind)
+    images[0].save(file, format=kind.upper(), save_all=True, append_images=images[1:], icc_profile=icc, **options)
+    data = bytearray(file.getvalue())
+    if kind == "webp" and alphas and data[12:16] == b"VP8X":
+        data[20] |= 0x10  # "has alpha", which Pillow forgets, and then does not show
+    return bytes(data)
+
+
+def _array_of(rgb: Tensor, like: Picture, kind: str) -> tuple[NDArray[Any], bytes | None]:
+    """Samples (H,W,C) as a file of this kind holds them, and the profile that it takes."""
     alpha = like.alpha
     if alpha is not None and alpha.shape[1:] != rgb.shape[1:]:
         raise ValueError(f"alpha is {tuple(alpha.shape[1:])}, the picture {tuple(rgb.shape[1:])}")
@@ -42,17 +95,8 @@ def encode(rgb: Tensor, like: Picture, kind: str) -> bytes:
     planes = [0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2]] if grey else list(rgb)  # BT.601 luma
     if alpha is not None:
         planes.append(alpha[0])
-    array = _to_array(planes, bits)
     icc = like.icc if grey or not like.icc or like.icc[16:20] != b"GRAY" else None
-    file = io.BytesIO()
-    if kind == "tiff":
-        _write_tiff(file, array, like, icc)
-    elif bits == 16:
-        _write_png16(file, array, like, icc)
-    else:
-        image = Image.fromarray(array[..., 0] if len(planes) == 1 else array)
-        image.save(file, format=kind.upper(), icc_profile=icc, **_save_options(like, kind))
-    return file.getvalue()
+    return _to_array(planes, bits), icc
 
 
 def _to_array(planes: list[Tensor], bits: int) -> NDArray[Any]:
@@ -71,14 +115,14 @@ def _takes_exif(kind: str, exif: bytes) -> bool:
             block.tobytes()
         except Exception:
             return False
-    return kind != "jpeg" or len(exif) < _JPEG_SEGMENT
+    return kind != "jpeg" or len(exif) < JPEG_SEGMENT
 
 
 def _save_options(like: Picture, kind: str) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if like.exif and _takes_exif(kind, like.exif):
         options["exif"] = b"Exif\0\0" + like.exif
-    if like.xmp and (kind != "jpeg" or len(like.xmp) < _JPEG_SEGMENT):
+    if like.xmp and (kind != "jpeg" or len(like.xmp) < JPEG_SEGMENT):
         options["xmp"] = like.xmp
     if like.dpi:
         options["dpi"] = like.dpi
@@ -141,10 +185,8 @@ def _png_rows(array: NDArray[np.uint16]) -> Iterator[bytes]:
     yield compressor.flush()
 
 
-def _write_tiff(
-    file: BinaryIO, array: NDArray[np.uint8] | NDArray[np.uint16], like: Picture, icc: bytes | None
-) -> None:
-    """Deflated; of EXIF the descriptive tags, the camera's directory and GPS are kept."""
+def _write_tiff(file: BinaryIO, array: NDArray[np.uint8 | np.uint16], icc: bytes | None, like: Picture) -> int:
+    """Deflated; of EXIF the descriptive tags, the camera's directory and GPS are kept. Returns the number of tags."""
     height, width, channels = array.shape
     little_endian = array.dtype.newbyteorder("<")
     strips = [
@@ -180,3 +222,4 @@ def _write_tiff(
     directory.save(file)
     for strip in strips:
         file.write(strip)
+    return len(directory)

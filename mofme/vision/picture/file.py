@@ -1,13 +1,16 @@
 """Reading, writing and finding picture files."""
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO, TypeVar
 
 from torch import Tensor
 
 from mofme.errors import PictureError, PictureTooLargeError
 from mofme.files import atomic_file, find_files
-from mofme.vision.picture.decode import Picture, decode
-from mofme.vision.picture.encode import encode
+from mofme.vision.picture.decode import Picture, decode, decode_frames
+from mofme.vision.picture.encode import JPEG_SEGMENT, encode, encode_frames
 
 FORMATS = {
     ".jpg": "jpeg",
@@ -24,15 +27,30 @@ FORMATS = {
 }
 READABLE_SUFFIXES = frozenset(FORMATS)
 MAX_BYTES = 2**30
+_ANIMATIONS, _PAGES = ("png", "webp", "avif"), ("tiff", "heif")
+T = TypeVar("T")
 
 
 def read_picture(path: Path, max_megapixels: float = 100) -> Picture:
     """Read the (first) picture of a file by its content, whatever its suffix, with EXIF orientation applied.
 
     Palettes become RGB, CMYK becomes sRGB through its own profile, 10-bit HEIC and AVIF become 8 bits.
+    Of several frames or pages it is the first, and `frames` says how many there are: see `read_frames`.
     Of a file that is cut off what is there; `notes` say what is not. Raises PictureTooLargeError from the header,
     before decoding, and PictureError for a file that is missing, no picture, or too damaged for anything useful.
     """
+    return _read(path, lambda file: decode(file, Path(path), max_megapixels))
+
+
+def read_frames(path: Path, max_megapixels: float = 100) -> list[Picture]:
+    """Read every frame of an animation or page of a file, as `read_picture` does; the limit is on all of them together.
+
+    Of a file that is cut off those before the end.
+    """
+    return _read(path, lambda file: list(decode_frames(file, Path(path), max_megapixels)))
+
+
+def _read(path: Path, read: Callable[[BinaryIO], T]) -> T:
     path = Path(path)
     try:
         if path.is_dir():
@@ -43,7 +61,7 @@ def read_picture(path: Path, max_megapixels: float = 100) -> Picture:
         if size > MAX_BYTES:
             raise PictureTooLargeError(f"{path}: {size / 2**30:.1f} GiB is over the limit of 1 GiB a file.")
         with path.open("rb") as file:
-            return decode(file, path, max_megapixels)
+            return read(file)
     except PictureError:
         raise
     except FileNotFoundError as error:
@@ -55,6 +73,37 @@ def read_picture(path: Path, max_megapixels: float = 100) -> Picture:
         raise PictureError(f"{path}: damaged or incomplete picture ({error}).") from error
 
 
+def with_others(first: Picture, path: Path, kind: str | None, max_megapixels: float = 100) -> list[Picture]:
+    """The `first` picture of a file, and the other frames or pages if a file of this kind holds them.
+
+    `kind` is a value of FORMATS; None stands for the file's own.
+    """
+    kind = kind or first.format
+    # Pages shown one after the other would be no pages, and Pillow reads animations of 16 bits in 8.
+    is_held = kind in _PAGES or (kind in _ANIMATIONS and first.duration is not None and first.bits == 8)
+    several = first.frames > 1 and first.present is None and is_held
+    return read_frames(path, max_megapixels) if several else [first]
+
+
+def lost_in(frames: Sequence[Picture], kind: str) -> tuple[str, ...]:
+    """What is left out if these frames of one file are written as this kind, a value of FORMATS: in words."""
+    picture, lost = frames[0], []
+    if len(frames) < picture.frames:
+        what = "pages" if picture.duration is None else "frames"
+        lost.append(f"{len(frames)} of {picture.frames} {what} restored, the others are left out")
+    if len(frames) > 1 and picture.duration is not None and kind in _PAGES:
+        lost.append("the animation became pages, its times are left out")
+    if picture.alpha is not None and kind in ("jpeg", "bmp"):
+        lost.append(f"transparency became white, which {kind.upper()} has instead")
+    if picture.bits == 16 and kind not in ("png", "tiff"):
+        lost.append("16 bits became 8")
+    if kind == "bmp" and (picture.exif or picture.xmp or picture.icc):
+        lost.append("metadata and colour profile are left out")
+    if kind == "jpeg" and max(len(picture.exif or b""), len(picture.xmp or b"")) >= JPEG_SEGMENT:
+        lost.append("metadata too long for JPEG are left out")
+    return (*picture.notes, *lost)
+
+
 def write_picture(path: Path, rgb: Tensor, like: Picture, format: str | None = None) -> None:
     """Write `rgb` (3,H,W) float [0,1] atomically, with what `like` carried: alpha, grey, depth, EXIF, ICC.
 
@@ -63,13 +112,19 @@ def write_picture(path: Path, rgb: Tensor, like: Picture, format: str | None = N
     EXIF or XMP beyond JPEG's 64 KiB, metadata in BMP, IPTC and comments outside JPEG, text,
     gamma and primaries outside PNG. Raises PictureError if it cannot be written.
     """
+    write_frames(path, [replace(like, rgb=rgb)], format)
+
+
+def write_frames(path: Path, frames: Sequence[Picture], format: str | None = None) -> None:
+    """Write one picture as `write_picture` does, several as frames of an animation or pages; see `keeps_frames`."""
     path = Path(path)
     suffix = f".{format.lower()}" if format else path.suffix.lower()
     if format and suffix not in FORMATS:
         raise PictureError(f"{path}: cannot write {format!r}; choose one of {', '.join(FORMATS)}.")
-    kind = FORMATS.get(suffix, like.format)
+    kind = FORMATS.get(suffix, frames[0].format)
+    frames = [replace(one, rgb=one.rgb.detach().cpu()) for one in frames]
     try:
-        encoded = encode(rgb.detach().cpu(), like, kind)
+        encoded = encode(frames[0].rgb, frames[0], kind) if len(frames) == 1 else encode_frames(frames, kind)
         with atomic_file(path) as file:
             file.write(encoded)
     except Exception as error:  # encoders, too, raise anything

@@ -11,7 +11,7 @@ from mofme.vision.picture.announced import turned_sizes
 _TURNS = (5, 6, 7, 8)  # orientations by a quarter
 _ORIENTATION, _EXIF_IFD, _GPS_IFD = 0x0112, 34665, 34853
 # Tags that describe the scene; all others in a TIFF's directory say how its samples are stored.
-_DESCRIPTIVE_TAGS = (270, 271, 272, 305, 306, 315, 316, 18246, 18249, 33432, *range(40091, 40096))
+_DESCRIPTIVE_TAGS = (269, 270, 271, 272, 285, 297, 305, 306, 315, 316, 18246, 18249, 33432, *range(40091, 40096))
 _XMP_ORIENTATION = re.compile(rb"""(tiff:Orientation(?:=["']|>))\d""")
 _IPTC = 0x0404  # among Photoshop's resources
 _PNG_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"tEXt", b"zTXt", b"iTXt")

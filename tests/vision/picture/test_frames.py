@@ -1,0 +1,192 @@
+"""Animations and files of several pages: nothing is lost of them without a word."""
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from mofme.errors import PictureTooLargeError
+from mofme.vision.batch import FileReport, restore_file
+from mofme.vision.picture.decode import Picture
+from mofme.vision.picture.file import read_frames, read_picture, write_frames
+from mofme.vision.restorer import Restoration
+
+TIMES = [100, 250, 400]
+ANIMATED = [".png", ".webp", ".avif"]
+
+
+def negative(image: Tensor, **_: object) -> Restoration:
+    return Restoration(1 - image, {"rain": 0.9}, torch.zeros(1, 1), (), 0.0)
+
+
+def samples(number: int, size: tuple[int, int] = (40, 60), channels: int = 3) -> NDArray[np.uint8]:
+    """Each of another colour, with a square that moves."""
+    array = np.full((*size, channels), 60 + 50 * number, np.uint8)
+    array[5:20, 5 + 10 * number : 15 + 10 * number] = 240
+    if channels == 4:
+        array[..., 3] = 255
+        array[30:, :, 3] = 0
+    return array
+
+
+def animation(path: Path, channels: int = 3, **more: object) -> Path:
+    first, *others = (Image.fromarray(samples(number, channels=channels)) for number in range(3))
+    exact = {"lossless": True, "exact": True} if path.suffix == ".webp" else {}
+    first.save(path, save_all=True, append_images=others, **{"duration": TIMES, "loop": 4, **exact, **more})
+    return path
+
+
+def restored(source: Path, output: Path, format: str | None = None, **more: object) -> FileReport:
+    report = restore_file(negative, source, output, format=format, **more)  # type: ignore[arg-type]
+    assert report.error == ""
+    return report
+
+
+def frames_of(path: Path) -> list[tuple[NDArray[np.uint8], float]]:
+    with Image.open(path) as image:
+        found = []
+        for number in range(getattr(image, "n_frames", 1)):
+            image.seek(number)
+            image.load()
+            found.append((np.asarray(image.convert("RGB")), float(image.info.get("duration", 0))))
+        return found
+
+
+@pytest.mark.parametrize("suffix", ANIMATED)
+def test_every_frame_of_an_animation_is_restored_at_its_time(tmp_path: Path, suffix: str) -> None:
+    report = restored(animation(tmp_path / f"a{suffix}"), tmp_path / f"b{suffix}")
+    assert (report.width, report.height, report.note) == (60, 40, "")
+    frames = frames_of(tmp_path / f"b{suffix}")
+    assert [time for _, time in frames] == TIMES
+    for number, (found, _) in enumerate(frames):
+        assert np.abs(found.astype(int) - (255 - samples(number))).mean() < 3
+    if suffix != ".avif":  # which tells no number of rounds
+        with Image.open(tmp_path / f"b{suffix}") as image:
+            assert image.info["loop"] == 4
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+def test_transparency_of_an_animation_is_kept(tmp_path: Path, suffix: str) -> None:
+    restored(animation(tmp_path / f"a{suffix}", channels=4), tmp_path / f"b{suffix}")
+    with Image.open(tmp_path / f"b{suffix}") as image:
+        for number in range(3):
+            image.seek(number)
+            found = np.asarray(image.convert("RGBA"))
+            assert (found[30:, :, 3] == 0).all() and (found[:30, :, 3] == 255).all()
+            assert np.abs(found[:30, :, :3].astype(int) - (255 - samples(number)[:30])).mean() < 3
+
+
+def test_disposal_and_a_still_apart_of_an_animated_png(tmp_path: Path) -> None:
+    source = animation(tmp_path / "a.png", channels=4, default_image=True, duration=TIMES[:2], disposal=1, blend=1)
+    restored(source, tmp_path / "b.png")
+    with Image.open(source) as before, Image.open(tmp_path / "b.png") as after:
+        assert after.default_image and after.n_frames == before.n_frames == 3
+        for number in range(3):
+            before.seek(number), after.seek(number)
+            assert before.info.get("duration") == after.info.get("duration")
+            shown, found = (np.asarray(image.convert("RGBA")) for image in (before, after))
+            seen = shown[..., 3] > 0
+            assert (seen == (found[..., 3] > 0)).all()
+            assert np.abs(found[seen][:, :3].astype(int) - (255 - shown[seen][:, :3])).max() <= 1
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_every_page_of_a_tiff_is_restored_with_its_size_and_kind(tmp_path: Path, bits: int) -> None:
+    pages = []
+    for number, (size, grey) in enumerate([((40, 60), False), ((21, 33), True), ((64, 20), False)]):
+        rgb = torch.from_numpy(samples(number, size)).permute(2, 0, 1) / 255
+        exif = Image.Exif()
+        exif[270] = f"page {number}"
+        pages.append(
+            Picture(rgb=rgb, grey=grey, bits=bits, format="tiff", exif=exif.tobytes().removeprefix(b"Exif\0\0"))
+        )
+    write_frames(tmp_path / "a.tif", pages)
+    assert restored(tmp_path / "a.tif", tmp_path / "b.tif").note == ""
+    again = read_frames(tmp_path / "b.tif")
+    assert [(one.grey, one.bits, one.frames) for one in again] == [(False, bits, 3), (True, bits, 3), (False, bits, 3)]
+    for before, after in zip(pages, again, strict=True):
+        torch.testing.assert_close(after.rgb, 1 - before.rgb, atol=0.6 / 255, rtol=0)
+    with Image.open(tmp_path / "b.tif") as image:  # Pillow is the independent reader
+        for number in range(3):
+            image.seek(number)
+            image.load()
+            assert image.tag_v2[270] == f"page {number}"
+
+
+def test_pages_that_others_wrote(tmp_path: Path) -> None:
+    first, *others = (Image.fromarray(samples(number)) for number in range(3))
+    first.save(tmp_path / "a.tif", save_all=True, append_images=others, compression="tiff_lzw")
+    first.save(tmp_path / "a.heic", save_all=True, append_images=others)
+    for suffix in (".tif", ".heic"):
+        assert restored(tmp_path / f"a{suffix}", tmp_path / f"b{suffix}").note == ""
+        for number, (found, _) in enumerate(frames_of(tmp_path / f"b{suffix}")):
+            assert np.abs(found.astype(int) - (255 - samples(number))).mean() < 3
+        assert number == 2
+
+
+@pytest.mark.parametrize(
+    ("source", "format", "note", "count"),
+    [
+        ("a.png", "jpg", "1 of 3 frames restored, the others are left out", 1),
+        ("a.webp", "bmp", "1 of 3 frames restored, the others are left out", 1),
+        ("a.tif", "png", "1 of 3 pages restored, the others are left out", 1),
+        ("a.png", "webp", "", 3),
+        ("a.avif", "png", "", 3),
+        ("a.png", "tif", "the animation became pages, its times are left out", 3),
+    ],
+)
+def test_another_format_keeps_them_or_says_so(tmp_path: Path, source: str, format: str, note: str, count: int) -> None:
+    path = tmp_path / source
+    if path.suffix == ".tif":
+        first, *others = (Image.fromarray(samples(number)) for number in range(3))
+        first.save(path, save_all=True, append_images=others)
+    else:
+        animation(path)
+    assert restored(path, tmp_path / f"out.{format}", format).note == note
+    assert len(frames_of(tmp_path / f"out.{format}")) == count
+
+
+def test_the_limit_is_on_all_frames_together(tmp_path: Path) -> None:
+    animation(tmp_path / "a.png")  # three times 2,400 pixels
+    assert len(read_frames(tmp_path / "a.png", 0.0072)) == 3
+    with pytest.raises(PictureTooLargeError, match=r"a\.png: its 3 frames or pages are together over the limit"):
+        read_frames(tmp_path / "a.png", 0.0071)
+    report = restore_file(negative, tmp_path / "a.png", tmp_path / "b.png", max_megapixels=0.0071)
+    assert "together over the limit" in report.error and not (tmp_path / "b.png").exists()
+
+
+def test_a_claim_of_many_frames_costs_nothing(tmp_path: Path) -> None:
+    animation(tmp_path / "a.png")
+    data = bytearray((tmp_path / "a.png").read_bytes())
+    chunk = data.index(b"acTL")
+    struct.pack_into(">L", data, chunk + 4, 2**31 - 1)
+    struct.pack_into(">L", data, chunk + 12, zlib.crc32(data[chunk : chunk + 12]))
+    (tmp_path / "a.png").write_bytes(data)
+    with pytest.raises(PictureTooLargeError):
+        read_frames(tmp_path / "a.png")
+
+
+def test_an_animation_that_is_cut_off_keeps_what_is_there(tmp_path: Path) -> None:
+    source = animation(tmp_path / "a.png", channels=4)
+    data = source.read_bytes()
+    source.write_bytes(data[: data.rindex(b"fdAT") + 10])
+    report = restored(source, tmp_path / "b.png")
+    assert report.note == "2 of 3 frames restored, the others are left out"
+    assert len(frames_of(tmp_path / "b.png")) == 2
+
+
+def test_one_picture_is_written_as_before(tmp_path: Path) -> None:
+    for suffix in (*ANIMATED, ".tif", ".jpg", ".heic"):
+        Image.fromarray(samples(0)).save(tmp_path / f"a{suffix}")
+        picture = read_picture(tmp_path / f"a{suffix}")
+        assert picture.frames == 1 and picture.duration is None
+        assert len(read_frames(tmp_path / f"a{suffix}")) == 1
+    with Image.open(io.BytesIO((tmp_path / "a.png").read_bytes())) as image:
+        assert not getattr(image, "is_animated", False)
