@@ -245,16 +245,12 @@ def _follow(
     frames: Generator[RestoredFrame], path: Path, report: FileReport, on_progress: Callable[[float], None] | None
 ) -> FileReport:
     """Have a video restored. Frames that could not be read are an error, though the output holds all others."""
-    weathers: Counter[str] = Counter()
-    uncertainty = 0.0
     with closing(frames):
         for frame in frames:
-            weathers[frame.restoration.weather_name] += 1
-            uncertainty += frame.restoration.mean_uncertainty
             if on_progress is not None:
                 on_progress(min(frame.number / max(frame.frames, 1), 1.0))
-    height, width = frame.restoration.image.shape[-2:]
-    ((weather, _),) = weathers.most_common(1)
+    width, height = frame.size
+    ((weather, _),) = frame.weathers.most_common(1)
     verb = "is" if frame.damaged == 1 else "are"
     missing = f"{path}: {frame.damaged} of its parts could not be read and {verb} missing in the result."
     return replace(
@@ -262,7 +258,8 @@ def _follow(
         width=width,
         height=height,
         weather=weather,
-        uncertainty=uncertainty / frame.number,
+        uncertainty=frame.uncertainty,
+        note="; ".join(frame.notes),
         error=missing if frame.damaged else "",
     )
 

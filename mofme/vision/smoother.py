@@ -3,6 +3,7 @@
 from torch import Tensor
 
 _MEMORY = 0.95  # of the frames before in the average: it forgets within about a second
+_FRAME = "frame"
 _CUT = 0.1  # mean difference between two frames, of [0, 1], from which on another scene has begun
 
 
@@ -10,18 +11,17 @@ class TemporalSmoother:
     """Exponential moving averages of the estimates on one video, by name; all are begun anew at a cut."""
 
     def __init__(self) -> None:
-        self._last: Tensor | None = None
-        self._means: dict[str, Tensor] = {}
+        # All that it knows, by name: what is estimated, and the last frame. No tensor is ever changed in place.
+        self.state: dict[str, Tensor] = {}
 
     def see(self, thumbnail: Tensor) -> None:
         """The next frame, made small, (3, h, w) in [0, 1]: estimates from now on are of it."""
-        if self._last is not None and (
-            thumbnail.shape != self._last.shape or (thumbnail - self._last).abs().mean() > _CUT
-        ):
-            self._means.clear()
-        self._last = thumbnail
+        last = self.state.get(_FRAME)
+        if last is not None and (thumbnail.shape != last.shape or (thumbnail - last.to(thumbnail)).abs().mean() > _CUT):
+            self.state.clear()
+        self.state[_FRAME] = thumbnail
 
     def mean(self, name: str, estimate: Tensor) -> Tensor:
         """The average up to this frame, of the same shape as what is estimated of it alone."""
-        self._means[name] = estimate.lerp(self._means.get(name, estimate), _MEMORY)
-        return self._means[name]
+        self.state[name] = estimate.lerp(self.state.get(name, estimate).to(estimate), _MEMORY)
+        return self.state[name]

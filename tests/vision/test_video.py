@@ -3,6 +3,7 @@
 import re
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -15,7 +16,9 @@ from mofme.errors import PictureError, PictureTooLargeError
 from mofme.vision.batch import plan_tree, restore_file, restore_tree
 from mofme.vision.restorer import Restoration
 from mofme.vision.video import read_ahead, restore_video
-from mofme.vision.video_file import Frame, VideoWriter, read_video, write_video
+from mofme.vision.video_file import Frame, read_video
+from mofme.vision.video_segments import Checkpoint
+from mofme.vision.video_writer import VideoWriter, write_video
 from tests.films import film
 
 
@@ -163,10 +166,10 @@ def test_frames_are_read_one_ahead_and_written_one_behind(tmp_path, monkeypatch)
     restoring = [threading.Event() for _ in range(9)]
     numbers, written = iter(range(8)), []
 
-    def write(self: VideoWriter, image: Tensor, frame: Frame) -> None:
+    def write(self: VideoWriter, image: Tensor, frame: Frame, checkpoint: Checkpoint) -> None:
         assert len(written) == 7 or restoring[len(written) + 1].wait(30)
-        written.append(frame.decoded.pts)
-        original(self, image, frame)
+        written.append(frame.pts)
+        original(self, image, frame, checkpoint)
 
     def watching(image: Tensor, **_: object) -> Restoration:
         number = next(numbers)
@@ -289,8 +292,7 @@ def test_frames_without_times_come_at_the_rate_of_the_video(tmp_path):
     source = film(tmp_path / "a.mp4")
     with read_video(source) as video, write_video(tmp_path / "b.mp4", video) as writer:
         for frame in video:
-            frame.decoded.pts = None
-            writer.write(frame.image, frame)
+            writer.write(frame.image, replace(frame, pts=None))
         writer.finish(whole=True)
     with av.open(tmp_path / "b.mp4") as container:
         times = [frame.time for frame in container.decode(video=0)]

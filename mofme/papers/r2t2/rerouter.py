@@ -26,6 +26,7 @@ from mofme.core.rerouting import (
     shifted,
 )
 from mofme.core.routing import RoutingDecision
+from mofme.core.weights import checksum
 from mofme.errors import ModelError
 from mofme.papers.r2t2.references import KINDS, Method, References
 from mofme.vision.nets.unet import RestorationNet
@@ -253,7 +254,8 @@ class Rerouter:
         self.references = references
         self.method = method or references.choices.method
         self.report = report
-        self.version = f"{restorer.version}, re-routed by {self.method}"
+        used = {"embedding": references.embedding_ND, "routing": references.routing_NR, "step": references.step_NR}
+        self.version = f"{restorer.version}, re-routed by {self.method} from {checksum(used)[:8]}"
 
     def __call__(self, image: Tensor, **how: Any) -> Restoration:
         """As `Restorer.__call__`."""

@@ -1,0 +1,176 @@
+"""What a video holds beside its pictures: sound, subtitles, chapters, a cover, fonts. All that the new file can hold.
+
+Each track keeps its language, title and place among the others; what cannot go along is noted.
+"""
+
+import io
+from collections import Counter
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from typing import Any, cast
+
+import av
+from av.audio.stream import AudioStream
+from av.container import InputContainer, OutputContainer
+from av.packet import Packet
+from av.stream import AttachmentStream, Disposition, Stream
+from av.subtitles.stream import SubtitleStream
+
+# Subtitles that are text, and what they become where the new file cannot hold their kind.
+_TEXT = {"mov_text", "subrip", "ass", "ssa", "webvtt", "text"}
+_TEXT_OF = {"mp4": "mov_text", "mov": "mov_text", "matroska": "subrip", "webm": "webvtt"}
+_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}  # by channels
+# QuickTime knows some languages by older codes only.
+_QUICKTIME = {
+    **{"deu": "ger", "nld": "dut", "swe": "sve", "nob": "nor", "nno": "nor", "ell": "gre", "isl": "ice", "zho": "chi"},
+    **{"fre": "fra", "rum": "ron", "cze": "ces", "slo": "slk", "sqi": "alb", "hye": "arm", "kat": "geo", "mya": "bur"},
+    **{"msa": "may", "cym": "wel", "eus": "baq"},
+}
+_HOLD_COVERS = ("mp4", "matroska")
+_COVERS = {"mjpeg": "jpeg", "png": "png"}
+# They describe the file that was read, not the one that is written.
+_OWN_METADATA = {"major_brand", "minor_version", "compatible_brands", "encoder"}
+_OWN_TRACK = ("handler_name", "vendor_id", "encoder", "duration", "bps", "number_of", "_statistics", "rotate", "alpha_")
+
+
+def describe(target: Any, source: Any) -> None:
+    """Give a track of the new file the language, title and disposition of one of the old."""
+    kept = {key: value for key, value in source.metadata.items() if not key.lower().startswith(_OWN_TRACK)}
+    if "name" in kept:  # so MP4's titles are read
+        kept.setdefault("title", kept.pop("name"))
+    if target.container.format.name == "mov" and "language" in kept:
+        kept["language"] = _QUICKTIME.get(kept["language"], kept["language"])
+    target.metadata.update(kept)
+    target.disposition = source.disposition
+
+
+def languages(container: Any) -> Counter[str]:
+    """How many of its tracks are in which language, by its code."""
+    codes = Counter(stream.metadata.get("language", "und") for stream in container.streams)
+    del codes["und"]
+    return codes
+
+
+class Tracks:
+    """Copies all of `source` but its pictures into `target`, or encodes it anew; `note` is told what is left out."""
+
+    def __init__(self, source: InputContainer, target: OutputContainer, note: Callable[[str], None]) -> None:
+        self._target, self._note = target, note
+        self._write: dict[int, Callable[[Any], None]] = {}
+        self._ends: list[Callable[[], None]] = []
+        target.metadata.update({key: value for key, value in source.metadata.items() if key not in _OWN_METADATA})
+        if chapters := source.chapters():
+            target.set_chapters(chapters)
+        followed: list[Stream] = []
+        for stream in source.streams:
+            if (write := self._added(stream)) is not None:
+                self._write[stream.index] = write
+                followed.append(stream)
+        # In MP4 chapters are a track of data, too.
+        if sum(stream.type == "data" for stream in source.streams) > bool(chapters):
+            note("a track of data, such as time codes or places, is left out")
+        self._packets: Iterator[Packet[Any]] = source.demux(followed) if followed else iter(())
+        self._next = next(self._packets, None)
+
+    def copy(self, until: Fraction | None = None) -> None:
+        """Copy what begins up to this second of the video, or all that is left."""
+        while (packet := self._next) is not None:
+            if until is not None and packet.dts is not None and packet.dts * packet.time_base > until:
+                return
+            self._write[packet.stream.index](packet)
+            self._next = next(self._packets, None)
+
+    def finish(self) -> None:
+        """Write what encoders hold back."""
+        for end in self._ends:
+            end()
+
+    def _added(self, stream: Stream) -> Callable[[Any], None] | None:
+        """What writes the packets of this track, if it goes along and has any."""
+        kind = stream.codec_context.codec.canonical_name if stream.codec_context else ""
+        is_cover = bool(stream.disposition & Disposition.attached_pic)
+        format = self._target.format.name
+        if isinstance(stream, AudioStream):
+            return self._copied(stream) if _holds(self._target, stream) else self._sound(stream)
+        if isinstance(stream, SubtitleStream):
+            if _holds(self._target, stream):
+                return self._copied(stream)
+            if kind in _TEXT:
+                return self._subtitles(stream, _TEXT_OF[format])
+            self._note(f"subtitles of the kind {kind or 'unknown'} are left out: this kind of file holds none such")
+        elif isinstance(stream, AttachmentStream) and format == "matroska":
+            self._target.add_stream_from_template(stream)
+        elif is_cover and kind in _COVERS and format in _HOLD_COVERS:
+            return self._cover(stream, _COVERS[kind])
+        elif is_cover or isinstance(stream, AttachmentStream):
+            self._note("a picture or font that was attached is left out: this kind of file holds none")
+        return None
+
+    def _copied(self, stream: Any) -> Callable[[Any], None]:
+        copy = self._target.add_stream_from_template(stream)
+        describe(copy, stream)
+
+        def write(packet: Any) -> None:
+            if packet.size:  # the last one is empty
+                packet.stream = copy
+                self._target.mux(packet)
+
+        return write
+
+    def _sound(self, stream: AudioStream) -> Callable[[Any], None]:
+        encoder = "libopus" if self._target.format.name == "webm" else "aac"
+        rate = stream.rate if encoder == "aac" else 48_000
+        new = cast(AudioStream, self._target.add_stream(encoder, rate, layout=_LAYOUTS.get(stream.channels, "stereo")))
+        describe(new, stream)
+        self._ends.append(lambda: self._target.mux(new.encode(None)))
+
+        def write(packet: Any) -> None:
+            try:
+                frames = packet.decode()
+            except av.error.InvalidDataError:
+                return
+            for frame in frames:
+                self._target.mux(new.encode(frame))
+
+        return write
+
+    def _subtitles(self, stream: SubtitleStream, kind: str) -> Callable[[Any], None]:
+        new = cast(SubtitleStream, self._target.add_stream(kind))
+        describe(new, stream)
+        new.codec_context.time_base = stream.time_base or Fraction(1, 1000)
+        stream.codec_context.open(strict=False)
+        new.codec_context.subtitle_header = stream.codec_context.subtitle_header
+
+        def write(packet: Any) -> None:
+            try:
+                words = stream.codec_context.decode2(packet) if packet.size else None
+            except av.error.InvalidDataError:
+                return
+            if words is None or not len(words):
+                return
+            encoded = new.codec_context.encode_subtitle(words)
+            encoded.pts = encoded.dts = packet.pts
+            encoded.duration, encoded.time_base, encoded.stream = packet.duration, packet.time_base, new
+            self._target.mux(encoded)
+
+        return write
+
+    def _cover(self, stream: Any, kind: str) -> Callable[[Any], None]:
+        if self._target.format.name != "matroska":
+            return self._copied(stream)
+        picture = bytes(next(packet for packet in stream.container.demux(stream) if packet.size))
+        stream.container.seek(0)
+        self._target.add_attachment(f"cover.{kind.replace('jpeg', 'jpg')}", f"image/{kind}", picture)
+        return lambda packet: None
+
+
+def _holds(target: OutputContainer, stream: Any) -> bool:
+    """Whether a file like `target` can hold this track as it is: tried, as the list of what it holds says too much."""
+    try:
+        with av.open(io.BytesIO(), "w", format=target.format.name) as trial:
+            trial.add_stream_from_template(stream)
+            trial.start_encoding()
+        # Channels without places make MP4 fail at its end only.
+        return target.format.name != "mp4" or stream.type != "audio" or "channels" not in stream.layout.name
+    except (av.FFmpegError, ValueError):
+        return False

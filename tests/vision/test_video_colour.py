@@ -1,0 +1,257 @@
+"""The colours of a video: what is not changed stays, whatever holds it, and its tags say what the output has."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from av.sidedata.sidedata import Type
+from torch import Tensor
+
+from mofme.vision.batch import restore_file
+from mofme.vision.restorer import Restoration
+from mofme.vision.video_colour import planes_of
+from mofme.vision.video_file import read_video
+
+ITU709, ITU601, ITU2020, PQ = 1, 6, 9, 16
+NARROW, FULL = 1, 2
+
+
+def as_it_is(image: Tensor, **_: object) -> Restoration:
+    return Restoration(image, {"rain": 0.9}, torch.zeros(1, 1), (), 0.0)
+
+
+def ramp(bits: int, size: tuple[int, int] = (64, 48), number: int = 0) -> np.ndarray:
+    """Smooth colours (H, W, 3) of 16 bits, in steps of these bits."""
+    y, x = np.mgrid[0 : size[1], 0 : size[0]]
+    levels = np.stack([0.2 + 0.6 * x / size[0], 0.2 + 0.5 * y / size[1], 0.3 + 0.3 * (x + y + number) / sum(size)], -1)
+    return (np.round(levels * (2**bits - 1)) / (2**bits - 1) * 65535).round().astype(np.uint16)
+
+
+def video(
+    path: Path,
+    codec: str,
+    format: str,
+    tags: tuple[int, int, int] = (ITU709, ITU709, ITU709),
+    colour_range: int = NARROW,
+    size: tuple[int, int] = (64, 48),
+    options: dict[str, str] | None = None,
+) -> Path:
+    with av.open(path, "w") as container:
+        stream = container.add_stream(codec, 10, options or {})
+        stream.width, stream.height, stream.pix_fmt = *size, format
+        context = stream.codec_context
+        context.time_base, context.color_range = Fraction(1, 10), colour_range
+        context.colorspace, context.color_primaries, context.color_trc = tags
+        bits = max(component.bits for component in av.VideoFormat(format, *size).components)
+        for number in range(3):
+            rgb = av.VideoFrame.from_ndarray(ramp(bits, size, number), "rgb48le")
+            frame = rgb.reformat(format=format, dst_colorspace=tags[0], dst_color_range=colour_range)
+            frame.pts, frame.time_base, frame.color_range = number, Fraction(1, 10), colour_range
+            frame.colorspace, frame.color_primaries, frame.color_trc = tags
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def decoded(path: Path) -> list[av.VideoFrame]:
+    with av.open(path) as container:
+        return list(container.decode(video=0))
+
+
+def images(path: Path) -> Tensor:
+    with read_video(path) as opened:
+        return torch.stack([frame.image for frame in opened])
+
+
+LOSSLESS = [
+    ("a.mkv", "ffv1", "yuv420p", NARROW),
+    ("a.mkv", "ffv1", "yuv420p", FULL),
+    ("a.mkv", "ffv1", "yuv422p", NARROW),
+    ("a.mkv", "ffv1", "yuv444p", NARROW),
+    ("a.mkv", "ffv1", "yuv420p10le", NARROW),
+    ("a.mkv", "ffv1", "yuv422p10le", FULL),
+    ("a.mp4", "mjpeg", "yuvj420p", FULL),
+    ("a.mov", "qtrle", "rgb24", FULL),
+    ("a.avi", "huffyuv", "yuv422p", NARROW),
+    ("a.mkv", "ffv1", "gbrp10le", FULL),
+]
+
+
+@pytest.mark.parametrize(("name", "codec", "format", "colour_range"), LOSSLESS)
+@pytest.mark.parametrize("suffix", [".mp4", ".webm"])
+def test_what_is_not_changed_is_neither_darker_nor_lighter(tmp_path, name, codec, format, colour_range, suffix):
+    source, output = video(tmp_path / name, codec, format, colour_range=colour_range), tmp_path / f"b{suffix}"
+    assert restore_file(as_it_is, source, output).error == ""
+    difference = images(output) - images(source)
+    # Rounding in the conversion was 1/255 to the dark side; encoders err to both sides, and in colour by more.
+    lighter = torch.tensor([0.2126, 0.7152, 0.0722]) @ difference.mean(dim=(0, 2, 3))
+    assert lighter.abs() < 0.15 / 255
+    assert difference.abs().mean() < 1.5 / 255
+
+
+@pytest.mark.parametrize(
+    "format", ["yuv420p", "yuvj422p", "yuv444p", "yuv410p", "yuv420p10le", "gray", "nv12", "p010le"]
+)
+def test_planes_of_a_picture_that_did_not_change_stay_to_the_bit(format):
+    levels = np.random.default_rng(0).integers(0, 65536, (36, 52, 3), np.uint16)
+    frame = av.VideoFrame.from_ndarray(levels, "rgb48le").reformat(format=format, threads=1)
+    planes = planes_of(frame)
+    same = planes.changed(planes.rgb(), planes.rgb())
+    deep = planes.bits > 8
+    sampling = {"nv12": "yuv420p", "p010le": "yuv420p10le", "gray": "yuv444p"}.get(format, format)
+    again = same.encoded(52, 36, sampling)
+    expected = frame if sampling in (format, "yuv444p") else frame.reformat(format=sampling, threads=1)
+    for plane, other in zip(expected.planes, again.planes, strict=False):
+        kind = np.uint16 if deep else np.uint8
+        one, two = (
+            np.frombuffer(memoryview(each), kind).reshape(each.height, -1)[:, : each.width] for each in (plane, other)
+        )
+        np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("matrix", [ITU709, ITU601, 7, ITU2020])
+@pytest.mark.parametrize("colour_range", [NARROW, FULL])
+def test_the_matrix_by_hand(matrix, colour_range):
+    red, blue = {ITU709: (0.2126, 0.0722), ITU601: (0.299, 0.114), 7: (0.212, 0.087), ITU2020: (0.2627, 0.0593)}[matrix]
+    rgb = np.array([0.75, 0.5, 0.25])
+    luma = red * rgb[0] + (1 - red - blue) * rgb[1] + blue * rgb[2]
+    values = luma, (rgb[2] - luma) / (2 - 2 * blue), (rgb[0] - luma) / (2 - 2 * red)
+    frame = av.VideoFrame(16, 16, "yuv444p16le")
+    scales = (
+        ((219, 16), (224, 128), (224, 128)) if colour_range == NARROW else ((65535 / 256, 0), *2 * [(65535 / 256, 128)])
+    )
+    for plane, value, (scale, offset) in zip(frame.planes, values, scales, strict=True):
+        plane.update(np.full((16, plane.line_size // 2), round((value * scale + offset) * 256), np.uint16).tobytes())
+    frame.colorspace, frame.color_range = matrix, colour_range
+    seen = planes_of(frame).rgb()
+    torch.testing.assert_close(seen[:, 3, 5], torch.tensor(rgb, dtype=torch.float32), atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov", ".webm"])
+@pytest.mark.parametrize(
+    ("name", "codec", "format"),
+    [("a.mkv", "ffv1", "gbrp10le"), ("a.mov", "qtrle", "rgb24"), ("a.mkv", "libx264rgb", "rgb24")],
+)
+def test_of_rgb_the_tags_are_those_of_the_output(tmp_path, name, codec, format, suffix):
+    if codec == "libx264rgb" and codec not in av.codecs_available:
+        pytest.skip("this build has no such encoder")
+    tags = (0, ITU709, 13)  # RGB, with the transfer of sRGB
+    source = video(tmp_path / name, codec, format, tags, FULL, options={"crf": "0"})
+    assert restore_file(as_it_is, source, tmp_path / f"b{suffix}").error == ""
+    [first, *_] = decoded(tmp_path / f"b{suffix}")
+    assert (first.colorspace, first.color_range) == (ITU709, NARROW)
+    assert (images(tmp_path / f"b{suffix}") - images(source)).abs().mean() < 1.5 / 255
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov", ".webm"])
+@pytest.mark.parametrize("tags", [(ITU2020, 9, PQ), (ITU2020, 9, 18), (ITU601, 6, 6)])
+def test_ten_bits_stay_with_their_tags(tmp_path, suffix, tags):
+    source = video(tmp_path / "a.mkv", "ffv1", "yuv420p10le", tags)
+    report = restore_file(as_it_is, source, tmp_path / f"b{suffix}")
+    assert (report.error, report.note) == ("", "")
+    [first, *_] = decoded(tmp_path / f"b{suffix}")
+    assert first.format.components[0].bits == 10
+    assert (first.colorspace, first.color_primaries, first.color_trc) == tags
+    # Steps of 1/1023 survive the picture that is restored: in 8 bits the mean error would be a quarter of 1/255.
+    assert (images(tmp_path / f"b{suffix}") - images(source)).abs().mean() < 0.6 / 255
+
+
+def test_the_restorer_sees_more_than_8_bits(tmp_path):
+    seen: list[Tensor] = []
+
+    def watching(image: Tensor, **_: object) -> Restoration:
+        seen.append(image)
+        return as_it_is(image)
+
+    restore_file(watching, video(tmp_path / "a.mkv", "ffv1", "gbrp10le", (0, 1, 1), FULL), tmp_path / "b.mp4")
+    torch.testing.assert_close(seen[0], torch.from_numpy(ramp(10) / 65535).float().permute(2, 0, 1), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("size", "format"), [((64, 48), "yuv420p12le"), ((64, 48), "gbrp16le"), ((14, 10), "yuv420p10le")]
+)
+def test_what_no_codec_holds_is_said(tmp_path, size, format):
+    source = video(tmp_path / "a.mkv", "ffv1", format, size=size)
+    report = restore_file(as_it_is, source, tmp_path / "b.mp4")
+    assert report.error == ""
+    bits = {"yuv420p12le": 12, "gbrp16le": 16}.get(format)
+    assert report.note == (f"its {bits} bits a colour are 10 now" if bits else "")
+    assert decoded(tmp_path / "b.mp4")[0].format.components[0].bits == 10
+
+
+def test_the_screen_that_hdr_was_made_for_is_still_named(tmp_path):
+    screen = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
+    params = f"log-level=error:master-display={screen}:max-cll=1000,400"
+    source = video(tmp_path / "a.mp4", "libx265", "yuv420p10le", (ITU2020, 9, PQ), options={"x265-params": params})
+    assert restore_file(as_it_is, source, tmp_path / "b.mp4").error == ""
+    before, after = (decoded(tmp_path / name)[0].side_data for name in ("a.mp4", "b.mp4"))
+    for kind in (Type.MASTERING_DISPLAY_METADATA, Type.CONTENT_LIGHT_LEVEL):
+        assert bytes(before[kind]) == bytes(after[kind])
+
+
+@pytest.mark.parametrize(
+    ("suffix", "size"), [(".mp4", (64, 48)), (".mov", (64, 48)), (".mkv", (64, 48)), (".webm", (63, 47))]
+)
+@pytest.mark.parametrize("format", ["yuv420p", "yuv444p", "yuv420p10le"])
+def test_the_report_tells_the_size_of_the_output(tmp_path, suffix, size, format):
+    source = video(tmp_path / "a.mkv", "ffv1", format, size=(63, 47))
+    report = restore_file(as_it_is, source, tmp_path / f"b{suffix}")
+    [first, *_] = decoded(tmp_path / f"b{suffix}")
+    assert (report.width, report.height) == (first.width, first.height) == size
+    assert ("63 x 47 pixels and is 64 x 48 now" in report.note) == (size != (63, 47))
+    assert (images(tmp_path / f"b{suffix}")[..., :47, :63] - images(source)).abs().mean() < 1.5 / 255
+
+
+def combed(path: Path, codec: str, top_first: bool, **options: str) -> Path:
+    """A bright bar on grey that moves eight pixels between the two fields of a frame."""
+    with av.open(path, "w") as container:
+        stream = container.add_stream(codec, 25, options)
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 25)
+        stream.codec_context.bit_rate = 4_000_000
+        graph = av.filter.Graph()
+        start = graph.add_buffer(width=128, height=96, format=av.VideoFormat("yuv420p"), time_base=Fraction(1, 25))
+        flag = graph.add("setfield", "tff" if top_first else "bff")
+        graph.link_nodes(start, flag, graph.add("buffersink")).configure()
+        for number in range(6):
+            luma = np.full((144, 128), 128, np.uint8)
+            luma[:96] = 60
+            for field in (0, 1):
+                at = 8 * (2 * number + (field if top_first else 1 - field))
+                luma[field:96:2, at : at + 16] = 220
+            frame = av.VideoFrame.from_ndarray(luma, "yuv420p")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            graph.vpush(frame)
+            container.mux(stream.encode(graph.vpull()))
+        container.mux(stream.encode(None))
+    return path
+
+
+def combs(image: Tensor) -> float:
+    """How much rows differ from those beside them, more than from the next but one."""
+    return float((image[:, 1:-1] - (image[:, :-2] + image[:, 2:]) / 2).abs().mean())
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("a.mpg", "mpeg2video", {"flags": "+ilme+ildct"}),
+        ("a.mp4", "libx264", {"x264-params": "interlaced=1", "crf": "10"}),
+        ("a.mkv", "ffv1", {"flags": "+ilme+ildct"}),
+    ],
+)
+@pytest.mark.parametrize("top_first", [True, False])
+def test_interlaced_frames_lose_their_combs(tmp_path, name, codec, options, top_first):
+    source = combed(tmp_path / name, codec, top_first, **options)
+    frames = decoded(source)
+    assert frames[2].interlaced_frame, "the test's own film must be interlaced"
+    report = restore_file(as_it_is, source, tmp_path / "b.mp4")
+    assert (report.error, report.note) == ("", "it was interlaced; its frames are whole now")
+    written = decoded(tmp_path / "b.mp4")
+    assert len(written) == len(frames) and not any(frame.interlaced_frame for frame in written)
+    assert [round(frame.time - written[0].time, 3) for frame in written] == [number / 25 for number in range(6)]
+    before, after = (planes_of(frames[3]).rgb(), images(tmp_path / "b.mp4")[3])
+    assert combs(after) < 0.35 * combs(before)

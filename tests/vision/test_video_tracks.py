@@ -1,0 +1,244 @@
+"""What a video holds beside its pictures goes along: sound, subtitles, chapters, a cover, fonts; or is told of."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from av.stream import AttachmentStream, Disposition
+from av.subtitles.subtitle import SubtitleSet
+from torch import Tensor
+
+from mofme.vision.batch import FileReport, restore_file
+from mofme.vision.restorer import Restoration
+from tests.films import film
+
+DEFAULT, FORCED, COMMENT, PICTURE = (
+    Disposition.default,
+    Disposition.forced,
+    Disposition.comment,
+    Disposition.attached_pic,
+)
+# As FFmpeg gives subtitles that have no styles of their own.
+HEADER = (
+    b"[Script Info]\nScriptType: v4.00+\nPlayResX: 384\nPlayResY: 288\n\n[V4+ Styles]\n"
+    b"Format: Name, Fontname, Fontsize, "
+    b"PrimaryColour, SecondaryColour, OutlineColour, BackColour, Bold, Italic, Underline, StrikeOut, ScaleX, ScaleY, "
+    b"Spacing, Angle, BorderStyle, Outline, Shadow, Alignment, MarginL, MarginR, MarginV, Encoding\n"
+    b"Style: Default,Arial,16,&Hffffff,&Hffffff,&H0,&H0,0,0,0,0,100,100,0,0,1,1,0,2,10,10,10,0\n\n[Events]\n"
+    b"Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text\n"
+)
+CHAPTERS = [("Regn", 0, 400), ("Opphold", 400, 800)]
+
+
+def as_it_is(image: Tensor, **_: object) -> Restoration:
+    return Restoration(image, {"rain": 0.9}, torch.zeros(1, 1), (), 0.0)
+
+
+def restored(source: Path, output: Path) -> FileReport:
+    report = restore_file(as_it_is, source, output)
+    assert report.error == ""
+    return report
+
+
+def add_sound(container, codec: str, layout: str, language: str, title: str, disposition: Disposition):
+    stream = container.add_stream(codec, 48_000, layout=layout)
+    stream.metadata.update({"language": language, "title": title})
+    stream.disposition = disposition
+    return stream
+
+
+def play(container, stream, seconds: float = 0.8) -> None:
+    channels = stream.layout.nb_channels
+    wave = (8000 * np.sin(np.arange(int(48_000 * seconds)) * 2 * np.pi * 440 / 48_000)).astype(np.int16)
+    samples = av.AudioFrame.from_ndarray(np.repeat(wave, channels)[None], "s16", stream.layout.name)
+    samples.rate, samples.pts = 48_000, 0
+    container.mux([*stream.encode(samples), *stream.encode(None)])
+
+
+def add_words(container, kind: str, language: str, title: str, disposition: Disposition):
+    stream = container.add_stream(kind)
+    stream.metadata.update({"language": language, "title": title})
+    stream.disposition = disposition
+    stream.codec_context.time_base = Fraction(1, 1000)
+    stream.codec_context.subtitle_header = HEADER
+    return stream
+
+
+def say(container, stream, words: str, at: int, until: int) -> None:
+    line = SubtitleSet.create(f"0,0,Default,,0,0,0,,{words}".encode(), 0, until - at)
+    packet = stream.codec_context.encode_subtitle(line)
+    packet.pts = packet.dts = at
+    packet.duration, packet.time_base, packet.stream = until - at, Fraction(1, 1000), stream
+    container.mux(packet)
+
+
+def whole(path: Path, sound="aac", words: str | None = "mov_text", cover=False, font=False) -> Path:
+    """Eight frames, two sound tracks, two of subtitles, two chapters."""
+    plain = film(path.with_name(f"plain-{path.stem}.mp4"))
+    with av.open(plain) as source, av.open(path, "w") as container:
+        container.set_chapters(
+            [
+                {"id": n, "start": start, "end": end, "time_base": Fraction(1, 1000), "metadata": {"title": title}}
+                for n, (title, start, end) in enumerate(CHAPTERS, 1)
+            ]
+        )
+        video = container.add_stream_from_template(source.streams.video[0])
+        video.metadata.update({"language": "nor", "title": "Hovedbildet"})
+        sounds = [
+            add_sound(container, sound, "mono", "nor", "Original", DEFAULT),
+            add_sound(container, sound, "stereo", "jpn", "Kommentar", COMMENT),
+        ]
+        texts = []
+        if words:
+            texts = [
+                add_words(container, words, "fra", "Sous-titres", FORCED),
+                add_words(container, words, "ara", "ترجمة", Disposition(0)),
+            ]
+        picture = None
+        if cover:
+            picture = container.add_stream("mjpeg", 1)
+            picture.width, picture.height, picture.pix_fmt = 32, 32, "yuvj420p"
+            picture.disposition = PICTURE
+        if font:
+            container.add_attachment("letters.ttf", "application/x-truetype-font", b"\0\1\0\0 letters")
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = video
+                container.mux(packet)
+        for stream in sounds:
+            play(container, stream)
+        for stream, said in zip(texts, ("Il pleut", "إنها تمطر"), strict=False):
+            say(container, stream, said, 100, 500)
+        if picture is not None:
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 90, np.uint8), "rgb24").reformat(format="yuvj420p")
+            frame.pts, frame.time_base = 0, Fraction(1)
+            container.mux([*picture.encode(frame), *picture.encode(None)])
+    return path
+
+
+def said_in(container, stream) -> list[str]:
+    lines = []
+    for packet in container.demux(stream):
+        if packet.size:
+            lines += [words.dialogue.decode() for words in packet.decode()]
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("source", "sound", "words"),
+    [
+        ("a.mp4", "aac", "mov_text"),
+        ("a.mov", "pcm_s16le", "mov_text"),
+        ("a.mkv", "aac", "subrip"),
+        ("a.mkv", "libmp3lame", "ass"),
+        ("a.mkv", "libopus", "webvtt"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".mp4", ".m4v", ".mov", ".mkv", ".webm"])
+def test_tracks_keep_language_title_and_place(tmp_path, source, sound, words, suffix):
+    report = restored(whole(tmp_path / source, sound, words), tmp_path / f"b{suffix}")
+    assert report.note == ""
+    with av.open(tmp_path / f"b{suffix}") as container:
+        for kind, expected in {
+            "audio": [("nor", "Original"), ("jpn", "Kommentar")],
+            "subtitle": [("fra", "Sous-titres"), ("ara", "ترجمة")],
+        }.items():
+            streams = list(getattr(container.streams, kind if kind == "audio" else "subtitles"))
+            languages = [stream.metadata.get("language") for stream in streams]
+            assert languages == [language for language, _ in expected]
+            if suffix != ".mov":  # QuickTime's tracks have no titles
+                titles = [stream.metadata.get("title", stream.metadata.get("name")) for stream in streams]
+                assert titles == [title for _, title in expected]
+        first, second = container.streams.audio
+        assert (first.layout.nb_channels, second.layout.nb_channels) == (1, 2)
+        assert first.disposition & DEFAULT and not second.disposition & DEFAULT
+        if suffix == ".mkv" and not source.endswith(".mov"):  # QuickTime has no such places
+            assert second.disposition & COMMENT and container.streams.subtitles[0].disposition & FORCED
+        chapters = container.chapters()
+        found = [(c["metadata"]["title"], round(c["start"] * c["time_base"], 2)) for c in chapters]
+        assert found == [("Regn", 0), ("Opphold", Fraction(4, 10))]
+        assert container.streams.video[0].metadata.get("language") == "nor"
+    for index, spoken in enumerate(("Il pleut", "إنها تمطر")):
+        with av.open(tmp_path / f"b{suffix}") as container:
+            assert said_in(container, container.streams.subtitles[index]) == [spoken]
+
+
+def test_mp3_is_copied_not_encoded_again(tmp_path):
+    restored(whole(tmp_path / "a.mkv", "libmp3lame", None), tmp_path / "b.mp4")
+    with av.open(tmp_path / "b.mp4") as container:
+        assert {stream.codec_context.codec.canonical_name for stream in container.streams.audio} == {"mp3"}
+
+
+def test_all_channels_survive_another_codec(tmp_path):
+    with av.open(film(tmp_path / "plain.mp4")) as plain, av.open(tmp_path / "a.mkv", "w") as container:
+        video = container.add_stream_from_template(plain.streams.video[0])
+        sound = add_sound(container, "pcm_s16le", "5.1", "eng", "Surround", DEFAULT)
+        for packet in plain.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = video
+                container.mux(packet)
+        play(container, sound)
+    for suffix in (".mp4", ".webm"):
+        restored(tmp_path / "a.mkv", tmp_path / f"b{suffix}")
+        with av.open(tmp_path / f"b{suffix}") as container:
+            assert container.streams.audio[0].layout.nb_channels == 6
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_cover_goes_along_and_is_not_the_video(tmp_path, suffix):
+    source = whole(tmp_path / "a.mp4", cover=True)
+    report = restored(source, tmp_path / f"b{suffix}")
+    assert (report.width, report.height) == (64, 48)
+    with av.open(tmp_path / f"b{suffix}") as container:
+        [cover] = [stream for stream in container.streams.video if stream.disposition & PICTURE]
+        assert cover.codec_context.width == 32
+    assert "attached is left out" in restored(source, tmp_path / "b.mov").note
+
+
+def test_a_language_that_quicktime_has_no_code_for_is_told(tmp_path):
+    with av.open(film(tmp_path / "plain.mp4")) as plain, av.open(tmp_path / "a.mkv", "w") as container:
+        video = container.add_stream_from_template(plain.streams.video[0])
+        sound = add_sound(container, "aac", "mono", "gle", "Gaeilge", DEFAULT)
+        for packet in plain.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = video
+                container.mux(packet)
+        play(container, sound)
+    assert "lost its language, gle" in restored(tmp_path / "a.mkv", tmp_path / "b.mov").note
+    assert restored(tmp_path / "a.mkv", tmp_path / "b.mp4").note == ""
+
+
+def test_a_cover_alone_is_no_video(tmp_path):
+    with av.open(tmp_path / "song.mp4", "w") as container:
+        sound = add_sound(container, "aac", "mono", "eng", "Song", DEFAULT)
+        picture = container.add_stream("mjpeg", 1)
+        picture.width, picture.height, picture.pix_fmt = 32, 32, "yuvj420p"
+        picture.disposition = PICTURE
+        frame = av.VideoFrame(32, 32, "yuvj420p")
+        frame.pts, frame.time_base = 0, Fraction(1)
+        play(container, sound)
+        container.mux([*picture.encode(frame), *picture.encode(None)])
+    assert "there is no video in this file" in restore_file(as_it_is, tmp_path / "song.mp4", tmp_path / "b.mp4").error
+
+
+def test_fonts_go_along_or_are_told_of(tmp_path):
+    source = whole(tmp_path / "a.mkv", words="ass", font=True)
+    assert restored(source, tmp_path / "b.mkv").note == ""
+    with av.open(tmp_path / "b.mkv") as container:
+        [font] = [stream for stream in container.streams if isinstance(stream, AttachmentStream)]
+        assert font.data == b"\0\1\0\0 letters" and font.metadata["filename"] == "letters.ttf"
+    assert "attached is left out" in restored(source, tmp_path / "b.mp4").note
+
+
+def test_an_empty_file_is_told(tmp_path):
+    (tmp_path / "a.mp4").touch()
+    assert "cannot be read as a video" in restore_file(as_it_is, tmp_path / "a.mp4", tmp_path / "b.mp4").error
+    with av.open(tmp_path / "none.mkv", "w") as container:
+        stream = container.add_stream("libx264", 10)
+        stream.width, stream.height = 64, 48
+        container.start_encoding()
+    report = restore_file(as_it_is, tmp_path / "none.mkv", tmp_path / "b.mkv")
+    assert "cannot be read as a video" in report.error and not (tmp_path / "b.mkv").exists()
