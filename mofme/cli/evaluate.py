@@ -173,10 +173,17 @@ def segmentation(
     ] = "imagenet",
     weathered: Weathered,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N frames.")] = None,
+    video: Annotated[
+        str, typer.Option(help="Only frames of this video, what stands before the first _ of their names.")
+    ] = "",
+    block: Annotated[
+        int, typer.Option(min=1, help="Neighbouring frames that intervals keep together, as in a video.")
+    ] = 1,
     pictures: Annotated[int, typer.Option(min=0, help="Frames to show side by side, below --out.")] = 0,
 ) -> Result:
     """Segment frames clean, in bad weather and restored, and print the IoUs and how much of them is won back."""
-    from mofme.vision.label_sets import find_labelled, load_label_set
+    from mofme.errors import TableError
+    from mofme.vision.label_sets import find_labelled, load_label_set, video_of
     from mofme.vision.segmentation_eval import (
         as_result,
         counted_classes,
@@ -188,7 +195,9 @@ def segmentation(
 
     if pictures and command.out is None:
         raise typer.BadParameter("--pictures needs --out, the folder they go to.")
-    found = find_labelled(frames, labels)[:limit]
+    found = [frame for frame in find_labelled(frames, labels) if video in ("", video_of(frame))][:limit]
+    if not found:
+        raise TableError(f"{frames} has no frame of a video {video!r}: names begin with the video's, and _ behind it")
     meaning = load_label_set(label_set)
     weathers, restorer = weathered.weathers(), weathered.restorer()
     with _downloads_told():
@@ -202,7 +211,7 @@ def segmentation(
         if report.error:
             command.fail(f"{report.name}: {report.error}")
         reports.append(dataclasses.replace(report, views={}))
-    result = as_result(reports, meaning, counted, command.line, weathered.seeds)
+    result = as_result(reports, meaning, counted, command.line, weathered.seeds, block)
     if command.out is not None:
         write_csv(command.out / "segmentation.csv", reports, meaning, counted)
     return result

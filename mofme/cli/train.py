@@ -144,6 +144,10 @@ class Segmenter:
     from_scratch: Annotated[bool, typer.Option("--from-scratch", help="Begin without ImageNet's features.")] = False
     sources: Sources = ""
     licence: Licence = ""
+    leave_out: Annotated[
+        list[str] | None,
+        typer.Option(help="A video to measure on, by the first part of its frames' names; may be given again."),
+    ] = None
 
 
 @with_exit_codes
@@ -153,4 +157,5 @@ def train_segmenter(command: Command, options: Segmenter) -> None:
     from mofme.vision.segmenter_training import train_segmenter as learn
 
     plan = dict(vars(options))
-    learn(SegmenterPlan(pretrained=not plan.pop("from_scratch"), **plan), report=command.tell)
+    left_out = tuple(plan.pop("leave_out") or ())
+    learn(SegmenterPlan(pretrained=not plan.pop("from_scratch"), leave_out=left_out, **plan), report=command.tell)

@@ -145,6 +145,11 @@ class LabelledFrame:
     labels: Path | None
 
 
+def video_of(frame: LabelledFrame) -> str:
+    """What stands before the first _ of a frame's name, as CamVid's `0016E5_07959` is of video 0016E5."""
+    return frame.name.split("_")[0]
+
+
 def find_labelled(frames: Path, labels: Path) -> list[LabelledFrame]:
     """Every frame with the label picture of the same name, whatever its suffix, or of the same name without what
     Cityscapes and CamVid add; of two, that of numbers rather than that of colours.

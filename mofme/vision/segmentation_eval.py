@@ -191,11 +191,14 @@ class Summary:
     iou: Mapping[str, Tensor]
 
 
-def summarize(reports: Sequence[FrameReport], counted: Tensor) -> tuple[dict[str, Summary], Figure | None]:
+def summarize(
+    reports: Sequence[FrameReport], counted: Tensor, block: int = 1
+) -> tuple[dict[str, Summary], Figure | None]:
     """The weathers' summaries, and the mean share won back over those weathers that cost something.
 
-    `counted` (C,) bool are the classes to judge; intervals are 95 %, over frames drawn anew. Raises MofmeError if no
-    frame could be measured, or if the labels show none of these classes.
+    `counted` (C,) bool are the classes to judge; intervals are 95 %, over frames drawn anew, `block` neighbours at a
+    time, for those of a video hardly differ. Raises MofmeError if no frame could be measured, or if the labels show
+    none of these classes.
     """
     measured = [report for report in reports if report.clean is not None]
     if not measured:
@@ -206,7 +209,7 @@ def summarize(reports: Sequence[FrameReport], counted: Tensor) -> tuple[dict[str
     for weather in measured[0].degraded:
         states = [(report.clean, report.degraded[weather], report.restored[weather]) for report in measured]
         matrices = torch.stack([torch.stack([m for m in frame if m is not None]) for frame in states]).double()
-        drawn = _drawn_mious(matrices, counted)
+        drawn = _drawn_mious(matrices, counted, block)
         clean, degraded, restored = drawn.unbind(dim=1)
         share = (restored - degraded) / (clean - degraded)
         cost = _figure(clean - degraded)
@@ -222,10 +225,15 @@ def summarize(reports: Sequence[FrameReport], counted: Tensor) -> tuple[dict[str
 
 
 def as_result(
-    reports: Sequence[FrameReport], label_set: LabelSet, counted: Tensor, command: str, seeds: Sequence[int] = ()
+    reports: Sequence[FrameReport],
+    label_set: LabelSet,
+    counted: Tensor,
+    command: str,
+    seeds: Sequence[int] = (),
+    block: int = 1,
 ) -> Result:
     """The measurement in the schema of all rooms. Raises MofmeError if no frame could be measured."""
-    summaries, mean = summarize(reports, counted)
+    summaries, mean = summarize(reports, counted, block)
     rows = []
     for weather, summary in summaries.items():
         figures = {state: summary.miou[state].percent() for state in STATES}
@@ -250,7 +258,7 @@ def as_result(
         command=command,
         rows=rows,
         seeds=seeds,
-        interval="95 % bootstrap over the frames",
+        interval="95 % bootstrap over the frames" if block == 1 else f"95 % bootstrap over blocks of {block} frames",
         machine=this_machine(torch.get_num_threads()),
     )
 
@@ -270,12 +278,13 @@ def _verdict(summaries: Mapping[str, Summary], mean: Figure | None, frames: int)
     )
 
 
-def _drawn_mious(matrices: Tensor, counted: Tensor) -> Tensor:
-    """mIoU of matrices (N, 3, C, C + 1) added up: of all frames first, then of frames drawn anew, (1 + draws, 3).
+def _drawn_mious(matrices: Tensor, counted: Tensor, block: int) -> Tensor:
+    """mIoU of matrices (N, 3, C, C + 1) added up: of all frames first, then of blocks drawn anew, (1 + draws, 3).
 
-    Of one frame there is nothing to draw.
+    Of one block there is nothing to draw.
     """
-    count = len(matrices)
+    owner_N = torch.arange(len(matrices)) // block
+    count = int(owner_N[-1]) + 1
     generator = torch.Generator().manual_seed(0)  # the same frames for every weather
     drawn = torch.randint(count, (_RESAMPLES if count > 1 else 0, count), generator=generator)
     times = torch.cat(
@@ -286,7 +295,7 @@ def _drawn_mious(matrices: Tensor, counted: Tensor) -> Tensor:
             mean_ious(torch.tensordot(some.double(), matrices, dims=1).flatten(0, 1), counted).unflatten(
                 0, (-1, len(STATES))
             )
-            for some in times.split(_AT_A_TIME)
+            for some in times[:, owner_N].split(_AT_A_TIME)
         ]
     )
 

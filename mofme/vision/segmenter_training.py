@@ -31,7 +31,8 @@ _SAVE_EVERY = 50
 
 @dataclass(frozen=True)
 class SegmenterPlan:
-    """What to train on, for how many steps. `pretrained` starts from ImageNet's features, else from nothing."""
+    """What to train on, for how many steps. `pretrained` starts from ImageNet's features, else from
+    nothing. The videos `leave_out` are neither trained on nor watched, so that one can measure on them."""
 
     frames: Path
     labels: Path
@@ -44,6 +45,7 @@ class SegmenterPlan:
     pretrained: bool = True
     sources: str = ""
     licence: str = ""
+    leave_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,9 @@ def train_segmenter(plan: SegmenterPlan, report: Callable[[str], None] = print) 
     )
     weights = class_weights([frame.labels for frame in training], len(label_set.classes))
     chosen_by_user = {key: getattr(plan, key) for key in ("steps", "batch", "learning_rate", "seed", "pretrained")}
+    left_out = {"leave_out": list(plan.leave_out)} if plan.leave_out else {}
     run = Run(net, optimizer, steps=plan.steps, clip=5.0, average=average)
-    run.resume(plan.out / "state.pt", {**chosen_by_user, "label_set": label_set.key}, schedule=schedule)
+    run.resume(plan.out / "state.pt", {**chosen_by_user, "label_set": label_set.key, **left_out}, schedule=schedule)
     for step in run:
         generator = torch.Generator().manual_seed(plan.seed + 100_003 * step)  # so that a resumed run sees the same
         chosen = torch.randint(len(training), (plan.batch,), generator=generator).tolist()
@@ -107,6 +110,7 @@ def train_segmenter(plan: SegmenterPlan, report: Callable[[str], None] = print) 
             "label_set": label_set.key,
             "weather": "none: clean frames only",
             "frames": len(training),
+            **left_out,
             "runs": [{**chosen_by_user, "hours": round(run.seconds / 3600, 3), "device": "cpu"}],
         },
         metrics={"held back": figures},
@@ -147,7 +151,9 @@ def _load(plan: SegmenterPlan, label_set: label_sets.LabelSet) -> tuple[list[_Fr
     training: list[_Frame] = []
     held_back: list[_Frame] = []
     found = label_sets.find_labelled(plan.frames, plan.labels)
-    for _, group in groupby(found, lambda frame: frame.name.split("_")[0]):
+    for name, group in groupby(found, label_sets.video_of):
+        if name in plan.leave_out:
+            continue
         video = list(group)
         last = len(video) - len(video) // 10
         for place, frame in enumerate(video):

@@ -329,3 +329,14 @@ def test_read_labelled(folder: Path) -> None:
     rgb, labels = read_labelled(find_labelled(folder / "frames", folder / "labels")[0], TWO)
     assert rgb.shape == (3, 4, 4)
     assert labels.tolist() == [[1, 1, 0, 0]] * 4
+
+
+def test_neighbours_are_drawn_together() -> None:
+    # Of eight pixels rain leaves 4 and restoring 6, or 8 and 8: alone, half of either kind may be missing from a draw;
+    # in blocks of two every draw has the same.
+    reports = [report(8, {"rain": (4, 6)}), report(8, {"rain": (2, 8)})] * 4
+    alone, together = (summarize(reports, BOTH, block)[0]["rain"].won_back for block in (1, 2))
+    assert alone is not None and together is not None
+    assert alone.value == together.value and together.low == together.high == pytest.approx(together.value)
+    assert alone.low is not None and alone.low < alone.value
+    assert as_result(reports, TWO, BOTH, "command", block=2).interval == "95 % bootstrap over blocks of 2 frames"
