@@ -154,7 +154,7 @@ def test_a_number_of_ones_own_is_seen(words: str) -> None:
     assert measured_looking(f"<!-- verdict: x -->{words}<!-- /verdict -->") == []
 
 
-@pytest.mark.parametrize("room", sorted(JUDGES.keys() - {"llm_routing", "llm_robustness"}))
+@pytest.mark.parametrize("room", JUDGES)
 def test_verdicts_are_what_the_figures_say(room: str) -> None:
     result = load_result(room)
     assert judged(result) == result, f"run: python -m mofme results --judge {room}"
@@ -169,6 +169,14 @@ def test_no_verdict_takes_a_side_that_its_figures_do_not_take() -> None:
         assert one.verdict != "reproduced" or set(sides) == {1}
         assert one.verdict != "contradicted" or -1 in sides
         assert one.verdict != "cannot be seen here" or one.needed, f"{result.room} does not say what it would take"
+
+
+def test_every_paper_is_in_the_ledger() -> None:
+    papers = {re.split(r"[,(:]", paper)[0].strip() for paper in re.findall(r"^\| \[([^]]+)\]", read("PAPERS.md"), re.M)}
+    told = {result.paper for result, _ in entries()}
+    named = {"DSC": "How Robust Are Router-LLMs?"}  # by its title
+    assert len(papers) == 10
+    assert [paper for paper in papers if not any(named.get(paper, paper) in one for one in told)] == []
 
 
 @pytest.mark.parametrize("phrase", ALLOWED)

@@ -104,16 +104,16 @@ _ROOMS = {
     "llm_robustness": _Telling(
         "mmlu_gpt4_vs_mixtral: decisions turned by rewording, %",
         "all",
-        "carrot",
+        "stacked ensemble",
         "Of 100 questions, {value} go to another model when they are only worded differently.",
     ),
     "llm_routing": _Telling(
-        "RouterBench: AIQ",
-        "quality, gain over the best single",
-        "carrot",
-        "Asking a model chosen for each question gives better answers than the best one alone, for the same money.",
-        "Asking a model chosen for each question gives worse answers than the best one alone, for the same money.",
-        "Asking a model chosen for each question gives answers no better than the best one alone, for the same money.",
+        "RouterBench, 3 tasks: AIQ",
+        "AIQ, gain over the hull",
+        "stacked ensemble",
+        "Asking a model chosen for each question gives better answers for the money than drawing lots between models.",
+        "Asking a model chosen for each question gives worse answers for the money than drawing lots between models.",
+        "Asking a model chosen for each question is as good for the money as drawing lots, as far as can be told.",
     ),
     "llm_routing_rate": _Telling(
         "Exponent of n in the excess risk",

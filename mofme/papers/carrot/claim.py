@@ -5,7 +5,8 @@ from dataclasses import replace
 from mofme.measure.result import Check, Figure, Judgement, Result
 
 JUDGED, OURS = "carrot", "stacked ensemble"
-MONEY = "money, % of what the best single model costs"
+_ONE_K = "carrot, one k"  # as measured before each model had its own
+DOLLARS = "dollars per 1,000 prompts to do as well as the best single model"
 R2 = "R2 of expected costs, mean of the models"
 FRACTION = 50.0  # percent of the best single model's cost
 _SCALE = "three tables of 3,000 to 12,000 prompts and 9 to 11 models against RouterBench and SPROUT, 45,000 prompts"
@@ -15,16 +16,17 @@ _METHOD = "k nearest neighbours with a k for each model, as published; sentences
 def judge(result: Result) -> Result:
     """The same result with its verdict and its rows of the ledger, read off its figures."""
     tables = list(dict.fromkeys(row.table.rpartition(": ")[0] for row in result.rows))
+    judged = JUDGED if JUDGED in result.names(f"{tables[0]}: AIQ") else _ONE_K
     near = [
         Check(f"{table}: money for 95 % of the quality, %", money, FRACTION, below=True)
         for table in tables
-        if (money := result.known(f"{table}: {MONEY}", JUDGED, _of(95)))
+        if (money := _money(result, table, judged, 95))
     ]
     above_hull, above_tasks = (
         [
             Check(f"{table}: AIQ, gain over the {control}", gain)
             for table in tables
-            if (gain := _gain(result, table, JUDGED, control))
+            if (gain := _gain(result, table, judged, control))
         ]
         for control in ("hull", "task table")
     )
@@ -45,26 +47,30 @@ def judge(result: Result) -> Result:
     ]
     said = [one.sentences() for one in judgements]
     for table in tables:
-        said += _table(result, table)
+        said += _table(result, table, judged)
     return replace(result, judgements=judgements, verdict=" ".join(said))
 
 
-def _table(result: Result, table: str) -> list[str]:
+def _table(result: Result, table: str, judged: str) -> list[str]:
     """A table's sentences: money, cost prediction, and what our ensemble adds."""
     said = []
     for share in (100, 95):
-        if figure := result.known(f"{table}: {MONEY}", JUDGED, _of(share)):
+        if figure := _money(result, table, judged, share):
             said.append(f"{table}: {share} % of the best single model's quality for {_percent(figure)} of its money.")
-    if r2 := result.known(f"{table}: {R2}", JUDGED, "R2"):
-        said.append(f"Its costs are expected with an R2 of {r2.text(digits=2)}.")
-    for router, words in ((JUDGED, "It"), (OURS, "Our stacked ensemble")):
+    if r2 := result.known(f"{table}: {R2}", judged, "R2"):
+        said.append(f"CARROT's costs are expected with an R2 of {r2.text(digits=2)}.")
+    for router, words in ((judged, "CARROT"), (OURS, "Our stacked ensemble")):
         if gain := _gain(result, table, router, "task table"):
             said.append(f"{words} is {_side(gain)} the task table in AIQ by {gain.text(signed=True, digits=3)}.")
     return said
 
 
-def _of(share: int) -> str:
-    return f"for {share}% of its quality"
+def _money(result: Result, table: str, router: str, share: int) -> Figure | None:
+    """Percent of the best single model's money for this share of its quality."""
+    column = f"for {share}% of its quality"
+    figure = result.known(f"{table}: {DOLLARS}", router, column)
+    best = result.known(f"{table}: {DOLLARS}", "best single", column)
+    return figure.map(lambda dollars: 100 * dollars / best.value) if figure and best else None
 
 
 def _gain(result: Result, table: str, router: str, control: str) -> Figure | None:
@@ -72,7 +78,8 @@ def _gain(result: Result, table: str, router: str, control: str) -> Figure | Non
 
 
 def _percent(figure: Figure) -> str:
-    return f"{figure.text(digits=0).replace(')', ' %)')}" if figure.low is not None else f"{figure.value:.0f} %"
+    value, *interval = figure.text(digits=0).split(" ", 1)
+    return " ".join([f"{value} %", *interval])
 
 
 def _side(gain: Figure) -> str:

@@ -15,7 +15,7 @@ from mofme.language.tables.table import FloatArray
 from mofme.measure.plots import plot
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.papers.carrot.baselines import BestSingle, Hull, Oracle, TaskTable
-from mofme.papers.carrot.claim import JUDGED, MONEY, R2, judge
+from mofme.papers.carrot.claim import DOLLARS, JUDGED, R2, judge
 from mofme.papers.carrot.comparison import DRAWS, Comparison, Reading, as_figure, draw_weights, read
 from mofme.papers.carrot.curve import Curve, Worth, cost_to_reach, hull_of, quality_at
 from mofme.papers.carrot.within_task import WithinTask, within_tasks
@@ -81,12 +81,6 @@ class Measured:
         """Dollars a prompt for this share of the best single model's quality; None if some split never gets there."""
         return self._over_trials(router, lambda curve, best: cost_to_reach(curve, share * float(best.quality_S[0])))
 
-    def money_of(self, router: str, share: float) -> Figure | None:
-        """The same in percent of what the best single model costs."""
-        return self._over_trials(
-            router, lambda curve, best: 100 * cost_to_reach(curve, share * best.quality_S[0]) / best.cost_S[0]
-        )
-
     def cost_r2(self, router: str) -> Figure | None:
         """How well a router expects costs; None for one that expects nothing."""
         known = [trial.cost_r2.get(router, np.nan) for trial in self.comparison.trials]
@@ -149,16 +143,12 @@ def _rows(measured: Measured) -> list[Row]:
             name: {f"for {share:.0%} of its cost": measured.quality_for(name, share) for share in BUDGETS}
             for name in routers
         },
-        "dollars per 1,000 prompts to do as well as the best single model": {
+        DOLLARS: {
             name: {
                 f"for {share:.0%} of its quality": cost and cost.map(lambda dollars: 1000 * dollars)
                 for share, cost in of_name.items()
             }
             for name, of_name in costs.items()
-        },
-        MONEY: {
-            name: {f"for {share:.0%} of its quality": measured.money_of(name, share) for share in TARGETS}
-            for name in routers
         },
         R2: {name: {"R2": measured.cost_r2(name)} for name in routers if name in measured.comparison.trials[0].cost_r2},
         "within tasks": _within(measured),

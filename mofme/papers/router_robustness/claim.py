@@ -4,9 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from mofme.measure.result import Check, Figure, Judgement, Result, Row, Verdict
-from mofme.papers.router_robustness.routers import TRAINERS
 
-LEARNT = tuple(name for name in TRAINERS if name != "complexity rule")
+_NOT_LEARNT = ("complexity rule", "coin flip", "always strong", "always weak")
 ALL = 90.0  # percent that count as "all"
 BLIND = 0.6  # AUC; a score below tells hardly anything (Hosmer and Lemeshow call .7 acceptable)
 SLACK = 5.0  # points within which two shares count as alike
@@ -45,12 +44,14 @@ class Claim:
 def claims(result: Result, table: str) -> list[Claim]:
     """The paper's claims about routers that learn from preferences, on one table's routers; those measured."""
     rows = {(row.table, row.name): row.figures for row in result.rows}
+    explained = f"{table}: variance of decisions explained, %"
+    learnt = [name for name in result.names(explained) if name not in _NOT_LEARNT]
     found: list[Claim] = []
 
     def judge(
         words: str, criterion: str, figure: Callable[[str], Figure | None], level: float = 0.0, below: bool = False
     ) -> None:
-        known = {name: figure(name) for name in LEARNT}
+        known = {name: figure(name) for name in learnt}
         checks = {name: Check(name, one, level, below) for name, one in known.items() if one is not None}
         if checks:
             found.append(Claim(words, criterion, checks))
@@ -67,7 +68,7 @@ def claims(result: Result, table: str) -> list[Claim]:
     judge(
         "decisions follow category",
         "category explains more of the decisions' variance than difficulty inside it; points more",
-        of("variance of decisions explained, %", CATEGORY_OVER),
+        lambda name: rows[explained, name].get(CATEGORY_OVER) or _apart(*list(rows[explained, name].values())[:2]),
     )
     judge(
         "decisions do not follow difficulty",
@@ -130,7 +131,7 @@ def judge(result: Result) -> Result:
         return Judgement(
             words,
             "our prompts from open sets; the paper's are not public",
-            f"{len(LEARNT)} routers on sentence embeddings, {len(result.seeds)} seeds, against routers as published",
+            f"{len(checks) // len(of)} routers, {len(result.seeds)} seeds each; the paper tests published ones",
             checks,
             needed="routers that agree, or more prompts",
         )
@@ -141,8 +142,11 @@ def judge(result: Result) -> Result:
             "decisions follow category",
             "decisions do not follow difficulty",
         ),
-        judgement("they waste strong calls", "strong calls are wasted on what a weak model would have answered"),
-        judgement("they cost safety: more jailbreaks succeed than with a coin", "routing lets more jailbreaks succeed"),
+        judgement(
+            "learned routers waste strong calls no less than a coin",
+            "strong calls are wasted on what a weak model would have answered",
+        ),
+        judgement("learned routers let more jailbreaks succeed than a coin", "routing lets more jailbreaks succeed"),
     ]
     judgements = [one for one in judgements if one.parts]
     said = [f"On routers trained on {tables[0]}:"]
@@ -156,6 +160,13 @@ def judge(result: Result) -> Result:
 
 def _above(figure: Figure | None, base: float) -> Figure | None:
     return figure and figure.map(lambda share: share - base)
+
+
+def _apart(one: Figure, other: Figure) -> Figure:
+    """The difference of two figures of the same prompts whose draws are not at hand: at the worse ends of both."""
+    low, high = ((end if end is not None else figure.value) for figure, end in ((one, one.low), (one, one.high)))
+    other_low, other_high = ((end if end is not None else other.value) for end in (other.low, other.high))
+    return Figure(one.value - other.value, low - other_high, high - other_low)
 
 
 def _difference(one: Figure | None, other: Figure | None) -> Figure | None:

@@ -243,7 +243,7 @@ def test_a_defeat_is_told() -> None:
     assert tasks.verdict == "contradicted" and "better than a table" in tasks.claim
     result = as_result([MEASURED], "c", 0)
     assert [one.verdict for one in result.judgements] == ["reproduced", "reproduced"]
-    assert "It is above the task table" in result.verdict
+    assert "CARROT is above the task table" in result.verdict
 
 
 def test_the_result_can_be_written_and_read(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from mofme.language.tables.table import FloatArray
 from mofme.measure.result import load_result
 from mofme.papers.carrot.carrot import Estimate
 from mofme.papers.carrot.trained_router import TrainedRouter
-from mofme.papers.router_robustness import experiment, result
+from mofme.papers.router_robustness import experiment
 from mofme.papers.router_robustness.routers import TRAINERS
 
 
@@ -48,7 +48,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("logistic", "neighbours")
     monkeypatch.setattr(experiment, "TRAINERS", {name: TRAINERS[name] for name in names})
     monkeypatch.setattr(experiment, "QUICK", names)
-    monkeypatch.setattr(result, "LEARNT", names)
 
 
 def run(*arguments: object) -> tuple[int, str, str]:
