@@ -66,7 +66,7 @@ def judge_costs(result: Result) -> Result:
 
 
 def judge_quality(result: Result) -> Result:
-    """The same of the ablation; what it found of the parts of a picture stays as it was said."""
+    """The same of the ablation."""
     against = {
         "the conventional mixture": "MoFME, 16 experts minus conventional MoE, 16 experts",
         "a linear router": "MoFME, 16 experts minus MoFME, linear router, 16 experts",
@@ -76,10 +76,8 @@ def judge_quality(result: Result) -> Result:
         for name, row in against.items()
         if (figure := result.known("differences", row, "gain, dB (seeds)")) is not None
     }
-    if not gains:
-        return result
     halves = [(gain.high - gain.low) / 2 for gain in gains.values() if gain.low is not None and gain.high is not None]
-    least = Figure.exact(max(halves)) if len(halves) == len(gains) else Figure(0.0)
+    least = Figure.exact(max(halves)) if halves and len(halves) == len(gains) else Figure(0.0)
     judgement = Judgement(
         "experts that modulate, under an uncertainty-aware router, restore .1 to .2 dB better",
         "experts are two learned vectors; how the router scales uncertainty is our reading",
@@ -92,13 +90,10 @@ def judge_quality(result: Result) -> Result:
         f"With 16 experts the gain over {name} is {gain.text(signed=True, digits=2)} dB, {gain.noise()} of the seeds."
         for name, gain in gains.items()
     ]
-    for row in result.rows:
-        within = row.figures.get("Spearman, parts of a picture")
-        if row.table == "uncertainty" and row.name.endswith("small") and within is not None:
-            than = {1: "better than", 0: "no better than", -1: "worse than"}[within.side()]
-            said.append(
-                f"In a picture {row.name} ranks the errors {than} chance: {within.text(signed=True, digits=2)}."
-            )
+    for row in [row for row in result.rows if row.table == "uncertainty"][-2:]:  # those of what ships
+        within = row.figures["Spearman, parts of a picture"]
+        than = {1: "better than", 0: "no better than", -1: "worse than"}[within.side()]
+        said.append(f"In a picture {row.name} ranks the errors {than} chance: {within.text(signed=True, digits=2)}.")
     return replace(result, judgements=[judgement], verdict=" ".join([judgement.sentences(), *said]))
 
 

@@ -20,6 +20,7 @@ from mofme.core.weights import load_card
 from mofme.files import atomic_file, write_table
 from mofme.measure.pages import as_page
 from mofme.measure.result import Result, this_machine
+from mofme.papers.mofme.claim import judge_quality
 from mofme.papers.mofme.result import (
     ABLATION,
     COST_ARMS,
@@ -29,7 +30,6 @@ from mofme.papers.mofme.result import (
     Comparison,
     Measured,
     RouterCost,
-    ablation_verdict,
     difference_rows,
     plot_cost,
     plot_quality,
@@ -45,7 +45,7 @@ from mofme.papers.mofme.uncertainty import (
     plot_calibration,
     uncertainty_rows,
 )
-from mofme.vision.benchmark import Arm, Cost, cost_rows, precision, saved_rows, savings, title
+from mofme.vision.benchmark import Arm, Cost, cost_rows, precision, saved_rows, title
 from mofme.vision.benchmark import measure as measure_costs
 from mofme.vision.datasets import load_clean
 from mofme.vision.evaluation import Scores, measure, to_8_bits
@@ -116,11 +116,11 @@ class Ablation:
     def result(self, command: str) -> Result:
         """The result that `command` has measured."""
         ranking = [row for name, rows in self.unsure.items() for row in uncertainty_rows(name, rows)]
-        return Result(
+        result = Result(
             room="ablation",
             paper="MoFME, arXiv 2312.16610",
             claim=_CLAIM,
-            verdict=ablation_verdict(self.measured, savings(self.costs), ranking[-2:]),
+            verdict="",
             command=command,
             seeds=self.seeds,
             interval="95 %; Student's over the seeds, bootstrap over pictures, of the median over the repeats for "
@@ -135,6 +135,7 @@ class Ablation:
                 *(row for name, rows in self.unsure.items() for row in calibration_rows(name, rows)),
             ],
         )
+        return judge_quality(result)
 
     def write(self, result: Result, folder: Path) -> None:
         """Write `ablation.md`, `ablation.csv` and three plots."""

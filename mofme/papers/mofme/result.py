@@ -13,7 +13,6 @@ from mofme.measure.plots import intervals, plot
 from mofme.measure.result import Figure, Row
 from mofme.measure.statistics import FloatArray, bootstrap, students_mean
 from mofme.papers.mofme.training import Recipe
-from mofme.papers.mofme.uncertainty import RANKED
 from mofme.vision.benchmark import TITLES, Arm, Cost, title
 from mofme.vision.evaluation import Scores
 from mofme.vision.nets.blocks import FeedForwardKind
@@ -144,40 +143,6 @@ def router_cost_rows(costs: Mapping[Arm, RouterCost]) -> list[Row]:
         )
         for arm, cost in costs.items()
     ]
-
-
-def ablation_verdict(
-    measured: Sequence[Measured], saved: Mapping[int, Mapping[str, Figure]], uncertainty: Sequence[Row] = ()
-) -> str:
-    """What is saved, whether the differences are beyond the noise of the seeds, and what the uncertainty ranks."""
-    found = gains(ABLATION, measured)
-
-    def said(first: Arm, second: Arm) -> str:
-        if (first, second) not in found:
-            return "not measured"
-        figure = found[first, second][OVER_SEEDS]
-        certainty = "with one seed" if figure.low is None else f"{figure.noise()} of the seeds"
-        return f"{figure.text(signed=True, digits=2)} dB, {certainty}"
-
-    savings = ", ".join(
-        f"{figures['parameters saved, %'].value:.0f} and {figures['time saved, %'].value:.0f} % with {experts}"
-        for experts, figures in saved.items()
-    )
-    return (
-        (f"Of parameters and of time MoFME saves, by number of experts, {savings}. " if savings else "")
-        + f"With 16 experts its PSNR differs from the conventional mixture's by {said(_CLOSED, _MOE)}, and the "
-        + f"uncertainty-aware router's from a linear router's by {said(_CLOSED, _LINEAR)}."
-        + "".join(f" {_ranking(row)}" for row in uncertainty)
-    )
-
-
-def _ranking(row: Row) -> str:
-    figure = row.figures[RANKED]
-    if figure.low is None:
-        return f"Of the parts of a picture, {row.name} ranks the errors by {figure.value:+.2f} (Spearman, one picture)."
-    than = {1: "better than", 0: "no better than", -1: "worse than"}[figure.side()]
-    spearman = figure.text(signed=True, digits=2).replace(" (", ", ")
-    return f"Of the parts of a picture, {row.name} ranks the errors {than} chance (Spearman {spearman}."
 
 
 def routers_verdict(

@@ -14,13 +14,14 @@ from typer.testing import CliRunner
 
 from mofme.cli.app import app
 from mofme.errors import ModelError
-from mofme.measure.result import Figure, Row, load_result
+from mofme.measure.result import Figure, Result, Row, load_result
 from mofme.measure.statistics import students_mean
 from mofme.papers.mofme import experiment, training
+from mofme.papers.mofme.claim import judge_quality
 from mofme.papers.mofme.experiment import samples, score
-from mofme.papers.mofme.result import ABLATION, Measured, ablation_verdict, difference
+from mofme.papers.mofme.result import ABLATION, Measured, difference, difference_rows
 from mofme.papers.mofme.training import Recipe, name_of, train_arms, train_or_load
-from mofme.vision.benchmark import Arm, Cost, savings
+from mofme.vision.benchmark import Arm, Cost
 from mofme.vision.evaluation import Scores
 from mofme.vision.nets.unet import RestorationNet
 from mofme.vision.restorer import Restorer
@@ -115,21 +116,21 @@ def costs() -> list[Cost]:
     ]
 
 
-@pytest.mark.parametrize(("gains", "words"), [([0.2, 0.21, 0.19], "beyond"), ([0.5, -0.5, 0.1], "within")])
-def test_the_verdict_says_whether_it_is_noise(gains: list[float], words: str) -> None:
+@pytest.mark.parametrize(
+    ("gains", "words", "verdict"),
+    [([0.2, 0.21, 0.19], "beyond", "reproduced"), ([0.5, -0.5, 0.1], "within", "cannot be seen here")],
+)
+def test_the_verdict_says_whether_it_is_noise(gains: list[float], words: str, verdict: str) -> None:
     ours = measured(OURS, [[30 + gain] for gain in gains])
     others = [measured(arm, [[30], [30], [30]]) for arm in (RIVAL, LINEAR)]
-    said = ablation_verdict([ours, *others], savings(costs()))
-    assert said.count(f"{words} the noise of the seeds") == 2
-    assert "Of parameters and of time MoFME saves, by number of experts, 80 and 50 % with 16." in said
-
-
-def test_the_verdict_says_what_the_uncertainty_ranks() -> None:
-    good = Row("uncertainty", "the guess", {"Spearman, parts of a picture": Figure(0.4, 0.3, 0.5)})
-    bad = Row("uncertainty", "the other", {"Spearman, parts of a picture": Figure(-0.1, -0.2, 0.1)})
-    said = ablation_verdict([], {}, [good, bad])
-    assert "the guess ranks the errors better than chance (Spearman +0.40, +0.30 to +0.50)" in said
-    assert "the other ranks the errors no better than chance" in said
+    guesses = {"the guess": Figure(0.4, 0.3, 0.5), "the other": Figure(-0.1, -0.2, 0.1)}
+    rows = [Row("uncertainty", name, {"Spearman, parts of a picture": figure}) for name, figure in guesses.items()]
+    rows += difference_rows(ABLATION, [ours, *others])
+    result = judge_quality(Result("ablation", "MoFME", "a claim", "", "x --steps 2000", rows, [0, 1, 2]))
+    assert result.verdict.count(f"{words} the noise of the seeds") == 2
+    assert [one.verdict for one in result.judgements] == [verdict]
+    assert "the guess ranks the errors better than chance: +0.40 (+0.30 to +0.50)" in result.verdict
+    assert "the other ranks the errors no better than chance" in result.verdict
 
 
 def test_the_whole_ablation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
