@@ -57,6 +57,25 @@ def _atomic_file(path: Path, mode: str, errors: str | None) -> Iterator[IO[Any]]
         raise
 
 
+def check_can_hold(path: Path) -> None:
+    """Raise OSError, in words, if no file can be written at `path`; folders above it need not be there yet."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(f"{path}: is a folder; give the name of a file, or another folder.")
+        path.exists()
+    except IsADirectoryError:
+        raise
+    except OSError as error:  # of a name that is too long, say
+        raise OSError(f"{path}: no file can have this name ({error.strerror}).") from error
+    folder = path.parent
+    while not os.path.lexists(folder) and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{path}: cannot be written, because {folder} is no folder.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"{path}: cannot be written, because {folder} may not be written to; choose another.")
+
+
 def write_table(path: Path, lines: Iterable[Sequence[object]]) -> None:
     """Write a CSV file, its headings first; it appears whole or not at all. A name on disk may hold any bytes: those
     that are no text are escaped.

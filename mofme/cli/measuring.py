@@ -30,6 +30,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from mofme.errors import Cancelled, MofmeError
+from mofme.files import check_can_hold
 from mofme.measure.result import Result
 
 P = ParamSpec("P")
@@ -132,6 +133,8 @@ def measures(
                 return
             command = Command(recorded_line(context, around), out)
             with command.exit_codes():
+                if out is not None:  # before hours of work
+                    check_can_hold(out / "result.json")
                 result = function(command, **_grouped(function, options))  # type: ignore[call-arg]
                 if out is not None:
                     save_result(result, out)

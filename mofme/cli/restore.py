@@ -14,6 +14,7 @@ import typer
 
 from mofme.cli.measuring import Command, ExitCode, with_exit_codes
 from mofme.errors import MofmeError
+from mofme.files import check_can_hold
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -164,6 +165,7 @@ def _restore_one(
             raise PictureError(f"{output}: the result would replace the original; give another name.")
         if not overwrite:
             raise PictureError(f"{output}: exists already; give another name or --overwrite.")
+    check_can_hold(output)
     task = progress.add_task(f"restoring {source.name}", total=1)
     restorer = load()
     report = restore_file(

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from mofme.errors import Cancelled
+from mofme.files import check_can_hold
 from mofme.vision.hidden import restore_seen
 from mofme.vision.picture.decode import Picture
 from mofme.vision.picture.file import (
     FORMATS,
+    check_holds,
     lost_in,
     read_picture,
     with_others,
@@ -166,6 +168,7 @@ class _File:
     def skip(self, row: Row | None) -> None:
         """Leave it out if the output is there; `row` is what an earlier report says of it."""
         with self._step():
+            check_can_hold(self.output)
             if self.output.exists():
                 stays, note = why_it_stays(self.path, self.output, row, self._made_with)
                 self.report = replace(self.report, skipped=stays, note=note)
@@ -174,11 +177,13 @@ class _File:
         if self.report.skipped or self.report.error:
             return
         with self._step():
+            check_can_hold(self.output)  # what is not possible is said before the work
             self._about = self.path.stat(), version_of(self.path)
             if not self._is_video:
                 kind = FORMATS[f".{self._format.lower()}"] if self._format else None
                 first = read_picture(self.path, max_megapixels)
                 self._frames = with_others(first, self.path, kind, max_megapixels)
+                check_holds(self.output, self._frames, kind or first.format)
                 self._note = "; ".join(lost_in(self._frames, kind or self._frames[0].format))
 
     def restore(

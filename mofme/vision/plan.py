@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 from mofme.errors import PictureError
-from mofme.files import find_files
+from mofme.files import check_can_hold, find_files
 from mofme.vision.picture.file import FORMATS, READABLE_SUFFIXES
 from mofme.vision.report import REPORT, as_written, earlier_rows_if_any, has_time_of
 from mofme.vision.video_file import CONTAINERS, VIDEO_SUFFIXES
@@ -24,6 +24,11 @@ def plan_tree(source: Path, target: Path, format: str | None = None) -> list[tup
         raise PictureError(f"cannot write {format!r}; choose one of {', '.join(FORMATS)}.")
     if target.exists() and target.samefile(source):
         raise PictureError(f"{target}: the results need another folder than the pictures, or they would replace them.")
+    try:
+        check_can_hold(target / REPORT)
+    except OSError as error:
+        if not (target / REPORT).is_dir():  # which is told when it is read
+            raise PictureError(str(error)) from error
     inputs = find_files(source, READABLE_SUFFIXES | VIDEO_SUFFIXES)
     if target.resolve().is_relative_to(source.resolve()):  # earlier results are no inputs
         inputs = [path for path in inputs if not path.resolve().is_relative_to(target.resolve())]

@@ -27,6 +27,8 @@ FORMATS = {
 }
 READABLE_SUFFIXES = frozenset(FORMATS)
 MAX_BYTES = 2**30
+# Pixels a side that a format holds, or its encoder takes.
+_LARGEST = {"jpeg": 65_500, "webp": 16_383, "avif": 32_768}
 _ANIMATIONS, _PAGES = ("png", "webp", "avif"), ("tiff", "heif")
 T = TypeVar("T")
 
@@ -83,6 +85,18 @@ def with_others(first: Picture, path: Path, kind: str | None, max_megapixels: fl
     is_held = kind in _PAGES or (kind in _ANIMATIONS and first.duration is not None and first.bits == 8)
     several = first.frames > 1 and first.present is None and is_held
     return read_frames(path, max_megapixels) if several else [first]
+
+
+def check_holds(path: Path, frames: Sequence[Picture], kind: str) -> None:
+    """Raise PictureError if a file of this kind, a value of FORMATS, cannot be as large; `path` is what to call it."""
+    largest = _LARGEST.get(kind, 2**31 - 1)
+    for frame in frames:
+        height, width = frame.rgb.shape[1:]
+        if max(height, width) > largest:
+            raise PictureError(
+                f"{path}: {width}x{height} pixels are more than {kind.upper()} holds, which is {largest:,} a side: "
+                f"choose PNG or TIFF, or make the picture smaller."
+            )
 
 
 def lost_in(frames: Sequence[Picture], kind: str) -> tuple[str, ...]:
