@@ -84,15 +84,15 @@ def write_table(path: Path, lines: Iterable[Sequence[object]]) -> None:
         csv.writer(file).writerows(lines)
 
 
-def find_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """Every file under `folder` with one of these suffixes, in small letters; sorted, no hidden names, no links to
-    folders.
+def find_files(folder: Path, suffixes: Collection[str] | None) -> list[Path]:
+    """Every file under `folder` with one of these suffixes, in small letters, or with any; sorted, no hidden names, no
+    links to folders.
     """
     found = []
     for root, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(root, name) for name in files if not name.startswith(".")]
-    return sorted(path for path in found if path.suffix.lower() in suffixes and path.is_file())
+    return sorted(path for path in found if (suffixes is None or path.suffix.lower() in suffixes) and path.is_file())
 
 
 def model_folder(name: str) -> Path:

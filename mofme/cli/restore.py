@@ -119,10 +119,13 @@ def _restore_folder(
     """Fill `reports`, and the report file beside the outputs, also when interrupted."""
     from mofme.errors import PictureError
     from mofme.vision.batch import plan_tree, restore_tree, write_report
+    from mofme.vision.plan import others_in
 
-    total = len(plan_tree(source, target, format))
+    total, others = len(plan_tree(source, target, format)), others_in(source, target)
     if not total:
-        raise PictureError(f"{source}: no pictures or videos found.")
+        raise PictureError(f"{source}: no pictures or videos found." + (f" Left out: {others}." if others else ""))
+    if others:
+        command.tell(f"left out: {others}")
     task = progress.add_task("restoring", total=total)
 
     def tell(path: Path, done: float) -> None:

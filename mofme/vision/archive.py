@@ -3,15 +3,18 @@
 import contextlib
 import io
 import lzma
+import os
 import re
 import stat
 import zipfile
 import zlib
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 
 from mofme.errors import ArchiveError
 from mofme.files import atomic_file
 from mofme.vision.picture.file import READABLE_SUFFIXES
+from mofme.vision.picture.kinds import left_out
 
 MAX_ENTRIES = 2_000
 MAX_TOTAL_BYTES = 2 * 2**30
@@ -81,8 +84,20 @@ def _safe_pictures(zip_path: Path, entries: list[zipfile.ZipInfo]) -> dict[PureP
         seen.add(str(path).casefold())
         pictures[path] = entry
     if not pictures:
-        raise ArchiveError(f"{zip_path}: holds no pictures.")
+        others = _others(entries)
+        raise ArchiveError(f"{zip_path}: holds no pictures." + (f" Left out: {others}." if others else ""))
     return pictures
+
+
+def others_packed(zip_path: Path) -> str:
+    """What else a ZIP holds that `extract` took, in one line; empty if nothing."""
+    with _BoundedFile(zip_path) as file, zipfile.ZipFile(file) as archive:
+        return _others(archive.infolist())
+
+
+def _others(entries: list[zipfile.ZipInfo]) -> str:
+    paths = (PurePosixPath(_name(entry)) for entry in entries if not entry.is_dir())
+    return left_out(path for path in paths if path.suffix.lower() not in READABLE_SUFFIXES and not _is_hidden(path))
 
 
 def _name(entry: zipfile.ZipInfo) -> str:
@@ -116,6 +131,8 @@ def _unpack(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, allowa
             if size > allowance:
                 raise ArchiveError(f"{archive.filename}: unpacks to more than {MAX_TOTAL_BYTES / 2**30:g} GiB.")
             file.write(chunk)
+    with contextlib.suppress(ValueError, OverflowError, OSError):  # times that no calendar has
+        os.utime(path, (datetime(*entry.date_time).timestamp(),) * 2)
     return size
 
 

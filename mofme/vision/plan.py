@@ -6,6 +6,7 @@ from pathlib import Path
 from mofme.errors import PictureError
 from mofme.files import check_can_hold, find_files
 from mofme.vision.picture.file import FORMATS, READABLE_SUFFIXES
+from mofme.vision.picture.kinds import left_out
 from mofme.vision.report import REPORT, as_written, earlier_rows_if_any, has_time_of
 from mofme.vision.video_file import CONTAINERS, VIDEO_SUFFIXES
 
@@ -39,6 +40,13 @@ def plan_tree(source: Path, target: Path, format: str | None = None) -> list[tup
         if output.resolve() in originals:
             raise PictureError(f"{output}: the result of {path} would replace this picture; choose another folder.")
     return plan
+
+
+def others_in(source: Path, target: Path) -> str:
+    """What else lies under `source`, beside what `plan_tree` finds there, in one line; empty if nothing does."""
+    known, inside = READABLE_SUFFIXES | VIDEO_SUFFIXES, target.resolve()
+    others = (path for path in find_files(source, None) if path.suffix.lower() not in known)
+    return left_out(path for path in others if not path.resolve().is_relative_to(inside))
 
 
 def _output_names(names: list[Path], format: str | None, target: Path, source: Path) -> list[Path]:

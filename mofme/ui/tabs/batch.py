@@ -17,9 +17,10 @@ from mofme.ui.models import Engine, Services
 from mofme.ui.tabs.restore import Settings, options
 from mofme.ui.uploads import download_button, file_box, new_folder, to_download, without_folders
 from mofme.ui.work import Endpoint, Job, start_and_cancel, status_box, work
-from mofme.vision.archive import extract, pack
+from mofme.vision.archive import extract, others_packed, pack
 from mofme.vision.batch import FileReport, plan_tree, restore_file, write_report
 from mofme.vision.picture.file import READABLE_SUFFIXES, read_picture
+from mofme.vision.picture.kinds import other_kind
 from mofme.vision.video_file import VIDEO_SUFFIXES
 
 THUMBNAIL_SIDE = 480
@@ -187,6 +188,8 @@ def gather(uploads: Sequence[Path], folder: Path) -> list[FileReport]:
         if suffix == ".zip":
             try:
                 extract(upload, _free(folder / upload.stem))
+                if others := others_packed(upload):
+                    refused.append(FileReport(upload.name, "", error=f"left out: {others}"))
             except ArchiveError as error:
                 refused.append(FileReport(upload.name, "", error=without_folders(str(error))))
         elif suffix in READABLE_SUFFIXES:
@@ -194,8 +197,13 @@ def gather(uploads: Sequence[Path], folder: Path) -> list[FileReport]:
         elif suffix in VIDEO_SUFFIXES:
             refused.append(FileReport(upload.name, "", error="is a video: restore it in the tab Video."))
         else:
-            refused.append(FileReport(upload.name, "", error="is not a kind of picture this program reads."))
+            refused.append(FileReport(upload.name, "", error=_what_it_is(upload)))
     return refused
+
+
+def _what_it_is(upload: Path) -> str:
+    with upload.open("rb") as file:
+        return other_kind(upload, file.read(32)) or "is not a kind of picture this program reads."
 
 
 def _free(path: Path) -> Path:

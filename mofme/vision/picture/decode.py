@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mofme.errors import PictureError, PictureTooLargeError
 from mofme.vision.picture.announced import lost_beside, without_lost
+from mofme.vision.picture.kinds import other_kind, raw_kind
 from mofme.vision.picture.mend import Mended, mend
 from mofme.vision.picture.metadata import (
     dpi_of,
@@ -96,6 +97,8 @@ def decode(file: BinaryIO, path: Path, max_megapixels: float) -> Picture:
 def _decode(file: BinaryIO, path: Path, max_megapixels: float, mended: Mended | None = None) -> Picture:
     beginning = file.read(2**14)
     file.seek(0)
+    if what := raw_kind(path):  # before Pillow takes its small picture for it
+        raise PictureError(f"{path}: {what}")
     with _open(file, path, beginning[:32]) as image:
         megapixels = image.width * image.height / 1e6
         if megapixels > max_megapixels:
@@ -200,7 +203,8 @@ def _open(file: BinaryIO, path: Path, header: bytes) -> Image.Image:
         except UnidentifiedImageError as error:
             if header[4:8] == b"ftyp" and "HEIF" not in _DECODERS:
                 raise PictureError(f"{path}: reading HEIC needs `pip install pillow-heif`.") from error
-            raise PictureError(f"{path}: not a picture of a known kind, or damaged at its start.") from error
+            what = other_kind(path, header) or "not a picture of a known kind, or damaged at its start."
+            raise PictureError(f"{path}: {what}") from error
         finally:
             Image.MAX_IMAGE_PIXELS = limit
 

@@ -37,17 +37,21 @@ _MAGIC = {
 }
 
 
-def other_kind(path: PurePath, header: bytes = b"") -> str:
-    """What a file is, by its first bytes or else its name, and what to do; empty if that is not known here.
-
-    Raw photographs look like TIFF, and hold a small picture that would be taken for them: so their names count first.
-    """
-    by_name = _BY_SUFFIX.get(path.suffix.lower())
-    kind = by_name if by_name == _RAW or not header else None
+def other_kind(path: PurePath, header: bytes) -> str:
+    """What a file is, by its first bytes or else its name, and what to do; empty if that is not known here."""
+    kind = _RAW if header[4:11] == b"ftypcrx" else None
     kind = kind or next((kind for start, kind in _MAGIC.items() if header.startswith(start)), None)
-    if kind is None and header[4:11] == b"ftypcrx":
-        kind = _RAW
-    return f"is {kind[0]}: {kind[1]}" if kind else ""
+    return _in_words(kind or _BY_SUFFIX.get(path.suffix.lower()))
+
+
+def raw_kind(path: PurePath) -> str:
+    """As `other_kind` for raw photographs, by their names: they look like TIFF and hold a small picture."""
+    kind = _BY_SUFFIX.get(path.suffix.lower())
+    return _in_words(kind) if kind == _RAW else ""
+
+
+def _in_words(kind: tuple[str, str] | None) -> str:
+    return f"is {kind[0]}: {kind[1]}." if kind else ""
 
 
 def left_out(paths: Iterable[PurePath]) -> str:
