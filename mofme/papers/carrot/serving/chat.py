@@ -86,6 +86,22 @@ class ChatRequest:
     def wants_usage(self) -> bool:
         return bool((self.body.get("stream_options") or {}).get("include_usage"))
 
+    def fits(self, backend: Backend) -> bool:
+        """Whether this backend takes such a query, as far as its settings and a low estimate of the tokens tell."""
+        if not backend.pictures and self._has_more_than_text:
+            return False
+        asked = self.body.get("max_completion_tokens") or self.body.get("max_tokens")
+        out = asked if _is_count(asked) else 1
+        return backend.context is None or self.estimated_tokens(0).into + out <= backend.context
+
+    @cached_property
+    def _has_more_than_text(self) -> bool:
+        messages: list[dict[str, Any]] = self.body["messages"]
+        contents = [message.get("content") for message in messages]
+        parts = [part for content in contents if isinstance(content, list) for part in content]
+        kinds = {str(part.get("type")) for part in parts if isinstance(part, dict)}
+        return bool(kinds - {"text", "refusal"}) or any(message.get("images") for message in messages)
+
     def content_for(self, backend: Backend) -> bytes:
         """The body as this backend gets it: its own name of the model, and streams with their token counts."""
         body = {**self.body, "model": backend.model}

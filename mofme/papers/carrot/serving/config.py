@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from mofme.errors import ConfigError
 
-AUTO = "auto"  # the model that clients ask for to be routed
+AUTO = "auto"  # the model that clients ask for to be routed, by its own name or an older one
+ROUTED_NAMES = (AUTO, "mofme-router", "")
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -34,6 +35,8 @@ class Backend(_Settings):
     price_out: Price
     timeout: Positive = 120.0  # until the whole answer, or of a stream until each next event
     max_concurrent: Annotated[int, Field(ge=1)] = 100
+    pictures: bool = True  # whether it takes them; off: it is not asked where a message holds one
+    context: Annotated[int, Field(ge=1)] | None = None  # tokens, in and out: it is not asked for more than fit
     stream_usage: bool = True  # ask streams for their token counts; off for servers that refuse `stream_options`
 
     @field_validator("name")
@@ -92,7 +95,7 @@ class CacheSettings(_Settings):
 class Limits(_Settings):
     """Beyond these a request is refused (413, 503) or ended (504)."""
 
-    body_bytes: Annotated[int, Field(ge=1000)] = 4_000_000
+    body_bytes: Annotated[int, Field(ge=1000, le=256_000_000)] = 32_000_000  # a phone photo in base64 is 10 to 15 MB
     concurrency: Annotated[int, Field(ge=1)] = 256
     seconds: Positive = 600.0
 
@@ -117,8 +120,8 @@ class ServingConfig(_Settings):
             raise ValueError("backends is empty: list at least one")
         if repeated := [name for name, count in Counter(names).items() if count > 1]:
             raise ValueError(f"two backends are named {repeated[0]!r}: give each its own name")
-        if AUTO in names:
-            raise ValueError(f"no backend can be named {AUTO!r}: clients ask for it to be routed")
+        if taken := [name for name in names if name in ROUTED_NAMES]:
+            raise ValueError(f"no backend can be named {taken[0]!r}: clients ask for it to be routed")
         for field, wanted in (("fallbacks", self.fallbacks), ("best", (self.best,) if self.best else ())):
             if unknown := [name for name in wanted if name not in names]:
                 raise ValueError(f"{field} names {unknown[0]!r}, which is no backend: choose from {', '.join(names)}")

@@ -17,13 +17,14 @@ import httpx
 from fastapi import FastAPI, Request, Response
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mofme.language.tables.table import FloatArray
 from mofme.papers.carrot.serving.answer_cache import AnswerCache, Kept
 from mofme.papers.carrot.serving.chat import ChatRequest, Refused, Tokens, read_request
-from mofme.papers.carrot.serving.config import AUTO, Backend, ServingConfig, is_local, token_of
+from mofme.papers.carrot.serving.config import AUTO, ROUTED_NAMES, Backend, ServingConfig, is_local, token_of
 from mofme.papers.carrot.serving.counters import Counters
 from mofme.papers.carrot.serving.forwarding import BackendFailed, Forwarder, StreamedAnswer, WholeAnswer
 from mofme.papers.carrot.serving.model_choice import Embed, ModelChoice, Router
@@ -32,6 +33,7 @@ from mofme.papers.carrot.serving.model_choice import Embed, ModelChoice, Router
 _POOL = httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=2)
 # Seconds a server keeps an idle connection: for the same reason longer than clients do, the openai client for 5.
 KEEP_ALIVE = 75
+_READ_BEYOND = 4  # times the limit of a body
 _OWN_NAMES = ["localhost", "127.0.0.1", "[::1]"]
 STREAM_HEADERS = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}
 _Asgi = tuple[Scope, Receive, Send]
@@ -63,13 +65,17 @@ def create_app(config: ServingConfig, router: Router, embed: Embed | None = None
     chat = ChatEndpoint(config, counters, choice, forwarder, AnswerCache(config.cache), embed, thread)
     app.router.add_route("/v1/chat/completions", chat, methods=["POST"])  # type: ignore[arg-type]
 
+    names = [AUTO, *(backend.name for backend in config.backends)]
+
     @app.get("/v1/models")
     def models() -> dict[str, Any]:
-        names = [AUTO, *(backend.name for backend in config.backends)]
-        return {
-            "object": "list",
-            "data": [{"id": name, "object": "model", "created": 0, "owned_by": "mofme"} for name in names],
-        }
+        return {"object": "list", "data": [_model(name) for name in names]}
+
+    @app.get("/v1/models/{name:path}")
+    def model(name: str) -> dict[str, Any]:
+        if name not in names:
+            raise _unknown_model(name)
+        return _model(name)
 
     @app.get("/metrics")
     def metrics() -> Response:
@@ -84,11 +90,26 @@ def create_app(config: ServingConfig, router: Router, embed: Embed | None = None
     async def refused(_: Request, error: Refused) -> JSONResponse:
         return JSONResponse(error.body(), error.status, error.headers)
 
+    @app.exception_handler(HTTPException)
+    async def no_such_path(request: Request, error: HTTPException) -> JSONResponse:
+        asked = f"{request.method} {request.url.path}"
+        message = f"{asked} is not served here: ask GET /v1/models, or POST /v1/chat/completions"
+        refused = Refused(error.status_code, message, "not_found" if error.status_code == 404 else "not_allowed")
+        return JSONResponse(refused.body(), error.status_code, error.headers)
+
     if token := token_of(config):
         app.add_middleware(TokenGate, token=token)
     elif is_local(config.host):  # a web page may not reach us under a name of its own
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*_OWN_NAMES, config.host])
     return app
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "mofme"}
+
+
+def _unknown_model(name: str) -> Refused:
+    return Refused(404, f"there is no model {name!r}: GET /v1/models lists them; {AUTO!r} is routed", "model_not_found")
 
 
 @dataclass
@@ -160,21 +181,33 @@ class ChatEndpoint:
             raise Refused(415, "the content type must be application/json", "unsupported_media_type")
         if self.counters.in_flight > limits.concurrency:
             raise Refused(503, "too many requests at once: try again", "busy", {"retry-after": "1"})
-        content = bytearray()
+        content, length = bytearray(), 0
         try:
             async with asyncio.timeout(limits.seconds):
                 async for chunk in request.stream():
-                    content += chunk
-                    if len(content) > limits.body_bytes:
-                        raise Refused(413, f"the body is above {limits.body_bytes} bytes", "too_large")
+                    length += len(chunk)
+                    # A body a little too long is read to its end: who is cut off while sending sees no answer.
+                    if length > _READ_BEYOND * limits.body_bytes:
+                        break
+                    if length <= limits.body_bytes:
+                        content += chunk
         except TimeoutError:
             raise Refused(408, "the body did not come in time", "timeout") from None
+        if length > limits.body_bytes:
+            raise Refused(
+                413,
+                f"the request is above {limits.body_bytes / 1e6:g} MB, the limit of this server (limits, body_bytes): "
+                "send less, or smaller pictures",
+                "too_large",
+            )
         return read_request(bytes(content))
 
     async def _answer(self, request: ChatRequest, asgi: _Asgi) -> str:
         """The outcome, once the answer has been sent."""
         deadline = asyncio.get_running_loop().time() + self.config.limits.seconds
         named = next((backend for backend in self.config.backends if backend.name == request.model), None)
+        if named is None and request.model not in ROUTED_NAMES:
+            raise _unknown_model(request.model)
         query = _Query(request, named or self.config.best_backend)
         try:
             async with asyncio.timeout_at(deadline):

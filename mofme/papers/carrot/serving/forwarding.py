@@ -29,7 +29,7 @@ COOL_DOWN = 10.0  # seconds a backend that failed is tried last
 LONGEST_COOL_DOWN = 60.0  # whatever its Retry-After says
 BRIEF_WAIT = 1.0  # seconds of Retry-After that are worth waiting for; beyond, the next backend is asked
 LARGEST_ANSWER = 64_000_000  # bytes of a whole answer; a longer one is no chat
-CLIENTS_OWN = {400, 413, 422}  # what no other backend would take either
+REFUSALS = {400, 413, 422}  # of this query: others may know more, but the backend is well
 
 
 class BackendFailed(Exception):  # noqa: N818 - as in Refused
@@ -113,16 +113,32 @@ class Forwarder:
         self._states = {b.name: _State(asyncio.Semaphore(b.max_concurrent)) for b in self.backends}
 
     async def forward(self, request: ChatRequest, order: Sequence[str]) -> Reply:
-        """The first answer of the backends in `order`. Raises Refused where none gave any."""
+        """The first answer of the backends in `order` that take such a request; where all refuse, what the first said.
+
+        Raises Refused where it is too much for all of them, or none gave an answer.
+        """
         by_name = {backend.name: backend for backend in self.backends}
+        fitting = [name for name in order if request.fits(by_name[name])]
+        if not fitting:
+            raise Refused(
+                400, f"no backend takes it: {', '.join(order)} are set to no pictures, or to less text", "does_not_fit"
+            )
         now = time.monotonic()
-        rested = sorted(order, key=lambda name: self._states[name].rests_until > now)  # stable
-        failures = []
+        rested = sorted(fitting, key=lambda name: self._states[name].rests_until > now)  # stable
+        failures: list[BackendFailed] = []
+        refusals: list[WholeAnswer] = []
         for name in rested:
             try:
-                return await self._ask_patiently(by_name[name], request)
+                reply = await self._ask_patiently(by_name[name], request)
             except BackendFailed as failure:
                 failures.append(failure)
+                continue
+            if isinstance(reply, StreamedAnswer) or reply.status == 200:
+                return reply
+            refusals.append(reply)
+        if refusals and not failures:
+            return refusals[0]
+        failures += [BackendFailed(reply.backend, f"refused_{reply.status}") for reply in refusals]
         raise _refusal(failures)
 
     async def _ask_patiently(self, backend: Backend, request: ChatRequest) -> Reply:
@@ -195,7 +211,7 @@ async def _whole(backend: Backend, response: httpx.Response) -> WholeAnswer:
     match response.status_code:
         case 200:
             pass
-        case status if status in CLIENTS_OWN:
+        case status if status in REFUSALS:
             pass
         case 401 | 403:
             raise BackendFailed(backend, f"status_{response.status_code}", f"check its key in {backend.key_env}")

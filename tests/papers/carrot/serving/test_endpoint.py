@@ -28,7 +28,7 @@ def test_a_prompt_goes_to_the_model_that_the_router_chooses(start) -> None:
 
 
 @pytest.mark.parametrize("model", ["auto", "mofme-router", ""])
-def test_any_unknown_model_is_routed(start, model) -> None:
+def test_the_routing_model_has_these_names(start, model) -> None:
     endpoint = start()
     assert endpoint.ask_raw(HARD, model=model).headers["x-mofme-model"] == "strong"
 
@@ -39,8 +39,61 @@ def test_a_named_model_is_asked_directly(start) -> None:
     assert endpoint.router.prompts == []
 
 
+@pytest.mark.parametrize("model", ["gpt-7", "vendor/weak", "Weak"])
+def test_a_model_that_is_not_there_is_told_so(start, model) -> None:
+    endpoint = start()
+    with pytest.raises(openai.NotFoundError, match="there is no model") as raised:
+        endpoint.ask(HARD, model=model)
+    assert (raised.value.code, raised.value.type) == ("model_not_found", "invalid_request_error")
+    assert not endpoint.backends["strong"].asked
+    assert endpoint.metrics()['mofme_requests_total{outcome="refused"}'] == 1
+
+
 def test_models_are_listed(start) -> None:
-    assert [model.id for model in start().client.models.list()] == ["auto", "weak", "strong"]
+    client = start().client
+    assert [model.id for model in client.models.list()] == ["auto", "weak", "strong"]
+    assert client.models.retrieve("strong").id == "strong"
+    assert client.models.retrieve("auto").owned_by == "mofme"
+    with pytest.raises(openai.NotFoundError, match="there is no model 'other/one'") as raised:
+        client.models.retrieve("other/one")
+    assert raised.value.code == "model_not_found"
+
+
+@pytest.mark.parametrize("path", ["/embeddings", "/completions", "/responses"])
+def test_paths_that_are_not_served_are_told_in_the_same_shape(start, path) -> None:
+    client = start().client
+    with pytest.raises(openai.NotFoundError, match="is not served here") as raised:
+        client.post(path, body={}, cast_to=object)
+    assert (raised.value.code, raised.value.type) == ("not_found", "invalid_request_error")
+    with pytest.raises(openai.APIStatusError, match="is not served here") as raised:
+        client.get("/chat/completions", cast_to=object)
+    assert (raised.value.status_code, raised.value.code) == (405, "not_allowed")
+
+
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64," + "A" * 12_000_000}}
+
+
+def test_a_phone_photo_goes_to_a_backend_that_takes_pictures(start) -> None:
+    endpoint = start(options={"weak": {"pictures": False}})
+    for content in ([{"type": "text", "text": EASY}, PICTURE], [PICTURE]):
+        answer = endpoint.client.chat.completions.with_raw_response.create(
+            model="auto", messages=[{"role": "user", "content": content}, {"role": "user", "content": "easy"}]
+        )
+        assert answer.headers["x-mofme-model"] == "strong"
+    assert not endpoint.backends["weak"].asked
+    assert endpoint.ask_raw(EASY).headers["x-mofme-model"] == "weak"
+    with pytest.raises(openai.BadRequestError, match="no backend takes it: weak") as raised:
+        endpoint.client.chat.completions.create(model="weak", messages=[{"role": "user", "content": [PICTURE]}])
+    assert raised.value.code == "does_not_fit"
+
+
+def test_what_is_beyond_a_context_goes_to_a_longer_one(start) -> None:
+    endpoint = start(options={"weak": {"context": 1000}})
+    # Four characters are counted as a token: 4,000 leave no room for an answer.
+    assert endpoint.ask_raw("x" * 3900).headers["x-mofme-model"] == "weak"
+    assert endpoint.ask_raw("x" * 4000).headers["x-mofme-model"] == "strong"
+    assert endpoint.ask_raw("x" * 40, max_tokens=991).headers["x-mofme-model"] == "strong"
+    assert endpoint.ask_raw("x" * 40, max_completion_tokens=990).headers["x-mofme-model"] == "weak"
 
 
 def test_streams_arrive_piece_by_piece(start) -> None:
@@ -196,6 +249,13 @@ def test_half_a_surrogate_pair_is_no_reason_to_fail(endpoint) -> None:
 def test_a_body_above_the_limit(endpoint) -> None:
     status, answer = post(endpoint.url, json.dumps({**GOOD, "more": "x" * 3000}).encode())
     assert (status, answer["error"]["code"]) == (413, "too_large")
+    assert "above 0.002 MB" in answer["error"]["message"]
+
+
+def test_who_sends_too_much_still_gets_the_answer(start) -> None:
+    endpoint = start(limits={"body_bytes": 2_000_000})
+    status, answer = post(endpoint.url, json.dumps({**GOOD, "more": "x" * 6_000_000}).encode())
+    assert (status, answer["error"]["type"]) == (413, "invalid_request_error")
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])

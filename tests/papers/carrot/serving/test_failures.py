@@ -84,12 +84,31 @@ def test_what_is_not_the_clients_fault_goes_on_to_the_next(start, status) -> Non
 @pytest.mark.parametrize("stream", [False, True])
 def test_what_is_the_clients_fault_is_passed_on_without_the_key(start, monkeypatch, stream) -> None:
     monkeypatch.setenv("WEAK_KEY", "weak-secret")
-    endpoint = start({"weak": FakeBackend(status=400), "strong": FakeBackend()}, {"weak": {"key_env": "WEAK_KEY"}})
+    backends = {"weak": FakeBackend(status=400), "strong": FakeBackend(status=422)}
+    endpoint = start(backends, {"weak": {"key_env": "WEAK_KEY"}})
     with pytest.raises(openai.BadRequestError, match=r"no, Bearer \*\*\*") as raised:
         endpoint.ask(EASY, stream=stream)
     assert "weak-secret" not in raised.value.response.text
-    assert not endpoint.backends["strong"].asked
+    assert endpoint.backends["strong"].asked  # it refused, too
     assert endpoint.metrics()['mofme_requests_total{outcome="refused"}'] == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_what_one_backend_refuses_another_may_answer(start, stream, status) -> None:
+    endpoint = start({"weak": FakeBackend(status=status), "strong": FakeBackend()})
+    raw = endpoint.ask_raw(EASY, stream=stream)
+    assert raw.headers["x-mofme-model"] == "strong"
+    if stream:
+        with raw.parse() as answer:
+            list(answer)
+    assert endpoint.metrics()["mofme_fallbacks_total"] == 1 and not errors(endpoint)
+
+
+def test_a_refusal_is_passed_on_only_if_all_refuse(start) -> None:
+    endpoint = start({"weak": FakeBackend(status=400), "strong": FakeBackend(status=500)})
+    with pytest.raises(openai.InternalServerError, match="strong: status_500; weak: refused_400"):
+        endpoint.ask(EASY)
 
 
 class BehindProxy(FakeBackend):
@@ -103,11 +122,11 @@ class BehindProxy(FakeBackend):
 
 
 def test_a_refusal_that_is_no_json_is_the_clients_all_the_same(start) -> None:
-    endpoint = start({"weak": BehindProxy(status=413), "strong": FakeBackend()})
+    endpoint = start({"weak": BehindProxy(status=413)})
     with pytest.raises(openai.APIStatusError, match="weak refused the query with status 413") as raised:
         endpoint.ask(EASY)
     assert raised.value.status_code == 413
-    assert not endpoint.backends["strong"].asked and not errors(endpoint)
+    assert not errors(endpoint)
 
 
 def test_an_answer_without_end_is_not_read_to_the_end(start, monkeypatch) -> None:
