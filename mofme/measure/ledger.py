@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from mofme.measure.result import RESULTS, Judgement, Result, available_results, load_result
+from mofme.measure.result import RESULTS, Judgement, Result, Verdict, available_results, load_result
 
 
 def entries(folder: Path = RESULTS) -> Iterator[tuple[Result, Judgement]]:
@@ -21,8 +21,12 @@ def ledger(whole: bool = True, folder: Path = RESULTS) -> tuple[list[str], list[
     if not whole:
         return headings, lines
     more = [
-        [one.departs, one.scale, one.least(), one.bearing.text() if one.bearing else "", one.needed]
+        [one.departs, one.scale, one.least(), one.bearing.text() if one.bearing else "", _needed(one)]
         for _, one in entries(folder)
     ]
     headings += ["method", "scale, here against the paper's", "least effect to be seen", "it hangs on", "it would take"]
     return headings, [[*line, *further] for line, further in zip(lines, more, strict=True)]
+
+
+def _needed(one: Judgement) -> str:
+    return one.needed if one.verdict is Verdict.UNSEEN else ""

@@ -44,7 +44,7 @@ def _filled(block: re.Match[str], folder: Path) -> str:
     kind, room, title = block["kind"], block["room"], block["table"]
     opening = f"<!-- {kind}: {room}{f' {title}' if title else ''} -->"
     if kind == "ledger":
-        return f"{opening}\n{_table(*ledger(room == 'whole', folder))}\n<!-- /ledger -->"
+        return f"{opening}\n{_table(*ledger(room == 'whole', folder), words=True)}\n<!-- /ledger -->"
     if room not in available_results(folder):
         return f"{opening}{NOT_YET}<!-- /{kind} -->"
     result = load_result(room, folder)
@@ -71,8 +71,9 @@ def as_page(result: Result) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rule = ["---", *["---:"] * (len(headings) - 1)]
+def _table(headings: Sequence[str], lines: Sequence[Sequence[str]], words: bool = False) -> str:
+    """Columns of numbers stand on the right, those of words on the left."""
+    rule = ["---", *["---" if words else "---:"] * (len(headings) - 1)]
     return "\n".join(
         "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in [headings, rule, *lines]
     )

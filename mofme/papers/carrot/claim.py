@@ -9,8 +9,11 @@ _ONE_K = "carrot, one k"  # as measured before each model had its own
 DOLLARS = "dollars per 1,000 prompts to do as well as the best single model"
 R2 = "R2 of expected costs, mean of the models"
 FRACTION = 50.0  # percent of the best single model's cost
-_SCALE = "three tables of 3,000 to 12,000 prompts and 9 to 11 models against RouterBench and SPROUT, 45,000 prompts"
-_METHOD = "k nearest neighbours with a k for each model, as published; sentences embedded by a smaller encoder"
+_SCALE = "three tables of 3,000 to 12,000 prompts and 9 to 11 models against all of RouterBench, and SPROUT"
+_METHODS = {
+    JUDGED: "k nearest neighbours with a k for each model, as published; sentences embedded by a smaller encoder",
+    _ONE_K: "k nearest neighbours with one k for all models, costs by length; sentences embedded by a smaller encoder",
+}
 
 
 def judge(result: Result) -> Result:
@@ -33,13 +36,13 @@ def judge(result: Result) -> Result:
     judgements = [
         Judgement(
             "estimates come near the best single model for a fraction of its money, above mixtures at random",
-            _METHOD,
+            _METHODS[judged],
             _SCALE,
             [*near, *above_hull],
         ),
         Judgement(
             "estimates of each prompt choose better than a table of each task's means",
-            f"{_METHOD}; the table is our control, not the paper's",
+            f"{_METHODS[judged]}; the table is our control, not the paper's",
             _SCALE,
             above_tasks,
             needed="tables in which models differ within a task",

@@ -80,7 +80,7 @@ def judge_quality(result: Result) -> Result:
     least = Figure.exact(max(halves)) if halves and len(halves) == len(gains) else Figure(0.0)
     judgement = Judgement(
         "experts that modulate, under an uncertainty-aware router, restore .1 to .2 dB better",
-        "experts are two learned vectors; how the router scales uncertainty is our reading",
+        "experts are two learned vectors; how uncertainty is scaled is our reading",
         f"{result.option('--steps')} steps and {len(result.seeds)} seeds of a small net against 200 epochs",
         [Check(f"gain over {name}, dB", gain) for name, gain in gains.items()],
         [Check("least effect that the seeds could tell, dB", least, GAIN, below=True)],

@@ -12,7 +12,7 @@ from mofme.papers.router_robustness.routers import BetweenTwo
 from mofme.papers.router_robustness.waste import Waste
 
 ROOM = "llm_robustness"
-PAPER = "How Robust Are Router-LLMs? (arXiv 2504.07113)"
+PAPER = "DSC, How Robust Are Router-LLMs? (arXiv 2504.07113)"
 CLAIM = (
     "routers trained on preferences decide by category instead of difficulty: all coding and mathematics goes to the "
     "strong model, jailbreaks go to weak ones, and privacy and backdoors go unexamined"
