@@ -38,7 +38,7 @@ EXAMPLES = (
     Example("flower.jpg", "rain", 2, "Rain"),
     Example("flower.jpg", "snow", 2, "Snow"),
     Example("china.jpg", "haze", 2, "Haze"),
-    Example("china.jpg", "raindrop", 3, "Too hard: big drops"),
+    Example("china.jpg", "raindrop", 3, "Too hard"),
 )
 _DRAWN = (160, 107)  # pixels, in the shape of the photos
 

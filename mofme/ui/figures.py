@@ -1,5 +1,6 @@
 """Small pictures that explain a result, such as heat maps over the photo, and the widgets that show pictures."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from mofme.files import atomic_file
 from mofme.vision.restorer import RoutingMap
 
 FIGURE_SIDE = 640
@@ -45,7 +47,15 @@ def heat_map(rgb: Tensor, map_hw: Tensor) -> Image.Image:
 def save_picture(rgb: Tensor, path: Path) -> Path:
     """Write a small picture (3, H, W) in [0, 1] for showing only."""
     pixels = (rgb.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-    Image.fromarray(pixels).save(path, quality=88)
+    return _save(Image.fromarray(pixels), path)
+
+
+def _save(image: Image.Image, path: Path) -> Path:
+    """Whole or not at all, as a JPEG."""
+    encoded = io.BytesIO()
+    image.save(encoded, "jpeg", quality=88)
+    with atomic_file(path) as file:
+        file.write(encoded.getbuffer())
     return path
 
 
@@ -65,7 +75,7 @@ def expert_figures(rgb: Tensor, layer: RoutingMap, folder: Path) -> list[tuple[s
         if percent < 0.5:
             continue
         path = folder / f"expert-{expert + 1}.jpg"
-        heat_map(rgb, layer.weights_EHW[expert] / peak).save(path, quality=88)
+        _save(heat_map(rgb, layer.weights_EHW[expert] / peak), path)
         figures.append((str(path), f"Expert {expert + 1} · {percent:.0f} % of the picture"))
     return figures
 
@@ -74,7 +84,7 @@ def uncertainty_figure(rgb: Tensor, map_hw: Tensor, folder: Path) -> tuple[Path,
     """The uncertainty map over the picture, stretched over the values it has, and its legend as HTML."""
     low, high = float(map_hw.min()), float(map_hw.max())
     path = folder / "uncertainty.jpg"
-    heat_map(rgb, (map_hw - low) / max(high - low, 0.02)).save(path, quality=88)
+    _save(heat_map(rgb, (map_hw - low) / max(high - low, 0.02)), path)
     stops = ", ".join(f"rgb({red:.0f} {green:.0f} {blue:.0f})" for red, green, blue in RAMP)
     legend = (
         f'<div class="legend"><span>sure ({low:.2f})</span>'
@@ -84,7 +94,9 @@ def uncertainty_figure(rgb: Tensor, map_hw: Tensor, folder: Path) -> tuple[Path,
     return path, legend
 
 
-def comparison(label: str, elem_id: str, format: str = "png", height: int = 640) -> gr.ImageSlider:
+def comparison(
+    label: str, elem_id: str, format: str = "png", height: int = 640, visible: bool = True
+) -> gr.ImageSlider:
     """Two pictures of one size, on top of each other."""
     return gr.ImageSlider(
         label=label,
@@ -94,6 +106,7 @@ def comparison(label: str, elem_id: str, format: str = "png", height: int = 640)
         max_height=height,
         buttons=["fullscreen"],
         elem_id=elem_id,
+        visible=visible,
     )
 
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """Largest picture, upload, batch, prompt and table, longest work and queue.
+    """Largest picture, upload, batch, prompt and table, longest work and queue; `away_seconds`
+    is how long a batch or a video goes on while nobody has its page open.
 
     Every limit is told to the user when it is met.
     """
@@ -15,6 +16,7 @@ class Limits:
     batch_pictures: int = 500
     picture_seconds: float = 600
     batch_seconds: float = 3600
+    away_seconds: float = 600
     live_seconds: int = 600
     prompt_characters: int = 20_000
     table_megabytes: float = 50

@@ -4,11 +4,11 @@ import functools
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mofme.errors import ModelError
 from mofme.ui.limits import Limits
-from mofme.vision.restorer import Restorer, available_models
+from mofme.vision.restorer import Restoration, Restorer, available_models
 
 if TYPE_CHECKING:
     from mofme.language.causal_lm import CausalLM
@@ -37,6 +37,16 @@ class Engine:
             if name not in self._loaded:
                 self._loaded[name] = self._load(name)
             return self._loaded[name]
+
+    def in_turn(self, name: str | None) -> Callable[..., Restoration]:
+        """The model called `name`, which waits for its turn at each picture: others get theirs in between."""
+        restorer = self.restorer(name)
+
+        def restore(*picture: Any, **how: Any) -> Restoration:
+            with self.turn:
+                return restorer(*picture, **how)
+
+        return restore
 
 
 def shipped_models() -> list[str]:

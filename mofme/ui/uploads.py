@@ -1,12 +1,15 @@
 """What visitors hand in and get: upload boxes, texts and tables, and the folders in which the app keeps files."""
 
+import html
 import os
 import re
+import secrets
 import shutil
 import stat
 import sys
 import tempfile
 import time
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +21,8 @@ from gradio.data_classes import ImageData
 from gradio.utils import get_upload_folder
 
 from mofme.errors import PictureError, TableError
+from mofme.ui.figures import save_picture, thumbnail
+from mofme.vision.picture.file import read_picture
 
 if sys.platform != "win32":
     import fcntl
@@ -29,6 +34,8 @@ SHIPPED_TEXT = Path(__file__).with_name("midsummer_nights_dream.txt")
 """A Midsummer Night's Dream, in the public domain."""
 
 _CHARACTERS = 1_000_000
+_MOST_ORIGINALS = 1000
+_ORIGINALS: OrderedDict[str, str] = OrderedDict()  # uploads by the names of the thumbnails that stand for them
 _APP_PREFIX, _PREFIX = "mofme-app-", "mofme-"
 _LOCK = "running.lock"
 
@@ -44,13 +51,40 @@ def photo_box(elem_id: str) -> gr.Image:
         height=300,
         elem_id=elem_id,
         placeholder="Drop a photo here\nor click to choose one",
-        alt_text="Your photo: this browser cannot show its format, but it can be restored.",
+        alt_text="Your photo",
         buttons=[],
     )
+    problem = gr.HTML(padding=False)
+    quietly: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    box.upload(preview, box, [box, problem], **quietly)
+    box.clear(lambda: "", None, problem, **quietly)
     # Gradio would open the picture first: no word to the user if it is broken, and a re-encoded copy in some modes.
     box.preprocess = _path_of  # type: ignore[method-assign]
     refuse_addresses(box)
     return box
+
+
+def preview(path: str | None) -> tuple[Any, Any]:
+    """What a `photo_box` shows of an upload, and what is wrong with it (HTML): a thumbnail of ours for formats that
+    browsers cannot show, which stands for the untouched file.
+    """
+    if not path or _is_shown_by_browsers(Path(path)):
+        return gr.skip(), ""
+    try:
+        small = thumbnail(read_picture(Path(path)).rgb)
+    except PictureError as error:
+        return gr.skip(), f"<p class='problem'>{html.escape(without_folders(str(error)))}</p>"
+    shown = new_folder() / f"{secrets.token_hex(12)}.jpg"
+    _ORIGINALS[shown.name] = path
+    while len(_ORIGINALS) > _MOST_ORIGINALS:
+        _ORIGINALS.popitem(last=False)
+    return str(save_picture(small, shown)), ""
+
+
+def _is_shown_by_browsers(path: Path) -> bool:
+    with path.open("rb") as file:
+        header = file.read(12)
+    return header.startswith((b"\xff\xd8", b"\x89PNG", b"BM")) or header[:4] + header[8:] == b"RIFFWEBP"
 
 
 def chosen_photo(path: str | None) -> Path:
@@ -146,7 +180,7 @@ def _path_of(payload: ImageData | None) -> str | None:
         return None
     if not payload.path:
         raise gr.Error("Upload the picture as a file.", print_exception=False)
-    return payload.path
+    return _ORIGINALS.get(Path(payload.path).name, payload.path)
 
 
 def _remove_if_left(folder: Path) -> None:

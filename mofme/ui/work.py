@@ -6,8 +6,7 @@ import functools
 import html
 import inspect
 import logging
-import threading
-import time
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,12 +18,21 @@ from gradio.components import Component
 from gradio.context import get_blocks_context
 
 from mofme.errors import Cancelled, ModelError, MofmeError
+from mofme.ui.runs import Job, Run, Runs
 from mofme.ui.uploads import without_folders
 
 log = logging.getLogger(__name__)
 
 # Buttons change at once, without a place in the queue, and are no business of the API's callers.
 AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+
+# The address becomes a link to the work that begins.
+_LINK = """() => {{
+  const address = new URL(location);
+  address.searchParams.set("{}", [...crypto.getRandomValues(new Uint32Array(3))].map(one => one.toString(36)).join(""));
+  history.replaceState(history.state, "", address);
+  ({})();
+}}"""
 
 # Waits for what has come to take its place: before that the page may be too short to scroll so far.
 _SCROLL = """() => setTimeout(() => {{
@@ -33,39 +41,8 @@ _SCROLL = """() => setTimeout(() => {{
 }}, 300)"""
 
 
-class Job:
-    """One piece of work for one visitor; `check` and `report` raise as soon as it should stop.
-
-    `told` receives what `report` says: the share that is done, from 0 to 1, and what is being done.
-    """
-
-    def __init__(self, seconds: float, told: Callable[[float, str], Any] = lambda share, words: None) -> None:
-        self._seconds, self._told = seconds, told
-        self._deadline = time.monotonic() + seconds
-        self._cancelled = threading.Event()
-
-    def cancel(self) -> None:
-        self._cancelled.set()
-
-    def check(self) -> None:
-        """Raises Cancelled after `cancel`, MofmeError once the time is up."""
-        self.check_cancelled()
-        if self.late():
-            raise MofmeError(f"This took longer than the limit of {self._seconds:.0f} s: ask for less at once.")
-
-    def late(self) -> bool:
-        """Whether the time is up."""
-        return time.monotonic() > self._deadline
-
-    def check_cancelled(self) -> None:
-        """Raises Cancelled after `cancel`: for work of many parts, which hands out those that are done in time."""
-        if self._cancelled.is_set():
-            raise Cancelled("Stopped, as you asked.")
-
-    def report(self, share: float, words: str) -> None:
-        """Tell the visitor how far the work is. Raises as `check` does."""
-        self.check()
-        self._told(share, words)
+RELOAD_SECONDS = 10.0
+"""How long work goes on for a page that was closed: long enough to load it again."""
 
 
 class Jobs:
@@ -146,38 +123,100 @@ def work(
     endpoint: Endpoint | None = None,
     progress_on: Component | None = None,
     scroll_to: Component | None = None,
+    away: float = RELOAD_SECONDS,
 ) -> None:
     """Call `run(job, *values of inputs)` on a click of the start button, one visitor at a time, and show what it
     returns, or every result that it yields: `shown` says for each block what it shows of a result.
 
-    Cancel, or closing the page, takes the work out of the queue or stops it at its job's next check; so does its time
-    limit. Errors are told in plain words, a ModelError in `status`, where it stays. `progress_on` is covered by the
-    progress bar (`status` without one); `scroll_to`, which needs an `elem_id`, is brought into view at the click and
-    when it is done, where it stands far down, as on a phone: Gradio's own `scroll_to_output` leaves the page where it
-    is. The endpoint has the inputs of `run` under their names, but for states, which are the page's alone: they come
-    last, and `run` has defaults for them.
+    Cancel takes the work out of the queue or stops it at its job's next check; so does its time limit. The page's
+    address becomes a link to the work: who reloads the page, or opens the link, is shown it again. When nobody has had
+    it open for `away` seconds, it is stopped. Errors are told in plain words in `status`, until other files are chosen.
+    `progress_on` is covered by the progress bar (`status` without one); `scroll_to`, which needs an `elem_id`, is
+    brought into view at the click and when it is done, where it stands far down, as on a phone: Gradio's own
+    `scroll_to_output` leaves the page where it is. The endpoint has the inputs of `run` under their names, but for
+    states, which are the page's alone: they come last, and `run` has defaults for them.
     """
-    jobs = Jobs()
+    runs, jobs = Runs(away), Jobs()
     start, cancel = buttons
-    queue = str(start.elem_id)
+    queue, at_first = str(start.elem_id), status.value
 
-    def set_running(running: bool) -> list[gr.Button]:
-        return [gr.Button(interactive=not running), gr.Button(interactive=running)]
+    def set_running(running: bool) -> dict[Block, Any]:
+        return {start: gr.Button(interactive=not running), cancel: gr.Button(interactive=running)}
 
-    def stop(request: gr.Request) -> list[Any]:
-        jobs.cancel(request)
-        return ["Stopped.", *set_running(False)]
+    def begun() -> dict[Block, Any]:
+        return {status: "", **set_running(True)}  # what stands there would shine through the progress bar
 
-    scroll = _SCROLL.format(scroll_to.elem_id) if scroll_to else None
-    clicked = start.click(lambda: set_running(True), None, buttons, js=scroll, **AT_ONCE)
-    in_job = _in_job(run, len(inputs), jobs, seconds)
-    page = shows(in_job, inputs, shown, status, queue, streams=inspect.isgeneratorfunction(run))
-    done = clicked.then(**page, show_progress_on=progress_on or status)
+    def stop(request: gr.Request) -> dict[Block, Any]:
+        runs.cancel(str(request.session_hash))
+        return {status: "Stopped.", **set_running(False)}
+
+    def show(result: Any) -> dict[Block, Any]:
+        return {block: of(result) for block, of in shown.items()}
+
+    def follow(request: gr.Request, one: Run, progress: Any) -> Iterator[dict[Block, Any]]:
+        try:
+            with plain_errors():
+                yield from one.follow(str(request.session_hash), lambda share, words: progress(share, desc=words))
+        except gr.Error as error:
+            stopped = isinstance(error.__cause__, Cancelled)
+            yield {status: "Stopped." if stopped else f"<p class='problem'>{error.message}</p>"}
+
+    def click(request: gr.Request, *values: Any) -> Iterator[dict[Block, Any]]:
+        *values_of_inputs, progress = values
+        name = request.query_params.get(queue) or secrets.token_hex(8)
+        one = runs.begin(name, lambda job: map(show, _results(run(job, *values_of_inputs))), seconds)
+        yield from follow(request, one, progress)
+
+    def come_back(request: gr.Request, progress: Any) -> Iterator[dict[Block, Any]]:
+        name = request.query_params.get(queue)
+        one = runs.find(name) if name else None
+        if one:
+            yield set_running(True)
+            yield from follow(request, one, progress)
+            yield set_running(False)
+        elif name:
+            yield {status: "<p class='note'>What this link led to is not kept any more: start again.</p>"}
+        else:
+            yield {cancel: gr.Button(interactive=False)}
+
+    def leave(request: gr.Request) -> None:
+        runs.leave(str(request.session_hash))
+
+    def other_files(told: str) -> Any:
+        return at_first if "class='problem'" in str(told) else gr.skip()
+
+    outputs = list(dict.fromkeys([*shown, status, *buttons]))
+    scroll = _SCROLL.format(scroll_to.elem_id) if scroll_to else "() => {}"
+    clicked = start.click(begun, None, [status, *buttons], js=_LINK.format(queue, scroll), **AT_ONCE)
+    done = clicked.then(
+        _signed(click, _parameters(run, len(inputs))),
+        list(inputs),
+        outputs,
+        concurrency_limit=1,
+        concurrency_id=queue,
+        api_visibility="private",
+        api_name=f"show-{queue}",  # that of the function might be an endpoint's
+        show_progress_on=progress_on or status,
+    )
     # `then` alone is not called after an error.
     for after in (done.success, done.failure):
-        after(lambda: set_running(False), None, buttons, js=scroll, **AT_ONCE)
+        after(lambda: set_running(False), None, list(buttons), js=scroll, **AT_ONCE)
     cancel.click(stop, None, [status, *buttons], cancels=[done], **AT_ONCE)
+    gr.on(
+        None,
+        _signed(come_back, []),
+        None,
+        outputs,
+        concurrency_limit=None,
+        api_visibility="private",
+        api_name=f"come-back-{queue}",
+        show_progress="hidden",
+    )
+    for box in inputs:
+        if isinstance(box, (gr.Image, gr.File)):
+            box.change(other_files, status, status, **AT_ONCE)
     if blocks := get_blocks_context():
+        blocks.root_block.unload(leave)
         blocks.root_block.unload(jobs.cancel)
     if endpoint:
         boxes = [box for box in inputs if not isinstance(box, gr.State)]
@@ -240,12 +279,20 @@ def _in_job(run: Callable[..., Any], count: int, jobs: Jobs, seconds: float) -> 
         with jobs.running(request, job):
             yield from _results(run(job, *inputs))
 
-    # Gradio goes by the signature, and programs know the inputs by the names that `run` gives them.
-    request = inspect.signature(running).parameters["request"]
-    named = list(inspect.signature(run).parameters.values())[1 : count + 1]
+    return _signed(running, _parameters(run, count))
+
+
+def _parameters(run: Callable[..., Any], count: int) -> list[inspect.Parameter]:
+    """Those of the `count` inputs that follow the job: programs know them by these names."""
+    return list(inspect.signature(run).parameters.values())[1 : count + 1]
+
+
+def _signed(function: Callable[..., Any], inputs: Sequence[inspect.Parameter]) -> Callable[..., Any]:
+    """`function` as Gradio calls it, which goes by the signature: the request, the inputs, and its progress."""
+    request = inspect.signature(function).parameters["request"]
     progress = inspect.Parameter("progress", request.kind, default=gr.Progress())
-    running.__signature__ = inspect.Signature([request, *named, progress])  # type: ignore[attr-defined]
-    return running
+    function.__signature__ = inspect.Signature([request, *inputs, progress])  # type: ignore[attr-defined]
+    return function
 
 
 def _answering(

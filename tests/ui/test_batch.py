@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 from gradio.utils import get_upload_folder
+from PIL import Image
 
 from mofme.errors import Cancelled, MofmeError, PictureError
 from mofme.ui.limits import Limits
 from mofme.ui.models import Engine
-from mofme.ui.tabs.batch import BatchProgress, report_table, restore_batch
+from mofme.ui.runs import Job
+from mofme.ui.tabs.batch import BatchProgress, counted, report_table, restore_batch
 from mofme.ui.tabs.restore import Settings
-from mofme.ui.work import Job
 from mofme.vision.batch import FileReport
+from tests.films import film
 
 
 def run(engine: Engine, uploads: Sequence[Path], limits: Limits | None = None) -> BatchProgress:
@@ -70,10 +72,27 @@ def test_a_broken_archive_is_reported_beside_good_photos(engine: Engine, photo: 
     assert errors == {"bad.zip": True, "my photo.jpg": False}
 
 
-def test_a_video_is_sent_to_its_own_tab(engine: Engine, photo: Path, tmp_path: Path) -> None:
-    (tmp_path / "a.mp4").touch()
-    (refused,) = [report for report in run(engine, [photo, tmp_path / "a.mp4"]).reports if report.error]
-    assert (refused.file, refused.error) == ("a.mp4", "is a video: restore it in the tab Video.")
+def test_a_video_is_restored_among_the_photos(engine: Engine, photo: Path, tmp_path: Path) -> None:
+    progress = run(engine, [photo, film(tmp_path / "a.mp4", frames=2)])
+    assert [(report.file, report.error) for report in progress.reports] == [("a.mp4", ""), ("my photo.jpg", "")]
+    assert progress.archive is not None
+    with zipfile.ZipFile(progress.archive) as archive:
+        assert set(archive.namelist()) == {"a.mp4", "my photo.jpg", "report.csv"}
+
+
+def test_every_photo_is_shown_before_and_after(engine: Engine, photo: Path) -> None:
+    progress = run(engine, [photo])
+    (after, name), before = progress.thumbnails[0], progress.before[0]
+    assert name == "my photo.jpg" and before != after
+    for path in (before, after):
+        with Image.open(path) as image:
+            assert (image.format, image.size) == ("JPEG", (64, 96))
+
+
+def test_all_chosen_files_are_counted(photo: Path) -> None:
+    assert "<b>16 files chosen</b>" in counted([str(photo)] * 16)
+    assert "<b>1 file chosen</b>" in counted([str(photo)])
+    assert counted(None) == ""
 
 
 def test_nothing_but_refused_files_is_an_error_that_says_why(engine: Engine, tmp_path: Path) -> None:

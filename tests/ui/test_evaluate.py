@@ -14,8 +14,8 @@ from mofme.errors import Cancelled, MofmeError
 from mofme.measure.result import load_result
 from mofme.ui.limits import Limits
 from mofme.ui.models import Engine
+from mofme.ui.runs import Job
 from mofme.ui.tabs.measuring import Case, Measuring, measure
-from mofme.ui.work import Job
 from mofme.vision.label_sets import load_label_set
 from mofme.vision.picture.file import read_picture
 from mofme.vision.segmenter import Segmenter

@@ -1,3 +1,5 @@
+import resource
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from mofme.ui.figures import (
     colour,
     expert_figures,
     heat_map,
+    save_picture,
     telling_layer,
     thumbnail,
     uncertainty_figure,
@@ -60,3 +63,17 @@ def test_legend_of_the_uncertainty_names_its_range(tmp_path: Path) -> None:
     assert path.exists()
     assert "0.10" in legend
     assert "0.45" in legend
+
+
+def test_a_picture_that_does_not_fit_on_the_disk_leaves_no_half_of_it(tmp_path: Path) -> None:
+    noise = torch.rand(3, 200, 200, generator=torch.Generator().manual_seed(0))
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
+    try:
+        with pytest.raises(OSError):
+            save_picture(noise, tmp_path / "small.jpg")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not (tmp_path / "small.jpg").exists()

@@ -12,8 +12,8 @@ from mofme.errors import Cancelled, ModelError, PictureError, PictureTooLargeErr
 from mofme.papers.r2t2.references import References
 from mofme.ui.figures import expert_figures, telling_layer, thumbnail, uncertainty_figure
 from mofme.ui.models import Engine
+from mofme.ui.runs import Job
 from mofme.ui.tabs.restore import RestoredPhoto, Settings, restore_photo
-from mofme.ui.work import Job
 
 
 def restored(engine: Engine, path: Path) -> RestoredPhoto:

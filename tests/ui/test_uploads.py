@@ -2,10 +2,15 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import gradio as gr
 import pytest
+from PIL import Image
+from pillow_heif import register_heif_opener
 
-from mofme.ui.uploads import own_folder
+from mofme.ui.uploads import own_folder, photo_box, preview
 
 RUN = "from mofme.ui.uploads import own_folder\nwith own_folder() as folder: print(folder, flush=True); input()"
 
@@ -41,3 +46,40 @@ def test_only_what_a_killed_app_left_is_removed(tmp_path: Path, monkeypatch: pyt
     assert not folder.exists()
     apps[1].communicate("\n")
     assert not folders[1].exists()
+
+
+def uploaded(path: Path) -> Any:
+    return SimpleNamespace(path=str(path))
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".heic"])
+def test_a_thumbnail_stands_for_what_browsers_cannot_show_and_the_untouched_file_is_restored(
+    tmp_path: Path, suffix: str
+) -> None:
+    register_heif_opener()
+    path = tmp_path / f"phone{suffix}"
+    Image.new("RGB", (1400, 70), "red").save(path)
+    shown, problem = preview(str(path))
+    assert problem == ""
+    with Image.open(shown) as image:
+        assert (image.format, image.size) == ("JPEG", (640, 32))
+    with gr.Blocks():
+        box = photo_box("box")
+    assert box.preprocess(uploaded(Path(shown))) == str(path)
+    assert box.preprocess(uploaded(Path("elsewhere") / Path(shown).name)) == str(path)  # Gradio moves what it shows
+
+
+def test_what_browsers_show_is_left_alone(tmp_path: Path) -> None:
+    for suffix in (".jpg", ".png", ".webp", ".bmp"):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"a{suffix}")
+        assert preview(str(tmp_path / f"a{suffix}")) == (gr.skip(), "")
+
+
+def test_a_text_that_is_called_a_photo_is_told_at_once_and_promised_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "notes.jpg"
+    path.write_text("no picture, whatever its name")
+    shown, problem = preview(str(path))
+    assert shown == gr.skip()
+    assert "notes.jpg" in problem and "class='problem'" in problem
+    with gr.Blocks():
+        assert "can be restored" not in str(photo_box("box").alt_text)

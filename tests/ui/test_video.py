@@ -12,10 +12,10 @@ from playwright.sync_api import Browser, Page, expect
 from mofme.errors import Cancelled, PictureError
 from mofme.ui.limits import Limits
 from mofme.ui.models import Engine, Services
+from mofme.ui.runs import Job
 from mofme.ui.tabs import live, video
 from mofme.ui.tabs.restore import Settings
 from mofme.ui.tabs.video import VideoProgress, restore_upload
-from mofme.ui.work import Job
 from mofme.vision.video_file import read_video
 from tests.browser import FLAGS
 from tests.films import film

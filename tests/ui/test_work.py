@@ -17,8 +17,9 @@ from playwright.sync_api import Browser, Page, expect
 
 from mofme.errors import Cancelled, ModelError, MofmeError, PictureError
 from mofme.ui.models import Engine
+from mofme.ui.runs import Job
 from mofme.ui.uploads import KEEP_SECONDS, new_folder, without_folders
-from mofme.ui.work import Endpoint, Job, Jobs, plain_errors, start_and_cancel, status_box, work
+from mofme.ui.work import Endpoint, Jobs, plain_errors, start_and_cancel, status_box, work
 from tests.ui.one_tab import one_tab
 
 

@@ -14,9 +14,10 @@ from torch import Tensor
 from mofme.ui.chart import learning_curves
 from mofme.ui.html import Block, heat_grid, measured_box, numbered, table
 from mofme.ui.models import Services
+from mofme.ui.runs import Job
 from mofme.ui.typed_text import Reading, check_typed, read_text_box
 from mofme.ui.uploads import file_box, read_own_text
-from mofme.ui.work import Endpoint, Job, start_and_cancel, status_box, work
+from mofme.ui.work import Endpoint, start_and_cancel, status_box, work
 
 if TYPE_CHECKING:
     from mofme.language.small_lm import Vocabulary

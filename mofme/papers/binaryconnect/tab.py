@@ -28,8 +28,9 @@ from mofme.ui.examples import examples_gallery
 from mofme.ui.figures import comparison
 from mofme.ui.html import bars, measured_box, table
 from mofme.ui.models import Services
+from mofme.ui.runs import Job
 from mofme.ui.uploads import chosen_photo, file_box, photo_box, refuse_addresses
-from mofme.ui.work import Endpoint, Job, offer, shows, start_and_cancel, status_box, work
+from mofme.ui.work import Endpoint, offer, shows, start_and_cancel, status_box, work
 from mofme.vision.picture.file import read_picture
 
 NO_RESTORER = (

@@ -14,8 +14,8 @@ from mofme.errors import ModelError
 from mofme.files import CARD_FILE, WEIGHTS, WEIGHTS_FILE
 from mofme.papers.binaryconnect.net import load_digit_net
 from mofme.ui.models import Engine
+from mofme.ui.runs import Job
 from mofme.ui.uploads import new_folder
-from mofme.ui.work import Job
 from mofme.vision.models import weights_bytes
 from mofme.vision.picture.file import read_picture, write_picture
 from mofme.vision.restorer import DEFAULT_TILE, available_models

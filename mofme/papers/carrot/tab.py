@@ -13,9 +13,10 @@ from mofme.errors import ModelError, TableError
 from mofme.ui.chart import cost_plot
 from mofme.ui.html import bar, cell, measured_box, table
 from mofme.ui.models import Services
+from mofme.ui.runs import Job
 from mofme.ui.typed_text import check_typed, on_text, text_and_examples
 from mofme.ui.uploads import KEEP_SECONDS, file_box
-from mofme.ui.work import AT_ONCE, Endpoint, Job, offer, plain_errors, shows, start_and_cancel, status_box, work
+from mofme.ui.work import AT_ONCE, Endpoint, offer, plain_errors, shows, start_and_cancel, status_box, work
 
 if TYPE_CHECKING:
     from mofme.papers.carrot.tab_own import OwnRouter

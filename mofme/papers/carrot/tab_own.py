@@ -24,8 +24,8 @@ from mofme.papers.carrot.trained_router import TrainedRouter
 from mofme.ui.chart import Point, cost_plot
 from mofme.ui.html import result_tables
 from mofme.ui.limits import Limits
+from mofme.ui.runs import Job
 from mofme.ui.uploads import without_folders
-from mofme.ui.work import Job
 
 SPLITS = 3
 

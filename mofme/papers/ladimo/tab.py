@@ -15,8 +15,9 @@ from mofme.errors import ModelError
 from mofme.ui.chart import tradeoff_plot
 from mofme.ui.html import Block, bars, heat_grid, measured_box, numbered, table
 from mofme.ui.models import Services
+from mofme.ui.runs import Job
 from mofme.ui.uploads import KEEP_SECONDS, file_box, read_own_text
-from mofme.ui.work import Endpoint, Job, plain_errors, start_and_cancel, status_box, work
+from mofme.ui.work import Endpoint, plain_errors, start_and_cancel, status_box, work
 
 if TYPE_CHECKING:
     from mofme.papers.ladimo.converted_layer import Policy

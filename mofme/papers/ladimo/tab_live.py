@@ -27,7 +27,7 @@ from mofme.papers.ladimo.converted_layer import Recipe, converted_layers
 from mofme.papers.ladimo.policies import expert_use, set_policies, uniform
 from mofme.papers.ladimo.splits import Split
 from mofme.papers.ladimo.tab import PRUNED, RANDOM
-from mofme.ui.work import Job
+from mofme.ui.runs import Job
 
 DENSE, OURS, UNIFORM = "dense model", "converted", "converted, all layers alike"
 MEASURED = 2048

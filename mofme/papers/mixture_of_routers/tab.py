@@ -13,9 +13,10 @@ from mofme.errors import MofmeError
 from mofme.ui.chart import learning_curves
 from mofme.ui.html import Block, bars, heat_grid, measured_box, numbered, table
 from mofme.ui.models import Services
+from mofme.ui.runs import Job
 from mofme.ui.typed_text import Reading, check_typed, read_text_box
 from mofme.ui.uploads import KEEP_SECONDS, file_box
-from mofme.ui.work import Endpoint, Job, start_and_cancel, status_box, work
+from mofme.ui.work import Endpoint, start_and_cancel, status_box, work
 
 if TYPE_CHECKING:
     from mofme.papers.mixture_of_routers.model import Explained, ExplainedLayer, LoraMixture

@@ -25,7 +25,7 @@ from mofme.papers.mixture_of_routers.training import (
     trained_parameters,
 )
 from mofme.ui.limits import Limits
-from mofme.ui.work import Job
+from mofme.ui.runs import Job
 
 _READING = 0.2  # share of the work
 

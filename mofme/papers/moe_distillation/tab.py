@@ -15,8 +15,9 @@ from mofme.papers.moe_distillation import METHODS, Method
 from mofme.ui.chart import learning_curves, line_plot
 from mofme.ui.html import bars, measured_box, table
 from mofme.ui.models import Services
+from mofme.ui.runs import Job
 from mofme.ui.uploads import KEEP_SECONDS, file_box, read_own_text
-from mofme.ui.work import AT_ONCE, Endpoint, Job, start_and_cancel, status_box, work
+from mofme.ui.work import AT_ONCE, Endpoint, start_and_cancel, status_box, work
 
 if TYPE_CHECKING:
     from mofme.language.causal_lm import CausalLM

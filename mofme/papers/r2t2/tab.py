@@ -19,8 +19,9 @@ from mofme.ui.examples import examples_gallery
 from mofme.ui.figures import comparison, heat_map, thumbnail
 from mofme.ui.html import Block, bar, cell, heat_grid, measured_box, numbered, table
 from mofme.ui.models import Services
+from mofme.ui.runs import Job
 from mofme.ui.uploads import KEEP_SECONDS, chosen_photo, download_button, new_folder, photo_box, to_download
-from mofme.ui.work import Endpoint, Job, start_and_cancel, status_box, work
+from mofme.ui.work import Endpoint, start_and_cancel, status_box, work
 from mofme.vision.picture.file import read_picture, write_picture
 
 MEASURED = ("rerouting",)
@@ -76,7 +77,7 @@ def build(services: Services, references: Callable[[], References] = shipped_ref
             )
         with gr.Column(scale=6, min_width=320):
             against = gr.Radio([USUAL, PHOTO], value=USUAL, label="Re-routed, beside", elem_id="rerouting-against")
-            slider = comparison("Before and after re-routing", "rerouting-slider")
+            slider = comparison("Left: before. Right: after re-routing.", "rerouting-slider")
             summary = status_box("Choose a photo and press <b>Re-route</b>: it is restored twice.", "rerouting-summary")
             download = download_button("Download the re-routed picture", "rerouting-download")
     with gr.Row(visible=False) as details:

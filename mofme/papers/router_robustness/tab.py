@@ -15,8 +15,9 @@ from mofme.papers.router_robustness.probes import CATEGORIES, DIFFICULTIES, Prob
 from mofme.ui.html import heat_table, measured_box
 from mofme.ui.limits import Limits
 from mofme.ui.models import Services
+from mofme.ui.runs import Job
 from mofme.ui.uploads import download_button, file_box, new_folder, to_download
-from mofme.ui.work import Endpoint, Job, start_and_cancel, status_box, work
+from mofme.ui.work import Endpoint, start_and_cancel, status_box, work
 from mofme.vision.archive import pack
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from mofme.papers.router_robustness.routers import (
     threshold_for,
 )
 from mofme.papers.router_robustness.tab import CARROT, COIN, GUARDED, ROUTERS, RULE, STRONG
-from mofme.ui.work import Job
+from mofme.ui.runs import Job
 
 _BATCH = 32
 

@@ -15,8 +15,9 @@ from mofme.papers.smose.policy import SHIPPED, shipped_policies
 from mofme.ui.chart import WIDTH, drawing, legend, legend_height, text
 from mofme.ui.html import Cell, Html, heat_cell, heat_rows, measured_box
 from mofme.ui.models import Services
+from mofme.ui.runs import Job
 from mofme.ui.uploads import new_folder
-from mofme.ui.work import AT_ONCE, Endpoint, Job, start_and_cancel, status_box, work
+from mofme.ui.work import AT_ONCE, Endpoint, start_and_cancel, status_box, work
 
 if TYPE_CHECKING:
     from mofme.papers.smose.drawing import Episode

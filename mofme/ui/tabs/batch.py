@@ -1,8 +1,8 @@
-"""Tab Batch: many photos, loose or in ZIP archives, in; one ZIP with a report out."""
+"""Tab Batch: many photos and videos, loose, a folder or in ZIP archives, in; one ZIP with a report out."""
 
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,22 @@ from typing import Any
 import gradio as gr
 
 from mofme.errors import ArchiveError, Cancelled, MofmeError, PictureError
-from mofme.ui.figures import gallery, save_picture, thumbnail
+from mofme.ui.figures import comparison, gallery, save_picture, thumbnail
 from mofme.ui.html import cell, table
 from mofme.ui.limits import Limits
 from mofme.ui.models import Engine, Services
+from mofme.ui.runs import Job
 from mofme.ui.tabs.restore import Settings, options
-from mofme.ui.uploads import download_button, file_box, new_folder, to_download, without_folders
-from mofme.ui.work import Endpoint, Job, start_and_cancel, status_box, work
+from mofme.ui.uploads import (
+    KEEP_SECONDS,
+    download_button,
+    file_box,
+    new_folder,
+    refuse_addresses,
+    to_download,
+    without_folders,
+)
+from mofme.ui.work import AT_ONCE, Endpoint, start_and_cancel, status_box, work
 from mofme.vision.archive import extract, others_packed, pack
 from mofme.vision.batch import FileReport, plan_tree, restore_file, write_report
 from mofme.vision.picture.file import READABLE_SUFFIXES, read_picture
@@ -29,11 +38,14 @@ MOST_THUMBNAILS = 60
 
 @dataclass
 class BatchProgress:
-    """How far a batch has come: reports so far, small pictures to show, and at the end the two files to download."""
+    """How far a batch has come: reports so far, small pictures to show, restored with their names and before, and at
+    the end the two files to download.
+    """
 
     total: int
     reports: list[FileReport]
     thumbnails: list[tuple[str, str]] = field(default_factory=list)
+    before: list[str] = field(default_factory=list)
     archive: Path | None = None
     report_file: Path | None = None
 
@@ -42,6 +54,10 @@ class BatchProgress:
         failed, done = sum(1 for report in self.reports if report.error), len(self.reports)
         words = f"{'Done' if self.archive else 'Working'}: {done - failed} of {self.total} restored"
         failures = f", {failed} failed" if failed else ""
+        if self.thumbnails:
+            count = len(self.thumbnails)
+            first = f"the first {count}" if count == MOST_THUMBNAILS else f"{count}"
+            failures += f". Click one of {first} below to see it before and after."
         return f"<p>{words}{failures}</p><progress value='{done}' max='{self.total}'></progress>"
 
 
@@ -51,22 +67,34 @@ def build(services: Services) -> None:
     with gr.Row():
         with gr.Column(scale=4, min_width=320):
             files = file_box(
-                file_count="multiple", label="Photos, or ZIP archives of photos", height=220, elem_id="files"
+                file_count="multiple", label="Photos, videos, or ZIP archives of them", height=220, elem_id="files"
             )
+            count = gr.HTML(padding=False, elem_id="count")
+            folder = gr.UploadButton("Choose a whole folder", file_count="directory", elem_id="folder")
+            refuse_addresses(folder)
             gr.Markdown(
-                f"Up to {limits.batch_pictures} photos of {limits.megapixels:g} megapixels, "
+                f"Up to {limits.batch_pictures} files, photos of {limits.megapixels:g} megapixels, "
                 f"{limits.upload_megabytes} MB a file. A file that cannot be read is listed and skipped.",
                 elem_classes="note",
             )
             buttons = start_and_cancel("Restore all", "restore-all")
             chosen = options(services.engine.models)
         with gr.Column(scale=6, min_width=320):
-            status = status_box("The restored photos appear here.")
+            status = status_box("The restored photos appear here.", "batch-status")
             with gr.Row():
                 archive = download_button("Download ZIP", "archive", min_width=120)
                 report = download_button("Report (CSV)", "report", variant="secondary", min_width=120)
-            shown = gallery()
+            slider = comparison("Left: before. Right: after.", "batch-comparison", "jpeg", 480, visible=False)
+            shown = gallery(allow_preview=False, elem_id="restored-photos")
+            looks = gr.State([], time_to_live=KEEP_SECONDS)
             reports = gr.HTML(padding=False)
+
+    def compare(looks: list[tuple[str, str]], event: gr.SelectData) -> gr.ImageSlider:
+        return gr.ImageSlider(looks[int(event.index)], visible=True)
+
+    files.change(counted, files, count, **AT_ONCE)
+    folder.upload(lambda paths: paths, folder, files, api_visibility="private")
+    shown.select(compare, looks, slider, **AT_ONCE)
 
     def restore_all(
         job: Job, paths: list[str] | None, model: str | None, strength: float, ensemble: bool, tile: int
@@ -84,6 +112,7 @@ def build(services: Services) -> None:
             archive: lambda progress: to_download(progress.archive),
             report: lambda progress: to_download(progress.report_file),
             shown: lambda progress: list(progress.thumbnails),
+            looks: lambda progress: [*zip(progress.before, (path for path, _ in progress.thumbnails), strict=True)],
             reports: lambda progress: report_table(progress.reports),
         },
         buttons,
@@ -96,7 +125,17 @@ def build(services: Services) -> None:
             _for_programs,
             streams=True,
         ),
+        scroll_to=status,
+        away=limits.away_seconds,
     )
+
+
+def counted(paths: Sequence[str] | None) -> str:
+    """How many files were chosen, and how large they are (HTML)."""
+    if not paths:
+        return ""
+    size = sum(Path(path).stat().st_size for path in paths) / 1e6
+    return f"<p><b>{len(paths)} file{'s' * (len(paths) > 1)} chosen</b>, {size:.1f} MB in all</p>"
 
 
 def report_table(reports: Sequence[FileReport]) -> str:
@@ -139,7 +178,7 @@ def restore_batch(
             raise MofmeError(
                 f"{len(plan)} pictures are more than the limit of {limits.batch_pictures}: upload fewer at a time."
             )
-        restorer = engine.restorer(settings.model)
+        restorer = engine.in_turn(settings.model)
         progress = BatchProgress(len(plan) + len(refused), refused)
         yield progress
         for path, output in plan:
@@ -151,22 +190,28 @@ def restore_batch(
                 # Out of time: what is done is handed out all the same.
                 report = FileReport(str(path), str(output), error=str(error))
             else:
-                with engine.turn:
-                    report = restore_file(
-                        restorer,
-                        path,
-                        output,
-                        strength=settings.strength,
-                        ensemble=settings.ensemble,
-                        tile=settings.tile_side,
-                        max_megapixels=limits.megapixels,
-                        on_progress=lambda _: job.check(),
+                report = restore_file(
+                    restorer,
+                    path,
+                    output,
+                    strength=settings.strength,
+                    ensemble=settings.ensemble,
+                    tile=settings.tile_side,
+                    max_megapixels=limits.megapixels,
+                    on_progress=lambda _: job.check(),
+                )
+            is_video = path.suffix.lower() in VIDEO_SUFFIXES
+            if not (report.error or is_video) and len(progress.thumbnails) < MOST_THUMBNAILS:
+                # What was just restored kept to the limit already.
+                before, after = (
+                    save_picture(
+                        thumbnail(read_picture(file, math.inf).rgb, THUMBNAIL_SIDE),
+                        folder / f"{name}-{len(progress.thumbnails)}.jpg",
                     )
-            if not report.error and len(progress.thumbnails) < MOST_THUMBNAILS:
-                small = folder / f"thumbnail-{len(progress.thumbnails)}.jpg"
-                # What was just written kept to the limit already.
-                save_picture(thumbnail(read_picture(output, math.inf).rgb, THUMBNAIL_SIDE), small)
-                progress.thumbnails.append((str(small), path.name))
+                    for name, file in (("before", path), ("after", output))
+                )
+                progress.thumbnails.append((str(after), path.name))
+                progress.before.append(str(before))
             progress.reports.append(_relative(report, source, target))
             yield progress
         write_report(target / "report.csv", progress.reports)
@@ -179,8 +224,12 @@ def restore_batch(
         shutil.rmtree(target, ignore_errors=True)
 
 
-def gather(uploads: Sequence[Path], folder: Path) -> list[FileReport]:
-    """Copy pictures and unpack archives into `folder`, each under a name of its own; report what cannot be used."""
+def gather(
+    uploads: Sequence[Path], folder: Path, suffixes: Collection[str] = READABLE_SUFFIXES | VIDEO_SUFFIXES
+) -> list[FileReport]:
+    """Copy files of these suffixes and unpack archives into `folder`, each under a name of its own; report what cannot
+    be used.
+    """
     folder.mkdir(parents=True)
     refused = []
     for upload in uploads:
@@ -192,10 +241,8 @@ def gather(uploads: Sequence[Path], folder: Path) -> list[FileReport]:
                     refused.append(FileReport(upload.name, "", error=f"left out: {others}"))
             except ArchiveError as error:
                 refused.append(FileReport(upload.name, "", error=without_folders(str(error))))
-        elif suffix in READABLE_SUFFIXES:
+        elif suffix in suffixes:
             shutil.copyfile(upload, _free(folder / upload.name))
-        elif suffix in VIDEO_SUFFIXES:
-            refused.append(FileReport(upload.name, "", error="is a video: restore it in the tab Video."))
         else:
             refused.append(FileReport(upload.name, "", error=_what_it_is(upload)))
     return refused

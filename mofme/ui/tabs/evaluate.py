@@ -11,10 +11,11 @@ import gradio as gr
 from mofme.ui.figures import gallery
 from mofme.ui.html import measured_box, result_tables
 from mofme.ui.models import Services
+from mofme.ui.runs import Job
 from mofme.ui.tabs.measuring import Measuring, measure
 from mofme.ui.tabs.restore import model_box
 from mofme.ui.uploads import download_button, file_box, to_download
-from mofme.ui.work import Endpoint, Job, start_and_cancel, status_box, work
+from mofme.ui.work import Endpoint, start_and_cancel, status_box, work
 from mofme.vision.label_sets import available_label_sets
 
 # Rooms whose shipped results this tab shows, by how their names start.

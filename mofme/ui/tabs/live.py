@@ -16,17 +16,27 @@ from mofme.vision.smoother import TemporalSmoother
 
 WIDTHS = [("Small: 320 pixels", 320), ("Medium: 480 pixels", 480), ("Large: 640 pixels", 640)]
 _EVERY = 0.1  # seconds between pictures at best; a slower machine sets its own pace
+# Gradio wants one click for the browser's leave to use the camera, and another one to begin.
+_START_CAMERA = """async () => {
+    const press = () => [...document.querySelectorAll("#camera button")].find(one => one.offsetParent)?.click();
+    const isOn = () => document.querySelector("#camera video")?.readyState >= 2;
+    if (!isOn()) press();
+    for (let tries = 0; tries < 300 && !isOn(); tries++) await new Promise(done => setTimeout(done, 100));
+    if (isOn()) press();
+}"""
 
 
 def build(services: Services) -> None:
     """Draw the tab and connect it."""
     limits = services.limits
     gr.Markdown(
-        "Point a camera through the window, press **Record**, and see the street without the weather. Pictures go to "
+        "Point a camera through the window, press **Start**, and see the street without the weather. Pictures go to "
         "the machine that this app runs on and nowhere else, and none is kept. "
-        f"It stops by itself after {limits.live_seconds / 60:.0f} minutes.",
+        f"It stops by itself after {limits.live_seconds / 60:.0f} minutes, or by the button in the picture.",
         elem_classes="note",
     )
+    start = gr.Button("Start", variant="primary", elem_id="start-camera")
+    start.click(None, js=_START_CAMERA)
     with gr.Row():
         with gr.Column(min_width=320):
             camera = gr.Image(

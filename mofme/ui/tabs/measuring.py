@@ -21,14 +21,14 @@ from mofme.ui.chart import bar_plot, scatter_plot
 from mofme.ui.figures import save_picture, thumbnail
 from mofme.ui.limits import Limits
 from mofme.ui.models import Engine
+from mofme.ui.runs import Job
 from mofme.ui.tabs.batch import gather
 from mofme.ui.uploads import new_folder, without_folders
-from mofme.ui.work import Job
 from mofme.vision import evaluation, segmentation_eval
 from mofme.vision.archive import extract, pack
 from mofme.vision.datasets import PairFiles, find_sets
 from mofme.vision.label_sets import LabelledFrame, LabelSet, find_labelled, load_label_set
-from mofme.vision.picture.file import read_picture
+from mofme.vision.picture.file import READABLE_SUFFIXES, read_picture
 from mofme.vision.restorer import Restoration, Restorer
 from mofme.vision.segmentation_eval import mean_iou
 from mofme.vision.segmenter import Segmenter, load_segmenter
@@ -164,7 +164,10 @@ def _unpack(degraded: Sequence[Path], clean: Sequence[Path], folder: Path) -> tu
             "Choose the pictures in bad weather and their clean versions, or one ZIP with input/ and target/, "
             "or with images/ and labels/."
         )
-    refused = [*gather(degraded, folder / "pairs" / "input"), *gather(clean, folder / "pairs" / "target")]
+    refused = [
+        *gather(degraded, folder / "pairs" / "input", READABLE_SUFFIXES),
+        *gather(clean, folder / "pairs" / "target", READABLE_SUFFIXES),
+    ]
     return folder / "pairs", {report.file: report.error for report in refused}
 
 

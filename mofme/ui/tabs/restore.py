@@ -16,8 +16,9 @@ from mofme.ui.examples import examples_gallery
 from mofme.ui.figures import comparison, expert_figures, gallery, telling_layer, thumbnail, uncertainty_figure
 from mofme.ui.html import bars
 from mofme.ui.models import Engine, Services
+from mofme.ui.runs import Job
 from mofme.ui.uploads import chosen_photo, download_button, new_folder, photo_box, to_download
-from mofme.ui.work import Endpoint, Job, start_and_cancel, status_box, work
+from mofme.ui.work import Endpoint, start_and_cancel, status_box, work
 from mofme.vision.batch import restore_frames
 from mofme.vision.picture.decode import Picture
 from mofme.vision.picture.file import (
@@ -39,6 +40,17 @@ UNCERTAINTY_NOTE = (
     "How much their scores change when features are dropped. It hardly tells where the picture is wrong: see "
     "*Ablation* in the [Lab](evaluate)."
 )
+MODEL_WORDS = {
+    "small": "Standard (small)",
+    "small-real": "Drops on glass and real rain (small-real)",
+    "small-binary": "Smallest file (small-binary)",
+}
+LIMITS_NOTE = """<details class='result'><summary>What it cannot do</summary><ul>
+<li>Large drops close to the lens, long bright streaks and fog far away mostly stay.</li>
+<li>What weather has covered completely is guessed, not found again.</li>
+<li>Soft round lights may be taken for drops, and natural mist for haze: lower the strength then.</li>
+<li>Blur, noise and darkness are not mended: it only knows rain, snow, drops and haze.</li>
+</ul></details>"""
 TILES = [("Automatic", 0), ("256 pixels", 256), ("512 pixels", 512), ("1024 pixels", 1024)]
 
 # Browsers show these formats as they are; anything else is shown as a PNG of the same pixels.
@@ -125,9 +137,10 @@ def build(services: Services) -> None:
             # For programs; on the page, the tab Re-routing does it and tells more.
             reroute = gr.Checkbox(label="Re-route (slower)", visible=False, elem_id="restore-reroute")
         with gr.Column(scale=6, min_width=320):
-            slider = comparison("Before and after", "comparison")
+            slider = comparison("Left: before. Right: after.", "comparison")
             summary = status_box("Choose a photo and press <b>Restore</b>.", "summary", 24)
             download = download_button("Download the restored photo", "download")
+            gr.HTML(LIMITS_NOTE, padding=False)
             with gr.Accordion("What the experts did", open=False, visible=False, elem_id="experts") as explanation:
                 gr.Markdown("#### The weather it believes it saw")
                 weather = gr.HTML(padding=False)
@@ -178,10 +191,15 @@ def options(models: list[str], thing: str = "photo") -> list[Component]:
     """
     with gr.Accordion("Options", open=False):
         strength = gr.Slider(
-            0, 1, value=1, step=0.05, label="Strength", info=f"0 leaves the {thing} as it is, 1 restores fully."
+            0,
+            1,
+            value=1,
+            step=0.05,
+            label="Strength: from 0, untouched, to 1, fully restored",
+            info=f"Lower it where the {thing} comes out too smooth or too dark.",
         )
         with gr.Row():
-            model = model_box(models, info="small-real clears drops on glass and real rain better.")
+            model = model_box(models)
             tile = gr.Dropdown(TILES, value=0, label="Tile size", info="Smaller tiles need less memory.")
         ensemble = gr.Checkbox(
             label="Take more care", info="Averages four looks at each picture: mostly better, four times slower."
@@ -189,9 +207,11 @@ def options(models: list[str], thing: str = "photo") -> list[Component]:
     return [model, strength, ensemble, tile]
 
 
-def model_box(models: list[str], **more: Any) -> gr.Dropdown:
-    """A choice of the models that restore."""
-    return gr.Dropdown(models, value=next(iter(models), None), label="Model", **more)
+def model_box(models: list[str]) -> gr.Dropdown:
+    """A choice of the models that restore, in plain words."""
+    info = "Standard suits most photos. The one for real drops and rain keeps clean photos a little less well."
+    choices = [(MODEL_WORDS.get(name, name), name) for name in models]
+    return gr.Dropdown(choices, value=next(iter(models), None), label="Model", info=info if len(models) > 1 else None)
 
 
 def restore_photo(engine: Engine, job: Job, path: str | None, settings: Settings, megapixels: float) -> RestoredPhoto:

@@ -14,11 +14,11 @@ from mofme.errors import PictureError
 from mofme.ui.figures import comparison, save_picture, thumbnail
 from mofme.ui.limits import Limits
 from mofme.ui.models import Engine, Services
+from mofme.ui.runs import Job
 from mofme.ui.tabs.restore import Settings, options
 from mofme.ui.uploads import download_button, file_box, new_folder, to_download
-from mofme.ui.work import Endpoint, Job, start_and_cancel, status_box, work
+from mofme.ui.work import Endpoint, start_and_cancel, status_box, work
 from mofme.vision.batch import output_suffix
-from mofme.vision.restorer import Restoration
 from mofme.vision.video import RestoredFrame, restore_video
 from mofme.vision.video_file import VIDEO_SUFFIXES
 
@@ -95,7 +95,7 @@ def build(services: Services) -> None:
             chosen = options(services.engine.models, "video")
         with gr.Column(scale=6, min_width=320):
             status = status_box("Choose a video and press <b>Restore</b>: you see its frames as they get done.")
-            slider = comparison("Before and after", "video-comparison", "jpeg", 480)
+            slider = comparison("Left: before. Right: after.", "video-comparison", "jpeg", 480)
             restored = gr.Video(
                 label="Restored", interactive=False, visible=False, height=480, buttons=[], elem_id="restored-video"
             )
@@ -129,6 +129,7 @@ def build(services: Services) -> None:
             lambda progress: (str(progress.video), progress.report()),
         ),
         scroll_to=slider,
+        away=limits.away_seconds,
     )
 
 
@@ -139,23 +140,17 @@ def restore_upload(
 
     When the job's time is up, what is done by then is the result.
     """
-    restorer = engine.restorer(settings.model)
     suffix = output_suffix(upload, None) if upload.suffix.lower() in VIDEO_SUFFIXES else ".mp4"
     folder = new_folder()
     output = folder / f"{upload.stem}-restored{suffix}"
     progress = VideoProgress()
-
-    def in_turn(*picture: Any, **how: Any) -> Restoration:
-        # Others get their pictures in between.
-        with engine.turn:
-            return restorer(*picture, **how)
 
     def late() -> bool:
         progress.late = job.late()
         return progress.late
 
     frames = restore_video(
-        in_turn,
+        engine.in_turn(settings.model),
         upload,
         output,
         strength=settings.strength,

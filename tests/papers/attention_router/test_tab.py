@@ -25,7 +25,7 @@ from mofme.papers.attention_router.tab import (
 )
 from mofme.ui.limits import Limits
 from mofme.ui.models import Engine, Services
-from mofme.ui.work import Job
+from mofme.ui.runs import Job
 from tests.ui.one_tab import one_tab
 
 

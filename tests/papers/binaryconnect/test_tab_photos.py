@@ -15,7 +15,7 @@ from mofme.papers.binaryconnect import tab as binary
 from mofme.papers.binaryconnect.tab import photo_html, photo_values
 from mofme.papers.binaryconnect.tab_nets import ShippedRestorer, compare_photo, restorers_to_compare
 from mofme.ui.models import Engine, Services
-from mofme.ui.work import Job
+from mofme.ui.runs import Job
 from mofme.vision.picture.file import read_picture
 from mofme.vision.restorer import Restorer
 from tests.ui.one_tab import one_tab

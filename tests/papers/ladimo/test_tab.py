@@ -42,8 +42,8 @@ from mofme.papers.ladimo.tab_live import (
     write,
 )
 from mofme.ui.models import Engine, Services
+from mofme.ui.runs import Job
 from mofme.ui.uploads import read_own_text
-from mofme.ui.work import Job
 from tests.language.conftest import make_tiny_pretrained
 from tests.ui.one_tab import one_tab
 

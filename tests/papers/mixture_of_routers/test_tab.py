@@ -31,7 +31,7 @@ from mofme.papers.mixture_of_routers.tasks import Examples, Task
 from mofme.papers.mixture_of_routers.training import Measured
 from mofme.ui.limits import Limits
 from mofme.ui.models import Engine, Services
-from mofme.ui.work import Job
+from mofme.ui.runs import Job
 from tests.ui.one_tab import one_tab
 
 

@@ -30,7 +30,7 @@ from mofme.papers.moe_distillation.tab import (
     title_of,
 )
 from mofme.ui.models import Engine, Services
-from mofme.ui.work import Job
+from mofme.ui.runs import Job
 from tests.ui.one_tab import one_tab
 
 TEXT = "The moon, methinks, looks with a watery eye.\n" * 50

@@ -30,7 +30,7 @@ from mofme.papers.router_robustness.tab import (
 )
 from mofme.papers.router_robustness.tab_probing import Probed, probe
 from mofme.ui.limits import Limits
-from mofme.ui.work import Job
+from mofme.ui.runs import Job
 from tests.ui.toy_router import toy_router
 from tests.ui.visiting import open_tab
 

@@ -14,7 +14,7 @@ from mofme.papers.smose.environments import spaces
 from mofme.papers.smose.policy import SparseLinearPolicy, save_policy
 from mofme.papers.smose.tab import ROUTER, TREE, drive, experts_html, summary_html, timeline_svg
 from mofme.ui.models import Engine, Services
-from mofme.ui.work import Job
+from mofme.ui.runs import Job
 from tests.ui.one_tab import one_tab
 
 

@@ -1,0 +1,167 @@
+"""Work that outlives its page: who opens its link again sees how far it is, and what came of it."""
+
+import contextvars
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from mofme.errors import Cancelled, MofmeError
+from mofme.ui.uploads import KEEP_SECONDS
+
+
+class Job:
+    """One piece of work for one visitor; `check` and `report` raise as soon as it should stop.
+
+    `told` receives what `report` says: the share that is done, from 0 to 1, and what is being done.
+    """
+
+    def __init__(self, seconds: float, told: Callable[[float, str], Any] = lambda share, words: None) -> None:
+        self._seconds, self._told = seconds, told
+        self._deadline = time.monotonic() + seconds
+        self._cancelled = threading.Event()
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+
+    def check(self) -> None:
+        """Raises Cancelled after `cancel`, MofmeError once the time is up."""
+        self.check_cancelled()
+        if self.late():
+            raise MofmeError(f"This took longer than the limit of {self._seconds:.0f} s: ask for less at once.")
+
+    def late(self) -> bool:
+        """Whether the time is up."""
+        return time.monotonic() > self._deadline
+
+    def check_cancelled(self) -> None:
+        """Raises Cancelled after `cancel`: for work of many parts, which hands out those that are done in time."""
+        if self._cancelled.is_set():
+            raise Cancelled("Stopped, as you asked.")
+
+    def report(self, share: float, words: str) -> None:
+        """Tell the visitor how far the work is. Raises as `check` does."""
+        self.check()
+        self._told(share, words)
+
+
+class Run:
+    """The steps of one job in a thread of their own, followed by those who have its link.
+
+    It is cancelled when nobody has followed it for `away` seconds.
+    """
+
+    def __init__(self, steps: Callable[[Job], Iterator[Any]], seconds: float, away: float) -> None:
+        self.job = Job(seconds, self._tell)
+        self.ended_at: float | None = None
+        self._away = away
+        self._followers: set[str] = set()
+        self._changed = threading.Condition()
+        self._told: tuple[float, str] | None = None
+        self._steps = 0
+        self._latest: Any = None
+        self._error: Exception | None = None
+        # What Gradio knows of the event holds in its thread as well.
+        target = contextvars.copy_context().run
+        threading.Thread(target=target, args=(self._run, steps), daemon=True).start()
+
+    def follow(self, visitor: str, told: Callable[[float, str], Any]) -> Iterator[Any]:
+        """The latest step, and those to come until the end. Raises what the work raised."""
+        self._followers.add(visitor)
+        words, steps = None, 0
+        try:
+            while visitor in self._followers:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._is_news(visitor, words, steps))  # noqa: B023
+                    new_words, new_steps, latest, ended = self._told, self._steps, self._latest, self.ended_at
+                if new_words and new_words != words:
+                    told(*new_words)
+                if new_steps != steps:
+                    yield latest
+                words, steps = new_words, new_steps
+                if ended:
+                    if self._error:
+                        raise self._error
+                    return
+        finally:
+            self.leave(visitor)
+
+    def leave(self, visitor: str) -> None:
+        with self._changed:
+            self._followers.discard(visitor)
+            self._changed.notify_all()
+            if self._followers or self.ended_at:
+                return
+        timer = threading.Timer(self._away, self._cancel_if_left)
+        timer.daemon = True
+        timer.start()
+
+    def is_followed_by(self, visitor: str) -> bool:
+        return visitor in self._followers
+
+    def _is_news(self, visitor: str, words: tuple[float, str] | None, steps: int) -> bool:
+        left = visitor not in self._followers
+        return left or self.ended_at is not None or self._told != words or self._steps != steps
+
+    def _cancel_if_left(self) -> None:
+        if not self._followers:
+            self.job.cancel()
+
+    def _run(self, steps: Callable[[Job], Iterator[Any]]) -> None:
+        try:
+            for step in steps(self.job):
+                with self._changed:
+                    self._latest, self._steps = step, self._steps + 1
+                    self._changed.notify_all()
+        except Exception as error:  # told to whoever follows
+            self._error = error
+        with self._changed:
+            self.ended_at = time.monotonic()
+            self._changed.notify_all()
+
+    def _tell(self, share: float, words: str) -> None:
+        with self._changed:
+            self._told = share, words
+            self._changed.notify_all()
+
+
+class Runs:
+    """The runs of one start button by the names in their links, one at work at a time; the old ones are forgotten."""
+
+    def __init__(self, away: float) -> None:
+        self._away = away
+        self._runs: dict[str, Run] = {}
+        self._turn = threading.Lock()
+
+    def begin(self, name: str, steps: Callable[[Job], Iterator[Any]], seconds: float) -> Run:
+        """Start the steps under a name, which takes the place of an earlier run of that name."""
+        old = [
+            name for name, run in self._runs.items() if run.ended_at and run.ended_at < time.monotonic() - KEEP_SECONDS
+        ]
+        for one in old:
+            del self._runs[one]
+        self._runs[name] = Run(lambda job: self._in_turn(job, steps), seconds, self._away)
+        return self._runs[name]
+
+    def find(self, name: str) -> Run | None:
+        return self._runs.get(name)
+
+    def cancel(self, visitor: str) -> None:
+        """Stop what this visitor follows."""
+        for run in list(self._runs.values()):
+            if run.is_followed_by(visitor):
+                run.job.cancel()
+
+    def leave(self, visitor: str) -> None:
+        """This visitor has closed the page."""
+        for run in list(self._runs.values()):
+            if run.is_followed_by(visitor):
+                run.leave(visitor)
+
+    def _in_turn(self, job: Job, steps: Callable[[Job], Iterator[Any]]) -> Iterator[Any]:
+        while not self._turn.acquire(timeout=1):
+            job.check_cancelled()
+        try:
+            yield from steps(job)
+        finally:
+            self._turn.release()

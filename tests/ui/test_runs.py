@@ -1,0 +1,133 @@
+"""Work that its visitor comes back to by its link."""
+
+import threading
+import time
+from collections.abc import Iterator
+from threading import Semaphore
+
+import gradio as gr
+import pytest
+from playwright.sync_api import Browser, expect
+
+from mofme.errors import Cancelled, PictureError
+from mofme.ui.runs import Job, Runs
+from mofme.ui.work import start_and_cancel, status_box, work
+from tests.ui.one_tab import one_tab
+
+
+class Steps:
+    """Yields 1, 2, 3, each when it is told to go on; what it was stopped by is in `stopped`."""
+
+    def __init__(self) -> None:
+        self.go_on, self.stopped = Semaphore(0), threading.Event()
+
+    def __call__(self, job: Job) -> Iterator[int]:
+        try:
+            for number in (1, 2, 3):
+                while not self.go_on.acquire(timeout=0.02):
+                    job.check()
+                job.report(number / 3, f"at {number}")
+                yield number
+        except Cancelled:
+            self.stopped.set()
+            raise
+
+
+def test_who_comes_back_sees_the_latest_step_and_those_to_come() -> None:
+    steps, runs = Steps(), Runs(away=60)
+    run, told = runs.begin("link", steps, seconds=60), []
+    first = run.follow("one", lambda share, words: told.append(words))
+    steps.go_on.release()
+    assert next(first) == 1
+    first.close()  # the page is loaded again
+    steps.go_on.release()
+    again = runs.find("link")
+    assert again is run
+    second = run.follow("two", lambda share, words: told.append(words))
+    assert next(second) in (1, 2)
+    steps.go_on.release()
+    assert list(second)[-1] == 3
+    assert (told[0], told[-1]) == ("at 1", "at 3")
+    assert list(run.follow("three", lambda share, words: None)) == [3]  # it is over, and still kept
+
+
+def test_work_that_nobody_follows_is_stopped_after_a_while() -> None:
+    steps, runs = Steps(), Runs(away=0.1)
+    run = runs.begin("link", steps, seconds=60)
+    following = run.follow("one", lambda share, words: None)
+    steps.go_on.release()
+    next(following)
+    runs.leave("one")
+    assert steps.stopped.wait(30)
+    assert list(following) == []  # who has left is told nothing more
+
+
+def test_work_goes_on_for_others_who_follow_it() -> None:
+    steps, runs = Steps(), Runs(away=0.05)
+    run = runs.begin("link", steps, seconds=60)
+    pages = [run.follow(name, lambda share, words: None) for name in ("one", "two")]
+    steps.go_on.release()
+    assert [next(page) for page in pages] == [1, 1]
+    runs.leave("one")
+    assert not steps.stopped.wait(0.3)
+    runs.cancel("two")
+    with pytest.raises(Cancelled):
+        list(pages[1])
+
+
+def test_one_run_is_at_work_at_a_time_and_errors_reach_who_follows() -> None:
+    steps, runs = Steps(), Runs(away=60)
+
+    def broken(job: Job) -> Iterator[int]:
+        raise PictureError("broken")
+        yield 0
+
+    first, second = runs.begin("first", steps, 60), runs.begin("second", broken, 60)
+    time.sleep(0.1)
+    assert second.ended_at is None
+    steps.go_on.release(3)
+    assert list(first.follow("one", lambda share, words: None))[-1] == 3
+    for _ in range(2):
+        with pytest.raises(PictureError, match="broken"):
+            list(second.follow("two", lambda share, words: None))
+
+
+def test_a_page_loaded_again_shows_its_work_and_an_error_goes_with_other_files(browser: Browser, folders: None) -> None:
+    steps = Steps()
+
+    def numbers(job: Job, file: str | None) -> Iterator[int]:
+        if file and "bad" in file:
+            raise PictureError(f"{file}: damaged.")
+        yield from steps(job)
+
+    def draw() -> None:
+        file = gr.File(type="filepath", elem_id="file")
+        buttons, status = start_and_cancel("Count", "count"), status_box("Nothing yet", "told")
+        work(numbers, [file], {status: lambda number: f"step {number}"}, buttons, status, seconds=60)
+
+    def choose(name: str) -> None:
+        page.set_input_files("#file input[type=file]", {"name": name, "mimeType": "text/plain", "buffer": b"x"})
+        expect(page.locator("#file")).to_contain_text(name.removesuffix(".txt"))
+
+    with one_tab(draw) as address:
+        page = browser.new_page()
+        page.goto(address)
+        choose("bad.txt")
+        page.click("#count")
+        expect(page.locator("#told .problem")).to_have_text("bad.txt: damaged.")
+        expect(page.get_by_text("Error", exact=True)).to_have_count(0)
+        page.get_by_label("Clear").click()
+        expect(page.locator("#told")).to_have_text("Nothing yet")
+        choose("good.txt")
+        page.click("#count")
+        steps.go_on.release()
+        expect(page.locator("#told")).to_contain_text("step 1")
+        page.reload()
+        expect(page.locator("#told")).to_contain_text("step 1")
+        expect(page.locator("#count")).to_be_disabled()
+        steps.go_on.release(2)
+        expect(page.locator("#told")).to_have_text("step 3")
+        expect(page.locator("#count")).to_be_enabled()
+        page.goto(f"{address}?count=of-long-ago")
+        expect(page.locator("#told")).to_contain_text("not kept any more")
+        page.close()
