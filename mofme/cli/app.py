@@ -7,7 +7,7 @@ import typer
 
 from mofme import __version__
 from mofme.cli import bench, evaluate
-from mofme.cli.models import models
+from mofme.cli.models import export, models
 from mofme.cli.restore import restore
 from mofme.cli.results import results
 from mofme.cli.synthesize import synthesize
@@ -51,6 +51,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "app": open_app,
     "restore": restore,
     "models": models,
+    "export": export,
     "synthesize": synthesize,
     "train": train,
     "train-tone": train_tone,

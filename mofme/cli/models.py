@@ -1,13 +1,15 @@
-"""`python -m mofme models`: the models that are shipped, and what is known about them."""
+"""`python -m mofme models`, those that are shipped and what is known about them; `export`, one for other programs."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mofme.cli.measuring import Command, with_exit_codes
+from mofme.errors import ModelError
 
 if TYPE_CHECKING:
     from mofme.core.weights import ModelCard
@@ -36,6 +38,24 @@ def models(
     for card in cards:
         table.add_row(card.name, "\n".join(filter(None, [_size(card), _validation(card), card.licence])))
     Console(highlight=False, markup=False).print(table)
+
+
+@with_exit_codes
+def export(
+    command: Command,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A shipped model, or a folder from `train`.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.", dir_okay=False)],
+    format: Annotated[str, typer.Option(help="onnx or torchscript.")] = "onnx",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
+) -> None:
+    """Write a restorer as one file for other programs, once it is checked to restore the same."""
+    from mofme.vision.export import export_net
+
+    if output.exists() and not overwrite:
+        raise ModelError(f"{output}: exists already; give another name or --overwrite.")
+    difference = export_net(model, output, format)
+    size = output.stat().st_size / 1e6
+    command.tell(f"{output}: {size:.1f} MB; real pixels differ by at most {255 * difference:.4f} of 255 levels")
 
 
 def _size(card: "ModelCard") -> str:

@@ -120,7 +120,9 @@ def keep_top_k(scores_TE: Tensor, k: int) -> Tensor:
         raise ValueError(f"top-k needs 1 <= k <= {num_experts} experts, got k = {k}")
     if k == num_experts:
         return scores_TE
-    few_on_cpu = k <= _MOST_PASSES and scores_TE.device.type == "cpu"
+    # Not in a trace, which cannot hold what the passes do where scores are equal.
+    traced = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    few_on_cpu = k <= _MOST_PASSES and scores_TE.device.type == "cpu" and not traced
     return scores_TE * (_chosen_by_passes if few_on_cpu else _chosen_by_sorting)(scores_TE.detach(), k)
 
 

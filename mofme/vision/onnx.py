@@ -1,6 +1,7 @@
-"""Nets of others as ONNX files, on the CPU: any net of one picture, and those that restore it.
+"""Nets as ONNX files, on the CPU: any net of one picture, and those that restore it.
 
-A restorer gives a picture of the same size, RGB in [0, 1] both.
+A restorer gives a picture of the same size, RGB in [0, 1] both. As those that `export` writes do, it may take the whole
+picture's thumbnail beside the part that it restores.
 """
 
 import importlib
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mofme.errors import ModelError
-from mofme.vision.tiling import pad_to
+from mofme.vision.tiling import pad_to, thumbnail
 
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 _MULTIPLES = (1, 8, 16, 32, 64)  # what sides may have to be multiples of, tried in this order
@@ -22,22 +23,25 @@ _MULTIPLES = (1, 8, 16, 32, 64)  # what sides may have to be multiples of, tried
 
 @dataclass(frozen=True, eq=False)
 class OnnxNet:
-    """Takes (1, 3, H, W); `size` is the H and W it wants, None where it takes any."""
+    """Takes (1, 3, H, W); `size` is the H and W it wants, None where it takes any.
+
+    Where `thumbnail_size` is a number S, a second input is the whole picture's thumbnail, (1, 3, S, S).
+    """
 
     path: Path
     size: tuple[int | None, int | None]
     session: Any
+    thumbnail_size: int | None = None
 
-    def __call__(self, image: Tensor) -> Tensor:
-        """The first output. Raises ModelError for a size that the net cannot take."""
-        given = self.session.get_inputs()[0]
-        fed = image.cpu().numpy().astype(_TYPES[given.type])
+    def __call__(self, *images: Tensor) -> Tensor:
+        """The first output for the inputs in their order. Raises ModelError for a size that the net cannot take."""
+        inputs = zip(self.session.get_inputs(), images, strict=False)
+        fed = {given.name: image.cpu().numpy().astype(_TYPES[given.type]) for given, image in inputs}
         try:
-            answer = self.session.run(None, {given.name: fed})[0]
+            answer = self.session.run(None, fed)[0]
         except Exception as error:  # onnxruntime raises its own kinds, none of which it exports
-            raise ModelError(
-                f"{self.path} cannot take a picture of {fed.shape[3]}x{fed.shape[2]} pixels: {error}"
-            ) from error
+            height, width = images[0].shape[2:]
+            raise ModelError(f"{self.path} cannot take a picture of {width}x{height} pixels: {error}") from error
         return torch.from_numpy(np.asarray(answer))
 
 
@@ -56,13 +60,16 @@ def load_onnx(path: Path) -> OnnxNet:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # as above
         raise ModelError(f"{path} is not an ONNX file that can be run: {error}") from error
-    given = session.get_inputs()[0]
+    given, *more = session.get_inputs()
     fixed = [length if isinstance(length, int) else None for length in given.shape]
-    if len(session.get_inputs()) != 1 or len(fixed) != 4 or fixed[1] not in (3, None):
+    if len(fixed) != 4 or fixed[1] not in (3, None):
         raise ModelError(f"{path}: its input has the shape {given.shape}, expected one of (1, 3, height, width)")
-    if given.type not in _TYPES:
-        raise ModelError(f"{path}: its input is a {given.type}, expected one of {', '.join(_TYPES)}")
-    return OnnxNet(path, (fixed[2], fixed[3]), session)
+    side = more[0].shape[-1] if len(more) == 1 else None
+    if more and (not isinstance(side, int) or more[0].shape != [1, 3, side, side]):
+        raise ModelError(f"{path}: beside the picture it takes {more[0].shape}, expected nothing or a thumbnail")
+    if unknown := {one.type for one in (given, *more)} - _TYPES.keys():
+        raise ModelError(f"{path}: its input is a {min(unknown)}, expected one of {', '.join(_TYPES)}")
+    return OnnxNet(path, (fixed[2], fixed[3]), session, side)
 
 
 class OnnxRestorer:
@@ -80,21 +87,23 @@ class OnnxRestorer:
         # Each window fades out towards its edges, where the net saw least around it.
         weight = _ramp(windows[0])[:, None] * _ramp(windows[1])
         total, weights = torch.zeros_like(image), torch.zeros_like(image[:1])
+        side = self._net.thumbnail_size
+        whole = [thumbnail(image, side)[None]] if side else []
         for top, left in product(rows, columns):
             part = image[:, top : top + windows[0], left : left + windows[1]]
             place = (slice(top, top + part.shape[1]), slice(left, left + part.shape[2]))
             fade = weight[: part.shape[1], : part.shape[2]]
-            total[:, *place] += fade * self._run(part, windows)
+            total[:, *place] += fade * self._run(part, windows, whole)
             weights[:, *place] += fade
         return total / weights
 
-    def _run(self, part: Tensor, window: list[int]) -> Tensor:
+    def _run(self, part: Tensor, window: list[int], whole: list[Tensor]) -> Tensor:
         for tried, multiple in enumerate(self._multiples):
             height, width = (
                 want or -(-least // multiple) * multiple for want, least in zip(self._net.size, window, strict=True)
             )
             try:
-                restored = self._restore(pad_to(part, height, width))[:, : part.shape[1], : part.shape[2]]
+                restored = self._restore(pad_to(part, height, width), whole)[:, : part.shape[1], : part.shape[2]]
             except ModelError as error:
                 if None not in self._net.size:
                     raise
@@ -105,8 +114,8 @@ class OnnxRestorer:
                 return restored
         raise failed
 
-    def _restore(self, padded: Tensor) -> Tensor:
-        restored = self._net(padded[None]).to(padded.dtype)
+    def _restore(self, padded: Tensor, whole: list[Tensor]) -> Tensor:
+        restored = self._net(padded[None], *whole).to(padded.dtype)
         if restored.shape != (1, *padded.shape):
             raise ModelError(
                 f"{self._net.path}: a picture of the shape {(1, *padded.shape)} comes out as {tuple(restored.shape)}; "

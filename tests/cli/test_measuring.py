@@ -36,6 +36,8 @@ BAD = [
     "app --auth nobody",
     "restore nowhere out",
     "restore empty out",
+    "export nowhere out",
+    "export small out --format tiff",
     "synthesize nowhere out --weather rain",
     "synthesize empty out --weather rain",
     "train nowhere --out out",

@@ -96,6 +96,19 @@ def test_a_net_of_a_fixed_size_sees_windows_without_seams(tmp_path: Path) -> Non
     assert steps.max() < 0.08
 
 
+@pytest.mark.parametrize("beside", [(1, 1, 64, 64), (1, 3, 64, 32), (1, 3, "h", "h"), (2,)])
+def test_beside_the_picture_there_may_be_a_thumbnail_only(tmp_path: Path, beside: Shape) -> None:
+    given = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in (("x", ANY), ("z", beside))
+    ]
+    nodes = [helper.make_node("ReduceMean", ["z"], ["mean"], keepdims=0), helper.make_node("Add", ["x", "mean"], ["y"])]
+    graph = helper.make_graph(nodes, "net", given, [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)])
+    path = tmp_path / "two.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    with pytest.raises(ModelError, match=r"two\.onnx: beside the picture it takes .*, expected nothing or a thumbnail"):
+        load_onnx(path)
+
+
 def test_what_cannot_be_used_is_named(tmp_path: Path, picture: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError, match=r"nowhere\.onnx: no such file"):
         load_onnx(tmp_path / "nowhere.onnx")

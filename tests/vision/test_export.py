@@ -1,0 +1,159 @@
+import json
+import re
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from typer.testing import CliRunner, Result
+
+from mofme.cli.app import app
+from mofme.core.weights import ModelCard, load_card, save_model
+from mofme.errors import ModelError
+from mofme.files import ASSETS, WEIGHTS
+from mofme.vision import restorer as module
+from mofme.vision.export import export_net
+from mofme.vision.models import load_net
+from mofme.vision.nets.unet import RestorationNet
+from mofme.vision.onnx import OnnxRestorer, load_onnx
+from mofme.vision.picture.file import read_picture
+from mofme.vision.restorer import Restorer
+from mofme.vision.tiling import thumbnail
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(app, ["export", *map(str, words)])
+
+
+def save_tiny(folder: Path, kind: str) -> Path:
+    """A net that changes pictures a lot, and by their thumbnail."""
+    torch.manual_seed(0)
+    arguments = {"widths": [8, 8, 8], "blocks": [1, 1, 1], "feed_forward": kind, "num_experts": 6}
+    net = RestorationNet(**arguments)
+    nn.init.normal_(net.head.weight, std=0.3)
+    nn.init.normal_(net.context.project.weight)
+    save_model(folder, ModelCard("tiny", "restoration", arguments, "CC0"), net.state_dict())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped restorer as an ONNX file."""
+    path = tmp_path_factory.mktemp("export") / "small.onnx"
+    done = run("small", path)
+    assert done.exit_code == 0, done.stderr
+    assert "differ by at most 0.0" in done.stderr
+    return path
+
+
+@pytest.fixture
+def photo() -> Tensor:
+    """Real rain, and sides that are no multiples of 8."""
+    return read_picture(ASSETS / "before-after.jpg").rgb[:, 20:121, 100:233]
+
+
+def without_tone(photo: Tensor, name: str, monkeypatch: pytest.MonkeyPatch) -> Tensor:
+    monkeypatch.setattr(module, "bf16_pays", lambda device: False)
+    return Restorer(load_net(name)[0], name)(photo).image
+
+
+def test_it_restores_any_size_as_the_restorer_does(small: Path, photo: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    restore = OnnxRestorer(load_onnx(small))
+    for picture in (photo, photo[:, :40, :72]):
+        expected = without_tone(picture, "small", monkeypatch)
+        assert (restore(picture) - expected).abs().max() <= 1 / 255
+        assert (picture - expected).abs().max() > 0.1  # it does restore
+
+
+def test_the_file_tells_what_it_takes(small: Path) -> None:
+    model = onnx.load(small)
+    shapes = {
+        value.name: [one.dim_param or one.dim_value for one in value.type.tensor_type.shape.dim]
+        for value in (*model.graph.input, *model.graph.output)
+    }
+    anything = [1, 3, "height", "width"]
+    assert shapes == {"image": anything, "thumbnail": [1, 3, 64, 64], "restored": anything}
+    about = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(about.pop("card")) == asdict(load_card(WEIGHTS / "small"))
+    assert about == {
+        "purpose": "Restoration",
+        "scale": "1",
+        "input_channels": "3",
+        "multiple_of": "8",
+        "colour_order": "RGB",
+        "range": "0 to 1",
+        "thumbnail": "mean of the whole picture over a grid of 64 x 64",
+        "left_out": "tone, tiling",
+    }
+
+
+def test_the_readme_restores_a_photo_by_it(small: Path, photo: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(small.parent)
+    Image.fromarray((photo * 255).round().byte().permute(1, 2, 0).numpy()).save("photo.jpg", quality=95)
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    (example,) = [block for block in blocks if "import onnxruntime" in block]
+    exec(compile(example, "README.md", "exec"), {})
+    expected = without_tone(read_picture(Path("photo.jpg")).rgb, "small", monkeypatch)
+    found = np.asarray(Image.open("clear.png")).transpose(2, 0, 1) / 255
+    assert np.abs(found - expected.numpy()).max() <= 1.5 / 255  # half a level by rounding to 8 bits
+
+
+def test_torchscript_for_parts_and_their_whole(tmp_path: Path, photo: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, path = str(save_tiny(tmp_path / "tiny", "mofme")), tmp_path / "tiny.pt"
+    assert export_net(name, path, "torchscript") <= 1e-4
+    about = {"metadata.json": ""}
+    with pytest.warns(DeprecationWarning):
+        net = torch.jit.load(path, _extra_files=about)
+    assert json.loads(json.loads(about["metadata.json"])["card"])["name"] == "tiny"
+    part, whole = photo[None, :, :64, :80].contiguous(), thumbnail(photo, 64)[None]
+    with torch.no_grad():
+        mine = load_net(name)[0](part, load_net(name)[0].encode_context(whole)).image.clamp(0, 1)
+        assert (net(part, whole) - mine).abs().max() <= 1 / 255
+        assert (net(part, thumbnail(part[0], 64)[None]) - mine).abs().max() > 1 / 255  # the thumbnail counts
+
+
+@pytest.mark.parametrize(
+    ("kind", "format", "why"),
+    [
+        ("mofme-sampled", "torchscript", "otherwise than the net, by up to"),
+        ("moe", "onnx", "conventional mixture"),
+        ("moe", "torchscript", "conventional mixture"),
+    ],
+)
+def test_what_would_restore_otherwise_is_no_file(tmp_path: Path, kind: str, format: str, why: str) -> None:
+    model = save_tiny(tmp_path / "model", kind)
+    (tmp_path / "out").write_text("earlier")
+    done = run(model, tmp_path / "out", "--format", format, "--overwrite")
+    assert done.exit_code == 2
+    said = " ".join(done.stderr.split())
+    assert f"model cannot be exported as {format}: " in said and why in said
+    assert (tmp_path / "out").read_text() == "earlier"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "out"]
+
+
+def test_a_file_is_replaced_only_when_asked(tmp_path: Path) -> None:
+    model = save_tiny(tmp_path / "model", "dense")
+    (tmp_path / "out").write_text("earlier")
+    refused = run(model, tmp_path / "out", "--format", "torchscript")
+    assert refused.exit_code == 2 and "exists already" in refused.stderr
+    assert (tmp_path / "out").read_text() == "earlier"
+    assert run(model, tmp_path / "out", "--format", "torchscript", "--overwrite").exit_code == 0
+    assert (tmp_path / "out").read_bytes().startswith(b"PK")
+
+
+def test_wrong_names_and_missing_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelError, match="no model is called 'nowhere'"):
+        export_net("nowhere", tmp_path / "out")
+    with pytest.raises(ModelError, match="choose one of onnx, torchscript"):
+        export_net("small", tmp_path / "out", "tiff")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ModelError, match="pip install onnx"):
+        export_net("small", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
