@@ -1,10 +1,15 @@
 """Files: written whole or not at all, found by suffix, and where what the project keeps lies."""
 
 import csv
+import hashlib
 import os
+import platform
+import re
+import sys
+import time
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Literal, TextIO, overload
 
@@ -20,6 +25,10 @@ def _shipped(name: str) -> Path:
 
 WEIGHTS = _shipped("weights")
 ASSETS = _shipped("assets")
+
+
+_PART = re.compile(r"\.mofme-(?P<process>\d+)-((?P<machine>[0-9a-f]{8})-)?[0-9a-f]+\.part")
+_LEFT_FOR_LONG = 86_400  # seconds
 
 
 @overload
@@ -38,8 +47,8 @@ def atomic_file(path: Path, mode: str = "wb", errors: str | None = None) -> Abst
 @contextmanager
 def _atomic_file(path: Path, mode: str, errors: str | None) -> Iterator[IO[Any]]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Only a killed process leaves one behind: the name tells that it is ours, and by its process whether it is in use.
-    part = path.parent / f".mofme-{os.getpid()}-{uuid.uuid4().hex}.part"
+    # Only a killed process leaves one behind, for `clear_left` to find: the name tells whose it is.
+    part = path.parent / f".mofme-{os.getpid()}-{_machine()}-{uuid.uuid4().hex}.part"
     try:
         if mode == "wb":
             with part.open("xb") as file:
@@ -55,6 +64,42 @@ def _atomic_file(path: Path, mode: str, errors: str | None) -> Iterator[IO[Any]]
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def clear_left(folder: Path) -> None:
+    """Remove what killed processes left in `folder` of files that they were writing, unless one may still be at it."""
+    for part in folder.glob(".mofme-*.part"):
+        if found := _PART.fullmatch(part.name):
+            with suppress(OSError):
+                if found["machine"] in (None, _machine()):
+                    is_left = not _runs(int(found["process"]))
+                else:  # nobody here knows whether it runs there
+                    is_left = time.time() - part.stat().st_mtime > _LEFT_FOR_LONG
+                if is_left:
+                    part.unlink()
+
+
+def _machine() -> str:
+    """Tells machines apart that share a folder, and containers, whose processes have numbers of their own."""
+    space = os.readlink("/proc/self/ns/pid") if os.path.exists("/proc/self/ns/pid") else ""
+    return hashlib.sha256(f"{platform.node()} {space}".encode()).hexdigest()[:8]
+
+
+def _runs(process: int) -> bool:
+    if sys.platform == "win32":  # where a file that is in use cannot be removed
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+def printable(text: str) -> str:
+    """A line as it may go to a terminal: a name on disk may hold codes that move the cursor or hide what is said."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def check_can_hold(path: Path) -> None:

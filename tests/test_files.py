@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mofme.files import atomic_file, cache_root, find_files
+from mofme.files import _machine, atomic_file, cache_root, clear_left, find_files, printable
 
 
 def test_bytes_and_text_appear_whole_in_folders_that_are_made(tmp_path: Path) -> None:
@@ -93,3 +93,21 @@ def test_there_is_one_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert cache_root() == tmp_path / "mofme"
     monkeypatch.setenv("MOFME_CACHE", str(tmp_path / "own"))
     assert cache_root() == tmp_path / "own"
+
+
+def test_what_killed_processes_left_is_cleared_and_no_more(tmp_path: Path) -> None:
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    number = int(dead.stdout)
+    left = [f".mofme-{number}-{'a' * 32}.part", f".mofme-{number}-{_machine()}-{'b' * 32}.part"]
+    old = f".mofme-1-00000000-{'c' * 32}.part"  # of another machine
+    kept = [f".mofme-{os.getpid()}-{_machine()}-{'d' * 32}.part", f".mofme-{number}-00000000-{'e' * 32}.part"]
+    kept += [".mofme-notes.part", "photo.part"]
+    for name in (*left, old, *kept):
+        (tmp_path / name).touch()
+    os.utime(tmp_path / old, (0, 0))
+    clear_left(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+
+
+def test_codes_in_a_name_are_shown_not_sent() -> None:
+    assert printable("a\x1b[31m\x07\n\u202eb [red] ü 漢.png") == "a\\x1b[31m\\x07\\n\\u202eb [red] ü 漢.png"

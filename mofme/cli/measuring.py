@@ -30,7 +30,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from mofme.errors import Cancelled, MofmeError
-from mofme.files import check_can_hold
+from mofme.files import check_can_hold, printable
 from mofme.measure.result import Result
 
 P = ParamSpec("P")
@@ -61,12 +61,12 @@ class Command:
 
     def tell(self, line: str) -> None:
         """Log a line."""
-        self.console.print(line)
+        self.console.print(printable(line))
 
     def fail(self, line: str) -> None:
         """Log what became of one item; the command goes on with the others and ends with SOME_FAILED."""
         self.failed = True
-        self.console.print(line, style="red")
+        self.console.print(printable(line), style="red")
 
     def progress(self) -> Progress:
         """Bars below the log, to be entered by `with`."""
@@ -99,7 +99,7 @@ class Command:
             self.tell("cancelled")
             raise typer.Exit(ExitCode.CANCELLED) from None
         except (MofmeError, OSError) as error:
-            self.console.print(f"error: {error}", style="red")
+            self.console.print(printable(f"error: {error}"), style="red")
             raise typer.Exit(ExitCode.NOTHING_BEGUN) from None
         if self.failed:
             raise typer.Exit(ExitCode.SOME_FAILED)

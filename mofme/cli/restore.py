@@ -14,7 +14,7 @@ import typer
 
 from mofme.cli.measuring import Command, ExitCode, with_exit_codes
 from mofme.errors import MofmeError
-from mofme.files import check_can_hold
+from mofme.files import check_can_hold, printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -129,7 +129,7 @@ def _restore_folder(
     task = progress.add_task("restoring", total=total)
 
     def tell(path: Path, done: float) -> None:
-        progress.update(task, completed=len(reports) + done, description=f"restoring {path.name}")
+        progress.update(task, completed=len(reports) + done, description=printable(f"restoring {path.name}"))
 
     restorer = load()
     report_path, written = target / "report.csv", time.monotonic()
@@ -169,7 +169,7 @@ def _restore_one(
         if not overwrite:
             raise PictureError(f"{output}: exists already; give another name or --overwrite.")
     check_can_hold(output)
-    task = progress.add_task(f"restoring {source.name}", total=1)
+    task = progress.add_task(printable(f"restoring {source.name}"), total=1)
     restorer = load()
     report = restore_file(
         restorer,

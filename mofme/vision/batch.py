@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mofme.errors import Cancelled
-from mofme.files import check_can_hold
+from mofme.files import check_can_hold, clear_left
 from mofme.vision.hidden import restore_seen
 from mofme.vision.picture.decode import Picture
 from mofme.vision.picture.file import (
@@ -69,6 +69,8 @@ def restore_tree(
     its file is written, and before the next one is: so whoever stops the work has been told of all there is.
     """
     plan = plan_tree(source, target, format)
+    for folder in {target, *(output.parent for _, output in plan)}:
+        clear_left(folder)
     settings = {"strength": strength, "ensemble": ensemble, "tile": tile}
     made_with = _made_with(restorer, strength, ensemble)
     rows = earlier_rows_if_any(target / REPORT)
@@ -124,6 +126,7 @@ def restore_file(
     What goes wrong is in the report; only Cancelled and KeyboardInterrupt are raised.
     """
     file = _File(path, output, FileReport(str(path), str(output)), _made_with(restorer, strength, ensemble), format)
+    clear_left(output.parent)
     file.read(max_megapixels)
     file.restore(restorer, max_megapixels, on_progress, strength=strength, ensemble=ensemble, tile=tile)
     return file.write()

@@ -292,3 +292,15 @@ def test_outputs_of_other_settings_are_named(tmp_path, restorer):
     assert result.exit_code == 0 and "7 skipped" in said
     assert "note: made with other settings (Inverter, strength 1); --overwrite makes it anew: 0.png, 1.png" in said
     assert "4.png and 2 more" in said
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such names")
+def test_names_are_printed_without_their_codes_and_once(tmp_path, restorer):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/\x1b[2Jx [red].jpg").write_bytes(b"broken")
+    (tmp_path / "out").mkdir()
+    (tmp_path / f"out/.mofme-999999999-{'a' * 32}.part").touch()
+    result = run(tmp_path / "in", tmp_path / "out")
+    assert result.exit_code == 1 and "\x1b[2J" not in result.stderr
+    assert result.stderr.count("x [red].jpg") == 1
+    assert not list((tmp_path / "out").glob(".*"))

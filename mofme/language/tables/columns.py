@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import math
+import re
 import zlib
 from collections.abc import Sequence
 from io import BufferedReader
@@ -20,6 +21,8 @@ from mofme.errors import TableError
 
 MAX_BYTES = 2 * 1024**3  # of a file, and of what is in it when it is gzipped
 Columns = dict[str, list[Any]]
+_HEAD = 2**20  # bytes in which the header ends
+_DECIMAL = re.compile(r"^\s*(-?\d+),(\d+(?:[eE][-+]?\d+)?)\s*$")
 _TRUTH = {"true": 1.0, "false": 0.0}
 
 
@@ -49,8 +52,10 @@ def column_names(path: Path) -> list[str]:
     """The names of the columns of a CSV or Parquet file, of the first Parquet file in a folder; else nothing."""
     try:
         if path.name.endswith((".csv", ".csv.gz")):
-            with opened(path) as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as lines:
-                return next(csv.reader(lines), [])
+            with opened(path) as file:
+                head = file.read(_HEAD)
+            lines = _text(head + b"\n", errors="ignore")
+            return next(csv.reader(io.StringIO(lines, newline=""), delimiter=_delimiter(lines)), [])
         if is_parquet(path):
             return list(pq.read_schema(path).names)
     except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
@@ -69,10 +74,11 @@ def read_columns(path: Path) -> Columns:
         return read_parquet(path)
     csv.field_size_limit(2**31 - 1)
     try:
-        text = io.TextIOWrapper(io.BytesIO(content_of(path)), encoding="utf-8-sig", newline="")
-        header, *rows = list(csv.reader(text, strict=True)) or [[]]
+        lines = _text(content_of(path))
+        reader = csv.reader(io.StringIO(lines, newline=""), delimiter=_delimiter(lines), strict=True)
+        header, *rows = list(reader) or [[]]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise TableError(f"{path} cannot be read as CSV in UTF-8: {error}") from error
+        raise TableError(f"{path} cannot be read as CSV in UTF-8 or UTF-16: {error}") from error
     rows = [row for row in rows if row]
     if len(set(header)) < len(header):
         twice = sorted({name for name in header if header.count(name) > 1})
@@ -80,7 +86,27 @@ def read_columns(path: Path) -> Columns:
     uneven = [number for number, row in enumerate(rows, 1) if len(row) != len(header)]
     if uneven:
         raise TableError(f"{path}: row {uneven[0]} has another number of cells than the {len(header)} of the header")
-    return {name: [row[i] for row in rows] for i, name in enumerate(header)}
+    columns: Columns = {name: [row[i] for row in rows] for i, name in enumerate(header)}
+    return columns if _delimiter(lines) == "," else {name: _with_points(cells) for name, cells in columns.items()}
+
+
+def _text(content: bytes, errors: str = "strict") -> str:
+    """Of UTF-8 or, where it begins so, UTF-16, as Excel writes both. Raises UnicodeDecodeError."""
+    wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    return content.decode("utf-16" if wide else "utf-8-sig", errors)
+
+
+def _with_points(cells: list[str]) -> list[str]:
+    """A column of numbers with decimal commas, as stand between semicolons, with points; any other as it is."""
+    pointed = [_DECIMAL.sub(r"\1.\2", cell) for cell in cells]
+    return pointed if all(not cell.strip() or math.isfinite(number(cell)) for cell in pointed) else cells
+
+
+def _delimiter(lines: str) -> str:
+    """What parts the cells of the header: Excel writes what is usual in its country, or tabs."""
+    header = lines.lstrip("\ufeff").split("\n", 1)[0]
+    counts = {mark: len(next(csv.reader([header], delimiter=mark), [])) for mark in ",;\t"}
+    return max(counts, key=lambda mark: counts[mark])
 
 
 def read_parquet(path: Path, columns: list[str] | None = None) -> Columns:
