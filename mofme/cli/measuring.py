@@ -99,7 +99,8 @@ class Command:
             self.tell("cancelled")
             raise typer.Exit(ExitCode.CANCELLED) from None
         except (MofmeError, OSError) as error:
-            self.console.print(printable(f"error: {error}"), style="red")
+            for line in f"error: {error}".split("\n"):  # some name several faults, one a line
+                self.console.print(printable(line), style="red")
             raise typer.Exit(ExitCode.NOTHING_BEGUN) from None
         if self.failed:
             raise typer.Exit(ExitCode.SOME_FAILED)
