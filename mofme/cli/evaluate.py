@@ -84,7 +84,7 @@ def restoration(
         list[str], typer.Option(help="Name of a shipped model, or folder of one; may be given again.")
     ] = _MODELS,
     device: Device = "auto",
-    ensemble: Annotated[bool, typer.Option("--ensemble", help="Average 4 mirrored views, as `restore` can.")] = False,
+    ensemble: Annotated[bool, typer.Option("--ensemble", help="Average with the mirror image.")] = False,
     lpips_weights: LpipsWeights = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N pairs of each set.")] = None,
     seed: Annotated[int, typer.Option(help="Decides the weather on photographs held back.")] = 0,

@@ -49,7 +49,10 @@ def restore(
     ] = None,
     strength: Annotated[float, typer.Option(help="Share of the change to apply, 0 to 1.", min=0, max=1)] = 1.0,
     ensemble: Annotated[
-        bool, typer.Option("--ensemble", help="Average 4 mirrored views, which is better and slower.")
+        bool,
+        typer.Option(
+            "--ensemble", help="Average with the mirror image: closer in rain and snow, no help in haze, twice as slow."
+        ),
     ] = False,
     reroute: Annotated[
         bool,

@@ -1,4 +1,3 @@
-import itertools
 import os
 import subprocess
 import sys
@@ -85,15 +84,15 @@ def test_results_stay_in_range() -> None:
 def test_the_ensemble_is_the_mean_of_the_mirrored_views() -> None:
     restorer, image = make_restorer(), picture(40, 64)
     views = []
-    for rows, columns in itertools.product((1, -1), (1, -1)):
-        mirrored = torch.from_numpy(image.numpy()[:, ::rows, ::columns].copy())
-        views.append(restorer(mirrored).image.numpy()[:, ::rows, ::columns])
+    for columns in (1, -1):  # left and right; a picture that stands on its head has its sky below
+        mirrored = torch.from_numpy(image.numpy()[:, :, ::columns].copy())
+        views.append(restorer(mirrored).image.numpy()[:, :, ::columns])
     expected = torch.from_numpy(np.mean(views, axis=0))
     torch.testing.assert_close(restorer(image, ensemble=True).image, expected, atol=1e-5, rtol=0)
     assert (expected - restorer(image).image).abs().max() > 1e-3, "views must differ"
 
 
-@pytest.mark.parametrize(("ensemble", "steps"), [(False, 6), (True, 24)])
+@pytest.mark.parametrize(("ensemble", "steps"), [(False, 6), (True, 12)])
 def test_progress_rises_to_one(ensemble: bool, steps: int) -> None:
     told: list[float] = []
     make_restorer()(picture(100, 150), tile=64, ensemble=ensemble, on_progress=told.append)
