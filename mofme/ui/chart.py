@@ -210,7 +210,7 @@ def interval_plot(title: str, figures: Mapping[str, Figure], telling: str = "") 
 
     for name, figure in shown.items():
         colour = COLOURS[0] if name == telling else GREY
-        for line in textwrap.wrap(name, int(WIDTH / _LETTER)):
+        for line in textwrap.wrap(name, int(WIDTH / _LETTER / 1.15)):  # bold is wider
             y += 16
             parts.append(text(0, y, line, "font-weight='600'" if name == telling else "opacity='.85'"))
         y += 13
