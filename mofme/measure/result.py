@@ -67,6 +67,10 @@ class Figure:
         low, high = sorted((function(self.low), function(self.high)))
         return Figure(function(self.value), low, high)
 
+    def plain(self) -> dict[str, float | None]:
+        """For programs: value and interval."""
+        return {"value": self.value, "low": self.low, "high": self.high}
+
     def percent(self) -> "Figure":
         """A share in percent."""
         return self.map(lambda share: 100 * share)

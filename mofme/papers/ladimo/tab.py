@@ -5,7 +5,6 @@ import itertools
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -241,8 +240,8 @@ def converted_values(converted: "Converted") -> dict[str, Any]:
         "models": {
             arm.name: {
                 "activated_parameters": arm.activated,
-                "perplexity": asdict(arm.text.perplexity_figure()),
-                **({name: asdict(figure) for name, figure in arm.choice.figures().items()} if arm.choice else {}),
+                "perplexity": arm.text.perplexity_figure().plain(),
+                **({name: figure.plain() for name, figure in arm.choice.figures().items()} if arm.choice else {}),
             }
             for arm in converted.arms
         },

@@ -3,7 +3,6 @@
 import csv
 import html
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -174,7 +173,7 @@ def probed_values(probed: "Probed") -> dict[str, Any]:
     seen = probed.assessment
 
     def plain(figure: Figure | None) -> dict[str, float | None] | None:
-        return asdict(figure) if figure else None
+        return figure.plain() if figure else None
 
     return {
         "strong": probed.strong,
