@@ -17,7 +17,6 @@ import os
 import shlex
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from enum import IntEnum
 from functools import update_wrapper
 from pathlib import Path
@@ -128,7 +127,7 @@ def measures(
 
     def decorate(function: Callable[Concatenate[Command, P], Result]) -> Callable[..., None]:
         def run(context: typer.Context, out: Path | None, as_json: bool, **options: Any) -> None:
-            from mofme.measure.result import save_result
+            from mofme.measure.result import as_plain, save_result
 
             if context.invoked_subcommand is not None:  # this one stands at the top of a group
                 return
@@ -140,7 +139,7 @@ def measures(
                 if out is not None:
                     save_result(result, out)
                 if as_json:
-                    typer.echo(json.dumps(command.document or asdict(result), indent=2))
+                    typer.echo(json.dumps(command.document or as_plain(result), indent=2))
                 else:
                     print_result(result)
 

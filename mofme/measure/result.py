@@ -269,7 +269,7 @@ def save_result(result: Result, folder: Path = RESULTS) -> Path:
     _check_finite(result)
     path = folder / f"{result.room}.json"
     with atomic_file(path, "w") as file:
-        file.write(json.dumps(_plain(result), indent=1, ensure_ascii=False) + "\n")
+        file.write(json.dumps(as_plain(result), indent=1, ensure_ascii=False) + "\n")
     return path
 
 
@@ -297,7 +297,9 @@ def available_results(folder: Path = RESULTS) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.json"))
 
 
-def _plain(result: Result) -> dict[str, Any]:
+def as_plain(result: Result) -> dict[str, Any]:
+    """As its file holds it: without what is empty."""
+
     def without_empty(fields: list[tuple[str, Any]]) -> dict[str, Any]:
         return {name: value for name, value in fields if not (name in ("values", "judgements") and not value)}
 

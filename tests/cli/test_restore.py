@@ -222,7 +222,8 @@ def test_a_model_or_device_that_cannot_be_used(tmp_path, monkeypatch, error):
 
 
 INTERRUPTED = """
-import sys, time, torch
+import signal, sys, time, torch
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
 from mofme.vision.restorer import Restoration, Restorer
 from mofme.cli.app import app
 

@@ -144,8 +144,8 @@ def test_pairs_are_measured_shown_and_reported(page: Page, tmp_path: Path) -> No
     page.click("#measure")
     expect(page.get_by_text("Done: 3 of 3 pictures")).to_be_visible()
     expect(page.get_by_text("c.png:")).to_be_visible()
-    expect(page.locator(".plots svg")).to_have_count(2)
-    expect(page.locator(".plots circle")).to_have_count(2)
+    expect(page.locator(".plots:not(.result .plots) svg")).to_have_count(2)
+    expect(page.locator(".plots:not(.result .plots) circle")).to_have_count(2)
     expect(page.locator("#worst img")).to_have_count(1)
     expect(page.locator("#best img")).to_have_count(1)
     with page.expect_download() as download:
@@ -173,9 +173,10 @@ def test_shipped_results_are_unfolded_on_a_phone(browser: Browser, url: str) -> 
     page = browser.new_page(viewport={"width": 390, "height": 844})
     page.goto(url)
     open_tab(page, "Evaluate")
-    for room in page.locator("details.result").all():
+    expect(page.locator(".result details").first).to_be_visible()
+    for room in page.locator(".result details").all():
         room.locator("summary").click()
-    expect(page.locator("details.result table").first).to_be_visible()
+    expect(page.locator(".result details table").first).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     page.close()
 

@@ -5,44 +5,39 @@ from dataclasses import replace
 from mofme.measure.result import Check, Figure, Judgement, Result
 
 JUDGED, OURS = "carrot", "stacked ensemble"
-_ONE_K = "carrot, one k"  # as measured before each model had its own
 DOLLARS = "dollars per 1,000 prompts to do as well as the best single model"
 R2 = "R2 of expected costs, mean of the models"
 FRACTION = 50.0  # percent of the best single model's cost
 _SCALE = "three tables of 3,000 to 12,000 prompts and 9 to 11 models against all of RouterBench, and SPROUT"
-_METHODS = {
-    JUDGED: "k nearest neighbours with a k for each model, as published; sentences embedded by a smaller encoder",
-    _ONE_K: "k nearest neighbours with one k for all models, costs by length; sentences embedded by a smaller encoder",
-}
+_METHOD = "k nearest neighbours with a k for each model, as published; sentences embedded by a smaller encoder"
 
 
 def judge(result: Result) -> Result:
     """The same result with its verdict and its rows of the ledger, read off its figures."""
     tables = list(dict.fromkeys(row.table.rpartition(": ")[0] for row in result.rows))
-    judged = JUDGED if JUDGED in result.names(f"{tables[0]}: AIQ") else _ONE_K
     near = [
         Check(f"{table}: money for 95 % of the quality, %", money, FRACTION, below=True)
         for table in tables
-        if (money := _money(result, table, judged, 95))
+        if (money := _money(result, table, JUDGED, 95))
     ]
     above_hull, above_tasks = (
         [
             Check(f"{table}: AIQ, gain over the {control}", gain)
             for table in tables
-            if (gain := _gain(result, table, judged, control))
+            if (gain := _gain(result, table, JUDGED, control))
         ]
         for control in ("hull", "task table")
     )
     judgements = [
         Judgement(
             "estimates come near the best single model for a fraction of its money, above mixtures at random",
-            _METHODS[judged],
+            _METHOD,
             _SCALE,
             [*near, *above_hull],
         ),
         Judgement(
             "estimates of each prompt choose better than a table of each task's means",
-            f"{_METHODS[judged]}; the table is our control, not the paper's",
+            f"{_METHOD}; the table is our control, not the paper's",
             _SCALE,
             above_tasks,
             needed="tables in which models differ within a task",
@@ -50,19 +45,19 @@ def judge(result: Result) -> Result:
     ]
     said = [one.sentences() for one in judgements]
     for table in tables:
-        said += _table(result, table, judged)
+        said += _table(result, table)
     return replace(result, judgements=judgements, verdict=" ".join(said))
 
 
-def _table(result: Result, table: str, judged: str) -> list[str]:
+def _table(result: Result, table: str) -> list[str]:
     """A table's sentences: money, cost prediction, and what our ensemble adds."""
     said = []
     for share in (100, 95):
-        if figure := _money(result, table, judged, share):
+        if figure := _money(result, table, JUDGED, share):
             said.append(f"{table}: {share} % of the best single model's quality for {_percent(figure)} of its money.")
-    if r2 := result.known(f"{table}: {R2}", judged, "R2"):
+    if r2 := result.known(f"{table}: {R2}", JUDGED, "R2"):
         said.append(f"CARROT's costs are expected with an R2 of {r2.text(digits=2)}.")
-    for router, words in ((judged, "CARROT"), (OURS, "Our stacked ensemble")):
+    for router, words in ((JUDGED, "CARROT"), (OURS, "Our stacked ensemble")):
         if gain := _gain(result, table, router, "task table"):
             said.append(f"{words} is {_side(gain)} the task table in AIQ by {gain.text(signed=True, digits=3)}.")
     return said

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -31,4 +32,4 @@ def test_a_folder_that_cannot_be_written_is_named(quick: World, tmp_path: Path) 
     blocked.touch()
     done = CliRunner().invoke(app, ["route", "simulate", "--largest", "4000", "--out", str(blocked)])
     assert done.exit_code == 2
-    assert "a-file" in done.stderr
+    assert "a-file" in re.sub(r"[\s│]", "", done.stderr)  # a long path takes several lines
