@@ -177,7 +177,7 @@ def work(
         elif name:
             yield {status: "<p class='note'>What this link led to is not kept any more: start again.</p>"}
         else:
-            yield {cancel: gr.Button(interactive=False)}
+            yield {status: gr.skip()}  # work may have been started meanwhile
 
     def leave(request: gr.Request) -> None:
         runs.leave(str(request.session_hash))
