@@ -15,15 +15,7 @@ from mofme.errors import Cancelled
 from mofme.files import check_can_hold, clear_left
 from mofme.vision.hidden import restore_seen
 from mofme.vision.picture.decode import Picture
-from mofme.vision.picture.file import (
-    FORMATS,
-    check_holds,
-    lost_in,
-    read_picture,
-    with_others,
-    write_frames,
-    write_picture,
-)
+from mofme.vision.picture.file import FORMATS, read_to_keep, write_frames
 from mofme.vision.plan import output_suffix, plan_tree
 from mofme.vision.report import (
     REPORT,
@@ -184,10 +176,7 @@ class _File:
             self._about = self.path.stat(), version_of(self.path)
             if not self._is_video:
                 kind = FORMATS[f".{self._format.lower()}"] if self._format else None
-                first = read_picture(self.path, max_megapixels)
-                self._frames = with_others(first, self.path, kind, max_megapixels)
-                check_holds(self.output, self._frames, kind or first.format)
-                self._note = "; ".join(lost_in(self._frames, kind or self._frames[0].format))
+                self._frames = read_to_keep(self.path, self.output, kind, max_megapixels)
 
     def restore(
         self,
@@ -215,17 +204,13 @@ class _File:
                 height=height,
                 weather=weather,
                 uncertainty=sum(one.mean_uncertainty for one in restored) / len(restored),
-                note=self._note,
+                note="; ".join(self._frames[0].notes),
             )
 
     def write(self) -> FileReport:
         if self._frames and not self.report.error:
             with self._step():
-                first, format = self._frames[0], self._format or self._frames[0].format
-                if len(self._frames) > 1:
-                    write_frames(self.output, self._frames, format)
-                else:
-                    write_picture(self.output, first.rgb, first, format)
+                write_frames(self.output, self._frames, self._format or self._frames[0].format)
                 self._is_written = True
         if self._about and self._is_written:
             about, source = self._about

@@ -13,7 +13,7 @@ from PIL import Image
 from mofme.errors import Cancelled, PictureError
 from mofme.vision import batch
 from mofme.vision.batch import FileReport, plan_tree, restore_tree, write_report
-from mofme.vision.picture.file import read_picture, write_picture
+from mofme.vision.picture.file import read_picture, read_to_keep, write_frames
 from mofme.vision.restorer import Restoration, Restorer, available_models
 
 
@@ -126,15 +126,15 @@ def test_the_next_is_read_and_the_last_one_written_meanwhile(tmp_path, monkeypat
     read, restoring, written = ({name: threading.Event() for name in names} for _ in range(3))
     behind = iter(range(len(names)))
 
-    def reading(path, *limits):
+    def reading(path, *how):
         read[path.name].set()
-        return read_picture(path, *limits)
+        return read_to_keep(path, *how)
 
     def writing(path, *how):
         number = names.index(path.name)
         if path.name != names[-1]:
             assert restoring[names[number + 1]].wait(30)
-        write_picture(path, *how)
+        write_frames(path, *how)
         written[path.name].set()
 
     class Watching(Inverter):
@@ -146,8 +146,8 @@ def test_the_next_is_read_and_the_last_one_written_meanwhile(tmp_path, monkeypat
             assert all(written[name].is_set() for name in names[: max(number - 1, 0)])
             return super().__call__(image, **settings)
 
-    monkeypatch.setattr(batch, "read_picture", reading)
-    monkeypatch.setattr(batch, "write_picture", writing)
+    monkeypatch.setattr(batch, "read_to_keep", reading)
+    monkeypatch.setattr(batch, "write_frames", writing)
     reports = list(restore_tree(Watching(), tmp_path / "in", tmp_path / "out"))
     assert [(report.file, report.error) for report in reports] == [(name, "") for name in names]
 
@@ -163,8 +163,13 @@ def test_beside_a_large_picture_nothing_is_read_or_written(tmp_path, monkeypatch
             return super().__call__(image, **settings)
 
     monkeypatch.setattr(batch, "_LARGE", 50)
-    monkeypatch.setattr(batch, "read_picture", lambda path, _: events.append(f"read {path.name}") or read_picture(path))
-    monkeypatch.setattr(batch, "write_picture", lambda path, *_: events.append(f"write {path.name}"))
+
+    def reading(path, *how):
+        events.append(f"read {path.name}")
+        return read_to_keep(path, *how)
+
+    monkeypatch.setattr(batch, "read_to_keep", reading)
+    monkeypatch.setattr(batch, "write_frames", lambda path, *_: events.append(f"write {path.name}"))
     list(restore_tree(Listed(), tmp_path / "in", tmp_path / "out"))
     events.remove("read b.png")  # while a small one was restored or written
     at_b = events.index("write b.png")

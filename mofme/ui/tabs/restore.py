@@ -21,15 +21,7 @@ from mofme.ui.uploads import chosen_photo, download_button, new_folder, photo_bo
 from mofme.ui.work import Endpoint, start_and_cancel, status_box, work
 from mofme.vision.batch import restore_frames
 from mofme.vision.picture.decode import Picture
-from mofme.vision.picture.file import (
-    FORMATS,
-    check_holds,
-    lost_in,
-    read_picture,
-    with_others,
-    write_frames,
-    write_picture,
-)
+from mofme.vision.picture.file import FORMATS, read_to_keep, write_frames, write_picture
 from mofme.vision.restorer import Restoration
 
 EXPERTS_NOTE = (
@@ -219,9 +211,8 @@ def restore_photo(engine: Engine, job: Job, path: str | None, settings: Settings
     """Restore one uploaded file. Raises MofmeError if it is no picture, too large, or the job was stopped."""
     upload = chosen_photo(path)
     job.report(0, "Reading the photo")
-    frames = with_others(read_picture(upload, megapixels), upload, None, megapixels)
-    check_holds(upload, frames, frames[0].format)
-    picture = replace(frames[0], notes=lost_in(frames, frames[0].format))
+    frames = read_to_keep(upload, upload, max_megapixels=megapixels)
+    picture = frames[0]
     restorer = engine.restorer(settings.model)
     rerouted: list[Rerouted] = []
     with engine.turn:

@@ -75,19 +75,23 @@ def _read(path: Path, read: Callable[[BinaryIO], T]) -> T:
         raise PictureError(f"{path}: damaged or incomplete picture ({error}).") from error
 
 
-def with_others(first: Picture, path: Path, kind: str | None, max_megapixels: float = 100) -> list[Picture]:
-    """The `first` picture of a file, and the other frames or pages if a file of this kind holds them.
+def read_to_keep(path: Path, output: Path, kind: str | None = None, max_megapixels: float = 100) -> list[Picture]:
+    """The picture of a file, and its other frames or pages where a file of this kind holds them, to go to `output`.
 
-    `kind` is a value of FORMATS; None stands for the file's own.
+    `kind` is a value of FORMATS; None stands for the file's own. The first one's notes tell what is left out. Raises
+    PictureError as `read_picture` does, and if a file of this kind cannot be as large.
     """
+    first = read_picture(path, max_megapixels)
     kind = kind or first.format
     # Pages shown one after the other would be no pages, and Pillow reads animations of 16 bits in 8.
     is_held = kind in _PAGES or (kind in _ANIMATIONS and first.duration is not None and first.bits == 8)
     several = first.frames > 1 and first.present is None and is_held
-    return read_frames(path, max_megapixels) if several else [first]
+    frames = read_frames(path, max_megapixels) if several else [first]
+    _check_holds(output, frames, kind)
+    return [replace(frames[0], notes=_lost_in(frames, kind)), *frames[1:]]
 
 
-def check_holds(path: Path, frames: Sequence[Picture], kind: str) -> None:
+def _check_holds(path: Path, frames: Sequence[Picture], kind: str) -> None:
     """Raise PictureError if a file of this kind, a value of FORMATS, cannot be as large; `path` is what to call it."""
     largest = _LARGEST.get(kind, 2**31 - 1)
     for frame in frames:
@@ -99,7 +103,7 @@ def check_holds(path: Path, frames: Sequence[Picture], kind: str) -> None:
             )
 
 
-def lost_in(frames: Sequence[Picture], kind: str) -> tuple[str, ...]:
+def _lost_in(frames: Sequence[Picture], kind: str) -> tuple[str, ...]:
     """What is left out if these frames of one file are written as this kind, a value of FORMATS: in words."""
     picture, lost = frames[0], []
     if len(frames) < picture.frames:
@@ -130,7 +134,7 @@ def write_picture(path: Path, rgb: Tensor, like: Picture, format: str | None = N
 
 
 def write_frames(path: Path, frames: Sequence[Picture], format: str | None = None) -> None:
-    """Write one picture as `write_picture` does, several as frames of an animation or pages; see `keeps_frames`."""
+    """Write one picture as `write_picture` does, several as frames of an animation or pages."""
     path = Path(path)
     suffix = f".{format.lower()}" if format else path.suffix.lower()
     if format and suffix not in FORMATS:
