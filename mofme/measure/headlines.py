@@ -173,9 +173,9 @@ _ROOMS = {
         "PSNR, dB",
         "gain",
         "rain100l",
-        "With four looks at each photo, the error that such rain makes shrinks by {less} %.",
-        "With four looks at each photo, photos in such rain come out worse.",
-        "With four looks at each photo, photos in such rain come out no better.",
+        "With a second look at each photo, mirrored, the error that such rain makes shrinks by {less} %.",
+        "With a second look at each photo, mirrored, photos in such rain come out worse.",
+        "With a second look at each photo, mirrored, photos in such rain come out no better.",
     ),
     "restorers": _Telling(
         "all pictures",
