@@ -99,7 +99,8 @@ def hazed(scenes: Sequence[HazeScene]) -> Make:
         clean, transmission = _canvases(stacked, count, size, dice).split((3, 1), 1)
         draw = Draw(dice.weather, count, clean.device)
         density = torch.exp(draw.uniform(math.log(0.4), math.log(2.5)))
-        veil = torch.where(draw.chance(0.35), draw.uniform(0.4, 1), 1.0)
+        # Even veils are seldom: of them the net learns to darken dull walls and overcast roads.
+        veil = torch.where(draw.chance(0.12), draw.uniform(0.5, 1), 1.0)
         patches = 1 + per_picture(draw.uniform(0, 1.6) * draw.chance(0.4)) * (draw.smooth(size, (2, 4, 8)) - 0.5)
         transmission = transmission.clamp_min(0.02) ** (per_picture(density) * patches) * per_picture(veil)
         strength = torch.where(draw.chance(0.3), 0.13, 0.04)
@@ -149,7 +150,7 @@ def untouched(pictures: Sequence[Tensor]) -> Make:
     def make(count: int, size: Size, dice: Dice) -> Scenes:
         clean = add_distractors(_canvases(pictures, count, size, dice), dice.weather)
         draw = Draw(dice.weather, count, clean.device)
-        clean = on_some(clean, draw.chance(0.2).tolist(), _of_few_colours, dice.weather)
+        clean = on_some(clean, draw.chance(0.5).tolist(), _of_few_colours, dice.weather)
         return Scenes(clean, clean, _labels(count, clean.device))
 
     return make
@@ -224,10 +225,12 @@ def _window(picture: Tensor, size: Size, dice: Dice) -> Tensor:
 
 
 def _of_few_colours(clean: Tensor, draw: Draw) -> Tensor:
-    """A wall, a wood, a sea: all of about one colour and of little contrast, but no haze, which is bright and grey."""
+    """A wall, a wood, a road on an overcast day: all of about one colour, or grey, of little contrast, and no haze,
+    which is brighter."""
     mean = clean.mean((-2, -1), keepdim=True)
-    colour = (mean * draw.uniform(0.45, 1.3, 3)[:, :, None, None]) * per_picture(draw.uniform(0.4, 0.9))
-    return (colour + per_picture(draw.uniform(0.6, 0.95)) * (clean - mean)).clamp(0, 1)
+    colourful = torch.where(draw.chance(0.5), 0.45, 0.12)[:, None] * draw.uniform(-1, 1, 3)
+    colour = mean * (1 + colourful)[:, :, None, None] * per_picture(draw.uniform(0.4, 1))
+    return (colour + per_picture(draw.uniform(0.45, 0.95)) * (clean - mean)).clamp(0, 1)
 
 
 def _labels(count: int, device: torch.device, *present: str) -> Tensor:
