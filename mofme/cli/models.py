@@ -44,17 +44,24 @@ def models(
 def export(
     command: Command,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A shipped model, or a folder from `train`.")],
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.", dir_okay=False)],
-    format: Annotated[str, typer.Option(help="onnx or torchscript.")] = "onnx",
+    output: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT", help="The file to write; for OpenVINO NAME.xml, beside which NAME.bin is.", dir_okay=False
+        ),
+    ],
+    format: Annotated[str, typer.Option(help="onnx, openvino or torchscript.")] = "onnx",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
 ) -> None:
     """Write a restorer as one file for other programs, once it is checked to restore the same."""
     from mofme.vision.export import export_net
 
-    if output.exists() and not overwrite:
-        raise ModelError(f"{output}: exists already; give another name or --overwrite.")
+    files = [output, output.with_suffix(".bin")] if format == "openvino" else [output]
+    for file in files:
+        if file.exists() and not overwrite:
+            raise ModelError(f"{file}: exists already; give another name or --overwrite.")
     difference = export_net(model, output, format)
-    size = output.stat().st_size / 1e6
+    size = sum(file.stat().st_size for file in files) / 1e6
     command.tell(f"{output}: {size:.1f} MB; real pixels differ by at most {255 * difference:.4f} of 255 levels")
 
 

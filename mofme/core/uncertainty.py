@@ -22,8 +22,8 @@ from torch.nn import functional as F
 
 from mofme.core.routing import Router, RoutingDecision, expert_scores, keep_top_k
 
-_RIDGE = 1e-2
-_TINY = 1e-20  # keeps weights and gradients finite for tokens of zeros, and for passes that happen to agree
+RIDGE = 1e-2
+TINY = 1e-20  # keeps weights and gradients finite for tokens of zeros, and for passes that happen to agree
 
 
 class UncertaintyRouter(Router):
@@ -61,8 +61,8 @@ class UncertaintyRouter(Router):
         centred_TE = mean_TE - mean_TE.mean(dim=-1, keepdim=True)
         noise_T1 = variance_TE.mean(dim=-1, keepdim=True)
         # Variance in units of the token's own mean variance: the weights stay the same when all scores are scaled.
-        calibrated_TE = centred_TE / (variance_TE / noise_T1.clamp_min(_TINY) + _RIDGE)
-        length_T1 = (calibrated_TE.square().sum(dim=-1, keepdim=True) + _TINY).sqrt()
+        calibrated_TE = centred_TE / (variance_TE / noise_T1.clamp_min(TINY) + RIDGE)
+        length_T1 = (calibrated_TE.square().sum(dim=-1, keepdim=True) + TINY).sqrt()
         weights_TE = keep_top_k(calibrated_TE / length_T1, self.top_k)
         return RoutingDecision(weights_TE, mean_TE, _uncertainty(centred_TE, noise_T1))
 
@@ -81,6 +81,6 @@ class UncertaintyRouter(Router):
 
 
 def _uncertainty(centred_TE: Tensor, noise_T1: Tensor) -> Tensor:
-    noise_T = (noise_T1.squeeze(-1) + _TINY).sqrt()
-    signal_T = (centred_TE.square().mean(dim=-1) + _TINY).sqrt()
+    noise_T = (noise_T1.squeeze(-1) + TINY).sqrt()
+    signal_T = (centred_TE.square().mean(dim=-1) + TINY).sqrt()
     return noise_T / (noise_T + signal_T)

@@ -1,4 +1,4 @@
-"""The restoration net as one file for other runtimes, which need nothing of this package: ONNX or TorchScript.
+"""The restoration net for other runtimes, which need nothing of this package: ONNX, OpenVINO's IR or TorchScript.
 
     image (1, 3, H, W), thumbnail (1, 3, 64, 64) -> restored (1, 3, H, W)
 
@@ -9,11 +9,13 @@ restores a picture in parts hands every part that of the whole. The tone net is 
 import importlib.util
 import io
 import json
+import shutil
+import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +24,7 @@ from mofme.core.weights import ModelCard
 from mofme.errors import ModelError
 from mofme.files import ASSETS, atomic_file
 from mofme.vision.models import load_net
+from mofme.vision.nets.folded import folded
 from mofme.vision.nets.unet import CONTEXT_SIZE, STRIDE, RestorationNet
 from mofme.vision.onnx import load_onnx
 from mofme.vision.picture.file import read_picture
@@ -30,6 +33,9 @@ from mofme.vision.tiling import thumbnail
 _OPSET = 17  # the first with layer normalisation
 _TOLERANCE = 1 / 255
 METADATA_FILE = "metadata.json"  # within a TorchScript file
+ONNX = "onnx==1.23.2"
+ONNXRUNTIME = "onnxruntime==1.32.0"
+OPENVINO = "openvino==2026.4.1"
 
 Metadata = dict[str, str]
 Restore = Callable[[Tensor, Tensor], Tensor]
@@ -49,24 +55,26 @@ class _ImageAndThumbnail(nn.Module):
 def export_net(name: str, path: Path, format: str = "onnx") -> float:
     """Write a model's net to `path`, and tell by how much at most it restores real pixels otherwise than here.
 
+    OpenVINO has its weights in a file of their own, which ends in .bin where `path` ends in .xml.
     Raises ModelError for a model or a format that is none, for a package that is missing, and for a net that cannot be
     exported or would come out different, by over 1/255 of the range. Then no file is written, and an earlier one stays.
     """
     if format not in FORMATS:
         raise ModelError(f"no format is called {format!r}: choose one of {', '.join(FORMATS)}")
     packages, write, load = FORMATS[format]
-    if not all(map(importlib.util.find_spec, packages)):
-        raise ModelError(f"to export as {format}, first pip install onnx==1.23.2 onnxruntime==1.32.0")
+    if not all(importlib.util.find_spec(package.partition("==")[0]) for package in packages):
+        raise ModelError(f"to export as {format}, first pip install {' '.join(packages)}")
+    if format == "openvino" and path.suffix != ".xml":
+        raise ModelError(f"{path}: OpenVINO reads files whose name ends in .xml; give such a name")
     net, card = load_net(name)
-    module = _ImageAndThumbnail(net)
-    with atomic_file(path) as file:
+    with tempfile.TemporaryDirectory() as folder:
         try:
             # Both ways that torch offers without onnxscript are deprecated, and remark on every size that is checked.
             with warnings.catch_warnings(), torch.no_grad():
                 warnings.simplefilter("ignore")
-                write(module, file, metadata(card))
-                file.flush()
-                difference = _largest_difference(module, load(Path(file.name)))
+                made = Path(folder, path.name)
+                write(_ImageAndThumbnail(folded(net)), made, metadata(card))
+                difference = _largest_difference(_ImageAndThumbnail(net), load(made))
         except (ModelError, RuntimeError) as error:
             raise ModelError(
                 f"{name} cannot be exported as {format}: a file holds fixed steps, and which ones this net takes "
@@ -77,16 +85,22 @@ def export_net(name: str, path: Path, format: str = "onnx") -> float:
                 f"{name} cannot be exported as {format}: the file would restore pictures otherwise than the net, by up "
                 f"to {255 * difference:.1f} of 255 levels"
             )
+        for part in sorted(made.parent.iterdir()):  # the weights before what names them
+            with part.open("rb") as source, atomic_file(path.with_name(part.name)) as file:
+                shutil.copyfileobj(source, file)
     return difference
 
 
 def metadata(card: ModelCard) -> Metadata:
-    """What a file says of itself; the first four are called as in spandrel's descriptors."""
+    """What a file says of itself; those above `range` are called as in spandrel's descriptors."""
     return {
         "purpose": "Restoration",
         "scale": "1",
         "input_channels": "3",
+        "output_channels": "3",
+        "minimum": str(STRIDE),
         "multiple_of": str(STRIDE),
+        "square": "false",
         "colour_order": "RGB",
         "range": "0 to 1",
         "thumbnail": f"mean of the whole picture over a grid of {CONTEXT_SIZE} x {CONTEXT_SIZE}",
@@ -111,30 +125,64 @@ def _example() -> tuple[Tensor, Tensor]:
     return torch.rand(1, 3, 48, 64), torch.rand(1, 3, CONTEXT_SIZE, CONTEXT_SIZE)
 
 
-def _write_onnx(module: nn.Module, file: BinaryIO, about: Metadata) -> None:
+def onnx_bytes(module: nn.Module, example: tuple[Tensor, ...], inputs: list[str], outputs: list[str]) -> bytes:
+    """The ONNX model of `module`. The first input and what is of its size, the first output, take any height and width,
+    as do outputs called `..._map`.
+    """
     content = io.BytesIO()
     size = {2: "height", 3: "width"}
+    anywhere = {
+        name: {axis: f"{name}_{side}" for axis, side in size.items()} for name in outputs if name.endswith("_map")
+    }
     torch.onnx.export(
         module,
-        _example(),
+        example,
         content,  # type: ignore[arg-type]  # takes files, too
         dynamo=False,
         opset_version=_OPSET,
-        input_names=["image", "thumbnail"],
-        output_names=["restored"],
-        dynamic_axes={"image": size, "restored": size},
+        input_names=inputs,
+        output_names=outputs,
+        dynamic_axes={inputs[0]: size, outputs[0]: size, **anywhere},
     )
+    return content.getvalue()
+
+
+def _whole_net(module: nn.Module) -> bytes:
+    return onnx_bytes(module, _example(), ["image", "thumbnail"], ["restored"])
+
+
+def _write_onnx(module: nn.Module, path: Path, about: Metadata) -> None:
     onnx = importlib.import_module("onnx")
-    model = onnx.load_from_string(content.getvalue())
+    model = onnx.load_from_string(_whole_net(module))
     for axis, length in enumerate((1, 3)):  # which the exporter has lost
         model.graph.output[0].type.tensor_type.shape.dim[axis].dim_value = length
     onnx.helper.set_model_props(model, about)
-    file.write(model.SerializeToString())
+    path.write_bytes(model.SerializeToString())
 
 
-def _write_torchscript(module: nn.Module, file: BinaryIO, about: Metadata) -> None:
+def _write_openvino(module: nn.Module, path: Path, about: Metadata) -> None:
+    openvino = importlib.import_module("openvino")
+    model = openvino.Core().read_model(_whole_net(module))
+    for key, value in about.items():
+        model.set_rt_info(value, ["mofme", key])
+    openvino.save_model(model, path, compress_to_fp16=False)
+
+
+def _load_openvino(path: Path) -> Restore:
+    """In full precision, as the other runtimes do."""
+    compiled: Any = (
+        importlib.import_module("openvino")
+        .Core()
+        .compile_model(
+            path, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+        )
+    )
+    return lambda *inputs: torch.from_numpy(compiled([one.numpy() for one in inputs])[0])
+
+
+def _write_torchscript(module: nn.Module, path: Path, about: Metadata) -> None:
     traced = torch.jit.trace(module, _example(), check_trace=False)
-    torch.jit.save(traced, file, _extra_files={METADATA_FILE: json.dumps(about)})
+    torch.jit.save(traced, path, _extra_files={METADATA_FILE: json.dumps(about)})
 
 
 def _load_torchscript(path: Path) -> Restore:
@@ -143,7 +191,8 @@ def _load_torchscript(path: Path) -> Restore:
 
 
 # What each needs beside torch, writes and loads with.
-FORMATS: dict[str, tuple[list[str], Callable[[nn.Module, BinaryIO, Metadata], None], Callable[[Path], Restore]]] = {
-    "onnx": (["onnx", "onnxruntime"], _write_onnx, load_onnx),
+FORMATS: dict[str, tuple[list[str], Callable[[nn.Module, Path, Metadata], None], Callable[[Path], Restore]]] = {
+    "onnx": ([ONNX, ONNXRUNTIME], _write_onnx, load_onnx),
+    "openvino": ([OPENVINO], _write_openvino, _load_openvino),
     "torchscript": ([], _write_torchscript, _load_torchscript),
 }

@@ -1,11 +1,14 @@
 import json
 import re
+import shutil
+import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import onnx
+import openvino
 import pytest
 import torch
 from PIL import Image
@@ -86,7 +89,10 @@ def test_the_file_tells_what_it_takes(small: Path) -> None:
         "purpose": "Restoration",
         "scale": "1",
         "input_channels": "3",
+        "output_channels": "3",
+        "minimum": "8",
         "multiple_of": "8",
+        "square": "false",
         "colour_order": "RGB",
         "range": "0 to 1",
         "thumbnail": "mean of the whole picture over a grid of 64 x 64",
@@ -103,6 +109,40 @@ def test_the_readme_restores_a_photo_by_it(small: Path, photo: Tensor, monkeypat
     expected = without_tone(read_picture(Path("photo.jpg")).rgb, "small", monkeypatch)
     found = np.asarray(Image.open("clear.png")).transpose(2, 0, 1) / 255
     assert np.abs(found - expected.numpy()).max() <= 1.5 / 255  # half a level by rounding to 8 bits
+
+
+def has_javascript_runtime() -> bool:
+    asked = [shutil.which("node") or "", "-e", "require('onnxruntime-node'); require('pngjs')"]
+    return bool(asked[0]) and subprocess.run(asked, capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(not has_javascript_runtime(), reason="needs node with onnxruntime-node and pngjs in NODE_PATH")
+def test_the_readme_restores_a_photo_in_javascript(small: Path, photo: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(small.parent)
+    Image.fromarray((photo * 255).round().byte().permute(1, 2, 0).numpy()).save("photo.png")
+    (example,) = re.findall(r"```js\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    subprocess.run(["node", "-e", example], check=True)
+    expected = without_tone(read_picture(Path("photo.png")).rgb, "small", monkeypatch)
+    found = np.asarray(Image.open("clear.png").convert("RGB")).transpose(2, 0, 1) / 255
+    assert np.abs(found - expected.numpy()).max() <= 1.5 / 255  # half a level by rounding to 8 bits
+
+
+def test_openvino_takes_any_size_and_tells_what_it_takes(
+    tmp_path: Path, photo: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "small.xml"
+    assert run("small", path, "--format", "openvino").exit_code == 0
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["small.bin", "small.xml"]
+    net = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    for picture in (photo[:, :96, :128], photo[:, :40, :72]):
+        seen = [picture[None].numpy(), thumbnail(picture, 64)[None].numpy()]
+        expected = without_tone(picture, "small", monkeypatch)
+        assert np.abs(net(seen)[0][0] - expected.numpy()).max() <= 1 / 255
+    about = openvino.Core().read_model(path).get_rt_info(["mofme"]).value
+    assert (about["multiple_of"], about["colour_order"]) == ("8", "RGB")
+    again = run("small", path, "--format", "openvino")
+    assert again.exit_code == 2 and "exists already" in again.stderr
+    assert "name ends in .xml" in " ".join(run("small", tmp_path / "new", "--format", "openvino").stderr.split())
 
 
 def test_torchscript_for_parts_and_their_whole(tmp_path: Path, photo: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +191,7 @@ def test_a_file_is_replaced_only_when_asked(tmp_path: Path) -> None:
 def test_wrong_names_and_missing_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError, match="no model is called 'nowhere'"):
         export_net("nowhere", tmp_path / "out")
-    with pytest.raises(ModelError, match="choose one of onnx, torchscript"):
+    with pytest.raises(ModelError, match="choose one of onnx, openvino, torchscript"):
         export_net("small", tmp_path / "out", "tiff")
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ModelError, match="pip install onnx"):
