@@ -10,6 +10,7 @@ from mofme.cli import bench, evaluate
 from mofme.cli.models import export, models
 from mofme.cli.restore import restore
 from mofme.cli.results import results
+from mofme.cli.stream import stream
 from mofme.cli.synthesize import synthesize
 from mofme.cli.train import train, train_segmenter, train_tone
 from mofme.cli.window import open_app
@@ -50,6 +51,7 @@ GROUPS = {
 COMMANDS: dict[str, Callable[..., None]] = {
     "app": open_app,
     "restore": restore,
+    "stream": stream,
     "models": models,
     "export": export,
     "synthesize": synthesize,

@@ -210,19 +210,25 @@ def _one_output(source: Path, output: Path, format: str | None) -> tuple[Path, s
     return output, format
 
 
+def load_restorer(model: str, device: str) -> "Restorer":
+    """Raises ModelError."""
+    from mofme.errors import ModelError
+    from mofme.vision.restorer import Restorer
+
+    try:
+        return Restorer.from_pretrained(model, device)
+    except (RuntimeError, AssertionError) as error:  # what torch raises for a device that is not there
+        raise ModelError(f"the device {device!r} cannot be used: {error}") from error
+
+
 def _load(
     model: str, device: str, references: Path | None, reroute: bool, rerouted: "list[Rerouted]"
 ) -> "Restorer | Rerouter":
     """The model; with `reroute` one that adds to `rerouted` what became of every picture."""
-    from mofme.errors import ModelError
     from mofme.papers.r2t2.references import SHIPPED, References
     from mofme.papers.r2t2.rerouter import Rerouter
-    from mofme.vision.restorer import Restorer
 
-    try:
-        restorer = Restorer.from_pretrained(model, device)
-    except (RuntimeError, AssertionError) as error:  # what torch raises for a device that is not there
-        raise ModelError(f"the device {device!r} cannot be used: {error}") from error
+    restorer = load_restorer(model, device)
     if not (reroute or references):
         return restorer
     return Rerouter(restorer, References.load(references or SHIPPED), report=rerouted.append)

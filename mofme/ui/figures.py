@@ -14,6 +14,7 @@ from torch.nn.functional import interpolate
 
 from mofme.files import atomic_file
 from mofme.vision.restorer import RoutingMap
+from mofme.vision.tiling import shrunk
 
 FIGURE_SIDE = 640
 # Low to high, readable in grey and by the colour-blind: anchors of matplotlib's "inferno", its dark end lightened.
@@ -22,10 +23,7 @@ RAMP = np.array([(40, 18, 84), (106, 23, 110), (174, 48, 92), (229, 92, 48), (25
 
 def thumbnail(rgb: Tensor, side: int = FIGURE_SIDE) -> Tensor:
     """Shrink a picture (3, H, W) so that its longer side is at most `side`; smaller pictures stay."""
-    height, width = rgb.shape[-2:]
-    scale = min(1.0, side / max(height, width))
-    size = (max(1, round(height * scale)), max(1, round(width * scale)))
-    return interpolate(rgb[None].float(), size=size, mode="area")[0]
+    return shrunk(rgb, side)
 
 
 def colour(values: NDArray[np.floating]) -> NDArray[np.float64]:

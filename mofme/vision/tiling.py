@@ -66,6 +66,14 @@ def thumbnail(image: Tensor, size: int) -> Tensor:
     return torch.cat(bands, dim=1)
 
 
+def shrunk(image: Tensor, side: int) -> Tensor:
+    """A picture (C, H, W) whose longer side is at most `side` pixels; a smaller one stays."""
+    height, width = image.shape[-2:]
+    scale = min(1.0, side / max(height, width))
+    size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    return F.interpolate(image[None].float(), size=size, mode="area")[0]
+
+
 def _spans(length: int, size: int, halo: int) -> list[tuple[slice, slice]]:
     starts = range(0, length, size)
     return [

@@ -23,7 +23,7 @@ VIDEO_SUFFIXES = frozenset(CONTAINERS) | frozenset(
     {".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".mts", ".m2ts", ".3gp", ".ogv"}
 )
 # What FFmpeg may take a file for. A playlist, which is none of these, would have it open other files and addresses.
-_READABLE = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,asf,flv,ogg"
+READABLE = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,asf,flv,ogg"
 _DECODES_ALPHA = {"vp9": "libvpx-vp9", "vp8": "libvpx"}
 _USUAL_RATE = Fraction(25)
 
@@ -50,8 +50,11 @@ class Frame:
 class VideoReader:
     """The frames of a video file, one after the other; what cannot be decoded is left out and counted as `damaged`."""
 
-    def __init__(self, path: Path, container: InputContainer, max_megapixels: float) -> None:
-        """Raises PictureError if there is no video in it, PictureTooLargeError if its frames are too large."""
+    def __init__(self, path: Path | str, container: InputContainer, max_megapixels: float) -> None:
+        """Raises PictureError if there is no video in it, PictureTooLargeError if its frames are too large.
+
+        `path` may be what to call an address.
+        """
         best = container.streams.best("video")
         if not isinstance(best, VideoStream) or best.disposition & Disposition.attached_pic:  # a cover
             raise PictureError(f"{path}: there is no video in this file.")
@@ -85,29 +88,34 @@ class VideoReader:
 
     def frames_from(self, number: int) -> Iterator[Frame]:
         """All frames but the first `number`, which are decoded only."""
-        for decoded in islice(self._progressive(), number, None):
-            self._check_size(decoded.width, decoded.height)
-            try:
-                # FFmpeg tells the turn counter-clockwise, as numpy takes it.
-                planes = planes_of(decoded, round(decoded.rotation / 90))
-            except av.FFmpegError as error:
-                raise PictureError(
-                    f"{self.path}: frames of the kind {decoded.format.name} cannot be read ({error.strerror})."
-                ) from error
-            if self._is_raw:
-                planes = replace(planes, alpha_HW=None)
-            pts = None
-            if decoded.pts is not None and decoded.time_base:
-                pts = round(decoded.pts * decoded.time_base / self.time_base)
-            yield Frame(planes.rgb(), planes, decoded, pts)
+        return map(self.frame_of, islice(self.decoded(), number, None))
 
-    def _progressive(self) -> Iterator[av.VideoFrame]:
-        """The frames, from the first interlaced one on without the combs: half of the lines is made of the others."""
+    def frame_of(self, decoded: av.VideoFrame) -> Frame:
+        """One of `decoded` as a picture, which takes longer than decoding it."""
+        try:
+            # FFmpeg tells the turn counter-clockwise, as numpy takes it.
+            planes = planes_of(decoded, round(decoded.rotation / 90))
+        except av.FFmpegError as error:
+            raise PictureError(
+                f"{self.path}: frames of the kind {decoded.format.name} cannot be read ({error.strerror})."
+            ) from error
+        if self._is_raw:
+            planes = replace(planes, alpha_HW=None)
+        pts = None
+        if decoded.pts is not None and decoded.time_base:
+            pts = round(decoded.pts * decoded.time_base / self.time_base)
+        return Frame(planes.rgb(), planes, decoded, pts)
+
+    def decoded(self) -> Iterator[av.VideoFrame]:
+        """The frames as they are decoded, from the first interlaced one on without the combs: half of the lines is made
+        of the others.
+        """
         weaver: _Deinterlacer | None = None
         for frame in self._decoded():
             if weaver is not None and not weaver.takes(frame):
                 yield from weaver.rest()
                 weaver = None
+            self._check_size(frame.width, frame.height)
             if weaver is None and frame.interlaced_frame:
                 weaver = _Deinterlacer(frame)
                 self.deinterlaced = True
@@ -181,4 +189,4 @@ def read_video(path: Path, max_megapixels: float = 100) -> Iterator[VideoReader]
 
 
 def open_video(file: BinaryIO) -> InputContainer:
-    return av.open(file, "r", options={"format_whitelist": _READABLE})
+    return av.open(file, "r", options={"format_whitelist": READABLE})

@@ -177,7 +177,7 @@ class VideoWriter:
             return
         last = self._end_segment()
         with (
-            self._like.path.open("rb") as again,
+            Path(self._like.path).open("rb") as again,
             open_video(again) as source,
             atomic_file(self._output) as file,
             av.open(file, "w", format=self._container) as target,

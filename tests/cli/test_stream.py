@@ -1,0 +1,406 @@
+"""Streams over real sockets and folders: the newest frame wins, what goes away comes back, every output shows it."""
+
+import contextlib
+import io
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import cv2
+import httpx
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mofme.errors import PictureError, PictureTooLargeError
+from mofme.vision import stream as streams
+from mofme.vision.picture.decode import Picture
+from mofme.vision.picture.file import read_picture
+from mofme.vision.restorer import Restoration
+from mofme.vision.stream import Latest, RestoredShot, Shot, find_source, reading, restore_stream
+from mofme.vision.stream_out import VIEWERS, open_output
+from tests.films import film
+
+README = Path(__file__).parents[2] / "README.md"
+GREY = 40
+
+
+def jpeg(level: int, size: tuple[int, int] = (32, 24)) -> bytes:
+    file = io.BytesIO()
+    Image.new("L", size, level).convert("RGB").save(file, "jpeg", quality=95)
+    return file.getvalue()
+
+
+class Camera:
+    """An MJPEG server: a frame every `every` seconds, each a little brighter; it hangs up after `frames`."""
+
+    def __init__(self, every: float = 0.02, frames: int = 10**6, size: tuple[int, int] = (32, 24)) -> None:
+        self.visits = self.sent = 0
+        camera = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                if self.path.startswith("/moved"):
+                    self.send_response(302)
+                    self.send_header("Location", f"{camera.address}/video")
+                    return self.end_headers()
+                camera.visits += 1
+                self.send_response(200)
+                self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+                self.end_headers()
+                with contextlib.suppress(OSError):
+                    for _ in range(frames):
+                        camera.sent += 1
+                        data = jpeg(GREY + camera.sent % 100, size)
+                        self.wfile.write(b"--frame\r\nContent-Type: image/jpeg\r\n")
+                        self.wfile.write(b"Content-Length: %d\r\n\r\n" % len(data) + data + b"\r\n")
+                        time.sleep(every)
+                return None
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads, self.server.block_on_close = True, False
+        self.address = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture
+def camera() -> Iterator[Callable[..., Camera]]:
+    cameras: list[Camera] = []
+
+    def start(**how: Any) -> Camera:
+        cameras.append(Camera(**how))
+        return cameras[-1]
+
+    yield start
+    for one in cameras:
+        one.close()
+
+
+def inverted(image: torch.Tensor, **settings: Any) -> Restoration:
+    return Restoration(1 - image, {"rain": 1.0}, torch.zeros(1, 1), (), 0.0)
+
+
+def follow(
+    address: str, wanted: int, restorer: Callable[..., Restoration] = inverted, **how: Any
+) -> list[RestoredShot]:
+    said: list[str] = how.pop("said", [])
+    found = []
+    with reading(find_source(address), said.append) as latest:
+        for done in restore_stream(restorer, latest, tell=said.append, **how):
+            found.append(done)
+            if len(found) == wanted:
+                break
+    return found
+
+
+def test_a_slow_restorer_gets_the_newest_frame_and_latency_is_bounded(camera: Callable[..., Camera]) -> None:
+    served, latencies, behind = camera(every=0.02), [], []
+
+    def slow(image: torch.Tensor, **settings: Any) -> Restoration:
+        time.sleep(0.15)
+        return inverted(image)
+
+    with reading(find_source(served.address), print) as latest:
+        for done in restore_stream(slow, latest, tell=print):
+            latencies.append(time.monotonic() - done.shot.came)
+            behind.append((served.sent - round(done.picture.rgb.mean().item() * 255) + GREY) % 100)
+            if done.restored == 10:
+                break
+    # 50 frames a second and 6 restored: of 10 x 0.15 s x 50 frames those that came meanwhile are skipped.
+    assert done.skipped > 30 and done.came == done.restored + done.skipped
+    assert max(latencies[1:]) < 0.4, latencies  # one frame's time, not ten
+    assert max(behind[1:]) < 25, behind  # nor does it lag behind what is on the way
+
+
+def test_frames_are_restored_and_made_smaller_and_the_brightness_is_steady(camera: Callable[..., Camera]) -> None:
+    given = []
+
+    def restorer(image: torch.Tensor, **settings: Any) -> Restoration:
+        given.append((tuple(image.shape), settings))
+        return inverted(image)
+
+    served = camera(size=(64, 48))
+    first, *_ = follow(served.address, 2, restorer, side=32, strength=0.5)
+    assert (first.restoration.image + first.picture.rgb).allclose(torch.ones(3, 24, 32))
+    assert [shape for shape, _ in given] == [(3, 24, 32)] * 2
+    assert given[0][1]["strength"] == 0.5 and given[0][1]["steady"] is given[1][1]["steady"] is not None
+
+
+def test_a_source_that_drops_is_tried_again_after_pauses_that_grow(
+    camera: Callable[..., Camera], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "FIRST_PAUSE", 0.05)
+    served, said = camera(frames=5), list[str]()
+    assert len(follow(served.address, 12, said=said)) == 12
+    assert served.visits >= 3
+    assert re.fullmatch(rf"{served.address}: .*; trying again in 0\.05 s", said[0])
+
+    served = camera(frames=5)
+    said.clear()
+    with reading(find_source(served.address), said.append) as latest:
+        assert latest.after(0)
+        served.close()
+        while len(said) < 4:
+            time.sleep(0.01)
+        port, number = served.server.server_port, latest.number
+        assert [float(line.split()[-2]) for line in said[:4]] == [0.05, 0.1, 0.2, 0.4]
+        with contextlib.ExitStack() as stack:  # another camera at the same address
+            monkeypatch.setattr(ThreadingHTTPServer, "allow_reuse_address", True)
+            server = ThreadingHTTPServer(("127.0.0.1", port), served.server.RequestHandlerClass)
+            stack.callback(server.server_close)
+            stack.callback(server.shutdown)
+            server.daemon_threads, server.block_on_close = True, False
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            assert latest.after(number)
+
+
+def test_an_address_is_shown_without_its_secrets(capfd: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for scheme in ("http", "rtsp"):
+        with pytest.raises(PictureError) as refused:
+            follow(f"{scheme}://me:secret@127.0.0.1:{port}/video?token=secret", 1)
+        assert str(refused.value).startswith(f"{scheme}://127.0.0.1:{port}/video: no video can be read from there")
+        assert refused.value.__cause__ is None
+    with pytest.raises(PictureError, match=re.escape("ftp://host/: streams come from")):
+        find_source("ftp://me:secret@host/")
+    with pytest.raises(PictureError, match="no video can be read"):
+        follow("http://[me:secret", 1)
+    assert "secret" not in "".join(capfd.readouterr())
+
+
+def test_an_address_leads_to_no_other_and_a_playlist_is_none(camera: Callable[..., Camera], tmp_path: Path) -> None:
+    served = camera()
+    with pytest.raises(PictureError):
+        follow(f"{served.address}/moved", 1)
+    playlist = tmp_path / "list.m3u8"
+    playlist.write_text(f"#EXTM3U\n#EXTINF:1,\n{served.address}/video\n#EXT-X-ENDLIST\n")
+    with pytest.raises(PictureError):
+        follow(str(playlist), 1)
+    assert served.visits == 0
+
+
+def test_frames_that_are_too_large_end_it(camera: Callable[..., Camera]) -> None:
+    served = camera()
+    source = find_source(served.address, max_megapixels=0.0001)
+    with reading(source, print) as latest, pytest.raises(PictureTooLargeError, match="32 x 24"):
+        latest.after(0)
+
+
+def test_a_video_is_shown_at_its_pace_and_ends(tmp_path: Path) -> None:
+    start = time.monotonic()
+    path = film(tmp_path / "film.mp4", frames=6)
+    found = follow(str(path), 99)
+    assert time.monotonic() - start > 0.5  # the last of 6 frames at 10 a second
+    assert found[-1].came == 6 and found[-1].restored >= 3
+    with pytest.raises(PictureError, match="such file or folder"):
+        find_source(str(tmp_path / "nowhere"))
+    (tmp_path / "text.mp4").write_text("no video")
+    with pytest.raises(PictureError, match=r"text\.mp4"):
+        follow(str(tmp_path / "text.mp4"), 1)
+
+
+def test_a_camera_by_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, path = cv2.VideoCapture, str(film(tmp_path / "film.avi", frames=3, codec="mpeg4"))
+    monkeypatch.setattr(cv2, "VideoCapture", lambda index: opened(path if index == 3 else str(tmp_path)))
+    (first,) = follow("3", 1)
+    red, green, _ = first.picture.rgb[:, 16, 8]
+    assert red > 2 * green  # the red square of the first frames
+    with pytest.raises(PictureError, match="camera 4: there is no such camera"):
+        follow("4", 1)
+
+
+def test_a_watched_folder_gives_what_is_new_and_whole(tmp_path: Path) -> None:
+    watched, said = tmp_path / "in", list[str]()
+    watched.mkdir()
+    Image.new("RGB", (8, 6), (1, 2, 3)).save(watched / "old.png")
+    os.utime(watched / "old.png", (1, 1))
+    Image.new("RGB", (8, 6), (9, 9, 9)).save(watched / "newer.png")
+    found: list[RestoredShot] = []
+    with reading(find_source(str(watched)), said.append) as latest:
+        for done in restore_stream(inverted, latest, tell=said.append):
+            found.append(done)
+            if len(found) == 1:  # what is being written is waited for, what is broken is left out
+                whole = io.BytesIO()
+                noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+                Image.fromarray(noise).save(whole, "png")
+                (watched / "broken.jpg").write_bytes(b"no picture")
+
+                def write(data: bytes = whole.getvalue()) -> None:
+                    with (watched / "slow.png").open("wb", buffering=0) as file:
+                        for part in range(0, len(data), 1000):
+                            file.write(data[part : part + 1000])
+                            time.sleep(0.04)
+
+                writer = threading.Thread(target=write)
+                writer.start()
+            else:
+                break
+    writer.join()
+    assert [one.shot.file for one in found] == ["newer.png", "slow.png"]
+    assert found[1].picture.rgb.shape == (3, 64, 64) and not found[1].picture.notes
+    assert found[1].failed == 1 and "broken.jpg" in said[0]
+
+
+def shot(level: float, file: str = "") -> RestoredShot:
+    image = torch.full((3, 24, 32), level)
+    picture = Picture(image, format="jpeg")
+    return RestoredShot(Shot(lambda: picture, 0.0, file), picture, inverted(1 - image), 1, 1, 0)
+
+
+def test_a_folder_keeps_the_newest_and_touches_no_others(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a.jpg").write_text("mine")
+    with open_output(str(out), 2) as (place, write):
+        for level in (0.2, 0.5, 0.8):
+            write(shot(level, "a.jpg"))
+        assert place.endswith("keeps the 2 newest")
+    assert (out / "a.jpg").read_text() == "mine"
+    levels = {path.name: read_picture(path).rgb.mean().item() for path in out.glob("a-*.jpg")}
+    assert levels == {"a-3.jpg": pytest.approx(0.5, abs=0.01), "a-4.jpg": pytest.approx(0.8, abs=0.01)}
+    with open_output(str(out), 9) as (_, write):
+        write(shot(0.5))
+    assert [path.name for path in out.iterdir() if re.fullmatch(r"\d{8}-\d{6}-\d{6}\.jpg", path.name)]
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(OSError, match="is no folder"), open_output(str(tmp_path / "file"), 1):
+        pass
+
+
+def test_several_viewers_see_the_newest_and_a_stalled_one_stops_nobody() -> None:
+    with open_output("http://127.0.0.1:0", 1) as (place, write):
+        host, port = "127.0.0.1", int(place.rpartition(":")[2])
+        assert "<img" in httpx.get(f"{place}/").text
+        assert httpx.get(f"{place}/secret").status_code == 404
+        assert httpx.get(f"{place}/stream.mjpg", headers={"Host": "evil.example"}).status_code == 421
+        with contextlib.ExitStack() as stack:
+            viewers = [stack.enter_context(socket.create_connection((host, port))) for _ in range(VIEWERS)]
+            for viewer in viewers:
+                viewer.sendall(b"GET /stream.mjpg HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            write(shot(0.1))
+            heads = [viewer.recv(4096) for viewer in viewers]
+            assert all(b"multipart/x-mixed-replace" in head for head in heads)
+            assert httpx.get(f"{place}/stream.mjpg").status_code == 503
+            for number in range(300):  # the sockets of viewers who take nothing fill up
+                write(shot(number / 300))
+            start = time.monotonic()
+            write(shot(0.75))
+            assert time.monotonic() - start < 0.5
+        stop = threading.Event()
+
+        def more() -> None:
+            while not stop.wait(0.02):
+                write(shot(0.75))
+
+        feeding = threading.Thread(target=more, daemon=True)
+        feeding.start()
+        status = 503
+        while status == 503:  # until it is seen that those went away
+            with httpx.stream("GET", f"{place}/stream.mjpg") as answer:
+                status = answer.status_code
+        with reading(find_source(f"{place}/stream.mjpg"), print) as latest:
+            found = latest.after(0)
+        stop.set()
+        feeding.join()
+        assert found and found[1].picture().rgb.mean().item() == pytest.approx(0.75, abs=0.02)
+        with pytest.raises(PictureError, match="cannot be listened on"), open_output(place, 1):
+            pass
+    with pytest.raises(PictureError, match="this machine only"), open_output("http://u:secret@0.0.0.0:1", 1) as _:
+        pass
+
+
+# Prints its port, and at the end what it was asked and the times of the packets. A process of its own: PyAV keeps
+# Python's lock while it connects.
+RTSP_SERVER = r"""
+import socket
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+connection, _ = listener.accept()
+file, asked, times = connection.makefile("rb"), [], set()
+while first := file.read(1):
+    if first == b"$":  # a packet amid the requests: channel, length, data
+        channel, data = file.read(1), file.read(int.from_bytes(file.read(2), "big"))
+        if channel == b"\0":
+            times.add(data[4:8])
+        continue
+    lines = [(first + file.readline()).decode().strip()]
+    while line := file.readline().decode().strip():
+        lines.append(line)
+    fields = dict(line.split(": ", 1) for line in lines[1:])
+    body = file.read(int(fields.get("Content-Length", 0))).decode()
+    asked.append(lines[0].split()[0] + (" H264" if "H264/90000" in body else ""))
+    transport = "Transport: " + fields["Transport"] + "\r\n" if "Transport" in fields else ""
+    connection.sendall(f"RTSP/1.0 200 OK\r\nCSeq: {fields['CSeq']}\r\nSession: 1\r\n{transport}\r\n".encode())
+print(*[word for word in asked if word != "OPTIONS"], len(times))
+"""
+
+
+def test_it_publishes_to_an_rtsp_server() -> None:
+    with subprocess.Popen([sys.executable, "-c", RTSP_SERVER], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout
+        address = f"rtsp://127.0.0.1:{int(server.stdout.readline())}/clear"
+        with open_output(address, 1) as (_, write):
+            for level in (0.2, 0.5, 0.8):
+                write(shot(level))
+        assert server.communicate(timeout=20)[0] == "ANNOUNCE H264 SETUP RECORD TEARDOWN 3\n"
+    with (
+        pytest.raises(PictureError, match="no RTSP server") as refused,
+        open_output(address.replace("//", "//me:secret@"), 1) as (_, write),
+    ):
+        write(shot(0.5))
+    assert "secret" not in str(refused.value)
+
+
+def test_latest_wakes_and_ends() -> None:
+    latest = Latest[int]()
+    latest.put(1)
+    latest.put(2, count=3)
+    assert latest.after(0) == (4, 2)
+    threading.Timer(0.05, latest.put, [3]).start()
+    assert latest.after(4) == (5, 3)
+    threading.Timer(0.05, latest.end).start()
+    assert latest.after(5) is None
+    latest.end(ValueError("late"))
+    with pytest.raises(ValueError, match="late"):
+        latest.after(5)
+
+
+def test_the_readme_watches_a_folder_until_ctrl_c(tmp_path: Path) -> None:
+    lines = re.findall(r"^python -m mofme (stream .*?)(?:\s+#.*)?$", README.read_text(encoding="utf-8"), re.MULTILINE)
+    (line,) = [line for line in lines if "incoming/" in line]
+    (tmp_path / "incoming").mkdir()
+    Image.new("RGB", (48, 32), (90, 100, 110)).save(tmp_path / "incoming/a.jpg")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "mofme", *shlex.split(line)]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as running:
+        done = tmp_path / "clear/a.jpg"
+        limit = time.monotonic() + 60
+        while not done.exists() and running.poll() is None and time.monotonic() < limit:
+            time.sleep(0.05)
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=20)
+    assert running.returncode == 130, said
+    assert read_picture(done).rgb.shape == (3, 32, 48)
+    assert re.search(r"1 frames in, 1 restored, 0 skipped, latency [\d.]+ s, [\d.]+ s at most\ncancelled\n$", said), (
+        said
+    )
+    assert "Traceback" not in said
