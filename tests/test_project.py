@@ -11,8 +11,7 @@ import pytest
 
 import mofme
 from mofme.cli.results import JUDGES, judged
-from mofme.measure.ledger import entries
-from mofme.measure.pages import BLOCK, refresh
+from mofme.measure.pages import BLOCK, entries, refresh
 from mofme.measure.result import Verdict, load_result
 
 ROOT = Path(__file__).parents[1]

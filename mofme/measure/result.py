@@ -9,8 +9,8 @@ import os
 import platform
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from importlib import metadata
@@ -39,6 +39,11 @@ class Figure:
     def exact(cls, value: float) -> "Figure":
         """A number that another seed or sample would not change, as of parameters."""
         return cls(value, value, value)
+
+    @property
+    def half(self) -> float:
+        """Half of its interval, the least effect that it can tell; infinite where there is none."""
+        return math.inf if self.low is None or self.high is None else (self.high - self.low) / 2
 
     def side(self, level: float = 0.0) -> int:
         """Which side of `level` all of the interval lies on: +1 above, -1 below; 0 if it holds it or there is none."""
@@ -146,9 +151,8 @@ class Judgement:
     def least(self) -> str:
         """The least effect that could be seen: half the interval of the part that the verdict is about."""
         part = min(self.parts, key=Check.rank, default=None)
-        if part is None or part.figure.low is None or part.figure.high is None:
+        if part is None or math.isinf(half := part.figure.half):
             return "unknown"
-        half = (part.figure.high - part.figure.low) / 2
         return f"{Figure(half).text()} ({part.name})" if half else "any: it is counted"
 
     def sentences(self) -> str:
@@ -192,10 +196,6 @@ def this_machine(threads: int | None = None, precision: str = "") -> Machine:
     )
 
 
-def today() -> str:
-    return datetime.now(UTC).date().isoformat()
-
-
 @dataclass(frozen=True)
 class Result:
     """One room's result beside its paper's claim.
@@ -213,7 +213,7 @@ class Result:
     seeds: Sequence[int] = ()
     interval: str = ""
     machine: Machine = field(default_factory=this_machine)
-    date: str = field(default_factory=today)
+    date: str = field(default_factory=lambda: datetime.now(UTC).date().isoformat())
     judgements: Sequence[Judgement] = field(default_factory=list)
 
     def figure(self, table: str, name: str, column: str) -> Figure:
@@ -225,6 +225,11 @@ class Result:
     def known(self, table: str, name: str, column: str) -> Figure | None:
         """The same, None where it was not measured."""
         return next((row.figures.get(column) for row in self.rows if (row.table, row.name) == (table, name)), None)
+
+    def judged(self, judgements: Sequence[Judgement], said: Iterable[str] = ()) -> "Result":
+        """The same with its rows of the ledger, and a verdict of their sentences and those `said` besides."""
+        sentences = [judgement.sentences() for judgement in judgements]
+        return replace(self, judgements=list(judgements), verdict=" ".join([*sentences, *said]))
 
     def option(self, name: str) -> str:
         """What stands behind an option in the command; nothing where it was not typed."""
@@ -327,12 +332,9 @@ def _is_gain(column: str) -> bool:
 def _check_finite(result: Result) -> None:
     for row in result.rows:
         for name, figure in row.figures.items():
-            if any(number is not None and not math.isfinite(number) for number in _numbers(figure)):
+            numbers = (figure.value, figure.low, figure.high, *figure.values)
+            if any(number is not None and not math.isfinite(number) for number in numbers):
                 raise ResultError(f"{result.room}: {row.name}, {name} is not a finite number")
-
-
-def _numbers(figure: Figure) -> list[float | None]:
-    return [figure.value, figure.low, figure.high, *figure.values]
 
 
 def _cpu_name() -> str:

@@ -32,10 +32,6 @@ class Study:
         if differing := sorted(name for name in before.keys() | told.keys() if before.get(name) != told.get(name)):
             raise ModelError(f"{path} tells of another {', '.join(differing)}: take another folder, or delete this one")
 
-    def has(self, name: str) -> bool:
-        """Whether this was measured before."""
-        return (self.folder / f"{name}.json").is_file()
-
     def kept(self, name: str, kind: Callable[..., Kept], make: Callable[[], Kept]) -> Kept:
         """What `<name>.json` holds, or else what `make` makes, kept there: a dataclass of numbers, texts and arrays.
 

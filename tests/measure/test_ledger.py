@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mofme.measure.ledger import ledger
+from mofme.measure.pages import ledger
 from mofme.measure.result import Check, Figure, Judgement, Result, Row, Verdict, load_result, save_result
 from mofme.measure.statistics import clipped, difference_of_means, students_mean
 

@@ -1,7 +1,5 @@
 """What Yuan 2.0-M32 claims of its router, and what it is worth here."""
 
-from dataclasses import replace
-
 from mofme.measure.result import Check, Figure, Judgement, Result
 
 CLAIMED = 0.008  # nats, with 8 experts
@@ -32,4 +30,4 @@ def judge(result: Result) -> Result:
         f"Over a two-layer router of as many parameters it gains {wide.text(signed=True, digits=4)}, {wide.noise()}.",
         f"Load entropy is {entropy['linear']:.2f} with the linear, {entropy['attention']:.2f} with the attention one.",
     ]
-    return replace(result, judgements=[judgement], verdict=" ".join([judgement.sentences(), *said]))
+    return result.judged([judgement], said)

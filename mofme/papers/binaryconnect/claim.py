@@ -1,7 +1,5 @@
 """What BinaryConnect claims, and what it is worth here."""
 
-from dataclasses import replace
-
 from mofme.measure.result import Check, Figure, Judgement, Result
 from mofme.measure.statistics import difference_of_means
 from mofme.papers.binaryconnect.net import BINARY, DROPOUT, FLOAT
@@ -29,7 +27,7 @@ def judge(result: Result) -> Result:
             f"Packed, the file is {min(sizes):.1f} times smaller and at most {max(differing):.0f} predictions differ."
         )
     if not {FLOAT, DROPOUT, *BINARY} <= set(arms):
-        return replace(result, verdict=" ".join(said))
+        return result.judged([], said)
     margin = round(published(FLOAT) - published(DROPOUT), 2)  # what the paper itself takes for a difference
     parts = [
         Check(
@@ -48,4 +46,4 @@ def judge(result: Result) -> Result:
         parts,
         needed="more seeds",
     )
-    return replace(result, judgements=[judgement], verdict=" ".join([judgement.sentences(), *said]))
+    return result.judged([judgement], said)

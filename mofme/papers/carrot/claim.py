@@ -1,7 +1,5 @@
 """What CARROT claims, and what it is worth here: the money it saves, what it knows beyond the task, and its rate."""
 
-from dataclasses import replace
-
 from mofme.measure.result import Check, Figure, Judgement, Result
 
 JUDGED, OURS = "carrot", "stacked ensemble"
@@ -43,10 +41,7 @@ def judge(result: Result) -> Result:
             needed="tables in which models differ within a task",
         ),
     ]
-    said = [one.sentences() for one in judgements]
-    for table in tables:
-        said += _table(result, table)
-    return replace(result, judgements=judgements, verdict=" ".join(said))
+    return result.judged(judgements, [sentence for table in tables for sentence in _table(result, table)])
 
 
 def _table(result: Result, table: str) -> list[str]:
@@ -112,4 +107,4 @@ def judge_rate(result: Result) -> Result:
         f"It is short of the best possible in {short} of {len(parts)} worlds, and nowhere by more than that.",
         f"A rule that never gathers more than 64 queries hardly learns: {min(worst):.2f} to {max(worst):.2f}.",
     ]
-    return replace(result, judgements=[judgement], verdict=" ".join([judgement.sentences(), *said]))
+    return result.judged([judgement], said)

@@ -1,7 +1,5 @@
 """What LaDiMo claims, and what it is worth here."""
 
-from dataclasses import replace
-
 from mofme.measure.result import Check, Figure, Judgement, Result
 
 DENSE, OURS = "dense", "converted, policies chosen"
@@ -27,10 +25,11 @@ def judge(result: Result) -> Result:
     dense, ours = quality(DENSE, _ACCURACY), quality(OURS, _ACCURACY)
     lost = result.figure("differences", f"{OURS} against dense", "gain, points of normalized accuracy")
     allowed = (1 - KEPT) * dense.value
-    half = (lost.high - lost.low) / 2 if lost.low is not None and lost.high is not None else float("inf")
     gates = [
         Check("normalized accuracy of the dense model, %", dense, CHANCE),
-        Check("least loss of accuracy that the questions could tell, points", Figure.exact(half), allowed, below=True),
+        Check(
+            "least loss of accuracy that the questions could tell, points", Figure.exact(lost.half), allowed, below=True
+        ),
     ]
     saved, tokens = quality(OURS, "saved, %").value, f"{int(result.option('--tokens') or 100_000):,}"
     judgement = Judgement(
@@ -43,7 +42,7 @@ def judge(result: Result) -> Result:
             Check("change of normalized accuracy, points", lost, -allowed),
         ],
         gates,
-        f"about {(half / allowed) ** 2:,.0f} times as many questions",
+        f"about {(lost.half / allowed) ** 2:,.0f} times as many questions",
     )
     perplexity = [quality(arm, "perplexity").value for arm in (DENSE, OURS)]
     said = [
@@ -61,7 +60,7 @@ def judge(result: Result) -> Result:
         for what in ("read 256 tokens", "write one token")
     )
     said.append(f"CPU time to read changes by {0 - read:+.0f} %, to write by {0 - write:+.0f} %.")
-    return replace(result, judgements=[judgement], verdict=" ".join([judgement.sentences(), *said]))
+    return result.judged([judgement], said)
 
 
 def _nats(result: Result, arm: str, sign: int = 1) -> str:

@@ -1,7 +1,5 @@
 """What Mixture of Routers claims, and what it is worth here."""
 
-from dataclasses import replace
-
 from mofme.measure.result import Check, Figure, Judgement, Result
 
 CLAIMED = 1.0  # points
@@ -20,7 +18,7 @@ def judge(result: Result) -> Result:
         alone = result.figure("tasks", task, "encoder and head alone, %").value
         lora = result.figure("accuracy", f"{task}: single router", "accuracy, %").map(lambda right: right - alone)  # noqa: B023
         gates.append(Check(f"points that LoRA itself adds on {task}", lora, CLAIMED))
-    widest = max(_half(part.figure) for part in parts)
+    widest = max(part.figure.half for part in parts)
     gates.append(Check("least gain that the seeds could tell, points", Figure.exact(widest), CLAIMED, below=True))
     judgement = Judgement(
         "several sub-routers under a main one gain about 1 % of accuracy over a single router",
@@ -37,7 +35,7 @@ def judge(result: Result) -> Result:
             f"{_said(name).capitalize()}: {seeds.text(signed=True, digits=2)}, {seeds.noise()} of the seeds and "
             f"{_beyond(texts)} texts."
         )
-    return replace(result, judgements=[judgement], verdict=" ".join([judgement.sentences(), *each]))
+    return result.judged([judgement], each)
 
 
 def _said(name: str) -> str:
@@ -47,7 +45,3 @@ def _said(name: str) -> str:
 
 def _beyond(figure: Figure) -> str:
     return figure.noise().replace("the noise", "that of the")
-
-
-def _half(figure: Figure) -> float:
-    return float("inf") if figure.low is None or figure.high is None else (figure.high - figure.low) / 2

@@ -1,7 +1,5 @@
 """What Every Expert Matters claims, and what it is worth here."""
 
-from dataclasses import replace
-
 from mofme.measure.result import Check, Figure, Judgement, Result
 
 
@@ -37,4 +35,4 @@ def judge(result: Result) -> Result:
     drawing = (
         f"Drawing experts by chance is worth {every.text(signed=True)} points of ROUGE-L beside using all of them."
     )
-    return replace(result, judgements=[judgement], verdict=" ".join([judgement.sentences(), *against, drawing]))
+    return result.judged([judgement], [*against, drawing])

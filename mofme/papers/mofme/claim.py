@@ -1,6 +1,6 @@
 """What MoFME claims, of costs and of quality, and what it is worth here."""
 
-from dataclasses import replace
+import math
 
 from mofme.measure.result import Check, Figure, Judgement, Result
 
@@ -47,7 +47,6 @@ def judge_costs(result: Result) -> Result:
                 ],
             ),
         ]
-        said = [one.sentences() for one in judgements]
         said.append(
             f"In time the authors' experts take {_times(time[theirs], time[rival])} times the conventional mixture's."
         )
@@ -61,8 +60,7 @@ def judge_costs(result: Result) -> Result:
             said.append(
                 "With {} on {} ours saves {:.0f} % of parameters and {:.0f} % of time.".format(count, where, *saved)
             )
-    verdict = " ".join(said) or "Nothing was compared with the paper's claim: one expert is no mixture."
-    return replace(result, judgements=judgements, verdict=verdict)
+    return result.judged(judgements, said or ["Nothing was compared with the paper's claim: one expert is no mixture."])
 
 
 def judge_quality(result: Result) -> Result:
@@ -76,8 +74,8 @@ def judge_quality(result: Result) -> Result:
         for name, row in against.items()
         if (figure := result.known("differences", row, "gain, dB (seeds)")) is not None
     }
-    halves = [(gain.high - gain.low) / 2 for gain in gains.values() if gain.low is not None and gain.high is not None]
-    least = Figure.exact(max(halves)) if halves and len(halves) == len(gains) else Figure(0.0)
+    widest = max((gain.half for gain in gains.values()), default=math.inf)
+    least = Figure.exact(widest) if math.isfinite(widest) else Figure(0.0)
     judgement = Judgement(
         "experts that modulate, under an uncertainty-aware router, restore .1 to .2 dB better",
         "experts are two learned vectors; how uncertainty is scaled is our reading",
@@ -94,7 +92,7 @@ def judge_quality(result: Result) -> Result:
         within = row.figures["Spearman, parts of a picture"]
         than = {1: "better than", 0: "no better than", -1: "worse than"}[within.side()]
         said.append(f"In a picture {row.name} ranks the errors {than} chance: {within.text(signed=True, digits=2)}.")
-    return replace(result, judgements=[judgement], verdict=" ".join([judgement.sentences(), *said]))
+    return result.judged([judgement], said)
 
 
 def _exact(result: Result, count: str, column: str) -> Figure:

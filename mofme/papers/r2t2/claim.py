@@ -1,7 +1,5 @@
 """What R2-T2 claims, and what it is worth here, on pictures and on text."""
 
-from dataclasses import replace
-
 from mofme.measure.result import Check, Figure, Judgement, Result
 
 CLAIM = "moving a {}'s routing towards solved neighbours' improves a frozen mixture, by half of an oracle's gain"
@@ -35,7 +33,7 @@ def judge_pictures(result: Result) -> Result:
         f"Of that neighbours find {share.text(digits=0)} %.",
         f"On whole photographs mode finding, which ships, {_does(shipped)} by {shipped.text(signed=True)} dB.",
     ]
-    return replace(result, judgements=[judgement], verdict=" ".join([judgement.sentences(), *said]))
+    return result.judged([judgement], said)
 
 
 def judge_text(result: Result) -> Result:
@@ -68,7 +66,7 @@ def judge_text(result: Result) -> Result:
         f"The right choice gains {nats.text(signed=True)} nats by neighbours.",
         f"By random references it gains {random.text(signed=True)}.",
     ]
-    return replace(result, judgements=[judgement], verdict=" ".join([judgement.sentences(), *said]))
+    return result.judged([judgement], said)
 
 
 def _does(gain: Figure) -> str:

@@ -47,7 +47,7 @@ def judge(result: Result) -> Result:
     if keeping:
         certain = [name for name, kept in keeping.items() if kept.side(TREE_KEEPS) > 0]
         said.append(f"More than {TREE_KEEPS:.0f} % is beyond the noise for {', '.join(certain) or 'none'}.")
-    return replace(result, judgements=[judgement], verdict=" ".join([judgement.sentences(), *said]))
+    return result.judged([judgement], said)
 
 
 def _possible(row: Row) -> Row:
