@@ -39,7 +39,7 @@ def extract(zip_path: Path, folder: Path) -> list[Path]:
 
     Raises ArchiveError, naming archive and entry, for: no ZIP, damage, encryption, paths that lead out of `folder`,
     links, names that occur twice, more than MAX_ENTRIES, MAX_TOTAL_BYTES or MAX_RATIO, and a ZIP without pictures.
-    Pictures unpacked before damage is met stay in `folder`.
+    Pictures unpacked before damage is met stay in `folder`, that one does not.
     """
     try:
         with _BoundedFile(zip_path) as file, zipfile.ZipFile(file) as archive:
@@ -126,11 +126,16 @@ def _unpack(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, allowa
     size = 0
     path.parent.mkdir(parents=True, exist_ok=True)
     with archive.open(entry) as packed, path.open("xb") as file:
-        while chunk := packed.read(_CHUNK):
-            size += len(chunk)
-            if size > allowance:
-                raise ArchiveError(f"{archive.filename}: unpacks to more than {MAX_TOTAL_BYTES / 2**30:g} GiB.")
-            file.write(chunk)
+        try:
+            while chunk := packed.read(_CHUNK):
+                size += len(chunk)
+                if size > allowance:
+                    raise ArchiveError(f"{archive.filename}: unpacks to more than {MAX_TOTAL_BYTES / 2**30:g} GiB.")
+                file.write(chunk)
+        except BaseException:
+            file.close()
+            path.unlink()
+            raise
     with contextlib.suppress(ValueError, OverflowError, OSError):  # times that no calendar has
         os.utime(path, (datetime(*entry.date_time).timestamp(),) * 2)
     return size

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mofme.errors import Cancelled
+from mofme.errors import Cancelled, MofmeError
 from mofme.files import check_can_hold, clear_left
 from mofme.vision.hidden import restore_seen
 from mofme.vision.picture.decode import Picture
@@ -229,8 +229,10 @@ class _File:
             raise
         # Whatever befalls one file, the net running out of memory included, the others go on.
         except Exception as error:
-            old = self.report
-            self.report = FileReport(old.file, old.output, seconds=old.seconds, error=str(error) or repr(error))
+            old, why = self.report, str(error) or repr(error)
+            if not isinstance(error, MofmeError | OSError):  # which name the file
+                why = f"{self.path}: cannot be restored ({why})."
+            self.report = FileReport(old.file, old.output, seconds=old.seconds, error=why)
         self.report = replace(self.report, seconds=self.report.seconds + time.perf_counter() - start)
 
 

@@ -58,6 +58,8 @@ class VideoReader:
         best = container.streams.best("video")
         if not isinstance(best, VideoStream) or best.disposition & Disposition.attached_pic:  # a cover
             raise PictureError(f"{path}: there is no video in this file.")
+        if best.codec_context is None:  # which the library's own types deny
+            raise PictureError(f"{path}: the video in this file is of a kind that cannot be decoded.")
         self.path, self.container, self.stream = path, container, best
         self.stream.thread_type = "AUTO"
         self.rate = self.stream.average_rate or self.stream.guessed_rate or _USUAL_RATE

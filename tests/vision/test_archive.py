@@ -129,7 +129,7 @@ def test_a_header_that_claims_too_little_is_refused(tmp_path):
     path.write_bytes(data.replace(struct.pack("<L", 5000), struct.pack("<L", 50)))
     with pytest.raises(ArchiveError, match=r"x\.zip: cannot be unpacked"):
         extract(path, tmp_path / "out")
-    assert (tmp_path / "out/a.png").stat().st_size <= 50
+    assert not (tmp_path / "out/a.png").exists()
 
 
 @pytest.mark.parametrize("second", ["a.png", "A.PNG", "./a.png"])

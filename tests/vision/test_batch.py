@@ -87,7 +87,10 @@ def test_a_restorer_that_fails_on_one_picture_does_not_stop_the_others(tmp_path)
     picture(tmp_path / "in/a.png", (9, 9))
     picture(tmp_path / "in/b.png")
     reports = list(restore_tree(OutOfMemory(), tmp_path / "in", tmp_path / "out"))
-    assert [report.error for report in reports] == ["out of memory", ""]
+    assert [report.error for report in reports] == [
+        f"{tmp_path / 'in/a.png'}: cannot be restored (out of memory).",
+        "",
+    ]
 
 
 def test_cancelling_from_inside_stops_the_work(tmp_path):
