@@ -24,8 +24,7 @@ from mofme.measure.plots import intervals, plot
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import students_mean
 from mofme.papers.attention_router.claim import CLAIMED, OVER_SEEDS, TO_SEE, judge
-from mofme.papers.attention_router.explanation import load_entropy
-from mofme.papers.attention_router.models import ROUTERS, SHAPE
+from mofme.papers.attention_router.models import ROUTERS, SHAPE, load_entropy
 
 TITLES = {"linear": "linear router", "mlp": "two-layer router", "attention": "attention router"}
 PAIRS: tuple[tuple[RouterKind, RouterKind], ...] = (("attention", "linear"), ("attention", "mlp"), ("mlp", "linear"))

@@ -1,15 +1,25 @@
-"""The three models that differ in their routers alone: as they ship, or after a minute of training on a text."""
+"""The three models that differ in their routers alone: as they ship, or after a minute of training on a text.
+
+What their routers decide on a text: weights of every token, loads, and which expert listens to which. Axis names: T
+tokens, E experts, L layers. An expert's number means nothing across the models: only loads and losses can be compared.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from mofme.core.routers import RouterKind
+import numpy as np
+import torch
+from torch import Tensor
+
+from mofme.core.moe import moe_layers, observe_routing
+from mofme.core.routers import AttentionRouter, RouterKind
+from mofme.errors import ModelError
 from mofme.files import WEIGHTS
 from mofme.language.scoring import TextScore
 from mofme.language.small_lm import Shape, SmallLM, Vocabulary, load_lm
-from mofme.language.small_lm_training import Plan, Stopped, make_corpus, score_passages, train
+from mofme.language.small_lm_training import Plan, Stopped, make_corpus, next_token_loss, score_passages, train
 
 SHIPPED = WEIGHTS / "attention-router"
 # The MLP has as many parameters as the attention router.
@@ -60,3 +70,80 @@ def train_briefly(
         losses[router] = tuple(train(model, corpus.learned_N, plan, tell, stopped))
         scores[router] = score_passages(model, corpus.held_back["the text"])
     return ShortRun(losses, scores)
+
+
+@dataclass(frozen=True)
+class RouterOnText:
+    """One model's routing of one text.
+
+    `weights_LTE` is 0 for experts not chosen; `load_LE` each expert's share of all choices; `entropy_L` how even those
+    are, 1 even, 0 a single expert. `nats_T` is the loss of every token but the first, given those before it.
+    `attention_LEE` is, of an attention router, how much expert e's score took from expert f's value: [layer, e, f],
+    the mean of the tokens, each row summing to 1.
+    """
+
+    weights_LTE: Tensor
+    load_LE: Tensor
+    entropy_L: tuple[float, ...]
+    nats_T: Tensor
+    attention_LEE: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A text's tokens, and by router what was made of them."""
+
+    tokens: tuple[str, ...]
+    routers: Mapping[str, RouterOnText]
+
+
+def explain(text: str, folder: Path = SHIPPED, most: int = 256) -> Explanation:
+    """Show a text to the trained models below `folder`: at most its first `most` tokens.
+
+    Raises ModelError for a text of fewer than two tokens, or if a model is missing or damaged.
+    """
+    models = shipped_models(folder)
+    vocabulary = next(iter(models.values()))[1]
+    ids = vocabulary.encode(text)[:most]
+    if len(ids) < 2:
+        raise ModelError("a text of at least two tokens is needed: type some words")
+    routers = {router: _on_text(model, torch.tensor([ids])) for router, (model, _) in models.items()}
+    return Explanation(tuple(vocabulary.decode([one]) for one in ids), routers)
+
+
+@torch.inference_mode()
+def _on_text(model: SmallLM, ids_1T: Tensor) -> RouterOnText:
+    heard: list[Tensor] = []
+    hooks = [
+        layer.router.register_forward_pre_hook(lambda router, args: heard.append(listening(router, args[0])))
+        for layer in moe_layers(model).values()
+        if isinstance(layer.router, AttentionRouter)
+    ]
+    try:
+        with observe_routing(model) as observed:
+            model(ids_1T)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    weights_LTE = torch.stack([one.decision.weights_TE for one in observed])
+    chosen_LTE = weights_LTE != 0
+    return RouterOnText(
+        weights_LTE,
+        chosen_LTE.float().mean(1) / model.shape.top_k,
+        tuple(load_entropy(chosen_TE) for chosen_TE in chosen_LTE),
+        next_token_loss(model, ids_1T)[0],
+        torch.stack(heard) if heard else None,
+    )
+
+
+def listening(router: AttentionRouter, x_TD: Tensor) -> Tensor:
+    """The mean over tokens of softmax(q k^T) (E, E): row e says whose values expert e's score is made of."""
+    query_TE, key_TE, _ = router.query_key_value(x_TD).chunk(3, dim=-1)
+    attention_EE: Tensor = (query_TE[:, :, None] * key_TE[:, None, :]).softmax(-1).mean(0)
+    return attention_EE
+
+
+def load_entropy(chosen_TE: Tensor) -> float:
+    """Entropy of the experts' shares of all choices over the logarithm of their number: 1 even, 0 a single expert."""
+    share_E = chosen_TE.double().sum(0) / chosen_TE.sum()
+    return float(-torch.special.xlogy(share_E, share_E).sum() / np.log(len(share_E)))

@@ -21,8 +21,7 @@ from mofme.ui.work import Endpoint, start_and_cancel, status_box, work
 
 if TYPE_CHECKING:
     from mofme.language.small_lm import Vocabulary
-    from mofme.papers.attention_router.explanation import Explanation
-    from mofme.papers.attention_router.models import ShortRun
+    from mofme.papers.attention_router.models import Explanation, ShortRun
 
 MEASURED = ("attention_router", "routers")
 NAMES = {"linear": "Linear", "mlp": "MLP", "attention": "Attention"}
@@ -44,7 +43,7 @@ _SURPRISING = 6.0  # nats with the strongest colour
 
 
 def _explain(text: str) -> "Explanation":
-    from mofme.papers.attention_router.explanation import explain
+    from mofme.papers.attention_router.models import explain
 
     return explain(text)
 

@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 from mofme.errors import Cancelled, ModelError, TableError
 from mofme.language.small_lm import Vocabulary
 from mofme.papers.attention_router import tab as attention_router
-from mofme.papers.attention_router.explanation import Explanation, RouterOnText
+from mofme.papers.attention_router.models import Explanation, RouterOnText
 from mofme.papers.attention_router.tab import (
     explained_values,
     layer_html,
