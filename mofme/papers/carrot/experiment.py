@@ -68,11 +68,6 @@ class Measured:
             return as_figure(one.quality_TB - other.quality_TB)
         return as_figure(one.aiq_TB - other.aiq_TB)
 
-    def winners(self, control: str) -> list[str]:
-        """The trained routers whose gain over the control is above zero, its interval included."""
-        trained = [name for name in self.comparison.routers if name not in (*UNTRAINED, control)]
-        return [name for name in trained if (gain := self.gain(name, control)) and gain.side() > 0]
-
     def quality_for(self, router: str, share: float) -> Figure | None:
         """Quality for this share of what the best single model costs."""
         return self._over_trials(router, lambda curve, best: quality_at(curve, share * float(best.cost_S[0])))
