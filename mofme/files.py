@@ -28,6 +28,7 @@ ASSETS = _shipped("assets")
 
 
 _PART = re.compile(r"\.mofme-(?P<process>\d+)-((?P<machine>[0-9a-f]{8})-)?[0-9a-f]+\.part")
+_ADDRESS = re.compile(r"([a-z][a-z0-9+]+):/+(.+)")  # drives of Windows have one letter
 _LEFT_FOR_LONG = 86_400  # seconds
 
 
@@ -138,6 +139,12 @@ def find_files(folder: Path, suffixes: Collection[str] | None) -> list[Path]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(root, name) for name in files if not name.startswith(".")]
     return sorted(path for path in found if (suffixes is None or path.suffix.lower() in suffixes) and path.is_file())
+
+
+def address_of(path: Path) -> str:
+    """The address that a path was typed as, s3://bucket/photos say, of whose slashes it keeps one; empty for others."""
+    found = _ADDRESS.fullmatch(path.as_posix())
+    return f"{found[1]}://{found[2]}" if found else ""
 
 
 def model_folder(name: str) -> Path:

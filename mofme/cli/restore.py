@@ -14,7 +14,7 @@ import typer
 
 from mofme.cli.measuring import Command, ExitCode, with_exit_codes
 from mofme.errors import MofmeError
-from mofme.files import check_can_hold, printable
+from mofme.files import address_of, check_can_hold, printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -33,13 +33,15 @@ def restore(
     source: Annotated[
         Path,
         typer.Argument(
-            metavar="INPUT", help="A picture, a video, or a folder of them (with all folders in it).", exists=True
+            metavar="INPUT",
+            help="A picture, a video, a folder of them (with all folders in it), or its address as s3://bucket/in.",
         ),
     ],
     output: Annotated[
         Path,
         typer.Argument(
-            metavar="OUTPUT", help="A folder, or for one picture or video a file whose suffix decides the format."
+            metavar="OUTPUT",
+            help="A folder or its address, or for one picture or video a file whose suffix decides the format.",
         ),
     ],
     model: Annotated[str, typer.Option(help="A shipped model (see `models`), or a folder from `train`.")] = "small",
@@ -67,8 +69,23 @@ def restore(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as one JSON document.")] = False,
     max_megapixels: Annotated[float, typer.Option(help="Refuse larger pictures.", min=0)] = 100,
+    engine: Annotated[str, typer.Option(help="local, or ray for a folder restored by a cluster.")] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="A Ray cluster that runs, as HOST:PORT or auto, in place of one started here.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes, in place of all that fit.", min=1)] = None,
+    gpus_per_worker: Annotated[float, typer.Option(help="Share of a GPU that each process takes.", min=0)] = 0,
 ) -> None:
     """Restore INPUT to OUTPUT, mirroring a folder's tree and leaving out what is there already."""
+    if engine not in ("local", "ray"):
+        raise typer.BadParameter(f"no engine is called {engine!r}: choose local or ray.", param_hint="'--engine'")
+    if not (address_of(source) or source.exists()):
+        raise typer.BadParameter(f"Path '{source}' does not exist.", param_hint="'INPUT'")
+    is_folder = bool(address_of(source)) or source.is_dir()
+    if engine == "ray" and (reroute or references or not is_folder):
+        raise typer.BadParameter("a cluster restores folders, and re-routes none: leave out --engine ray.")
+    if address_of(output) and not is_folder:
+        raise typer.BadParameter(f"to {address_of(output)} only folders are restored.", param_hint="'OUTPUT'")
     warnings.filterwarnings("ignore", module="PIL")  # its remarks on odd metadata say nothing to a user
     settings = {"strength": strength, "ensemble": ensemble, "tile": tile, "max_megapixels": max_megapixels}
     reports: list[FileReport] = []
@@ -76,7 +93,8 @@ def restore(
     interrupted = False
     start = time.monotonic()
     load = partial(_load, model, device, references, reroute, rerouted)
-    restore = _restore_folder if source.is_dir() else _restore_one
+    cluster = {"address": address, "workers": workers, "gpus": gpus_per_worker} if engine == "ray" else None
+    restore = partial(_restore_folder, cluster) if is_folder else _restore_one
     try:
         with command.progress() as progress:
             restore(command, progress, reports, load, source, output, overwrite, format, settings)
@@ -109,6 +127,7 @@ def restore(
 
 
 def _restore_folder(
+    cluster: dict[str, Any] | None,
     command: Command,
     progress: "Progress",
     reports: "list[FileReport]",
@@ -122,33 +141,46 @@ def _restore_folder(
     """Fill `reports`, and the report file beside the outputs, also when interrupted."""
     from mofme.errors import PictureError
     from mofme.vision.batch import plan_tree, restore_tree, write_report
+    from mofme.vision.cluster import Cluster, restore_tree_by_ray
     from mofme.vision.plan import others_in
+    from mofme.vision.remote import mirrored, send
+    from mofme.vision.report import REPORT
 
-    total, others = len(plan_tree(source, target, format)), others_in(source, target)
-    if not total:
-        raise PictureError(f"{source}: no pictures or videos found." + (f" Left out: {others}." if others else ""))
-    if others:
-        command.tell(f"left out: {others}")
-    task = progress.add_task("restoring", total=total)
+    with mirrored(source, target) as mirror:
+        inputs, outputs = mirror.path(source), mirror.path(target)
+        total, others = len(plan_tree(inputs, outputs, format)), others_in(inputs, outputs)
+        if not total:
+            raise PictureError(f"{inputs}: no pictures or videos found." + (f" Left out: {others}." if others else ""))
+        if others:
+            command.tell(f"left out: {others}")
+        task = progress.add_task("restoring", total=total)
 
-    def tell(path: Path, done: float) -> None:
-        progress.update(task, completed=len(reports) + done, description=printable(f"restoring {path.name}"))
+        def tell(path: Path, done: float) -> None:
+            progress.update(task, completed=len(reports) + done, description=printable(f"restoring {path.name}"))
 
-    restorer = load()
-    report_path, written = target / "report.csv", time.monotonic()
-    write_report(report_path, [])  # what stands in its way is told before the work
-    try:
-        how = {"overwrite": overwrite, "format": format, "on_progress": tell, **settings}
-        for report in restore_tree(restorer, source, target, **how):
-            reports.append(report)
-            progress.update(task, completed=len(reports))
-            if report.error:
-                command.fail(f"failed: {report.error}")
-            if time.monotonic() - written > _REPORT_EVERY:
-                write_report(report_path, reports)
-                written = time.monotonic()
-    finally:
-        write_report(report_path, reports)
+        def keep() -> float:
+            """Write the report, and tell when."""
+            write_report(outputs / REPORT, reports)
+            if address := address_of(target):
+                send(outputs / REPORT, f"{address}/{REPORT}")
+            return time.monotonic()
+
+        how = {"overwrite": overwrite, "format": format, "kind": mirror.file, **settings}
+        if cluster is None:
+            restored = restore_tree(load(), inputs, outputs, on_progress=tell, **how)
+        else:
+            restored = restore_tree_by_ray(load, inputs, outputs, Cluster(**cluster), **how)
+        written = keep()  # what stands in its way is told before the work
+        try:
+            for report in restored:
+                reports.append(report)
+                progress.update(task, completed=len(reports))
+                if report.error:
+                    command.fail(f"failed: {report.error}")
+                if time.monotonic() - written > _REPORT_EVERY:
+                    written = keep()
+        finally:
+            keep()
 
 
 def _restore_one(

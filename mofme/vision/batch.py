@@ -3,7 +3,7 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -49,6 +49,7 @@ def restore_tree(
     format: str | None = None,
     max_megapixels: float = 100,
     on_progress: Callable[[Path, float], None] = lambda path, done: None,
+    kind: "Callable[..., File] | None" = None,
 ) -> Iterator[FileReport]:
     """Restore everything under `source` into the same place under `target`, yielding each report when it is due.
 
@@ -61,44 +62,66 @@ def restore_tree(
     its file is written, and before the next one is: so whoever stops the work has been told of all there is.
     """
     plan = plan_tree(source, target, format)
+    made_with = made_by(restorer, strength, ensemble)
+    files = open_files(plan, source, target, made_with, format, overwrite, kind)
+    return restore_files(restorer, files, max_megapixels, on_progress, strength=strength, ensemble=ensemble, tile=tile)
+
+
+def open_files(
+    plan: Sequence[tuple[Path, Path]],
+    source: Path,
+    target: Path,
+    made_with: str,
+    format: str | None = None,
+    overwrite: bool = False,
+    kind: "Callable[..., File] | None" = None,
+) -> Iterator["File"]:
+    """The files of a plan, those left out whose output is there already; `kind` makes one, where it is no File."""
     for folder in {target, *(output.parent for _, output in plan)}:
         clear_left(folder)
-    settings = {"strength": strength, "ensemble": ensemble, "tile": tile}
-    made_with = _made_with(restorer, strength, ensemble)
     rows = earlier_rows_if_any(target / REPORT)
+    for path, output in plan:
+        names = path.relative_to(source).as_posix(), output.relative_to(target).as_posix()
+        file = (kind or File)(path, output, FileReport(*names), made_with, format)
+        if not overwrite:
+            file.skip(rows.get((as_written(names[0]), as_written(names[1]))))
+        yield file
 
-    def opened() -> Iterator[_File]:
-        for path, output in plan:
-            names = path.relative_to(source).as_posix(), output.relative_to(target).as_posix()
-            file = _File(path, output, FileReport(*names), made_with, format)
-            if not overwrite:
-                file.skip(rows.get((as_written(names[0]), as_written(names[1]))))
+
+def restore_files(
+    restorer: Callable[..., Restoration],
+    files: Iterable["File"],
+    max_megapixels: float,
+    on_progress: Callable[[Path, float], None] = lambda path, done: None,
+    **settings: Any,
+) -> Iterator[FileReport]:
+    """Restore these files as `restore_tree` does, each report when it is due."""
+
+    def read() -> Iterator[File]:
+        for file in files:
             file.read(max_megapixels)
             yield file
 
-    def work() -> Iterator[FileReport]:
-        written: list[Future[FileReport]] = []
+    written: list[Future[FileReport]] = []
 
-        def told() -> Iterator[FileReport]:
-            if written:
-                report = written[0].result()
-                written.clear()
-                yield report
+    def told() -> Iterator[FileReport]:
+        if written:
+            report = written[0].result()
+            written.clear()
+            yield report
 
-        with ThreadPoolExecutor(1) as writer, closing(read_ahead(opened(), _File.is_alone)) as files:
-            try:
-                for file in files:
-                    if file.is_alone():
-                        yield from told()
-                    file.restore(restorer, max_megapixels, partial(on_progress, file.path), **settings)
+    with ThreadPoolExecutor(1) as writer, closing(read_ahead(read(), File.is_alone)) as ready:
+        try:
+            for file in ready:
+                if file.is_alone():
                     yield from told()
-                    written.append(writer.submit(file.write))
-                    if file.is_alone():
-                        yield from told()
-            finally:
+                file.restore(restorer, max_megapixels, partial(on_progress, file.path), **settings)
                 yield from told()
-
-    return work()
+                written.append(writer.submit(file.write))
+                if file.is_alone():
+                    yield from told()
+        finally:
+            yield from told()
 
 
 def restore_file(
@@ -117,7 +140,7 @@ def restore_file(
 
     What goes wrong is in the report; only Cancelled and KeyboardInterrupt are raised.
     """
-    file = _File(path, output, FileReport(str(path), str(output)), _made_with(restorer, strength, ensemble), format)
+    file = File(path, output, FileReport(str(path), str(output)), made_by(restorer, strength, ensemble), format)
     clear_left(output.parent)
     file.read(max_megapixels)
     file.restore(restorer, max_megapixels, on_progress, strength=strength, ensemble=ensemble, tile=tile)
@@ -143,7 +166,7 @@ def restore_frames(
     ]
 
 
-class _File:
+class File:
     """A picture or video on its way from `path` to `output`, in three steps, which may run in different threads.
 
     A video is done whole in the second.
@@ -259,7 +282,7 @@ def _follow(
     )
 
 
-def _made_with(restorer: Callable[..., Restoration], strength: float, ensemble: bool) -> str:
+def made_by(restorer: Callable[..., Restoration], strength: float, ensemble: bool) -> str:
     """What an output depends on besides its source, for people to read and for programs to compare."""
     version = getattr(restorer, "version", "") or type(restorer).__name__
     return f"{version}, strength {strength:g}" + (", ensemble" if ensemble else "")

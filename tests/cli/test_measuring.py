@@ -40,6 +40,8 @@ BAD = [
     "stream ftp://127.0.0.1/film.mp4",
     "stream empty --out empty",
     "stream empty --out http://192.0.2.1",
+    "restore empty out --engine cloud",
+    "restore file.txt out --engine ray",
     "export nowhere out",
     "export small out --format tiff",
     "synthesize nowhere out --weather rain",

@@ -1,0 +1,198 @@
+"""Restoring by a Ray cluster: the same as on one machine, also when workers die in the middle."""
+
+import csv
+import importlib
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import s3fs
+import torch
+from moto.server import ThreadedMotoServer
+from PIL import Image
+from torch import Tensor
+from typer.testing import CliRunner
+
+from mofme.cli.app import app
+from mofme.errors import ConfigError, ModelError
+from mofme.vision.batch import FileReport, restore_tree, write_report
+from mofme.vision.cluster import Cluster, connected, restore_tree_by_ray
+from mofme.vision.restorer import Restoration, Restorer
+from tests.vision.tiny_models import save_two_models
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray leaves sockets and files to the garbage collector
+    pytest.mark.filterwarnings("ignore:Tip.:FutureWarning"),
+]
+ONE = Cluster(workers=1)
+Load = Callable[[], Callable[..., Restoration]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray() -> Iterator[None]:
+    """A cluster on this machine, whose workers reach an S3 server."""
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "id")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        with connected("local"):
+            yield
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_two_models(tmp_path_factory.mktemp("models"))[1]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """12 pictures in two folders, of several formats, and one that is none."""
+    draw = np.random.default_rng(0)
+    for number in range(12):
+        path = tmp_path / "in" / ("sub" if number % 2 else "") / f"{number}{('.png', '.jpg', '.webp')[number % 3]}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw.integers(0, 256, (24, 32, 3), np.uint8)).save(path)
+    (tmp_path / "in/broken.png").write_bytes(b"no picture")
+    return tmp_path / "in"
+
+
+class Fatal:
+    """Ends its process at pictures 8 pixels wide until the file `once` is there, and at those 9 pixels wide always."""
+
+    def __init__(self, once: Path) -> None:
+        self.once = once
+
+    def __call__(self, image: Tensor, **_: object) -> Restoration:
+        width = image.shape[-1]
+        if width == 9 or (width == 8 and not self.once.exists()):
+            self.once.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Restoration(1 - image, {"rain": 0.9}, torch.zeros(1, 1), (), 0.0)
+
+
+def refuse() -> Restorer:
+    raise ModelError("no such model")
+
+
+def by_ray(load: Load, source: Path, target: Path, cluster: Cluster = ONE, **settings: object) -> list[FileReport]:
+    reports = list(restore_tree_by_ray(load, source, target, cluster, **settings))  # type: ignore[arg-type]
+    write_report(target / "report.csv", reports)
+    return sorted(reports, key=lambda report: report.file)
+
+
+def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """What files hold, and their times; only how long it took differs in a report."""
+    found = {}
+    for path in folder.rglob("*"):
+        if path.is_file() and path.name != "report.csv":
+            found[str(path.relative_to(folder))] = path.read_bytes(), path.stat().st_mtime_ns
+    return found
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {name: content for name, (content, _) in contents(folder).items()}
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "report.csv").open(encoding="utf-8", newline="") as file:
+        return [row | {"seconds": ""} for row in csv.DictReader(file)]
+
+
+def test_same_files_report_and_resume_as_on_one_machine(tmp_path: Path, photos: Path, model: Path) -> None:
+    load = partial(Restorer.from_pretrained, str(model), "cpu")
+    here = list(restore_tree(load(), photos, tmp_path / "here", format="png"))
+    write_report(tmp_path / "here/report.csv", here)
+    there = by_ray(load, photos, tmp_path / "there", format="png")
+    assert [replace(one, seconds=0) for one in there] == [replace(one, seconds=0) for one in here]
+    assert [one.file for one in there if one.error] == ["broken.png"]
+    assert contents(tmp_path / "there") == contents(tmp_path / "here") and len(contents(tmp_path / "there")) == 12
+    assert rows(tmp_path / "there") == rows(tmp_path / "here")
+
+    (tmp_path / "there/0.png").unlink()
+    again = by_ray(load, photos, tmp_path / "there", format="png")
+    assert [one.file for one in again if not (one.skipped or one.error)] == ["0.png"]
+    assert contents(tmp_path / "there") == contents(tmp_path / "here")
+    assert rows(tmp_path / "there") == rows(tmp_path / "here")
+
+
+def test_a_worker_that_is_killed_costs_no_file_and_one_that_a_file_kills_again_that_file(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mofme.vision.cluster._TRIES", 2)
+    (tmp_path / "here").mkdir()
+    Image.new("RGB", (8, 8)).save(photos / "sub/once.png")
+    Image.new("RGB", (9, 8)).save(photos / "sub/always.png")
+    there = by_ray(partial(Fatal, tmp_path / "killed"), photos, tmp_path / "there", Cluster(workers=2))
+    assert (tmp_path / "killed").exists()
+    assert len({one.file for one in there}) == len(there) == 15
+    assert [one.file for one in there if one.error] == ["broken.png", "sub/always.png"]
+    assert "2 workers ended at it" in next(one.error for one in there if one.file == "sub/always.png")
+    (photos / "sub/always.png").unlink()
+    list(restore_tree(Fatal(tmp_path / "killed"), photos, tmp_path / "here"))
+    assert contents(tmp_path / "there") == contents(tmp_path / "here") and len(contents(tmp_path / "there")) == 13
+
+
+def test_a_model_that_cannot_be_loaded_is_told(tmp_path: Path, photos: Path) -> None:
+    with pytest.raises(ModelError, match=r"^no such model$"):
+        by_ray(refuse, photos, tmp_path / "out")
+
+
+def test_more_gpus_than_there_are(tmp_path: Path, photos: Path) -> None:
+    with pytest.raises(ConfigError, match="no room for a worker of 1 CPU and 64 GPUs"):
+        list(restore_tree_by_ray(refuse, photos, tmp_path / "out", Cluster(gpus=64)))
+
+
+def test_without_ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, photos: Path) -> None:
+    def missing(name: str) -> None:
+        raise ImportError(name)
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    with pytest.raises(ConfigError, match=r"not installed: pip install ray==2\.60\.0"):
+        by_ray(refuse, photos, tmp_path / "out")
+
+
+def test_from_and_to_s3_the_same_as_on_disk(tmp_path: Path, photos: Path, model: Path) -> None:
+    def restore(*words: object) -> str:
+        return CliRunner().invoke(app, ["restore", *map(str, words), "--model", str(model), "--device", "cpu"]).stderr
+
+    s3 = s3fs.S3FileSystem()
+    s3.mkdir("shots")
+    s3.put(f"{photos}/", "shots/in", recursive=True)
+    told = restore("s3://shots/in", "s3://shots/in/clear", "--engine", "ray", "--workers", 1)
+    assert "s3://shots/in/broken.png: not a picture" in told and "12 restored, 1 failed" in told
+
+    restore(photos, tmp_path / "here")
+    s3.get("shots/in/clear/", f"{tmp_path}/there", recursive=True)
+    assert bytes_of(tmp_path / "there") == bytes_of(tmp_path / "here")
+    same = ("file", "output", "size", "weather", "uncertainty", "skipped", "note", "settings")
+    assert [[row[name] for name in same] for row in rows(tmp_path / "there")] == [
+        [row[name] for name in same] for row in rows(tmp_path / "here")
+    ]
+
+    # It goes on where it was, also by the other engine: what is gone or was edited is restored again.
+    s3.rm("shots/in/clear/0.png")
+    s3.put_file(photos / "sub/9.png", "shots/in/6.png")
+    s3.invalidate_cache()
+    assert "2 restored, 1 failed, 10 skipped" in restore("s3://shots/in", "s3://shots/in/clear")
+    assert s3.cat("shots/in/clear/6.png") == s3.cat("shots/in/clear/sub/9.png")
+
+
+def test_an_address_that_cannot_be_read_and_names_that_lead_out_are_told(tmp_path: Path) -> None:
+    s3 = s3fs.S3FileSystem()
+    s3.mkdir("hostile")
+    s3.pipe("hostile/in/../../out.png", b"")
+    for address, why in (("s3://hostile/in", "no file in a folder can be called"), ("nowhere://a/b", "cannot be read")):
+        result = CliRunner().invoke(app, ["restore", address, str(tmp_path / "out")])
+        assert result.exit_code == 2 and address in result.stderr and why in result.stderr
+    assert not (tmp_path / "out").exists()
