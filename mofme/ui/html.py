@@ -41,6 +41,11 @@ def cell(content: str, tag: str = "td", **attributes: object) -> Cell:
     return Cell(f"<{tag}{said}>{inside}</{tag}>")
 
 
+def notes_html(notes: Iterable[str]) -> str:
+    """What one should know of a result, a paragraph each."""
+    return "".join(f"<p>Note: {html.escape(note)}.</p>" for note in notes)
+
+
 def table(
     heads: Sequence[str],
     rows: Iterable[Sequence[str]],

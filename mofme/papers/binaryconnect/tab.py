@@ -26,7 +26,7 @@ from mofme.papers.binaryconnect.tab_nets import (
 )
 from mofme.ui.examples import examples_gallery
 from mofme.ui.figures import comparison
-from mofme.ui.html import bars, measured_box, table
+from mofme.ui.html import bars, measured_box, notes_html, table
 from mofme.ui.models import Services
 from mofme.ui.runs import Job
 from mofme.ui.uploads import chosen_photo, file_box, photo_box, refuse_addresses
@@ -209,7 +209,7 @@ def photo_html(photo: ComparedPhoto) -> str:
         for restorer, seconds in zip(photo.restorers, photo.seconds, strict=True)
     ]
     return (
-        f"<p>The two pictures are {photo.apart:.1f} of 255 levels apart on average.</p>"
+        f"<p>The two pictures are {photo.apart:.1f} of 255 levels apart on average.</p>{notes_html(photo.notes)}"
         f"{table(('Restorer', 'File', 'Time'), rows)}"
         f"<p class='note'>{_share(photo.restorers)} The file is smaller, the time is not: the bits are unpacked once, "
         "when the model is loaded, and then multiplied like any other weights.</p>"

@@ -17,7 +17,7 @@ from mofme.ui.models import Engine
 from mofme.ui.runs import Job
 from mofme.ui.uploads import new_folder
 from mofme.vision.models import weights_bytes
-from mofme.vision.picture.file import read_picture, write_picture
+from mofme.vision.picture.file import read_first, write_picture
 from mofme.vision.restorer import DEFAULT_TILE, available_models
 
 SHOWN_UNITS = 24
@@ -118,6 +118,7 @@ class ComparedPhoto:
     files: tuple[Path, ...]
     seconds: tuple[float, ...]
     apart: float
+    notes: tuple[str, ...]
 
 
 def restorers_to_compare(models: Sequence[str], folder: Path = WEIGHTS) -> tuple[ShippedRestorer, ...]:
@@ -143,7 +144,7 @@ def compare_photo(
     megapixels: float,
 ) -> ComparedPhoto:
     """Restore one upload by each. Raises MofmeError if it is no picture, too large, or the job was stopped."""
-    picture = read_picture(upload, megapixels)
+    picture = read_first(upload, megapixels)
     folder = new_folder()
     images, files, seconds = [], [], []
     for number, shipped in enumerate(restorers):
@@ -161,4 +162,4 @@ def compare_photo(
         write_picture(files[-1], restoration.image, picture, "png")
     job.check()
     apart = _LEVELS * (images[0] - images[-1]).abs().mean().item()
-    return ComparedPhoto(restorers, tuple(files), tuple(seconds), apart)
+    return ComparedPhoto(restorers, tuple(files), tuple(seconds), apart, picture.notes)

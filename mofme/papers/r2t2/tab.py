@@ -17,12 +17,12 @@ from mofme.papers.r2t2.references import METHODS, References
 from mofme.papers.r2t2.rerouter import Rerouted, explain
 from mofme.ui.examples import examples_gallery
 from mofme.ui.figures import comparison, heat_map, thumbnail
-from mofme.ui.html import Block, bar, cell, heat_grid, measured_box, numbered, table
+from mofme.ui.html import Block, bar, cell, heat_grid, measured_box, notes_html, numbered, table
 from mofme.ui.models import Services
 from mofme.ui.runs import Job
 from mofme.ui.uploads import KEEP_SECONDS, chosen_photo, download_button, new_folder, photo_box, to_download
 from mofme.ui.work import Endpoint, start_and_cancel, status_box, work
-from mofme.vision.picture.file import read_picture, write_picture
+from mofme.vision.picture.file import read_first, write_picture
 
 MEASURED = ("rerouting",)
 
@@ -52,6 +52,7 @@ class ReroutedPhoto:
     difference: Path
     changed: float
     most_changed: float
+    notes: tuple[str, ...]
 
 
 @functools.cache
@@ -146,7 +147,7 @@ def reroute_photo(services: Services, job: Job, upload: Path, references: Refere
     if chosen is None and method != CHOSEN:
         raise ModelError(f"no re-routing method is called {method!r}: choose {', '.join(METHODS)}")
     job.report(0, "Reading the photo")
-    picture = read_picture(upload, services.limits.megapixels)
+    picture = read_first(upload, services.limits.megapixels)
     restorer = services.engine.restorer(references.model)
     with services.engine.turn:
         found = explain(
@@ -173,6 +174,7 @@ def reroute_photo(services: Services, job: Job, upload: Path, references: Refere
         _difference_map(found.plain.image, difference, folder / "difference.jpg"),
         _LEVELS * float(difference.mean()),
         _LEVELS * float(difference.max()),
+        picture.notes,
     )
 
 
@@ -183,6 +185,7 @@ def summary_html(photo: ReroutedPhoto) -> str:
         f"<p class='choice'>The routing moved by <b>{100 * found.moved:.1f} %</b></p>"
         f"<p>{_change(photo)} By {html.escape(found.method)}, {found.extra_seconds:.1f} s more than the "
         f"{found.seconds - found.extra_seconds:.1f} s of restoring as usual.</p>"
+        f"{notes_html(photo.notes)}"
         "<p class='note'>Whether a change is for the better cannot be told without the same photo in good weather; "
         f"{html.escape(measured_gain())}.</p>"
     )

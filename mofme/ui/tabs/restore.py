@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from mofme.papers.r2t2.references import References
 from mofme.papers.r2t2.rerouter import Rerouted, Rerouter
 from mofme.ui.examples import examples_gallery
 from mofme.ui.figures import comparison, expert_figures, gallery, telling_layer, thumbnail, uncertainty_figure
-from mofme.ui.html import bars
+from mofme.ui.html import bars, notes_html
 from mofme.ui.models import Engine, Services
 from mofme.ui.runs import Job
 from mofme.ui.uploads import chosen_photo, download_button, new_folder, photo_box, to_download
@@ -96,8 +95,8 @@ class RestoredPhoto:
         height, width = self.picture.rgb.shape[-2:]
         weather = self.restoration.weather_name
         seen = "No bad weather seen" if weather == "clear" else f"Seen: <b>{weather}</b>"
-        notes = "".join(f"<p>Note: {escape(note)}.</p>" for note in self.picture.notes)
-        return f"<p>{seen} · {width} x {height} pixels · {self.restoration.seconds:.1f} s</p>{notes}"
+        about = f"<p>{seen} · {width} x {height} pixels · {self.restoration.seconds:.1f} s</p>"
+        return about + notes_html(self.picture.notes)
 
     def report(self) -> dict[str, Any]:
         """What programs are told."""

@@ -91,6 +91,12 @@ def read_to_keep(path: Path, output: Path, kind: str | None = None, max_megapixe
     return [replace(frames[0], notes=_lost_in(frames, kind)), *frames[1:]]
 
 
+def read_first(path: Path, max_megapixels: float = 100) -> Picture:
+    """As `read_picture`; the notes also tell what a PNG of it alone leaves out, such as other frames."""
+    first = read_picture(path, max_megapixels)
+    return replace(first, notes=_lost_in([first], "png"))
+
+
 def _check_holds(path: Path, frames: Sequence[Picture], kind: str) -> None:
     """Raise PictureError if a file of this kind, a value of FORMATS, cannot be as large; `path` is what to call it."""
     largest = _LARGEST.get(kind, 2**31 - 1)

@@ -76,6 +76,15 @@ def test_both_pictures_are_what_the_nets_make(
     assert photo_values(compared)["restorers"]["tiny-binary"]["binary"] is True
 
 
+def test_frames_left_out_are_told(
+    tiny: Engine, pair: tuple[ShippedRestorer, ...], tmp_path: Path, folders: None
+) -> None:
+    stills = [Image.new("RGB", (32, 24), colour) for colour in ("red", "green", "blue")]
+    stills[0].save(tmp_path / "three.png", save_all=True, append_images=stills[1:])
+    page = photo_html(compare_photo(tiny, pair, Job(60), tmp_path / "three.png", 1))
+    assert "1 of 3 frames restored, the others are left out" in page
+
+
 def test_it_can_be_stopped(tiny: Engine, pair: tuple[ShippedRestorer, ...], photo: Path, folders: None) -> None:
     job = Job(60)
     job.cancel()
