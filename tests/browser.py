@@ -7,8 +7,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import numpy as np
@@ -63,25 +64,34 @@ def engine() -> "Engine":
 @pytest.fixture(scope="session")
 def url(folders: None) -> Iterator[str]:
     """Address of a running app, in a process of its own as in real life."""
+    port = free_port()
+    address = f"http://127.0.0.1:{port}/"
+    with running([sys.executable, str(Path(__file__).with_name("ui") / "untrained_app.py"), str(port)], address):
+        yield address
+
+
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address = f"http://127.0.0.1:{port}/"
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def running(command: list[str], address: str, **more: Any) -> Iterator[subprocess.Popen[str]]:
+    """A server in a process of its own, once it answers at `address`; ended by SIGTERM."""
     root = Path(__file__).parents[1]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    command = [sys.executable, str(Path(__file__).with_name("ui") / "untrained_app.py"), str(port)]
-    app = subprocess.Popen(command, cwd=root, env=environment)
+    app = subprocess.Popen(command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, text=True, **more)
     try:
         for _ in range(900):
-            assert app.poll() is None, "the app ended before it answered"
+            assert app.poll() is None, "the server ended before it answered"
             try:
-                httpx.get(address)
+                httpx.get(address, verify=False)
                 break
             except httpx.TransportError:
                 time.sleep(0.2)
         else:
-            pytest.fail("the app did not answer")
-        yield address
+            pytest.fail("the server did not answer")
+        yield app
     finally:
         app.terminate()
         app.wait(timeout=60)

@@ -2,12 +2,20 @@
 
 import os
 from dataclasses import replace
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from mofme.cli.measuring import Command, with_exit_codes
 from mofme.ui.limits import Limits
+
+
+class LogFormat(StrEnum):
+    """How the app logs."""
+
+    plain = "plain"
+    json = "json"
 
 
 @with_exit_codes
@@ -17,17 +25,34 @@ def open_app(
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 7860,
     auth: Annotated[str | None, typer.Option(help="Ask for this user:password.")] = None,
     max_megapixels: Annotated[float, typer.Option(min=0.01, help="Refuse larger pictures.")] = Limits.megapixels,
+    root_path: Annotated[
+        str | None, typer.Option(envvar="GRADIO_ROOT_PATH", help="Path, or address, by which a reverse proxy shows it.")
+    ] = None,
+    certificate: Annotated[str | None, typer.Option(help="File of a TLS certificate (PEM); needs --key.")] = None,
+    key: Annotated[str | None, typer.Option(help="File of the certificate's private key (PEM).")] = None,
+    log_format: Annotated[
+        LogFormat, typer.Option(help="json logs each request and piece of work as a line; plain only errors.")
+    ] = LogFormat.plain,
 ) -> None:
     """Open the app: restore photos taken in bad weather in your browser."""
     if auth is not None and not all(auth.partition(":")):
         raise typer.BadParameter("write user:password", param_hint="--auth")
 
+    if (certificate is None) != (key is None):
+        raise typer.BadParameter("a certificate and its key go together", param_hint="--certificate and --key")
+
+    for file in filter(None, (certificate, key)):
+        open(file).close()  # Gradio would look for another port instead of telling
+
     from mofme.ui.models import Engine, Services, shipped_models
-    from mofme.ui.window import serve
+    from mofme.ui.service import log_json
+    from mofme.ui.window import Address, serve
 
     # A Hugging Face Space reaches the app from outside its container.
     if os.environ.get("SPACE_ID"):
         host = "0.0.0.0"
     user, _, password = (auth or "").partition(":")
     services = Services(Engine(shipped_models()), limits=replace(Limits(), megapixels=max_megapixels))
-    serve(services, host, port, (user, password) if auth else None)
+    if log_format is LogFormat.json:
+        log_json()
+    serve(services, Address(host, port, root_path, certificate, key), (user, password) if auth else None)

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """Largest picture, upload, batch, prompt and table, longest work and queue; `away_seconds`
-    is how long a batch or a video goes on while nobody has its page open.
+    """Largest picture, upload, batch, prompt and table, longest work and queue, also of one
+    client; `away_seconds` is how long a batch or a video goes on while nobody has its page open, `stopping_seconds` how
+    long the app waits for work when it is stopped.
 
     Every limit is told to the user when it is met.
     """
@@ -25,3 +26,5 @@ class Limits:
     training_seconds: float = 1200
     probes: int = 500
     waiting: int = 20
+    waiting_each: int = 8
+    stopping_seconds: float = 20

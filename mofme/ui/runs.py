@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from mofme.errors import Cancelled, MofmeError
+from mofme.ui.service import at_work
 from mofme.ui.uploads import KEEP_SECONDS
 
 
@@ -126,10 +127,12 @@ class Run:
 
 
 class Runs:
-    """The runs of one start button by the names in their links, one at work at a time; the old ones are forgotten."""
+    """The runs of the start button `work` by the names in their links, one at work at a time; the old ones are
+    forgotten.
+    """
 
-    def __init__(self, away: float) -> None:
-        self._away = away
+    def __init__(self, away: float, work: str = "work") -> None:
+        self._away, self._work = away, work
         self._runs: dict[str, Run] = {}
         self._turn = threading.Lock()
 
@@ -162,6 +165,7 @@ class Runs:
         while not self._turn.acquire(timeout=1):
             job.check_cancelled()
         try:
-            yield from steps(job)
+            with at_work(self._work, job):
+                yield from steps(job)
         finally:
             self._turn.release()

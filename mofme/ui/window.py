@@ -6,11 +6,13 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 # Before Gradio is imported: it asks its makers for news otherwise, and the app must work offline.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from mofme.papers.attention_router import tab as attention_router
 from mofme.papers.binaryconnect import tab as binaryconnect
@@ -21,11 +23,12 @@ from mofme.papers.moe_distillation import tab as moe_distillation
 from mofme.papers.r2t2 import tab as r2t2
 from mofme.papers.router_robustness import tab as router_robustness
 from mofme.papers.smose import tab as smose
-from mofme.ui import lab
+from mofme.ui import lab, service
 from mofme.ui.examples import examples_folder, make_examples
 from mofme.ui.html import PLOTS
 from mofme.ui.lab import Experiment, address_of, cards
 from mofme.ui.models import Services
+from mofme.ui.queue import FairQueue
 from mofme.ui.tabs import batch, evaluate, live, restore, video
 from mofme.ui.theme import CSS, ON_THE_PAGE, OPEN_LINKED_TAB, theme
 from mofme.ui.uploads import KEEP_SECONDS, own_folder
@@ -133,29 +136,73 @@ def build(services: Services) -> gr.Blocks:
             head = f"<p><a href='./?tab=lab'>← {TITLE} Lab</a></p><h1>{experiment.name}</h1>"
             gr.HTML(head, elem_id=f"{experiment.address}-header", elem_classes="header", padding=False)
             experiment.build(services)
-    return window.queue(max_size=services.limits.waiting)
+    window.queue(max_size=services.limits.waiting)
+    # Gradio offers no place to hand in another queue.
+    window._queue = FairQueue(
+        services.limits.waiting_each,
+        live_updates=True,
+        concurrency_count=window.max_threads,
+        update_intervals=1,
+        max_size=services.limits.waiting,
+        blocks=window,
+    )
+    return window
 
 
-def serve(services: Services, host: str = "127.0.0.1", port: int = 7860, auth: tuple[str, str] | None = None) -> None:
-    """Serve the window at `host`:`port` until the process is ended."""
-    # A service is stopped as by Ctrl-C: what visitors uploaded is then removed.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+@dataclass(frozen=True)
+class Address:
+    """Where the window is served: behind a reverse proxy `root_path` is the path, or the whole address, that visitors
+    know it by; with files of a certificate and its key it speaks TLS itself.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 7860
+    root_path: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+
+
+def serve(services: Services, address: Address, auth: tuple[str, str] | None = None) -> None:
+    """Serve the window until the process gets SIGTERM or Ctrl-C. Work under way is then finished, for as long as the
+    limits say, and what visitors uploaded is removed; a second signal ends it at once.
+    """
+    stop = threading.Event()
+
+    def end(number: int, _: object) -> None:
+        stop.set()
+        signal.signal(number, signal.default_int_handler)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
     with own_folder() as folder:
         os.environ.setdefault("GRADIO_TEMP_DIR", str(folder))
         threading.Thread(target=make_examples, args=(examples_folder(),), daemon=True).start()
-        build(services).launch(
-            server_name=host,
-            server_port=port,
+        window = build(services)
+        engine, limits = services.engine, services.limits
+        about = service.routes(
+            lambda: engine.restorer(next(iter(engine.models), None)), lambda: len(window._queue), limits
+        )
+        window.launch(
+            server_name=address.host,
+            server_port=address.port,
+            root_path=address.root_path,
+            ssl_certfile=address.certificate,
+            ssl_keyfile=address.key,
+            ssl_verify=False,  # Gradio asks itself whether it is up, by a name that no certificate need hold
             auth=auth,
             share=False,
             inbrowser=False,
+            prevent_thread_lock=True,
             _frontend=False,  # else Gradio gives up where its first page takes more than 3 seconds to come
             ssr_mode=False,
             footer_links=[],
-            max_file_size=f"{services.limits.upload_megabytes}mb",
+            max_file_size=f"{limits.upload_megabytes}mb",
             allowed_paths=[str(examples_folder())],
-            app_kwargs={"routes": [PLOTS]},
+            app_kwargs={"routes": [PLOTS, *about], "middleware": [Middleware(service.Watched)]},
             theme=theme(),
             css=CSS,
             js=ON_THE_PAGE,
         )
+        stop.wait()
+        service.finish_work(limits.stopping_seconds)
+        window.close(verbose=False)

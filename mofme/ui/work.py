@@ -19,6 +19,7 @@ from gradio.context import get_blocks_context
 
 from mofme.errors import Cancelled, ModelError, MofmeError
 from mofme.ui.runs import Job, Run, Runs
+from mofme.ui.service import at_work
 from mofme.ui.uploads import without_folders
 
 log = logging.getLogger(__name__)
@@ -136,9 +137,9 @@ def work(
     `scroll_to_output` leaves the page where it is. The endpoint has the inputs of `run` under their names, but for
     states, which are the page's alone: they come last, and `run` has defaults for them.
     """
-    runs, jobs = Runs(away), Jobs()
     start, cancel = buttons
     queue, at_first = str(start.elem_id), status.value
+    runs, jobs = Runs(away, queue), Jobs()
 
     def set_running(running: bool) -> dict[Block, Any]:
         return {start: gr.Button(interactive=not running), cancel: gr.Button(interactive=running)}
@@ -220,7 +221,7 @@ def work(
         blocks.root_block.unload(jobs.cancel)
     if endpoint:
         boxes = [box for box in inputs if not isinstance(box, gr.State)]
-        offer(endpoint, _in_job(run, len(boxes), jobs, seconds), boxes, queue)
+        offer(endpoint, _in_job(queue, run, len(boxes), jobs, seconds), boxes, queue)
 
 
 def shows(
@@ -268,15 +269,15 @@ def problem_html(error: MofmeError) -> str:
     return f"<p class='problem'>{html.escape(without_folders(str(error)))}</p>"
 
 
-def _in_job(run: Callable[..., Any], count: int, jobs: Jobs, seconds: float) -> Callable[..., Iterator[Any]]:
-    """`run` with `count` inputs and a job of the visitor who asks, as Gradio calls it: the request first, its progress
-    last.
+def _in_job(name: str, run: Callable[..., Any], count: int, jobs: Jobs, seconds: float) -> Callable[..., Iterator[Any]]:
+    """`run` with `count` inputs and a job of the visitor who asks, which is work called `name`, as Gradio calls it: the
+    request first, its progress last.
     """
 
     def running(request: gr.Request, *values: Any) -> Iterator[Any]:
         *inputs, progress = values
         job = Job(seconds, lambda share, words: progress(share, desc=words))
-        with jobs.running(request, job):
+        with jobs.running(request, job), at_work(name, job):
             yield from _results(run(job, *inputs))
 
     return _signed(running, _parameters(run, count))

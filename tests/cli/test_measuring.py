@@ -34,6 +34,7 @@ ROOT = typer.main.get_command(app)
 
 BAD = [
     "app --auth nobody",
+    "app --certificate nowhere --key nowhere",
     "restore nowhere out",
     "restore empty out",
     "stream nowhere",

@@ -2,6 +2,7 @@ import asyncio
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -21,8 +22,8 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What `main` would have served."""
     calls: list[dict[str, Any]] = []
 
-    def serve(services: Any, host: str, port: int, auth: Any) -> None:
-        calls.append({"megapixels": services.limits.megapixels, "host": host, "port": port, "auth": auth})
+    def serve(services: Any, address: window.Address, auth: Any) -> None:
+        calls.append({"megapixels": services.limits.megapixels, **vars(address), "auth": auth})
 
     monkeypatch.setattr(window, "serve", serve)
     monkeypatch.delenv("SPACE_ID", raising=False)
@@ -37,12 +38,29 @@ def run(*arguments: str) -> int:
 
 def test_only_this_machine_is_let_in_unless_told(served: list[dict[str, Any]]) -> None:
     assert run() == 0
-    assert served == [{"megapixels": 50, "host": "127.0.0.1", "port": 7860, "auth": None}]
+    assert served == [{"megapixels": 50, **vars(window.Address()), "auth": None}]
+    assert window.Address() == window.Address("127.0.0.1", 7860, root_path=None, certificate=None, key=None)
 
 
 def test_options_reach_the_server(served: list[dict[str, Any]]) -> None:
     assert run("--host", "0.0.0.0", "--port", "8000", "--auth", "ann:a:b", "--max-megapixels", "12") == 0
-    assert served == [{"megapixels": 12, "host": "0.0.0.0", "port": 8000, "auth": ("ann", "a:b")}]
+    assert served == [{"megapixels": 12, **vars(window.Address("0.0.0.0", 8000)), "auth": ("ann", "a:b")}]
+
+
+def test_a_sub_path_is_told_by_an_option_or_by_its_variable(
+    served: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("--root-path", "/clear") == 0
+    monkeypatch.setenv("GRADIO_ROOT_PATH", "/weather")
+    assert run() == 0
+    assert [one["root_path"] for one in served] == ["/clear", "/weather"]
+
+
+@pytest.mark.parametrize("half", ["--certificate", "--key"])
+def test_a_certificate_without_its_key_is_refused(served: list[dict[str, Any]], tmp_path: Path, half: str) -> None:
+    (tmp_path / "file.pem").write_text("")
+    assert run(half, str(tmp_path / "file.pem")) == 2
+    assert served == []
 
 
 @pytest.mark.parametrize("auth", ["ann", "ann:", ":secret", ""])

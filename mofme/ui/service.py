@@ -1,0 +1,176 @@
+"""The app as a service: whether it is well and ready, what it does for Prometheus, a log line for every request and
+piece of work, and how it ends.
+"""
+
+import json
+import logging
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Protocol
+
+from fastapi.routing import APIRoute
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mofme.errors import Cancelled, MofmeError
+from mofme.ui.limits import Limits
+
+log = logging.getLogger(__name__)
+
+REQUESTS = Counter("mofme_requests", "HTTP requests by route and status.", ("route", "status"))
+REFUSED = Counter("mofme_refused", "Work that was turned away before it began, by reason.", ("reason",))
+IN_WORK = Gauge("mofme_in_work", "Pieces of work under way.")
+WAITING = Gauge("mofme_waiting", "Pieces of work in the queue.")
+SECONDS = Histogram(
+    "mofme_work_seconds",
+    "How long work took, by what it was and how it ended.",
+    ("work", "outcome"),
+    buckets=(0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3600),
+)
+
+
+FETCH_SECONDS = 3.0
+
+
+class Cancellable(Protocol):
+    def cancel(self) -> None: ...
+
+
+_at_work: set[Cancellable] = set()
+closing = threading.Event()
+"""Set once the app takes no more work."""
+
+
+@contextmanager
+def at_work(name: str, job: Cancellable) -> Iterator[None]:
+    """Count what happens inside as a piece of work, which `finish_work` waits for."""
+    began, outcome = time.monotonic(), "failed"
+    _at_work.add(job)
+    IN_WORK.inc()
+    try:
+        yield
+        outcome = "done"
+    except (Cancelled, GeneratorExit):
+        outcome = "cancelled"
+        raise
+    except MofmeError:
+        outcome = "refused"
+        raise
+    finally:
+        _at_work.discard(job)
+        IN_WORK.dec()
+        seconds = time.monotonic() - began
+        SECONDS.labels(name, outcome).observe(seconds)
+        log.info("work", extra={"fields": {"work": name, "outcome": outcome, "seconds": round(seconds, 3)}})
+
+
+def finish_work(seconds: float) -> None:
+    """Take no more work, and wait so many seconds for what is under way; what is left then is cancelled, and gets a
+    tenth of that to stop. What came of it can be fetched for FETCH_SECONDS more.
+    """
+    closing.set()
+    if not _at_work:
+        return
+    if not _wait_for_work(seconds):
+        for job in list(_at_work):
+            job.cancel()
+        _wait_for_work(seconds / 10)
+    time.sleep(FETCH_SECONDS)
+
+
+def _wait_for_work(seconds: float) -> bool:
+    until = time.monotonic() + seconds
+    while _at_work and time.monotonic() < until:
+        time.sleep(0.05)
+    return not _at_work
+
+
+def routes(load: Callable[[], object], waiting: Callable[[], int], limits: Limits) -> Sequence[BaseRoute]:
+    """`/health`: the process answers. `/ready`: the weights load, and there is a place in the queue; else 503 and why.
+    `/metrics`: what Prometheus reads.
+    """
+
+    def health() -> Response:
+        return JSONResponse({"status": "ok"})
+
+    def ready() -> Response:
+        try:
+            load()
+        except MofmeError as error:
+            return _not_ready(str(error))
+        if closing.is_set():
+            return _not_ready("The app is being stopped.")
+        if waiting() >= limits.waiting:
+            return _not_ready(f"The queue is full: {limits.waiting} pieces of work wait.")
+        return JSONResponse({"status": "ready"})
+
+    def metrics() -> Response:
+        WAITING.set(waiting())
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    about = {"/health": health, "/ready": ready, "/metrics": metrics}
+    return [APIRoute(path, endpoint, include_in_schema=False) for path, endpoint in about.items()]
+
+
+def _not_ready(reason: str) -> Response:
+    return JSONResponse({"status": "not ready", "reason": reason}, HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+@dataclass
+class Watched:
+    """Counts and logs every HTTP request. It goes by its route: paths hold names of pictures."""
+
+    app: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        status, began = int(HTTPStatus.INTERNAL_SERVER_ERROR), time.monotonic()
+
+        async def watch(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watch)
+        finally:
+            route = getattr(scope.get("route"), "path", "other")
+            REQUESTS.labels(route, status).inc()
+            fields = {"method": scope["method"], "route": route, "status": status}
+            log.info("request", extra={"fields": {**fields, "seconds": round(time.monotonic() - began, 3)}})
+
+
+class JsonLines(logging.Formatter):
+    """A log record as one line of JSON. Of an error its kind and place: what it says may name a picture."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
+            "level": record.levelname.lower(),
+            "event": record.getMessage() if record.name.startswith("mofme.") else record.name,
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info and record.exc_info[0]:
+            line |= {
+                "error": record.exc_info[0].__name__,
+                "at": [f"{place.filename}:{place.lineno}" for place in traceback.extract_tb(record.exc_info[2])[-3:]],
+            }
+        return json.dumps(line)
+
+
+def log_json() -> None:
+    """Log requests, work and errors on standard error, as lines of JSON."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(handlers=[handler], level=logging.INFO)
+    for chatty in ("httpx", "httpcore", "asyncio"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
