@@ -14,10 +14,12 @@ from torch.nn import functional as F
 
 from mofme.core.moe import ObservedRouting, observe_routing
 from mofme.core.training import bf16_pays
+from mofme.errors import ModelError
 from mofme.vision.hidden import restore_seen
 from mofme.vision.models import available_models, load_net, load_tone
 from mofme.vision.nets.tone import TONE_SIZE, ToneNet, apply_tone, trust
 from mofme.vision.nets.unet import CONTEXT_SIZE, RestorationNet
+from mofme.vision.runtime import AUTO, TORCH, Part, fastest_runtime, open_runtime
 from mofme.vision.smoother import TemporalSmoother
 from mofme.vision.tiling import Tile, pad_to_stride, thumbnail, tiles
 from mofme.vision.weather import WEATHERS
@@ -77,32 +79,50 @@ class Restorer:
     """Restores pictures of any size with a trained net, tile by tile in bounded memory.
 
     Where there is a `tone`, a hazy picture's brightness and contrast are mended as a whole at the end.
+    `runtime` is what the net runs by: torch, or on a CPU onnx or openvino. Raises ModelError for one that cannot.
     """
 
     def __init__(
-        self, net: RestorationNet, name: str, device: torch.device | str = "cpu", tone: ToneNet | None = None
+        self,
+        net: RestorationNet,
+        name: str,
+        device: torch.device | str = "cpu",
+        tone: ToneNet | None = None,
+        runtime: str = TORCH,
     ) -> None:
         self.name = name
         self.device = torch.device(device)
         self.net = net.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.tone = tone
+        self.runtime = runtime
+        if runtime != TORCH and self.device.type != "cpu":
+            raise ModelError(f"the runtime {runtime} runs on the CPU, not on {device}: leave it out, or take torch")
+        self._run = None if runtime == TORCH else open_runtime(runtime, self.net)
 
     @classmethod
-    def from_pretrained(cls, name: str = "small", device: str = "auto") -> Self:
-        """Load a shipped model by name, or one that `train` wrote by its folder. Raises ModelError."""
+    def from_pretrained(cls, name: str = "small", device: str = "auto", runtime: str = TORCH) -> Self:
+        """Load a shipped model by name, or one that `train` wrote by its folder. Raises ModelError.
+
+        The runtime "auto" is on a CPU the fastest that is installed, by a measurement of seconds that the cache keeps.
+        """
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(_KERNELS))  # read when the first net runs
         net, card = load_net(name)
-        return cls(net, card.name, device, load_tone(name))
+        tone = load_tone(name)
+        if runtime == AUTO:
+            on_cpu = torch.device(device).type == "cpu"
+            runtime = fastest_runtime(lambda one: cls(net, card.name, device, tone, one), net) if on_cpu else TORCH
+        return cls(net, card.name, device, tone, runtime)
 
     @cached_property
     def version(self) -> str:
-        """The name and a short checksum of all weights, which tell what a picture was restored with."""
+        """The name, a short checksum of all weights and a runtime other than torch: what restored a picture."""
         checksum = hashlib.sha256()
         for tensor in [*self.net.state_dict().values(), *(self.tone.state_dict().values() if self.tone else ())]:
             checksum.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        return f"{self.name} {checksum.hexdigest()[:8]}"
+        by = "" if self.runtime == TORCH else f" by {self.runtime}"
+        return f"{self.name} {checksum.hexdigest()[:8]}{by}"
 
     @torch.no_grad()
     def __call__(
@@ -121,7 +141,8 @@ class Restorer:
 
         Colours that `alpha` (1, H, W) hides do not count, and come out as they are.
         `strength` blends from the input (0) to the restored picture (1). `ensemble` averages it with
-        what comes of the mirror image, in twice the time. `tile` is the side in pixels of the parts worked on at a
+        what comes of the mirror image, in twice the time. `explain` adds maps of the experts,
+        for which torch runs. `tile` is the side in pixels of the parts worked on at a
         time. `steady` remembers the earlier frames of a video, so that its brightness does not flicker.
         `on_progress` is told the share that is done; what it raises stops the work.
         """
@@ -152,12 +173,18 @@ class Restorer:
             padded = pad_to_stride(outer)
             result = torch.zeros_like(outer)
             for number, (view, context) in enumerate(zip(views, contexts, strict=True)):
-                with observe_routing(self.net) as routing, self._precision():
-                    seen = padded.flip(view)
-                    output = self.net(seen[None].contiguous(memory_format=torch.channels_last), context)
+                seen = padded.flip(view)[None]
+                routing: list[ObservedRouting] = []
+                if self._run is None or explain:
+                    with observe_routing(self.net) as routing, self._precision():
+                        output = self.net(seen.contiguous(memory_format=torch.channels_last), context)
+                else:
+                    output = self._run(seen, context)
                 result += output.image[0].flip(view)[:, : outer.shape[-2], : outer.shape[-1]]
                 if not view:
                     grid.add(part, routing, padded.shape[-2:], explain)
+                    for share_11HW in output.uncertainty if isinstance(output, Part) else ():
+                        grid.add_uncertainty(part, share_11HW.flatten(), share_11HW.shape[1:], padded.shape[-2:])
                     weather_W += output.weather_BW[0].float().cpu() * _area(part)
                 if on_progress is not None:
                     on_progress((done * len(views) + number + 1) / (len(parts) * len(views)))
@@ -214,8 +241,10 @@ class _Grid:
                 self._paste(target, tile, weights_TE, observed.leading_shape, padded)
         layers = sum(map(len, uncertain.values()))
         for shape, layers_LT in uncertain.items():  # pooled once for all layers of one resolution
-            share_T = torch.stack(layers_LT).sum(dim=0) / layers
-            self._paste(self.uncertainty[None], tile, share_T[:, None], shape, padded)
+            self.add_uncertainty(tile, torch.stack(layers_LT).sum(dim=0) / layers, shape, padded)
+
+    def add_uncertainty(self, tile: Tile, share_T: Tensor, shape: tuple[int, ...], padded: torch.Size) -> None:
+        self._paste(self.uncertainty[None], tile, share_T[:, None], shape, padded)
 
     def _paste(self, target: Tensor, tile: Tile, values_TC: Tensor, shape: tuple[int, ...], padded: torch.Size) -> None:
         _, rows, columns = shape

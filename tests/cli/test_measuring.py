@@ -37,6 +37,7 @@ BAD = [
     "app --certificate nowhere --key nowhere",
     "restore nowhere out",
     "restore empty out",
+    "restore empty out --runtime tiff",
     "stream nowhere",
     "stream ftp://127.0.0.1/film.mp4",
     "stream empty --out empty",

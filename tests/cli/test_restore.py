@@ -93,6 +93,8 @@ def test_the_options_reach_the_restorer(tmp_path, restorer):
         "cpu",
         "--tile",
         "256",
+        "--runtime",
+        "openvino",
         "--strength",
         "0.5",
         "--ensemble",
@@ -100,7 +102,7 @@ def test_the_options_reach_the_restorer(tmp_path, restorer):
         "jpg",
     ]
     assert run(tmp_path / "in", tmp_path / "out", *options).exit_code == 0
-    assert restorer.loaded == [("base", "cpu")] and restorer.settings == [(0.5, True, 256)]
+    assert restorer.loaded == [("base", "cpu", "openvino")] and restorer.settings == [(0.5, True, 256)]
     with Image.open(tmp_path / "out/a.jpg") as image:
         assert image.format == "JPEG"
 

@@ -152,6 +152,8 @@ def explain(
 
 def reroute(restorer: Restorer, picture: Tensor, method: Method | None, references: References, **how: Any) -> Rerouted:
     """As `explain`, with references that were checked before."""
+    if restorer.runtime != "torch":
+        raise ModelError(f"the runtime {restorer.runtime} cannot be re-routed: take torch")
     start = time.perf_counter()
     tell: Callable[[float], None] | None = how.pop("on_progress", None)
     with observed(restorer.net) as observation:
