@@ -1,4 +1,4 @@
-"""`python -m mofme bench`: what experts cost, and whole restorers on the same pictures."""
+"""`python -m mofme bench`: what experts cost, and whole restorers and runtimes on the same pictures."""
 
 from __future__ import annotations
 
@@ -73,3 +73,22 @@ def restorers(
             command.fail(f"{trial.set}, {trial.name}: {trial.error}")
     memory = peaks(command.track(entered, "memory"), trials)
     return as_result(trials, entered, memory, command.line)
+
+
+@measures("runtimes.json")
+def runtimes(
+    command: Command,
+    pairs: Annotated[
+        Path, typer.Argument(help="Folder with input/ and target/, or with folders that have (rain/, snow/).")
+    ],
+    model: Annotated[str, typer.Option(help="A model by name or folder.")] = "small",
+    limit: Annotated[int, typer.Option(min=1, help="Only the first N pairs of each set.")] = 3,
+    repeats: Annotated[int, typer.Option(help="Times each pair is restored, by all in turn.", min=1)] = 5,
+) -> Result:
+    """Compare runtimes on the same pictures by CPU time, share of the CPU's peak, and dB lost."""
+    from mofme.vision.datasets import find_sets
+    from mofme.vision.runtime_benchmark import as_result, compare_runtimes
+
+    chosen = [pair for members in find_sets(pairs).values() for pair in members[:limit]]
+    trials = command.track(compare_runtimes(model, chosen, repeats), "restoring", repeats * len(chosen))
+    return as_result(model, list(trials), command.line)

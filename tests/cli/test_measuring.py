@@ -76,6 +76,8 @@ BAD = [
     "bench --side 60",
     "bench restorers nowhere",
     "bench restorers empty",
+    "bench runtimes nowhere",
+    "bench runtimes empty",
     "bench routing-server --router nowhere",
     "binary train file.txt --runs runs",
     "binary evaluate nowhere --runs empty",
