@@ -110,7 +110,7 @@ def test_the_command_fails_and_says_why(tmp_path):
         "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\n"
         "app(sys.argv[1:])"
     )
-    words = ["restore", str(source), str(target), "--overwrite", "--device", "cpu"]
+    words = ["restore", str(source), str(target), "--overwrite", "--device", "cpu", "--runtime", "torch"]
     ended = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
     assert ended.returncode == 1
     assert f"0 restored, {len(FORMATS)} failed" in ended.stderr

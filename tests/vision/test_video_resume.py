@@ -124,7 +124,7 @@ def command(source: Path, output: Path) -> list[str]:
         "from mofme.cli.app import app\n"
         "app(sys.argv[1:])"
     )
-    return [sys.executable, "-c", code, "restore", str(source), str(output), "--device", "cpu"]
+    return [sys.executable, "-c", code, "restore", str(source), str(output), "--device", "cpu", "--runtime", "torch"]
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
