@@ -390,14 +390,19 @@ def test_the_readme_watches_a_folder_until_ctrl_c(tmp_path: Path) -> None:
     (tmp_path / "incoming").mkdir()
     Image.new("RGB", (48, 32), (90, 100, 110)).save(tmp_path / "incoming/a.jpg")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "mofme", *shlex.split(line)]
+    heeding = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # a shell may have it ignored
+    run = f"{heeding}\nfrom mofme.cli.app import app\napp()"
+    command = [sys.executable, "-c", run, *shlex.split(line)]
     with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as running:
         done = tmp_path / "clear/a.jpg"
         limit = time.monotonic() + 60
         while not done.exists() and running.poll() is None and time.monotonic() < limit:
             time.sleep(0.05)
         running.send_signal(signal.SIGINT)
-        _, said = running.communicate(timeout=20)
+        try:
+            _, said = running.communicate(timeout=60)
+        finally:
+            running.kill()  # or what does not end keeps the test from ending
     assert running.returncode == 130, said
     assert read_picture(done).rgb.shape == (3, 32, 48)
     assert re.search(r"1 frames in, 1 restored, 0 skipped, latency [\d.]+ s, [\d.]+ s at most\ncancelled\n$", said), (

@@ -273,7 +273,7 @@ def test_a_person_converts_and_lets_both_write(visit: Callable[..., Page], addre
     page.get_by_role("radio", name="4", exact=True).check()
     page.get_by_role("radio", name="a third").check()
     page.set_input_files("#own-text input[type=file]", path)
-    expect(page.get_by_text("moon.txt")).to_be_visible()
+    expect(page.locator("#own-text a[href*='moon.txt']")).to_be_visible()
     page.click("#convert")
     expect(page.locator("#conversion").get_by_text("Done: an average token")).to_be_visible()
     expect(page.locator("#converted .bar")).to_have_count(3)
