@@ -76,7 +76,9 @@ def restore(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as one JSON document.")] = False,
     max_megapixels: Annotated[float, typer.Option(help="Refuse larger pictures.", min=0)] = 100,
-    engine: Annotated[str, typer.Option(help="local, or ray for a folder restored by a cluster.")] = "local",
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="local, or ray for a folder restored by a cluster.")
+    ] = "local",
     address: Annotated[
         str | None, typer.Option(help="A Ray cluster that runs, as HOST:PORT or auto, in place of one started here.")
     ] = None,
@@ -84,8 +86,6 @@ def restore(
     gpus_per_worker: Annotated[float, typer.Option(help="Share of a GPU that each process takes.", min=0)] = 0,
 ) -> None:
     """Restore INPUT to OUTPUT, mirroring a folder's tree and leaving out what is there already."""
-    if engine not in ("local", "ray"):
-        raise typer.BadParameter(f"no engine is called {engine!r}: choose local or ray.", param_hint="'--engine'")
     if not (address_of(source) or source.exists()):
         raise typer.BadParameter(f"Path '{source}' does not exist.", param_hint="'INPUT'")
     is_folder = bool(address_of(source)) or source.is_dir()

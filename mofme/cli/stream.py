@@ -41,7 +41,8 @@ def stream(
         int | None, typer.Option(help="Make frames smaller, to this longer side in pixels, which is faster.", min=16)
     ] = None,
     keep: Annotated[
-        int, typer.Option(help="How many files a folder keeps of those written, the newest.", min=1)
+        int,
+        typer.Option(help="How many files a folder keeps of a camera or an address, the newest; of files all.", min=1),
     ] = 1000,
     max_megapixels: Annotated[float, typer.Option(help="Refuse larger frames.", min=0)] = 100,
 ) -> None:
@@ -57,7 +58,7 @@ def stream(
     if Path(out).is_dir() and Path(source).is_dir() and Path(out).samefile(source):
         raise PictureError(f"{out}: the results need another folder than the one that is watched.")
     latencies, counts = deque[float](maxlen=_REMEMBERED), "no frame yet"
-    with open_output(out, keep) as (place, write), reading(found, command.tell) as latest:
+    with open_output(out, None if found.is_files else keep) as (place, write), reading(found, command.tell) as latest:
         latest.after(0)  # a source that is not there is told before a model is loaded
         restorer = load_restorer(model, device)
         command.tell(f"{found.name} to {place}; Ctrl-C ends it")

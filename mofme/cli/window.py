@@ -2,20 +2,12 @@
 
 import os
 from dataclasses import replace
-from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from mofme.cli.measuring import Command, with_exit_codes
 from mofme.ui.limits import Limits
-
-
-class LogFormat(StrEnum):
-    """How the app logs."""
-
-    plain = "plain"
-    json = "json"
 
 
 @with_exit_codes
@@ -31,8 +23,9 @@ def open_app(
     certificate: Annotated[str | None, typer.Option(help="File of a TLS certificate (PEM); needs --key.")] = None,
     key: Annotated[str | None, typer.Option(help="File of the certificate's private key (PEM).")] = None,
     log_format: Annotated[
-        LogFormat, typer.Option(help="json logs each request and piece of work as a line; plain only errors.")
-    ] = LogFormat.plain,
+        Literal["plain", "json"],
+        typer.Option(help="json logs each request and piece of work as a line; plain only errors."),
+    ] = "plain",
 ) -> None:
     """Open the app: restore photos taken in bad weather in your browser."""
     if auth is not None and not all(auth.partition(":")):
@@ -53,6 +46,6 @@ def open_app(
         host = "0.0.0.0"
     user, _, password = (auth or "").partition(":")
     services = Services(Engine(shipped_models()), limits=replace(Limits(), megapixels=max_megapixels))
-    if log_format is LogFormat.json:
+    if log_format == "json":
         log_json()
     serve(services, Address(host, port, root_path, certificate, key), (user, password) if auth else None)

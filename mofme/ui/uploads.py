@@ -17,10 +17,11 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
-from gradio.data_classes import ImageData
+from gradio.data_classes import FileData, ImageData
 from gradio.utils import get_upload_folder
 
 from mofme.errors import PictureError, TableError
+from mofme.files import printable
 from mofme.ui.figures import save_picture, thumbnail
 from mofme.vision.picture.file import read_picture
 
@@ -94,11 +95,27 @@ def chosen_photo(path: str | None) -> Path:
     return Path(path)
 
 
+class Upload(str):
+    """The path of a file that was handed in; `name` is how its visitor knows it, below the folder that they chose."""
+
+    name: str
+
+    def __new__(cls, file: FileData) -> "Upload":
+        upload = super().__new__(cls, file.path)
+        path = Path(file.path)
+        # Anybody may send any name: nothing in it leads out of a folder, and the last part is one that can be kept.
+        parts = [printable(part).replace(":", "_") for part in re.split(r"[/\\]", file.orig_name or "")]
+        upload.name = "/".join([*(part for part in parts[:-1] if part.strip(". ")), path.name])
+        return upload
+
+
 def file_box(**arguments: Any) -> gr.File:
-    """A box for files of any kind. The function behind it receives their paths, or with `file_count` "single", as
-    without it, one path.
+    """A box for files of any kind. The function behind it receives an `Upload`, or with `file_count` "multiple" a list
+    of them.
     """
     box = gr.File(type="filepath", **arguments)
+    if box.file_count == "multiple":
+        box._process_single_file = Upload  # type: ignore[method-assign, assignment]
     refuse_addresses(box)
     return box
 

@@ -8,6 +8,7 @@ import re
 import stat
 import zipfile
 import zlib
+from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 
@@ -34,8 +35,8 @@ class _BoundedFile(io.FileIO):
         return super().read(size) or b""
 
 
-def extract(zip_path: Path, folder: Path) -> list[Path]:
-    """Unpack the pictures of a ZIP into `folder`, keeping its tree; all else, archives included, stays packed.
+def extract(zip_path: Path, folder: Path, suffixes: Collection[str] = READABLE_SUFFIXES) -> list[Path]:
+    """Unpack what has one of these suffixes into `folder`, keeping the ZIP's tree; all else stays packed.
 
     Raises ArchiveError, naming archive and entry, for: no ZIP, damage, encryption, paths that lead out of `folder`,
     links, names that occur twice, more than MAX_ENTRIES, MAX_TOTAL_BYTES or MAX_RATIO, and a ZIP without pictures.
@@ -43,7 +44,7 @@ def extract(zip_path: Path, folder: Path) -> list[Path]:
     """
     try:
         with _BoundedFile(zip_path) as file, zipfile.ZipFile(file) as archive:
-            pictures = _safe_pictures(zip_path, archive.infolist())
+            pictures = _safe_pictures(zip_path, archive.infolist(), suffixes)
             total = 0
             for path, entry in pictures.items():
                 total += _unpack(archive, entry, folder / path, MAX_TOTAL_BYTES - total)
@@ -65,7 +66,9 @@ def pack(folder: Path, zip_path: Path) -> None:
         raise ArchiveError(f"{zip_path}: cannot be written ({error}).") from error
 
 
-def _safe_pictures(zip_path: Path, entries: list[zipfile.ZipInfo]) -> dict[PurePosixPath, zipfile.ZipInfo]:
+def _safe_pictures(
+    zip_path: Path, entries: list[zipfile.ZipInfo], suffixes: Collection[str]
+) -> dict[PurePosixPath, zipfile.ZipInfo]:
     if len(entries) > MAX_ENTRIES:
         raise ArchiveError(f"{zip_path}: holds {len(entries)} files; the limit is {MAX_ENTRIES}.")
     if sum(entry.file_size for entry in entries) > MAX_TOTAL_BYTES:
@@ -77,27 +80,27 @@ def _safe_pictures(zip_path: Path, entries: list[zipfile.ZipInfo]) -> dict[PureP
         path = PurePosixPath(name)
         if reason := _danger(entry, name):
             raise ArchiveError(f"{zip_path}: refused, because its entry {name!r} {reason}.")
-        if path.suffix.lower() not in READABLE_SUFFIXES or _is_hidden(path) or entry.is_dir():
+        if path.suffix.lower() not in suffixes or _is_hidden(path) or entry.is_dir():
             continue
         if str(path).casefold() in seen:
             raise ArchiveError(f"{zip_path}: refused, because its entry {name!r} occurs twice.")
         seen.add(str(path).casefold())
         pictures[path] = entry
     if not pictures:
-        others = _others(entries)
+        others = left_out(_others(entries, suffixes))
         raise ArchiveError(f"{zip_path}: holds no pictures." + (f" Left out: {others}." if others else ""))
     return pictures
 
 
-def others_packed(zip_path: Path) -> str:
-    """What else a ZIP holds that `extract` took, in one line; empty if nothing."""
+def others_packed(zip_path: Path, suffixes: Collection[str]) -> list[PurePosixPath]:
+    """What else a ZIP holds that `extract` took, but for hidden files."""
     with _BoundedFile(zip_path) as file, zipfile.ZipFile(file) as archive:
-        return _others(archive.infolist())
+        return _others(archive.infolist(), suffixes)
 
 
-def _others(entries: list[zipfile.ZipInfo]) -> str:
-    paths = (PurePosixPath(_name(entry)) for entry in entries if not entry.is_dir())
-    return left_out(path for path in paths if path.suffix.lower() not in READABLE_SUFFIXES and not _is_hidden(path))
+def _others(entries: list[zipfile.ZipInfo], suffixes: Collection[str]) -> list[PurePosixPath]:
+    paths = [PurePosixPath(_name(entry)) for entry in entries if not entry.is_dir()]
+    return [path for path in paths if path.suffix.lower() not in suffixes and not _is_hidden(path)]
 
 
 def _name(entry: zipfile.ZipInfo) -> str:

@@ -99,6 +99,7 @@ class Source:
     name: str
     shots: Callable[[Event], Iterator[Shot]]
     ends: bool = False  # the end of others means that they went away
+    is_files: bool = False  # of a user, of whose results none may be removed
 
 
 def find_source(text: str, max_megapixels: float = 100) -> Source:
@@ -112,13 +113,13 @@ def find_source(text: str, max_megapixels: float = 100) -> Source:
         return Source(name, partial(_address, text, name, max_megapixels))
     path = Path(text)
     if path.is_dir():
-        return Source(text, partial(_folder, path, max_megapixels))
+        return Source(text, partial(_folder, path, max_megapixels), is_files=True)
     if not path.exists():
         raise PictureError(
             f"{text}: no such file or folder; a camera is called by its number, and an address begins with "
             f"rtsp:// or http://."
         )
-    return Source(text, partial(_file, path, max_megapixels), ends=True)
+    return Source(text, partial(_file, path, max_megapixels), ends=True, is_files=True)
 
 
 def without_secrets(address: str) -> str:

@@ -34,10 +34,11 @@ Output = Callable[[RestoredShot], None]
 
 
 @contextmanager
-def open_output(text: str, keep: int) -> Iterator[tuple[str, Output]]:
+def open_output(text: str, keep: int | None) -> Iterator[tuple[str, Output]]:
     """What to call the place `text`, and what writes a shot there: http://, on this machine; rtsp://; or a folder.
 
-    A folder keeps the `keep` newest files of those written. Raises PictureError or OSError if it cannot be used.
+    A folder keeps the `keep` newest files of those written, with None all. Raises PictureError or OSError if it cannot
+    be used.
     """
     with ExitStack() as stack:
         match text.partition("://")[0].lower() if "://" in text else "":
@@ -47,7 +48,7 @@ def open_output(text: str, keep: int) -> Iterator[tuple[str, Output]]:
                 yield without_secrets(text), stack.enter_context(_published(text))
             case "":
                 check_can_hold(Path(text) / "picture.jpg")
-                yield f"{text}, which keeps the {keep:,} newest", _Folder(Path(text), keep)
+                yield f"{text}, which keeps {f'the {keep:,} newest' if keep else 'all'}", _Folder(Path(text), keep)
             case _:
                 raise PictureError(f"{without_secrets(text)}: give http://, rtsp:// or a folder.")
 
@@ -59,7 +60,7 @@ def _pixels(done: RestoredShot) -> Picture:
 class _Folder:
     """Files with the name that they have in a watched folder, or of the time; those of others are not touched."""
 
-    def __init__(self, folder: Path, keep: int) -> None:
+    def __init__(self, folder: Path, keep: int | None) -> None:
         self._folder, self._keep, self._written = folder, keep, deque[Path]()
 
     def __call__(self, done: RestoredShot) -> None:
@@ -70,7 +71,7 @@ class _Folder:
             path = self._folder / f"{Path(name).stem}-{number}{Path(name).suffix}"
         write_picture(path, done.restoration.image, done.picture, done.picture.format)
         self._written.append(path)
-        if len(self._written) > self._keep:
+        if self._keep and len(self._written) > self._keep:
             self._written.popleft().unlink(missing_ok=True)
 
 

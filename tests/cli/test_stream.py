@@ -281,6 +281,11 @@ def test_a_folder_keeps_the_newest_and_touches_no_others(tmp_path: Path) -> None
     with open_output(str(out), 9) as (_, write):
         write(shot(0.5))
     assert [path.name for path in out.iterdir() if re.fullmatch(r"\d{8}-\d{6}-\d{6}\.jpg", path.name)]
+    with open_output(str(tmp_path / "all"), None) as (place, write):
+        for level in (0.2, 0.5, 0.8):
+            write(shot(level, "a.jpg"))
+        assert place.endswith("keeps all")
+    assert len(list((tmp_path / "all").iterdir())) == 3
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(OSError, match="is no folder"), open_output(str(tmp_path / "file"), 1):
         pass

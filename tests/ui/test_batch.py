@@ -2,24 +2,29 @@ import csv
 import io
 import shutil
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from gradio.data_classes import FileData
 from gradio.utils import get_upload_folder
 from PIL import Image
+from playwright.sync_api import Page, expect
 
 from mofme.errors import Cancelled, MofmeError, PictureError
 from mofme.ui.limits import Limits
-from mofme.ui.models import Engine
+from mofme.ui.models import Engine, Services
 from mofme.ui.runs import Job
+from mofme.ui.tabs import batch
 from mofme.ui.tabs.batch import BatchProgress, counted, report_table, restore_batch
 from mofme.ui.tabs.restore import Settings
+from mofme.ui.uploads import Upload
 from mofme.vision.batch import FileReport
 from tests.films import film
+from tests.ui.one_tab import one_tab
 
 
-def run(engine: Engine, uploads: Sequence[Path], limits: Limits | None = None) -> BatchProgress:
+def run(engine: Engine, uploads: Sequence[Path | Upload], limits: Limits | None = None) -> BatchProgress:
     *_, last = restore_batch(engine, Job(60), uploads, Settings("small"), limits or Limits())
     return last
 
@@ -44,9 +49,9 @@ def test_loose_files_and_archives_come_back_in_one_zip_with_the_report(
         inside = archive.read("report.csv")
     assert inside == progress.report_file.read_bytes()
     rows = {row["file"]: row["error"] for row in csv.DictReader(io.StringIO(inside.decode()))}
-    assert {name for name, error in rows.items() if error} == {"broken.jpg", "notes.txt", "trip/inner/broken.jpg"}
+    assert {name for name, error in rows.items() if error} == {"broken.jpg", "trip/inner/broken.jpg"}
     assert not any("/gradio" in error or str(tmp_path) in error for error in rows.values())
-    assert [caption for _, caption in progress.thumbnails] == ["my photo.jpg", "my photo.jpg"]
+    assert [caption for _, caption in progress.thumbnails] == ["my photo.jpg", "trip/inner/my photo.jpg"]
 
 
 def test_two_uploads_of_one_name_both_come_back(engine: Engine, photo: Path, tmp_path: Path) -> None:
@@ -141,3 +146,70 @@ def test_names_of_files_cannot_smuggle_in_html() -> None:
 
 def test_no_reports_give_no_table() -> None:
     assert report_table([]) == ""
+
+
+def handed_in(path: Path, name: str) -> Upload:
+    return Upload(FileData(path=str(path), orig_name=name))
+
+
+def test_folders_that_were_chosen_stay_in_table_and_zip(engine: Engine, photo: Path, tmp_path: Path) -> None:
+    uploads = [handed_in(photo, f"{folder}/my photo.jpg") for folder in ("trip/one", "trip/two", "trip\\one")]
+    progress = run(engine, uploads)
+    names = ["trip/one/my photo-2.jpg", "trip/one/my photo.jpg", "trip/two/my photo.jpg"]
+    assert sorted(report.file for report in progress.reports) == names
+    assert sorted(name for _, name in progress.thumbnails) == names
+    assert progress.archive is not None
+    with zipfile.ZipFile(progress.archive) as archive:
+        assert sorted(archive.namelist()) == sorted([*names, "report.csv"])
+
+
+@pytest.mark.parametrize(
+    "name", ["../../x.jpg", "/etc/x.jpg", "C:\\x.jpg", "a/../../x.jpg", "..\\..\\x.jpg", "\0/\n/x"]
+)
+def test_no_name_leads_out(engine: Engine, photo: Path, name: str) -> None:
+    (report,) = run(engine, [handed_in(photo, name)]).reports
+    assert report.error == ""
+    assert report.file.isprintable()
+    assert ".." not in report.file.split("/")
+    assert report.file.endswith("my photo.jpg")
+
+
+def test_a_name_too_long_is_told_of_that_file_alone(engine: Engine, photo: Path) -> None:
+    long, good = run(engine, [handed_in(photo, f"{'a' * 300}/x.jpg"), photo]).reports
+    assert "too long" in long.error
+    assert good.error == ""
+
+
+def test_what_is_no_picture_is_left_out_and_not_failed(engine: Engine, photo: Path, tmp_path: Path) -> None:
+    trip, anime = tmp_path / "trip.zip", tmp_path / "a.gif"
+    anime.write_bytes(b"GIF89a")
+    with zipfile.ZipFile(trip, "w") as archive:
+        archive.write(photo, "sub/a.jpg")
+        archive.write(film(tmp_path / "a.mp4", frames=2), "sub/a.mp4")
+        archive.writestr("sub/notes.txt", "no picture")
+        archive.writestr("__MACOSX/._a.jpg", "no picture")
+    progress = run(engine, [trip, anime])
+    assert progress.words().startswith("<p>Done: 2 of 2 restored, 2 left out.")
+    told = {report.file: report.note for report in progress.reports if report.skipped}
+    assert told == {
+        "trip/sub/notes.txt": "left out: is not a kind of picture or video this program reads.",
+        "a.gif": "left out: is a GIF, which has 256 colours: save it as PNG or WebP first (animations too) or as "
+        "a video.",
+    }
+    assert "class='problem'" not in report_table(progress.reports)
+    with pytest.raises(PictureError, match=r"no picture.*GIF"):
+        run(engine, [anime])
+
+
+def test_a_person_chooses_a_folder(visit: Callable[..., Page], engine: Engine, photo: Path, tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / "trip" / folder).mkdir(parents=True)
+        shutil.copyfile(photo, tmp_path / "trip" / folder / "a.jpg")
+    with one_tab(lambda: batch.build(Services(engine))) as address:
+        page = visit(address)
+        page.set_input_files("input[webkitdirectory]", tmp_path / "trip")
+        expect(page.locator("#count")).to_contain_text("2 files chosen")
+        page.click("#restore-all")
+        expect(page.get_by_text("Done: 2 of 2 restored")).to_be_visible()
+        for folder in ("one", "two"):
+            expect(page.locator(".table.files")).to_contain_text(f"trip/{folder}/a.jpg")

@@ -4,7 +4,7 @@ import math
 import shutil
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import gradio as gr
@@ -18,6 +18,7 @@ from mofme.ui.runs import Job
 from mofme.ui.tabs.restore import Settings, options
 from mofme.ui.uploads import (
     KEEP_SECONDS,
+    Upload,
     download_button,
     file_box,
     new_folder,
@@ -32,14 +33,20 @@ from mofme.vision.picture.file import READABLE_SUFFIXES, read_picture
 from mofme.vision.picture.kinds import other_kind
 from mofme.vision.video_file import VIDEO_SUFFIXES
 
+# Where files lie below a chosen folder the browser tells only here: uploads bear their last names alone.
+_WITH_FOLDERS = """chosen => {
+  const { files } = document.querySelector("#folder").parentElement.querySelector("input[webkitdirectory]");
+  return [chosen.map((one, i) => ({...one, orig_name: files[i].webkitRelativePath || one.orig_name}))];
+}"""
+
 THUMBNAIL_SIDE = 480
 MOST_THUMBNAILS = 60
 
 
 @dataclass
 class BatchProgress:
-    """How far a batch has come: reports so far, small pictures to show, restored with their names and before, and at
-    the end the two files to download.
+    """How far a batch of `total` files has come: reports so far, also of what is left out, small pictures to show,
+    restored with their names and before, and at the end the two files to download.
     """
 
     total: int
@@ -51,9 +58,10 @@ class BatchProgress:
 
     def words(self) -> str:
         """How far it is (HTML)."""
-        failed, done = sum(1 for report in self.reports if report.error), len(self.reports)
+        failed, left_out = (sum(bool(getattr(one, what)) for one in self.reports) for what in ("error", "skipped"))
+        done = len(self.reports) - left_out
         words = f"{'Done' if self.archive else 'Working'}: {done - failed} of {self.total} restored"
-        failures = f", {failed} failed" if failed else ""
+        failures = (f", {failed} failed" if failed else "") + (f", {left_out} left out" if left_out else "")
         if self.thumbnails:
             count = len(self.thumbnails)
             first = f"the first {count}" if count == MOST_THUMBNAILS else f"{count}"
@@ -93,16 +101,16 @@ def build(services: Services) -> None:
         return gr.ImageSlider(looks[int(event.index)], visible=True)
 
     files.change(counted, files, count, **AT_ONCE)
-    folder.upload(lambda paths: paths, folder, files, api_visibility="private")
+    folder.upload(None, folder, files, js=_WITH_FOLDERS, api_visibility="private")
     shown.select(compare, looks, slider, **AT_ONCE)
 
     def restore_all(
-        job: Job, paths: list[str] | None, model: str | None, strength: float, ensemble: bool, tile: int
+        job: Job, paths: list[Upload] | None, model: str | None, strength: float, ensemble: bool, tile: int
     ) -> Iterator[BatchProgress]:
         if not paths:
             raise PictureError("Choose some photos first, or a ZIP archive of photos.")
         settings = Settings(model, strength, ensemble, tile)
-        yield from restore_batch(services.engine, job, [Path(path) for path in paths], settings, limits)
+        yield from restore_batch(services.engine, job, paths, settings, limits)
 
     work(
         restore_all,
@@ -147,8 +155,8 @@ def report_table(reports: Sequence[FileReport]) -> str:
 
 
 def _cells(report: FileReport) -> Sequence[str]:
-    if report.error:
-        return [cell(report.reason, class_="problem", colspan=5)]
+    if report.error or report.skipped:
+        return [cell(report.reason or report.note, class_="problem" if report.error else "", colspan=5)]
     size = f"{report.width} x {report.height}"
     return size, f"{report.seconds:.1f}", report.weather, f"{report.uncertainty:.2f}", report.note
 
@@ -159,7 +167,7 @@ def _for_programs(progress: BatchProgress) -> tuple[str | None, str | None, list
 
 
 def restore_batch(
-    engine: Engine, job: Job, uploads: Sequence[Path], settings: Settings, limits: Limits
+    engine: Engine, job: Job, uploads: Sequence[Path | Upload], settings: Settings, limits: Limits
 ) -> Iterator[BatchProgress]:
     """Restore every picture among the uploads, yielding after each; bad files are reported and skipped.
 
@@ -172,14 +180,14 @@ def restore_batch(
         refused = gather(uploads, source)
         plan = plan_tree(source, target)
         if not plan:
-            reasons = " ".join(f"{report.file}: {report.reason}" for report in refused[:3])
+            reasons = " ".join(f"{report.file}: {report.reason or report.note}" for report in refused[:3])
             raise PictureError(f"There is no picture in this upload. {reasons}".strip())
         if len(plan) > limits.batch_pictures:
             raise MofmeError(
                 f"{len(plan)} pictures are more than the limit of {limits.batch_pictures}: upload fewer at a time."
             )
         restorer = engine.in_turn(settings.model)
-        progress = BatchProgress(len(plan) + len(refused), refused)
+        progress = BatchProgress(len(plan) + sum(1 for report in refused if report.error), refused)
         yield progress
         for path, output in plan:
             try:
@@ -210,7 +218,7 @@ def restore_batch(
                     )
                     for name, file in (("before", path), ("after", output))
                 )
-                progress.thumbnails.append((str(after), path.name))
+                progress.thumbnails.append((str(after), path.relative_to(source).as_posix()))
                 progress.before.append(str(before))
             progress.reports.append(_relative(report, source, target))
             yield progress
@@ -225,32 +233,38 @@ def restore_batch(
 
 
 def gather(
-    uploads: Sequence[Path], folder: Path, suffixes: Collection[str] = READABLE_SUFFIXES | VIDEO_SUFFIXES
+    uploads: Sequence[Path | Upload], folder: Path, suffixes: Collection[str] = READABLE_SUFFIXES | VIDEO_SUFFIXES
 ) -> list[FileReport]:
-    """Copy files of these suffixes and unpack archives into `folder`, each under a name of its own; report what cannot
-    be used.
+    """Copy files of these suffixes and unpack archives into `folder`, each under the name that its visitor knows, or
+    one beside it; report what cannot be used, and as skipped what is left out.
     """
     folder.mkdir(parents=True)
     refused = []
     for upload in uploads:
-        suffix = upload.suffix.lower()
-        if suffix == ".zip":
-            try:
-                extract(upload, _free(folder / upload.stem))
-                if others := others_packed(upload):
-                    refused.append(FileReport(upload.name, "", error=f"left out: {others}"))
-            except ArchiveError as error:
-                refused.append(FileReport(upload.name, "", error=without_folders(str(error))))
-        elif suffix in suffixes:
-            shutil.copyfile(upload, _free(folder / upload.name))
-        else:
-            refused.append(FileReport(upload.name, "", error=_what_it_is(upload)))
+        path = Path(upload)
+        try:
+            inside = _free(folder / upload.name)
+            if path.suffix.lower() == ".zip":
+                inside = _free(inside.with_suffix(""))
+                extract(path, inside, suffixes)
+                others = others_packed(path, suffixes)
+                refused += [_left_out((inside / other).relative_to(folder), b"") for other in others]
+            elif path.suffix.lower() in suffixes:
+                inside.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, inside)
+            elif not path.name.startswith("."):
+                with path.open("rb") as file:
+                    refused.append(_left_out(inside.relative_to(folder), file.read(32)))
+        except ArchiveError as error:
+            refused.append(FileReport(upload.name, "", error=without_folders(str(error))))
+        except OSError as error:  # its folders make a name that is too long
+            refused.append(FileReport(upload.name, "", error=f"cannot be kept here ({error.strerror})."))
     return refused
 
 
-def _what_it_is(upload: Path) -> str:
-    with upload.open("rb") as file:
-        return other_kind(upload, file.read(32)) or "is not a kind of picture this program reads."
+def _left_out(name: PurePath, header: bytes) -> FileReport:
+    why = other_kind(name, header) or "is not a kind of picture or video this program reads."
+    return FileReport(name.as_posix(), "", skipped=True, note=f"left out: {why}")
 
 
 def _free(path: Path) -> Path:

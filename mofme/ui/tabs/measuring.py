@@ -168,7 +168,7 @@ def _unpack(degraded: Sequence[Path], clean: Sequence[Path], folder: Path) -> tu
         *gather(degraded, folder / "pairs" / "input", READABLE_SUFFIXES),
         *gather(clean, folder / "pairs" / "target", READABLE_SUFFIXES),
     ]
-    return folder / "pairs", {report.file: report.error for report in refused}
+    return folder / "pairs", {report.file: report.error or report.note for report in refused}
 
 
 def measure_pairs(
