@@ -38,15 +38,22 @@ class Engine:
                 self._loaded[name] = self._load(name)
             return self._loaded[name]
 
-    def in_turn(self, name: str | None) -> Callable[..., Restoration]:
+    def in_turn(self, name: str | None) -> "InTurn":
         """The model called `name`, which waits for its turn at each picture: others get theirs in between."""
-        restorer = self.restorer(name)
+        return InTurn(self.restorer(name), self.turn)
 
-        def restore(*picture: Any, **how: Any) -> Restoration:
-            with self.turn:
-                return restorer(*picture, **how)
 
-        return restore
+class InTurn:
+    """A model that waits for its turn at each picture."""
+
+    def __init__(self, restorer: Restorer, turn: threading.Lock) -> None:
+        self._restorer, self._turn = restorer, turn
+        # What is written is told apart by them.
+        self.version, self.device = restorer.version, restorer.device
+
+    def __call__(self, *picture: Any, **how: Any) -> Restoration:
+        with self._turn:
+            return self._restorer(*picture, **how)
 
 
 def shipped_models() -> list[str]:

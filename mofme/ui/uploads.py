@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from gradio.data_classes import FileData, ImageData
 from gradio.utils import get_upload_folder
 
 from mofme.errors import PictureError, TableError
-from mofme.files import printable
+from mofme.files import cache_root, printable
 from mofme.ui.figures import save_picture, thumbnail
 from mofme.vision.picture.file import read_picture
 
@@ -39,6 +39,7 @@ _MOST_ORIGINALS = 1000
 _ORIGINALS: OrderedDict[str, str] = OrderedDict()  # uploads by the names of the thumbnails that stand for them
 _APP_PREFIX, _PREFIX = "mofme-app-", "mofme-"
 _LOCK = "running.lock"
+_MOST_KEPT = 8  # videos that wait to be gone on with
 
 
 def photo_box(elem_id: str) -> gr.Image:
@@ -167,6 +168,46 @@ def new_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
 
 
+@contextmanager
+def kept_folder(name: str) -> Iterator[Path]:
+    """The folder of the work called `name`, which whoever does it next finds as it was left, also by an app that was
+    killed; it goes when the block ends well.
+
+    A few are kept, for as long as results are. Without a cache, without locks (on Windows), or if somebody else is at
+    the same work, it is a new folder that is gone at the end.
+    """
+    folder, ended_well = _kept() / name, False
+    with ExitStack() as stack:
+        try:
+            if sys.platform == "win32":
+                raise OSError("there are no locks")
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.utime(folder)
+            lock = stack.enter_context((folder / _LOCK).open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _clear_kept()
+        except OSError:
+            folder = new_folder()
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        try:
+            yield folder
+            ended_well = True
+        finally:
+            if ended_well or {path.name for path in folder.iterdir()} <= {_LOCK}:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _kept() -> Path:
+    return cache_root() / "unfinished"
+
+
+def _clear_kept() -> None:
+    times = {folder: folder.stat().st_mtime for folder in _kept().glob("*")}
+    for number, folder in enumerate(sorted(times, key=times.__getitem__, reverse=True)):
+        if number >= _MOST_KEPT or times[folder] < time.time() - KEEP_SECONDS:
+            _remove_if_left(folder)
+
+
 def without_folders(message: str) -> str:
     """Visitors know their files by name; where the server keeps them is none of their business."""
     return re.sub(rf"{re.escape(get_upload_folder())}[/\\](?:[^/\\\s]+[/\\])*", "", message)
@@ -180,6 +221,8 @@ def own_folder() -> Iterator[Path]:
     """
     for other in Path(tempfile.gettempdir()).glob(f"{_APP_PREFIX}*"):
         _remove_if_left(other)
+    with suppress(OSError):
+        _clear_kept()
     folder = Path(tempfile.mkdtemp(prefix=_APP_PREFIX))
     # Locked before it gets its name: whoever finds a lock free finds a dead app's.
     with (folder / "starting").open("w") as lock:

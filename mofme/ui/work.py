@@ -125,13 +125,15 @@ def work(
     progress_on: Component | None = None,
     scroll_to: Component | None = None,
     away: float = RELOAD_SECONDS,
+    stopped: str = "Stopped.",
 ) -> None:
     """Call `run(job, *values of inputs)` on a click of the start button, one visitor at a time, and show what it
     returns, or every result that it yields: `shown` says for each block what it shows of a result.
 
-    Cancel takes the work out of the queue or stops it at its job's next check; so does its time limit. The page's
-    address becomes a link to the work: who reloads the page, or opens the link, is shown it again. When nobody has had
-    it open for `away` seconds, it is stopped. Errors are told in plain words in `status`, until other files are chosen.
+    Cancel takes the work out of the queue or stops it at its job's next check, of which `stopped` tells (HTML); so does
+    its time limit. The page's address becomes a link to the work: who reloads the page, or opens the link, is shown it
+    again. When nobody has had it open for `away` seconds, it is stopped. Errors are told in plain words in `status`,
+    until other files are chosen.
     `progress_on` is covered by the progress bar (`status` without one); `scroll_to`, which needs an `elem_id`, is
     brought into view at the click and when it is done, where it stands far down, as on a phone: Gradio's own
     `scroll_to_output` leaves the page where it is. The endpoint has the inputs of `run` under their names, but for
@@ -149,7 +151,7 @@ def work(
 
     def stop(request: gr.Request) -> dict[Block, Any]:
         runs.cancel(str(request.session_hash))
-        return {status: "Stopped.", **set_running(False)}
+        return {status: stopped, **set_running(False)}
 
     def show(result: Any) -> dict[Block, Any]:
         return {block: of(result) for block, of in shown.items()}
@@ -159,8 +161,8 @@ def work(
             with plain_errors():
                 yield from one.follow(str(request.session_hash), lambda share, words: progress(share, desc=words))
         except gr.Error as error:
-            stopped = isinstance(error.__cause__, Cancelled)
-            yield {status: "Stopped." if stopped else f"<p class='problem'>{error.message}</p>"}
+            was_asked = isinstance(error.__cause__, Cancelled)
+            yield {status: stopped if was_asked else f"<p class='problem'>{error.message}</p>"}
 
     def click(request: gr.Request, *values: Any) -> Iterator[dict[Block, Any]]:
         *values_of_inputs, progress = values

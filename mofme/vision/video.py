@@ -80,14 +80,15 @@ def restore_video(
     tile: int | None = None,
     max_megapixels: float = 100,
     enough: Callable[[], bool] = lambda: False,
+    known_as: str | None = None,
 ) -> Generator[RestoredFrame]:
     """Restore the video `source` to `output`, yielding each frame when it is done; timing, colours and tracks are kept.
 
     The output appears when the last frame was asked for, whole or not at all; as soon as `enough` says so, what is done
     by then is the whole. Closing the iterator stops the work, as a kill does. If the restorer has a `version`, the
-    next call for the same source, output and settings goes on where the last segment ended, to the same result. Raises
-    PictureError if the source is no video, too large, or the output cannot be written; its suffix decides the kind:
-    .mp4, .m4v, .mov, .mkv or .webm.
+    next call for the same source, which is `known_as` or else by its size and time, output and settings goes on where
+    the last segment ended, to the same result. Raises PictureError if the source is no video, too large, or the output
+    cannot be written; its suffix decides the kind: .mp4, .m4v, .mov, .mkv or .webm.
     """
     if output.suffix.lower() not in CONTAINERS:
         raise PictureError(f"{output}: no video is written with this suffix; choose one of {', '.join(CONTAINERS)}.")
@@ -97,7 +98,7 @@ def restore_video(
     written: Future[None] | None = None
     with (
         read_video(source, max_megapixels) as video,
-        write_video(output, video, _identity(restorer, source, settings)) as writer,
+        write_video(output, video, _identity(restorer, known_as or source, settings)) as writer,
     ):
         if writer.resumed is not None:
             smoother.state = dict(writer.resumed.tensors)
@@ -124,17 +125,20 @@ def restore_video(
         writer.finish(whole=not late)
 
 
-def _identity(restorer: object, source: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+def _identity(restorer: object, source: Path | str, settings: dict[str, Any]) -> dict[str, Any] | None:
     """What the segments of an earlier run must agree in to be taken up; None if the model does not say which it is."""
     model = getattr(restorer, "version", "")
     if not model:
         return None
-    try:
-        stat = source.stat()
-    except OSError:
-        return None  # reading it will fail with a message of its own
+    known: Any = source
+    if isinstance(source, Path):
+        try:
+            stat = source.stat()
+        except OSError:
+            return None  # reading it will fail with a message of its own
+        known = [stat.st_size, stat.st_mtime_ns]
     return {
-        "source": [stat.st_size, stat.st_mtime_ns],
+        "source": known,
         "model": model,
         "device": str(getattr(restorer, "device", "")),
         **settings,

@@ -1,6 +1,9 @@
+import os
 import subprocess
 import sys
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +13,7 @@ import pytest
 from PIL import Image
 from pillow_heif import register_heif_opener
 
-from mofme.ui.uploads import own_folder, photo_box, preview
+from mofme.ui.uploads import KEEP_SECONDS, kept_folder, own_folder, photo_box, preview
 
 RUN = "from mofme.ui.uploads import own_folder\nwith own_folder() as folder: print(folder, flush=True); input()"
 
@@ -46,6 +49,35 @@ def test_only_what_a_killed_app_left_is_removed(tmp_path: Path, monkeypatch: pyt
     assert not folder.exists()
     apps[1].communicate("\n")
     assert not folders[1].exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
+def test_unfinished_work_is_kept_for_whoever_goes_on_but_neither_for_ever_nor_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOFME_CACHE", str(tmp_path))
+
+    def leave(name: str) -> Path:
+        with pytest.raises(ValueError), kept_folder(name) as folder:
+            (folder / "segment").touch()
+            raise ValueError
+        return folder
+
+    first = leave("one")
+    with kept_folder("one") as folder, kept_folder("one") as other:
+        assert folder == first and (folder / "segment").exists()
+        assert list(other.iterdir()) == []  # that of somebody else at the same work
+    assert not folder.exists() and not other.exists()
+    old = leave("old")
+    os.utime(old, (0, time.time() - KEEP_SECONDS - 1))
+    names = [leave(str(number)).name for number in range(20)]
+    left = {path.name for path in old.parent.iterdir()}
+    assert left <= set(names) and len(left) == 8
+    with kept_folder("nothing done"):
+        pass
+    with suppress(ValueError), kept_folder("nothing done") as folder:
+        raise ValueError
+    assert not folder.exists()
 
 
 def uploaded(path: Path) -> Any:

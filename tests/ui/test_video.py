@@ -1,6 +1,8 @@
 """The tabs Video and Live."""
 
+import itertools
 import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from mofme.ui.runs import Job
 from mofme.ui.tabs import live, video
 from mofme.ui.tabs.restore import Settings
 from mofme.ui.tabs.video import VideoProgress, restore_upload
+from mofme.vision import video_writer
 from mofme.vision.video_file import read_video
 from tests.browser import FLAGS
 from tests.films import film
@@ -64,6 +67,41 @@ def test_a_cancelled_video_leaves_nothing(engine: Engine, tmp_path: Path) -> Non
         list(work)
     assert first.look is not None
     assert {path.suffix for path in first.look[0].parent.iterdir()} == {".jpg"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
+def test_the_same_video_again_goes_on_and_becomes_the_same(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(video_writer, "SEGMENT_FRAMES", 2)
+    monkeypatch.setattr(video, "LOOK_EVERY", -1.0)
+    source, again = film(tmp_path / "a.mp4"), tmp_path / "again" / "b.mp4"
+    again.parent.mkdir()
+    again.write_bytes(source.read_bytes())  # handed in anew, of another time
+    *_, whole = run(engine, Job(60), source)
+
+    def begin(upload: Path, settings: Settings, frames: int) -> int:
+        """How many of the frames an earlier run has done."""
+        work = restore_upload(engine, Job(60), upload, settings, LIMITS)
+        *_, progress = itertools.islice(work, frames)
+        work.close()
+        return progress.known
+
+    assert begin(source, Settings("small"), 6) == 0
+    assert begin(source, Settings("small", 0.5), 1) == 0  # another strength is other work
+    assert [one.stat().st_mode & 0o077 for one in (tmp_path / "cache/mofme/unfinished").iterdir()] == [0]
+    *_, last = run(engine, Job(60), again)
+    assert last.known >= 4 and last.number == 8
+    assert whole.video is not None and last.video is not None and last.video.name == "b-restored.mp4"
+    assert whole.video.read_bytes() == last.video.read_bytes()
+    assert whole.weathers == last.weathers
+    assert list((tmp_path / "cache/mofme/unfinished").iterdir()) == []
+
+
+def test_what_a_video_lost_is_told(engine: Engine, tmp_path: Path) -> None:
+    *_, last = run(engine, Job(60), film(tmp_path / "a.mkv", size=(63, 47), codec="ffv1"))
+    assert "holds odd sizes" in last.words() and "holds odd sizes" in str(last.report()["notes"])
 
 
 def test_frames_that_are_too_large_are_refused(engine: Engine, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Tab Video: one video in, the restored one out, with a look at it on the way."""
 
+import hashlib
+import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -12,11 +14,12 @@ import gradio as gr
 
 from mofme.errors import PictureError
 from mofme.ui.figures import comparison, save_picture, thumbnail
+from mofme.ui.html import notes_html
 from mofme.ui.limits import Limits
 from mofme.ui.models import Engine, Services
 from mofme.ui.runs import Job
 from mofme.ui.tabs.restore import Settings, options
-from mofme.ui.uploads import download_button, file_box, new_folder, to_download
+from mofme.ui.uploads import download_button, file_box, kept_folder, new_folder, to_download
 from mofme.ui.work import Endpoint, start_and_cancel, status_box, work
 from mofme.vision.batch import output_suffix
 from mofme.vision.video import RestoredFrame, restore_video
@@ -30,22 +33,25 @@ _LOOK_SIDE = 960
 class VideoProgress:
     """How far a video has come: frames done of about how many (0: unknown), the latest before and after, small.
 
-    At the end `video` is the restored file; `late` tells that time was up before its last frame.
+    The first `known` are of an earlier run. At the end `video` is the restored file, and `notes` what is other than it
+    was; `late` tells that time was up before its last frame.
     """
 
     number: int = 0
+    known: int = 0
     frames: int = 0
     damaged: int = 0
     seconds: float = 0.0
     late: bool = False
     weathers: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
     look: tuple[Path, Path] | None = None
     video: Path | None = None
 
     @property
     def rate(self) -> float:
         """Frames a second."""
-        return self.number / self.seconds if self.seconds else 0.0
+        return (self.number - self.known) / self.seconds if self.seconds else 0.0
 
     @property
     def weather(self) -> str:
@@ -66,7 +72,7 @@ class VideoProgress:
             return f"<p>Frame {self.number}{of} · {rate}{left} · {seen}</p>{bar}"
         late = " Time was up before the last frame: this is the beginning of it." if self.late else ""
         damaged = f" {self.damaged} parts could not be read and are missing." if self.damaged else ""
-        return f"<p>Done: {self.number} frames · {rate} · {seen}.{late}{damaged}</p>"
+        return f"<p>Done: {self.number} frames · {rate} · {seen}.{late}{damaged}</p>{notes_html(self.notes)}"
 
     def report(self) -> dict[str, Any]:
         """What programs are told."""
@@ -76,6 +82,7 @@ class VideoProgress:
             "weather": self.weather,
             "frames_by_weather": dict(self.weathers),
             "damaged": self.damaged,
+            "notes": self.notes,
             "complete": not self.late,
         }
 
@@ -130,6 +137,7 @@ def build(services: Services) -> None:
         ),
         scroll_to=slider,
         away=limits.away_seconds,
+        stopped="Stopped. Restore the same video again, and it goes on from here.",
     )
 
 
@@ -138,39 +146,48 @@ def restore_upload(
 ) -> Iterator[VideoProgress]:
     """Restore an uploaded video, yielding every other second and at the end. Raises MofmeError.
 
-    When the job's time is up, what is done by then is the result.
+    When the job's time is up, what is done by then is the result. Work that was cancelled, or ended with the app, goes
+    on where it was when the same video is restored again with the same settings.
     """
     suffix = output_suffix(upload, None) if upload.suffix.lower() in VIDEO_SUFFIXES else ".mp4"
     folder = new_folder()
     output = folder / f"{upload.stem}-restored{suffix}"
     progress = VideoProgress()
+    restorer = engine.in_turn(settings.model)
+    with upload.open("rb") as file:
+        content = hashlib.file_digest(file, "sha256").hexdigest()
+    what = f"{content} {suffix} {settings} {restorer.version}"
 
     def late() -> bool:
         progress.late = job.late()
         return progress.late
 
-    frames = restore_video(
-        engine.in_turn(settings.model),
-        upload,
-        output,
-        strength=settings.strength,
-        ensemble=settings.ensemble,
-        tile=settings.tile_side,
-        max_megapixels=limits.megapixels,
-        enough=late,
-    )
-    begun = looked = time.monotonic()
-    with closing(frames):
-        for frame in frames:
-            job.check_cancelled()
-            progress.number, progress.frames = frame.number, frame.frames
-            progress.weathers[frame.restoration.weather_name] += 1
-            progress.seconds = time.monotonic() - begun
-            if frame.number == 1 or time.monotonic() - looked > LOOK_EVERY:
-                looked = time.monotonic()
-                progress.look = _look(frame, folder)
-                yield progress
-    progress.look, progress.damaged = _look(frame, folder), frame.damaged
+    with kept_folder(hashlib.sha256(what.encode()).hexdigest()) as kept:
+        begun, looked = time.monotonic(), 0.0
+        frames = restore_video(
+            restorer,
+            upload,
+            kept / f"restored{suffix}",
+            strength=settings.strength,
+            ensemble=settings.ensemble,
+            tile=settings.tile_side,
+            max_megapixels=limits.megapixels,
+            enough=late,
+            known_as=content,
+        )
+        with closing(frames):
+            for frame in frames:
+                job.check_cancelled()
+                if not progress.number:
+                    progress.known = frame.number - 1
+                progress.number, progress.frames, progress.weathers = frame.number, frame.frames, frame.weathers
+                progress.seconds = time.monotonic() - begun
+                if time.monotonic() - looked > LOOK_EVERY:
+                    looked = time.monotonic()
+                    progress.look = _look(frame, folder)
+                    yield progress
+        shutil.move(kept / f"restored{suffix}", output)
+    progress.look, progress.damaged, progress.notes = _look(frame, folder), frame.damaged, frame.notes
     progress.video = output
     yield progress
 
