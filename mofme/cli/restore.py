@@ -2,10 +2,12 @@
 
 import json
 import statistics
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from contextlib import redirect_stdout
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from mofme.papers.r2t2.rerouter import Rerouted, Rerouter
-    from mofme.vision.batch import FileReport
+    from mofme.vision.batch import BatchSettings, FileReport
     from mofme.vision.restorer import Restorer
 
 _NAMED = 5  # files of one kind that are named on the screen; the report names all
@@ -86,6 +88,8 @@ def restore(
     gpus_per_worker: Annotated[float, typer.Option(help="Share of a GPU that each process takes.", min=0)] = 0,
 ) -> None:
     """Restore INPUT to OUTPUT, mirroring a folder's tree and leaving out what is there already."""
+    from mofme.vision.batch import BatchSettings
+
     if not (address_of(source) or source.exists()):
         raise typer.BadParameter(f"Path '{source}' does not exist.", param_hint="'INPUT'")
     is_folder = bool(address_of(source)) or source.is_dir()
@@ -94,7 +98,7 @@ def restore(
     if address_of(output) and not is_folder:
         raise typer.BadParameter(f"to {address_of(output)} only folders are restored.", param_hint="'OUTPUT'")
     warnings.filterwarnings("ignore", module="PIL")  # its remarks on odd metadata say nothing to a user
-    settings = {"strength": strength, "ensemble": ensemble, "tile": tile, "max_megapixels": max_megapixels}
+    settings = BatchSettings(strength, ensemble, tile, format, overwrite, max_megapixels)
     reports: list[FileReport] = []
     rerouted: list[Rerouted] = []
     interrupted = False
@@ -107,7 +111,7 @@ def restore(
     restore = partial(_restore_folder, cluster) if is_folder else _restore_one
     try:
         with command.progress() as progress:
-            restore(command, progress, reports, load, source, output, overwrite, format, settings)
+            restore(command, progress, reports, load, source, output, settings)
     except KeyboardInterrupt:
         interrupted = True
     except (MofmeError, OSError) as error:
@@ -144,9 +148,7 @@ def _restore_folder(
     load: "Callable[[], Restorer | Rerouter]",
     source: Path,
     target: Path,
-    overwrite: bool,
-    format: str | None,
-    settings: dict[str, Any],
+    settings: "BatchSettings",
 ) -> None:
     """Fill `reports`, and the report file beside the outputs, also when interrupted."""
     from mofme.errors import PictureError
@@ -156,9 +158,10 @@ def _restore_folder(
     from mofme.vision.remote import mirrored, send
     from mofme.vision.report import REPORT
 
-    with mirrored(source, target) as mirror:
+    # Ray tells of workers that died where `--json` prints.
+    with mirrored(source, target) as mirror, redirect_stdout(sys.stderr):
         inputs, outputs = mirror.path(source), mirror.path(target)
-        total, others = len(plan_tree(inputs, outputs, format)), others_in(inputs, outputs)
+        total, others = len(plan_tree(inputs, outputs, settings.format)), others_in(inputs, outputs)
         if not total:
             raise PictureError(f"{inputs}: no pictures or videos found." + (f" Left out: {others}." if others else ""))
         if others:
@@ -175,11 +178,10 @@ def _restore_folder(
                 send(outputs / REPORT, f"{address}/{REPORT}")
             return time.monotonic()
 
-        how = {"overwrite": overwrite, "format": format, "kind": mirror.file, **settings}
         if cluster is None:
-            restored = restore_tree(load(), inputs, outputs, on_progress=tell, **how)
+            restored = restore_tree(load(), inputs, outputs, settings, on_progress=tell, kind=mirror.file)
         else:
-            restored = restore_tree_by_ray(load, inputs, outputs, Cluster(**cluster), **how)
+            restored = restore_tree_by_ray(load, inputs, outputs, Cluster(**cluster), settings, kind=mirror.file)
         written = keep()  # what stands in its way is told before the work
         try:
             for report in restored:
@@ -200,18 +202,16 @@ def _restore_one(
     load: "Callable[[], Restorer | Rerouter]",
     source: Path,
     output: Path,
-    overwrite: bool,
-    format: str | None,
-    settings: dict[str, Any],
+    settings: "BatchSettings",
 ) -> None:
     from mofme.errors import PictureError
     from mofme.vision.batch import restore_file
 
-    output, format = _one_output(source, output, format)
+    output, format = _one_output(source, output, settings.format)
     if output.exists():
         if output.samefile(source):
             raise PictureError(f"{output}: the result would replace the original; give another name.")
-        if not overwrite:
+        if not settings.overwrite:
             raise PictureError(f"{output}: exists already; give another name or --overwrite.")
     check_can_hold(output)
     task = progress.add_task(printable(f"restoring {source.name}"), total=1)
@@ -220,9 +220,8 @@ def _restore_one(
         restorer,
         source,
         output,
-        format=format,
+        replace(settings, format=format),
         on_progress=lambda share: progress.update(task, completed=share),
-        **settings,
     )
     reports.append(report)
     if report.error:

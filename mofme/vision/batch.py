@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,48 +32,74 @@ from mofme.vision.smoother import TemporalSmoother
 from mofme.vision.video import RestoredFrame, read_ahead, restore_video
 from mofme.vision.video_file import VIDEO_SUFFIXES
 
-__all__ = ["FileReport", "output_suffix", "plan_tree", "restore_file", "restore_frames", "restore_tree", "write_report"]
+__all__ = [
+    "BatchSettings",
+    "FileReport",
+    "output_suffix",
+    "plan_tree",
+    "restore_file",
+    "restore_frames",
+    "restore_tree",
+    "write_report",
+]
 
 _LARGE = 25e6  # pixels: more than one such picture in memory may be too much
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """How files are restored: `strength`, `ensemble` and `tile` as by a Restorer.
+
+    Pictures are written in `format`, or else their own; those above `max_megapixels` are refused. Outputs that are
+    there stay, unless `overwrite`.
+    """
+
+    strength: float = 1.0
+    ensemble: bool = False
+    tile: int | None = None
+    format: str | None = None
+    overwrite: bool = False
+    max_megapixels: float = 100
+
+    def of_restorer(self) -> dict[str, Any]:
+        return {"strength": self.strength, "ensemble": self.ensemble, "tile": self.tile}
+
+    def made_with(self, restorer: Callable[..., Restoration]) -> str:
+        """What an output depends on besides its source, for people to read and for programs to compare."""
+        version = getattr(restorer, "version", "") or type(restorer).__name__
+        return f"{version}, strength {self.strength:g}" + (", ensemble" if self.ensemble else "")
 
 
 def restore_tree(
     restorer: Callable[..., Restoration],
     source: Path,
     target: Path,
+    settings: BatchSettings = BatchSettings(),
     *,
-    strength: float = 1.0,
-    ensemble: bool = False,
-    tile: int | None = None,
-    overwrite: bool = False,
-    format: str | None = None,
-    max_megapixels: float = 100,
     on_progress: Callable[[Path, float], None] = lambda path, done: None,
     kind: "Callable[..., File] | None" = None,
 ) -> Iterator[FileReport]:
     """Restore everything under `source` into the same place under `target`, yielding each report when it is due.
 
-    Outputs appear whole or not at all, with the time of their source. One that exists is skipped, unless `overwrite` or
-    its source was edited since; if it was made with other settings, the report's note says so. Closing the iterator
-    stops the work. `on_progress` is told the file and the share of it that is done. Raises PictureError as
+    Outputs appear whole or not at all, with the time of their source. One that exists is skipped, unless it is to be
+    overwritten or its source was edited since; if it was made with other settings, the report's note says so. Closing
+    the iterator stops the work. `on_progress` is told the file and the share of it that is done. Raises PictureError as
     `plan_tree` does, at once; a bad file is only reported.
 
     While a picture is restored, the next is read and the last one written, each in another thread. A report is due when
     its file is written, and before the next one is: so whoever stops the work has been told of all there is.
     """
-    plan = plan_tree(source, target, format)
-    made_with = made_by(restorer, strength, ensemble)
-    files = open_files(plan, source, target, made_with, format, overwrite, kind)
-    return restore_files(restorer, files, max_megapixels, on_progress, strength=strength, ensemble=ensemble, tile=tile)
+    plan = plan_tree(source, target, settings.format)
+    files = open_files(plan, source, target, settings, settings.made_with(restorer), kind)
+    return restore_files(restorer, files, on_progress)
 
 
 def open_files(
     plan: Sequence[tuple[Path, Path]],
     source: Path,
     target: Path,
+    settings: BatchSettings,
     made_with: str,
-    format: str | None = None,
-    overwrite: bool = False,
     kind: "Callable[..., File] | None" = None,
 ) -> Iterator["File"]:
     """The files of a plan, those left out whose output is there already; `kind` makes one, where it is no File."""
@@ -82,8 +108,8 @@ def open_files(
     rows = earlier_rows_if_any(target / REPORT)
     for path, output in plan:
         names = path.relative_to(source).as_posix(), output.relative_to(target).as_posix()
-        file = (kind or File)(path, output, FileReport(*names), made_with, format)
-        if not overwrite:
+        file = (kind or File)(path, output, FileReport(*names), settings, made_with)
+        if not settings.overwrite:
             file.skip(rows.get((as_written(names[0]), as_written(names[1]))))
         yield file
 
@@ -91,15 +117,13 @@ def open_files(
 def restore_files(
     restorer: Callable[..., Restoration],
     files: Iterable["File"],
-    max_megapixels: float,
     on_progress: Callable[[Path, float], None] = lambda path, done: None,
-    **settings: Any,
 ) -> Iterator[FileReport]:
     """Restore these files as `restore_tree` does, each report when it is due."""
 
     def read() -> Iterator[File]:
         for file in files:
-            file.read(max_megapixels)
+            file.read()
             yield file
 
     written: list[Future[FileReport]] = []
@@ -115,7 +139,7 @@ def restore_files(
             for file in ready:
                 if file.is_alone():
                     yield from told()
-                file.restore(restorer, max_megapixels, partial(on_progress, file.path), **settings)
+                file.restore(restorer, partial(on_progress, file.path))
                 yield from told()
                 written.append(writer.submit(file.write))
                 if file.is_alone():
@@ -128,22 +152,17 @@ def restore_file(
     restorer: Callable[..., Restoration],
     path: Path,
     output: Path,
-    *,
-    strength: float = 1.0,
-    ensemble: bool = False,
-    tile: int | None = None,
-    format: str | None = None,
-    max_megapixels: float = 100,
+    settings: BatchSettings = BatchSettings(),
     on_progress: Callable[[float], None] | None = None,
 ) -> FileReport:
-    """Restore one picture to `output` in its own format, whatever the suffixes say, or in `format`; or one video.
+    """Restore one picture, whatever the suffixes say of its format, or one video, in the place of what is at `output`.
 
     What goes wrong is in the report; only Cancelled and KeyboardInterrupt are raised.
     """
-    file = File(path, output, FileReport(str(path), str(output)), made_by(restorer, strength, ensemble), format)
+    file = File(path, output, FileReport(str(path), str(output)), settings, settings.made_with(restorer))
     clear_left(output.parent)
-    file.read(max_megapixels)
-    file.restore(restorer, max_megapixels, on_progress, strength=strength, ensemble=ensemble, tile=tile)
+    file.read()
+    file.restore(restorer, on_progress)
     return file.write()
 
 
@@ -172,8 +191,9 @@ class File:
     A video is done whole in the second.
     """
 
-    def __init__(self, path: Path, output: Path, report: FileReport, made_with: str, format: str | None) -> None:
-        self.path, self.output, self.report, self._made_with, self._format = path, output, report, made_with, format
+    def __init__(self, path: Path, output: Path, report: FileReport, settings: BatchSettings, made_with: str) -> None:
+        self.path, self.output, self.report = path, output, report
+        self._settings, self._made_with = settings, made_with
         self._about: tuple[os.stat_result, str] | None = None
         self._is_written = False
         self._is_video = path.suffix.lower() in VIDEO_SUFFIXES
@@ -191,28 +211,25 @@ class File:
                 stays, note = why_it_stays(self.path, self.output, row, self._made_with)
                 self.report = replace(self.report, skipped=stays, note=note)
 
-    def read(self, max_megapixels: float) -> None:
+    def read(self) -> None:
         if self.report.skipped or self.report.error:
             return
         with self._step():
             check_can_hold(self.output)  # what is not possible is said before the work
             self._about = self.path.stat(), version_of(self.path)
             if not self._is_video:
-                kind = FORMATS[f".{self._format.lower()}"] if self._format else None
-                self._frames = read_to_keep(self.path, self.output, kind, max_megapixels)
+                wanted = self._settings.format
+                kind = FORMATS[f".{wanted.lower()}"] if wanted else None
+                self._frames = read_to_keep(self.path, self.output, kind, self._settings.max_megapixels)
 
-    def restore(
-        self,
-        restorer: Callable[..., Restoration],
-        max_megapixels: float,
-        on_progress: Callable[[float], None] | None,
-        **settings: Any,
-    ) -> None:
+    def restore(self, restorer: Callable[..., Restoration], on_progress: Callable[[float], None] | None) -> None:
         if self.report.skipped or self.report.error:
             return
+        settings = self._settings.of_restorer()
         with self._step():
             if self._is_video:
-                frames = restore_video(restorer, self.path, self.output, max_megapixels=max_megapixels, **settings)
+                most = self._settings.max_megapixels
+                frames = restore_video(restorer, self.path, self.output, max_megapixels=most, **settings)
                 self.report = _follow(frames, self.path, self.report, on_progress)
                 self._is_written = True
                 return
@@ -233,7 +250,7 @@ class File:
     def write(self) -> FileReport:
         if self._frames and not self.report.error:
             with self._step():
-                write_frames(self.output, self._frames, self._format or self._frames[0].format)
+                write_frames(self.output, self._frames, self._settings.format or self._frames[0].format)
                 self._is_written = True
         if self._about and self._is_written:
             about, source = self._about
@@ -280,9 +297,3 @@ def _follow(
         note="; ".join(frame.notes),
         error=missing if frame.damaged else "",
     )
-
-
-def made_by(restorer: Callable[..., Restoration], strength: float, ensemble: bool) -> str:
-    """What an output depends on besides its source, for people to read and for programs to compare."""
-    version = getattr(restorer, "version", "") or type(restorer).__name__
-    return f"{version}, strength {strength:g}" + (", ensemble" if ensemble else "")

@@ -15,7 +15,7 @@ from typing import Any
 
 from mofme.errors import ConfigError
 from mofme.files import clear_left
-from mofme.vision.batch import File, made_by, open_files, restore_files
+from mofme.vision.batch import BatchSettings, File, open_files, restore_files
 from mofme.vision.plan import plan_tree
 from mofme.vision.report import FileReport
 from mofme.vision.restorer import Restoration
@@ -43,13 +43,13 @@ class Worker:
     def __init__(self, load: Callable[[], Callable[..., Restoration]]) -> None:
         self._load = load
 
-    def start(self, strength: float, ensemble: bool) -> str:
+    def start(self, settings: BatchSettings) -> str:
         """Load the model, and tell what its outputs will be made with."""
         self._restorer = self._load()
-        return made_by(self._restorer, strength, ensemble)
+        return settings.made_with(self._restorer)
 
-    def restore(self, files: list[File], max_megapixels: float, settings: dict[str, Any]) -> list[FileReport]:
-        return list(restore_files(self._restorer, files, max_megapixels, **settings))
+    def restore(self, files: list[File]) -> list[FileReport]:
+        return list(restore_files(self._restorer, files))
 
 
 def restore_tree_by_ray(
@@ -57,13 +57,8 @@ def restore_tree_by_ray(
     source: Path,
     target: Path,
     cluster: Cluster,
+    settings: BatchSettings,
     *,
-    strength: float = 1.0,
-    ensemble: bool = False,
-    tile: int | None = None,
-    overwrite: bool = False,
-    format: str | None = None,
-    max_megapixels: float = 100,
     kind: Callable[..., File] = File,
 ) -> Iterator[FileReport]:
     """As `restore_tree`, with the reports in the order in which files are done; every worker calls `load`.
@@ -72,8 +67,7 @@ def restore_tree_by_ray(
     worker that dies is replaced, and its files are restored anew, each by itself; one that ends three workers is
     reported. Raises ConfigError if Ray is missing, does not answer, or has no room, and what `load` raises.
     """
-    plan = plan_tree(source, target, format)
-    settings = {"strength": strength, "ensemble": ensemble, "tile": tile}
+    plan = plan_tree(source, target, settings.format)
     with connected(cluster.address) as ray:
         number = min(cluster.workers or _fitting(ray.cluster_resources(), cluster.gpus), len(plan))
         together = min(_TOGETHER, max(1, len(plan) // (4 * number or 1)))  # so that all end at about the same time
@@ -86,7 +80,7 @@ def restore_tree_by_ray(
 
         def start() -> None:
             worker = make(load)
-            busy[worker.start.remote(strength, ensemble)] = worker, []
+            busy[worker.start.remote(settings)] = worker, []
 
         for _ in range(number):
             start()
@@ -113,11 +107,11 @@ def restore_tree_by_ray(
                 if given:
                     yield from answer
                 elif files is None:
-                    files = open_files(plan, source, target, answer, format, overwrite, kind)
+                    files = open_files(plan, source, target, settings, answer, kind)
                 share, left_out = (again.popleft(), []) if again else _share(files or iter(()), together)
                 yield from left_out
                 if share:
-                    busy[worker.restore.remote(share, max_megapixels, settings)] = worker, share
+                    busy[worker.restore.remote(share)] = worker, share
         finally:
             for worker, _ in busy.values():
                 ray.kill(worker)

@@ -82,11 +82,11 @@ class Mirror:
                 made = datetime.fromisoformat(row["source"].rpartition(", ")[2]).timestamp()
                 os.utime(path, (made, made))
 
-    def file(self, path: Path, output: Path, report: FileReport, made_with: str, format: str | None) -> File:
+    def file(self, path: Path, output: Path, *others: Any) -> File:
         """One that is fetched and sent where it has an address: what `restore_tree` takes as `kind`."""
         if not (self.address(path) or self.address(output)):
-            return File(path, output, report, made_with, format)
-        return RemoteFile(self, path, output, report, made_with, format)
+            return File(path, output, *others)
+        return RemoteFile(self, path, output, *others)
 
 
 @contextmanager
@@ -111,13 +111,13 @@ class RemoteFile(File):
         self._time = path.stat().st_mtime_ns
         self._source, self._target = mirror.address(path), mirror.address(output)
 
-    def read(self, max_megapixels: float) -> None:
+    def read(self) -> None:
         if self._source and not (self.report.skipped or self.report.error):
             with self._step():
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 fetch(self._source, self.path)
                 os.utime(self.path, ns=(self._time, self._time))
-        super().read(max_megapixels)
+        super().read()
 
     def write(self) -> FileReport:
         super().write()

@@ -12,7 +12,7 @@ from PIL import Image
 
 from mofme.errors import Cancelled, PictureError
 from mofme.vision import batch
-from mofme.vision.batch import FileReport, plan_tree, restore_tree, write_report
+from mofme.vision.batch import BatchSettings, FileReport, plan_tree, restore_tree, write_report
 from mofme.vision.picture.file import read_picture, read_to_keep, write_frames
 from mofme.vision.restorer import Restoration, Restorer, available_models
 
@@ -62,7 +62,9 @@ def test_the_tree_names_and_formats_are_kept(tmp_path):
 def test_settings_reach_the_restorer(tmp_path):
     picture(tmp_path / "in/a.png")
     restorer = Inverter()
-    list(restore_tree(restorer, tmp_path / "in", tmp_path / "out", strength=0.5, ensemble=True, tile=128))
+    list(
+        restore_tree(restorer, tmp_path / "in", tmp_path / "out", BatchSettings(strength=0.5, ensemble=True, tile=128))
+    )
     assert restorer.settings == [((4, 5), 0.5, True, 128)]
 
 
@@ -210,7 +212,7 @@ def test_overwrite_does_everything_again(tmp_path):
     picture(tmp_path / "in/a.png")
     picture(tmp_path / "out/a.png", colour=(1, 2, 3))
     assert [report.skipped for report in restore_tree(Inverter(), tmp_path / "in", tmp_path / "out")] == [True]
-    reports = restore_tree(Inverter(), tmp_path / "in", tmp_path / "out", overwrite=True)
+    reports = restore_tree(Inverter(), tmp_path / "in", tmp_path / "out", BatchSettings(overwrite=True))
     assert [report.skipped for report in reports] == [False]
     with Image.open(tmp_path / "out/a.png") as image:
         assert image.getpixel((0, 0)) == (245, 235, 225)
@@ -230,7 +232,7 @@ def test_a_format_for_all_never_lets_two_pictures_share_an_output(tmp_path):
         "c.png": "c.png",
         "d.PNG": "d.PNG",
     }
-    list(restore_tree(Inverter(), tmp_path / "in", tmp_path / "out", format="png"))
+    list(restore_tree(Inverter(), tmp_path / "in", tmp_path / "out", BatchSettings(format="png")))
     kinds = set()
     for path in (tmp_path / "out").iterdir():
         with Image.open(path) as image:
@@ -250,7 +252,7 @@ def test_a_target_inside_the_source_is_never_an_input(tmp_path):
     picture(tmp_path / "in/a.png")
     picture(tmp_path / "in/sub/b.png")
     for overwrite in (False, True):
-        reports = restore_tree(Inverter(), tmp_path / "in", tmp_path / "in/sub/out", overwrite=overwrite)
+        reports = restore_tree(Inverter(), tmp_path / "in", tmp_path / "in/sub/out", BatchSettings(overwrite=overwrite))
         assert [report.file for report in reports] == ["a.png", "sub/b.png"]
 
 
@@ -270,12 +272,12 @@ def test_what_cannot_be_begun_is_said_at_once(tmp_path):
     with pytest.raises(PictureError, match="none: is not a folder"):
         restore_tree(Inverter(), tmp_path / "none", tmp_path / "out")
     with pytest.raises(PictureError, match="'gif'"):
-        restore_tree(Inverter(), tmp_path, tmp_path / "out", format="gif")
+        restore_tree(Inverter(), tmp_path, tmp_path / "out", BatchSettings(format="gif"))
 
 
 def test_the_limit_of_megapixels_holds(tmp_path):
     picture(tmp_path / "in/a.png", (100, 100))
-    (report,) = restore_tree(Inverter(), tmp_path / "in", tmp_path / "out", max_megapixels=0.001)
+    (report,) = restore_tree(Inverter(), tmp_path / "in", tmp_path / "out", BatchSettings(max_megapixels=0.001))
     assert "over the limit of 0.001: make it smaller" in report.error
 
 

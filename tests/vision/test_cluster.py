@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from mofme.cli.app import app
 from mofme.errors import ConfigError, ModelError
-from mofme.vision.batch import FileReport, restore_tree, write_report
+from mofme.vision.batch import BatchSettings, FileReport, restore_tree, write_report
 from mofme.vision.cluster import Cluster, connected, restore_tree_by_ray
 from mofme.vision.restorer import Restoration, Restorer
 from tests.vision.tiny_models import save_two_models
@@ -86,7 +86,7 @@ def refuse() -> Restorer:
 
 
 def by_ray(load: Load, source: Path, target: Path, cluster: Cluster = ONE, **settings: object) -> list[FileReport]:
-    reports = list(restore_tree_by_ray(load, source, target, cluster, **settings))  # type: ignore[arg-type]
+    reports = list(restore_tree_by_ray(load, source, target, cluster, BatchSettings(**settings)))  # type: ignore[arg-type]
     write_report(target / "report.csv", reports)
     return sorted(reports, key=lambda report: report.file)
 
@@ -111,7 +111,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 def test_same_files_report_and_resume_as_on_one_machine(tmp_path: Path, photos: Path, model: Path) -> None:
     load = partial(Restorer.from_pretrained, str(model), "cpu")
-    here = list(restore_tree(load(), photos, tmp_path / "here", format="png"))
+    here = list(restore_tree(load(), photos, tmp_path / "here", BatchSettings(format="png")))
     write_report(tmp_path / "here/report.csv", here)
     there = by_ray(load, photos, tmp_path / "there", format="png")
     assert [replace(one, seconds=0) for one in there] == [replace(one, seconds=0) for one in here]
@@ -150,7 +150,7 @@ def test_a_model_that_cannot_be_loaded_is_told(tmp_path: Path, photos: Path) -> 
 
 def test_more_gpus_than_there_are(tmp_path: Path, photos: Path) -> None:
     with pytest.raises(ConfigError, match="no room for a worker of 1 CPU and 64 GPUs"):
-        list(restore_tree_by_ray(refuse, photos, tmp_path / "out", Cluster(gpus=64)))
+        list(restore_tree_by_ray(refuse, photos, tmp_path / "out", Cluster(gpus=64), BatchSettings()))
 
 
 def test_without_ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, photos: Path) -> None:
@@ -164,7 +164,8 @@ def test_without_ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, photos: Pa
 
 def test_from_and_to_s3_the_same_as_on_disk(tmp_path: Path, photos: Path, model: Path) -> None:
     def restore(*words: object) -> str:
-        return CliRunner().invoke(app, ["restore", *map(str, words), "--model", str(model), "--device", "cpu"]).stderr
+        how = ["--model", str(model), "--device", "cpu", "--runtime", "torch"]
+        return CliRunner().invoke(app, ["restore", *map(str, words), *how]).stderr
 
     s3 = s3fs.S3FileSystem()
     s3.mkdir("shots")

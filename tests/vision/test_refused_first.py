@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from mofme.cli.app import app
 from mofme.errors import PictureError
-from mofme.vision.batch import restore_file, restore_tree
+from mofme.vision.batch import BatchSettings, restore_file, restore_tree
 from mofme.vision.restorer import Restoration, Restorer
 
 
@@ -37,7 +37,7 @@ def photo(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("upright", [True, False])
 def test_larger_than_a_format_holds(tmp_path: Path, format: str, side: int, most: str, upright: bool) -> None:
     Image.new("L", (2, side) if upright else (side, 2)).save(tmp_path / "a.png")
-    report = restore_file(never, tmp_path / "a.png", tmp_path / f"b.{format}", format=format)
+    report = restore_file(never, tmp_path / "a.png", tmp_path / f"b.{format}", BatchSettings(format=format))
     assert f"holds, which is {most} a side: choose PNG or TIFF" in report.error
 
 
@@ -45,7 +45,9 @@ def test_larger_than_a_format_holds(tmp_path: Path, format: str, side: int, most
 def test_as_large_as_a_format_holds(tmp_path: Path, format: str) -> None:
     side = {"jpg": 65_500, "webp": 16_383}[format]
     Image.new("L", (side, 2)).save(tmp_path / "a.png")
-    assert restore_file(as_it_is, tmp_path / "a.png", tmp_path / f"b.{format}", format=format).error == ""
+    assert (
+        restore_file(as_it_is, tmp_path / "a.png", tmp_path / f"b.{format}", BatchSettings(format=format)).error == ""
+    )
 
 
 def test_an_output_that_is_a_folder_or_lies_below_a_file(tmp_path: Path, photo: Path) -> None:

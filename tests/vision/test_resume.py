@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from mofme.errors import PictureError
-from mofme.vision.batch import FileReport, restore_tree, write_report
+from mofme.vision.batch import BatchSettings, FileReport, restore_tree, write_report
 from mofme.vision.report import earlier_rows
 from mofme.vision.restorer import Restoration
 
@@ -39,7 +39,7 @@ def colour_of(path: Path) -> tuple[int, ...]:
 
 
 def run(folder: Path, restorer: AsItIs | None = None, report: bool = True, **settings: object) -> list[FileReport]:
-    reports = list(restore_tree(restorer or AsItIs(), folder / "in", folder / "out", **settings))  # type: ignore[arg-type]
+    reports = list(restore_tree(restorer or AsItIs(), folder / "in", folder / "out", BatchSettings(**settings)))  # type: ignore[arg-type]
     if report:
         write_report(folder / "out/report.csv", reports)
     return reports

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mofme.vision import video_writer
-from mofme.vision.batch import restore_file
+from mofme.vision.batch import BatchSettings, restore_file
 from mofme.vision.restorer import Restoration
 from mofme.vision.smoother import TemporalSmoother
 from mofme.vision.video import restore_video
@@ -91,7 +91,7 @@ def test_what_was_made_of_something_else_is_not_taken_up(tmp_path, source, chang
     if changed == "the source":
         os.utime(own, ns=(0, 0))
     restores.count = 0
-    assert restore_file(restores, own, tmp_path / "b.mp4", **settings).error == ""
+    assert restore_file(restores, own, tmp_path / "b.mp4", BatchSettings(**settings)).error == ""
     assert restores.count == FRAMES
 
 

@@ -28,7 +28,7 @@ from mofme.ui.uploads import (
 )
 from mofme.ui.work import AT_ONCE, Endpoint, start_and_cancel, status_box, work
 from mofme.vision.archive import extract, others_packed, pack
-from mofme.vision.batch import FileReport, plan_tree, restore_file, write_report
+from mofme.vision.batch import BatchSettings, FileReport, plan_tree, restore_file, write_report
 from mofme.vision.picture.file import READABLE_SUFFIXES, read_picture
 from mofme.vision.picture.kinds import other_kind
 from mofme.vision.video_file import VIDEO_SUFFIXES
@@ -187,6 +187,7 @@ def restore_batch(
                 f"{len(plan)} pictures are more than the limit of {limits.batch_pictures}: upload fewer at a time."
             )
         restorer = engine.in_turn(settings.model)
+        how = BatchSettings(settings.strength, settings.ensemble, settings.tile_side, max_megapixels=limits.megapixels)
         progress = BatchProgress(len(plan) + sum(1 for report in refused if report.error), refused)
         yield progress
         for path, output in plan:
@@ -198,16 +199,7 @@ def restore_batch(
                 # Out of time: what is done is handed out all the same.
                 report = FileReport(str(path), str(output), error=str(error))
             else:
-                report = restore_file(
-                    restorer,
-                    path,
-                    output,
-                    strength=settings.strength,
-                    ensemble=settings.ensemble,
-                    tile=settings.tile_side,
-                    max_megapixels=limits.megapixels,
-                    on_progress=lambda _: job.check(),
-                )
+                report = restore_file(restorer, path, output, how, on_progress=lambda _: job.check())
             is_video = path.suffix.lower() in VIDEO_SUFFIXES
             if not (report.error or is_video) and len(progress.thumbnails) < MOST_THUMBNAILS:
                 # What was just restored kept to the limit already.

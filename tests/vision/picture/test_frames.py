@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from mofme.errors import PictureTooLargeError
-from mofme.vision.batch import FileReport, restore_file
+from mofme.vision.batch import BatchSettings, FileReport, restore_file
 from mofme.vision.picture.decode import Picture
 from mofme.vision.picture.file import read_frames, read_picture, write_frames
 from mofme.vision.restorer import Restoration
@@ -44,7 +44,7 @@ def animation(path: Path, channels: int = 3, **more: object) -> Path:
 
 
 def restored(source: Path, output: Path, format: str | None = None, **more: object) -> FileReport:
-    report = restore_file(negative, source, output, format=format, **more)  # type: ignore[arg-type]
+    report = restore_file(negative, source, output, BatchSettings(format=format, **more))  # type: ignore[arg-type]
     assert report.error == ""
     return report
 
@@ -158,7 +158,7 @@ def test_the_limit_is_on_all_frames_together(tmp_path: Path) -> None:
     assert len(read_frames(tmp_path / "a.png", 0.0072)) == 3
     with pytest.raises(PictureTooLargeError, match=r"a\.png: its 3 frames or pages are together over the limit"):
         read_frames(tmp_path / "a.png", 0.0071)
-    report = restore_file(negative, tmp_path / "a.png", tmp_path / "b.png", max_megapixels=0.0071)
+    report = restore_file(negative, tmp_path / "a.png", tmp_path / "b.png", BatchSettings(max_megapixels=0.0071))
     assert "together over the limit" in report.error and not (tmp_path / "b.png").exists()
 
 
