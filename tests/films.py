@@ -1,10 +1,12 @@
 """A little film, for tests of videos."""
 
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+import pytest
 
 ITU709 = 1  # as H.264 numbers matrix, primaries, transfer and the narrow range
 
@@ -46,3 +48,9 @@ def film(
             container.mux(tone.encode(samples))
             container.mux(tone.encode(None))
     return path
+
+
+def each_once(names: str, kinds: Sequence[tuple[object, ...]], suffixes: Sequence[str]) -> pytest.MarkDecorator:
+    """Every kind with the first suffix, and the first kind with every suffix: one decides nothing of the other."""
+    pairs = [(*kinds[0], suffix) for suffix in suffixes] + [(*kind, suffixes[0]) for kind in kinds[1:]]
+    return pytest.mark.parametrize(names, pairs)

@@ -166,8 +166,7 @@ def test_no_file_is_executed_by_reading_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "source",
-    ["import pickle", "from joblib import load", "torch.load(p)", "torch.load(p, weights_only=False)"],
+    "source", ["import pickle", "from joblib import load", "torch.load(p)", "torch.load(p, weights_only=False)"]
 )
 def test_unpickling_is_seen(source: str) -> None:
     assert unpickling(source)

@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from mofme import LoraMixture, Restorer, TrainedRouter
-from mofme.core.weights import load_card
+from mofme.core.weights import ModelCard, load_card, save_model
+from mofme.errors import ModelError
 from mofme.files import CARD_FILE, WEIGHTS
 from mofme.language.small_lm import load_lm
 from mofme.papers.binaryconnect.net import load_digit_net
@@ -132,6 +133,13 @@ LOADERS: dict[str, Callable[[Path], Any]] = {
 def test_every_card_loads(name: str) -> None:
     assert (WEIGHTS / name / CARD_FILE).is_file()
     assert LOADERS[load_card(WEIGHTS / name).net](WEIGHTS / name) is not None
+
+
+@pytest.mark.parametrize("load", LOADERS.values(), ids=LOADERS)
+def test_a_model_of_another_kind_is_refused(load: Callable[[Path], Any], tmp_path: Path) -> None:
+    save_model(tmp_path / "x", ModelCard("x", "another", {}, "none"), {})
+    with pytest.raises(ModelError, match="another kind: another"):
+        load(tmp_path / "x" / "tone" if load is LOADERS["tone"] else tmp_path / "x")
 
 
 def test_quoting_again_changes_nothing(tmp_path: Path) -> None:

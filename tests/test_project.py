@@ -45,10 +45,7 @@ def imported(*folders: str) -> set[str]:
 
 @pytest.mark.parametrize(
     ("folders", "files"),
-    [
-        (("mofme", "app.py", "assets"), ["requirements.txt"]),
-        (("tests",), ["requirements.txt", "requirements-dev.txt"]),
-    ],
+    [(("mofme", "app.py", "assets"), ["requirements.txt"]), (("tests",), ["requirements.txt", "requirements-dev.txt"])],
 )
 def test_whatever_is_imported_is_pinned(folders: tuple[str, ...], files: list[str]) -> None:
     pinned = set().union(*(pins(name) for name in files))

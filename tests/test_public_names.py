@@ -43,7 +43,3 @@ def test_the_tree_of_errors() -> None:
 
 def test_the_weathers_in_their_order() -> None:
     assert importlib.import_module("mofme.vision.weather").WEATHERS == ("rain", "snow", "raindrop", "haze")
-
-
-def test_it_knows_its_version() -> None:
-    assert mofme.__version__ == "0.1.0"

@@ -1,6 +1,5 @@
 import json
 
-import pytest
 from typer.testing import CliRunner
 
 from mofme import files
@@ -70,8 +69,3 @@ def test_no_models_and_damaged_cards(monkeypatch):
     monkeypatch.setattr(restorer, "available_models", fail)
     result = run()
     assert result.exit_code == 2 and "card.json" in result.stderr
-
-
-@pytest.mark.parametrize("command", ["models", "restore"])
-def test_help(command):
-    assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0

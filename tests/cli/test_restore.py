@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from mofme.cli.app import app
 from mofme.errors import ModelError
-from mofme.vision.restorer import Restoration, Restorer, available_models
+from mofme.vision.restorer import Restoration, Restorer
 from mofme.vision.video_file import read_video
 from tests.films import film
 
@@ -162,8 +162,7 @@ def test_a_picture_never_replaces_itself(tmp_path, restorer):
 
 
 @pytest.mark.parametrize(
-    "options",
-    [["--strength", "1.5"], ["--strength", "-0.1"], ["--tile", "1"], ["--format", "gif"], ["--nonsense"]],
+    "options", [["--strength", "1.5"], ["--strength", "-0.1"], ["--tile", "1"], ["--format", "gif"], ["--nonsense"]]
 )
 def test_usage_errors_exit_with_2_before_a_model_is_loaded(tmp_path, restorer, options):
     picture(tmp_path / "in/a.png")
@@ -264,16 +263,6 @@ def test_ctrl_c_keeps_what_is_done_and_the_next_run_goes_on(tmp_path, restorer):
 
     assert run(tmp_path / "in", tmp_path / "out").exit_code == 0
     assert len(restorer.settings) == 20 - len(finished)
-
-
-def test_a_shipped_model_on_one_picture(tmp_path):
-    if not available_models():
-        pytest.skip("weights/ holds no model yet")
-    name = available_models()[0].name
-    result = run(picture(tmp_path / "a.png"), tmp_path / "b.png", "--model", name, "--device", "cpu")
-    assert result.exit_code == 0, result.stderr
-    with Image.open(tmp_path / "b.png") as image:
-        assert image.size == (6, 4)
 
 
 def test_a_foreign_report_file_is_told_before_the_work(tmp_path, restorer):

@@ -108,13 +108,6 @@ def test_the_command_prints_the_tables_of_a_room(folder: Path) -> None:
         assert text in stdout
 
 
-@pytest.mark.parametrize("arguments", [["snow"], ["--quote", "nowhere.md"]])
-def test_the_command_names_what_it_cannot_find(folder: Path, arguments: list[str]) -> None:
-    code, _, stderr = run(folder, *arguments)
-    assert code == 2
-    assert arguments[-1] in stderr
-
-
 def test_a_page_is_left_alone_when_a_result_is_damaged(folder: Path, tmp_path: Path) -> None:
     plain = dataclasses.asdict(RESULT)
     plain["rows"][0]["figures"]["gain"]["value"] = "much"

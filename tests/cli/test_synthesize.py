@@ -137,13 +137,6 @@ def test_wrong_weathers_are_explained(tmp_path: Path, arguments: list[str], mess
     assert message in " ".join(output.replace("│", " ").split())
 
 
-def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "clean").mkdir()
-    code, output = run(tmp_path / "clean", tmp_path / "out", "--weather", "rain")
-    assert code == 2
-    assert "no pictures found" in " ".join(output.split())
-
-
 def test_clean_makes_pairs_that_are_equal(tmp_path: Path) -> None:
     clean = save(tmp_path / "a.png")
     assert run(clean, tmp_path / "out", "--weather", "clean")[0] == 0

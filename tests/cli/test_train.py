@@ -100,12 +100,6 @@ def test_what_goes_wrong_is_told_without_a_traceback(tmp_path: Path, monkeypatch
     assert output == "error: no photographs here\n"
 
 
-def test_a_missing_folder_is_refused(tmp_path: Path, plans: list[tuple[TrainingPlan, str]]) -> None:
-    code, _ = run(tmp_path / "nowhere", "--out", tmp_path / "out")
-    assert code == 2
-    assert plans == []
-
-
 @pytest.mark.parametrize("words", [("--crop", 100), ("--crop", 0), ("--batch", 0), ("--pairs", "here=much")])
 def test_what_no_net_takes_is_refused_at_once(
     tmp_path: Path, plans: list[tuple[TrainingPlan, str]], words: tuple[object, ...]
@@ -113,12 +107,6 @@ def test_what_no_net_takes_is_refused_at_once(
     code, _ = run(tmp_path, "--out", tmp_path / "out", *words)
     assert code == 2
     assert plans == []
-
-
-def test_real_training_of_no_minutes(tmp_path: Path) -> None:
-    code, output = run(tmp_path, "--out", tmp_path / "out", "--minutes", 0, "--device", "cpu")
-    assert code == 2
-    assert "no readable photograph" in output
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -125,17 +125,6 @@ def test_ordinary_layers_of_signs_times_scales_compute_the_same() -> None:
     assert not any(layer.training for layer in model)
 
 
-def test_an_ordinary_layer_holds_the_scaled_signs_by_hand() -> None:
-    layer = BinaryLinear(3, 2)
-    with torch.no_grad():
-        layer.weight.copy_(torch.tensor([[0.2, -0.9, 0.0], [-0.1, 0.1, 1.0]]))
-    layer.scale = nn.Parameter(torch.tensor([2.0, 0.5]))
-    model = nn.Sequential(layer)
-    unbinarise(model)
-    assert model[0].weight.tolist() == [[2, -2, 2], [-0.5, 0.5, 0.5]]
-    assert torch.equal(model[0].bias, layer.bias)
-
-
 def test_recalibration_finds_the_mean_and_variance_of_what_passes() -> None:
     model = nn.Sequential(nn.BatchNorm1d(1))
     batches = [torch.tensor([[0.0], [2.0]]), torch.tensor([[4.0], [6.0]])]

@@ -128,16 +128,6 @@ def test_modulation_is_the_sum_over_experts_then_one_feed_forward(
     torch.testing.assert_close(layer(x, weights), layer.feed_forward(summed))
 
 
-def test_feature_modulation_by_hand() -> None:
-    # Two experts, gamma (1, 2) and (3, 4), beta (0, 1) and (1, 0), weights .5 and 2, x = (1, 10):
-    # .5 (1*1 + 0, 2*10 + 1) + 2 (3*1 + 1, 4*10 + 0) = (.5, 10.5) + (8, 80) = (8.5, 90.5).
-    layer = FeatureModulatedExperts(2, 3, 2)
-    layer.gamma_ED.data = torch.tensor([[1.0, 2], [3, 4]])
-    layer.beta_ED.data = torch.tensor([[0.0, 1], [1, 0]])
-    layer.feed_forward = nn.Identity()  # type: ignore[assignment]
-    assert layer(torch.tensor([[1.0, 10]]), torch.tensor([[0.5, 2]])).tolist() == [[8.5, 90.5]]
-
-
 @pytest.mark.parametrize("experts", [1, 4, 16])
 def test_the_cost_of_an_expert_in_parameters(experts: int) -> None:
     # D = 6, H = 10. A feed-forward: 6 * 10 + 10 + 10 * 6 + 6 = 136. A modulation: two vectors, 12.
@@ -220,15 +210,6 @@ def test_low_rank_experts_equal_a_loop_over_numbers(
     torch.testing.assert_close(
         layer(x_TD, weights_TE), torch.tensor(expected, dtype=torch.float64).reshape(tokens, out)
     )
-
-
-def test_low_rank_by_hand() -> None:
-    # alpha / rank = 4. Expert 0: A x = 2, B 2 = (2, 0); expert 1: A x = 3, B 3 = (0, 6). 4 (.25 (2, 0) + .5 (0, 6)).
-    layer = LowRankExperts(2, 2, 2, rank=1, alpha=4, dropout=0)
-    layer.down_ERD.data = torch.tensor([[[1.0, 0]], [[0, 1.0]]])
-    layer.up_ERF.data = torch.tensor([[[1.0, 0]], [[0, 2.0]]])
-    y_TF = layer(torch.tensor([[2.0, 3]]), torch.tensor([[0.25, 0.5]]))
-    assert y_TF.tolist() == [[2.0, 12.0]]
 
 
 def test_at_first_low_rank_experts_add_nothing_and_only_the_way_up_learns() -> None:

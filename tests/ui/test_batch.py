@@ -144,10 +144,6 @@ def test_names_of_files_cannot_smuggle_in_html() -> None:
     assert "3 x 2" in table
 
 
-def test_no_reports_give_no_table() -> None:
-    assert report_table([]) == ""
-
-
 def handed_in(path: Path, name: str) -> Upload:
     return Upload(FileData(path=str(path), orig_name=name))
 

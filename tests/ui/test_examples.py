@@ -8,20 +8,22 @@ from PIL import Image
 from mofme.ui.examples import EXAMPLES, examples_gallery, make_examples
 from mofme.vision.picture.file import read_picture
 from mofme.vision.restorer import Restorer
-from mofme.vision.weather import WEATHERS
 
 
-def test_examples_are_made_once_and_always_alike(tmp_path: Path) -> None:
-    (tmp_path / "other").mkdir()
-    examples = make_examples(tmp_path)
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str]]:
+    return make_examples(tmp_path_factory.mktemp("examples"))
+
+
+def test_examples_are_made_once_and_always_alike(examples: list[tuple[str, str]], tmp_path: Path) -> None:
     assert len(examples) == len(EXAMPLES)
-    for path, _ in examples:
+    made = {path: Path(path).stat().st_mtime_ns for path, _ in examples}
+    folder = Path(examples[0][0]).parent
+    assert {path: Path(path).stat().st_mtime_ns for path, _ in make_examples(folder)} == made
+    for (path, _), (again, _) in zip(examples, make_examples(tmp_path), strict=True):
+        assert Path(path).read_bytes() == Path(again).read_bytes()
         with Image.open(path) as image:
             assert image.size == (640, 427)
-    made = {path: Path(path).stat().st_mtime_ns for path, _ in examples}
-    assert {path: Path(path).stat().st_mtime_ns for path, _ in make_examples(tmp_path)} == made
-    again = make_examples(tmp_path / "other")
-    assert [Path(path).read_bytes() for path, _ in again] == [Path(path).read_bytes() for path, _ in examples]
 
 
 def test_something_is_shown_before_any_example_is_made() -> None:
@@ -32,19 +34,15 @@ def test_something_is_shown_before_any_example_is_made() -> None:
     assert captions == [example.caption for example in EXAMPLES]
 
 
-def test_the_examples_are_cleared_well_but_for_the_one_that_is_called_too_hard(tmp_path: Path) -> None:
+def test_the_examples_are_cleared_well_but_for_the_one_that_is_called_too_hard(examples: list[tuple[str, str]]) -> None:
     restorer = Restorer.from_pretrained("small")
     photos = Path(str(sklearn.__file__)).parent / "datasets" / "images"
-    for example, (path, caption) in zip(EXAMPLES, make_examples(tmp_path), strict=True):
+    for example, (path, caption) in zip(EXAMPLES, examples, strict=True):
         clean, weathered = read_picture(photos / example.photo).rgb, read_picture(Path(path)).rgb
         before, after = (float((image - clean).square().mean()) for image in (weathered, restorer(weathered).image))
         # Well: less than a quarter of the squared error is left.
         assert (after < before / 4) == ("Too hard" not in caption), caption
     assert sum("Too hard" in example.caption for example in EXAMPLES) == 1
-
-
-def test_every_weather_has_an_example() -> None:
-    assert {example.weather for example in EXAMPLES} == set(WEATHERS)
 
 
 def test_without_scikit_learn_there_are_no_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

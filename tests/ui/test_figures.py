@@ -8,16 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mofme.ui.figures import (
-    RAMP,
-    colour,
-    expert_figures,
-    heat_map,
-    save_picture,
-    telling_layer,
-    thumbnail,
-    uncertainty_figure,
-)
+from mofme.ui.figures import expert_figures, heat_map, save_picture, telling_layer, thumbnail, uncertainty_figure
 from mofme.vision.restorer import RoutingMap
 
 
@@ -29,10 +20,6 @@ def test_thumbnails_fit_and_keep_small_pictures(height: int, width: int) -> None
     else:
         assert max(small.shape[1:]) == 100
         assert min(small.shape[1:]) == pytest.approx(max(1, min(height, width) * 100 / max(height, width)), abs=0.5)
-
-
-def test_colours_run_from_the_first_to_the_last_of_the_ramp() -> None:
-    assert colour(np.array([0.0, 1.0])).tolist() == [RAMP[0].tolist(), RAMP[-1].tolist()]
 
 
 def test_heat_map_is_the_grey_photo_where_nothing_happened_and_coloured_where_much_did() -> None:

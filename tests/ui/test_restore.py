@@ -75,13 +75,6 @@ def test_two_visitors_at_once_get_what_each_gets_alone(engine: Engine, photo: Pa
         assert one.download.read_bytes() == same.download.read_bytes()
 
 
-def test_progress_ends_at_one(engine: Engine, photo: Path) -> None:
-    seen: list[float] = []
-    restore_photo(engine, Job(60, lambda share, words: seen.append(share)), str(photo), Settings("small"), 1)
-    assert seen == sorted(seen)
-    assert seen[-1] == 1
-
-
 def test_a_cancelled_job_stops_within_the_picture(engine: Engine, photo: Path) -> None:
     job = Job(60, lambda share, words: job.cancel() if share else None)
     with pytest.raises(Cancelled):

@@ -77,16 +77,12 @@ def test_a_space_is_reachable_from_outside_its_container(
     assert served[0]["host"] == "0.0.0.0"
 
 
-def test_fonts_come_from_the_visitor_not_from_the_net(url: str) -> None:
-    import httpx
-
-    page = "".join(httpx.get(f"{url}{path}", timeout=90).text for path in ("", "theme.css"))
-    assert "fonts.googleapis" not in page
-    assert "fonts.gstatic" not in page
+@pytest.fixture(scope="module")
+def app(engine: Engine) -> gr.Blocks:
+    return window.build(Services(engine))
 
 
-def test_the_first_page_brings_the_tabs_alone_and_every_experiment_has_a_page(engine: Engine) -> None:
-    app = window.build(Services(engine))
+def test_the_first_page_brings_the_tabs_alone_and_every_experiment_has_a_page(app: gr.Blocks) -> None:
     asked = {page: {fn.api_name for fn in app.fns.values() if fn.page == page} for page in app.config["page"]}
     assert {"restore", "batch", "video"} <= asked[""]
     assert set(asked) == {"", *(experiment.address for experiment in window.EXPERIMENTS)}
@@ -102,17 +98,16 @@ def test_every_experiment_has_a_card_that_leads_to_it_with_one_sentence() -> Non
         ElementTree.fromstring(f"<svg>{experiment.drawn}</svg>")
 
 
-def test_no_two_parts_of_the_page_have_one_name(engine: Engine) -> None:
-    names = [part["props"].get("elem_id") for part in window.build(Services(engine)).config["components"]]
+def test_no_two_parts_of_the_page_have_one_name(app: gr.Blocks) -> None:
+    names = [part["props"].get("elem_id") for part in app.config["components"]]
     names = [name for name in names if name]
     assert len(names) > 20
     assert sorted(names) == sorted(set(names))
 
 
-def test_no_upload_box_fetches_an_address(engine: Engine) -> None:
+def test_no_upload_box_fetches_an_address(app: gr.Blocks) -> None:
     files = (gr.File, gr.Image, gr.ImageEditor, gr.Video, gr.Audio, gr.Gallery)
-    functions = window.build(Services(engine)).fns.values()
-    boxes = {box for function in functions for box in function.inputs if isinstance(box, files)}
+    boxes = {box for function in app.fns.values() for box in function.inputs if isinstance(box, files)}
     assert len(boxes) >= 10
     # In a thread of its own: the browser of other tests keeps a loop running in this one.
     with ThreadPoolExecutor(1) as thread:

@@ -15,16 +15,7 @@ from mofme.cli.app import app
 from mofme.errors import ModelError, MofmeError
 from mofme.measure.result import Row, load_result
 from mofme.vision import classifier
-from mofme.vision.classification_eval import (
-    ALL,
-    Answer,
-    Trial,
-    as_result,
-    compare,
-    find_photos,
-    rows,
-    write_csv,
-)
+from mofme.vision.classification_eval import ALL, Answer, Trial, as_result, compare, find_photos, rows, write_csv
 from mofme.vision.classifier import WNIDS, categories, class_of, load_classifier
 from mofme.vision.weathered import taken_from
 
@@ -229,7 +220,7 @@ def test_the_command(tmp_path: Path) -> None:
     from skimage.data import chelsea
 
     (tmp_path / "photos").mkdir()
-    Image.fromarray(chelsea()).save(tmp_path / "photos" / "cat.png")
+    Image.fromarray(chelsea()).resize((150, 100)).save(tmp_path / "photos" / "cat.png")
     words = ["evaluate", "classification", str(tmp_path / "photos"), "--weather", "haze", "--weather", "rain"]
     answer = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "out"), "--json"])
     assert answer.exit_code == 0, answer.stderr

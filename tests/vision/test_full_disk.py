@@ -1,19 +1,14 @@
-"""A disk that is full: what was there before stays whole, what went wrong is said, and nothing is taken for done.
+"""A disk that is full: what was there before stays whole, what went wrong is said, and nothing is taken for done."""
 
-A limit on the size of files stands in for it: in both cases a write to a file comes out short, then fails.
-"""
-
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
+from mofme.cli.app import app
 from mofme.errors import ArchiveError, PictureError
 from mofme.vision.archive import pack
 from mofme.vision.batch import FileReport, restore_file, write_report
@@ -22,20 +17,9 @@ from mofme.vision.picture.file import FORMATS, write_picture
 from mofme.vision.restorer import Restoration
 from mofme.vision.video_file import CONTAINERS
 from tests.films import film
+from tests.full_disk import room_for
 
-resource = pytest.importorskip("resource", reason="this system knows no limits")
 EARLIER = b"an earlier result"
-
-
-@contextmanager
-def room_for(size: int) -> Iterator[None]:
-    """No file may grow beyond `size` bytes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def only_the_earlier(path: Path) -> bool:
@@ -104,15 +88,10 @@ def test_the_command_fails_and_says_why(tmp_path):
     for suffix in FORMATS:
         Image.fromarray(samples).save(source / f"{suffix[1:]}{suffix}")
         (target / f"{suffix[1:]}{suffix}").write_bytes(EARLIER)
-    code = (
-        "import resource, sys\n"
-        "from mofme.cli.app import app\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\n"
-        "app(sys.argv[1:])"
-    )
     words = ["restore", str(source), str(target), "--overwrite", "--device", "cpu", "--runtime", "torch"]
-    ended = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
-    assert ended.returncode == 1
+    with room_for(3000):
+        ended = CliRunner().invoke(app, words)
+    assert ended.exit_code == 1
     assert f"0 restored, {len(FORMATS)} failed" in ended.stderr
     for suffix in FORMATS:
         assert f"{suffix[1:]}{suffix}: cannot be written as" in ended.stderr

@@ -38,13 +38,7 @@ def test_ssim_equals_scikit_image(channels: slice) -> None:
     a, b = (picture[:, channels] for picture in pictures())
     for ours, one, other in zip(ssim(a, b).tolist(), a.numpy(), b.numpy(), strict=True):
         expected = structural_similarity(
-            one,
-            other,
-            channel_axis=0,
-            data_range=1,
-            gaussian_weights=True,
-            sigma=1.5,
-            use_sample_covariance=False,
+            one, other, channel_axis=0, data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
         )
         assert ours == pytest.approx(expected, abs=1e-9)
 

@@ -32,11 +32,6 @@ def test_sizes_are_built_from_what_a_card_can_hold(size: str) -> None:
     assert restored.shape == (1, 3, 16, 16)
 
 
-def test_base_is_larger_than_small() -> None:
-    small, base = (sum(p.numel() for p in build_net(size).parameters()) for size in ("small", "base"))
-    assert base > 2 * small
-
-
 def test_an_unknown_size_names_the_sizes_there_are() -> None:
     with pytest.raises(ModelError, match=r"'huge'.*small, base"):
         build_net("huge")
@@ -78,25 +73,6 @@ def test_an_unknown_name_says_what_to_do() -> None:
 def test_a_net_that_does_something_else_is_refused(tmp_path: Path) -> None:
     save(tmp_path, net="router")
     with pytest.raises(ModelError, match="another kind: router"):
-        load_net(str(tmp_path))
-
-
-def test_weights_that_do_not_fit_the_card(tmp_path: Path) -> None:
-    save(tmp_path, arguments={**TINY, "widths": [8, 8, 16]})
-    with pytest.raises(ModelError, match="does not hold what its card says"):
-        load_net(str(tmp_path))
-
-
-def test_damaged_and_missing_weights(tmp_path: Path) -> None:
-    save(tmp_path)
-    weights = tmp_path / WEIGHTS_FILE
-    content = bytearray(weights.read_bytes())
-    content[-1] ^= 1
-    weights.write_bytes(content)
-    with pytest.raises(ModelError, match="damaged"):
-        load_net(str(tmp_path))
-    weights.unlink()
-    with pytest.raises(ModelError, match="missing"):
         load_net(str(tmp_path))
 
 
@@ -153,18 +129,3 @@ def test_cards_of_another_version(tmp_path: Path, argument: dict[str, Any]) -> N
     save(tmp_path, arguments={**TINY, **argument})
     with pytest.raises(ModelError, match="does not hold what its card says"):
         load_net(str(tmp_path))
-
-
-def test_a_damaged_card(tmp_path: Path) -> None:
-    save(tmp_path)
-    (tmp_path / CARD_FILE).write_text("{")
-    with pytest.raises(ModelError, match=r"card\.json"):
-        load_net(str(tmp_path))
-
-
-def test_what_is_shipped_can_be_loaded() -> None:
-    for card in available_models():
-        net, loaded = load_net(card.name)
-        assert loaded == card
-        scales = card.parameters - sum(p.numel() for p in net.parameters())  # gone into the weights
-        assert scales > 0 if "binary" in card.arguments else scales == 0

@@ -2,15 +2,19 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
+from mofme.cli.app import app
+from mofme.core.weights import checksum
 from mofme.errors import ModelError
 from mofme.files import ASSETS
+from mofme.measure.result import load_result
 from mofme.papers.r2t2.references import SHIPPED, References
 from mofme.papers.r2t2.rerouter import explain
 from mofme.vision import restorer as restorer_module
@@ -20,8 +24,27 @@ from mofme.vision.nets.unet import RestorationNet
 from mofme.vision.picture.file import read_picture
 from mofme.vision.restorer import Restorer
 from mofme.vision.runtime import fastest_runtime
+from mofme.vision.runtime_benchmark import FULL, Trial, as_result
+from tests.vision.pictures import save_grey as save
 
 MODELS = ("small", "small-real")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def written_once() -> Iterator[None]:
+    """The graph of a net is written once for all runtimes and tests: it takes longer than all else here."""
+    kept: dict[str, bytes] = {}
+
+    def once(graph: nn.Module, *how: object) -> bytes:
+        key = checksum(graph.state_dict())
+        if key not in kept:
+            kept[key] = write(graph, *how)
+        return kept[key]
+
+    write = module.onnx_bytes
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "onnx_bytes", once)
+        yield
 
 
 @pytest.fixture
@@ -82,57 +105,83 @@ def test_what_cannot_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         Restorer(load_net("small")[0], "small", runtime="openvino")
 
 
+class Timed:
+    """Stands in for opening a runtime: what a run of each takes, on a clock of its own, and which were opened."""
+
+    def __init__(self) -> None:
+        self.seconds, self.now, self.loaded = {"torch": 1.0, "onnx": 2.0, "openvino": 0.5}, 0.0, list[str]()
+
+    def load(self, name: str) -> Callable[[Tensor], None]:
+        def run(_: Tensor) -> None:
+            self.now += self.seconds[name]
+
+        self.loaded.append(name)
+        return run
+
+
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, float]:
-    """What a run of each runtime takes, on a clock of its own; and a cache of its own."""
-    costs = {"torch": 1.0, "onnx": 2.0, "openvino": 0.5}
+def timed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Timed:
+    """With a cache of its own."""
+    made = Timed()
     monkeypatch.setenv("MOFME_CACHE", str(tmp_path))
-    now = 0.0
-
-    def passes(name: str) -> None:
-        nonlocal now
-        now += costs[name]
-
-    monkeypatch.setattr(module.time, "process_time", lambda: now)
-    monkeypatch.setattr(TIMED, "passes", passes)
-    return costs
+    monkeypatch.setattr(module.time, "process_time", lambda: made.now)
+    return made
 
 
-class TIMED:
-    loaded: list[str]
-
-    @staticmethod
-    def passes(name: str) -> None: ...
-
-    @classmethod
-    def load(cls, name: str):
-        cls.loaded.append(name)
-        return lambda picture: cls.passes(name)
-
-
-@pytest.fixture(autouse=True)
-def none_loaded() -> Iterator[None]:
-    TIMED.loaded = []
-    yield
-
-
-def test_the_fastest_is_measured_once(clock: dict[str, float], tmp_path: Path) -> None:
+def test_the_fastest_is_measured_once(timed: Timed, tmp_path: Path) -> None:
     net = nn.Linear(1, 1)
-    assert fastest_runtime(TIMED.load, net) == "openvino"
-    assert TIMED.loaded == ["torch", "onnx", "openvino"]
+    assert fastest_runtime(timed.load, net) == "openvino"
+    assert timed.loaded == ["torch", "onnx", "openvino"]
     (kept,) = json.loads((tmp_path / "runtimes.json").read_text()).values()
-    assert kept == pytest.approx(clock)
-    assert fastest_runtime(TIMED.load, net) == "openvino" and len(TIMED.loaded) == 3
-    fastest_runtime(TIMED.load, nn.Linear(1, 1))  # other weights
-    assert len(TIMED.loaded) == 6
+    assert kept == pytest.approx(timed.seconds)
+    assert fastest_runtime(timed.load, net) == "openvino" and len(timed.loaded) == 3
+    fastest_runtime(timed.load, nn.Linear(1, 1))  # other weights
+    assert len(timed.loaded) == 6
     (tmp_path / "runtimes.json").write_text("broken")
-    assert fastest_runtime(TIMED.load, net) == "openvino" and len(TIMED.loaded) == 9
+    assert fastest_runtime(timed.load, net) == "openvino" and len(timed.loaded) == 9
 
 
-def test_torch_stays_where_others_are_hardly_faster(clock: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
-    clock["openvino"] = 0.95
-    assert fastest_runtime(TIMED.load, nn.Linear(1, 1)) == "torch"
+def test_torch_stays_where_others_are_hardly_faster(timed: Timed, monkeypatch: pytest.MonkeyPatch) -> None:
+    timed.seconds["openvino"] = 0.95
+    assert fastest_runtime(timed.load, nn.Linear(1, 1)) == "torch"
     for name in ("onnxruntime", "openvino"):
         monkeypatch.setitem(sys.modules, name, None)
-    TIMED.loaded = []
-    assert fastest_runtime(TIMED.load, nn.Linear(1, 1)) == "torch" and not TIMED.loaded
+    timed.loaded.clear()
+    assert fastest_runtime(timed.load, nn.Linear(1, 1)) == "torch" and not timed.loaded
+
+
+def test_ratios_shares_and_loss_by_hand() -> None:
+    """Torch takes 2 s and openvino 1 s; 4e9 operations are in 1 s a tenth of 4e10 and two fifths of 1e10."""
+    trial = Trial(
+        operations=4 * 10**9,
+        pixels=500_000,
+        seconds={"torch": 2.0, FULL: 4.0, "openvino": 1.0},
+        decibels={"torch": 29.99, FULL: 30.0, "openvino": 29.75},
+        peaks={"bfloat16": 4e10, "float32": 1e10},
+    )
+    result = as_result("small", [trial, trial], "command")
+    found = {row.name: {name: figure.value for name, figure in row.figures.items()} for row in result.rows}
+    assert found["openvino"] == pytest.approx(
+        {
+            "CPU s a megapixel": 2.0,
+            "times as fast as torch": 2.0,
+            "lost, dB": 0.25,
+            "of the bfloat16 peak, %": 10.0,
+            "of the float32 peak, %": 40.0,
+        }
+    )
+    assert found[FULL]["times as fast as torch"] == 0.5 and found[FULL]["lost, dB"] == 0
+    assert found["bfloat16"] == {"GFLOP a CPU s": 40}
+    with pytest.raises(ModelError, match="no pairs"):
+        as_result("small", [], "command")
+
+
+def test_every_runtime_is_measured(tmp_path: Path) -> None:
+    for name, level in (("input", 120), ("target", 100)):
+        save(tmp_path / "pairs" / name / "a.png", level)
+    words = ["bench", "runtimes", str(tmp_path / "pairs"), "--repeats", "2", "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.stderr
+    result = load_result("runtimes", tmp_path / "out")
+    assert result.names("Runtimes of small") == ["torch", FULL, "onnx", "openvino"]
+    assert result.figure("Runtimes of small", "torch", "times as fast as torch").value == 1

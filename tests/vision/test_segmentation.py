@@ -13,14 +13,7 @@ from torch import Tensor
 
 from mofme.errors import MofmeError, PictureError
 from mofme.measure.result import Figure
-from mofme.vision.label_sets import (
-    IGNORE,
-    LabelSet,
-    available_label_sets,
-    find_labelled,
-    load_label_set,
-    read_labelled,
-)
+from mofme.vision.label_sets import IGNORE, LabelSet, available_label_sets, find_labelled, load_label_set
 from mofme.vision.segmentation_eval import (
     ALL,
     TABLE,
@@ -323,12 +316,6 @@ def test_two_label_pictures_of_one_frame_are_not_guessed_between(folder: Path) -
     Image.new("L", (4, 4)).save(folder / "labels/street/a_gtFine_labelTrainIds.png")
     with pytest.raises(MofmeError, match=r"a_leftImg8bit\.png: has 2 label pictures, .*labelIds.*labelTrainIds"):
         find_labelled(folder / "frames", folder / "labels")
-
-
-def test_read_labelled(folder: Path) -> None:
-    rgb, labels = read_labelled(find_labelled(folder / "frames", folder / "labels")[0], TWO)
-    assert rgb.shape == (3, 4, 4)
-    assert labels.tolist() == [[1, 1, 0, 0]] * 4
 
 
 def test_neighbours_are_drawn_together() -> None:

@@ -1,9 +1,5 @@
 import csv
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +12,8 @@ from mofme.core.training import load_checkpoint, save_checkpoint
 from mofme.core.weights import load_card
 from mofme.errors import ModelError, MofmeError
 from mofme.vision.models import SIZES, stays_real
-from mofme.vision.nets.unet import RestorationNet
-from mofme.vision.objective import psnr_loss
 from mofme.vision.restorer import Restorer
 from mofme.vision.training import TrainingPlan, train
-from mofme.vision.weather import synthesize
-
-ROOT = Path(__file__).parents[2]
 
 
 def smooth_picture(seed: int, side: int) -> Image.Image:
@@ -169,87 +160,8 @@ def test_real_training_stays_as_it_was(trained: Path) -> None:
     assert len(torch.load(trained / "state.pt", weights_only=True)["optimizer"]["param_groups"]) == 1
 
 
-def test_killed_it_goes_on_where_it_was(clean: Path, tmp_path: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; from mofme.vision.training import TrainingPlan, train;"
-        "train(TrainingPlan(out=Path(sys.argv[1]), clean=[Path(sys.argv[2])], crop=32, canvas=48, batch=2, minutes=60,"
-        "save_seconds=0.3), device='cpu')"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(clean)], cwd=ROOT)
-    try:
-        patience = time.monotonic() + 300
-        while not (tmp_path / "state.pt").exists():
-            assert process.poll() is None, "it ended by itself"
-            assert time.monotonic() < patience, "it saved nothing"
-            time.sleep(0.05)
-        time.sleep(0.5)  # so that it dies at any point, of a save too
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert not (tmp_path / "model.safetensors").exists()
-
-    state = torch.load(tmp_path / "state.pt", weights_only=True)
-    done, seconds = state["progress"]["steps"], state["progress"]["seconds"]
-    assert done > 0
-    lines = run(plan(tmp_path, clean, minutes=seconds / 60 + 1 / 60))
-    assert f"resumed at step {done}," in lines[0]
-    after = torch.load(tmp_path / "state.pt", weights_only=True)
-    assert after["progress"]["steps"] > done
-    assert after["progress"]["seconds"] > seconds + 0.9
-    # The optimizer counts the same steps: its memory was carried over, too.
-    assert {int(s["step"]) for s in after["optimizer"]["state"].values()} == {after["progress"]["steps"]}
-    assert load_card(tmp_path).training["runs"][0]["steps"] == after["progress"]["steps"]
-
-
 def test_a_state_is_resumed_by_each_of_several_processes_on_a_cpu(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "state.pt", {"weights": torch.arange(3.0)})
     state = load_checkpoint(tmp_path / "state.pt", torch.device("cpu:1"))
     assert state is not None
     assert state["weights"].tolist() == [0, 1, 2]
-
-
-def test_a_state_of_another_size_is_refused(trained: Path, clean: Path) -> None:
-    with pytest.raises(ModelError, match=r"state\.pt.*another size"):
-        run(plan(trained, clean, size="base"))
-
-
-def test_a_finished_model_is_not_trained_over(trained: Path, clean: Path, tmp_path: Path) -> None:
-    shutil.copytree(trained, tmp_path / "finished", ignore=shutil.ignore_patterns("state.pt"))
-    with pytest.raises(ModelError, match=r"finished holds a model.*another folder"):
-        run(plan(tmp_path / "finished", clean, init=trained))
-    assert load_card(tmp_path / "finished") == load_card(trained)
-
-
-@pytest.mark.parametrize("content", [b"", b"no state", b"PK\3\4 cut off"])
-def test_a_damaged_state_is_named(clean: Path, tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "state.pt").write_bytes(content)
-    with pytest.raises(ModelError, match=r"state\.pt is damaged"):
-        run(plan(tmp_path, clean))
-
-
-def test_pictures_too_small_to_validate_on(tmp_path: Path) -> None:
-    folder = save_pictures(tmp_path / "small", side=100)
-    with pytest.raises(MofmeError, match="256 x 256"):
-        run(plan(tmp_path / "out", folder, minutes=1))
-
-
-def test_a_folder_without_pictures(tmp_path: Path) -> None:
-    with pytest.raises(MofmeError, match="no readable photograph"):
-        run(plan(tmp_path / "out", tmp_path, minutes=1))
-
-
-def test_learning_removes_haze() -> None:
-    torch.manual_seed(0)
-    generator = torch.Generator().manual_seed(0)
-    picture = torch.from_numpy(np.array(smooth_picture(0, 48))).permute(2, 0, 1)[None] / 255
-    weathered = synthesize(picture, ["haze"], generator).image
-    net = RestorationNet(widths=(16, 24, 32), blocks=(1, 1, 1), num_experts=4)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3)
-    losses = []
-    for _ in range(60):
-        loss = psnr_loss(net(weathered).image, picture)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < losses[0] - 0.15, "3 dB"

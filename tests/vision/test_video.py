@@ -202,10 +202,7 @@ def test_what_is_made_ahead_comes_in_order_and_fails_in_its_place():
 
 @pytest.mark.parametrize(
     "playlist",
-    [
-        "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{0}\n#EXT-X-ENDLIST\n",
-        "ffconcat version 1.0\nfile {0}\n",
-    ],
+    ["#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{0}\n#EXT-X-ENDLIST\n", "ffconcat version 1.0\nfile {0}\n"],
 )
 def test_a_playlist_opens_no_other_file(tmp_path, playlist):
     secret = film(tmp_path / "secret.mp4")
@@ -280,12 +277,6 @@ def test_videos_that_would_meet_get_names_of_their_own(tmp_path):
         "a.mp4",
         "a.wmv.mp4",
     ]
-
-
-def test_where_it_cannot_be_written_is_said(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(PictureError, match=re.escape(f"{tmp_path / 'file/b.mp4'}: this video cannot be written")):
-        restored(film(tmp_path / "a.mp4"), tmp_path / "file/b.mp4")
 
 
 def test_frames_without_times_come_at_the_rate_of_the_video(tmp_path):

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import av
 import numpy as np
-import pytest
 import torch
 from torch import Tensor
 
 from mofme.vision.batch import restore_file
 from mofme.vision.restorer import Restoration
 from mofme.vision.video_file import read_video
+from tests.films import each_once
 
 HIDDEN = np.s_[:, :24]  # columns that are not seen
 KINDS = [
@@ -56,8 +56,7 @@ def seen(path: Path) -> tuple[Tensor, Tensor | None]:
     return torch.stack([frame.image for frame in frames]), alpha
 
 
-@pytest.mark.parametrize(("name", "codec", "format"), KINDS)
-@pytest.mark.parametrize("suffix", [".mov", ".mkv", ".webm", ".mp4"])
+@each_once("name, codec, format, suffix", KINDS, [".mov", ".mkv", ".webm", ".mp4"])
 def test_what_is_seen_does_not_depend_on_what_is_hidden(tmp_path, name, codec, format, suffix):
     results = []
     for under in (0, 255):

@@ -14,9 +14,11 @@ from mofme.vision.batch import restore_file
 from mofme.vision.restorer import Restoration
 from mofme.vision.video_colour import planes_of
 from mofme.vision.video_file import read_video
+from tests.films import each_once
 
 ITU709, ITU601, ITU2020, PQ = 1, 6, 9, 16
 NARROW, FULL = 1, 2
+SUFFIXES = [".mp4", ".mkv", ".mov", ".webm"]
 
 
 def as_it_is(image: Tensor, **_: object) -> Restoration:
@@ -80,8 +82,7 @@ LOSSLESS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "codec", "format", "colour_range"), LOSSLESS)
-@pytest.mark.parametrize("suffix", [".mp4", ".webm"])
+@each_once("name, codec, format, colour_range, suffix", LOSSLESS, [".mp4", ".webm"])
 def test_what_is_not_changed_is_neither_darker_nor_lighter(tmp_path, name, codec, format, colour_range, suffix):
     source, output = video(tmp_path / name, codec, format, colour_range=colour_range), tmp_path / f"b{suffix}"
     assert restore_file(as_it_is, source, output).error == ""
@@ -130,10 +131,10 @@ def test_the_matrix_by_hand(matrix, colour_range):
     torch.testing.assert_close(seen[:, 3, 5], torch.tensor(rgb, dtype=torch.float32), atol=2e-4, rtol=0)
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov", ".webm"])
-@pytest.mark.parametrize(
-    ("name", "codec", "format"),
+@each_once(
+    "name, codec, format, suffix",
     [("a.mkv", "ffv1", "gbrp10le"), ("a.mov", "qtrle", "rgb24"), ("a.mkv", "libx264rgb", "rgb24")],
+    SUFFIXES,
 )
 def test_of_rgb_the_tags_are_those_of_the_output(tmp_path, name, codec, format, suffix):
     if codec == "libx264rgb" and codec not in av.codecs_available:
@@ -146,9 +147,8 @@ def test_of_rgb_the_tags_are_those_of_the_output(tmp_path, name, codec, format, 
     assert (images(tmp_path / f"b{suffix}") - images(source)).abs().mean() < 1.5 / 255
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov", ".webm"])
-@pytest.mark.parametrize("tags", [(ITU2020, 9, PQ), (ITU2020, 9, 18), (ITU601, 6, 6)])
-def test_ten_bits_stay_with_their_tags(tmp_path, suffix, tags):
+@each_once("tags, suffix", [((ITU2020, 9, PQ),), ((ITU2020, 9, 18),), ((ITU601, 6, 6),)], SUFFIXES)
+def test_ten_bits_stay_with_their_tags(tmp_path, tags, suffix):
     source = video(tmp_path / "a.mkv", "ffv1", "yuv420p10le", tags)
     report = restore_file(as_it_is, source, tmp_path / f"b{suffix}")
     assert (report.error, report.note) == ("", "")
@@ -192,11 +192,9 @@ def test_the_screen_that_hdr_was_made_for_is_still_named(tmp_path):
         assert bytes(before[kind]) == bytes(after[kind])
 
 
-@pytest.mark.parametrize(
-    ("suffix", "size"), [(".mp4", (64, 48)), (".mov", (64, 48)), (".mkv", (64, 48)), (".webm", (63, 47))]
-)
-@pytest.mark.parametrize("format", ["yuv420p", "yuv444p", "yuv420p10le"])
-def test_the_report_tells_the_size_of_the_output(tmp_path, suffix, size, format):
+@each_once("format, suffix", [("yuv420p",), ("yuv444p",), ("yuv420p10le",)], SUFFIXES)
+def test_the_report_tells_the_size_of_the_output(tmp_path, format, suffix):
+    size = (63, 47) if suffix == ".webm" else (64, 48)
     source = video(tmp_path / "a.mkv", "ffv1", format, size=(63, 47))
     report = restore_file(as_it_is, source, tmp_path / f"b{suffix}")
     [first, *_] = decoded(tmp_path / f"b{suffix}")

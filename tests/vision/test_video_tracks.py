@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mofme.vision.batch import FileReport, restore_file
 from mofme.vision.restorer import Restoration
-from tests.films import film
+from tests.films import each_once, film
 
 DEFAULT, FORCED, COMMENT, PICTURE = (
     Disposition.default,
@@ -75,6 +75,19 @@ def say(container, stream, words: str, at: int, until: int) -> None:
     container.mux(packet)
 
 
+def add_cover(container):
+    picture = container.add_stream("mjpeg", 1)
+    picture.width, picture.height, picture.pix_fmt = 32, 32, "yuvj420p"
+    picture.disposition = PICTURE
+    return picture
+
+
+def paint(container, picture) -> None:
+    frame = av.VideoFrame(32, 32, "yuvj420p")
+    frame.pts, frame.time_base = 0, Fraction(1)
+    container.mux([*picture.encode(frame), *picture.encode(None)])
+
+
 def whole(path: Path, sound="aac", words: str | None = "mov_text", cover=False, font=False) -> Path:
     """Eight frames, two sound tracks, two of subtitles, two chapters."""
     plain = film(path.with_name(f"plain-{path.stem}.mp4"))
@@ -99,9 +112,7 @@ def whole(path: Path, sound="aac", words: str | None = "mov_text", cover=False, 
             ]
         picture = None
         if cover:
-            picture = container.add_stream("mjpeg", 1)
-            picture.width, picture.height, picture.pix_fmt = 32, 32, "yuvj420p"
-            picture.disposition = PICTURE
+            picture = add_cover(container)
         if font:
             container.add_attachment("letters.ttf", "application/x-truetype-font", b"\0\1\0\0 letters")
         for packet in source.demux(video=0):
@@ -113,10 +124,19 @@ def whole(path: Path, sound="aac", words: str | None = "mov_text", cover=False, 
         for stream, said in zip(texts, ("Il pleut", "إنها تمطر"), strict=False):
             say(container, stream, said, 100, 500)
         if picture is not None:
-            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 90, np.uint8), "rgb24").reformat(format="yuvj420p")
-            frame.pts, frame.time_base = 0, Fraction(1)
-            container.mux([*picture.encode(frame), *picture.encode(None)])
+            paint(container, picture)
     return path
+
+
+def one_sound(path: Path, codec: str, layout: str, language: str) -> None:
+    with av.open(film(path.with_name("plain.mp4"))) as plain, av.open(path, "w") as container:
+        video = container.add_stream_from_template(plain.streams.video[0])
+        sound = add_sound(container, codec, layout, language, "Title", DEFAULT)
+        for packet in plain.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = video
+                container.mux(packet)
+        play(container, sound)
 
 
 def said_in(container, stream) -> list[str]:
@@ -127,8 +147,8 @@ def said_in(container, stream) -> list[str]:
     return lines
 
 
-@pytest.mark.parametrize(
-    ("source", "sound", "words"),
+@each_once(
+    "source, sound, words, suffix",
     [
         ("a.mp4", "aac", "mov_text"),
         ("a.mov", "pcm_s16le", "mov_text"),
@@ -136,8 +156,8 @@ def said_in(container, stream) -> list[str]:
         ("a.mkv", "libmp3lame", "ass"),
         ("a.mkv", "libopus", "webvtt"),
     ],
+    [".mp4", ".m4v", ".mov", ".mkv", ".webm"],
 )
-@pytest.mark.parametrize("suffix", [".mp4", ".m4v", ".mov", ".mkv", ".webm"])
 def test_tracks_keep_language_title_and_place(tmp_path, source, sound, words, suffix):
     report = restored(whole(tmp_path / source, sound, words), tmp_path / f"b{suffix}")
     assert report.note == ""
@@ -173,14 +193,7 @@ def test_mp3_is_copied_not_encoded_again(tmp_path):
 
 
 def test_all_channels_survive_another_codec(tmp_path):
-    with av.open(film(tmp_path / "plain.mp4")) as plain, av.open(tmp_path / "a.mkv", "w") as container:
-        video = container.add_stream_from_template(plain.streams.video[0])
-        sound = add_sound(container, "pcm_s16le", "5.1", "eng", "Surround", DEFAULT)
-        for packet in plain.demux(video=0):
-            if packet.dts is not None:
-                packet.stream = video
-                container.mux(packet)
-        play(container, sound)
+    one_sound(tmp_path / "a.mkv", "pcm_s16le", "5.1", "eng")
     for suffix in (".mp4", ".webm"):
         restored(tmp_path / "a.mkv", tmp_path / f"b{suffix}")
         with av.open(tmp_path / f"b{suffix}") as container:
@@ -199,14 +212,7 @@ def test_a_cover_goes_along_and_is_not_the_video(tmp_path, suffix):
 
 
 def test_a_language_that_quicktime_has_no_code_for_is_told(tmp_path):
-    with av.open(film(tmp_path / "plain.mp4")) as plain, av.open(tmp_path / "a.mkv", "w") as container:
-        video = container.add_stream_from_template(plain.streams.video[0])
-        sound = add_sound(container, "aac", "mono", "gle", "Gaeilge", DEFAULT)
-        for packet in plain.demux(video=0):
-            if packet.dts is not None:
-                packet.stream = video
-                container.mux(packet)
-        play(container, sound)
+    one_sound(tmp_path / "a.mkv", "aac", "mono", "gle")
     assert "lost its language, gle" in restored(tmp_path / "a.mkv", tmp_path / "b.mov").note
     assert restored(tmp_path / "a.mkv", tmp_path / "b.mp4").note == ""
 
@@ -214,13 +220,9 @@ def test_a_language_that_quicktime_has_no_code_for_is_told(tmp_path):
 def test_a_cover_alone_is_no_video(tmp_path):
     with av.open(tmp_path / "song.mp4", "w") as container:
         sound = add_sound(container, "aac", "mono", "eng", "Song", DEFAULT)
-        picture = container.add_stream("mjpeg", 1)
-        picture.width, picture.height, picture.pix_fmt = 32, 32, "yuvj420p"
-        picture.disposition = PICTURE
-        frame = av.VideoFrame(32, 32, "yuvj420p")
-        frame.pts, frame.time_base = 0, Fraction(1)
+        picture = add_cover(container)
         play(container, sound)
-        container.mux([*picture.encode(frame), *picture.encode(None)])
+        paint(container, picture)
     assert "there is no video in this file" in restore_file(as_it_is, tmp_path / "song.mp4", tmp_path / "b.mp4").error
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mofme.errors import TableError
@@ -156,7 +156,6 @@ def tables(draw: st.DrawFn) -> RoutingTable:
     return RoutingTable("any", tuple(prompts), tuple(models), drawn[..., 0], drawn[..., 1], tuple(tasks))
 
 
-@settings(max_examples=100)
 @given(table=tables())
 def test_what_is_written_is_read_back_exactly(table: RoutingTable) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -227,8 +226,7 @@ def test_json_that_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cell", "value"),
-    [("1", 1), (" 1e-3 ", 0.001), (True, 1), ("False", 0), ("true", 1), (0.25, 0.25)],
+    ("cell", "value"), [("1", 1), (" 1e-3 ", 0.001), (True, 1), ("False", 0), ("true", 1), (0.25, 0.25)]
 )
 def test_numbers(cell: object, value: float) -> None:
     assert number(cell) == value

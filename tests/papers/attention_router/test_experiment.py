@@ -55,15 +55,6 @@ def test_every_router_is_trained_once_with_every_seed(tmp_path: Path, monkeypatc
     assert [first.arms[router][0].router_parameters for router in ("linear", "mlp", "attention")] == [32, 96, 96]
 
 
-def test_another_plan_is_another_training(tmp_path: Path) -> None:
-    compare(SMALL, range(1), tmp_path, quiet)
-    told: list[str] = []
-    compare(
-        Setting(SMALL.texts, Plan(steps=2, batch=2, context=16), SMALL.shape, 4, 1), range(1), tmp_path, told.append
-    )
-    assert any("step 2 of 2" in line for line in told)
-
-
 def test_gains_are_paired_and_have_students_interval() -> None:
     # Gains over linear by seed: 0.02 and 0.04 in the mean of both passages: mean 0.03, half-width
     # t(0.975, 1) * sd / sqrt(2) = 12.7062 * 0.0141421 / 1.41421 = 0.127062.

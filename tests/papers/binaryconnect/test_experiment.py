@@ -74,11 +74,7 @@ def test_errors_become_percent_with_intervals(tmp_path: Path) -> None:
     assert result.judgements == []  # two arms of four
     assert figures(result, "size on disk", "deterministic-0")["times smaller"] == 30.5
     save_result(result, tmp_path)
-    assert load_result("binary_mnist", tmp_path).tables().keys() == {
-        "test error",
-        "test-time options",
-        "size on disk",
-    }
+    assert load_result("binary_mnist", tmp_path).tables().keys() == {"test error", "test-time options", "size on disk"}
 
 
 def test_several_seeds_have_students_interval() -> None:

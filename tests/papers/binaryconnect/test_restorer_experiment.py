@@ -39,11 +39,7 @@ def trial(set_: str, untouched: float, real: float, binary: float, seconds: tupl
     def outcome(psnr: float, seconds: float = 0.0) -> Outcome:
         return Outcome(Scores(psnr, 0.5, psnr, 0.5), seconds)
 
-    outcomes = {
-        NOTHING: outcome(untouched),
-        "signs": outcome(binary, seconds[0]),
-        "real": outcome(real, seconds[1]),
-    }
+    outcomes = {NOTHING: outcome(untouched), "signs": outcome(binary, seconds[0]), "real": outcome(real, seconds[1])}
     return Trial(set_, "a.png", Path("a.png"), 500_000, outcomes)
 
 

@@ -74,11 +74,7 @@ def test_result_curves_and_plot_are_written(ran: tuple[Path, str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "fault"),
-    [
-        ("prompt,quality:a,cost:a\nhello,1,-2\n", "below zero"),
-        ("name,age\nx,1\n", "mine.csv"),
-    ],
+    ("content", "fault"), [("prompt,quality:a,cost:a\nhello,1,-2\n", "below zero"), ("name,age\nx,1\n", "mine.csv")]
 )
 def test_a_table_that_cannot_be_used_is_refused(tmp_path: Path, content: str, fault: str) -> None:
     path = tmp_path / "mine.csv"

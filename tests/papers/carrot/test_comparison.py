@@ -1,6 +1,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from mofme.papers.carrot.baselines import BestSingle, Hull, Oracle, Pair, PairRo
 from mofme.papers.carrot.carrot import Estimate, EstimatingRouter
 from mofme.papers.carrot.comparison import (
     Comparison,
+    Reading,
     Trial,
     as_figure,
     compare,
@@ -73,9 +75,19 @@ def compared(known: float = 0.9, splits: int = 3) -> Comparison:
     return compare(TABLE, QUERIES, routers, splits=splits, seed=1, groups=GROUP_N)
 
 
-COMPARISON = compared()
-WEIGHT_BN = draw_weights(COMPARISON, draws=40)
-READINGS = read(COMPARISON, WEIGHT_BN)
+@cache
+def comparison() -> Comparison:
+    return compared()
+
+
+@cache
+def weights() -> FloatArray:
+    return draw_weights(comparison(), draws=40)
+
+
+@cache
+def readings() -> dict[str, Reading]:
+    return read(comparison(), weights())
 
 
 def judged(comparison: Comparison) -> Measured:
@@ -83,15 +95,17 @@ def judged(comparison: Comparison) -> Measured:
     return measure(comparison, worth_routing(TABLE), np.array([20.0]), times, judged=["carrot"], draws=100)
 
 
-MEASURED = judged(COMPARISON)
+@cache
+def measured() -> Measured:
+    return judged(comparison())
 
 
 def test_groups_are_never_parted() -> None:
-    for trial in COMPARISON.trials:
+    for trial in comparison().trials:
         inside_N = np.isin(np.arange(COUNT), trial.test_n)
         assert (inside_N[0::2] == inside_N[1::2]).all()
         assert 0.15 < inside_N.mean() < 0.25
-    assert len({tuple(trial.test_n) for trial in COMPARISON.trials}) == 3
+    assert len({tuple(trial.test_n) for trial in comparison().trials}) == 3
 
 
 def test_routers_never_see_the_prompts_they_are_judged_on() -> None:
@@ -109,37 +123,37 @@ def test_routers_never_see_the_prompts_they_are_judged_on() -> None:
 
 
 def test_the_same_seed_makes_the_same_comparison() -> None:
-    for one, other in zip(COMPARISON.trials, compared().trials, strict=True):
+    for one, other in zip(comparison().trials, compared().trials, strict=True):
         assert (one.test_n == other.test_n).all()
-        assert all((one.choices[name] == other.choices[name]).all() for name in COMPARISON.routers)
+        assert all((one.choices[name] == other.choices[name]).all() for name in comparison().routers)
 
 
 def test_nobody_beats_the_oracle() -> None:
-    for reading in READINGS.values():
-        assert (reading.aiq_TB <= READINGS["oracle"].aiq_TB + 1e-3).all()
+    for reading in readings().values():
+        assert (reading.aiq_TB <= readings()["oracle"].aiq_TB + 1e-3).all()
 
 
 def test_the_first_reading_is_that_of_the_curve() -> None:
-    for number, trial in enumerate(COMPARISON.trials):
+    for number, trial in enumerate(comparison().trials):
         truth = TABLE.rows(trial.test_n)
         best = curve_of(trial.choices["best single"], truth)
-        for name, reading in READINGS.items():
+        for name, reading in readings().items():
             curve = curve_of(trial.choices[name], truth)
             assert reading.aiq_TB[number, 0] == pytest.approx(aiq(curve, truth.cost_NM.mean(0).max()))
             assert reading.quality_TB[number, 0] == pytest.approx(quality_at(curve, best.cost_S[0]))
 
 
 def test_draws_are_of_whole_groups_with_replacement() -> None:
-    assert (WEIGHT_BN[0] == 1).all()
-    assert (WEIGHT_BN[:, 0::2] == WEIGHT_BN[:, 1::2]).all()
-    assert (WEIGHT_BN.sum(1) == COUNT).all()
+    assert (weights()[0] == 1).all()
+    assert (weights()[:, 0::2] == weights()[:, 1::2]).all()
+    assert (weights().sum(1) == COUNT).all()
 
 
 def test_the_bootstrap_against_a_loop() -> None:
     """Each drawn prompt as a row of its own, as often as it was drawn."""
-    for number, trial in enumerate(COMPARISON.trials):
+    for number, trial in enumerate(comparison().trials):
         for draw in range(1, 5):
-            place_n = np.repeat(np.arange(len(trial.test_n)), WEIGHT_BN[draw, trial.test_n].astype(int))
+            place_n = np.repeat(np.arange(len(trial.test_n)), weights()[draw, trial.test_n].astype(int))
             row_n = trial.test_n[place_n]
             cost_nM, quality_nM = TABLE.cost_NM[row_n], TABLE.quality_NM[row_n]
             for name in ("carrot", "hull"):
@@ -148,13 +162,13 @@ def test_the_bootstrap_against_a_loop() -> None:
                     costs.append(np.mean([cost_nM[i, choice] for i, choice in enumerate(choice_n)]))
                     qualities.append(np.mean([quality_nM[i, choice] for i, choice in enumerate(choice_n)]))
                 expected = aiq(Curve(np.array(costs), np.array(qualities)), max(cost_nM.mean(0)))
-                assert READINGS[name].aiq_TB[number, draw] == pytest.approx(expected)
+                assert readings()[name].aiq_TB[number, draw] == pytest.approx(expected)
 
 
 def test_a_draw_without_test_prompts_has_no_value() -> None:
     weight_BN = np.ones((2, COUNT))
-    weight_BN[1, COMPARISON.trials[0].test_n] = 0
-    aiq_TB = read(COMPARISON, weight_BN, ["hull"])["hull"].aiq_TB
+    weight_BN[1, comparison().trials[0].test_n] = 0
+    aiq_TB = read(comparison(), weight_BN, ["hull"])["hull"].aiq_TB
     assert np.isnan(aiq_TB[0, 1]) and np.isfinite(np.delete(aiq_TB.ravel(), 1)).all()
     figure = as_figure(aiq_TB)
     assert figure and figure.value == pytest.approx(aiq_TB[:, 0].mean())
@@ -189,7 +203,7 @@ def test_auc_against_scikit_learn() -> None:
 
 
 def test_a_router_that_knows_the_answers_knows_more_than_the_task() -> None:
-    lines = {line.task: line for line in within_tasks(compared(1.0), "carrot", "task table", WEIGHT_BN)}
+    lines = {line.task: line for line in within_tasks(compared(1.0), "carrot", "task table", weights())}
     assert list(lines) == ["maths", "verse", MEAN]
     for line in lines.values():
         assert line.correct and line.correct.value == 1
@@ -199,57 +213,57 @@ def test_a_router_that_knows_the_answers_knows_more_than_the_task() -> None:
 
 
 def test_the_task_table_knows_nothing_within_a_task() -> None:
-    lines = within_tasks(COMPARISON, "task table", "task table", WEIGHT_BN)
+    lines = within_tasks(comparison(), "task table", "task table", weights())
     for line in lines:
         assert line.gain == Figure(0, 0, 0)
         assert line.correct == line.better == Figure(0.5, 0.5, 0.5)
 
 
 def test_a_pair_router_is_judged_by_its_score_alone() -> None:
-    line = within_tasks(COMPARISON, "pair, logistic", "task table", WEIGHT_BN)[-1]
+    line = within_tasks(comparison(), "pair, logistic", "task table", weights())[-1]
     assert line.correct is None
     assert line.better and line.better.low is not None and line.better.low < 0.5 < (line.better.high or 0)
 
 
 def test_a_trial_with_nothing_to_tell_apart_does_not_count() -> None:
-    first, *others = COMPARISON.trials
-    empty = replace(COMPARISON, trials=[first.only(np.zeros(COUNT, bool)), *others])
-    without = replace(COMPARISON, trials=others)
-    lines = [within_tasks(each, "carrot", "task table", WEIGHT_BN) for each in (empty, without)]
+    first, *others = comparison().trials
+    empty = replace(comparison(), trials=[first.only(np.zeros(COUNT, bool)), *others])
+    without = replace(comparison(), trials=others)
+    lines = [within_tasks(each, "carrot", "task table", weights()) for each in (empty, without)]
     for one, other in zip(*lines, strict=True):
         assert one.better and other.better and one.better.value == pytest.approx(other.better.value)
-    alike = replace(COMPARISON, table=replace(TABLE, quality_NM=np.ones_like(TABLE.quality_NM)))
-    for line in within_tasks(alike, "carrot", "task table", WEIGHT_BN):
+    alike = replace(comparison(), table=replace(TABLE, quality_NM=np.ones_like(TABLE.quality_NM)))
+    for line in within_tasks(alike, "carrot", "task table", weights()):
         assert line.better is None and line.correct is None and line.gain
 
 
 def test_small_tasks_are_left_out() -> None:
     rare = replace(TABLE, tasks=("rare",) * 8 + TABLE.tasks[8:])
-    lines = within_tasks(replace(COMPARISON, table=rare), "carrot", "task table", WEIGHT_BN)
+    lines = within_tasks(replace(comparison(), table=rare), "carrot", "task table", weights())
     assert "rare" not in [line.task for line in lines]
 
 
 def test_gains_are_paired_and_claimed_only_above_zero() -> None:
-    trained = set(MEASURED.comparison.routers) - {"hull", "best single", "oracle", "task table"}
-    gains = {name: MEASURED.gain(name, "task table") for name in trained}
+    trained = set(measured().comparison.routers) - {"hull", "best single", "oracle", "task table"}
+    gains = {name: measured().gain(name, "task table") for name in trained}
     assert {name for name, gain in gains.items() if gain and gain.side() > 0} == {"carrot"}
-    gain = MEASURED.gain("carrot", "hull")
+    gain = measured().gain("carrot", "hull")
     assert gain and gain.value == pytest.approx(
-        np.mean(READINGS["carrot"].aiq_TB[:, 0]) - np.mean(READINGS["hull"].aiq_TB[:, 0])
+        np.mean(readings()["carrot"].aiq_TB[:, 0]) - np.mean(readings()["hull"].aiq_TB[:, 0])
     )
-    assert MEASURED.gain("hull", "hull") == as_figure(np.zeros((3, 2)))
+    assert measured().gain("hull", "hull") == as_figure(np.zeros((3, 2)))
 
 
 def test_a_defeat_is_told() -> None:
     _, tasks = as_result([judged(compared(known=0.0))], "c", 0).judgements
     assert tasks.verdict == "contradicted" and "better than a table" in tasks.claim
-    result = as_result([MEASURED], "c", 0)
+    result = as_result([measured()], "c", 0)
     assert [one.verdict for one in result.judgements] == ["reproduced", "reproduced"]
     assert "CARROT is above the task table" in result.verdict
 
 
 def test_the_result_can_be_written_and_read(tmp_path: Path) -> None:
-    result = as_result([MEASURED], "python -m mofme route evaluate world", 0)
+    result = as_result([measured()], "python -m mofme route evaluate world", 0)
     save_result(result, tmp_path)
     assert load_result("llm_routing", tmp_path) == result
     headings, lines = result.tables()["world: AIQ"]
@@ -259,14 +273,14 @@ def test_the_result_can_be_written_and_read(tmp_path: Path) -> None:
         "quality, gain over the best single",
         "AIQ, gain over the task table",
     ]
-    assert [line[0] for line in lines] == list(COMPARISON.routers)
+    assert [line[0] for line in lines] == list(comparison().routers)
     time = {row.name: row.figures for row in result.rows if "processor time" in row.table}
     assert time["carrot"]["without embedding"].value == 2
     assert time["carrot"]["with embedding"].value == 22
 
 
 def test_plain_figures_for_machines() -> None:
-    plain = json.loads(json.dumps(as_plain(MEASURED)))
+    plain = json.loads(json.dumps(as_plain(measured())))
     assert set(plain["routers"]) == {"best_single", "hull", "task_table", "carrot", "pair_logistic", "oracle"}
     carrot = plain["routers"]["carrot"]
     low, high = carrot["aiq_interval"]

@@ -91,32 +91,12 @@ def test_aiq_is_the_area_under_the_best_mixtures(some: list[tuple[float, float]]
     assert aiq(curve(some), highest) == pytest.approx(area, abs=1e-2)
 
 
-@given(points, st.randoms(use_true_random=False), number)
-def test_order_does_not_matter(some: list[tuple[float, float]], random: object, highest: float) -> None:
-    shuffled = list(some)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert aiq(curve(shuffled), highest) == aiq(curve(some), highest)
-
-
-@given(points, st.integers(0, 7), number, st.floats(0, 1), number)
-def test_a_dominated_setting_changes_nothing(
-    some: list[tuple[float, float]], which: int, dearer: float, share: float, highest: float
-) -> None:
-    cost, quality = some[which % len(some)]
-    assert aiq(curve([*some, (cost + dearer, quality * share)]), highest) == pytest.approx(aiq(curve(some), highest))
-
-
 def table(quality: list[list[float]], cost: list[list[float]] | list[float]) -> RoutingTable:
     quality_NM = np.array(quality, float)
     cost_NM = np.broadcast_to(np.array(cost, float), quality_NM.shape).copy()
     count, models = quality_NM.shape
     return RoutingTable(
-        "toy",
-        tuple(f"p{i}" for i in range(count)),
-        tuple("abc"[:models]),
-        quality_NM,
-        cost_NM,
-        ("",) * count,
+        "toy", tuple(f"p{i}" for i in range(count)), tuple("abc"[:models]), quality_NM, cost_NM, ("",) * count
     )
 
 

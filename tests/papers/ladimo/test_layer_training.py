@@ -10,13 +10,7 @@ from mofme.language.pretrained import PretrainedLM, after_attention, decoder_lay
 from mofme.papers.ladimo import conversion
 from mofme.papers.ladimo.conversion import convert_layers
 from mofme.papers.ladimo.converted_layer import ConvertedLayer, Policy, Recipe
-from mofme.papers.ladimo.layer_training import (
-    HiddenStates,
-    LayerTargets,
-    active_neurons,
-    nearby_top_k,
-    ridge_refit,
-)
+from mofme.papers.ladimo.layer_training import HiddenStates, LayerTargets, active_neurons, nearby_top_k, ridge_refit
 
 DIM, NEURONS, HIDDEN, SHARED = 6, 16, 3, 4
 RECIPE = Recipe(experts=4, active=2, shared=SHARED)

@@ -30,17 +30,7 @@ from mofme.papers.ladimo.tab import (
     summary_html,
     written_html,
 )
-from mofme.papers.ladimo.tab_live import (
-    DENSE,
-    OURS,
-    UNIFORM,
-    Converted,
-    Wish,
-    Written,
-    convert_live,
-    divide,
-    write,
-)
+from mofme.papers.ladimo.tab_live import DENSE, OURS, UNIFORM, Converted, Wish, Written, convert_live, divide, write
 from mofme.ui.models import Engine, Services
 from mofme.ui.runs import Job
 from mofme.ui.uploads import read_own_text

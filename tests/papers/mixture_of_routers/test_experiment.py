@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from mofme.cli.app import app
 from mofme.core.weights import load_card
-from mofme.errors import ModelError, TableError
+from mofme.errors import TableError
 from mofme.measure.result import load_result, save_result
 from mofme.papers.mixture_of_routers.experiment import (
     ARMS,
@@ -58,13 +58,6 @@ def test_it_goes_on_where_it_stopped_and_ships_adapters(table: Path, tmp_path: P
         assert ours.right_N.tolist() == theirs.right_N.tolist() and ours.load == theirs.load
     facts = first.tasks[0]
     assert facts.classes == 2 and facts.training + facts.validation + len(facts.right_N) == 40
-
-
-def test_what_another_setting_left_is_not_taken(table: Path, tmp_path: Path) -> None:
-    arms = tmp_path / "arms"
-    compare([], Setting(steps=1, batch=4), range(1), arms, lambda _: None)  # the folder is of this setting at once
-    with pytest.raises(ModelError, match=r"setting\.json tells of another batch: take another folder"):
-        compare([table], Setting(steps=1, batch=2), range(1), arms, lambda _: None)
 
 
 def test_tables_of_one_name_are_refused(table: Path, tmp_path: Path) -> None:

@@ -1,13 +1,12 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import get_args
 
 import pytest
 import torch
 
-from mofme.core.losses import augmentation_loss, gkd_loss
-from mofme.core.moe import MoE, observe_routing
+from mofme.core.losses import gkd_loss
+from mofme.core.moe import observe_routing
 from mofme.core.routing import RoutingDecision
 from mofme.errors import Cancelled, ModelError
 from mofme.language.causal_lm import SmallCausalLM
@@ -35,10 +34,6 @@ def plan(method: str, **others: float) -> Plan:
 def run(tiny_lm: MakeLM, passages: Passages, arm: Plan, experts: int = 4) -> tuple[float, ...]:
     teacher, student = tiny_lm(experts=experts), tiny_lm("dense", layers=1, seed=1)
     return distil(teacher, student, passages, arm).losses
-
-
-def test_every_method_has_a_sentence() -> None:
-    assert tuple(METHODS) == get_args(Method)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -150,18 +145,6 @@ def test_most_experts_take_part(tiny_lm: MakeLM, spared: int, count: int, unit_g
         assert bool(chosen_TE.gather(-1, least_T[:, None]).any()) == (spared == 0)
 
 
-def test_idle_mass_by_hand(tiny_lm: MakeLM) -> None:
-    teacher = tiny_lm()
-    first, second = (module for module in teacher.module.modules() if isinstance(module, MoE))
-    with torch.no_grad():
-        first.router.score.weight.zero_()  # type: ignore[union-attr]
-        second.router.score.weight.zero_()  # type: ignore[union-attr]
-    # Four equal experts, two of them idle: half of the probability.
-    assert non_activated_mass(teacher, IDS).tolist() == pytest.approx([0.5, 0.5])
-    second.router.top_k = 4
-    assert non_activated_mass(teacher, IDS).tolist() == pytest.approx([0.5, 0.0])
-
-
 def test_idle_mass_against_a_loop(tiny_lm: MakeLM) -> None:
     teacher = tiny_lm(seed=3)
     with torch.no_grad(), observe_routing(teacher.module) as observed:
@@ -193,16 +176,6 @@ def test_without_chance_the_best_take_part_weighed_by_their_softmax() -> None:
     # e^0 : e^ln3 = 1 : 3
     weights = sample_experts(decision_of([0.0, -5.0, math.log(3)]), 2, chance=0).weights_TE
     torch.testing.assert_close(weights, torch.tensor([[0.25, 0.0, 0.75]]))
-
-
-def test_one_teacher_and_no_chance_is_gkd_with_the_best_experts() -> None:
-    """M = 1 and lambda = 0 must be the control, to the last bit."""
-    torch.manual_seed(0)
-    decision, experts_EV, student = decision_of([0.3, 0.1, 0.2]), torch.randn(3, 5), torch.randn(1, 5)
-    drawn = sample_experts(decision, 2, chance=0).weights_TE
-    best = decision.logits_TE.topk(2)
-    control = torch.zeros(1, 3).scatter(1, best.indices, best.values.softmax(-1))
-    assert torch.equal(augmentation_loss(student, [drawn @ experts_EV]), gkd_loss(student, control @ experts_EV))
 
 
 def test_drawn_experts_follow_the_softmax_without_replacement() -> None:

@@ -27,20 +27,22 @@ def save_net(folder: Path, seed: int) -> Path:
     return folder
 
 
-@pytest.fixture
-def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A model, and references that the command made for it of two photographs, whatever it gained on them."""
-    photographs = tmp_path / "photographs"
+    place = tmp_path_factory.mktemp("made")
+    photographs = place / "photographs"
     photographs.mkdir()
     random = np.random.default_rng(0)
     for name in ("p2", "p3"):  # of these training holds none back
         pixels = random.integers(0, 256, (132, 132, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(photographs / f"{name}.png")
-    monkeypatch.setattr(building, "SOLVED", -100.0)
-    monkeypatch.setattr(building, "LARGEST_K", 4)
-    monkeypatch.setattr(building, "candidates", lambda: iter([Choices("stored steps", 2), Choices("mode finding", 2)]))
-    model, folder = save_net(tmp_path / "model", 0), tmp_path / "references"
-    result = run("build-references", photographs, "--out", folder, "--model", model, "--licence", "free")
+    model, folder = save_net(place / "model", 0), place / "references"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(building, "SOLVED", -100.0)
+        patch.setattr(building, "LARGEST_K", 4)
+        patch.setattr(building, "candidates", lambda: iter([Choices("stored steps", 2), Choices("mode finding", 2)]))
+        result = run("build-references", photographs, "--out", folder, "--model", model, "--licence", "free")
     assert result.exit_code == 0, result.output
     return model, folder
 

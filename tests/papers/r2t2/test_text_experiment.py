@@ -75,18 +75,6 @@ def test_what_is_measured(lm: PretrainedLM, tmp_path: Path) -> None:
     assert {UNIFORM, VOTE} < accuracy.keys()
 
 
-def test_a_log_that_was_cut_short_goes_on(lm: PretrainedLM, tmp_path: Path) -> None:
-    setting = Setting(questions(2, 1), questions(20, 0), layers=1, k=2, tuning=1)
-    first = measure(lm, setting, tmp_path)
-    log = next(tmp_path.glob("*.jsonl"))
-    whole = log.read_bytes()
-    log.write_bytes(whole[:-9])  # killed while the last question was written
-    again = measure(lm, setting, tmp_path)
-    assert [row[BASE]["right"] for row in again] == [row[BASE]["right"] for row in first]
-    assert len(log.read_text().splitlines()) == len(whole.splitlines())
-    assert measure(lm, setting, tmp_path) == again
-
-
 def test_another_model_has_a_folder_of_its_own(lm: PretrainedLM, tmp_path: Path) -> None:
     setting = Setting(questions(1, 1), questions(20, 0), layers=1, k=2, tuning=1)
     measure(lm, setting, tmp_path)

@@ -6,15 +6,7 @@ from sklearn.metrics import roc_auc_score
 
 from mofme.papers.router_robustness.assessment import assess
 from mofme.papers.router_robustness.probes import Probe
-from mofme.papers.router_robustness.routers import (
-    Always,
-    Calibrated,
-    CoinFlip,
-    Guarded,
-    Recorded,
-    Split,
-    threshold_for,
-)
+from mofme.papers.router_robustness.routers import Always, Calibrated, CoinFlip, Guarded, Recorded, Split, threshold_for
 from mofme.papers.router_robustness.waste import auc_inside, waste, waste_by_group
 from tests.papers.router_robustness.worded_world import IfWord, embed, recorded_of
 

@@ -13,12 +13,7 @@ from mofme.errors import TableError
 from mofme.papers.router_robustness.assessment import REWORDINGS, reword
 from mofme.papers.router_robustness.experiment import Prompts
 from mofme.papers.router_robustness.privacy import find_private, luhn
-from mofme.papers.router_robustness.probes import (
-    CATEGORIES,
-    DIFFICULTIES,
-    own_probes,
-    read_probes,
-)
+from mofme.papers.router_robustness.probes import CATEGORIES, DIFFICULTIES, own_probes, read_probes
 
 
 def test_own_prompts_fill_every_category_with_simple_and_hard_ones() -> None:

@@ -8,10 +8,7 @@ import numpy as np
 
 from mofme.language.sentence_encoder import Queries
 from mofme.language.tables.table import FloatArray, RoutingTable
-from mofme.papers.router_robustness.routers import (
-    BoolArray,
-    Recorded,
-)
+from mofme.papers.router_robustness.routers import BoolArray, Recorded
 
 DIM = 16
 

@@ -5,8 +5,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from mofme.core.weights import ModelCard, save_model
-from mofme.errors import ModelError
 from mofme.papers.smose.policy import SparseLinearPolicy, load_policy, save_policy
 
 LOW, HIGH = torch.tensor([-1.0, -2.0]), torch.tensor([1.0, 4.0])
@@ -66,12 +64,3 @@ def test_a_policy_comes_back_from_disk(tmp_path: Path) -> None:
     loaded, environment = load_policy(tmp_path)
     assert (environment, card.parameters) == ("Hopper", 3 * 5 + 3 * 4 * 5)
     torch.testing.assert_close(loaded(x_TD), policy(x_TD), atol=5e-3, rtol=0)
-
-
-def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path) -> None:
-    save_model(tmp_path / "a", ModelCard("a", "mofme", {}, "none"), {"x": torch.zeros(1)})
-    save_model(tmp_path / "b", ModelCard("b", "sparse-linear-policy", {}, "none"), {"x": torch.zeros(1)})
-    with pytest.raises(ModelError, match="another kind"):
-        load_policy(tmp_path / "a")
-    with pytest.raises(ModelError, match="does not hold what its card says"):
-        load_policy(tmp_path / "b")

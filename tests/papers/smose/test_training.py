@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from mofme.core.weights import load_card
-from mofme.errors import ModelError
 from mofme.papers.smose import training
 from mofme.papers.smose.environments import Evaluation
 from mofme.papers.smose.policy import load_policy
@@ -55,12 +54,6 @@ def test_nothing_is_lost_between_two_runs(tmp_path: Path) -> None:
         key: value.tolist() for key, value in saved.items()
     }
     assert len(memory) == 60
-
-
-def test_another_plan_does_not_go_on_in_the_same_folder(tmp_path: Path) -> None:
-    train(plan(tmp_path, 30))
-    with pytest.raises(ModelError, match="another seed: take another folder"):
-        train(plan(tmp_path, 60, seed=1))
 
 
 def test_training_stops_when_told(tmp_path: Path) -> None:

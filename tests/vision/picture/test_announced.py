@@ -43,14 +43,9 @@ ANNOUNCED = {
         'xmlns:q="http://ns.apple.com/HDRGainMap/1.0/"', 'q:HDRGainMapVersion="65536"', "<q:Headroom>3</q:Headroom>"
     ),
     "film of a motion photo": packet(
-        CAMERA,
-        'GCamera:MotionPhoto="1" GCamera:MotionPhotoPresentationTimestampUs="7"',
-        directory("MotionPhoto"),
+        CAMERA, 'GCamera:MotionPhoto="1" GCamera:MotionPhotoPresentationTimestampUs="7"', directory("MotionPhoto")
     ),
-    "film of a motion photo ": packet(
-        CAMERA,
-        'GCamera:MicroVideo="1" GCamera:MicroVideoOffset="99"',
-    ),
+    "film of a motion photo ": packet(CAMERA, 'GCamera:MicroVideo="1" GCamera:MicroVideoOffset="99"'),
     "depth map": packet('xmlns:GDepth="http://ns.google.com/photos/1.0/depthmap/"', 'GDepth:Format="RangeInverse"'),
     "long part of its XMP": packet('xmlns:xmpNote="http://ns.adobe.com/xmp/note/"', 'xmpNote:HasExtendedXMP="ABC"'),
 }

@@ -13,15 +13,7 @@ from PIL import Image
 from mofme.errors import PictureError
 from mofme.vision.picture.decode import Picture
 from mofme.vision.picture.file import find_pictures, read_picture, write_picture
-from tests.vision.pictures import (
-    as_16_bits,
-    as_bytes,
-    exif_block,
-    noise,
-    png,
-    resave,
-    smooth,
-)
+from tests.vision.pictures import as_16_bits, as_bytes, exif_block, noise, png, resave, smooth
 
 pytestmark = pytest.mark.filterwarnings("ignore:Truncated File Read:UserWarning")
 

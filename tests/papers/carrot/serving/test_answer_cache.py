@@ -34,13 +34,6 @@ def test_near_is_near_enough_from_the_similarity_on() -> None:
     assert known.nearest("another frame", "how do you do", NEAR) is None
 
 
-def test_the_nearest_of_several_is_taken() -> None:
-    known = cache(similarity=0.9)
-    known.keep("frame", "first", NORTH, kept("first"))
-    known.keep("frame", "second", NEAR, kept("second"))
-    assert known.nearest("frame", "third", NEAR) == kept("second")
-
-
 @pytest.mark.parametrize(
     ("asked", "known"),
     [
@@ -67,41 +60,10 @@ def test_long_texts_and_worked_examples_are_not_compared() -> None:
     assert not cache(similarity=1).compares("short?")
 
 
-def test_answers_grow_old() -> None:
-    clock = Clock()
-    known = cache(clock, ttl=10)
-    known.keep("frame", "text", NORTH, kept("answer"))
-    clock.now = 9.9
-    assert known.same("frame", "text") == kept("answer")
-    clock.now = 10
-    assert known.nearest("frame", "other", NORTH) is None
-    assert len(known) == 0
-
-
-def test_the_answer_used_longest_ago_goes_first() -> None:
-    known = cache(size=2)
-    for text in ("first", "second"):
-        known.keep("frame", text, None, kept(text))
-    known.same("frame", "first")
-    known.keep("frame", "third", None, kept("third"))
-    assert [bool(known.same("frame", text)) for text in ("first", "second", "third")] == [True, False, True]
-
-
 def test_very_large_answers_are_not_kept() -> None:
     known = cache()
     known.keep("frame", "text", None, kept("x" * (LARGEST_ANSWER + 1)))
     assert len(known) == 0
-
-
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xyz"), st.booleans()), max_size=60))
-def test_it_never_holds_more_than_its_size_and_never_another_answer(steps) -> None:
-    known = cache(size=3)
-    for frame, text, keeping in steps:
-        if keeping:
-            known.keep(frame, text, NORTH, kept(frame + text))
-        elif found := known.same(frame, text):
-            assert found == kept(frame + text)
-        assert len(known) <= 3
 
 
 class PlainLoop:
@@ -204,8 +166,7 @@ def test_a_question_that_comes_again_costs_nothing(start, stream) -> None:
 
 
 @pytest.mark.parametrize(
-    "other",
-    [{"max_tokens": 5}, {"seed": 1}, {"model": "weak"}, {"user": "another"}, {"stop": "x"}, {"stream": True}],
+    "other", [{"max_tokens": 5}, {"seed": 1}, {"model": "weak"}, {"user": "another"}, {"stop": "x"}, {"stream": True}]
 )
 def test_another_request_is_another_question(start, other) -> None:
     endpoint = start(embed=embed, **ON)
