@@ -10,6 +10,11 @@ from mofme.cli.measuring import Command, with_exit_codes
 
 Sources = Annotated[str, typer.Option(help="The training data and its licences, for the card.")]
 Licence = Annotated[str, typer.Option(help="Licence of the weights, for the card.")]
+Haze = Annotated[
+    list[str] | None,
+    typer.Option(help="FOLDER=SHARE of clear/ and trans/, the share of the light that haze lets through."),
+]
+Identity = Annotated[float, typer.Option(min=0, max=0.9, help="Share of scenes in which nothing is to be done.")]
 
 
 @with_exit_codes
@@ -25,17 +30,12 @@ def train(
             help="FOLDER=SHARE of pairs in input/ and target/, and their share of the scenes; may be given again."
         ),
     ] = None,
-    haze: Annotated[
-        list[str] | None,
-        typer.Option(help="FOLDER=SHARE of clear/ and trans/, the share of the light that haze lets through."),
-    ] = None,
+    haze: Haze = None,
     rain_layers: Annotated[
         list[str] | None,
         typer.Option(help="FOLDER=SHARE of pairs whose rain is put on the clean photographs."),
     ] = None,
-    identity: Annotated[
-        float, typer.Option(min=0, max=0.9, help="Share of scenes in which nothing is to be done.")
-    ] = 0.1,
+    identity: Identity = 0.1,
     judge: Annotated[
         list[Path] | None, typer.Option(help="A folder of pairs to measure on at each validation, never trained on.")
     ] = None,
@@ -107,6 +107,8 @@ class Tone:
     out: Annotated[
         Path, typer.Option(file_okay=False, help="Folder for the weights, used if it is `tone` in the restorer's own.")
     ]
+    haze: Haze = None
+    identity: Identity = 0.25
     model: Annotated[str, typer.Option(help="The restorer, a shipped model or a folder that `train` wrote.")] = "small"
     samples: Annotated[int, typer.Option(min=1, help="Pictures to restore and learn from.")] = 16_000
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 1500
@@ -126,7 +128,7 @@ def train_tone(command: Command, plan: Tone) -> None:
     from mofme.vision.tone_training import train_tone as learn
 
     torch.set_num_threads(1)
-    learn(TonePlan(**vars(plan)), report=command.tell)
+    learn(TonePlan(**vars(plan) | {"haze": _shares(plan.haze)}), report=command.tell)
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,18 @@ thumbnail misleads the net on whole pictures (5 of 50 of Rain100L came out darke
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mofme.vision.datasets import HazeScene, Pair
+from mofme.errors import MofmeError
+from mofme.vision.datasets import HazeScene, Pair, load_clean, load_haze, load_pairs
 from mofme.vision.nets.unet import CONTEXT_SIZE
 from mofme.vision.weather import (
     WEATHERS,
@@ -33,6 +36,8 @@ _GRID = 16  # of the sides of a canvas: whole blocks of JPEG
 _TURNED_SHARE = 0.05
 _WITHOUT_CONTEXT = 0.15
 _LANDSCAPE = 1.6
+_CPU = torch.device("cpu")
+_NONE: Mapping[Path, float] = MappingProxyType({})
 
 Size = tuple[int, int]
 
@@ -156,6 +161,37 @@ def untouched(pictures: Sequence[Tensor]) -> Make:
     return make
 
 
+def sources_of(
+    clean: Sequence[Path],
+    *,
+    pairs: Mapping[Path, float] = _NONE,
+    haze: Mapping[Path, float] = _NONE,
+    rain_layers: Mapping[Path, float] = _NONE,
+    identity: float = 0.0,
+    device: torch.device = _CPU,
+) -> list[Source]:
+    """The kinds of scenes that folders give, each with its share, their pictures in the memory of `device`.
+
+    `identity` is the share of scenes with nothing to do; synthesized weather has what is left.
+    Raises MofmeError for unusable folders, and if nothing is left.
+    """
+    given = [*pairs.values(), *haze.values(), *rain_layers.values(), identity]
+    if min(given) < 0 or sum(given) >= 1:
+        raise MofmeError(
+            f"the shares of pairs, haze, rain layers and identity scenes add up to {sum(given):g}, not to 0...1"
+        )
+    pictures = [picture.to(device) for picture in load_clean(clean, validation=False)]
+    sources = [Source(1 - sum(given), synthesized(pictures)), Source(identity, untouched(pictures))]
+    for folder, share in pairs.items():
+        sources.append(Source(share, paired([pair.to(device) for pair in load_pairs([folder])])))
+    for folder, share in haze.items():
+        sources.append(Source(share, hazed([scene.to(device) for scene in load_haze(folder)])))
+    for folder, share in rain_layers.items():
+        layers = [pair.to(device) for pair in load_pairs([folder])]
+        sources.append(Source(share, rained_on(pictures, layers)))
+    return [source for source in sources if source.share > 0]
+
+
 def batches(
     sources: Sequence[Source], canvas: int, crop: int, batch: int, crops_each: int, dice: Dice
 ) -> Iterator[Batch]:
@@ -167,7 +203,7 @@ def batches(
     recent: deque[tuple[Scenes, Tensor]] = deque(maxlen=max(batch, crops_each))
     while True:
         for _ in range(-(-batch // crops_each) if len(recent) == recent.maxlen else batch):
-            scene = _scene(sources, _canvas_size(canvas, crop, dice), dice)
+            scene = one_scene(sources, canvas, crop, dice)
             recent.append((scene, F.adaptive_avg_pool2d(scene.weathered, CONTEXT_SIZE)))
         chosen = torch.randperm(len(recent), generator=dice.choices)[:batch].tolist()
         scenes = [recent[place][0] for place in chosen]
@@ -179,8 +215,10 @@ def batches(
         yield Batch(weathered, clean, labels, thumbnails, informed)
 
 
-def _scene(sources: Sequence[Source], size: Size, dice: Dice) -> Scenes:
-    """One scene of a source chosen by its share, as a camera takes it."""
+def one_scene(sources: Sequence[Source], canvas: int, least: int, dice: Dice) -> Scenes:
+    """One scene of a source chosen by its share, as a camera takes it: of about canvas x canvas pixels, sides from
+    `least`."""
+    size = _canvas_size(canvas, least, dice)
     shares = torch.tensor([float(source.share) for source in sources])
     source = sources[int(torch.multinomial(shares, 1, generator=dice.choices))]
     scene = source.make(1, size, dice)
@@ -188,10 +226,10 @@ def _scene(sources: Sequence[Source], size: Size, dice: Dice) -> Scenes:
     return Scenes(weathered, clean, scene.labels)
 
 
-def _canvas_size(canvas: int, crop: int, dice: Dice) -> Size:
+def _canvas_size(canvas: int, least: int, dice: Dice) -> Size:
     """Upright, square or landscape, of about canvas x canvas pixels: a thumbnail squeezes pictures of all shapes."""
     aspect = _LANDSCAPE ** (2 * dice.roll() - 0.5)  # more landscapes than portraits
-    sides = (max(crop, canvas / aspect**0.5), max(crop, canvas * aspect**0.5))
+    sides = (max(least, canvas / aspect**0.5), max(least, canvas * aspect**0.5))
     height, width = (-(-round(side) // _GRID) * _GRID for side in sides)
     return height, width
 

@@ -1,7 +1,7 @@
 """Training the tone of a restorer: what is left to do to its pictures as a whole, after haze."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -13,26 +13,31 @@ from mofme.core.training import Run, bf16_pays
 from mofme.core.weights import ModelCard, load_card, save_model
 from mofme.errors import ModelError, MofmeError
 from mofme.files import CARD_FILE
-from mofme.vision.datasets import load_clean
 from mofme.vision.models import load_net
 from mofme.vision.nets.tone import TONE_SIZE, ToneNet, apply_tone
 from mofme.vision.nets.unet import RestorationNet
-from mofme.vision.weather import WEATHERS, add_distractors, random_weathers, synthesize
+from mofme.vision.scenes import Dice, Source, one_scene, sources_of
+from mofme.vision.weather import WEATHERS
 
-_SIDE = 128
-_TOGETHER = 8
-_HAZE = 0.7
+_CANVAS = 224  # nearly whole pictures, small: thumbnails are made of them
+_LEAST_SIDE = 128
 _HAZY = WEATHERS.index("haze")
 # Errors below 30 dB PSNR count ever less: what a tone can mend is larger.
 _FLOOR = 1e-3
+_TOLD = ("model", "samples", "identity", "steps", "batch", "learning_rate", "seed")
 
 
 @dataclass(frozen=True)
 class TonePlan:
-    """What to train on, for how long. `model` is the restorer that the tone is for; it stays as it is."""
+    """What to train on, for how long. `model` is the restorer that the tone is for; it stays as it is.
+
+    `haze` and `identity` are as those of a `TrainingPlan`.
+    """
 
     out: Path
     clean: Sequence[Path]
+    haze: Mapping[Path, float] = field(default_factory=dict)
+    identity: float = 0.25
     model: str = "small"
     samples: int = 16_000
     steps: int = 1500
@@ -73,7 +78,8 @@ def train_tone(plan: TonePlan, report: Callable[[str], None] = print) -> ModelCa
             f"{plan.out} holds a {held.net!r} net, which the tone would replace: name {plan.out / 'tone'}, say"
         )
     net, _ = load_net(plan.model)
-    samples = gather(net, load_clean(plan.clean, validation=False), plan.samples, plan.seed, report)
+    sources = sources_of(plan.clean, haze=plan.haze, identity=plan.identity)
+    samples = gather(net, sources, plan.samples, plan.seed, report)
     tone = fit(samples, plan, report)
     card = ModelCard(
         name="tone",
@@ -82,7 +88,7 @@ def train_tone(plan: TonePlan, report: Callable[[str], None] = print) -> ModelCa
         licence=plan.licence,
         training={
             "data": plan.sources,
-            **{name: getattr(plan, name) for name in ("model", "samples", "steps", "batch", "learning_rate", "seed")},
+            **{name: getattr(plan, name) for name in _TOLD},
         },
     )
     return save_model(plan.out, card, tone.state_dict())
@@ -90,19 +96,14 @@ def train_tone(plan: TonePlan, report: Callable[[str], None] = print) -> ModelCa
 
 @torch.no_grad()
 def gather(
-    net: RestorationNet, pictures: Sequence[Tensor], count: int, seed: int, report: Callable[[str], None]
+    net: RestorationNet, sources: Sequence[Source], count: int, seed: int, report: Callable[[str], None]
 ) -> ToneSamples:
-    """Restore nearly whole pictures under synthesized weather, mostly haze; kept are those that are taken for hazy."""
-    generator = torch.Generator().manual_seed(seed)
+    """Restore scenes as the net learned from, but nearly whole ones; kept are those that are taken for hazy."""
+    dice = Dice(torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed + 1))
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     found: list[ToneSamples] = []
-    for begin in range(0, count, _TOGETHER):
-        chosen = torch.randint(len(pictures), (_TOGETHER,), generator=generator).tolist()
-        clean = add_distractors(torch.stack([_view(pictures[i], generator) for i in chosen]), generator)
-        drawn = random_weathers(_TOGETHER, generator)
-        hazy = (torch.rand(_TOGETHER, generator=generator) < _HAZE).tolist()
-        weathers = [frozenset({"haze"}) if haze else others for haze, others in zip(hazy, drawn, strict=True)]
-        before = synthesize(clean, weathers, generator).image
+    for done in range(1, count + 1):
+        before, clean, _ = one_scene(sources, _CANVAS, _LEAST_SIDE, dice)
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16_pays(torch.device("cpu"))):
             output = net(before.contiguous(memory_format=torch.channels_last))
         after = output.image.float().clamp(0, 1)
@@ -114,8 +115,8 @@ def gather(
             _thumbnails(before), _thumbnails(after), _thumbnails(clean), rest_N.clamp_min(0), weight_N
         )
         found.append(samples[weight_N > 0])
-        if (begin // _TOGETHER) % 100 == 99:
-            report(f"{begin + _TOGETHER} of {count} pictures restored")
+        if done % 800 == 0:
+            report(f"{done} of {count} pictures restored")
     joined = (torch.cat([getattr(part, name) for part in found]) for name in ToneSamples.__dataclass_fields__)
     return ToneSamples(*joined)
 
@@ -141,17 +142,6 @@ def fit(samples: ToneSamples, plan: TonePlan, report: Callable[[str], None]) -> 
             report(f"step {run.steps}  gain {untouched.item() - loss:+.2f} dB on the batch")
     net.load_state_dict(run.trained.state_dict())
     return net.eval()
-
-
-def _view(picture: Tensor, generator: torch.Generator) -> Tensor:
-    """A square (3, 128, 128) in [0, 1] of most of a picture, upright, mirrored half the time."""
-    draw = torch.rand(4, generator=generator).tolist()
-    height, width = picture.shape[-2:]
-    side = round(min(height, width) * (0.65 + 0.35 * draw[0]))
-    top, left = int(draw[1] * (height - side + 1)), int(draw[2] * (width - side + 1))
-    window = picture[None, :, top : top + side, left : left + side].float() / 255
-    view = F.interpolate(window, (_SIDE, _SIDE), mode="bilinear", antialias=True, align_corners=False)[0]
-    return view.flip(-1) if draw[3] < 0.5 else view
 
 
 def _thumbnails(images: Tensor) -> Tensor:

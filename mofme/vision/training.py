@@ -22,11 +22,11 @@ from mofme.core.training import Run, bf16_pays, cosine
 from mofme.core.weights import ModelCard, load_card, save_packed
 from mofme.errors import ModelError, MofmeError
 from mofme.files import atomic_file
-from mofme.vision.datasets import load_clean, load_haze, load_pair_sets, load_pairs
+from mofme.vision.datasets import load_clean, load_pair_sets
 from mofme.vision.models import BINARY_RATE, SIZES, build_net, load_net, stays_real
 from mofme.vision.nets.unet import RestorationNet
 from mofme.vision.objective import objective
-from mofme.vision.scenes import Batch, Dice, Source, batches, hazed, paired, rained_on, synthesized, untouched
+from mofme.vision.scenes import Batch, Dice, Source, batches, sources_of
 from mofme.vision.validation import ValidationReport, judge, validate, validation_pairs
 
 _WARMUP_STEPS = 300
@@ -120,7 +120,15 @@ def train(plan: TrainingPlan, report: Callable[[str], None] = print, device: str
     # A resumed run goes on with new pictures instead of repeating those of its first minutes.
     generator = torch.Generator(accelerator.device)
     generator.manual_seed(plan.seed + 7919 * accelerator.process_index + run.steps)
-    supply = _supply(plan, _sources(plan, accelerator.device), generator, run)
+    sources = sources_of(
+        plan.clean,
+        pairs=plan.pairs,
+        haze=plan.haze,
+        rain_layers=plan.rain_layers,
+        identity=plan.identity,
+        device=accelerator.device,
+    )
+    supply = _supply(plan, sources, generator, run)
     check = validation_pairs(load_clean(plan.clean, validation=True), seed=0)
     judges = load_pair_sets(plan.judges)
 
@@ -196,25 +204,6 @@ def _optimizer(net: RestorationNet, rate: float) -> torch.optim.Optimizer:
     optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
     optimizer.register_step_post_hook(lambda *_: clip_weights(binary))
     return optimizer
-
-
-def _sources(plan: TrainingPlan, device: torch.device) -> list[Source]:
-    """The kinds of scenes of a plan, their pictures in the memory of `device`."""
-    given = [*plan.pairs.values(), *plan.haze.values(), *plan.rain_layers.values(), plan.identity]
-    if min(given) < 0 or sum(given) >= 1:
-        raise MofmeError(
-            f"the shares of pairs, haze, rain layers and identity scenes add up to {sum(given):g}, not to 0...1"
-        )
-    pictures = [picture.to(device) for picture in load_clean(plan.clean, validation=False)]
-    sources = [Source(1 - sum(given), synthesized(pictures)), Source(plan.identity, untouched(pictures))]
-    for folder, share in plan.pairs.items():
-        sources.append(Source(share, paired([pair.to(device) for pair in load_pairs([folder])])))
-    for folder, share in plan.haze.items():
-        sources.append(Source(share, hazed([scene.to(device) for scene in load_haze(folder)])))
-    for folder, share in plan.rain_layers.items():
-        pairs = [pair.to(device) for pair in load_pairs([folder])]
-        sources.append(Source(share, rained_on(pictures, pairs)))
-    return [source for source in sources if source.share > 0]
 
 
 def _supply(plan: TrainingPlan, sources: Sequence[Source], generator: torch.Generator, run: Run) -> Iterator[Batch]:

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from mofme.core.weights import ModelCard, save_model
 from mofme.errors import ModelError, MofmeError
 from mofme.files import WEIGHTS_FILE
+from mofme.vision.datasets import HazeScene
 from mofme.vision.models import load_net, load_tone, weights_bytes
 from mofme.vision.nets.tone import ToneNet, apply_tone, trust
 from mofme.vision.nets.unet import RestorationNet
 from mofme.vision.restorer import Restorer
+from mofme.vision.scenes import Source, hazed
 from mofme.vision.tone_training import TonePlan, ToneSamples, fit, gather, train_tone
 from mofme.vision.weather import WEATHERS
 
@@ -117,15 +119,16 @@ def test_it_learns_what_the_pictures_lack() -> None:
 
 
 def test_samples_are_what_the_restorer_takes_for_hazy() -> None:
-    photographs = [(picture(150, 170) * 255).to(torch.uint8)]
-    found = gather(net(0.75), photographs, 16, 0, lambda line: None)
+    photograph = (picture(150, 170) * 255).to(torch.uint8)
+    sources = [Source(1.0, hazed([HazeScene(photograph, torch.full((1, 150, 170), 128, dtype=torch.uint8))]))]
+    found = gather(net(0.75), sources, 16, 0, lambda line: None)
     assert found.before.shape == found.after.shape == found.clean.shape == (16, 3, 64, 64)
     torch.testing.assert_close(found.weight_N, torch.full((16,), 0.5), atol=0.02, rtol=0)
     assert (found.before.float() - found.clean.float()).abs().mean() > 2
     # This net changes nothing.
     assert (found.before.int() - found.after.int()).abs().max() <= 1
     with pytest.raises(MofmeError, match="no picture for hazy"):
-        fit(gather(net(0.2), photographs, 8, 0, lambda line: None), TonePlan(Path(), ()), lambda line: None)
+        fit(gather(net(0.2), sources, 8, 0, lambda line: None), TonePlan(Path(), ()), lambda line: None)
 
 
 def test_it_is_kept_beside_its_model(tmp_path: Path) -> None:
@@ -140,7 +143,7 @@ def test_it_is_kept_beside_its_model(tmp_path: Path) -> None:
     assert load_tone(str(model)) is None
     alone = weights_bytes(model)
     card = train_tone(
-        TonePlan(model / "tone", [photographs], str(model), samples=16, steps=3, batch=4), lambda line: None
+        TonePlan(model / "tone", [photographs], model=str(model), samples=16, steps=3, batch=4), lambda line: None
     )
     assert (card.net, card.training["samples"]) == ("tone", 16)
     restorer = Restorer.from_pretrained(str(model), device="cpu")
