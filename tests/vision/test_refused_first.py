@@ -41,6 +41,15 @@ def test_larger_than_a_format_holds(tmp_path: Path, format: str, side: int, most
     assert f"holds, which is {most} a side: choose PNG or TIFF" in report.error
 
 
+@pytest.mark.parametrize("size", [(5000, 4), (4, 5000), (100, 65_536)])
+def test_what_no_heic_encoder_takes(tmp_path: Path, size: tuple[int, int]) -> None:
+    Image.new("L", size).save(tmp_path / "a.png")
+    report = restore_file(never, tmp_path / "a.png", tmp_path / "b.heic", format="heic")
+    assert "choose PNG or TIFF" in report.error
+    Image.new("L", (40, 30)).save(tmp_path / "a.png")
+    assert restore_file(as_it_is, tmp_path / "a.png", tmp_path / "b.heic", format="heic").error == ""
+
+
 @pytest.mark.parametrize("format", ["jpg", "webp"])
 def test_as_large_as_a_format_holds(tmp_path: Path, format: str) -> None:
     side = {"jpg": 65_500, "webp": 16_383}[format]

@@ -33,6 +33,7 @@ from mofme.vision.picture.metadata import (
 _GREY_MODES = ("1", "L", "LA", "La", "I;16", "I;16B")
 _PHOTOMETRIC, _PLANAR, _EXTRA_SAMPLES = 262, 284, 338  # TIFF tags
 _ANIMATED = ("PNG", "WEBP", "AVIF")  # several pictures in them are shown one after the other, and of one size
+_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _pillow_limit = threading.Lock()
 
 Image.init()  # Pillow otherwise registers its decoders one after the other, on demand
@@ -162,9 +163,10 @@ def _picture_of(
     array = array.reshape(*array.shape[:2], -1)
     present = None
     if mended:
-        array = np.pad(array, ((0, mended.height - len(array)), (0, 0), (0, 0)))
+        if not mended.turned:
+            array = np.pad(array, ((0, mended.height - len(array)), (0, 0), (0, 0)))
         rows = np.zeros((*array.shape[:2], 1), np.float32)
-        rows[mended.first : mended.stop] = 1
+        (rows.swapaxes(0, 1) if mended.turned else rows)[mended.first : mended.stop] = 1
         present = torch.from_numpy(_upright(rows, orientation_of(image)).copy()).permute(2, 0, 1)
     array = _upright(array, orientation_of(image))
     alpha = array.shape[2] in (2, 4)
@@ -203,6 +205,8 @@ def _open(file: BinaryIO, path: Path, header: bytes) -> Image.Image:
         except UnidentifiedImageError as error:
             if header[4:8] == b"ftyp" and "HEIF" not in _DECODERS:
                 raise PictureError(f"{path}: reading HEIC needs `pip install pillow-heif`.") from error
+            if header[4:8] == b"ftyp" and header[8:12] in _BRANDS:
+                raise OSError("image file is truncated") from error
             what = other_kind(path, header) or "not a picture of a known kind, or damaged at its start."
             raise PictureError(f"{path}: {what}") from error
         finally:

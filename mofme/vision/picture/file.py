@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
+import torch
 from torch import Tensor
 
 from mofme.errors import PictureError, PictureTooLargeError
@@ -28,7 +29,8 @@ FORMATS = {
 READABLE_SUFFIXES = frozenset(FORMATS)
 MAX_BYTES = 2**30
 # Pixels a side that a format holds, or its encoder takes.
-_LARGEST = {"jpeg": 65_500, "webp": 16_383, "avif": 32_768}
+_LARGEST = {"jpeg": 65_500, "webp": 16_383, "avif": 32_768, "heif": 65_535}
+_FLAT = 64  # pixels: beside longer ones, shorter sides than this are more than HEIC's encoder takes
 _ANIMATIONS, _PAGES = ("png", "webp", "avif"), ("tiff", "heif")
 T = TypeVar("T")
 
@@ -86,7 +88,12 @@ def read_to_keep(path: Path, output: Path, kind: str | None = None, max_megapixe
     # Pages shown one after the other would be no pages, and Pillow reads animations of 16 bits in 8.
     is_held = kind in _PAGES or (kind in _ANIMATIONS and first.duration is not None and first.bits == 8)
     several = first.frames > 1 and first.present is None and is_held
-    frames = read_frames(path, max_megapixels) if several else [first]
+    try:
+        frames = read_frames(path, max_megapixels) if several else [first]
+    except PictureTooLargeError:
+        raise
+    except PictureError:  # cut off behind its first
+        frames = [first]
     _check_holds(output, frames, kind)
     return [replace(frames[0], notes=_lost_in(frames, kind)), *frames[1:]]
 
@@ -107,6 +114,13 @@ def _check_holds(path: Path, frames: Sequence[Picture], kind: str) -> None:
                 f"{path}: {width}x{height} pixels are more than {kind.upper()} holds, which is {largest:,} a side: "
                 f"choose PNG or TIFF, or make the picture smaller."
             )
+        if kind == "heif" and min(height, width) < _FLAT:
+            try:
+                encode(torch.zeros_like(frame.rgb), Picture(frame.rgb), kind)
+            except Exception as error:
+                raise PictureError(
+                    f"{path}: {width}x{height} pixels are too flat for HEIC's encoder: choose PNG or TIFF."
+                ) from error
 
 
 def _lost_in(frames: Sequence[Picture], kind: str) -> tuple[str, ...]:

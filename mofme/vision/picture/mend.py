@@ -17,18 +17,20 @@ _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of the colour types of PNG
 
 
 class Mended(NamedTuple):
-    """A file that decodes, and which of the rows that it should have are in it."""
+    """A file that decodes, and which of the rows that it should have are in it; of columns if it is `turned`."""
 
     data: bytes
     first: int
     stop: int
     height: int
     coarse: bool = False  # a progressive JPEG without all its passes
+    turned: bool = False
 
     def words(self) -> str:
         missing = self.height - (self.stop - self.first)
         if missing:
-            return f"the file is cut off: {missing} of its {self.height} rows are missing"
+            rows = "columns" if self.turned else "rows"
+            return f"the file is cut off: {missing} of its {self.height} {rows} are missing"
         return "the file is cut off: " + ("its finer details are missing" if self.coarse else "all its rows are there")
 
 
@@ -36,8 +38,12 @@ def mend(data: bytes, error: Exception) -> Mended:
     """Of a file that ends too early. Raises `error` for another fault, or if too little is in it."""
     if fill := next((fill for start, fill in _FILLINGS.items() if data.startswith(start)), None):
         found = _compared(data, fill, error)
+    elif data[4:8] == b"ftyp" and 0 < (missing := _missing_of_boxes(data)) < len(data) / _LEAST:
+        found = _compared(data, lambda data, more: data + (more * (missing // len(more) + 1))[:missing], error)
     elif data.startswith(b"\x89PNG") and len(data) > 28 and not data[28]:  # not interlaced: row by row
         found = _png(data)
+    elif data.startswith(b"\x89PNG") and b"IEND" not in data[-12:]:
+        raise OSError("it is interlaced and cut off, of which nothing can be made here") from error
     elif data.startswith((b"II*\0", b"MM\0*")):
         found = _tiff(data, error)
     else:
@@ -54,7 +60,10 @@ def _compared(data: bytes, fill: Callable[[bytes, bytes], bytes], error: Excepti
         plain, other = (_samples(fill(data, more)) for more in (bytes(len(junk)), junk))
     except Exception:
         raise error from None
-    apart = np.abs(plain.astype(np.int16) - other).reshape(len(plain), -1).max(1) > _UNLIKE
+    unlike = np.abs(plain.astype(np.int16) - other).max(2) > _UNLIKE
+    # Phones write their pictures lying, and HEIC is turned while it is decoded.
+    turned = data[4:8] == b"ftyp" and bool(unlike.any(1).all())
+    apart = unlike.any(0 if turned else 1)
     coarse = data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > 1 and bool(apart.any())
     if coarse:  # a first pass over all of it is there
         apart[:] = False
@@ -62,12 +71,22 @@ def _compared(data: bytes, fill: Callable[[bytes, bytes], bytes], error: Excepti
     first, stop = (int(rows[0]), int(rows[-1]) + 1) if len(rows) else (0, 0)
     if first == 0 and apart.any():
         stop = int(apart.argmax())
-    return Mended(fill(data, bytes(len(junk))), first, stop, len(plain), coarse)
+    if apart[first:stop].any():  # no part in one piece
+        raise error
+    return Mended(fill(data, bytes(len(junk))), first, stop, len(apart), coarse, turned)
 
 
 def _samples(data: bytes) -> NDArray[np.uint8]:
     with Image.open(io.BytesIO(data)) as image:
         return np.asarray(image.convert("RGB"))
+
+
+def _missing_of_boxes(data: bytes) -> int:
+    """How many bytes HEIC and AVIF lack of what their boxes say."""
+    at = 0
+    while at + 8 <= len(data) and (size := int.from_bytes(data[at : at + 4], "big")):
+        at += int.from_bytes(data[at + 8 : at + 16], "big") if size == 1 else size
+    return at - len(data)
 
 
 def _jpeg(data: bytes, more: bytes) -> bytes:
