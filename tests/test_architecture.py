@@ -2,11 +2,13 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+parse = cache(ast.parse)  # each file once, for all who read it
 SOURCES = {path: path.read_text(encoding="utf-8") for path in sorted((ROOT / "mofme").rglob("*.py"))}
 
 # Each part may import itself, what is named here, and what every part may.
@@ -87,7 +89,7 @@ def breaches(source: str, path: Path) -> list[str]:
         return True
 
     package = list(path.relative_to(ROOT).parent.parts)
-    return [module for module in imported_modules(ast.parse(source), package) if not may(module)]
+    return [module for module in imported_modules(parse(source), package) if not may(module)]
 
 
 def test_every_part_is_in_the_plan() -> None:
@@ -136,7 +138,7 @@ def test_users_never_meet_an_assert() -> None:
     assert [
         f"{path}:{node.lineno}"
         for path, source in SOURCES.items()
-        for node in ast.walk(ast.parse(source))
+        for node in ast.walk(parse(source))
         if isinstance(node, ast.Assert)
     ] == []
 
@@ -144,7 +146,7 @@ def test_users_never_meet_an_assert() -> None:
 def unpickling(source: str) -> list[int]:
     """Lines that could execute what a file says: pickle in any form, torch.load without weights_only=True."""
     lines = []
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parse(source)):
         match node:
             case ast.Import(names=names) if any(name.name.split(".")[0] in PICKLES for name in names):
                 lines.append(node.lineno)

@@ -128,18 +128,6 @@ def test_modulation_is_the_sum_over_experts_then_one_feed_forward(
     torch.testing.assert_close(layer(x, weights), layer.feed_forward(summed))
 
 
-@pytest.mark.parametrize("experts", [1, 4, 16])
-def test_the_cost_of_an_expert_in_parameters(experts: int) -> None:
-    # D = 6, H = 10. A feed-forward: 6 * 10 + 10 + 10 * 6 + 6 = 136. A modulation: two vectors, 12.
-    # A generated one: two linear layers, 2 (36 + 6) = 84.
-    def count(layer: Experts) -> int:
-        return sum(parameter.numel() for parameter in layer.parameters())
-
-    assert count(FeedForwardExperts(6, 10, experts)) == 136 * experts
-    assert count(FeatureModulatedExperts(6, 10, experts)) == 136 + 12 * experts
-    assert count(GeneratedModulationExperts(6, 10, experts)) == 136 + 84 * experts
-
-
 @pytest.mark.parametrize("tokens", [1, 3, 4, 9])
 def test_many_tokens_are_worked_on_in_parts(tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # Room for 16 hidden values is room for 3 tokens of 5.
