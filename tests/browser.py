@@ -82,7 +82,7 @@ def running(command: list[str], address: str, **more: Any) -> Iterator[subproces
     root = Path(__file__).parents[1]
     app = subprocess.Popen(command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, text=True, **more)
     try:
-        for _ in range(3_000):
+        for _ in range(900):
             assert app.poll() is None, "the server ended before it answered"
             try:
                 httpx.get(address, verify=False)

@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 import pytest
+from gradio.utils import get_upload_folder
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 from playwright.sync_api import Browser, Page, expect
@@ -17,7 +18,7 @@ from playwright.sync_api import Browser, Page, expect
 from mofme.errors import Cancelled, ModelError, MofmeError, PictureError
 from mofme.ui.models import Engine
 from mofme.ui.runs import Job
-from mofme.ui.uploads import KEEP_SECONDS, new_folder
+from mofme.ui.uploads import KEEP_SECONDS, new_folder, without_folders
 from mofme.ui.work import Endpoint, Jobs, plain_errors, start_and_cancel, status_box, work
 from tests.ui.one_tab import one_tab
 
@@ -94,6 +95,11 @@ def test_results_are_kept_for_a_while_and_then_removed() -> None:
     new_folder()
     assert not old.exists()
     assert recent.exists()
+
+
+def test_folders_of_the_server_are_taken_out_of_messages() -> None:
+    assert without_folders(f"{get_upload_folder()}/ab12/x y.jpg: damaged.") == "x y.jpg: damaged."
+    assert without_folders("x y.jpg: 50% / damaged.") == "x y.jpg: 50% / damaged."
 
 
 class Endless:
