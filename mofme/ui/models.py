@@ -11,8 +11,7 @@ from mofme.ui.limits import Limits
 from mofme.vision.restorer import Restoration, Restorer, available_models
 
 if TYPE_CHECKING:
-    from mofme.language.causal_lm import CausalLM
-    from mofme.language.pretrained import PretrainedLM
+    from mofme.language.pretrained import CausalLM, PretrainedLM
     from mofme.papers.carrot.trained_router import TrainedRouter
 
 
@@ -88,7 +87,7 @@ def shipped_pair() -> tuple["CausalLM", "CausalLM"]:
 
     Raises ModelError if they are missing or damaged.
     """
-    from mofme.papers.moe_distillation.students import fresh_student, shipped_teacher
+    from mofme.papers.moe_distillation.distillation import fresh_student, shipped_teacher
 
     return shipped_teacher(), fresh_student()
 

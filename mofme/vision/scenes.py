@@ -28,9 +28,9 @@ from mofme.vision.weather import (
     random_weathers,
     synthesize,
 )
-from mofme.vision.weather.draw import Draw, on_some, per_picture
 from mofme.vision.weather.haze import add_haze
 from mofme.vision.weather.lens_drops import add_any_drops
+from mofme.vision.weather.particles import Draw, on_some, per_picture
 
 _GRID = 16  # of the sides of a canvas: whole blocks of JPEG
 _TURNED_SHARE = 0.05

@@ -23,9 +23,9 @@ from mofme.core.weights import ModelCard, load_card, save_packed
 from mofme.errors import ModelError, MofmeError
 from mofme.files import atomic_file
 from mofme.vision.datasets import load_clean, load_pair_sets
+from mofme.vision.metrics import objective
 from mofme.vision.models import BINARY_RATE, SIZES, build_net, load_net, stays_real
 from mofme.vision.nets.unet import RestorationNet
-from mofme.vision.objective import objective
 from mofme.vision.scenes import Batch, Dice, Source, batches, sources_of
 from mofme.vision.validation import ValidationReport, judge, validate, validation_pairs
 

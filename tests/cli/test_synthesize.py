@@ -8,7 +8,7 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from mofme.cli.synthesize import synthesize
+from mofme.cli.train import synthesize
 
 app = typer.Typer()
 app.command()(synthesize)

@@ -2,8 +2,7 @@ from collections.abc import Callable
 
 import torch
 
-from mofme.language.causal_lm import PretrainedCausalLM
-from mofme.language.pretrained import PretrainedLM
+from mofme.language.pretrained import PretrainedCausalLM, PretrainedLM
 
 IDS = torch.arange(1, 21).view(2, 10)
 

@@ -4,9 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mofme.errors import TableError
-from mofme.language import near_duplicates as module
-from mofme.language.near_duplicates import grouped_splits, groups_of, near_duplicates, same_text
-from mofme.language.sentence_encoder import Queries
+from mofme.language import sentence_encoder as module
+from mofme.language.sentence_encoder import Queries, grouped_splits, groups_of, near_duplicates, same_text
 
 
 def unit(rows: np.ndarray) -> np.ndarray:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mofme.measure.plots import intervals, plot
 from mofme.measure.result import Figure
+from mofme.measure.study import intervals, plot
 
 
 def test_a_picture_appears_whole_or_not_at_all(tmp_path: Path) -> None:

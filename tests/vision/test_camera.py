@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mofme.vision.weather import photograph
-from mofme.vision.weather.draw import Draw
+from mofme.vision.weather.particles import Draw
 
 
 def pictures(batch: int, seed: int = 1) -> torch.Tensor:

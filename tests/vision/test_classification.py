@@ -14,9 +14,21 @@ from typer.testing import CliRunner
 from mofme.cli.app import app
 from mofme.errors import ModelError, MofmeError
 from mofme.measure.result import Row, load_result
-from mofme.vision import classifier
-from mofme.vision.classification_eval import ALL, Answer, Trial, as_result, compare, find_photos, rows, write_csv
-from mofme.vision.classifier import WNIDS, categories, class_of, load_classifier
+from mofme.vision import classification_eval
+from mofme.vision.classification_eval import (
+    ALL,
+    WNIDS,
+    Answer,
+    Trial,
+    as_result,
+    categories,
+    class_of,
+    compare,
+    find_photos,
+    load_classifier,
+    rows,
+    write_csv,
+)
 from mofme.vision.weathered import taken_from
 
 CAT, DOG, CUP = (5, 6, 7, 8, 9), (6, 5, 7, 8, 9), (7, 1, 2, 3, 4)  # five classes each, best first
@@ -82,9 +94,11 @@ def test_classifiers_of_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
     def untrained(name: str, weights: object) -> torch.nn.Module:
         if name == "resnet18":
             raise OSError("no route to host")
-        return classifier.models.list_models() and torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(1000))
+        return classification_eval.models.list_models() and torch.nn.Sequential(
+            torch.nn.Flatten(), torch.nn.LazyLinear(1000)
+        )
 
-    monkeypatch.setattr(classifier.models, "get_model", untrained)
+    monkeypatch.setattr(classification_eval.models, "get_model", untrained)
     with pytest.raises(ModelError, match=r"resnet18 cannot be downloaded \(no route to host\)"):
         load_classifier("resnet18")
     assert load_classifier("mobilenet_v3_small")(torch.rand(3, 50, 70)).shape == (1000,)

@@ -5,8 +5,8 @@ import torch
 
 from mofme.core.moe import ObservedRouting
 from mofme.core.routing import RoutingDecision
+from mofme.vision.metrics import objective, psnr_loss
 from mofme.vision.nets.unet import NetOutput
-from mofme.vision.objective import objective, psnr_loss
 
 
 def grey(*values: float) -> torch.Tensor:

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mofme.vision.weather import WEATHERS, add_distractors, koschmieder, random_weathers, synthesize
-from mofme.vision.weather.draw import Draw
 from mofme.vision.weather.haze import add_veil, random_airlight, random_depth
 from mofme.vision.weather.particles import (
+    Draw,
     disc,
     gaussian,
     impulses,

@@ -20,9 +20,9 @@ from mofme.files import CARD_FILE
 from mofme.language.scoring import FloatArray, TextScore
 from mofme.language.small_lm import Shape, SmallLM, Vocabulary, load_lm, save_lm
 from mofme.language.small_lm_training import Corpus, Plan, learned_parts, make_corpus, score_passages, train
-from mofme.measure.plots import intervals, plot
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import students_mean
+from mofme.measure.study import intervals, plot
 from mofme.papers.attention_router.claim import CLAIMED, OVER_SEEDS, TO_SEE, judge
 from mofme.papers.attention_router.models import ROUTERS, SHAPE, load_entropy
 

@@ -94,7 +94,7 @@ def train(
 ) -> None:
     """Train a router and write it with its card, but none of the prompts."""
     from mofme.language.tables.formats import load_table
-    from mofme.language.tables.prices import Prices
+    from mofme.language.tables.published import Prices
     from mofme.papers.carrot.trained_router import train_router
 
     loaded = load_table(table, repair, prices=Prices.load(prices) if prices else None)
@@ -228,8 +228,7 @@ def evaluate(
 
 
 def _measured(command: Command, table: RoutingTable, splits: int, seed: int) -> Measured:
-    from mofme.language.near_duplicates import groups_of
-    from mofme.language.sentence_encoder import SentenceEncoder
+    from mofme.language.sentence_encoder import SentenceEncoder, groups_of
     from mofme.papers.carrot.baselines import BestSingle, ComplexityRule, Hull, Oracle, PairRouter, TaskTable
     from mofme.papers.carrot.carrot import CarrotRouter
     from mofme.papers.carrot.comparison import compare, milliseconds_to_choose, milliseconds_to_embed

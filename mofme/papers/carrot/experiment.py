@@ -12,13 +12,21 @@ import torch
 
 from mofme.files import atomic_file
 from mofme.language.tables.table import FloatArray
-from mofme.measure.plots import plot
 from mofme.measure.result import Figure, Result, Row, this_machine
+from mofme.measure.study import plot
 from mofme.papers.carrot.baselines import BestSingle, Hull, Oracle, TaskTable
 from mofme.papers.carrot.claim import DOLLARS, JUDGED, R2, judge
-from mofme.papers.carrot.comparison import DRAWS, Comparison, Reading, as_figure, draw_weights, read
+from mofme.papers.carrot.comparison import (
+    DRAWS,
+    Comparison,
+    Reading,
+    WithinTask,
+    as_figure,
+    draw_weights,
+    read,
+    within_tasks,
+)
 from mofme.papers.carrot.curve import Curve, Worth, cost_to_reach, hull_of, quality_at
-from mofme.papers.carrot.within_task import WithinTask, within_tasks
 
 CLAIM = (
     "Estimating each model's quality and cost and choosing by the plug-in rule beats other routers, and comes near the "

@@ -9,8 +9,7 @@ import pyarrow
 import pyarrow.parquet
 
 from mofme.errors import TableError
-from mofme.language.near_duplicates import groups_of
-from mofme.language.sentence_encoder import Queries, SentenceEncoder
+from mofme.language.sentence_encoder import Queries, SentenceEncoder, groups_of
 from mofme.language.tables.formats import load_table
 from mofme.language.tables.table import RoutingTable
 from mofme.measure.result import Result

@@ -11,8 +11,7 @@ from mofme.core.routing import RoutingDecision
 from mofme.core.weights import ModelCard, load_card
 from mofme.errors import ModelError
 from mofme.files import CARD_FILE, WEIGHTS, model_folder
-from mofme.language.near_duplicates import groups_of
-from mofme.language.sentence_encoder import Queries, SentenceEncoder
+from mofme.language.sentence_encoder import Queries, SentenceEncoder, groups_of
 from mofme.language.tables.table import FloatArray, RoutingTable
 from mofme.papers.carrot.baselines import Hull, TaskTable
 from mofme.papers.carrot.carrot import (

@@ -1,22 +1,30 @@
 """A feed-forward network that has become a mixture of its own neurons, the recipe for it, and its changeable routing.
 
-Stage 2 of LaDiMo: which of the experts a layer's router scored take part is a policy, changed without training.
+Stage 2 of LaDiMo: which of the experts a layer's router scored take part is a policy, changed without training; what
+each policy of a layer would cost and lose, and which to choose for a budget of active experts over all layers.
 Our reading of "top-k, threshold or dense": those that take part do so at weight 1, so that with all of them the layer
 is the dense network again, and a router's weights only say who is needed.
+
+Axis names: L layers, T tokens, D features, E experts, N neurons.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import PreTrainedModel
 
 from mofme.core.gated_experts import GatedFeedForwardExperts, swiglu
-from mofme.core.moe import MoE
+from mofme.core.moe import MoE, observe_routing, parameters
 from mofme.core.routers import ROUTERS, RouterKind
 from mofme.core.routing import Router, RoutingDecision, ScoreRouter
 from mofme.errors import ModelError
+from mofme.language.pretrained import decoder_layers, dense_weights
+from mofme.measure.statistics import FloatArray
 from mofme.papers.ladimo.splits import Split
 
 # Its weights are not the softmax of scores, which the policies go by.
@@ -159,3 +167,135 @@ def _router(dim: int, recipe: Recipe) -> ScoreRouter:
     if not recipe.learned:
         return RepresentativeRouter(dim, recipe.experts)
     return cast(ScoreRouter, ROUTERS[recipe.router](dim, recipe.experts, recipe.experts))
+
+
+_WINDOW = 512  # tokens read at once
+
+
+def relative(error_TD: Tensor, stream_TD: Tensor) -> Tensor:
+    """Mean over tokens of the squared error over the squared norm of the stream."""
+    return (error_TD.square().sum(-1) / stream_TD.square().sum(-1).clamp_min(1e-20)).mean()
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A policy, the experts it activates on average, and its error, relative to the stream it is added to."""
+
+    policy: Policy
+    active: float
+    error: float
+
+
+@torch.no_grad()
+def profile(moe: ConvertedLayer, x_TD: Tensor, y_TD: Tensor, stream_TD: Tensor) -> list[Candidate]:
+    """Try every policy on a layer that should turn `x_TD` into `y_TD`, added to `stream_TD`.
+
+    Thresholds are quantiles of the routing weights, so that each has a top-k of about the same number of experts.
+    """
+    probability_TE = moe.router.router.logits(x_TD).softmax(-1)
+    idle_ED = moe.experts.idle_ED
+    # Every policy is a sum of the same parts, so that these are computed but once.
+    shared_TD, parts_ETD = moe.each_expert(x_TD)
+    without_TD = shared_TD + idle_ED.sum(0)
+    gains_TED = (parts_ETD - idle_ED.unsqueeze(1)).transpose(0, 1).contiguous()
+    experts = moe.experts.num_experts
+    policies = [Policy("dense")]
+    for k in range(1, experts):
+        threshold = float(
+            probability_TE.flatten().kthvalue(max(1, round((1 - k / experts) * probability_TE.numel())))[0]
+        )
+        policies += [Policy("top-k", k), Policy("threshold", threshold)]
+    candidates = []
+    for policy in policies:
+        chosen_TE = policy.choose(probability_TE)
+        out_TD = without_TD + torch.bmm(chosen_TE.to(x_TD.dtype).unsqueeze(1), gains_TED).squeeze(1)
+        error = float(relative(out_TD - y_TD, stream_TD + y_TD))
+        candidates.append(Candidate(policy, float(chosen_TE.sum(-1).double().mean()), error))
+    return candidates
+
+
+def choose(profiles: list[list[Candidate]], budget: float) -> list[Candidate]:
+    """One candidate a layer: the least sum of errors with at most `budget` experts active over all layers together.
+
+    Beginning with what errs least, the layer gives up experts that loses the least error for each, along the lower
+    convex hull of its candidates. If even the cheapest of all layers exceed the budget, these are returned.
+    """
+    hulls = [_hull(candidates) for candidates in profiles]
+    at = [0] * len(hulls)
+    while sum(hull[i].active for hull, i in zip(hulls, at, strict=True)) > budget + 1e-9:
+        steps = [
+            (_slope(hull[i], hull[i + 1]), n)
+            for n, (hull, i) in enumerate(zip(hulls, at, strict=True))
+            if i + 1 < len(hull)
+        ]
+        if not steps:
+            break
+        at[min(steps)[1]] += 1
+    return [hull[i] for hull, i in zip(hulls, at, strict=True)]
+
+
+def _hull(candidates: list[Candidate]) -> list[Candidate]:
+    """Lower convex hull of error over active experts, from the most active to the least."""
+    hull: list[Candidate] = []
+    for candidate in sorted(candidates, key=lambda one: (-one.active, one.error)):
+        if hull and candidate.error <= hull[-1].error:
+            while hull and candidate.error <= hull[-1].error:
+                hull.pop()
+        elif hull and candidate.active == hull[-1].active:
+            continue
+        while len(hull) > 1 and _slope(hull[-2], hull[-1]) > _slope(hull[-1], candidate):
+            hull.pop()
+        hull.append(candidate)
+    return hull
+
+
+def _slope(more: Candidate, less: Candidate) -> float:
+    """Error gained for each expert given up."""
+    return (less.error - more.error) / (more.active - less.active)
+
+
+def budget(model: PreTrainedModel, recipe: Recipe, target: float) -> float:
+    """Experts that may be active, over all layers together, to save the share `target` of the dense `model`."""
+    sizes = [tuple(dense_weights(layer.mlp)[0].shape) for layer in decoder_layers(model)]
+    total = parameters(model)
+    empty = [ConvertedLayer.empty(dim, neurons, recipe) for neurons, dim in sizes]
+    added = sum(parameters(moe) for moe in empty) - sum(3 * neurons * dim for neurons, dim in sizes)
+    idle = (target * total + added) / empty[0].experts.expert_parameters
+    return len(sizes) * recipe.experts - idle
+
+
+def set_policies(model: PreTrainedModel, policies: Sequence[Policy]) -> None:
+    """One for every converted layer, in order."""
+    for moe, policy in zip(converted_layers(model), policies, strict=True):
+        moe.router.policy = policy
+
+
+def uniform(layers: int, affordable: float) -> list[Policy]:
+    """Top-k with the same k for every layer, or two neighbouring ones spread evenly where k would not be whole."""
+    share = affordable / layers
+    ends = [int(share * number + 1e-9) for number in range(layers + 1)]
+    return [Policy("top-k", ends[number + 1] - ends[number]) for number in range(layers)]
+
+
+def active_experts(model: PreTrainedModel, ids: Sequence[int]) -> FloatArray:
+    """The mean number of experts (L,) that each converted layer activates for a token of a text."""
+    active_L: FloatArray = _visits(model, ids).sum(-1) / len(ids)
+    return active_L
+
+
+def expert_use(model: PreTrainedModel, ids: Sequence[int]) -> FloatArray:
+    """The share of a text's tokens that each expert of each converted layer takes part in (L, E)."""
+    return _visits(model, ids) / len(ids)
+
+
+@torch.inference_mode()
+def _visits(model: PreTrainedModel, ids: Sequence[int]) -> FloatArray:
+    """Tokens of a text that each expert takes part in (L, E)."""
+    layers = converted_layers(model)
+    visits_LE = np.zeros((len(layers), layers[0].experts.num_experts if layers else 0))
+    for start in range(0, len(ids), _WINDOW):
+        with observe_routing(model) as observed:
+            model.model(input_ids=torch.tensor([list(ids[start : start + _WINDOW])]), use_cache=False)
+        for visits_E, one in zip(visits_LE, observed, strict=True):
+            visits_E += one.decision.chosen_TE.sum(0).double().numpy()
+    return visits_LE

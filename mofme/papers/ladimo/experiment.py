@@ -19,14 +19,12 @@ from mofme.core.moe import activated_parameters, parameters
 from mofme.language.pretrained import PretrainedLM
 from mofme.language.scoring import BoolArray, ChoiceScore, TextScore, score_questions, score_text
 from mofme.language.text import Question
-from mofme.measure.plots import plot
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import FloatArray, median_by_ranks, students_mean, wider, wilson
-from mofme.measure.study import Study, fingerprint
+from mofme.measure.study import Study, fingerprint, plot
 from mofme.papers.ladimo.claim import judge
 from mofme.papers.ladimo.conversion import Conversion, convert
-from mofme.papers.ladimo.converted_layer import Recipe
-from mofme.papers.ladimo.policies import active_experts, budget, choose, set_policies, uniform
+from mofme.papers.ladimo.converted_layer import Recipe, active_experts, budget, choose, set_policies, uniform
 
 DENSE = "dense"
 OURS = "converted, policies chosen"
@@ -37,9 +35,13 @@ CMOE = "CMoE-like, untrained, uniform top-k"
 ARMS = (DENSE, OURS, UNIFORM, RANDOM, PRUNED, CMOE)
 TRACED = (OURS, PRUNED)
 _READ_TOKENS, _WRITTEN_TOKENS = 256, 8  # to time reading, and writing one by one
-_PAPER = "LaDiMo (arXiv 2408.04278)"
 _FRONTIER = "frontier: built for the target, other policies chosen; first seed"
-_CLAIM = "with 100K tokens a dense model becomes a mixture that activates over 20 % fewer parameters, accuracy kept"
+_ACCURACY = "accuracy, normalized, %"
+_CHANGES: Mapping[str, Mapping[str, Any]] = {
+    RANDOM: {"split": "random"},
+    PRUNED: {"split": "importance"},
+    CMOE: {"split": "activation", "learned": False},
+}
 
 Say = Callable[[str], None]
 
@@ -57,10 +59,6 @@ class Measured:
     @property
     def text(self) -> TextScore:
         return TextScore(self.nats_W, self.tokens_W)
-
-    @property
-    def choice(self) -> ChoiceScore:
-        return ChoiceScore(self.right_N, self.right_normalized_N)
 
 
 @dataclass(frozen=True)
@@ -139,12 +137,7 @@ def _told(setting: Setting) -> dict[str, Any]:
 
 
 def _convert(model: PreTrainedModel, arm: str, recipe: Recipe, setting: Setting, folder: Path, say: Say) -> Conversion:
-    if arm == RANDOM:
-        recipe = replace(recipe, split="random")
-    elif arm == PRUNED:
-        recipe = replace(recipe, split="importance")
-    elif arm == CMOE:
-        recipe = replace(recipe, split="activation", learned=False)
+    recipe = replace(recipe, **_CHANGES.get(arm, {}))
     # Ours and its uniform policy are one conversion.
     work = folder / f"work-{ARMS.index(OURS if arm == UNIFORM else arm)}-{recipe.seed}"
     conversion = convert(
@@ -214,8 +207,9 @@ def as_result(comparison: Comparison, seeds: Sequence[int], command: str, room: 
     rows += [Row("CPU time of one thread", arm, _time(comparison, arm)) for arm in comparison.seconds]
     result = Result(
         room=room,
-        paper=_PAPER,
-        claim=_CLAIM,
+        paper="LaDiMo (arXiv 2408.04278)",
+        claim="with 100K tokens a dense model becomes a mixture that activates over 20 % fewer parameters, "
+        "accuracy kept",
         verdict="",
         command=command,
         rows=rows,
@@ -230,20 +224,21 @@ def as_result(comparison: Comparison, seeds: Sequence[int], command: str, room: 
 
 def _quality(comparison: Comparison, arm: str) -> dict[str, Figure]:
     seeds = comparison.arms[arm]
-    activated = float(np.mean([one.activated for one in seeds]))
+    text = TextScore(np.mean([one.nats_W for one in seeds], axis=0), seeds[0].tokens_W)  # each window's mean over seeds
     return {
-        "activated parameters, M": Figure(activated / 1e6),
-        "saved, %": Figure(100 * (1 - activated / comparison.parameters)),
-        "perplexity": _text(seeds).perplexity_figure(),
-        "nats a token": _text(seeds).nats_figure(),
+        **_saved(comparison, float(np.mean([one.activated for one in seeds])), text),
         "accuracy, %": _share([one.right_N for one in seeds]),
-        "accuracy, normalized, %": _share([one.right_normalized_N for one in seeds]),
+        _ACCURACY: _share([one.right_normalized_N for one in seeds]),
     }
 
 
-def _text(seeds: Sequence[Measured]) -> TextScore:
-    """Each window's mean over the seeds."""
-    return TextScore(np.mean([one.nats_W for one in seeds], axis=0), seeds[0].tokens_W)
+def _saved(comparison: Comparison, activated: float, text: TextScore) -> dict[str, Figure]:
+    return {
+        "activated parameters, M": Figure(activated / 1e6),
+        "saved, %": Figure(100 * (1 - activated / comparison.parameters)),
+        "perplexity": text.perplexity_figure(),
+        "nats a token": text.nats_figure(),
+    }
 
 
 def _share(right: Sequence[BoolArray]) -> Figure:
@@ -266,16 +261,8 @@ def _wider(values_SX: FloatArray) -> Figure:
 
 def _frontier(comparison: Comparison) -> Iterator[tuple[str, dict[str, Figure]]]:
     for arm, points in comparison.frontier.items():
-        for target, point in sorted([*points.items()], key=lambda one: one[0]):
-            yield (
-                f"{arm}: target {target:.0%}",
-                {
-                    "activated parameters, M": Figure(point.activated / 1e6),
-                    "saved, %": Figure(100 * (1 - point.activated / comparison.parameters)),
-                    "perplexity": point.text.perplexity_figure(),
-                    "nats a token": point.text.nats_figure(),
-                },
-            )
+        for target, point in sorted(points.items()):
+            yield f"{arm}: target {target:.0%}", _saved(comparison, point.activated, point.text)
 
 
 def _time(comparison: Comparison, arm: str) -> dict[str, Figure]:

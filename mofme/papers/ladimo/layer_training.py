@@ -23,7 +23,7 @@ from mofme.core.gated_experts import swiglu
 from mofme.core.routers import LinearRouter
 from mofme.core.training import Run, linear
 from mofme.files import atomic_file
-from mofme.papers.ladimo.converted_layer import ConvertedLayer, FixedRouter, Policy, Recipe
+from mofme.papers.ladimo.converted_layer import ConvertedLayer, FixedRouter, Policy, Recipe, relative
 
 _PASSAGES_AT_ONCE = 4
 _BATCH = 512  # tokens
@@ -83,11 +83,6 @@ class LayerTargets:
     outputs: HiddenStates
     size: float
     shares_TE: Tensor
-
-
-def relative(error_TD: Tensor, stream_TD: Tensor) -> Tensor:
-    """Mean over tokens of the squared error over the squared norm of the stream."""
-    return (error_TD.square().sum(-1) / stream_TD.square().sum(-1).clamp_min(1e-20)).mean()
 
 
 @torch.no_grad()

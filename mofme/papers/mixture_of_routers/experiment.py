@@ -14,15 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mofme.errors import TableError
-from mofme.measure.plots import plot
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import FloatArray, stratified_bootstrap, students_mean
-from mofme.measure.study import Study
+from mofme.measure.study import Study, plot
 from mofme.papers.mixture_of_routers.claim import CLAIMED, MEAN, judge
 from mofme.papers.mixture_of_routers.lora import LAST, MIXTURE, SINGLE, WIDE, Classifier, Recipe, lowest_block
 from mofme.papers.mixture_of_routers.model import explain_batch, save_adapters
-from mofme.papers.mixture_of_routers.tasks import read_task
-from mofme.papers.mixture_of_routers.training import Plan, PreparedTask, measure, prepare, train, trained_parameters
+from mofme.papers.mixture_of_routers.training import (
+    Plan,
+    PreparedTask,
+    measure,
+    prepare,
+    read_task,
+    train,
+    trained_parameters,
+)
 
 ARMS: Mapping[str, Recipe] = {
     "single router": Recipe(LAST, SINGLE),

@@ -14,13 +14,15 @@ from mofme.measure.statistics import wilson
 from mofme.papers.mixture_of_routers.lora import LAST, Recipe, lowest_block
 from mofme.papers.mixture_of_routers.model import LoraMixture
 from mofme.papers.mixture_of_routers.tab import ARMS
-from mofme.papers.mixture_of_routers.tasks import Task, own_task, read_task
 from mofme.papers.mixture_of_routers.training import (
     Measured,
     Plan,
     Progress,
+    Task,
     measure,
+    own_task,
     prepare,
+    read_task,
     train,
     trained_parameters,
 )

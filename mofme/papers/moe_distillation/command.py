@@ -35,10 +35,9 @@ def distil(
 
     from mofme.language.text import read_text
     from mofme.papers.moe_distillation import METHODS
-    from mofme.papers.moe_distillation.distillation import Plan, non_activated_mass
+    from mofme.papers.moe_distillation.distillation import Plan, non_activated_mass, open_lm, open_student, save_student
     from mofme.papers.moe_distillation.distillation import distil as distil_into
     from mofme.papers.moe_distillation.quality import passages_of
-    from mofme.papers.moe_distillation.students import open_lm, open_student, save_student
 
     if method not in METHODS:
         raise typer.BadParameter(f"no such method: {method}. Choose from {', '.join(METHODS)}.")

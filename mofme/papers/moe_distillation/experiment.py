@@ -16,7 +16,7 @@ import numpy as np
 
 from mofme.core.moe import activated_parameters, moe_layers, parameters
 from mofme.files import CARD_FILE
-from mofme.language.causal_lm import SmallCausalLM
+from mofme.language.pretrained import SmallCausalLM
 from mofme.language.small_lm import Shape, SmallLM, Vocabulary, load_lm, save_lm
 from mofme.language.small_lm_training import Corpus, learned_parts, make_corpus, score_passages, train
 from mofme.language.small_lm_training import Plan as PairPlan

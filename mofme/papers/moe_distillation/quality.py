@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mofme.errors import TableError
-from mofme.language.causal_lm import CausalLM
+from mofme.language.pretrained import CausalLM
 from mofme.language.small_lm_training import Corpus
 from mofme.measure.statistics import FloatArray
 

@@ -20,7 +20,7 @@ from mofme.ui.uploads import KEEP_SECONDS, file_box, read_own_text
 from mofme.ui.work import AT_ONCE, Endpoint, start_and_cancel, status_box, work
 
 if TYPE_CHECKING:
-    from mofme.language.causal_lm import CausalLM
+    from mofme.language.pretrained import CausalLM
     from mofme.papers.moe_distillation.distillation import Plan, Progress
     from mofme.papers.moe_distillation.quality import Quality
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mofme.measure.plots import intervals, plot
 from mofme.measure.result import Figure, Row
 from mofme.measure.statistics import FloatArray, bootstrap, students_mean
+from mofme.measure.study import intervals, plot
 from mofme.papers.mofme.training import Recipe
 from mofme.vision.benchmark import TITLES, Arm, Cost, title
 from mofme.vision.evaluation import Scores

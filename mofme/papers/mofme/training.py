@@ -19,9 +19,9 @@ from mofme.errors import ModelError
 from mofme.files import CARD_FILE
 from mofme.vision.benchmark import TINY, Arm
 from mofme.vision.datasets import clean_crops
+from mofme.vision.metrics import objective, rmse_loss
 from mofme.vision.models import load_net
 from mofme.vision.nets.unet import RestorationNet
-from mofme.vision.objective import objective, rmse_loss
 from mofme.vision.restorer import Restorer
 from mofme.vision.weather import random_weathers, synthesize
 

@@ -15,9 +15,9 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from torch.nn import functional as F
 
-from mofme.measure.plots import plot
 from mofme.measure.result import Figure, Row
 from mofme.measure.statistics import FloatArray, bootstrap
+from mofme.measure.study import plot
 from mofme.vision.restorer import Restorer
 
 _CELL = 8  # a picture of up to 2,048 pixels has one cell of the uncertainty map for every 8 x 8 pixels

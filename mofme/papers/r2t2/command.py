@@ -93,7 +93,7 @@ def text(
     import torch
 
     from mofme.language.text import read_questions
-    from mofme.papers.ladimo.storage import open_model
+    from mofme.papers.ladimo.conversion import open_model
     from mofme.papers.r2t2.text_experiment import Setting, as_result, drawn, measure
 
     torch.set_num_threads(1)

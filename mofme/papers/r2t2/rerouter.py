@@ -29,8 +29,8 @@ from mofme.core.routing import RoutingDecision
 from mofme.core.weights import checksum
 from mofme.errors import ModelError
 from mofme.papers.r2t2.references import KINDS, Method, References
+from mofme.vision.metrics import psnr_loss
 from mofme.vision.nets.unet import RestorationNet
-from mofme.vision.objective import psnr_loss
 from mofme.vision.restorer import Restoration, Restorer
 
 RATE_FALLS_TO = 1e-3  # of the first rate, as in the paper

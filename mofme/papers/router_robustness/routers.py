@@ -13,12 +13,10 @@ from typing import Protocol
 import numpy as np
 
 from mofme.errors import TableError
-from mofme.language.near_duplicates import grouped_splits, groups_of
-from mofme.language.sentence_encoder import Queries
+from mofme.language.sentence_encoder import Queries, grouped_splits, groups_of
 from mofme.language.tables.table import BoolArray, FloatArray, IntArray, RoutingTable
-from mofme.papers.carrot.baselines import ComplexityRule, choose_pair
+from mofme.papers.carrot.baselines import PREFERENCES, ComplexityRule, Kind, choose_pair
 from mofme.papers.carrot.carrot import CarrotRouter, Estimate
-from mofme.papers.carrot.preference import PREFERENCES, Kind
 
 TEST_SHARE, CALIBRATION_SHARE = 0.2, 0.16
 Embed = Callable[[Sequence[str]], Queries]

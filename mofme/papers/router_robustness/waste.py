@@ -8,7 +8,7 @@ import numpy as np
 from mofme.language.tables.table import BoolArray, FloatArray
 from mofme.measure.result import Figure
 from mofme.measure.statistics import bootstrap_percent, percentiles
-from mofme.papers.carrot.within_task import auc
+from mofme.papers.carrot.comparison import auc
 from mofme.papers.router_robustness.routers import Calibrated, Recorded, Split, TwoModelRouter
 
 GOOD = 0.5  # quality from here on is an answer that will do

@@ -6,13 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mofme.vision.weather.camera import photograph
-from mofme.vision.weather.distractors import add_distractors
-from mofme.vision.weather.draw import Draw, on_some, per_picture
+from mofme.vision.weather.camera import add_distractors, photograph
+from mofme.vision.weather.falling import add_rain, add_snow
 from mofme.vision.weather.haze import add_haze, koschmieder
-from mofme.vision.weather.rain import add_rain
+from mofme.vision.weather.particles import Draw, on_some, per_picture
 from mofme.vision.weather.raindrop import add_raindrops
-from mofme.vision.weather.snow import add_snow
 
 __all__ = [
     "WEATHERS",

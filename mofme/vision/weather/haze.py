@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mofme.vision.weather.draw import Draw, per_picture
+from mofme.vision.weather.particles import Draw, per_picture
 
 _EDGE = 0.01
 # Behind less than this nothing is left in 8 bits that could be brought back.

@@ -12,12 +12,14 @@ import torch.nn.functional as F
 from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
-from mofme.vision.weather.draw import Draw, on_some, per_picture
 from mofme.vision.weather.particles import (
+    Draw,
     Size,
     gaussian,
     impulses,
+    on_some,
     particle_scale,
+    per_picture,
     to_frequency,
     to_picture,
     warp,

@@ -6,13 +6,14 @@ import torch
 from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
-from mofme.vision.weather.draw import Draw, per_picture
 from mofme.vision.weather.particles import (
+    Draw,
     Size,
     frequencies,
     impulses,
     particle_scale,
     peak_one,
+    per_picture,
     stretched_gaussian,
     to_frequency,
     to_picture,

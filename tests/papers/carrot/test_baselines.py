@@ -4,10 +4,12 @@ import pytest
 from mofme.language.sentence_encoder import Queries
 from mofme.language.tables.table import RoutingTable
 from mofme.papers.carrot.baselines import (
+    PREFERENCES,
     SHARES,
     BestSingle,
     ComplexityRule,
     Hull,
+    Kind,
     Oracle,
     PairRouter,
     TaskTable,
@@ -15,7 +17,6 @@ from mofme.papers.carrot.baselines import (
     complexity,
 )
 from mofme.papers.carrot.curve import aiq, curve_of
-from mofme.papers.carrot.preference import PREFERENCES, Kind
 
 KINDS: list[Kind] = list(PREFERENCES)
 CHEAP, DEAR, BAD = 0, 1, 2

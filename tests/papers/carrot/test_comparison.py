@@ -16,19 +16,21 @@ from mofme.measure.result import Figure, load_result, save_result
 from mofme.papers.carrot.baselines import BestSingle, Hull, Oracle, Pair, PairRouter, TaskTable
 from mofme.papers.carrot.carrot import Estimate, EstimatingRouter
 from mofme.papers.carrot.comparison import (
+    MEAN,
     Comparison,
     Reading,
     Trial,
     as_figure,
+    auc,
     compare,
     draw_weights,
     milliseconds_to_choose,
     milliseconds_to_embed,
     read,
+    within_tasks,
 )
 from mofme.papers.carrot.curve import Curve, aiq, curve_of, quality_at, worth_routing
 from mofme.papers.carrot.experiment import Measured, as_plain, as_result, measure
-from mofme.papers.carrot.within_task import MEAN, auc, within_tasks
 
 COUNT = 600
 

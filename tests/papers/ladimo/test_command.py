@@ -39,8 +39,8 @@ OPTIONS = ("--experts", 4, "--shared", 16, "--tokens", 1024)
 
 def test_a_model_is_converted_and_opens_again(tmp_path: Path, text: Path, model: Path) -> None:
     from mofme.core.moe import activated_parameters, parameters
-    from mofme.papers.ladimo.policies import active_experts
-    from mofme.papers.ladimo.storage import open_model
+    from mofme.papers.ladimo.conversion import open_model
+    from mofme.papers.ladimo.converted_layer import active_experts
 
     code, output = run("moefy", model, "--text", text, "--out", tmp_path / "moe", *OPTIONS, "--target", 0.1)
     assert code == 0

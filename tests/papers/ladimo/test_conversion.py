@@ -17,8 +17,7 @@ from mofme.errors import ModelError
 from mofme.language.pretrained import DecoderLayer, PretrainedLM, decoder_layers, dense_weights
 from mofme.papers.ladimo import conversion
 from mofme.papers.ladimo.conversion import convert, convert_layers, drawn_passages
-from mofme.papers.ladimo.converted_layer import Recipe, converted_layers
-from mofme.papers.ladimo.policies import active_experts
+from mofme.papers.ladimo.converted_layer import Recipe, active_experts, converted_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

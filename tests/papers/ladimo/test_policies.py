@@ -11,8 +11,18 @@ from hypothesis import strategies as st
 from mofme.core.moe import activated_parameters, parameters
 from mofme.language.pretrained import PretrainedLM
 from mofme.papers.ladimo.conversion import convert_layers
-from mofme.papers.ladimo.converted_layer import ConvertedLayer, Policy, Recipe, converted_layers
-from mofme.papers.ladimo.policies import Candidate, active_experts, budget, choose, profile, uniform
+from mofme.papers.ladimo.converted_layer import (
+    Candidate,
+    ConvertedLayer,
+    Policy,
+    Recipe,
+    active_experts,
+    budget,
+    choose,
+    converted_layers,
+    profile,
+    uniform,
+)
 
 Make = Callable[..., PretrainedLM]
 IDS = [(i * i + i // 7) % 60 + 1 for i in range(2048)]

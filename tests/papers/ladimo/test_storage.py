@@ -6,9 +6,8 @@ import torch
 
 from mofme.core.weights import load_card
 from mofme.language.pretrained import PretrainedLM
-from mofme.papers.ladimo.conversion import convert_layers
+from mofme.papers.ladimo.conversion import convert_layers, open_model, save_converted
 from mofme.papers.ladimo.converted_layer import Policy, Recipe, converted_layers
-from mofme.papers.ladimo.storage import open_model, save_converted
 
 IDS = [(i * i) % 60 + 1 for i in range(2048)]
 

@@ -27,8 +27,7 @@ from mofme.papers.mixture_of_routers.tab import (
     telling_layer,
 )
 from mofme.papers.mixture_of_routers.tab_own import Arm, OwnMixture, read_texts, train_arms
-from mofme.papers.mixture_of_routers.tasks import Examples, Task
-from mofme.papers.mixture_of_routers.training import Measured
+from mofme.papers.mixture_of_routers.training import Examples, Measured, Task
 from mofme.ui.limits import Limits
 from mofme.ui.models import Engine, Services
 from mofme.ui.runs import Job

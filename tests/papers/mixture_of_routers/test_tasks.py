@@ -5,7 +5,7 @@ import pytest
 
 from mofme.errors import TableError
 from mofme.language.sentence_encoder import Queries, SentenceEncoder
-from mofme.papers.mixture_of_routers.tasks import Task, make_task, own_task, read_task
+from mofme.papers.mixture_of_routers.training import Task, make_task, own_task, read_task
 
 
 class Letters(SentenceEncoder):

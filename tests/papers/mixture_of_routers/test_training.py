@@ -7,8 +7,17 @@ from mofme.core.routing import RoutingDecision
 from mofme.errors import Cancelled
 from mofme.language.minilm import MiniLM, read_tokens
 from mofme.papers.mixture_of_routers.lora import LAST, MIXTURE, SINGLE, WINDOW, Recipe
-from mofme.papers.mixture_of_routers.tasks import Examples, Task
-from mofme.papers.mixture_of_routers.training import Plan, PreparedTask, Progress, fit_head, measure, prepare, train
+from mofme.papers.mixture_of_routers.training import (
+    Examples,
+    Plan,
+    PreparedTask,
+    Progress,
+    Task,
+    fit_head,
+    measure,
+    prepare,
+    train,
+)
 
 ANIMALS = ["a cat sat", "the dog barks loudly", "two horses run", "a bird sings", "fish swim", "the cow eats grass"]
 NUMBERS = [

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from mofme.language.causal_lm import SmallCausalLM
+from mofme.language.pretrained import SmallCausalLM
 from mofme.language.small_lm import Shape, SmallLM, Vocabulary
 from mofme.papers.moe_distillation.quality import Passages
 

@@ -9,7 +9,7 @@ from mofme.core.losses import gkd_loss
 from mofme.core.moe import observe_routing
 from mofme.core.routing import RoutingDecision
 from mofme.errors import Cancelled, ModelError
-from mofme.language.causal_lm import SmallCausalLM
+from mofme.language.pretrained import SmallCausalLM
 from mofme.papers.moe_distillation import METHODS, Method
 from mofme.papers.moe_distillation.distillation import (
     Plan,

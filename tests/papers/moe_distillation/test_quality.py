@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mofme.errors import TableError
-from mofme.language.causal_lm import SmallCausalLM
+from mofme.language.pretrained import SmallCausalLM
 from mofme.language.small_lm_training import Corpus
 from mofme.papers.moe_distillation.quality import (
     Passages,

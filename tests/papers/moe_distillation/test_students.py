@@ -7,22 +7,24 @@ import pytest
 import torch
 
 from mofme.errors import ModelError
-from mofme.language.causal_lm import PretrainedCausalLM, SmallCausalLM
-from mofme.language.pretrained import PretrainedLM
-from mofme.papers.ladimo.conversion import convert_layers
+from mofme.language.pretrained import PretrainedCausalLM, PretrainedLM, SmallCausalLM
+from mofme.papers.ladimo.conversion import convert_layers, save_converted
 from mofme.papers.ladimo.converted_layer import Recipe
-from mofme.papers.ladimo.storage import save_converted
 from mofme.papers.moe_distillation import METHODS, Method
-from mofme.papers.moe_distillation.distillation import Plan, distil, mixtures, most_experts, non_activated_mass
-from mofme.papers.moe_distillation.quality import Passages, cross_entropy
-from mofme.papers.moe_distillation.students import (
+from mofme.papers.moe_distillation.distillation import (
+    Plan,
+    distil,
     fresh_student,
     keep_layers,
+    mixtures,
+    most_experts,
+    non_activated_mass,
     open_lm,
     open_student,
     save_student,
     shipped_teacher,
 )
+from mofme.papers.moe_distillation.quality import Passages, cross_entropy
 
 MakeLM = Callable[..., PretrainedLM]
 IDS = torch.arange(1, 21).view(2, 10)

@@ -14,7 +14,7 @@ from gradio_client.exceptions import AppError
 from playwright.sync_api import Page, expect
 
 from mofme.errors import Cancelled, TableError
-from mofme.language.causal_lm import CausalLM, SmallCausalLM
+from mofme.language.pretrained import CausalLM, SmallCausalLM
 from mofme.language.small_lm import Shape, SmallLM, Vocabulary
 from mofme.papers.moe_distillation import METHODS
 from mofme.papers.moe_distillation import tab as moe_distillation

@@ -21,8 +21,8 @@ QUESTION = Question("Question: What is it?\nAnswer:", ("a stone", "ice", "a very
 @pytest.fixture
 def lm(tiny_pretrained: Callable[..., PretrainedLM]) -> PretrainedLM:
     """Converted by hand: 4 experts of 12 neurons, of which the 2 best take part."""
+    from mofme.papers.ladimo.conversion import set_layers
     from mofme.papers.ladimo.converted_layer import Recipe
-    from mofme.papers.ladimo.storage import set_layers
 
     lm = tiny_pretrained()
     torch.manual_seed(1)

@@ -19,8 +19,8 @@ from mofme.papers.r2t2.picture_experiment import ALL, BASE, CROPS, ORACLE, WHOLE
 from mofme.papers.r2t2.references import METHODS, Choices, Method, References
 from mofme.papers.r2t2.rerouter import Rerouted, Rerouter, explain, find, observed, pairs_loss
 from mofme.vision.datasets import held_back
+from mofme.vision.metrics import psnr_loss
 from mofme.vision.nets.unet import RestorationNet
-from mofme.vision.objective import psnr_loss
 from mofme.vision.restorer import Restorer
 
 R = 4 * 3  # experts times layers: one block at 1/4, one at 1/8, one at 1/4

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from mofme.errors import ModelError
 from mofme.language.text import Question
+from mofme.papers.ladimo.conversion import set_layers
 from mofme.papers.ladimo.converted_layer import Recipe
-from mofme.papers.ladimo.storage import set_layers
 from mofme.papers.r2t2 import text_experiment
 from mofme.papers.r2t2.text_experiment import (
     BASE,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from mofme.papers.carrot.serving.chat import Tokens
 from mofme.papers.carrot.serving.config import Backend
-from mofme.papers.carrot.serving.model_choice import ModelChoice
+from mofme.papers.carrot.serving.forwarding import ModelChoice
 
 # How a request ends: with an answer, one from the cache, the client's own mistake, no answer from any backend,
 # a stream that broke off, or a client that did not wait.

@@ -23,7 +23,7 @@ from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import bootstrap
 from mofme.papers.carrot.serving.config import ServingConfig
 from mofme.papers.carrot.serving.endpoint import KEEP_ALIVE, create_app
-from mofme.papers.carrot.serving.model_choice import Router
+from mofme.papers.carrot.serving.forwarding import Router
 from mofme.papers.carrot.trained_router import Routed
 
 _TEXT = "Three friends share {token} marbles and each keeps a third of them. How many does each of them have, and why?"

@@ -12,7 +12,7 @@ from mofme.errors import ConfigError
 from mofme.papers.carrot.carrot import Estimate, as_decision, plug_in
 from mofme.papers.carrot.serving.config import Rule, ServingConfig, load_config
 from mofme.papers.carrot.serving.endpoint import create_app
-from mofme.papers.carrot.serving.model_choice import choose
+from mofme.papers.carrot.serving.forwarding import choose
 
 BACKEND = {"name": "weak", "base_url": "http://127.0.0.1:1/v1", "model": "m", "price_in": 1, "price_out": 2}
 GOOD = {"backends": [BACKEND], "rule": {"cost_weight": 0.3}}
