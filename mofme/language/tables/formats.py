@@ -13,7 +13,7 @@ import numpy as np
 from mofme.errors import TableError
 from mofme.language.tables import published
 from mofme.language.tables.columns import Columns, column_names, number, numbers, read_columns, text, texts
-from mofme.language.tables.prices import Prices
+from mofme.language.tables.published import Prices
 from mofme.language.tables.table import RawTable, RoutingTable
 
 PLAIN = (

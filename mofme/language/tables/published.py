@@ -5,10 +5,11 @@ priced: those recorded, else one for every 4 characters.
 """
 
 import ast
+import json
 import math
-import re
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
@@ -32,13 +33,53 @@ from mofme.language.tables.columns import (
     text,
     texts,
 )
-from mofme.language.tables.prices import CHARS_PER_TOKEN, Price, Prices
 from mofme.language.tables.table import FloatArray, RawTable
+
+CHARS_PER_TOKEN = 4.0  # of English text, as the makers of the models advise to count
+_EXAMPLE = '{"models": {"gpt-4o": [2.5, 10]}}'  # dollars per million tokens in and out
+_LIST_PRICES = Path(__file__).with_name("prices.json")
+
+
+@dataclass(frozen=True)
+class Price:
+    """Dollars per million tokens, of the prompt and of the answer."""
+
+    input: float
+    output: float
+
+
+@dataclass(frozen=True)
+class Prices:
+    """The price of each model, by the name that the tables use."""
+
+    models: Mapping[str, Price]
+
+    @classmethod
+    def load(cls, path: Path | None = None) -> "Prices":
+        """Those in a JSON file as _EXAMPLE, or the public list prices that come with the package. Raises TableError."""
+        path = path or _LIST_PRICES
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            models = {str(name): Price(float(pair[0]), float(pair[1])) for name, pair in content["models"].items()}
+        except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+            raise TableError(f"{path} cannot be read as prices ({error}): it has to look like {_EXAMPLE}") from error
+        for name, price in models.items():
+            if not (0 <= price.input < math.inf and 0 <= price.output < math.inf):
+                raise TableError(f"{path}: the price of {name} has to be two numbers, zero or above")
+        return cls(models)
+
+    def cost(self, model: str, input_tokens_N: FloatArray, output_tokens_N: FloatArray | float) -> FloatArray:
+        """Dollars (N,) of N queries. Raises TableError for a model without a price."""
+        if model not in self.models:
+            raise TableError(f"there is no price for {model}: give a file of prices that names it (--prices)")
+        price = self.models[model]
+        return (input_tokens_N * price.input + output_tokens_N * price.output) / 1e6
+
 
 ROUTERBENCH = "CSV or Parquet with the columns prompt, <model>|score (or <model>) and <model>|total_cost"
 LLMROUTER = "dcrouter_train.json.gz and dcrouter_test.json.gz (or one of them), with default_llm.json beside"
 MMLU_PRO = "CSV with question_id, <model>|correct and <model>|out_chars, with mmlu_pro_questions.jsonl.gz beside"
-ROUTELLM = "mmlu_gpt4_vs_mixtral.csv.gz, gsm8k_responses.csv.gz, mt_bench_judgements.jsonl.gz, or a folder of them"
+ROUTELLM = "mmlu_gpt4_vs_mixtral.csv.gz, gsm8k_responses.csv.gz, or a folder of them"
 SPROUT = (
     "Parquet (file or folder) with prompt, key, dataset and a struct for each model of score, num_input_tokens, "
     "num_output_tokens and response"
@@ -64,7 +105,6 @@ LETTER_TOKENS = 2.0  # of RouteLLM's MMLU, where the models answer with a letter
 _COST, _CORRECT = "|total_cost", "|correct"
 _FIELDS = ("score", "num_input_tokens", "num_output_tokens")
 _MIXTRAL = "mistralai/Mixtral-8x7B-Instruct-v0.1"
-_ANSWER = re.compile(r"The Start of Assistant.s Answer\]?(.*?)\[?The End of Assistant.s Answer", re.DOTALL)
 _RIGHT = {WEAK: "mixtral_8x7b_correct", STRONG: "gpt4_1106_correct"}
 
 
@@ -178,7 +218,7 @@ def _prices_in(file: Path) -> Prices:
         }
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise TableError(f"{file} needs an input_price and an output_price for each model: {error}") from error
-    return Prices(listed, source=file.name)
+    return Prices(listed)
 
 
 def is_mmlu_pro(path: Path) -> bool:
@@ -196,8 +236,10 @@ def read_mmlu_pro(path: Path, prices: Prices | None) -> RawTable:
     prices = prices or Prices.load()
     table = _file_in(path, "mmlu_pro*.csv*") or path
     columns = read_columns(table)
-    records = _records_beside(table, "*questions.jsonl*", "holds no texts", "mmlu_pro_questions.jsonl.gz")
-    questions = {text(record.get("question_id")): record for record in records}
+    beside = sorted(table.parent.glob("*questions.jsonl*"))
+    if not beside:
+        raise TableError(f"{table} holds no texts: put mmlu_pro_questions.jsonl.gz beside it")
+    questions = {text(record.get("question_id")): record for record in read_json_lines(beside[0])}
     ids = texts(columns["question_id"])
     if lost := [row for row, id_ in enumerate(ids, 1) if id_ not in questions]:
         raise TableError(f"{table}: row {lost[0]} and {len(lost) - 1} others have no text in the file of questions")
@@ -222,9 +264,9 @@ def is_routellm(path: Path) -> bool:
 
 
 def read_routellm(path: Path, prices: Prices | None) -> RawTable:
-    """GPT-4 against Mixtral 8x7B on MMLU, GSM8K and MT-bench (arXiv 2406.18665), one file or those of a folder.
+    """GPT-4 against Mixtral 8x7B on MMLU and GSM8K (arXiv 2406.18665), one file or those of a folder.
 
-    Tasks are the subjects of MMLU, "gsm8k" and "mt_bench". GPT-4's column of high_school_mathematics is broken (.030,
+    Tasks are the subjects of MMLU, and "gsm8k". GPT-4's column of high_school_mathematics is broken (.030,
     where guessing gives .25): a fault.
     """
     prices = prices or Prices.load()
@@ -243,8 +285,8 @@ Row = tuple[str, str, Sequence[float], Sequence[float]]
 def _mmlu(file: Path) -> list[Row]:
     columns = read_columns(file)
     quality = numbers(columns, [_RIGHT[STRONG], _RIGHT[WEAK]]).tolist()
-    told = zip(texts(columns["prompt"]), texts(columns["domain"]), quality, strict=True)
-    return [(*row, (LETTER_TOKENS, LETTER_TOKENS)) for row in told]
+    rows = zip(texts(columns["prompt"]), texts(columns["domain"]), quality, strict=True)
+    return [(*row, (LETTER_TOKENS, LETTER_TOKENS)) for row in rows]
 
 
 def _gsm8k(file: Path) -> list[Row]:
@@ -255,33 +297,10 @@ def _gsm8k(file: Path) -> list[Row]:
     return [(prompt, "gsm8k", right, (strong, weak)) for prompt, right, strong, weak in told]
 
 
-def _mt_bench(file: Path) -> list[Row]:
-    """First turns only, since a router sees no more; the judge's 1 to 10 become 0 to 1."""
-    records = _records_beside(file, "mt_bench_question.jsonl*", "holds no questions", "mt_bench_question.jsonl.gz")
-    questions = {text(record["question_id"]): str(record["turns"][0]) for record in records}
-    judged: dict[str, dict[str, dict[str, Any]]] = {STRONG: {}, _MIXTRAL: {}}
-    for record in read_json_lines(file):
-        if record.get("turn") == 1 and (model := text(record.get("model"))) in judged:
-            judged[model][text(record["question_id"])] = record
-    rows: list[Row] = []
-    for id_, prompt in questions.items():
-        both = [by_id.get(id_, {}) for by_id in judged.values()]
-        quality = [(number(record.get("score")) - 1) / 9 for record in both]
-        rows.append((prompt, "mt_bench", quality, [_answer_length(record) / CHARS_PER_TOKEN for record in both]))
-    return rows
-
-
-def _answer_length(record: dict[str, Any]) -> float:
-    found = _ANSWER.search(text(record.get("user_prompt")))
-    return len(found.group(1).strip()) if found else math.nan
-
-
 def _routellm_parts(path: Path) -> list[tuple[Callable[[Path], list[Row]], Path]]:
     found: list[tuple[Callable[[Path], list[Row]], Path]] = []
     for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-        if file.name.startswith("mt_bench_judgements.jsonl"):
-            found.append((_mt_bench, file))
-        elif file.is_file() and file.name.endswith((".csv", ".csv.gz")):
+        if file.is_file() and file.name.endswith((".csv", ".csv.gz")):
             names = set(column_names(file))
             if {"prompt", "domain", *_RIGHT.values()} <= names:
                 found.append((_mmlu, file))
@@ -325,13 +344,6 @@ def _sprout_models(file: Path) -> list[str]:
 def _file_in(path: Path, pattern: str) -> Path | None:
     """The file itself, or the first one in a folder that has such a name."""
     return path if path.is_file() else next(iter(sorted(path.glob(pattern))), None)
-
-
-def _records_beside(file: Path, pattern: str, lack: str, remedy: str) -> list[dict[str, Any]]:
-    found = sorted(file.parent.glob(pattern))
-    if not found:
-        raise TableError(f"{file} {lack}: put {remedy} beside it")
-    return read_json_lines(found[0])
 
 
 def _tokens(passages: Sequence[str]) -> FloatArray:

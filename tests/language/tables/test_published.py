@@ -14,7 +14,7 @@ import pytest
 from mofme.errors import TableError
 from mofme.language.tables import published
 from mofme.language.tables.formats import FORMATS, load_table
-from mofme.language.tables.prices import Price, Prices
+from mofme.language.tables.published import Price, Prices
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -328,25 +328,6 @@ def test_routellm_gsm8k(tmp_path: Path) -> None:
     assert table.quality_NM.tolist() == [[1, 0]] and table.tasks == ("gsm8k",)
     # 16 characters in, 40 or 80 out, at 10 and 30 dollars a million, or .60 and .60.
     np.testing.assert_allclose(table.cost_NM, [[(4 * 10 + 10 * 30) * 1e-6, (4 + 20) * 0.6e-6]], rtol=1e-12)
-
-
-def test_routellm_mt_bench_counts_first_turns(tmp_path: Path) -> None:
-    write_json_lines(tmp_path / "mt_bench_question.jsonl.gz", [{"question_id": 7, "turns": ["Write.", "Again."]}])
-    said = "[The Start of Assistant's Answer]\n" + "x" * 40 + "\n[The End of Assistant's Answer]"
-    write_json_lines(
-        tmp_path / "mt_bench_judgements.jsonl.gz",
-        [
-            {"question_id": 7, "model": model, "turn": turn, "score": score, "user_prompt": said}
-            for model, turn, score in [
-                (published.STRONG, 1, 10),
-                (published.STRONG, 2, 1),
-                ("mistralai/Mixtral-8x7B-Instruct-v0.1", 1, 5.5),
-            ]
-        ],
-    )
-    table = load_table(tmp_path)
-    assert table.prompts == ("Write.",) and table.quality_NM.tolist() == [[1, 0.5]]
-    assert table.cost_NM[0, 0] == pytest.approx((1.5 * 10 + 10 * 30) * 1e-6, rel=1e-12)
 
 
 def test_routellm_a_folder_holds_all_of_it(tmp_path: Path) -> None:
