@@ -23,7 +23,7 @@ from mofme.papers.moe_distillation import tab as moe_distillation
 from mofme.papers.r2t2 import tab as r2t2
 from mofme.papers.router_robustness import tab as router_robustness
 from mofme.papers.smose import tab as smose
-from mofme.ui import lab, service
+from mofme.ui import service
 from mofme.ui.examples import examples_folder, make_examples
 from mofme.ui.html import PLOTS
 from mofme.ui.lab import Experiment, address_of, cards
@@ -43,57 +43,45 @@ TABS: dict[str, Callable[[Services], None]] = {
     "Video": video.build,
     "Live": live.build,
 }
-# A new experiment is one entry here, a drawing in lab.py, and a `build` in a paper's tab.py.
+# A new experiment is one entry here, a drawing in lab/, and a `build` in a paper's tab.py.
 LAB: dict[str, Sequence[Experiment]] = {
     "Pictures": (
         Experiment(
-            "Evaluate",
-            "Measures how much closer to the truth restoring brings pictures of yours.",
-            lab.EVALUATE,
-            evaluate.build,
+            "Evaluate", "Measures how much closer to the truth restoring brings pictures of yours.", evaluate.build
         ),
         Experiment(
             "Re-routing",
             "Gives one photo a second try with its experts weighed anew, and shows whether that helps.",
-            lab.REROUTING,
             r2t2.build,
         ),
     ),
     "Language models": (
         Experiment(
-            "LLM routing",
-            "Finds the cheapest language model that will answer your question well.",
-            lab.LLM_ROUTING,
-            carrot.build,
+            "LLM routing", "Finds the cheapest language model that will answer your question well.", carrot.build
         ),
         Experiment(
             "Router robustness",
             "Shows how easily such a choice of models is led astray, by a rewording or an attack.",
-            lab.ROUTER_ROBUSTNESS,
             router_robustness.build,
         ),
         Experiment(
             "Dense to MoE",
             "Cuts a small language model into experts, so that a word needs only some of it.",
-            lab.DENSE_TO_MOE,
             ladimo.build,
         ),
         Experiment(
             "Distillation",
             "Lets a large model teach a small one, and asks whether its idle experts help.",
-            lab.DISTILLATION,
             moe_distillation.build,
         ),
         Experiment(
             "Mixture of routers",
             "Lets several routers vote on which experts read a word, and shows where they disagree.",
-            lab.MIXTURE_OF_ROUTERS,
             mixture_of_routers.build,
         ),
         Experiment(
             "Attention router",
             "Compares three ways to choose experts for a text that you type.",
-            lab.ATTENTION_ROUTER,
             attention_router.build,
         ),
     ),
@@ -101,13 +89,11 @@ LAB: dict[str, Sequence[Experiment]] = {
         Experiment(
             "Binary weights",
             "Reads the digit that you draw, with a net whose weights take one bit each.",
-            lab.BINARY_WEIGHTS,
             binaryconnect.build,
         ),
         Experiment(
             "Interpretable control",
             "Drives a little robot and tells, at every step, which simple rule is at the wheel.",
-            lab.INTERPRETABLE_CONTROL,
             smose.build,
         ),
     ),
