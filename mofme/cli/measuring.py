@@ -46,15 +46,11 @@ class ExitCode(IntEnum):
 
 
 class Command:
-    """A command that runs: its log, the folder for its files, and `line`, which anyone types to run it again.
-
-    `document` is what `--json` prints, where that is not the result itself.
-    """
+    """A command that runs: its log, the folder for its files, and `line`, which anyone types to run it again."""
 
     def __init__(self, line: str = "", out: Path | None = None) -> None:
         self.line = line
         self.out = out
-        self.document: object | None = None
         self.failed = False
         self.console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
@@ -139,7 +135,7 @@ def measures(
                 if out is not None:
                     save_result(result, out)
                 if as_json:
-                    typer.echo(json.dumps(command.document or as_plain(result), indent=2))
+                    typer.echo(json.dumps(as_plain(result), indent=2))
                 else:
                     print_result(result)
 

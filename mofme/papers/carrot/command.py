@@ -207,7 +207,7 @@ def evaluate(
     """Compare CARROT with the hull of single models, a task table, routers between two models and the oracle."""
     from mofme.errors import TableError
     from mofme.language.tables.formats import load_table
-    from mofme.papers.carrot.experiment import as_plain, as_result, plot_curves, write_curves
+    from mofme.papers.carrot.experiment import as_result, plot_curves, write_curves
 
     only = [name.strip() for name in models.split(",") if name.strip()] or None
     loaded = [load_table(path, repair=repair, models=only) for path in tables]
@@ -220,11 +220,7 @@ def evaluate(
             name = f"llm_routing-{one.comparison.table.name}"
             plot_curves(one, command.out / f"{name}.png")
             write_curves(one.comparison, command.out / f"{name}.csv")
-    result = as_result(measured, command.line, seed)
-    plain = [as_plain(one) for one in measured]
-    by_table = {"tables": {one["table"]: one for one in plain}, "verdict": result.verdict}
-    command.document = {**(plain[0] if len(plain) == 1 else {}), **by_table}
-    return result
+    return as_result(measured, command.line, seed)
 
 
 def _measured(command: Command, table: RoutingTable, splits: int, seed: int) -> Measured:

@@ -1,11 +1,9 @@
 """The comparison of routers beside CARROT's claim: its figures, its tables, its words, and its curves as files."""
 
 import csv
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -199,38 +197,6 @@ def _within(measured: Measured) -> Mapping[str, Figures]:
             if line.lost is not None:
                 row[f"{name}: AIQ, gain over its choices dealt out at random"] = line.lost
     return rows
-
-
-def as_plain(measured: Measured) -> dict[str, Any]:
-    """For JSON: the figures of every router under its name in small letters, the interval of each beside it."""
-    table = measured.comparison.table
-    return {
-        "table": table.name,
-        "prompts": len(table),
-        "models": table.models,
-        "repairs": table.repairs,
-        "splits": len(measured.comparison.trials),
-        "can_pay": measured.worth.can_pay,
-        "worth": {**asdict(measured.worth), "verdict": measured.worth.verdict},
-        "routers": {_key(name): _plain(measured, name) for name in measured.comparison.routers},
-        "within_tasks": {_key(name): [asdict(line) for line in lines] for name, lines in measured.within.items()},
-    }
-
-
-def _plain(measured: Measured, name: str) -> dict[str, Any]:
-    figures = {"aiq": measured.aiq(name), "quality_for_best_single_cost": measured.quality_for(name, 1.0)}
-    figures |= {f"cost_of_{100 * share:.0f}_quality": measured.cost_of(name, share) for share in TARGETS}
-    figures |= {f"gain_over_{_key(control)}": measured.gain(name, control) for control in CONTROLS if control != name}
-    plain: dict[str, Any] = {}
-    for key, figure in figures.items():
-        plain[key] = figure and figure.value
-        plain[f"{key}_interval"] = figure and [figure.low, figure.high]
-    plain["milliseconds"], plain["milliseconds_with_embedding"] = measured.milliseconds(name)
-    return plain
-
-
-def _key(name: str) -> str:
-    return re.sub(r"\W+", "_", name)
 
 
 def mean_curve(comparison: Comparison, router: str) -> Curve:

@@ -45,17 +45,13 @@ def ran(table: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, st
 
 def test_json_is_all_that_is_printed(ran: tuple[Path, str, str]) -> None:
     printed = json.loads(ran[1])
-    assert printed["routers"] == printed["tables"]["mine"]["routers"]
-    routers = printed["routers"]
-    assert {"carrot", "stacked_ensemble", "hull", "best_single", "task_table", "oracle", "complexity_rule"} <= set(
-        routers
-    )
-    for router in routers.values():
-        low, high = router["aiq_interval"]
-        assert low <= router["aiq"] <= high
-    assert routers["oracle"]["aiq"] > routers["hull"]["aiq"]
-    assert routers["carrot"]["aiq"] > routers["hull"]["aiq"]
-    assert printed["can_pay"] is True
+    assert printed["room"] == "llm_routing" and printed["verdict"]
+    aiq = {row["name"]: row["figures"]["AIQ"] for row in printed["rows"] if row["table"] == "mine: AIQ"}
+    routers = {"carrot", "stacked ensemble", "hull", "best single", "task table", "oracle", "complexity rule"}
+    assert routers <= set(aiq)
+    assert all(figure["low"] <= figure["value"] <= figure["high"] for figure in aiq.values())
+    assert aiq["oracle"]["value"] > aiq["hull"]["value"]
+    assert aiq["carrot"]["value"] > aiq["hull"]["value"]
     assert "split 2 of 2" in ran[2]
 
 

@@ -1,4 +1,3 @@
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -30,7 +29,7 @@ from mofme.papers.carrot.comparison import (
     within_tasks,
 )
 from mofme.papers.carrot.curve import Curve, aiq, curve_of, quality_at, worth_routing
-from mofme.papers.carrot.experiment import Measured, as_plain, as_result, measure
+from mofme.papers.carrot.experiment import Measured, as_result, measure
 
 COUNT = 600
 
@@ -279,17 +278,6 @@ def test_the_result_can_be_written_and_read(tmp_path: Path) -> None:
     time = {row.name: row.figures for row in result.rows if "processor time" in row.table}
     assert time["carrot"]["without embedding"].value == 2
     assert time["carrot"]["with embedding"].value == 22
-
-
-def test_plain_figures_for_machines() -> None:
-    plain = json.loads(json.dumps(as_plain(measured())))
-    assert set(plain["routers"]) == {"best_single", "hull", "task_table", "carrot", "pair_logistic", "oracle"}
-    carrot = plain["routers"]["carrot"]
-    low, high = carrot["aiq_interval"]
-    assert low < carrot["aiq"] < high
-    assert carrot["gain_over_hull"] == pytest.approx(carrot["aiq"] - plain["routers"]["hull"]["aiq"])
-    assert carrot["cost_of_100_quality"] < plain["routers"]["best_single"]["cost_of_100_quality"]
-    assert plain["can_pay"] is True
 
 
 def test_what_was_measured_does_not_depend_on_the_order_of_the_models() -> None:
