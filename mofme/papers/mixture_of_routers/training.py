@@ -20,7 +20,7 @@ from mofme.core.losses import squared_coefficient_of_variation, switch_loss
 from mofme.core.moe import ObservedRouting, observe_routing
 from mofme.core.routing import RoutingDecision
 from mofme.core.training import Run, StepReport, linear
-from mofme.errors import Cancelled, TableError
+from mofme.errors import TableError
 from mofme.language.minilm import MiniLM, read_tokens
 from mofme.language.sentence_encoder import IntArray, SentenceEncoder, grouped_splits, groups_of, question_of
 from mofme.language.tables.columns import column_names, read_columns, read_json_lines
@@ -145,20 +145,15 @@ class PreparedTask:
         return right_N
 
 
-def prepare(
-    task: Task,
-    first: int,
-    report: Callable[[int, int], None] = lambda done, total: None,
-    stopped: Callable[[], bool] = lambda: False,
-) -> PreparedTask:
-    """Run a task's texts through the blocks below `first` and fit the head. Raises Cancelled once `stopped` says so."""
+def prepare(task: Task, first: int, report: Callable[[int, int], None] = lambda done, total: None) -> PreparedTask:
+    """Run a task's texts through the blocks below `first` and fit the head; what `report` raises stops it."""
     encoder = MiniLM.pretrained()
     parts = (task.training, task.validation, task.test)
     total = sum(len(part.texts) for part in parts)
     encoded: list[EncodedTexts] = []
     for part in parts:
         before = sum(map(len, encoded))
-        encoded.append(_encode(encoder, part, first, lambda done: report(before + done, total), stopped))  # noqa: B023
+        encoded.append(_encode(encoder, part, first, lambda done: report(before + done, total)))  # noqa: B023
     training, validation, test = encoded
     return PreparedTask(
         task.name,
@@ -190,17 +185,13 @@ def fit_head(features_ND: Tensor, label_N: IntArray, classes: int) -> nn.Linear:
 
 
 @torch.no_grad()
-def _encode(
-    encoder: MiniLM, examples: Examples, first: int, report: Callable[[int], None], stopped: Callable[[], bool]
-) -> EncodedTexts:
+def _encode(encoder: MiniLM, examples: Examples, first: int, report: Callable[[int], None]) -> EncodedTexts:
     ids = [read_tokens(text, WINDOW)[0] for text in examples.texts]
     length_N = np.array([len(row) for row in ids], np.int64)
     hidden = [torch.empty(0)] * len(ids)
     seen_first = [torch.empty(0)] * len(ids)
     by_length: Sequence[int] = np.argsort(length_N, kind="stable").tolist()  # a batch is as long as its longest
     for start in range(0, len(ids), _AT_ONCE):
-        if stopped():
-            raise Cancelled("stopped while the texts were being read")
         report(start)
         index = by_length[start : start + _AT_ONCE]
         x_BTD, seen_BT = encoder.embed([ids[i] for i in index])
@@ -246,23 +237,15 @@ class Measured:
         return float(self.right_N.mean())
 
 
-def train(
-    plan: Plan,
-    report: Callable[[Progress], None] = lambda progress: None,
-    stopped: Callable[[], bool] = lambda: False,
-) -> Classifier:
-    """Train the banks, and the head that the task begins with; the last step's are taken.
-
-    Raises Cancelled once `stopped` says so.
-    """
+def train(plan: Plan, report: Callable[[Progress], None] = lambda progress: None) -> Classifier:
+    """Train banks, and the head that the task begins with; the last step's are taken. What `report` raises stops it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
         classifier = Classifier(MiniLM.pretrained(), plan.recipe, len(plan.task.labels)).train()
-        _check_first(classifier, plan.task)
         classifier.head.load_state_dict(plan.task.head.state_dict())
         learning = [parameter for parameter in classifier.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(learning, lr=plan.learning_rate)
-        run = Run(classifier, optimizer, steps=plan.steps, schedule=linear, stopped=stopped)
+        run = Run(classifier, optimizer, steps=plan.steps, schedule=linear)
         batches = _batches(len(plan.task.training), plan)
         for _ in run:
             x_BTD, seen_BT, label_B = plan.task.training.batch(next(batches))
@@ -297,11 +280,6 @@ def measure(classifier: Classifier, texts: EncodedTexts) -> Measured:
 def trained_parameters(classifier: Classifier) -> int:
     """Of all banks and the head."""
     return sum(parameter.numel() for parameter in classifier.parameters() if parameter.requires_grad)
-
-
-def _check_first(classifier: Classifier, task: PreparedTask) -> None:
-    if classifier.first != task.first:
-        raise ValueError(f"prepared for banks from block {task.first}, the lowest is in {classifier.first}")
 
 
 def _batches(count: int, plan: Plan) -> Iterator[IntArray]:

@@ -72,16 +72,15 @@ def distil(
     prompts: Passages,
     plan: Plan,
     report: Callable[[Progress], None] | None = None,
-    stopped: Callable[[], bool] | None = None,
 ) -> Distilled:
     """Train the student in place; the teacher is left as it was.
 
     Raises ModelError if the two do not share a vocabulary, or the teacher has no experts that the method could choose
-    from; Cancelled as soon as `stopped` says so.
+    from; what `report` raises stops it.
     """
     training = _Training(teacher, student, prompts, plan)
     optimizer = torch.optim.AdamW(student.module.parameters(), lr=plan.learning_rate)
-    run = Run(student.module, optimizer, steps=plan.steps, schedule=linear, clip=1.0, stopped=stopped)
+    run = Run(student.module, optimizer, steps=plan.steps, schedule=linear, clip=1.0)
     losses: list[float] = []
     looks = [(0, training.held_out())]
     try:

@@ -15,8 +15,9 @@ from mofme.measure.statistics import students_mean
 from mofme.papers.smose.claim import judge
 from mofme.papers.smose.environments import ENVIRONMENTS, PUBLISHED, TEST_SEED, Evaluation
 from mofme.papers.smose.policy import evaluate, load_policy
-from mofme.papers.smose.trees import DistilledTree, distil_depths
+from mofme.papers.smose.trees import DistilledTree, distil
 
+_DEPTHS = range(1, 7)  # of trees
 _LEAST_SHARE = 0.01  # an expert in use acts in at least so many of the steps
 
 
@@ -44,7 +45,8 @@ def measure(
         policy, environment = load_policy(place)
         training = load_card(place).training
         evaluation = evaluate(policy, environment, episodes, TEST_SEED)
-        distilled = distil_depths(policy, environment, episodes) if trees and policy.num_experts > 1 else []
+        depths = _DEPTHS if trees and policy.num_experts > 1 else ()
+        distilled = [distil(policy, environment, depth, episodes=episodes) for depth in depths]
         measured.append(
             Measured(environment, policy.num_experts, training["seed"], training["steps"], evaluation, distilled)
         )

@@ -210,17 +210,6 @@ def distil(
     return DistilledTree(best, weight_E, depth, fidelity, evaluation)
 
 
-def distil_depths(
-    policy: SparseLinearPolicy,
-    environment: str,
-    episodes: int = 20,
-    depths: Sequence[int] = (1, 2, 3, 4, 5, 6),
-    seed: int = 0,
-) -> list[DistilledTree]:
-    """One tree for each depth."""
-    return [distil(policy, environment, depth, seed, episodes) for depth in depths]
-
-
 def mean_weights(policy: SparseLinearPolicy, x_TD: FloatArray) -> FloatArray:
     """The mean of each expert's probabilities (E,) at the observations (T, D) where the router chooses it, else 0."""
     with torch.no_grad():

@@ -4,7 +4,6 @@ import torch
 
 from mofme.core.moe import observe_routing
 from mofme.core.routing import RoutingDecision
-from mofme.errors import Cancelled
 from mofme.language.minilm import MiniLM, read_tokens
 from mofme.papers.mixture_of_routers.lora import LAST, MIXTURE, SINGLE, WINDOW, Recipe
 from mofme.papers.mixture_of_routers.training import (
@@ -94,19 +93,6 @@ def test_arms_are_paired(prepared: PreparedTask) -> None:
     )
     shared = [name for name in first if ".router." not in name]
     assert shared and all(torch.allclose(first[name], other[name], atol=1e-6) for name in shared)
-
-
-def test_it_stops_when_asked(prepared: PreparedTask) -> None:
-    steps: list[int] = []
-    with pytest.raises(Cancelled, match="after 2 of 50 steps"):
-        train(Plan(prepared, Recipe(LAST), steps=50, batch=2), lambda p: steps.append(p.step), lambda: len(steps) == 2)
-    with pytest.raises(Cancelled):
-        prepare(TASK, 11, stopped=lambda: True)
-
-
-def test_a_task_prepared_for_another_block_are_refused(prepared: PreparedTask) -> None:
-    with pytest.raises(ValueError, match="from block 11, the lowest is in 10"):
-        train(Plan(prepared, Recipe(("blocks.10.query",)), steps=1))
 
 
 def test_the_load_counts_tokens_and_no_padding(prepared: PreparedTask, monkeypatch: pytest.MonkeyPatch) -> None:
