@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 
 from mofme.core.rerouting import (
@@ -214,8 +213,7 @@ def as_result(rows: Sequence[Measured], command: str, seed: int) -> Result:
         command=command,
         rows=tables,
         seeds=[seed],
-        interval="95 %; of accuracy Wilson's over the questions, of gains Student's over the questions, paired; "
-        "p by McNemar's exact test",
+        interval="95 %; of accuracy Wilson's over the questions, of gains Student's over the questions, paired",
         machine=this_machine(threads=1),
     )
     return judge_text(result)
@@ -233,7 +231,7 @@ def _accuracy(rows: Sequence[Measured], arm: str) -> dict[str, Figure]:
 
 
 def _against(rows: Sequence[Measured], arm: str) -> dict[str, Figure]:
-    figures = {_GAIN: _points(rows, arm), "p": Figure(mcnemar(*_changed(rows, arm)))}
+    figures = {_GAIN: _points(rows, arm)}
     return figures if arm == VOTE else {**figures, _CHANCE: _nats(rows, arm)}
 
 
@@ -243,16 +241,3 @@ def _points(rows: Sequence[Measured], arm: str) -> Figure:
 
 def _nats(rows: Sequence[Measured], arm: str) -> Figure:
     return students_mean(np.log(_column(rows, arm, "chance") + 1e-9) - np.log(_column(rows, BASE, "chance") + 1e-9))
-
-
-def _changed(rows: Sequence[Measured], arm: str) -> tuple[int, int]:
-    """How many questions became right, and how many wrong."""
-    gain = _column(rows, arm, "right") - _column(rows, BASE, "right")
-    return int((gain > 0).sum()), int((gain < 0).sum())
-
-
-def mcnemar(better: int, worse: int) -> float:
-    """Exact two-sided p of McNemar's test, from the questions that changed; 1 if none did."""
-    if better + worse == 0:
-        return 1.0
-    return float(stats.binomtest(better, better + worse).pvalue)

@@ -24,7 +24,6 @@ from mofme.papers.r2t2.text_experiment import (
     Setting,
     as_result,
     drawn,
-    mcnemar,
     measure,
 )
 
@@ -94,10 +93,3 @@ def test_more_questions_begin_with_the_same() -> None:
     all_of_them = questions(9, 0)
     assert drawn(all_of_them, 3, 1) == drawn(all_of_them, 7, 1)[:3]
     assert set(drawn(all_of_them, None, 1)) == set(all_of_them)
-
-
-def test_mcnemar_by_hand() -> None:
-    assert mcnemar(0, 0) == 1
-    # Of 5 changed, all better: twice (1/2)^5.
-    assert mcnemar(5, 0) == pytest.approx(2 / 32)
-    assert mcnemar(2, 2) == 1
