@@ -1,10 +1,7 @@
 """Texts to read and questions to answer, from files: plain text, or lines of JSON, also gzipped."""
 
 import ast
-import gzip
-import json
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mofme.errors import TableError
+from mofme.language.tables.columns import content_of, numbered_records
 
 OWN_PROMPTS = Path(__file__).with_name("own_prompts.jsonl")  # 196 of seven categories, simple and hard ones: ours
 _LETTERS = list("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
@@ -32,10 +30,13 @@ def read_text(path: Path) -> str:
 
     Raises TableError naming the file and the line.
     """
-    if not _is_lines(path):
-        text = _content(path)
+    if path.name.removesuffix(".gz").endswith(".jsonl"):
+        text = "\n\n".join(_passage(row, path, number) for number, row in numbered_records(path))
     else:
-        text = "\n\n".join(_passage(row, path, number) for number, row in _rows(path))
+        try:
+            text = content_of(path).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise TableError(f"{path} cannot be read: {error}") from error
     if not text.strip():
         raise TableError(f"{path} holds no text")
     return text
@@ -66,7 +67,11 @@ def read_questions(path: Path, tasks: tuple[str, ...] = (), limit: int | None = 
     `ground_truth`); perhaps a task (`task`, `task_name` or `category`), of which `tasks` keeps some. Lines without
     choices are passed over. Raises TableError naming the file and the line, or if nothing is left.
     """
-    found = [question for number, row in _rows(path) if (question := _question(row, path, number, tasks)) is not None]
+    found = [
+        question
+        for number, row in numbered_records(path)
+        if (question := _question(row, path, number, tasks)) is not None
+    ]
     if not found:
         raise TableError(f"{path} holds no multiple-choice question" + (f" of {', '.join(tasks)}" if tasks else ""))
     if limit is None or limit >= len(found):
@@ -105,27 +110,3 @@ def _choices(value: Any) -> tuple[Any, list[Any]]:
 
 def _first(row: Mapping[str, Any], *names: str) -> Any:
     return next((row[name] for name in names if row.get(name) is not None), None)
-
-
-def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for number, line in enumerate(_content(path).split("\n"), start=1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise TableError(f"{path}, line {number} is not JSON: {error}") from error
-            if not isinstance(row, dict):
-                raise TableError(f"{path}, line {number} is not a JSON object")
-            yield number, row
-
-
-def _is_lines(path: Path) -> bool:
-    return path.name.removesuffix(".gz").endswith(".jsonl")
-
-
-def _content(path: Path) -> str:
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        return content.decode("utf-8")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise TableError(f"{path} cannot be read: {error}") from error

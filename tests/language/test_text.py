@@ -58,7 +58,7 @@ def test_tasks_and_limit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "line 1 is not JSON"),
+        ("{", "line 1 cannot be read as JSON"),
         ("[1]", "line 1 is not a JSON object"),
         ('{"question": "Who?", "choices": ["a", "b"], "answer": "C"}', "line 1: 'C' names none of the 2 choices"),
         ('{"question": "Who?", "choices": ["a"], "answer": 0}', "line 1: expected a question and at least two"),

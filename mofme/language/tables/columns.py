@@ -7,7 +7,7 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -134,16 +134,20 @@ def read_json(path: Path) -> Any:
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    found = []
+    return [record for _, record in numbered_records(path)]
+
+
+def numbered_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects in lines of JSON, each with the number of its line; blank lines are passed over."""
     for number, line in enumerate(content_of(path).splitlines(), 1):
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise TableError(f"{path}: line {number} cannot be read as JSON: {error}") from error
-        if not isinstance(record, dict):
-            raise TableError(f"{path}: line {number} is not a JSON object")
-        found.append(record)
-    return found
+        if line.strip():
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise TableError(f"{path}: line {number} cannot be read as JSON: {error}") from error
+            if not isinstance(record, dict):
+                raise TableError(f"{path}: line {number} is not a JSON object")
+            yield number, record
 
 
 def number(cell: Any) -> float:

@@ -5,7 +5,6 @@ was made easy or hard as a whole counts as that; in the others it is the length 
 its steps, or how much private data there is.
 """
 
-import json
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mofme.errors import TableError
-from mofme.language.tables.columns import read_columns, read_json, read_json_lines
+from mofme.language.tables.columns import numbered_records, read_columns, read_json, read_json_lines
 from mofme.language.text import OWN_PROMPTS
 
 CATEGORIES = ("coding", "translation", "mathematics", "human instructions", "general knowledge", "jailbreak", "privacy")
@@ -56,10 +55,10 @@ def own_probes(path: Path = OWN_PROMPTS) -> list[Probe]:
     One JSON object a line: prompt, category, difficulty. Raises TableError, naming the line.
     """
     probes = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, record in numbered_records(path):
         try:
-            probes.append(Probe(**json.loads(line)))
-        except (ValueError, TypeError, TableError) as error:
+            probes.append(Probe(**record))
+        except (TypeError, TableError) as error:
             raise TableError(f"{path.name}, line {number}: {error}") from error
     return probes
 
