@@ -40,8 +40,7 @@ def moefy(
     from mofme.language.pretrained import open_pretrained
     from mofme.language.text import read_text
     from mofme.papers.ladimo.conversion import convert, describe, save_converted
-    from mofme.papers.ladimo.converted_layer import Recipe
-    from mofme.papers.ladimo.splits import Split
+    from mofme.papers.ladimo.converted_layer import Recipe, Split
 
     if split not in get_args(Split):
         raise typer.BadParameter(f"no such split: {split}. Choose from {', '.join(get_args(Split))}.")

@@ -49,8 +49,14 @@ from mofme.papers.ladimo.converted_layer import (
     profile,
     set_policies,
 )
-from mofme.papers.ladimo.layer_training import HiddenStates, initialise, ridge_refit, train_layer
-from mofme.papers.ladimo.splits import representatives, split_neurons
+from mofme.papers.ladimo.layer_training import (
+    HiddenStates,
+    initialise,
+    representatives,
+    ridge_refit,
+    split_neurons,
+    train_layer,
+)
 
 Report = Callable[[int, int], None]
 PASSAGE = 256

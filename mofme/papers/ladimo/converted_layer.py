@@ -25,8 +25,8 @@ from mofme.core.routing import Router, RoutingDecision, ScoreRouter
 from mofme.errors import ModelError
 from mofme.language.pretrained import decoder_layers, dense_weights
 from mofme.measure.statistics import FloatArray
-from mofme.papers.ladimo.splits import Split
 
+Split = Literal["activation", "co-activation", "random", "importance"]
 # Its weights are not the softmax of scores, which the policies go by.
 _WITHOUT_SCORES = "uncertainty"
 

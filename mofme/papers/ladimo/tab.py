@@ -19,8 +19,7 @@ from mofme.ui.uploads import KEEP_SECONDS, file_box, read_own_text
 from mofme.ui.work import Endpoint, plain_errors, start_and_cancel, status_box, work
 
 if TYPE_CHECKING:
-    from mofme.papers.ladimo.converted_layer import Policy
-    from mofme.papers.ladimo.splits import Split
+    from mofme.papers.ladimo.converted_layer import Policy, Split
     from mofme.papers.ladimo.tab_live import Arm, Converted, Written
 
 MEASURED = ("dense_to_moe", "dense_to_moe_100k")

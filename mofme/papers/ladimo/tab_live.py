@@ -23,8 +23,7 @@ from mofme.language.scoring import ChoiceScore, TextScore, score_questions, scor
 from mofme.language.text import Question
 from mofme.measure.statistics import FloatArray
 from mofme.papers.ladimo.conversion import PASSAGE, Conversion, convert
-from mofme.papers.ladimo.converted_layer import Recipe, converted_layers, expert_use, set_policies, uniform
-from mofme.papers.ladimo.splits import Split
+from mofme.papers.ladimo.converted_layer import Recipe, Split, converted_layers, expert_use, set_policies, uniform
 from mofme.papers.ladimo.tab import PRUNED, RANDOM
 from mofme.ui.runs import Job
 

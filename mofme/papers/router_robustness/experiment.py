@@ -10,7 +10,7 @@ from mofme.errors import TableError
 from mofme.language.sentence_encoder import Queries
 from mofme.language.tables.table import BoolArray, FloatArray
 from mofme.papers.router_robustness import jailbreaks
-from mofme.papers.router_robustness.assessment import Assessment, assess
+from mofme.papers.router_robustness.assessment import Assessment, Waste, assess, waste_by_group
 from mofme.papers.router_robustness.backdoor import Damage, backdoor
 from mofme.papers.router_robustness.privacy import Detection, Labelled, Privacy, detections, labelled, privacy
 from mofme.papers.router_robustness.probes import (
@@ -32,7 +32,6 @@ from mofme.papers.router_robustness.routers import (
     split,
     train,
 )
-from mofme.papers.router_robustness.waste import Waste, waste_by_group
 
 # The quick ones, for what takes dozens of trainings.
 QUICK = ("logistic", "neighbours", "network", "carrot")

@@ -4,12 +4,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from mofme.measure.result import Figure, Result, Row
-from mofme.papers.router_robustness.assessment import Assessment
+from mofme.papers.router_robustness.assessment import Assessment, Waste
 from mofme.papers.router_robustness.claim import CATEGORY_OVER, judge
 from mofme.papers.router_robustness.experiment import Rules, Study
 from mofme.papers.router_robustness.probes import CATEGORIES, DIFFICULTIES, Probe
 from mofme.papers.router_robustness.routers import BetweenTwo
-from mofme.papers.router_robustness.waste import Waste
 
 ROOM = "llm_robustness"
 PAPER = "DSC, How Robust Are Router-LLMs? (arXiv 2504.07113)"

@@ -15,9 +15,9 @@ from mofme.papers.ladimo.converted_layer import (
     PolicyRouter,
     Recipe,
     RepresentativeRouter,
+    Split,
     converted_layers,
 )
-from mofme.papers.ladimo.splits import Split
 
 PROBABILITIES = torch.tensor([[0.5, 0.3, 0.15, 0.05], [0.1, 0.2, 0.3, 0.4]])
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mofme.papers.ladimo.splits import Split, balanced_clusters, representatives, split_neurons
+from mofme.papers.ladimo.layer_training import Split, balanced_clusters, representatives, split_neurons
 
 KINDS: tuple[Split, ...] = ("activation", "co-activation", "random", "importance")
 

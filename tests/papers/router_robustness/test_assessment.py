@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from mofme.papers.router_robustness.assessment import assess
+from mofme.papers.router_robustness.assessment import assess, auc_inside, waste, waste_by_group
 from mofme.papers.router_robustness.probes import Probe
 from mofme.papers.router_robustness.routers import Always, Calibrated, CoinFlip, Guarded, Recorded, Split, threshold_for
-from mofme.papers.router_robustness.waste import auc_inside, waste, waste_by_group
 from tests.papers.router_robustness.worded_world import IfWord, embed, recorded_of
 
 # Of two coding prompts one goes to the strong model, of two general ones none.
