@@ -31,36 +31,8 @@ def theme() -> gr.themes.Base:
     )
 
 
-CSS = Path(__file__).with_name("app.css").read_text(encoding="utf-8")
+def _beside(name: str) -> str:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
-# A picture in the clipboard goes into the upload box wherever on the page the visitor presses Ctrl+V. The address names
-# the open tab, so that a link, a reload or a bookmark comes back to it.
-ON_THE_PAGE = """
-() => {
-    document.addEventListener("paste", event => {
-        const file = [...event.clipboardData.files].find(file => file.type.startsWith("image/"));
-        const input = document.querySelector("#photo input[type=file]");
-        if (!file || !input) return;
-        const files = new DataTransfer();
-        files.items.add(file);
-        input.files = files.files;
-        input.dispatchEvent(new Event("change", { bubbles: true }));
-    });
-    document.addEventListener("click", event => {
-        const tab = event.target.closest("#tabs > .tab-wrapper [role=tab]");
-        if (!tab) return;
-        const address = new URL(location);
-        address.searchParams.set("tab", tab.textContent.trim().toLowerCase());
-        history.replaceState(history.state, "", address);
-    });
-}
-"""
 
-# What is no tab here may be a page of the Lab.
-OPEN_LINKED_TAB = """
-() => {
-    const name = new URLSearchParams(location.search).get("tab")?.toLowerCase().replaceAll(" ", "-");
-    if (PAGES.includes(name)) location.replace(name);
-    return name ? { selected: name, __type__: "update" } : { __type__: "update" };
-}
-"""
+CSS, ON_THE_PAGE, OPEN_LINKED_TAB = map(_beside, ("app.css", "on_the_page.js", "open_linked_tab.js"))
