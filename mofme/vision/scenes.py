@@ -29,8 +29,8 @@ from mofme.vision.weather import (
     synthesize,
 )
 from mofme.vision.weather.haze import add_haze
-from mofme.vision.weather.lens_drops import add_any_drops
 from mofme.vision.weather.particles import Draw, on_some, per_picture
+from mofme.vision.weather.raindrop import add_any_drops
 
 _GRID = 16  # of the sides of a canvas: whole blocks of JPEG
 _TURNED_SHARE = 0.05

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mofme.vision.weather.lens_drops import _kernel, add_any_drops, add_lens_drops, add_soft_discs
 from mofme.vision.weather.particles import Draw
+from mofme.vision.weather.raindrop import _kernel, add_any_drops, add_lens_drops, add_soft_discs
 
 
 def draw(batch: int, seed: int = 0) -> Draw:

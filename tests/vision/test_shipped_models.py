@@ -11,7 +11,7 @@ from mofme.vision.evaluation import to_8_bits
 from mofme.vision.metrics import psnr
 from mofme.vision.restorer import Restorer, available_models
 from mofme.vision.weather import WEATHERS, synthesize
-from mofme.vision.weather.lens_drops import add_lens_drops
+from mofme.vision.weather.raindrop import add_lens_drops
 from mofme.vision.weathered import with_weather
 
 MODELS = [card.name for card in available_models()]

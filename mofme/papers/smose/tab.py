@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from mofme.errors import ModelError
-from mofme.papers.smose.drawing import COLOURS
+from mofme.papers.smose.environments import COLOURS
 from mofme.papers.smose.policy import SHIPPED, shipped_policies
 from mofme.ui.chart import WIDTH, drawing, legend, legend_height, text
 from mofme.ui.html import Cell, Html, heat_cell, heat_rows, measured_box
@@ -20,8 +20,7 @@ from mofme.ui.uploads import new_folder
 from mofme.ui.work import AT_ONCE, Endpoint, start_and_cancel, status_box, work
 
 if TYPE_CHECKING:
-    from mofme.papers.smose.drawing import Episode
-    from mofme.papers.smose.environments import Spaces
+    from mofme.papers.smose.environments import Episode, Spaces
     from mofme.papers.smose.trees import ExpertTable
 
 MEASURED = ("control",)
@@ -109,8 +108,7 @@ def build(services: Services, policies: Path = SHIPPED) -> None:
 
 def drive(folder: Path, chooser: str, depth: int, seed: int, path: Path, job: Job) -> Driven:
     """Let a policy drive for an episode. Raises Cancelled, or MofmeError once the job's time is up."""
-    from mofme.papers.smose.drawing import film
-    from mofme.papers.smose.environments import spaces, visit
+    from mofme.papers.smose.environments import film, spaces, visit
     from mofme.papers.smose.policy import acting, load_policy
     from mofme.papers.smose.trees import distil, expert_tables, tree_acting
 

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from sklearn.tree import DecisionTreeClassifier, export_text, plot_tree
 
-from mofme.papers.smose.drawing import COLOURS
 from mofme.papers.smose.environments import (
+    COLOURS,
     TEST_SEED,
     Act,
     Evaluation,

@@ -17,8 +17,7 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 from torch import Tensor
 
 from mofme.errors import PictureError, PictureTooLargeError
-from mofme.vision.picture.announced import lost_beside, without_lost
-from mofme.vision.picture.kinds import other_kind, raw_kind
+from mofme.vision.picture.kinds import lost_beside, other_kind, raw_kind, without_lost
 from mofme.vision.picture.mend import Mended, mend
 from mofme.vision.picture.metadata import (
     dpi_of,

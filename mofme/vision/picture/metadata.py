@@ -6,7 +6,7 @@ from typing import Any, BinaryIO
 
 from PIL import Image
 
-from mofme.vision.picture.announced import turned_sizes
+from mofme.vision.picture.kinds import turned_sizes
 
 _TURNS = (5, 6, 7, 8)  # orientations by a quarter
 _ORIENTATION, _EXIF_IFD, _GPS_IFD = 0x0112, 34665, 34853

@@ -46,7 +46,7 @@ def synthesize(
     """Put weather on `clean` (B,3,H,W), float in [0,1]: for each picture a name of WEATHERS or a set of them.
 
     An empty set returns that picture bit for bit. `raindrops` draws the drops: liquid ones, or `add_any_drops` of
-    `lens_drops`, which training uses. The result depends on the generator's state, the batch and
+    `raindrop`, which training uses. The result depends on the generator's state, the batch and
     the weathers only. Raises ValueError for an unknown name or a wrong count.
     """
     wanted = [frozenset({names}) if isinstance(names, str) else names for names in weathers]

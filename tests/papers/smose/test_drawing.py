@@ -5,8 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mofme.papers.smose.drawing import COLOURS, HEIGHT, WIDTH, Part, draw, film, parts_of
-from mofme.papers.smose.environments import ENVIRONMENTS, make
+from mofme.papers.smose.environments import COLOURS, ENVIRONMENTS, HEIGHT, WIDTH, Part, draw, film, make, parts_of
 
 
 def painted(picture: np.ndarray, colour: str) -> np.ndarray:

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from mofme.vision.picture.announced import without_lost
 from mofme.vision.picture.file import read_picture
+from mofme.vision.picture.kinds import without_lost
 from tests.vision.pictures import resave, smooth
 
 RDF = 'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#" xmlns:dc="http://purl.org/dc/elements/1.1/"'
