@@ -66,16 +66,18 @@ def photo_box(elem_id: str) -> gr.Image:
     return box
 
 
-def preview(path: str | None) -> tuple[Any, Any]:
+def preview(path: str | None) -> tuple[str | None, str]:
     """What a `photo_box` shows of an upload, and what is wrong with it (HTML): a thumbnail of ours for formats that
-    browsers cannot show, which stands for the untouched file.
+    browsers cannot show, which stands for the untouched file; nothing of what is no picture.
+
+    Never an update: Gradio would answer it with a box anew, without what `photo_box` changed.
     """
     if not path or _is_shown_by_browsers(Path(path)):
-        return gr.skip(), ""
+        return path, ""
     try:
         small = thumbnail(read_picture(Path(path)).rgb)
     except PictureError as error:
-        return gr.skip(), f"<p class='problem'>{html.escape(without_folders(str(error)))}</p>"
+        return None, f"<p class='problem'>{html.escape(without_folders(str(error)))}</p>"
     shown = new_folder() / f"{secrets.token_hex(12)}.jpg"
     _ORIGINALS[shown.name] = path
     while len(_ORIGINALS) > _MOST_ORIGINALS:

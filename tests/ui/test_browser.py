@@ -97,6 +97,19 @@ def test_a_broken_file_is_explained_on_the_page(page: Page, broken: Path) -> Non
     expect(page.locator("#restore")).to_be_enabled()
 
 
+def test_what_is_no_picture_is_told_at_once_and_does_not_stay(page: Page, photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.jpg").write_text("no picture")
+    choose(page, "#photo", tmp_path / "text.jpg")
+    expect(page.get_by_text("text.jpg: not a picture of a known kind")).to_be_visible()
+    expect(page.locator("#photo img")).to_have_count(0)
+    page.click("#restore")
+    expect(page.locator("#summary")).to_contain_text("Choose a photo first")
+    choose(page, "#photo", photo)
+    expect(page.get_by_text("text.jpg: not a picture of a known kind")).to_have_count(0)
+    page.click("#restore")
+    expect(page.locator("#download")).to_be_visible()
+
+
 def test_a_batch_shows_its_results_and_reports_bad_files(page: Page, photo: Path, broken: Path, tmp_path: Path) -> None:
     open_tab(page, "Batch")
     choose(page, "#files", photo, broken)

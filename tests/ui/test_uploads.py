@@ -88,14 +88,14 @@ def test_a_thumbnail_stands_for_what_browsers_cannot_show_and_the_untouched_file
 def test_what_browsers_show_is_left_alone(tmp_path: Path) -> None:
     for suffix in (".jpg", ".png", ".webp", ".bmp"):
         Image.new("RGB", (8, 8)).save(tmp_path / f"a{suffix}")
-        assert preview(str(tmp_path / f"a{suffix}")) == (gr.skip(), "")
+        assert preview(str(tmp_path / f"a{suffix}")) == (str(tmp_path / f"a{suffix}"), "")
 
 
 def test_a_text_that_is_called_a_photo_is_told_at_once_and_promised_nothing(tmp_path: Path) -> None:
     path = tmp_path / "notes.jpg"
     path.write_text("no picture, whatever its name")
     shown, problem = preview(str(path))
-    assert shown == gr.skip()
+    assert shown is None
     assert "notes.jpg" in problem and "class='problem'" in problem
     with gr.Blocks():
         assert "can be restored" not in str(photo_box("box").alt_text)

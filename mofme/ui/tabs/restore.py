@@ -31,6 +31,7 @@ UNCERTAINTY_NOTE = (
     "How much their scores change when features are dropped. It hardly tells where the picture is wrong: see "
     "*Ablation* in the [Lab](evaluate)."
 )
+BEGIN = "Choose a photo and press <b>Restore</b>. For many, or a folder: <b>Batch</b>. For a film: <b>Video</b>."
 MODEL_WORDS = {
     "small": "Standard (small)",
     "small-real": "Drops on glass and real rain (small-real)",
@@ -129,7 +130,7 @@ def build(services: Services) -> None:
             reroute = gr.Checkbox(label="Re-route (slower)", visible=False, elem_id="restore-reroute")
         with gr.Column(scale=6, min_width=320):
             slider = comparison("Left: before. Right: after.", "comparison")
-            summary = status_box("Choose a photo and press <b>Restore</b>.", "summary", 24)
+            summary = status_box(BEGIN, "summary", 24)
             download = download_button("Download the restored photo", "download")
             gr.HTML(LIMITS_NOTE, padding=False)
             with gr.Accordion("What the experts did", open=False, visible=False, elem_id="experts") as explanation:

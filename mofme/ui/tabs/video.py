@@ -103,10 +103,10 @@ def build(services: Services) -> None:
         with gr.Column(scale=6, min_width=320):
             status = status_box("Choose a video and press <b>Restore</b>: you see its frames as they get done.")
             slider = comparison("Left: before. Right: after.", "video-comparison", "jpeg", 480)
+            download = download_button("Download the restored video", "download-video")
             restored = gr.Video(
                 label="Restored", interactive=False, visible=False, height=480, buttons=[], elem_id="restored-video"
             )
-            download = download_button("Download the restored video", "download-video")
 
     def restore(
         job: Job, path: str | None, model: str | None, strength: float, ensemble: bool, tile: int
