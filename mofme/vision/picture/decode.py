@@ -17,7 +17,7 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 from torch import Tensor
 
 from mofme.errors import PictureError, PictureTooLargeError
-from mofme.vision.picture.kinds import lost_beside, other_kind, raw_kind, without_lost
+from mofme.vision.picture.kinds import lessened, lost_beside, other_kind, raw_kind, without_lost
 from mofme.vision.picture.mend import Mended, mend
 from mofme.vision.picture.metadata import (
     dpi_of,
@@ -192,7 +192,8 @@ def _picture_of(
         is_still=not number and bool(getattr(image, "default_image", False)),
     )
     lost = list(dict.fromkeys([*lost, *lost_beside(image, beginning)]))
-    return replace(picture, notes=(f"left out: {', '.join(lost)}",)) if lost else picture
+    left_out = [f"left out: {', '.join(lost)}"] if lost else []
+    return replace(picture, notes=(*left_out, *lessened(image, beginning)))
 
 
 def _open(file: BinaryIO, path: Path, header: bytes) -> Image.Image:

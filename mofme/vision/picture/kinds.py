@@ -158,6 +158,21 @@ def turned_sizes(xmp: bytes) -> bytes:
     return _SIZES.sub(lambda match: match[1] + match[2] + sizes.get(_TURNED[match[1]], match[3]), xmp)
 
 
+def lessened(image: Image.Image, header: bytes) -> list[str]:
+    """What of an opened file's colours no written one holds, in words; `header` is its beginning."""
+    said, bits = [], int(image.info.get("bit_depth", 8))
+    if image.format == "AVIF" and (at := header.find(b"av1C")) >= 0:
+        deep = header[at + 6 : at + 7] or b"\0"
+        bits = 12 if deep[0] & 0x20 else 10 if deep[0] & 0x40 else 8
+    if bits > 8:
+        said.append(f"{bits} bits became 8")
+    if image.mode == "CMYK":
+        said.append("CMYK became sRGB")
+    if (at := header.find(b"colrnclx")) >= 0 and header[at + 10 : at + 12] in (b"\0\x10", b"\0\x12"):  # PQ and HLG
+        said.append("HDR colours are written as if they were ordinary ones, and look pale")
+    return said
+
+
 def lost_beside(image: Image.Image, header: bytes) -> list[str]:
     """What else an opened file holds that no written one will; `header` is its beginning."""
     lost, others = [], 0

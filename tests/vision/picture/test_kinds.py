@@ -3,6 +3,9 @@
 import zipfile
 from pathlib import Path, PurePath
 
+import av
+import numpy as np
+import pillow_heif
 import pytest
 import torch
 from PIL import Image
@@ -12,7 +15,7 @@ from typer.testing import CliRunner
 from mofme.cli.app import app
 from mofme.errors import ArchiveError, PictureError
 from mofme.vision.archive import extract, others_packed
-from mofme.vision.picture.file import read_picture
+from mofme.vision.picture.file import READABLE_SUFFIXES, read_picture
 from mofme.vision.picture.kinds import left_out
 from mofme.vision.restorer import Restoration, Restorer
 
@@ -71,6 +74,29 @@ def test_archives_tell_of_them(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "a") as archive:
         archive.write(tmp_path / "b.png", "b.png")
     (path,) = extract(tmp_path / "a.zip", tmp_path / "out")
-    assert others_packed(tmp_path / "a.zip").startswith("1 file (.gif): a GIF")
+    assert others_packed(tmp_path / "a.zip", READABLE_SUFFIXES) == [PurePath("sub/a.gif")]
     # Times come along, to the two seconds that a ZIP knows.
     assert abs(path.stat().st_mtime - (tmp_path / "b.png").stat().st_mtime) <= 2
+
+
+def test_finer_colours_than_a_result_holds_are_told(tmp_path: Path) -> None:
+    deep = np.random.default_rng(0).integers(0, 1024, (64, 64, 3), np.uint16) << 6
+    pillow_heif.from_bytes("RGB;16", (64, 64), deep.tobytes()).save(tmp_path / "deep.heic")
+    with av.open(str(tmp_path / "deep.avif"), "w", format="avif") as file:
+        stream = file.add_stream("libsvtav1", 1, {"svtav1-params": "lp=1"})
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p10le"
+        file.mux(stream.encode(av.VideoFrame.from_ndarray((deep >> 8).astype(np.uint8), "rgb24")))
+        file.mux(stream.encode(None))
+    Image.new("CMYK", (8, 8)).save(tmp_path / "print.jpg")
+    Image.new("RGB", (64, 64)).save(tmp_path / "plain.heic")
+    plain = (tmp_path / "plain.heic").read_bytes()
+    at = plain.index(b"colrnclx") + 10
+    (tmp_path / "hdr.heic").write_bytes(plain[:at] + b"\0\x10" + plain[at + 2 :])
+    told = {path.name: read_picture(path).notes for path in tmp_path.iterdir()}
+    assert told.pop("hdr.heic")[0].startswith("HDR colours are written as if")
+    assert told == {
+        "deep.heic": ("10 bits became 8",),
+        "deep.avif": ("10 bits became 8",),
+        "print.jpg": ("CMYK became sRGB",),
+        "plain.heic": (),
+    }
