@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
 
+from mofme.cli.evaluate import HeldBack, Pairs, WeatherSeed, pair_sets
 from mofme.cli.measuring import Command, measures
 from mofme.measure.result import Result
 
@@ -48,9 +50,8 @@ def feed_forwards(
 @measures("restorers.json")
 def restorers(
     command: Command,
-    pairs: Annotated[
-        Path, typer.Argument(help="Folder with input/ and target/, or with folders that have (rain/, snow/).")
-    ],
+    pairs: Pairs = None,
+    held_back: HeldBack = None,
     model: Annotated[
         list[str] | None, typer.Option(help="A model by name or folder in place of all; may be given again.")
     ] = None,
@@ -59,20 +60,24 @@ def restorers(
         typer.Option(help="A restoration net as ONNX file, (1, 3, H, W) in [0, 1] in and out; may be given again."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N pairs of each set.")] = None,
+    seed: WeatherSeed = 0,
 ) -> Result:
-    """Compare models, ONNX nets and classical filters on the same pictures by PSNR, SSIM, time and peak memory."""
+    """Compare models, ONNX nets and classical filters on the same pictures by PSNR, SSIM, CPU time and peak memory."""
+    from mofme.papers.mofme.claim import judge_restorers
     from mofme.vision.comparison import as_result, compare, entries, peaks
-    from mofme.vision.datasets import find_sets
     from mofme.vision.models import available_models
+    from mofme.vision.weathered import CLEAN
 
-    sets = {name: members[:limit] for name, members in find_sets(pairs).items()}
     entered = entries(model or [card.name for card in available_models()], onnx or [])
-    trials = list(command.track(compare(entered, sets), "pictures", sum(map(len, sets.values()))))
-    for trial in trials:
-        if trial.error:
-            command.fail(f"{trial.set}, {trial.name}: {trial.error}")
-    memory = peaks(command.track(entered, "memory"), trials)
-    return as_result(trials, entered, memory, command.line)
+    with TemporaryDirectory() as made:
+        sets = pair_sets(pairs or [], held_back or [], seed, limit, Path(made))
+        sets.pop(CLEAN, None)  # on which doing nothing is perfect
+        trials = list(command.track(compare(entered, sets), "pictures", sum(map(len, sets.values()))))
+        for trial in trials:
+            if trial.error:
+                command.fail(f"{trial.set}, {trial.name}: {trial.error}")
+        memory = peaks(command.track(entered, "memory"), trials)
+    return judge_restorers(as_result(trials, entered, memory, command.line, [seed] if held_back else []))
 
 
 @measures("runtimes.json")

@@ -27,6 +27,18 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 LpipsWeights = Annotated[
     Path | None, typer.Option(help="AlexNet's weights for LPIPS (.npz), which else are downloaded.")
 ]
+Pairs = Annotated[
+    list[Path] | None,
+    typer.Argument(help="Folders with input/ and target/, or with folders that have (rain/, snow/)."),
+]
+HeldBack = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="Folder of the photographs a model was trained on, of which those held back are measured in every "
+        "weather and as they are; may be given again."
+    ),
+]
+WeatherSeed = Annotated[int, typer.Option(help="Decides the weather on photographs held back.")]
 _MODELS = ["small"]
 
 
@@ -69,17 +81,8 @@ class Weathered:
 @measures("restoration.json and restoration.csv")
 def restoration(
     command: Command,
-    pairs: Annotated[
-        list[Path] | None,
-        typer.Argument(help="Folders with input/ and target/, or with folders that have (rain/, snow/)."),
-    ] = None,
-    held_back: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Folder of the photographs a model was trained on, of which those held back are measured in every "
-            "weather and as they are; may be given again."
-        ),
-    ] = None,
+    pairs: Pairs = None,
+    held_back: HeldBack = None,
     model: Annotated[
         list[str], typer.Option(help="Name of a shipped model, or folder of one; may be given again.")
     ] = _MODELS,
@@ -87,7 +90,7 @@ def restoration(
     ensemble: Annotated[bool, typer.Option("--ensemble", help="Average with the mirror image.")] = False,
     lpips_weights: LpipsWeights = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N pairs of each set.")] = None,
-    seed: Annotated[int, typer.Option(help="Decides the weather on photographs held back.")] = 0,
+    seed: WeatherSeed = 0,
 ) -> Result:
     """Restore pictures whose clean version is known, and print PSNR, SSIM and LPIPS before and after."""
     from mofme.errors import MofmeError
@@ -95,7 +98,7 @@ def restoration(
     from mofme.vision.restorer import Restorer
 
     with TemporaryDirectory() as made:
-        sets = _sets(pairs or [], held_back or [], seed, limit, Path(made))
+        sets = pair_sets(pairs or [], held_back or [], seed, limit, Path(made))
         restorers = {name: Restorer.from_pretrained(name, device=device) for name in model}
         if len({Path(name).name for name in restorers}) < len(restorers):
             raise MofmeError(f"two of {', '.join(restorers)} have the same name: rename one of the folders")
@@ -117,9 +120,10 @@ def restoration(
     return result
 
 
-def _sets(
+def pair_sets(
     pairs: list[Path], held_back: list[Path], seed: int, limit: int | None, folder: Path
 ) -> dict[str, list[PairFiles]]:
+    """What those two options name, by the names of the sets; weather is put on photographs below `folder`."""
     from mofme.errors import MofmeError
     from mofme.vision.datasets import find_sets
     from mofme.vision.weathered import held_back_sets

@@ -18,6 +18,7 @@ from mofme.measure.result import RESULTS, Result, available_results, load_result
 # Where the words of a paper's claims are, by the result they are read off.
 JUDGES = {
     "ablation": "mofme.claim:judge_quality",
+    "ablation_arms": "mofme.claim:judge_quality",
     "attention_router": "attention_router.claim:judge",
     "bench": "mofme.claim:judge_costs",
     "binary_mnist": "binaryconnect.claim:judge",
@@ -31,6 +32,7 @@ JUDGES = {
     "moe_distillation": "moe_distillation.claim:judge",
     "rerouting_pictures": "r2t2.claim:judge_pictures",
     "rerouting_text": "r2t2.claim:judge_text",
+    "restorers": "mofme.claim:judge_restorers",
 }
 
 

@@ -24,7 +24,7 @@ class _Telling:
     """Where the telling figure stands, and the sentence if all of its interval is above 0, below it, or neither.
 
     `{value}` is the figure without its interval, `{less}` the share in percent by which the error shrinks where it is
-    a gain in dB. A sentence that is left out is the one for "above".
+    a gain in dB. A sentence that is the only one takes no side.
     """
 
     table: str
@@ -49,21 +49,29 @@ _ROOMS = {
         "Sixteen nearly free experts clear photos worse than sixteen full ones.",
         "Sixteen nearly free experts clear photos as well as sixteen full ones, as far as can be told.",
     ),
+    "ablation_arms": _Telling(
+        "differences",
+        "gain, dB (seeds)",
+        "MoFME, authors' generators, 16 experts minus conventional MoE, 16 experts",
+        "Sixteen experts made anew for each spot clear photos better than sixteen full ones.",
+        "Sixteen experts made anew for each spot clear photos worse than sixteen full ones.",
+        "Sixteen experts made anew for each spot clear photos as well as sixteen full ones, as far as can be told.",
+    ),
     "attention_router": _Telling(
         "differences",
         "gain, nats a token (seeds)",
         "attention router against linear router",
-        "Letting experts look at one another makes a small language model read better.",
-        "Letting experts look at one another makes a small language model read worse.",
-        "Letting experts look at one another makes no difference that shows in a small language model.",
+        "Letting experts look at one another makes a small, briefly trained language model read better.",
+        "Letting experts look at one another makes a small, briefly trained language model read worse.",
+        "A small, briefly trained language model reads as well if experts look at one another, as far as can be told.",
     ),
     "bench": _Telling(
         "Saved by MoFME on small, against the conventional MoE",
         "time saved, %",
         "16 experts",
-        "With sixteen experts a picture is done in {value} % less time than with a usual mixture.",
-        "With sixteen experts a picture takes {value} % more time than with a usual mixture.",
-        "With sixteen experts a picture takes as long as with a usual mixture.",
+        "On a busy machine a picture took {value} % less CPU time with sixteen experts than with a usual mixture.",
+        "On a busy machine a picture took {value} % more CPU time with sixteen experts than with a usual mixture.",
+        "With sixteen experts a picture takes as long as with a usual mixture, as far as can be told.",
     ),
     "binary_mnist": _Telling(
         "test error",
@@ -74,10 +82,10 @@ _ROOMS = {
     "binary_restorer": _Telling(
         "PSNR, dB",
         "binary against real, gain in dB",
-        "synthesized rain",
-        "With most weights in one bit each, rain is cleared a little better.",
-        "With most weights in one bit each, rain is cleared a little less well.",
-        "With most weights in one bit each, rain is cleared as well.",
+        "synthesized haze",
+        "With most weights in one bit each, haze, which bears it worst, is cleared a little better.",
+        "With most weights in one bit each, haze, which bears it worst, is cleared less well.",
+        "With most weights in one bit each, haze, which bears it worst, is cleared as well, as far as can be told.",
     ),
     "classification": _Telling(
         "won back",
@@ -91,7 +99,7 @@ _ROOMS = {
         "returns",
         "reached, %",
         "Hopper",
-        "A hopping robot driven by rules that one can read gets {value} % of the points of the paper's.",
+        "A hopping robot driven by rules one can read gets {value} % of the paper's points, the mean of uneven seeds.",
     ),
     "dense_to_moe": _Telling(
         "differences",
@@ -99,7 +107,7 @@ _ROOMS = {
         "converted, policies chosen against dense",
         "A language model cut into experts, a fifth of it left out for each word, reads better.",
         "A language model cut into experts, a fifth of it left out for each word, reads worse.",
-        "A language model cut into experts, a fifth of it left out for each word, reads as well.",
+        "A language model cut into experts, a fifth left out for each word, reads as well, as far as can be told.",
     ),
     "llm_robustness": _Telling(
         "mmlu_gpt4_vs_mixtral: decisions turned by rewording, %",
@@ -121,7 +129,7 @@ _ROOMS = {
         "1-D, smoothness 1, margin 1",
         "More answered questions to learn from do not help the choice.",
         "The more answered questions it learns from, the closer the choice comes to the best one.",
-        "Whether more answered questions help the choice cannot be told.",
+        "More answered questions change nothing in the choice, as far as can be told.",
     ),
     "llm_serving": _Telling(
         "one request at a time",
@@ -135,7 +143,7 @@ _ROOMS = {
         "mean of the tasks: mixture of 2 against wide router, as large as 2",
         "Two routers that vote choose better than one as large as both.",
         "Two routers that vote choose worse than one as large as both.",
-        "Two routers that vote choose no better than one as large as both.",
+        "Two routers that vote choose as well as one as large as both, as far as can be told.",
     ),
     "moe_distillation": _Telling(
         "differences",
@@ -151,7 +159,7 @@ _ROOMS = {
         "all weathers",
         "A second try with experts weighed anew makes photos clearer.",
         "A second try with experts weighed anew makes photos worse.",
-        "A second try with experts weighed anew makes photos neither better nor worse.",
+        "A second try with experts weighed anew makes photos neither better nor worse, as far as can be told.",
     ),
     "rerouting_text": _Telling(
         "against the routers' own choice",
@@ -159,7 +167,7 @@ _ROOMS = {
         "gradient descent",
         "The same second try lets a language model answer more questions rightly.",
         "The same second try lets a language model answer fewer questions rightly.",
-        "The same second try changes nothing in how many questions a language model answers rightly.",
+        "The same second try changes nothing in how many questions a model answers rightly, as far as can be told.",
     ),
     "restoration": _Telling(
         "PSNR, dB",
@@ -167,7 +175,7 @@ _ROOMS = {
         "rain100l",
         "Rain of a kind it never saw: a photo's error shrinks by {less} %.",
         "Rain of a kind it never saw: photos come out worse.",
-        "Rain of a kind it never saw: photos come out no better.",
+        "Rain of a kind it never saw: photos come out no better, as far as can be told.",
     ),
     "restoration_ensemble": _Telling(
         "PSNR, dB",
@@ -175,7 +183,7 @@ _ROOMS = {
         "rain100l",
         "With a second look at each photo, mirrored, the error that such rain makes shrinks by {less} %.",
         "With a second look at each photo, mirrored, photos in such rain come out worse.",
-        "With a second look at each photo, mirrored, photos in such rain come out no better.",
+        "A second look at each photo, mirrored, makes photos in such rain no better, as far as can be told.",
     ),
     "restorers": _Telling(
         "all pictures",
@@ -183,7 +191,7 @@ _ROOMS = {
         "small",
         "Over rain, snow, drops and haze it takes {less} % of the error away.",
         "Over all weathers it makes photos worse.",
-        "Over all weathers it makes photos neither better nor worse.",
+        "Over all weathers it makes photos neither better nor worse, as far as can be told.",
     ),
     "routers": _Telling(
         "differences",

@@ -1,7 +1,8 @@
 """What experts cost: parameters, MACs, time and memory of feed-forwards that differ in nothing but their experts.
 
 All arms stand on one backbone and run in one process, in turn, at the same precision and with the same threads, so
-that whatever else the machine does hits them alike. Only memory is measured apart: a process for each arm.
+that whatever else the machine does hits them alike; times are the process's own. Only memory is measured apart: a
+process for each arm.
 """
 
 import os
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,6 +58,7 @@ if status.exists():
 TITLES: Mapping[FeedForwardKind, str] = {
     "dense": "dense",
     "moe": "conventional MoE",
+    "moe-top4": "conventional MoE, four at work",
     "mofme": "MoFME",
     "mofme-linear": "MoFME, linear router",
     "mofme-sampled": "MoFME, router sampled",
@@ -63,7 +66,7 @@ TITLES: Mapping[FeedForwardKind, str] = {
     "mofme-mixture": "MoFME, mixture of routers",
     "generated": "MoFME, authors' generators",
 }
-_EXPERT_KINDS: tuple[FeedForwardKind, ...] = ("moe", "mofme", "generated")
+_EXPERT_KINDS: tuple[FeedForwardKind, ...] = ("moe", "moe-top4", "mofme", "generated")
 
 
 class Arm(NamedTuple):
@@ -125,9 +128,9 @@ def measure(
     times: list[list[float]] = [[] for _ in nets]
     for repeat in range(repeats):
         for net, taken in zip(nets, times, strict=True):
-            start = time.perf_counter()
+            start = time.process_time()
             _restore(net, image)
-            taken.append(1000 * (time.perf_counter() - start))
+            taken.append(1000 * (time.process_time() - start))
         on_progress(0.5 * (repeat + 1) / repeats)
     idle = _peak_of_process(backbone, None, side)
     costs = []
@@ -205,7 +208,7 @@ def run_once(
 
 
 def as_result(costs: Mapping[str, Sequence[Cost]], command: str) -> Result:
-    """The costs of each backbone, and what MoFME saves there against the conventional mixture of as many experts."""
+    """The costs of each backbone, and what MoFME saves there against conventional mixtures of as many experts."""
     rows = [row for backbone, measured in costs.items() for row in cost_rows(backbone, measured)]
     rows += [row for backbone, measured in costs.items() for row in saved_rows(backbone, measured)]
     return Result(
@@ -226,9 +229,20 @@ def cost_rows(backbone: str, costs: Sequence[Cost]) -> list[Row]:
 
 
 def saved_rows(backbone: str, costs: Sequence[Cost]) -> list[Row]:
-    """What MoFME saves at each number of experts."""
-    table = f"Saved by MoFME on {backbone}, against the conventional MoE"
-    return [Row(table, _experts(count), figures) for count, figures in savings(costs).items()]
+    """What both kinds of MoFME save at each number of experts, against two and against four at work."""
+    pairs: Sequence[tuple[FeedForwardKind, FeedForwardKind]] = list(
+        product(("moe", "moe-top4"), ("mofme", "generated"))
+    )
+    return [
+        Row(saved(backbone, kind, rival), _experts(count), figures)
+        for rival, kind in pairs
+        for count, figures in savings(costs, kind, rival).items()
+    ]
+
+
+def saved(backbone: str, kind: FeedForwardKind = "mofme", rival: FeedForwardKind = "moe") -> str:
+    """The title of the table that says what one kind of experts saves against another."""
+    return f"Saved by {TITLES[kind]} on {backbone}, against the {TITLES[rival]}"
 
 
 def _figures(cost: Cost, dense: Cost) -> dict[str, Figure]:
@@ -236,7 +250,7 @@ def _figures(cost: Cost, dense: Cost) -> dict[str, Figure]:
         "parameters, M": Figure(cost.parameters / 1e6),
         "activated, M": Figure(cost.activated / 1e6),
         "GMACs": Figure(cost.macs / 1e9),
-        "time, ms": bootstrap(np.array(cost.milliseconds), np.median),
+        "CPU time, ms": bootstrap(np.array(cost.milliseconds), np.median),
         "time against dense": bootstrap(np.array(cost.ratios_to(dense)), np.median),
     }
     if cost.peak_bytes is not None:
@@ -244,23 +258,23 @@ def _figures(cost: Cost, dense: Cost) -> dict[str, Figure]:
     return figures
 
 
-def savings(costs: Sequence[Cost]) -> dict[int, dict[str, Figure]]:
-    """By number of experts, in percent of what the conventional mixture needs."""
+def savings(costs: Sequence[Cost], kind: FeedForwardKind, rival: FeedForwardKind) -> dict[int, dict[str, Figure]]:
+    """By number of experts, in percent of what the rival needs."""
     by_arm = {cost.arm: cost for cost in costs}
-    saved = {}
+    found = {}
     for cost in costs:
-        rival = by_arm.get(Arm("moe", cost.arm.num_experts))
-        if cost.arm.feed_forward != "mofme" or rival is None or cost.arm.num_experts == 1:  # one is no mixture
+        other = by_arm.get(Arm(rival, cost.arm.num_experts))
+        if cost.arm.feed_forward != kind or other is None or cost.arm.num_experts == 1:  # one is no mixture
             continue
-        ratios = np.array(cost.ratios_to(rival))
+        ratios = np.array(cost.ratios_to(other))
         figures = {
-            "parameters saved, %": Figure(100 * (1 - cost.parameters / rival.parameters)),
+            "parameters saved, %": Figure(100 * (1 - cost.parameters / other.parameters)),
             "time saved, %": bootstrap(100 * (1 - ratios), np.median),
         }
-        if cost.peak_bytes is not None and rival.peak_bytes:
-            figures["peak memory saved, %"] = Figure(100 * (1 - cost.peak_bytes / rival.peak_bytes))
-        saved[cost.arm.num_experts] = figures
-    return saved
+        if cost.peak_bytes is not None and other.peak_bytes:
+            figures["peak memory saved, %"] = Figure(100 * (1 - cost.peak_bytes / other.peak_bytes))
+        found[cost.arm.num_experts] = figures
+    return found
 
 
 def title(arm: Arm) -> str:

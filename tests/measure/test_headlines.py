@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mofme.measure.headlines import headline
+from mofme.measure.headlines import _ROOMS, headline
 from mofme.measure.pages import refresh
 from mofme.measure.result import Figure, Result, Row, available_results, load_result, save_result
 
@@ -37,6 +37,16 @@ def test_the_sentence_changes_with_the_figure(gain: Figure, words: str) -> None:
     assert told is not None
     assert words in told.sentence
     assert told.figures == {"all weathers": gain}
+
+
+@pytest.mark.parametrize("room", _ROOMS)
+def test_no_sentence_takes_a_side_that_its_figure_does_not_take(room: str) -> None:
+    telling = _ROOMS[room]
+    if telling.below or telling.neither:
+        assert telling.below and "as far as can be told" in telling.neither
+        assert "as far as can be told" not in telling.above + telling.below
+    else:
+        assert not re.search(r"better|worse|less|more|closer|fewer|longer", telling.above)  # without its opposite
 
 
 def test_a_result_without_the_telling_figure_has_no_sentence() -> None:

@@ -17,7 +17,7 @@ def judge(result: Result) -> Result:
         "attention between experts selects them better than a linear router, by .008 nats a token with 8 experts",
         "exact",
         f"{size:,.0f} parameters and {result.option('--steps') or 'few'} steps against 2 trillion tokens",
-        [Check("gain over the linear router, nats a token", linear)],
+        [Check("gain over the linear router, nats a token", linear, CLAIMED / 2)],  # nearer to that
         [Check("least gain that these seeds could tell, nats", least, CLAIMED, below=True)],
         "longer training, and seeds enough to tell so small a gain",
     )

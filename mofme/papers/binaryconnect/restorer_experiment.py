@@ -110,7 +110,7 @@ def _time(trials: Sequence[Trial], model: Model, real: Model) -> dict[str, Figur
     taken, beside = (np.array([t.outcomes[m.entry.title].seconds for t in trials]) for m in (model, real))
     megapixels = np.array([trial.pixels / 1e6 for trial in trials])
     ratio = {} if model is real else {"times as long": bootstrap(taken / beside, np.median)}
-    return {"ms a megapixel": bootstrap(1000 * taken / megapixels, np.median), **ratio}
+    return {"CPU time, ms a megapixel": bootstrap(1000 * taken / megapixels, np.median), **ratio}
 
 
 def _verdict(sets: Mapping[str, Sequence[Trial]], rows: Sequence[Row], both: tuple[Model, Model]) -> str:

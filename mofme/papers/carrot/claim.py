@@ -104,7 +104,7 @@ def judge_rate(result: Result) -> Result:
     worst = [result.figure(table, name, blind).value for name in best]
     short = sum(part.figure.value > 0 for part in parts)
     said = [
-        f"It is short of the best possible in {short} of {len(parts)} worlds, and nowhere by more than that.",
+        f"It is short of the best possible in {short} of {len(parts)} worlds, and nowhere by more than {margin:g}.",
         f"A rule that never gathers more than 64 queries hardly learns: {min(worst):.2f} to {max(worst):.2f}.",
     ]
     return result.judged([judgement], said)

@@ -53,7 +53,7 @@ def judge(result: Result) -> Result:
     for name in result.names(_FRONTIER):
         if name.startswith(OURS):
             at = (result.figure(_FRONTIER, name, column).value for column in ("saved, %", "perplexity"))
-            said.append("With {:.0f} % fewer perplexity is {:.1f}.".format(*at))
+            said.append("With {:.0f} % fewer activated parameters perplexity is {:.1f}.".format(*at))
     said += [f"The gain over {name} is {_nats(result, arm)} a token." for name, arm in _AGAINST.items()]
     read, write = (
         result.figure("CPU time of one thread", OURS, f"{what}: saved, %").value

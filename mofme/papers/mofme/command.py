@@ -36,13 +36,20 @@ class Training:
         return Setting(self.clean, self.arms, recipe, list(range(self.seeds)), self.limit, command.tell)
 
 
-@measures("ablation.json, ablation.md, ablation.csv and the plots")
-def ablation(command: Command, training: Training, lpips_weights: LpipsWeights = None) -> Result:
-    """Train dense, conventional mixture and MoFME with three routers alike, and compare quality and cost."""
+@measures("ablation.json, or ablation_arms.json of some arms, a page, a table and the plots")
+def ablation(
+    command: Command,
+    training: Training,
+    lpips_weights: LpipsWeights = None,
+    arm: Annotated[
+        list[str] | None, typer.Option(help="Only this arm, as generated-16; may be given again.", show_default="all")
+    ] = None,
+) -> Result:
+    """Train dense, conventional mixture, MoFME with three routers and its authors' variant alike, and compare them."""
     from mofme.papers.mofme.experiment import run_ablation
 
     lpips = open_lpips(command, lpips_weights)
-    found = run_ablation(training.setting(command), lpips)
+    found = run_ablation(training.setting(command), lpips, arm or ())
     result = found.result(command.line)
     if command.out is not None:
         found.write(result, command.out)

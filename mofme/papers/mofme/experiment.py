@@ -6,8 +6,8 @@ The ablation and the comparison of routers share their arms, so that what one ha
 import json
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,13 +17,13 @@ from torch import Tensor
 
 from mofme.core.moe import moe_layers, parameters
 from mofme.core.weights import load_card
+from mofme.errors import MofmeError
 from mofme.files import atomic_file, write_table
 from mofme.measure.pages import as_page
 from mofme.measure.result import Result, this_machine
 from mofme.papers.mofme.claim import judge_quality
 from mofme.papers.mofme.result import (
     ABLATION,
-    COST_ARMS,
     METRICS,
     ROUTERS,
     UNSURE,
@@ -31,7 +31,6 @@ from mofme.papers.mofme.result import (
     Measured,
     RouterCost,
     difference_rows,
-    plot_cost,
     plot_quality,
     quality_rows,
     router_cost_rows,
@@ -45,8 +44,7 @@ from mofme.papers.mofme.uncertainty import (
     plot_calibration,
     uncertainty_rows,
 )
-from mofme.vision.benchmark import Arm, Cost, cost_rows, precision, saved_rows, title
-from mofme.vision.benchmark import measure as measure_costs
+from mofme.vision.benchmark import Arm, title
 from mofme.vision.datasets import load_clean
 from mofme.vision.evaluation import Scores, measure, to_8_bits
 from mofme.vision.metrics import Lpips
@@ -56,12 +54,11 @@ from mofme.vision.restorer import Restorer
 from mofme.vision.weather import WEATHERS, synthesize
 
 _SIDE = 256
-_BACKBONE = "tiny-x4"
 _REPEATS = 9
 _WEATHER_SEED = 7
 _CLAIM = (
-    "Experts as modulations of one shared network need over 72 % fewer parameters and 39 % less inference time than a "
-    "conventional mixture, and a router that knows its uncertainty weighs them better: +0.1 to +0.2 dB over baselines."
+    "Experts that modulate one shared network, weighed by a router that knows its uncertainty, restore 0.1 to 0.2 dB "
+    "better than baselines."
 )
 
 
@@ -105,32 +102,28 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class Ablation:
-    """What was measured: every arm's scores, costs, and the error maps of those that tell how unsure they are."""
+    """What was measured: every arm's scores, and the error maps of those that tell how unsure they are."""
 
     seeds: Sequence[int]
     pictures: int  # in each weather
     measured: Sequence[Measured]
-    costs: Sequence[Cost]
     unsure: Mapping[str, list[list[ErrorMaps]]]  # by weather
 
     def result(self, command: str) -> Result:
         """The result that `command` has measured."""
         ranking = [row for name, rows in self.unsure.items() for row in uncertainty_rows(name, rows)]
         result = Result(
-            room="ablation",
+            room="ablation" if len(self.measured) == len(ABLATION.arms) else "ablation_arms",
             paper="MoFME, arXiv 2312.16610",
             claim=_CLAIM,
             verdict="",
             command=command,
             seeds=self.seeds,
-            interval="95 %; Student's over the seeds, bootstrap over pictures, of the median over the repeats for "
-            "times",
-            machine=this_machine(torch.get_num_threads(), precision()),
+            interval="95 %; Student's over the seeds, bootstrap over pictures",
+            machine=this_machine(torch.get_num_threads()),
             rows=[
                 *quality_rows(ABLATION, self.measured),
                 *difference_rows(ABLATION, self.measured),
-                *cost_rows(_BACKBONE, self.costs),
-                *saved_rows(_BACKBONE, self.costs),
                 *ranking,
                 *(row for name, rows in self.unsure.items() for row in calibration_rows(name, rows)),
             ],
@@ -138,14 +131,13 @@ class Ablation:
         return judge_quality(result)
 
     def write(self, result: Result, folder: Path) -> None:
-        """Write `ablation.md`, `ablation.csv` and three plots."""
-        with atomic_file(folder / "ablation.md", "w") as file:
+        """Write a page, a table of all scores, and two plots, by the name of the result."""
+        with atomic_file(folder / f"{result.room}.md", "w") as file:
             file.write(as_page(result))
-        write_table(folder / "ablation.csv", self._lines())
+        write_table(folder / f"{result.room}.csv", self._lines())
         quality, differences = quality_rows(ABLATION, self.measured), difference_rows(ABLATION, self.measured)
-        plot_quality(quality, differences, folder / "ablation-quality.png")
-        plot_cost(self.costs, folder / "ablation-cost.png")
-        plot_calibration(self.unsure, folder / "ablation-uncertainty.png")
+        plot_quality(quality, differences, folder / f"{result.room}-quality.png")
+        plot_calibration(self.unsure, folder / f"{result.room}-uncertainty.png")
 
     def _lines(self) -> Iterator[list[object]]:
         yield ["arm", "experts", "seed", "weather", "picture", *METRICS]
@@ -158,23 +150,28 @@ class Ablation:
                     yield [one.arm.feed_forward, one.arm.num_experts, seed, WEATHERS[weather], picture, *shown]
 
 
-def run_ablation(setting: Setting, lpips: Lpips | None = None) -> Ablation:
-    """Raises MofmeError where there is no photograph to train on, or none to hold back."""
+def run_ablation(setting: Setting, lpips: Lpips | None = None, names: Collection[str] = ()) -> Ablation:
+    """Of all arms, or of those `names`, as `mofme-16`.
+
+    Raises MofmeError for a name that no arm has, and where there is no photograph to train on, or none to hold back.
+    """
+    arms = {arm: told for arm, told in ABLATION.arms.items() if not names or name_of(arm) in names}
+    if unknown := set(names) - set(map(name_of, arms)):
+        known = ", ".join(map(name_of, ABLATION.arms))
+        raise MofmeError(f"no arm is called {', '.join(sorted(unknown))}: choose from {known}")
     pictures, chosen = setting.photographs()
-    scores: dict[Arm, list[list[Scores]]] = {arm: [] for arm in ABLATION.arms}
-    maps: dict[Arm, list[list[ErrorMaps]]] = {arm: [[] for _ in WEATHERS] for arm in UNSURE}
-    for _, arm, restorer in setting.arms(ABLATION, pictures):
+    scores: dict[Arm, list[list[Scores]]] = {arm: [] for arm in arms}
+    maps: dict[Arm, list[list[ErrorMaps]]] = {arm: [[] for _ in WEATHERS] for arm in UNSURE if arm in arms}
+    for _, arm, restorer in setting.arms(replace(ABLATION, arms=arms), pictures):
         scores[arm].append(list(score(restorer, chosen, lpips)))
-        if arm in UNSURE:
+        if arm in maps:
             _add_maps(maps[arm], restorer, chosen)
     shipped: list[list[ErrorMaps]] = [[] for _ in WEATHERS]
     _add_maps(shipped, Restorer(load_net("small")[0], "small"), chosen)
-    setting.tell("measuring time and memory")
-    costs = measure_costs(_BACKBONE, 256, COST_ARMS, _REPEATS)
     # The shipped model comes last, with its control.
     unsure = {title(arm): rows for arm, rows in maps.items()} | {"small": shipped}
     measured = [Measured(arm, rows) for arm, rows in scores.items()]
-    return Ablation(setting.seeds, len(chosen) // len(WEATHERS), measured, costs, unsure)
+    return Ablation(setting.seeds, len(chosen) // len(WEATHERS), measured, unsure)
 
 
 def compare_routers(setting: Setting, command: str, plotted: Path | None = None) -> Result:

@@ -13,9 +13,8 @@ from mofme.measure.result import Figure, Row
 from mofme.measure.statistics import FloatArray, bootstrap, students_mean
 from mofme.measure.study import intervals, plot
 from mofme.papers.mofme.training import Recipe
-from mofme.vision.benchmark import TITLES, Arm, Cost, title
+from mofme.vision.benchmark import Arm, title
 from mofme.vision.evaluation import Scores
-from mofme.vision.nets.blocks import FeedForwardKind
 from mofme.vision.weather import WEATHERS
 
 METRICS: Mapping[str, str] = {"psnr_rgb": "PSNR, dB", "ssim_rgb": "SSIM", "lpips": "LPIPS"}
@@ -35,17 +34,21 @@ class Comparison:
 _DENSE, _MOE, _LINEAR = Arm("dense", 1), Arm("moe", 16), Arm("mofme-linear", 16)
 _SAMPLED, _CLOSED = Arm("mofme-sampled", 16), Arm("mofme", 16)
 _ATTENTION, _MIXTURE = Arm("mofme-attention", 16), Arm("mofme-mixture", 16)
-_KINDS: Sequence[FeedForwardKind] = ("moe", "mofme-linear", "mofme-sampled", "mofme")
-COST_ARMS: Sequence[Arm] = (_DENSE, *(Arm(kind, count) for kind in _KINDS for count in (1, 4, 16, 64, 128)))
+_GENERATED = Arm("generated", 16)
 UNSURE = (_CLOSED, _SAMPLED)  # the arms whose uncertainty is looked at
 # 16 experts for every kind; fewer and more for the one that the paper is about. What the paper claims comes first, then
 # what each part of MoFME adds.
 ABLATION = Comparison(
-    {arm: title(arm) for arm in (_DENSE, _MOE, _LINEAR, _SAMPLED, _CLOSED, Arm("mofme", 4), Arm("mofme", 64))},
+    {
+        arm: title(arm)
+        for arm in (_DENSE, _MOE, _LINEAR, _SAMPLED, _CLOSED, _GENERATED, Arm("mofme", 4), Arm("mofme", 64))
+    },
     [
         (_CLOSED, _MOE),
         (_SAMPLED, _MOE),
         (_LINEAR, _MOE),
+        (_GENERATED, _MOE),
+        (_GENERATED, _CLOSED),
         (_CLOSED, _DENSE),
         (_MOE, _DENSE),
         (_CLOSED, _LINEAR),
@@ -177,24 +180,3 @@ def plot_quality(quality: Sequence[Row], differences: Sequence[Row], path: Path)
         intervals(right, {row.name: row.figures[OVER_SEEDS] for row in differences})
         right.axvline(0, color="0.6", linewidth=1)
         right.set(xlabel="difference of PSNR, dB")
-
-
-def plot_cost(costs: Sequence[Cost], path: Path) -> None:
-    """Parameters and time against the number of experts."""
-    dense, *others = costs
-    with plot(path, 9, 3.6, columns=(1, 1)) as (left, right):
-        for kind in dict.fromkeys(cost.arm.feed_forward for cost in others):
-            line = [cost for cost in others if cost.arm.feed_forward == kind]
-            experts = [cost.arm.num_experts for cost in line]
-            left.plot(experts, [cost.parameters / 1e6 for cost in line], "o-", label=TITLES[kind])
-            right.plot(experts, [cost.ratio_to(dense) for cost in line], "o-", label=TITLES[kind])
-        left.axhline(dense.parameters / 1e6, color="0.6", linestyle=":", label=TITLES["dense"])
-        right.axhline(1, color="0.6", linestyle=":", label=TITLES["dense"])
-        left.set(yscale="log", ylabel="parameters, million")
-        right.set(yscale="log", ylabel="time against dense")
-        for axes in (left, right):
-            axes.set(xscale="log", xlabel="experts")
-            axes.set_xticks(sorted({cost.arm.num_experts for cost in others}), minor=False)
-            axes.xaxis.set_major_formatter("{x:.0f}")
-            axes.minorticks_off()
-        right.legend(fontsize="small")

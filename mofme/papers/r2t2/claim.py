@@ -5,7 +5,9 @@ from mofme.measure.result import Check, Figure, Judgement, Result
 CLAIM = "moving a {}'s routing towards solved neighbours' improves a frozen mixture, by half of an oracle's gain"
 CHANCE = 25.0  # percent, of four choices
 ENOUGH = 500  # references: a tenth of the paper's
+HALF = 25.0  # percent: nearer to half of it than to nothing
 _DESCENT = "gradient descent"
+_SHARE = "share of the oracle's gain, %"
 _SETTING = "setting"
 
 
@@ -14,13 +16,13 @@ def judge_pictures(result: Result) -> Result:
     table, whole = "crops of 128 pixels", "whole photographs"
     gain = result.figure(table, _DESCENT, "gain, dB")
     oracle = result.figure(table, "oracle: descent on the picture's own loss", "gain, dB")
-    share = result.figure(table, _DESCENT, "share of the oracle's gain, %")
+    share = result.figure(table, _DESCENT, _SHARE)
     pairs = result.figure(_SETTING, "references", "pairs").value
     judgement = Judgement(
         CLAIM.format("picture"),
         "on a restorer's routers, every tile shifted alike",
         f"{pairs:.0f} references of one restorer against thousands for each of eight benchmarks",
-        [Check("gain by neighbours, dB", gain)],
+        [Check("gain by neighbours, dB", gain), Check(_SHARE, share, HALF)],
         [
             Check("gain of the oracle, dB", oracle),
             Check("solved references", Figure.exact(pairs), ENOUGH),
@@ -49,7 +51,10 @@ def judge_text(result: Result) -> Result:
         CLAIM.format("question"),
         "on a language model converted with few tokens",
         f"{known:.0f} references, {asked:.0f} questions against thousands",
-        [Check("gain by neighbours, points of accuracy", gain)],
+        [
+            Check("gain by neighbours, points of accuracy", gain),
+            Check(_SHARE, gain.map(lambda points: 100 * points / max(oracle.value, 1e-9)), HALF),
+        ],
         [
             Check("questions that the model answers, %", plain, CHANCE),
             Check("gain of the oracle, points of accuracy", oracle),

@@ -33,7 +33,7 @@ def judge(result: Result) -> Result:
         "a linear policy with as many seeds and steps, and more seeds of both",
     )
     above = [gate for gate in gates if gate.side > 0]
-    said = [f"{name}: {earned[name]['reached, %'].value:.0f} % of the paper's return." for name in robots]
+    said = [f"{name}: {returns[name].text()}, the paper {PUBLISHED[name]:,g}." for name in robots]
     if linear:
         fewer = [name for name in linear if earned[name]["its seeds"].value < earned[name]["seeds"].value]
         said.append(
@@ -46,7 +46,7 @@ def judge(result: Result) -> Result:
     said += [f"In {name} a tree of depth {max(depths)} keeps {kept.value:.0f} %." for name, kept in keeping.items()]
     if keeping:
         certain = [name for name, kept in keeping.items() if kept.side(TREE_KEEPS) > 0]
-        said.append(f"More than {TREE_KEEPS:.0f} % is beyond the noise for {', '.join(certain) or 'none'}.")
+        said.append(f"That it is over {TREE_KEEPS:.0f} % is beyond the noise for {', '.join(certain) or 'none'}.")
     return result.judged([judgement], said)
 
 

@@ -13,7 +13,15 @@ from mofme.core.routing import Router
 from mofme.core.uncertainty import UncertaintyRouter
 
 FeedForwardKind = Literal[
-    "dense", "moe", "mofme", "mofme-linear", "mofme-sampled", "mofme-attention", "mofme-mixture", "generated"
+    "dense",
+    "moe",
+    "moe-top4",
+    "mofme",
+    "mofme-linear",
+    "mofme-sampled",
+    "mofme-attention",
+    "mofme-mixture",
+    "generated",
 ]
 _PASSES = 8  # the paper does not say how many
 
@@ -21,16 +29,15 @@ _PASSES = 8  # the paper does not say how many
 def feed_forward(kind: FeedForwardKind, dim: int, hidden: int, num_experts: int) -> nn.Module:
     """The one part in which the nets differ: (..., D) -> (..., D) by one network, by E of them, or by MoFME.
 
-    For comparison only: "mofme-linear", "mofme-attention" and "mofme-mixture" have other routers, "mofme-sampled" the
-    uncertainty-aware one by dropout passes as in the paper, "generated" modulations generated from the input, as in its
-    authors' code.
+    Two experts of "moe" work on a token, as is usual, and four of all other mixtures. For comparison only: "moe-top4";
+    "mofme-linear", "mofme-attention" and "mofme-mixture" have other routers, "mofme-sampled" the uncertainty-aware one
+    by dropout passes as in the paper, "generated" modulations generated from the input, as in its authors' code.
     """
     if kind == "dense":
         return FeedForward(dim, hidden)
-    if kind == "moe":
-        return MoE(
-            LinearRouter(dim, num_experts, top_k=min(2, num_experts)), FeedForwardExperts(dim, hidden, num_experts)
-        )
+    if kind in ("moe", "moe-top4"):
+        top_k = min(2 if kind == "moe" else 4, num_experts)
+        return MoE(LinearRouter(dim, num_experts, top_k), FeedForwardExperts(dim, hidden, num_experts))
     if kind not in get_args(FeedForwardKind):
         raise ValueError(f"feed-forward must be one of {', '.join(get_args(FeedForwardKind))}, got {kind!r}")
     router = _router(kind, dim, num_experts, top_k=min(4, num_experts))

@@ -22,6 +22,7 @@ from mofme.papers.binaryconnect.restorer_experiment import (
     entries,
     two_models,
 )
+from mofme.vision import comparison
 from mofme.vision.comparison import NOTHING, Entry, Outcome, Trial
 from mofme.vision.datasets import held_back
 from mofme.vision.evaluation import Scores
@@ -71,8 +72,8 @@ def test_figures_and_verdict_by_hand() -> None:
     assert "input" not in figures(rows, KEPT, CLEAN)
     assert figures(rows, SIZE, "signs") == {"file, kB": 0.4, "times smaller": 5, "weights": 1000, "of one bit, %": 90}
     # Half a megapixel each: 2, 4 and 6 s a megapixel against 4; the ratios are .5, 1 and 1.5.
-    assert figures(rows, TIME, "signs") == {"ms a megapixel": 4000, "times as long": 1}
-    assert figures(rows, TIME, "real") == {"ms a megapixel": 4000}
+    assert figures(rows, TIME, "signs") == {"CPU time, ms a megapixel": 4000, "times as long": 1}
+    assert figures(rows, TIME, "real") == {"CPU time, ms a megapixel": 4000}
     for words in ("90 % of its weights", "5.0 times smaller", "rain -0.75 (-1.00 to -0.50)", "44.0 instead of 48.0"):
         assert words in result.verdict
     assert result.seeds == [7]
@@ -94,7 +95,7 @@ def test_sizes_are_those_of_the_files(tmp_path: Path) -> None:
         two_models(str(real), str(real))
 
 
-def test_the_command_measures_both_on_photographs_held_back(tmp_path: Path) -> None:
+def test_the_command_measures_both_on_photographs_held_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     binary, real = save_two_models(tmp_path)
     photographs = tmp_path / "photographs"
     photographs.mkdir()
@@ -111,6 +112,18 @@ def test_the_command_measures_both_on_photographs_held_back(tmp_path: Path) -> N
     weathers = [row.name for row in result.rows if row.table == QUALITY]
     assert weathers == [f"synthesized {name}" for name in ("rain", "snow", "raindrop", "haze")]
     assert {row.figures["photographs"].value for row in result.rows if row.table in (QUALITY, KEPT)} == {2}
+
+    # On the same photographs in the same weather the comparison of restorers finds the same.
+    monkeypatch.setattr(comparison, "peak_of", lambda *_: None)
+    beside = ["bench", "restorers", "--held-back", str(photographs), "--model", str(binary), "--model", str(real)]
+    done = CliRunner().invoke(app, [*beside, "--seed", "0", "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    found = load_result("restorers", tmp_path / "out")
+    assert found.seeds == [0] and CLEAN not in found.tables()
+    for weather in weathers:
+        one, other = (found.figure(weather, name, "PSNR, dB") for name in ("tiny-binary", "tiny"))
+        assert one == result.figure(QUALITY, weather, "binary weights")
+        assert other == result.figure(QUALITY, weather, "real weights")
 
     refused = CliRunner().invoke(app, [*words[:4], str(real), "--against", str(real)])
     assert refused.exit_code == 2

@@ -114,7 +114,7 @@ def test_the_frontier_in_table_and_picture(tmp_path: Path) -> None:
 def test_the_verdict_names_noise() -> None:
     verdict = as_result(some_comparison(), [0], "command").verdict
     assert "With 20.0 % fewer activated parameters" in verdict and "Perplexity goes from 9.0 to 12.2" in verdict
-    assert "With 10 % fewer perplexity is 11.0" in verdict
+    assert "With 10 % fewer activated parameters perplexity is 11.0" in verdict
     assert "over a random split is +0.300 nats (within the noise)" in verdict
     assert "over static pruning is +0.100 nats (beyond the noise)" in verdict
     assert "CPU time to read changes by -20 %, to write by +0 %" in verdict

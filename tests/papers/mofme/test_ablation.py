@@ -21,7 +21,7 @@ from mofme.papers.mofme.claim import judge_quality
 from mofme.papers.mofme.experiment import samples, score
 from mofme.papers.mofme.result import ABLATION, Measured, difference, difference_rows
 from mofme.papers.mofme.training import Recipe, name_of, train_arms, train_or_load
-from mofme.vision.benchmark import Arm, Cost
+from mofme.vision.benchmark import Arm
 from mofme.vision.evaluation import Scores
 from mofme.vision.nets.unet import RestorationNet
 from mofme.vision.restorer import Restorer
@@ -108,14 +108,6 @@ def test_one_seed_has_no_interval() -> None:
     assert students_mean(np.array([1.5])) == Figure(1.5)
 
 
-def costs() -> list[Cost]:
-    return [
-        Cost(DENSE, 100, 100, 1, (1.0, 1.0), None),
-        Cost(RIVAL, 1000, 200, 1, (4.0, 4.0), None),
-        Cost(OURS, 200, 150, 1, (2.0, 2.0), None),
-    ]
-
-
 @pytest.mark.parametrize(
     ("gains", "words", "verdict"),
     [([0.2, 0.21, 0.19], "beyond", "reproduced"), ([0.5, -0.5, 0.1], "within", "cannot be seen here")],
@@ -129,8 +121,8 @@ def test_the_verdict_says_whether_it_is_noise(gains: list[float], words: str, ve
     result = judge_quality(Result("ablation", "MoFME", "a claim", "", "x --steps 2000", rows, [0, 1, 2]))
     assert result.verdict.count(f"{words} the noise of the seeds") == 2
     assert [one.verdict for one in result.judgements] == [verdict]
-    assert "the guess ranks the errors better than chance: +0.40 (+0.30 to +0.50)" in result.verdict
-    assert "the other ranks the errors no better than chance" in result.verdict
+    ranked = "where 0 is chance: the guess +0.40 (+0.30 to +0.50); the other -0.10 (-0.20 to +0.10)."
+    assert ranked in result.verdict
 
 
 def test_the_whole_ablation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +132,6 @@ def test_the_whole_ablation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         Image.fromarray(picture.permute(1, 2, 0).numpy()).save(photos / f"{number}.png")
     few = {arm: ABLATION.arms[arm] for arm in (DENSE, OURS, Arm("mofme-sampled", 16))}
     monkeypatch.setattr(experiment, "ABLATION", replace(ABLATION, arms=few))
-    monkeypatch.setattr(experiment, "measure_costs", lambda *_: costs())
     out = tmp_path / "out"
     short = {"batch": SHORT.batch, "crop": SHORT.crop, "learning_rate": SHORT.learning_rate}
     monkeypatch.setattr(training, "Recipe", partial(Recipe, **short))
@@ -152,13 +143,29 @@ def test_the_whole_ablation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert json.loads(done.stdout)["verdict"] == result.verdict
     assert result.command == "python -m mofme evaluate ablation photos --arms arms --seeds 2 --steps 2 --limit 1"
     tables = {row.table for row in result.rows}
-    assert {"PSNR, dB", "SSIM", "differences", "Cost on tiny-x4", "uncertainty"} <= tables
+    assert {"PSNR, dB", "SSIM", "differences", "uncertainty"} <= tables
     with (out / "ablation.csv").open() as file:
         lines = list(csv.DictReader(file))
     # Three arms, two seeds, four weathers, one picture held back.
     assert len(lines) == 3 * 2 * 4
     assert result.verdict in (out / "ablation.md").read_text()
-    for plot in ("quality", "cost", "uncertainty"):
+    for plot in ("quality", "uncertainty"):
         with Image.open(out / f"ablation-{plot}.png") as image:
             assert image.width > 500
     assert (tmp_path / "arms" / "seed-1" / name_of(OURS) / "card.json").is_file()
+
+    arms = ["--arm", "dense", "--arm", "mofme-16"]
+    assert CliRunner().invoke(app, [*words, *arms, "--limit", "1", "--out", str(out)]).exit_code == 0
+    some = load_result("ablation_arms", out)
+    assert [row.name for row in some.rows if row.table == "PSNR, dB"] == ["dense", "MoFME, 16 experts"]
+    wrong = CliRunner().invoke(app, [*words, "--arm", "moe-3"])
+    assert wrong.exit_code == 2
+    assert "no arm is called moe-3: choose from dense, mofme-16, mofme-sampled-16" in wrong.stderr
+
+
+def test_generated_experts_are_judged_beside_the_conventional_ones() -> None:
+    generated = measured(Arm("generated", 16), [[30.2], [30.21], [30.19]])
+    rows = difference_rows(ABLATION, [generated, measured(RIVAL, [[30], [30], [30]])])
+    (one,) = judge_quality(Result("ablation_arms", "MoFME", "a claim", "", "x --steps 9", rows, [0, 1, 2])).judgements
+    assert one.claim.startswith("experts generated from the input") and one.verdict == "reproduced"
+    assert one.gates[0].figure.value == pytest.approx(0.0248, abs=1e-4)  # Student's 4.303 * .01 / sqrt 3

@@ -40,7 +40,7 @@ def test_a_mixture_no_better_than_a_linear_policy_shows_nothing() -> None:
     assert figures["Swimmer"]["its steps"].value == 1500 and figures["Swimmer"]["its seeds"].value == 2
     assert "linear policy" not in figures["Ant"]
     assert "above a plain linear policy, beyond the noise, in 0 of 2 robots" in result.verdict
-    assert result.verdict.startswith("Cannot be seen here") and "Hopper: 68 % of the paper's return." in result.verdict
+    assert result.verdict.startswith("Cannot be seen here") and "the paper 2,816." in result.verdict
     assert "tree" not in result.verdict  # none was grown
 
 

@@ -235,7 +235,7 @@ def _body(number: int) -> dict[str, Any]:
 
 def as_result(overheads: Mapping[str, Overhead], storms: Mapping[str, Storm], command: str) -> Result:
     """Overheads and storms by the name of what routed."""
-    total = sum(storm.requests for storm in storms.values())
+    asked = " and ".join(f"{storm.requests} {name}" for name, storm in storms.items())
     lost, doubled = (sum(getattr(storm, what) for storm in storms.values()) for what in ("lost", "duplicated"))
     added = [f"{o.added().value:.1f} ms {name} ({o.added_cpu().value:.1f} of CPU)" for name, o in overheads.items()]
     clients = next(iter(storms.values())).clients
@@ -243,7 +243,7 @@ def as_result(overheads: Mapping[str, Overhead], storms: Mapping[str, Storm], co
         room="llm_serving",
         paper="CARROT (arXiv 2502.03261)",
         claim="None about serving; ours: 50 clients lose no answer and get none twice while a backend dies.",
-        verdict=f"Of {total} requests of {clients} clients at once, {lost} were lost and {doubled} doubled while one "
+        verdict=f"Of requests of {clients} clients at once, {asked}, {lost} were lost and {doubled} doubled while one "
         f"of two backends died; the endpoint added {' and '.join(added)} to a request at the median.",
         command=command,
         rows=[Row("one request at a time", name, _times(overhead)) for name, overhead in overheads.items()]

@@ -279,7 +279,7 @@ def test_the_result_says_what_was_measured() -> None:
     direct, through = np.full(20, 0.001), np.full(20, 0.004)
     storm = Storm(50, 500, 1, 2, 30, 10.0, np.full(500, 0.2))
     result = as_result({"here": Overhead(direct, through, direct, through)}, {"here": storm}, "command")
-    assert "Of 500 requests of 50 clients at once, 1 were lost and 2 doubled" in result.verdict
+    assert "Of requests of 50 clients at once, 500 here, 1 were lost and 2 doubled" in result.verdict
     alone, many = result.rows
     assert alone.figures["added by the endpoint, ms"].value == 3.0
     assert many.figures["requests per second"].value == 50.0
