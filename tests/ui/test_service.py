@@ -1,13 +1,15 @@
-"""The app as a service: what it tells of itself, how it turns away what is too much, and how it ends."""
+"""The app as a service: what it tells of itself, how it turns away what is too much, behind a proxy, and its end."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -64,37 +66,77 @@ def test_damaged_weights_are_not_ready() -> None:
     assert (answer.status_code, json.loads(answer.body)["reason"]) == (503, "small: model.safetensors is damaged")
 
 
-def start(address: str, photo: Path) -> Any:
-    return Client(address, verbose=False).submit(handle_file(photo), ensemble=True, api_name="/restore")
+# What only measuring and training need.
+HEAVY = {"lpips", "torchvision", "scipy.stats", "sklearn", "transformers", "mujoco", "matplotlib"}
 
 
-def test_sigterm_finishes_the_work_tells_others_and_ends_well(tmp_path: Path) -> None:
-    large = tmp_path / "a secret place.png"
+@dataclass
+class Served:
+    """The app as people serve it below a path, and the file of what it says."""
+
+    process: subprocess.Popen[str]
+    port: int
+    said: Path
+
+    def lines(self) -> list[str]:
+        return self.said.read_text(encoding="utf-8").splitlines()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    port, said = free_port(), tmp_path_factory.mktemp("served") / "said.txt"
+    command = [sys.executable, "-X", "importtime", "-m", "mofme", "app", "--port", str(port)]
+    command += ["--root-path", "/mofme", "--log-format", "json"]
+    with said.open("w") as file, running(command, f"http://127.0.0.1:{port}/health", stderr=file) as process:
+        yield Served(process, port, said)
+
+
+@pytest.mark.skipif(shutil.which("nginx") is None, reason="no nginx is installed: apt-get install nginx-light")
+@pytest.mark.skipif(sys.platform == "win32", reason="nginx is started as on Linux")
+def test_a_sub_path_behind_nginx_takes_uploads_and_gives_downloads(served: Served, tmp_path: Path, photo: Path) -> None:
+    port, shipped = free_port(), Path(__file__).parents[2] / "deploy" / "nginx.conf"
+    (tmp_path / "mofme.conf").write_text(shipped.read_text().replace(":7860", f":{served.port}"))
+    names = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    places = "".join(f"{name}_temp_path {tmp_path / name}; " for name in names)
+    server = f"server {{ listen 127.0.0.1:{port}; include {tmp_path / 'mofme.conf'}; }}"
+    (tmp_path / "nginx.conf").write_text(
+        f"pid {tmp_path / 'pid'}; error_log stderr; events {{}} http {{ access_log off; {places} {server} }}"
+    )
+    url = f"http://127.0.0.1:{port}/mofme/"
+    with running(["nginx", "-g", "daemon off;", "-c", str(tmp_path / "nginx.conf")], url):
+        assert httpx.get(f"{url}health").json() == {"status": "ok"}
+        assert httpx.get(f"{url}metrics").status_code == 403
+        assert f"http://127.0.0.1:{port}/mofme" in httpx.get(url, timeout=90).text
+        client = Client(url, verbose=False, download_files=tmp_path)
+        restored, _ = client.predict(handle_file(photo), api_name="/restore")
+        client.close()
+        with Image.open(restored) as image:
+            assert image.size == (64, 96)
+
+
+def test_sigterm_finishes_the_work_tells_others_and_ends_well(served: Served, tmp_path: Path) -> None:
+    large, before = tmp_path / "a secret place.png", len(served.lines())
+    address = f"http://127.0.0.1:{served.port}/"
     Image.effect_noise((400, 400), 60).convert("RGB").save(large)
-    port = free_port()
-    address = f"http://127.0.0.1:{port}/"
-    command = [sys.executable, "-m", "mofme", "app", "--port", str(port), "--log-format", "json"]
-    with running(command, f"{address}health", stderr=subprocess.PIPE) as app:
-        assert app.stderr
-        lines: list[str] = []
-        reading = threading.Thread(target=lines.extend, args=(app.stderr,))
-        reading.start()
-        job = start(address, large)
-        while not metrics(address)["mofme_in_work",]:
-            time.sleep(0.05)
-        app.send_signal(signal.SIGTERM)
-        while httpx.get(f"{address}ready").status_code == 200:
-            time.sleep(0.01)
-        refused = httpx.post(f"{address}gradio_api/call/restore", json={"data": []})
-        assert (refused.status_code, "being stopped" in refused.text) == (503, True)
-        _, report = job.result(timeout=90)
-        assert report["width"] == 400
-        assert app.wait(timeout=60) == 0
-        reading.join(timeout=10)
-        app.stderr.close()
-    told = [json.loads(line) for line in lines if line.startswith("{")]
+    client = Client(address, verbose=False, download_files=tmp_path)
+    job = client.submit(handle_file(large), ensemble=True, api_name="/restore")
+    while not metrics(address)["mofme_in_work",]:
+        time.sleep(0.05)
+    served.process.send_signal(signal.SIGTERM)
+    while httpx.get(f"{address}ready").status_code == 200:
+        time.sleep(0.01)
+    refused = httpx.post(f"{address}gradio_api/call/restore", json={"data": []})
+    assert (refused.status_code, "being stopped" in refused.text) == (503, True)
+    _, report = job.result(timeout=90)
+    assert report["width"] == 400
+    assert served.process.wait(timeout=60) == 0
+    lines = served.lines()
+    told = [json.loads(line) for line in lines[before:] if line.startswith("{")]
     requests = [line for line in told if line["event"] == "request"]
     uploads = [(line["method"], line["status"]) for line in requests if line["route"] == "/gradio_api/upload"]
     assert uploads == [("POST", 200)]
     assert [(line["work"], line["outcome"]) for line in told if line["event"] == "work"] == [("restore", "done")]
-    assert not [line for line in lines if "secret" in line]
+    to_start = takewhile(lambda line: not line.startswith("{"), lines)  # it began to answer
+    imports = {line.rpartition("|")[2].strip() for line in to_start if line.startswith("import time:")}
+    assert "gradio" in imports and not imports & HEAVY
+    assert not [line for line in lines if "secret" in line and not line.startswith("import time:")]

@@ -1,6 +1,4 @@
 import asyncio
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -115,10 +113,3 @@ def test_no_upload_box_fetches_an_address(app: gr.Blocks) -> None:
             fetching = box.async_move_resource_to_block_cache("https://127.0.0.1/a.png")
             with pytest.raises(gr.Error, match="addresses are not fetched"):
                 thread.submit(asyncio.run, fetching).result()
-
-
-def test_the_app_starts_without_what_only_measuring_and_training_need() -> None:
-    heavy = "{'lpips', 'torchvision', 'scipy.stats', 'sklearn', 'transformers', 'mujoco', 'matplotlib'}"
-    script = f"import sys, mofme.ui.window; print(*sorted({heavy} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout == "\n"
