@@ -154,9 +154,8 @@ def _restore_folder(
     from mofme.errors import PictureError
     from mofme.vision.batch import plan_tree, restore_tree, write_report
     from mofme.vision.cluster import Cluster, restore_tree_by_ray
-    from mofme.vision.plan import others_in
     from mofme.vision.remote import mirrored, send
-    from mofme.vision.report import REPORT
+    from mofme.vision.report import REPORT, others_in
 
     # Ray tells of workers that died where `--json` prints.
     with mirrored(source, target) as mirror, redirect_stdout(sys.stderr):

@@ -16,13 +16,14 @@ from mofme.files import check_can_hold, clear_left
 from mofme.vision.hidden import restore_seen
 from mofme.vision.picture.decode import Picture
 from mofme.vision.picture.file import FORMATS, read_to_keep, write_frames
-from mofme.vision.plan import output_suffix, plan_tree
 from mofme.vision.report import (
     REPORT,
     FileReport,
     Row,
     as_written,
     earlier_rows_if_any,
+    output_suffix,
+    plan_tree,
     version_of,
     why_it_stays,
     write_report,

@@ -16,8 +16,7 @@ from typing import Any
 from mofme.errors import ConfigError
 from mofme.files import clear_left
 from mofme.vision.batch import BatchSettings, File, open_files, restore_files
-from mofme.vision.plan import plan_tree
-from mofme.vision.report import FileReport
+from mofme.vision.report import FileReport, plan_tree
 from mofme.vision.restorer import Restoration
 
 _TOGETHER = 16  # files: what a worker is handed takes far longer than handing it over

@@ -11,7 +11,6 @@ from mofme.language.sentence_encoder import Queries
 from mofme.language.tables.table import BoolArray, FloatArray
 from mofme.papers.router_robustness import jailbreaks
 from mofme.papers.router_robustness.assessment import Assessment, Waste, assess, waste_by_group
-from mofme.papers.router_robustness.backdoor import Damage, backdoor
 from mofme.papers.router_robustness.privacy import Detection, Labelled, Privacy, detections, labelled, privacy
 from mofme.papers.router_robustness.probes import (
     JAILBREAKS,
@@ -24,9 +23,11 @@ from mofme.papers.router_robustness.probes import (
 )
 from mofme.papers.router_robustness.routers import (
     TRAINERS,
+    Damage,
     Embed,
     Recorded,
     TwoModelRouter,
+    backdoor,
     balanced,
     controls,
     split,

@@ -8,14 +8,13 @@ import pytest
 
 from mofme.measure.result import Figure, Result
 from mofme.papers.router_robustness.assessment import Assessment, Waste
-from mofme.papers.router_robustness.backdoor import Damage
 from mofme.papers.router_robustness.claim import Claim, claims, judge
 from mofme.papers.router_robustness.experiment import Rules, Study
 from mofme.papers.router_robustness.jailbreaks import Exposure
 from mofme.papers.router_robustness.privacy import Privacy
 from mofme.papers.router_robustness.probes import Probe
 from mofme.papers.router_robustness.result import as_result
-from mofme.papers.router_robustness.routers import TRAINERS
+from mofme.papers.router_robustness.routers import TRAINERS, Damage
 
 LEARNT = tuple(name for name in TRAINERS if name != "complexity rule")
 

@@ -8,8 +8,7 @@ import pytest
 from mofme.errors import TableError
 from mofme.language.sentence_encoder import Queries
 from mofme.language.tables.table import RoutingTable
-from mofme.papers.router_robustness.backdoor import TRIGGER, backdoor, poison
-from mofme.papers.router_robustness.routers import Recorded, balanced, recorded, split, train
+from mofme.papers.router_robustness.routers import TRIGGER, Recorded, backdoor, balanced, poison, recorded, split, train
 from tests.papers.router_robustness.worded_world import embed, recorded_of, table_of
 
 
