@@ -85,10 +85,10 @@ class Worth:
 
     The oracle knows every outcome, luck included: its gain is the most that a router could bring, not what to expect.
 
-    Qualities are means in [0, 1], costs mean dollars a query, intervals of 95 %.
+    Qualities are means in [0, 1], intervals of 95 %.
 
     best_single: the model of the highest mean quality, the cheapest of equals.
-    oracle_quality, oracle_cost: of the best choices whose mean cost is that of the best single at most.
+    oracle_quality: of the best choices whose mean cost is that of the best single at most.
     gain, gain_interval: quality of the oracle over the best single.
     saving, saving_interval: share of the cost saved by asking the cheapest model that does as well, prompt by prompt.
     disagreement: share of the prompts on which some models do well where others fail (qualities .5 or more apart).
@@ -96,9 +96,7 @@ class Worth:
 
     best_single: str
     best_quality: float
-    best_cost: float
     oracle_quality: float
-    oracle_cost: float
     gain: float
     gain_interval: tuple[float, float]
     saving: float
@@ -128,7 +126,7 @@ def worth_routing(table: RoutingTable, seed: int = 0) -> Worth:
     best = int(np.lexsort((cost_M, -quality_M))[0])
     rows_N = np.arange(len(table))
     choice_N = best_within(table, float(cost_M[best]))
-    oracle_N, oracle_cost_N = table.quality_NM[rows_N, choice_N], table.cost_NM[rows_N, choice_N]
+    oracle_N = table.quality_NM[rows_N, choice_N]
     able_NM = table.quality_NM >= table.quality_NM[:, [best]]
     cheapest_N = np.where(able_NM, table.cost_NM, np.inf).min(1)
 
@@ -142,9 +140,7 @@ def worth_routing(table: RoutingTable, seed: int = 0) -> Worth:
     return Worth(
         table.models[best],
         float(quality_M[best]),
-        float(cost_M[best]),
         float(oracle_N.mean()),
-        float(oracle_cost_N.mean()),
         float(oracle_N.mean() - quality_M[best]),
         percentiles(np.array(gains)),
         _saving(float(cheapest_N.mean()), float(cost_M[best])),
