@@ -47,6 +47,38 @@ class Frame:
         return None if alpha_HW is None or bool((alpha_HW == 1).all()) else alpha_HW[None]
 
 
+def missing_share(path: Path) -> float:
+    """Which share of a file is not there, by what its container says of its own length; 0 if that tells nothing."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(64)
+        whole = 0
+        if head.startswith(b"RIFF"):
+            whole = 8 + int.from_bytes(head[4:8], "little")
+        elif head.startswith(b"\x1aE\xdf\xa3"):  # Matroska: a head, and a segment that holds all else
+            length, at = _matroska_length(head, 4)
+            length, at = _matroska_length(head, at + (length or 0) + 4)
+            whole = at + length if length else 0
+        elif head[4:8] == b"ftyp":
+            while whole + 8 <= size:
+                file.seek(whole)
+                box = file.read(16)
+                length = int.from_bytes(box[:4], "big")
+                length = int.from_bytes(box[8:], "big") if length == 1 else length
+                if length < 8:  # to the end
+                    return 0.0
+                whole += length
+    return max(whole - size, 0) / max(whole, 1)
+
+
+def _matroska_length(data: bytes, at: int) -> tuple[int | None, int]:
+    """A length and where it ends; None if it is not known, as of a stream that was recorded."""
+    count = 9 - data[at].bit_length() if at < len(data) else 9
+    bits = 7 * count
+    value = int.from_bytes(data[at : at + count], "big") & (2**bits - 1)
+    return (None if count > 8 or value == 2**bits - 1 else value), at + count
+
+
 class VideoReader:
     """The frames of a video file, one after the other; what cannot be decoded is left out and counted as `damaged`."""
 
@@ -56,7 +88,10 @@ class VideoReader:
         `path` may be what to call an address.
         """
         best = container.streams.best("video")
+        self.cut_off = missing_share(path) if isinstance(path, Path) else 0.0
         if not isinstance(best, VideoStream) or best.disposition & Disposition.attached_pic:  # a cover
+            if self.cut_off:
+                raise PictureError(f"{path}: is cut off, and without its end no video can be read in this file.")
             raise PictureError(f"{path}: there is no video in this file.")
         if best.codec_context is None:  # which the library's own types deny
             raise PictureError(f"{path}: the video in this file is of a kind that cannot be decoded.")

@@ -84,6 +84,13 @@ def coding_for(container: str, image: Tensor, frame: Frame, like: VideoReader) -
         encoder, format, options = "libx264", "yuv420p10le" if deep else "yuv420p", _H264
     if alpha and "yuva" not in format:
         notes.append("what was transparent is on white now: MP4 holds no transparency, MOV, MKV and WebM do")
+    if "420" in format:
+        kind, colours = decoded.format, decoded.format.components[1:2]
+        halves = [
+            (part.width * 2 - kind.width, part.height * 2 - kind.height) for part in colours if not kind.has_palette
+        ]
+        if kind.is_rgb or any(max(half) > 1 for half in halves):
+            notes.append("its colours are half as fine as they were (4:2:0)")
     bits = 10 if "10" in format else 8
     if planes.bits > bits:
         notes.append(f"its {planes.bits} bits a colour are {bits} now")

@@ -178,7 +178,8 @@ def test_what_no_codec_holds_is_said(tmp_path, size, format):
     report = restore_file(as_it_is, source, tmp_path / "b.mp4")
     assert report.error == ""
     bits = {"yuv420p12le": 12, "gbrp16le": 16}.get(format)
-    assert report.note == (f"its {bits} bits a colour are 10 now" if bits else "")
+    coarser = "its colours are half as fine as they were (4:2:0); " if format == "gbrp16le" else ""
+    assert report.note == (f"{coarser}its {bits} bits a colour are 10 now" if bits else "")
     assert decoded(tmp_path / "b.mp4")[0].format.components[0].bits == 10
 
 

@@ -11,8 +11,11 @@ from av.stream import AttachmentStream, Disposition
 from av.subtitles.subtitle import SubtitleSet
 from torch import Tensor
 
+from mofme.errors import PictureError
 from mofme.vision.batch import FileReport, restore_file
 from mofme.vision.restorer import Restoration
+from mofme.vision.video import restore_video
+from mofme.vision.video_file import missing_share, read_video
 from tests.films import each_once, film
 
 DEFAULT, FORCED, COMMENT, PICTURE = (
@@ -244,3 +247,49 @@ def test_an_empty_file_is_told(tmp_path):
         container.start_encoding()
     report = restore_file(as_it_is, tmp_path / "none.mkv", tmp_path / "b.mkv")
     assert "cannot be read as a video" in report.error and not (tmp_path / "b.mkv").exists()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [(".mkv", "libx264"), (".webm", "libvpx-vp9"), (".mp4", "libx264"), (".avi", "mpeg4")]
+)
+def test_a_film_that_is_cut_off_is_told(tmp_path, suffix, codec):
+    whole = film(tmp_path / f"whole{suffix}", frames=60, size=(128, 96), codec=codec)
+    if suffix == ".mp4":  # with its table in front
+        with (
+            av.open(whole) as source,
+            av.open(tmp_path / "a.mp4", "w", options={"movflags": "faststart"}) as target,
+        ):
+            stream = target.add_stream_from_template(source.streams.video[0])
+            for packet in source.demux(video=0):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    target.mux(packet)
+        whole = tmp_path / "a.mp4"
+    assert missing_share(whole) == 0
+    cut = tmp_path / f"cut{suffix}"
+    cut.write_bytes(whole.read_bytes()[: int(whole.stat().st_size * 0.8)])
+    assert missing_share(cut) == pytest.approx(0.2, abs=0.01)
+    frames = list(restore_video(as_it_is, cut, tmp_path / "clear.mp4"))
+    assert 0 < frames[-1].number < 60
+    assert "the file is cut off: 20% of it is missing" in frames[-1].notes[0]
+
+
+def test_a_film_whose_table_is_cut_off_is_refused_by_that(tmp_path):
+    path = film(tmp_path / "a.mp4", frames=20)
+    data = path.read_bytes()
+    path.write_bytes(data[: data.index(b"moov") - 50])
+    with pytest.raises(PictureError, match=r"a\.mp4: is cut off, and without its end"), read_video(path):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_told"), [("yuv444p", True), ("yuv422p", True), ("yuv420p", False), ("gray", False)]
+)
+def test_colours_that_get_coarser_are_told(tmp_path, kind, is_told):
+    with av.open(tmp_path / "a.mkv", "w") as file:
+        stream = file.add_stream("ffv1", 10)
+        stream.width, stream.height, stream.pix_fmt = 65, 47, kind
+        file.mux(stream.encode(av.VideoFrame(65, 47, kind)))
+        file.mux(stream.encode(None))
+    (frame,) = restore_video(as_it_is, tmp_path / "a.mkv", tmp_path / "b.mkv")
+    assert any("4:2:0" in note for note in frame.notes) == is_told
