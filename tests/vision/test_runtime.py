@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from mofme.cli.app import app
+from mofme.core.training import bf16_pays
+from mofme.core.uncertainty import UncertaintyRouter
 from mofme.core.weights import checksum
 from mofme.errors import ModelError
 from mofme.files import ASSETS
@@ -19,6 +21,7 @@ from mofme.papers.r2t2.references import SHIPPED, References
 from mofme.papers.r2t2.rerouter import explain
 from mofme.vision import restorer as restorer_module
 from mofme.vision import runtime as module
+from mofme.vision.export import onnx_bytes
 from mofme.vision.models import load_net
 from mofme.vision.nets.unet import RestorationNet
 from mofme.vision.picture.file import read_picture
@@ -26,6 +29,7 @@ from mofme.vision.restorer import Restorer
 from mofme.vision.runtime import fastest_runtime
 from mofme.vision.runtime_benchmark import FULL, Trial, as_result
 from tests.vision.pictures import save_grey as save
+from tests.vision.tiny_models import save_two_models
 
 MODELS = ("small", "small-real")
 
@@ -103,6 +107,41 @@ def test_what_cannot_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(ModelError, match=r"not installed: pip install openvino=="):
         Restorer(load_net("small")[0], "small", runtime="openvino")
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_what_it_makes_of_a_net_is_kept(
+    runtime: str, photo: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOFME_CACHE", str(tmp_path))
+    binary, tiny = map(str, save_two_models(tmp_path / "models"))
+    made: list[bool] = []
+    monkeypatch.setattr(module, "onnx_bytes", lambda *how: made.append(True) or onnx_bytes(*how))
+
+    def restored(name: str = tiny) -> Tensor:
+        return Restorer.from_pretrained(name, "cpu", runtime)(photo[:, :40, :48]).image
+
+    expected = restored()
+    assert torch.equal(restored(), expected) and len(made) == 1
+    (kept,) = tmp_path.glob("graphs/*.bin")
+    for damaged in (b"", kept.read_bytes()[:10_000], b"broken" * 1000):
+        kept.write_bytes(damaged)
+        assert torch.equal(restored(), expected)
+    assert len(made) == 4
+    monkeypatch.setattr(module, "bf16_pays", lambda device: not bf16_pays(device))
+    restored()
+    net = load_net(tiny)[0]
+    for block in net.modules():
+        if isinstance(block, UncertaintyRouter):
+            block.top_k = 1  # which is in no weight
+    module.open_runtime(runtime, net)
+    monkeypatch.setattr(module, "_KEPT", 2)
+    other = restored(binary)
+    assert len(made) == 7 and len(list(tmp_path.glob("graphs/*"))) == 2
+    assert torch.equal(restored(binary), other) and len(made) == 7
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MOFME_CACHE", str(tmp_path / "file"))  # nothing can be kept there
+    assert torch.equal(restored(binary), other)
 
 
 class Timed:
