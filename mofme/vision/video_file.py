@@ -90,9 +90,8 @@ class VideoReader:
         best = container.streams.best("video")
         self.cut_off = missing_share(path) if isinstance(path, Path) else 0.0
         if not isinstance(best, VideoStream) or best.disposition & Disposition.attached_pic:  # a cover
-            if self.cut_off:
-                raise PictureError(f"{path}: is cut off, and without its end no video can be read in this file.")
-            raise PictureError(f"{path}: there is no video in this file.")
+            why = "is cut off, and without its end no video can be read" if self.cut_off else "there is no video"
+            raise PictureError(f"{path}: {why} in this file.")
         if best.codec_context is None:  # which the library's own types deny
             raise PictureError(f"{path}: the video in this file is of a kind that cannot be decoded.")
         self.path, self.container, self.stream = path, container, best
@@ -221,7 +220,9 @@ def read_video(path: Path, max_megapixels: float = 100) -> Iterator[VideoReader]
         try:
             container = stack.enter_context(open_video(stack.enter_context(path.open("rb"))))
         except (av.FFmpegError, OSError) as error:
-            raise PictureError(f"{path}: cannot be read as a video ({error.strerror}).") from error
+            cut = isinstance(error, av.FFmpegError) and missing_share(path)
+            why = "it is cut off, and what is missing is needed" if cut else error.strerror
+            raise PictureError(f"{path}: cannot be read as a video ({why}).") from error
         yield VideoReader(path, container, max_megapixels)
 
 

@@ -278,7 +278,7 @@ def test_a_film_whose_table_is_cut_off_is_refused_by_that(tmp_path):
     path = film(tmp_path / "a.mp4", frames=20)
     data = path.read_bytes()
     path.write_bytes(data[: data.index(b"moov") - 50])
-    with pytest.raises(PictureError, match=r"a\.mp4: is cut off, and without its end"), read_video(path):
+    with pytest.raises(PictureError, match=r"a\.mp4: .*is cut off, and w"), read_video(path):
         pass
 
 
