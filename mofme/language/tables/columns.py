@@ -104,7 +104,7 @@ def _with_points(cells: list[str]) -> list[str]:
 
 def _delimiter(lines: str) -> str:
     """What parts the cells of the header: Excel writes what is usual in its country, or tabs."""
-    header = lines.lstrip("\ufeff").split("\n", 1)[0]
+    header = lines.lstrip("\ufeff").split("\n", 1)[0].replace("\r", " ")
     counts = {mark: len(next(csv.reader([header], delimiter=mark), [])) for mark in ",;\t"}
     return max(counts, key=lambda mark: counts[mark])
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mofme.errors import TableError
@@ -157,6 +157,7 @@ def tables(draw: st.DrawFn) -> RoutingTable:
 
 
 @given(table=tables())
+@example(table=RoutingTable("any", ("p",), ("a\rb",), np.ones((1, 1)), np.ones((1, 1)), ("",)))
 def test_what_is_written_is_read_back_exactly(table: RoutingTable) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "any.csv"
