@@ -74,6 +74,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate rerouting text": rerouting.text,
     "bench restorers": bench.restorers,
     "bench runtimes": bench.runtimes,
+    "bench cluster": bench.cluster,
     "bench routing-server": route.routing_server,
     "binary train": binary.train,
     "binary evaluate": binary.evaluate,

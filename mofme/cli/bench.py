@@ -97,3 +97,23 @@ def runtimes(
     chosen = [pair for members in find_sets(pairs).values() for pair in members[:limit]]
     trials = command.track(compare_runtimes(model, chosen, repeats), "restoring", repeats * len(chosen))
     return as_result(model, list(trials), command.line)
+
+
+@measures("cluster.json")
+def cluster(
+    command: Command,
+    pictures: Annotated[int, typer.Option(min=4, help="How many, made for it.")] = 1000,
+    side: Annotated[int, typer.Option(min=8, help="Side of each in pixels.")] = 96,
+    workers: Annotated[int, typer.Option(min=1, help="Processes of the run in which one is killed.")] = 2,
+    price: Annotated[float, typer.Option(min=0, help="Of a CPU's second, in dollars.")] = 0.0000125,
+    model: Annotated[str, typer.Option(help="A model by name or folder.")] = "small",
+    runtime: Annotated[str, typer.Option(help="torch, onnx or openvino, for all runs.")] = "torch",
+) -> Result:
+    """Restore small pictures without Ray and by it, kill a worker, and tell what a million frames cost."""
+    from mofme.vision.cluster_benchmark import as_result, compare, frame_seconds
+
+    outcomes = list(command.track(compare(model, runtime, pictures, side, workers), "runs", 3))
+    for outcome in outcomes:
+        if wrong := outcome.lost + outcome.doubled + outcome.unlike:
+            command.fail(f"{outcome.name}: {wrong} files are lost, doubled or unlike those of one machine")
+    return as_result(outcomes, frame_seconds(model, runtime), pictures, side, price, command.line)

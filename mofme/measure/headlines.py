@@ -95,6 +95,12 @@ _ROOMS = {
         "Restoring makes it harder for a program to recognise what is in a photo.",
         "Restoring does not help a program to recognise what is in a photo, as far as can be told.",
     ),
+    "cluster": _Telling(
+        "A million frames through Ray",
+        "CPU hours",
+        "1280x720",
+        "A million frames in HD take {value} hours of one CPU, spread over as many as a cluster has.",
+    ),
     "control": _Telling(
         "returns",
         "reached, %",

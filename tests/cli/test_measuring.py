@@ -58,6 +58,7 @@ BAD = [
     "results --quote nowhere.md",
     "moefy empty --text file.txt --out out",
     "distil empty empty --text file.txt --out out",
+    "bench cluster --pictures 3",
     "evaluate restoration nowhere",
     "evaluate restoration empty",
     "evaluate segmentation nowhere nowhere",

@@ -16,11 +16,12 @@ from typer.testing import CliRunner
 from mofme.cli.app import app
 from mofme.vision import video_writer
 from mofme.vision.batch import BatchSettings, restore_file
-from mofme.vision.restorer import Restoration
+from mofme.vision.restorer import Restoration, Restorer
 from mofme.vision.smoother import TemporalSmoother
 from mofme.vision.video import restore_video
 from mofme.vision.video_writer import decoding_times
 from tests.films import each_once, film
+from tests.vision.tiny_models import save_two_models
 
 SEGMENT = 6  # frames, instead of many
 FRAMES = 2 * SEGMENT + 4
@@ -75,6 +76,18 @@ def test_it_goes_on_and_becomes_the_same(tmp_path, source, stop, suffix):
     assert (report.weather, report.width, report.note) == (expected.weather, expected.width, expected.note)
     assert report.uncertainty == pytest.approx(expected.uncertainty)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([undisturbed.name, stopped.name])
+
+
+def test_by_another_runtime_it_becomes_the_same_as_well(tmp_path, source):
+    model = save_two_models(tmp_path / "models")[1]
+    undisturbed, stopped = tmp_path / "undisturbed.mp4", tmp_path / "stopped.mp4"
+    restorer = Restorer.from_pretrained(str(model), "cpu", "openvino")
+    assert restore_file(restorer, source, undisturbed).error == ""
+    work_until(SEGMENT + 3, source, stopped, restorer)
+    assert list((tmp_path / ".stopped.mp4.mofme-segments").iterdir())
+    again = Restorer.from_pretrained(str(model), "cpu", "openvino")
+    assert restore_file(again, source, stopped).error == ""
+    assert stopped.read_bytes() == undisturbed.read_bytes()
 
 
 @pytest.mark.parametrize(
