@@ -3,13 +3,18 @@
 import csv
 import importlib
 import os
+import shutil
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import s3fs
 import torch
@@ -197,3 +202,29 @@ def test_an_address_that_cannot_be_read_and_names_that_lead_out_are_told(tmp_pat
         result = CliRunner().invoke(app, ["restore", address, str(tmp_path / "out")])
         assert result.exit_code == 2 and address in result.stderr and why in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(not os.environ.get("MOFME_KILLS"), reason="slow: set MOFME_KILLS")
+def test_a_command_that_is_killed_leaves_no_process_and_goes_on(tmp_path: Path, photos: Path, model: Path) -> None:
+    """The command itself, with a cluster of its own. Its workers write what they are at, or leave it as it was."""
+    for number in range(40):
+        shutil.copy(photos / "0.png", photos / f"copy{number}.png")
+    load = partial(Restorer.from_pretrained, str(model), "cpu")
+    expected = list(restore_tree(load(), photos, tmp_path / "calm"))
+    words = ["restore", str(photos), str(tmp_path / "out"), "--engine", "ray", "--workers", "2", "--model", str(model)]
+    driver = psutil.Popen([sys.executable, "-m", "mofme", *words, "--device", "cpu"], stderr=subprocess.DEVNULL)
+    while driver.poll() is None and len(contents(tmp_path / "out")) < 4:
+        time.sleep(0.01)
+    started = driver.children(recursive=True)
+    driver.kill()
+    assert driver.wait(60) == -signal.SIGKILL and len(started) > 3
+    # Two that only watch the others try to tell of their end first, for a minute.
+    assert psutil.wait_procs(started, timeout=200)[1] == []
+    before = contents(tmp_path / "out")
+    assert 4 <= len(before) < 52
+
+    again = by_ray(load, photos, tmp_path / "out")
+    assert [one.file for one in again] == [one.file for one in expected]
+    assert len([one for one in again if one.skipped]) >= 4
+    assert contents(tmp_path / "out") == contents(tmp_path / "calm")
+    assert [row["file"] for row in rows(tmp_path / "out")] == [one.file for one in expected]
