@@ -2,20 +2,17 @@
 
 import os
 import shutil
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import httpx
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+from mofme.ui.load_test import free_port, running
 
 if TYPE_CHECKING:
     from mofme.ui.models import Engine
@@ -68,33 +65,6 @@ def url(folders: None) -> Iterator[str]:
     address = f"http://127.0.0.1:{port}/"
     with running([sys.executable, str(Path(__file__).with_name("ui") / "untrained_app.py"), str(port)], address):
         yield address
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-@contextmanager
-def running(command: list[str], address: str, **more: Any) -> Iterator[subprocess.Popen[str]]:
-    """A server in a process of its own, once it answers at `address`; ended by SIGTERM."""
-    root = Path(__file__).parents[1]
-    app = subprocess.Popen(command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, text=True, **more)
-    try:
-        for _ in range(900):
-            assert app.poll() is None, "the server ended before it answered"
-            try:
-                httpx.get(address, verify=False)
-                break
-            except httpx.TransportError:
-                time.sleep(0.2)
-        else:
-            pytest.fail("the server did not answer")
-        yield app
-    finally:
-        app.terminate()
-        app.wait(timeout=60)
 
 
 @pytest.fixture

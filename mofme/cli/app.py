@@ -75,6 +75,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "bench restorers": bench.restorers,
     "bench runtimes": bench.runtimes,
     "bench cluster": bench.cluster,
+    "bench service": bench.service,
     "bench routing-server": route.routing_server,
     "binary train": binary.train,
     "binary evaluate": binary.evaluate,

@@ -14,6 +14,7 @@ from mofme.measure.result import Result
 
 _EXPERTS = [1, 4, 16, 64, 128]
 _BACKBONES = ["small", "small-x4"]
+_CLIENTS = [1, 4, 16, 64]
 
 
 @measures("bench.json")
@@ -117,3 +118,35 @@ def cluster(
         if wrong := outcome.lost + outcome.doubled + outcome.unlike:
             command.fail(f"{outcome.name}: {wrong} files are lost, doubled or unlike those of one machine")
     return as_result(outcomes, frame_seconds(model, runtime), pictures, side, price, command.line)
+
+
+@measures("service.json, or service_memory.json and a plot")
+def service(
+    command: Command,
+    address: Annotated[
+        str | None, typer.Option(help="An app that runs, such as http://127.0.0.1:7860/; without it one is started.")
+    ] = None,
+    clients: Annotated[list[int], typer.Option(help="Clients at once; may be given again.", min=1)] = _CLIENTS,
+    pictures: Annotated[int, typer.Option(help="Small pictures for each number of clients.", min=2)] = 200,
+    minutes: Annotated[
+        float, typer.Option(help="Watch memory for so long, under the first number of clients, and measure no waits.")
+    ] = 0,
+) -> Result:
+    """Measure the app under many clients at once: pictures a second, waits and refusals, or memory over time."""
+    from contextlib import nullcontext
+
+    from mofme.ui.load_test import as_result, draw_memory, measure_load, measure_memory, own_app
+
+    with nullcontext(address.rstrip("/") + "/") if address else own_app() as app:
+        if minutes:
+            with command.counting("memory") as show:
+                memory = measure_memory(app, clients[0], minutes, show)
+            result = as_result(memory, command.line)
+            if command.out:
+                draw_memory(memory, command.out / "service_memory-growth.png")
+            return result
+        loads = []
+        for number in clients:
+            with command.counting(f"{number} at once") as show:
+                loads.append(measure_load(app, number, pictures, show))
+    return as_result(loads, command.line)

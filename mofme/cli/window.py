@@ -17,6 +17,10 @@ def open_app(
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 7860,
     auth: Annotated[str | None, typer.Option(help="Ask for this user:password.")] = None,
     max_megapixels: Annotated[float, typer.Option(min=0.01, help="Refuse larger pictures.")] = Limits.megapixels,
+    max_memory: Annotated[
+        float | None,
+        typer.Option(min=0.1, help="Gigabytes it may use; by default 80 % of the machine's, or of the container's."),
+    ] = None,
     root_path: Annotated[
         str | None, typer.Option(envvar="GRADIO_ROOT_PATH", help="Path, or address, by which a reverse proxy shows it.")
     ] = None,
@@ -37,6 +41,7 @@ def open_app(
     for file in filter(None, (certificate, key)):
         open(file).close()  # Gradio would look for another port instead of telling
 
+    from mofme.ui.memory import MEMORY, SHARE, of_this_machine
     from mofme.ui.models import Engine, Services, shipped_models
     from mofme.ui.service import log_json
     from mofme.ui.window import Address, serve
@@ -45,7 +50,9 @@ def open_app(
     if os.environ.get("SPACE_ID"):
         host = "0.0.0.0"
     user, _, password = (auth or "").partition(":")
-    services = Services(Engine(shipped_models()), limits=replace(Limits(), megapixels=max_megapixels))
+    bytes_of_memory = SHARE * of_this_machine() if max_memory is None else 1e9 * max_memory
+    megapixels = MEMORY.bound(bytes_of_memory, max_megapixels)
+    services = Services(Engine(shipped_models()), limits=replace(Limits(), megapixels=megapixels))
     if log_format == "json":
         log_json()
     serve(services, Address(host, port, root_path, certificate, key), (user, password) if auth else None)

@@ -215,6 +215,20 @@ _ROOMS = {
         "A program that reads street scenes sees less after restoring.",
         "A program that reads street scenes sees no more after restoring, as far as can be told.",
     ),
+    "service": _Telling(
+        "clients at once",
+        "pictures",
+        "64 clients",
+        "Of 64 programs at once all get their pictures back; who finds the queue full is told so, and asks again.",
+    ),
+    "service_memory": _Telling(
+        "memory",
+        "growth, MB an hour",
+        "4 clients",
+        "Under many clients the app's memory grows by {value} megabytes an hour.",
+        "Under many clients the app's memory shrinks.",
+        "Under many clients the app's memory does not grow, as far as can be told.",
+    ),
 }
 _ROOMS["dense_to_moe_100k"] = _ROOMS["dense_to_moe"]
 

@@ -3,11 +3,13 @@
 import functools
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mofme.errors import ModelError
 from mofme.ui.limits import Limits
+from mofme.ui.runs import turn
 from mofme.vision.restorer import Restoration, Restorer, available_models
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ class Engine:
 
     def __init__(self, models: Sequence[str], load: Callable[[str], Restorer] = Restorer.from_pretrained) -> None:
         self.models = list(models)
-        self.turn = threading.Lock()
+        self._turn = threading.Lock()
         self._load = load
         self._loaded: dict[str, Restorer] = {}
         self._loading = threading.Lock()
@@ -37,21 +39,25 @@ class Engine:
                 self._loaded[name] = self._load(name)
             return self._loaded[name]
 
-    def in_turn(self, name: str | None) -> "InTurn":
-        """The model called `name`, which waits for its turn at each picture: others get theirs in between."""
-        return InTurn(self.restorer(name), self.turn)
+    def turn(self, check: Callable[[], Any] = lambda: None) -> AbstractContextManager[None]:
+        """Nobody else restores inside. `check` is called while somebody does, to raise where it should not wait."""
+        return turn(self._turn, check)
+
+    def in_turn(self, name: str | None, check: Callable[[], Any]) -> "InTurn":
+        """The model called `name`, which waits for its `turn` at each picture: others get theirs in between."""
+        return InTurn(self.restorer(name), lambda: self.turn(check))
 
 
 class InTurn:
     """A model that waits for its turn at each picture."""
 
-    def __init__(self, restorer: Restorer, turn: threading.Lock) -> None:
+    def __init__(self, restorer: Restorer, turn: Callable[[], AbstractContextManager[None]]) -> None:
         self._restorer, self._turn = restorer, turn
         # What is written is told apart by them.
         self.version, self.device = restorer.version, restorer.device
 
     def __call__(self, *picture: Any, **how: Any) -> Restoration:
-        with self._turn:
+        with self._turn():
             return self._restorer(*picture, **how)
 
 

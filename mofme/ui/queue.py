@@ -47,6 +47,18 @@ class FairQueue(Queue):
             self._served[_client(taken[0][0])] = self._turn
         return taken
 
+    async def process_events(self, events: list[Event], *more: Any, **named: Any) -> None:
+        """As Gradio's, which keeps the state of every page for each call of the API, near a megabyte, as if it were a
+        visitor's who may come back.
+        """
+        try:
+            await super().process_events(events, *more, **named)
+        finally:
+            for event in events:
+                if self.server_app and event.session_hash == event._id:  # the call came without a session
+                    self.server_app.state_holder.session_data.pop(event._id, None)
+                    self.server_app.state_holder.time_last_used.pop(event._id, None)
+
     def _waiting_for(self, function: Any) -> EventQueue | None:
         return self.event_queue_per_concurrency_id.get(function.concurrency_id) if function else None
 

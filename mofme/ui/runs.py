@@ -4,9 +4,11 @@ import contextvars
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from mofme.errors import Cancelled, MofmeError
+from mofme.ui.memory import MEMORY
 from mofme.ui.service import at_work
 from mofme.ui.uploads import KEEP_SECONDS
 
@@ -20,10 +22,11 @@ class Job:
     def __init__(self, seconds: float, told: Callable[[float, str], Any] = lambda share, words: None) -> None:
         self._seconds, self._told = seconds, told
         self._deadline = time.monotonic() + seconds
-        self._cancelled = threading.Event()
+        self.why_stopped = ""
 
-    def cancel(self) -> None:
-        self._cancelled.set()
+    def cancel(self, why: str = "Stopped, as you asked.") -> None:
+        """Stop at the next check; `why` is what the visitor is told."""
+        self.why_stopped = self.why_stopped or why
 
     def check(self) -> None:
         """Raises Cancelled after `cancel`, MofmeError once the time is up."""
@@ -37,13 +40,17 @@ class Job:
 
     def check_cancelled(self) -> None:
         """Raises Cancelled after `cancel`: for work of many parts, which hands out those that are done in time."""
-        if self._cancelled.is_set():
-            raise Cancelled("Stopped, as you asked.")
+        if self.why_stopped:
+            raise Cancelled(self.why_stopped)
 
     def report(self, share: float, words: str) -> None:
         """Tell the visitor how far the work is. Raises as `check` does."""
         self.check()
         self._told(share, words)
+
+    def wait(self) -> None:
+        """Tell the visitor that others have to end before. Raises as `check` does."""
+        self.report(0, "Waiting for others to end")
 
 
 class Run:
@@ -136,14 +143,14 @@ class Runs:
         self._runs: dict[str, Run] = {}
         self._turn = threading.Lock()
 
-    def begin(self, name: str, steps: Callable[[Job], Iterator[Any]], seconds: float) -> Run:
-        """Start the steps under a name, which takes the place of an earlier run of that name."""
+    def begin(self, name: str, steps: Callable[[Job], Iterator[Any]], seconds: float, needed: float = 0) -> Run:
+        """Start the steps, which need so many bytes, in place of an earlier run of that name."""
         old = [
             name for name, run in self._runs.items() if run.ended_at and run.ended_at < time.monotonic() - KEEP_SECONDS
         ]
         for one in old:
             del self._runs[one]
-        self._runs[name] = Run(lambda job: self._in_turn(job, steps), seconds, self._away)
+        self._runs[name] = Run(lambda job: self._in_turn(job, steps, needed), seconds, self._away)
         return self._runs[name]
 
     def find(self, name: str) -> Run | None:
@@ -161,11 +168,17 @@ class Runs:
             if run.is_followed_by(visitor):
                 run.leave(visitor)
 
-    def _in_turn(self, job: Job, steps: Callable[[Job], Iterator[Any]]) -> Iterator[Any]:
-        while not self._turn.acquire(timeout=1):
-            job.check_cancelled()
-        try:
-            with at_work(self._work, job):
-                yield from steps(job)
-        finally:
-            self._turn.release()
+    def _in_turn(self, job: Job, steps: Callable[[Job], Iterator[Any]], needed: float) -> Iterator[Any]:
+        with turn(self._turn, job.check_cancelled), at_work(self._work, job), MEMORY.room(needed, job.wait):
+            yield from steps(job)
+
+
+@contextmanager
+def turn(lock: threading.Lock, check: Callable[[], Any] = lambda: None) -> Iterator[None]:
+    """Hold the lock; `check` is called now and then while others do, to raise where it should not be waited for."""
+    while not lock.acquire(timeout=0.2):
+        check()
+    try:
+        yield
+    finally:
+        lock.release()

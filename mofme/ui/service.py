@@ -2,8 +2,10 @@
 piece of work, and how it ends.
 """
 
+import base64
 import json
 import logging
+import secrets
 import threading
 import time
 import traceback
@@ -11,10 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,12 +25,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mofme.errors import Cancelled, MofmeError
 from mofme.ui.limits import Limits
 
+if TYPE_CHECKING:
+    from mofme.ui.memory import Memory
+
 log = logging.getLogger(__name__)
 
 REQUESTS = Counter("mofme_requests", "HTTP requests by route and status.", ("route", "status"))
 REFUSED = Counter("mofme_refused", "Work that was turned away before it began, by reason.", ("reason",))
 IN_WORK = Gauge("mofme_in_work", "Pieces of work under way.")
 WAITING = Gauge("mofme_waiting", "Pieces of work in the queue.")
+MEMORY_LIMIT = Gauge("mofme_memory_limit_bytes", "Memory that the app may use.")
+MEMORY_HELD = Gauge("mofme_memory_held_bytes", "Memory that work under way may come to need.")
 SECONDS = Histogram(
     "mofme_work_seconds",
     "How long work took, by what it was and how it ended.",
@@ -40,7 +48,7 @@ FETCH_SECONDS = 3.0
 
 
 class Cancellable(Protocol):
-    def cancel(self) -> None: ...
+    def cancel(self, why: str) -> None: ...
 
 
 _at_work: set[Cancellable] = set()
@@ -80,7 +88,7 @@ def finish_work(seconds: float) -> None:
         return
     if not _wait_for_work(seconds):
         for job in list(_at_work):
-            job.cancel()
+            job.cancel("Stopped, because the app is being stopped: try again in a minute.")
         _wait_for_work(seconds / 10)
     time.sleep(FETCH_SECONDS)
 
@@ -92,9 +100,16 @@ def _wait_for_work(seconds: float) -> bool:
     return not _at_work
 
 
-def routes(load: Callable[[], object], waiting: Callable[[], int], limits: Limits) -> Sequence[BaseRoute]:
-    """`/health`: the process answers. `/ready`: the weights load, and there is a place in the queue; else 503 and why.
-    `/metrics`: what Prometheus reads.
+def routes(
+    load: Callable[[], object],
+    waiting: Callable[[], int],
+    limits: Limits,
+    memory: "Memory",
+    auth: tuple[str, str] | None = None,
+) -> Sequence[BaseRoute]:
+    """`/health`: the process answers. `/ready`: the weights load, and there is memory and a place in the queue; else
+    503 and why. Both are open to all. `/metrics`: what Prometheus reads, by the app's user and password where it has
+    them (`basic_auth`).
     """
 
     def health() -> Response:
@@ -109,14 +124,25 @@ def routes(load: Callable[[], object], waiting: Callable[[], int], limits: Limit
             return _not_ready("The app is being stopped.")
         if waiting() >= limits.waiting:
             return _not_ready(f"The queue is full: {limits.waiting} pieces of work wait.")
+        if memory.is_full():
+            return _not_ready("The app has used up the memory that it may use.")
         return JSONResponse({"status": "ready"})
 
-    def metrics() -> Response:
+    def metrics(request: Request) -> Response:
+        if auth and not _knows(request.headers.get("authorization", ""), auth):
+            return Response("Send the app's user and password.\n", 401, {"WWW-Authenticate": 'Basic realm="mofme"'})
         WAITING.set(waiting())
+        MEMORY_LIMIT.set(memory.limit)
+        MEMORY_HELD.set(memory.held)
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
-    about = {"/health": health, "/ready": ready, "/metrics": metrics}
+    about: dict[str, Callable[..., Response]] = {"/health": health, "/ready": ready, "/metrics": metrics}
     return [APIRoute(path, endpoint, include_in_schema=False) for path, endpoint in about.items()]
+
+
+def _knows(header: str, auth: tuple[str, str]) -> bool:
+    wanted = base64.b64encode(":".join(auth).encode())
+    return secrets.compare_digest(header.encode(), b"Basic " + wanted)
 
 
 def _not_ready(reason: str) -> Response:

@@ -23,6 +23,7 @@ from gradio.utils import get_upload_folder
 from mofme.errors import PictureError, TableError
 from mofme.files import cache_root, printable
 from mofme.ui.figures import save_picture, thumbnail
+from mofme.ui.memory import MEMORY, needed
 from mofme.vision.picture.file import read_picture
 
 if sys.platform != "win32":
@@ -75,7 +76,8 @@ def preview(path: str | None) -> tuple[str | None, str]:
     if not path or _is_shown_by_browsers(Path(path)):
         return path, ""
     try:
-        small = thumbnail(read_picture(Path(path)).rgb)
+        with MEMORY.room(needed([path]), _no_preview):
+            small = thumbnail(read_picture(Path(path)).rgb)
     except PictureError as error:
         return None, f"<p class='problem'>{html.escape(without_folders(str(error)))}</p>"
     shown = new_folder() / f"{secrets.token_hex(12)}.jpg"
@@ -83,6 +85,10 @@ def preview(path: str | None) -> tuple[str | None, str]:
     while len(_ORIGINALS) > _MOST_ORIGINALS:
         _ORIGINALS.popitem(last=False)
     return str(save_picture(small, shown)), ""
+
+
+def _no_preview() -> None:
+    raise PictureError("The app is busy: this photo cannot be shown now, and can be restored.")
 
 
 def _is_shown_by_browsers(path: Path) -> bool:

@@ -27,6 +27,7 @@ from mofme.ui import service
 from mofme.ui.examples import examples_folder, make_examples
 from mofme.ui.html import PLOTS
 from mofme.ui.lab import Experiment, address_of, cards
+from mofme.ui.memory import MEMORY
 from mofme.ui.models import Services
 from mofme.ui.queue import FairQueue
 from mofme.ui.tabs import batch, evaluate, live, restore, video
@@ -99,6 +100,7 @@ LAB: dict[str, Sequence[Experiment]] = {
     ),
 }
 EXPERIMENTS = tuple(itertools.chain(*LAB.values()))
+_SESSIONS = 200  # of visitors, each near a megabyte; Gradio would keep 10,000
 _LAB = "Experiments with what clears the photos: a team of small experts, and a router that picks among them."
 
 
@@ -166,7 +168,7 @@ def serve(services: Services, address: Address, auth: tuple[str, str] | None = N
         window = build(services)
         engine, limits = services.engine, services.limits
         about = service.routes(
-            lambda: engine.restorer(next(iter(engine.models), None)), lambda: len(window._queue), limits
+            lambda: engine.restorer(next(iter(engine.models), None)), lambda: len(window._queue), limits, MEMORY, auth
         )
         window.launch(
             server_name=address.host,
@@ -182,6 +184,7 @@ def serve(services: Services, address: Address, auth: tuple[str, str] | None = N
             _frontend=False,  # else Gradio gives up where its first page takes more than 3 seconds to come
             ssr_mode=False,
             footer_links=[],
+            state_session_capacity=_SESSIONS,
             max_file_size=f"{limits.upload_megabytes}mb",
             allowed_paths=[str(examples_folder())],
             app_kwargs={"routes": [PLOTS, *about], "middleware": [Middleware(service.Watched)]},

@@ -18,8 +18,9 @@ from gradio.components import Component
 from gradio.context import get_blocks_context
 
 from mofme.errors import Cancelled, ModelError, MofmeError
+from mofme.ui.memory import MEMORY, needed
 from mofme.ui.runs import Job, Run, Runs
-from mofme.ui.service import at_work
+from mofme.ui.service import at_work, closing
 from mofme.ui.uploads import without_folders
 
 log = logging.getLogger(__name__)
@@ -162,12 +163,15 @@ def work(
                 yield from one.follow(str(request.session_hash), lambda share, words: progress(share, desc=words))
         except gr.Error as error:
             was_asked = isinstance(error.__cause__, Cancelled)
-            yield {status: stopped if was_asked else f"<p class='problem'>{error.message}</p>"}
+            told = one.job.why_stopped if closing.is_set() else stopped
+            yield {status: told if was_asked else f"<p class='problem'>{error.message}</p>"}
 
     def click(request: gr.Request, *values: Any) -> Iterator[dict[Block, Any]]:
         *values_of_inputs, progress = values
         name = request.query_params.get(queue) or secrets.token_hex(8)
-        one = runs.begin(name, lambda job: map(show, _results(run(job, *values_of_inputs))), seconds)
+        one = runs.begin(
+            name, lambda job: map(show, _results(run(job, *values_of_inputs))), seconds, needed(values_of_inputs)
+        )
         yield from follow(request, one, progress)
 
     def come_back(request: gr.Request, progress: Any) -> Iterator[dict[Block, Any]]:
@@ -255,8 +259,10 @@ def shows(
 
 def offer(endpoint: Endpoint, run: Callable[..., Any], inputs: Sequence[Component], queue: str) -> None:
     """Let programs call `run(*values of inputs)` under the endpoint's name."""
+    answering = _answering(run, endpoint.answer, endpoint.streams)
+    answering.__name__ = endpoint.name  # of the tool that MCP offers
     gr.Button(visible=False).click(
-        _answering(run, endpoint.answer, endpoint.streams),
+        answering,
         list(inputs),
         [component(label=label, visible=False) for label, component in endpoint.returns.items()],
         api_name=endpoint.name,
@@ -279,7 +285,7 @@ def _in_job(name: str, run: Callable[..., Any], count: int, jobs: Jobs, seconds:
     def running(request: gr.Request, *values: Any) -> Iterator[Any]:
         *inputs, progress = values
         job = Job(seconds, lambda share, words: progress(share, desc=words))
-        with jobs.running(request, job), at_work(name, job):
+        with jobs.running(request, job), at_work(name, job), MEMORY.room(needed(inputs), job.wait):
             yield from _results(run(job, *inputs))
 
     return _signed(running, _parameters(run, count))

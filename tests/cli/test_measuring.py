@@ -78,6 +78,7 @@ BAD = [
     "bench restorers empty",
     "bench runtimes nowhere",
     "bench runtimes empty",
+    "bench service --address nowhere",
     "bench routing-server --router nowhere",
     "binary train file.txt --runs runs",
     "binary evaluate nowhere --runs empty",

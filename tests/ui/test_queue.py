@@ -5,8 +5,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
+import httpx
 import pytest
 from gradio.queueing import Event, EventQueue
+from gradio_client import Client
 
 from mofme.ui import service
 from mofme.ui.queue import FairQueue
@@ -71,6 +73,25 @@ def test_a_client_with_too_many_and_a_full_queue_are_told_in_words(queue: FairQu
     assert refused(queue, "b") == "You have 2 of these waiting already. Send more when some of them are done."
     send(queue, "c", "d")
     assert refused(queue, "e") == "The app is busy: 5 others wait already. Try again in a few minutes."
+
+
+def test_calls_of_the_api_leave_no_state_behind() -> None:
+    with gr.Blocks(analytics_enabled=False) as window:
+        gr.Button().click(lambda: "done", None, gr.Text(), api_name="do")
+    window.queue()
+    window._queue = FairQueue(9, live_updates=True, concurrency_count=9, update_intervals=1, max_size=9, blocks=window)
+    _, address, _ = window.launch(prevent_thread_lock=True, quiet=True, _frontend=False)
+    try:
+        for _ in range(3):
+            event = httpx.post(f"{address}gradio_api/call/do", json={"data": []}, timeout=90).json()["event_id"]
+            assert '["done"]' in httpx.get(f"{address}gradio_api/call/do/{event}", timeout=90).text
+        assert not window.app.state_holder.session_data and not window.app.state_holder.time_last_used
+        client = Client(address, verbose=False)  # a visitor, whose state stays
+        client.predict(api_name="/do")
+        assert list(window.app.state_holder.session_data) == [client.session_hash]
+        client.close()
+    finally:
+        window.close(verbose=False)
 
 
 def test_an_app_that_is_stopped_begins_nothing(queue: FairQueue) -> None:

@@ -81,6 +81,12 @@ def test_a_cancelled_job_stops_within_the_picture(engine: Engine, photo: Path) -
         restore_photo(engine, job, str(photo), Settings("small", ensemble=True), 1)
 
 
+def test_a_job_stops_while_others_restore(engine: Engine, photo: Path) -> None:
+    job = Job(60, lambda share, words: job.cancel())
+    with engine.turn(), pytest.raises(Cancelled):
+        restore_photo(engine, job, str(photo), Settings("small"), 1)
+
+
 def test_what_is_no_picture_or_too_large_is_refused_by_name(engine: Engine, photo: Path, broken: Path) -> None:
     with pytest.raises(PictureError, match=r"broken\.jpg"):
         restored(engine, broken)

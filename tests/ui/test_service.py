@@ -5,8 +5,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -16,11 +18,14 @@ import pytest
 from gradio_client import Client, handle_file
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.requests import Request
 
-from mofme.errors import ModelError
+from mofme.errors import Cancelled, ModelError
 from mofme.ui import service
 from mofme.ui.limits import Limits
-from tests.browser import free_port, running
+from mofme.ui.load_test import free_port, running
+from mofme.ui.memory import Memory
+from mofme.ui.runs import Job
 
 
 def metrics(address: str) -> dict[tuple[str, ...], float]:
@@ -51,7 +56,7 @@ def test_health_readiness_and_metrics_are_told(url: str, photo: Path) -> None:
 
 @pytest.mark.parametrize(("waiting", "reason"), [(0, "ready"), (20, "queue is full: 20")])
 def test_a_full_queue_is_not_ready(waiting: int, reason: str) -> None:
-    *_, ready, _ = service.routes(lambda: None, lambda: waiting, Limits(waiting=20))
+    *_, ready, _ = service.routes(lambda: None, lambda: waiting, Limits(waiting=20), Memory())
     answer = ready.endpoint()  # type: ignore[attr-defined]
     assert answer.status_code == (503 if waiting else 200)
     assert reason in answer.body.decode()
@@ -61,9 +66,54 @@ def test_damaged_weights_are_not_ready() -> None:
     def load() -> None:
         raise ModelError("small: model.safetensors is damaged")
 
-    *_, ready, _ = service.routes(load, lambda: 0, Limits())
+    *_, ready, _ = service.routes(load, lambda: 0, Limits(), Memory())
     answer = ready.endpoint()  # type: ignore[attr-defined]
     assert (answer.status_code, json.loads(answer.body)["reason"]) == (503, "small: model.safetensors is damaged")
+
+
+def test_an_app_that_has_used_up_its_memory_is_not_ready() -> None:
+    memory = Memory()
+    *_, ready, metrics = service.routes(lambda: None, lambda: 0, Limits(), memory)
+    memory.limit = 1e6
+    assert ready.endpoint().status_code == 503  # type: ignore[attr-defined]
+    told = metrics.endpoint(asked()).body.decode()  # type: ignore[attr-defined]
+    assert "mofme_memory_limit_bytes 1e+06" in told and "mofme_memory_held_bytes 0.0" in told
+
+
+def asked(*auth: str) -> Request:
+    header = httpx.BasicAuth(*auth)._auth_header if auth else ""
+    return Request({"type": "http", "headers": [(b"authorization", header.encode())] if auth else []})
+
+
+def test_metrics_are_behind_the_apps_password_where_it_has_one() -> None:
+    *_, metrics = service.routes(lambda: None, lambda: 0, Limits(), Memory(), ("ann", "söcret"))
+
+    def status(*auth: str) -> int:
+        return metrics.endpoint(asked(*auth)).status_code  # type: ignore[attr-defined]
+
+    assert [status(), status("ann", "wrong"), status("bob", "söcret"), status("ann", "söcret")] == [401, 401, 401, 200]
+
+
+def test_work_that_a_shutdown_stops_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "FETCH_SECONDS", 0)
+    job, begun = Job(60), threading.Event()
+
+    def work_on() -> None:
+        with service.at_work("restore", job):
+            begun.set()
+            while True:
+                job.check()
+                time.sleep(0.01)
+
+    with ThreadPoolExecutor(1) as thread:
+        working = thread.submit(work_on)
+        assert begun.wait(30)
+        try:
+            service.finish_work(0.1)
+        finally:
+            service.closing.clear()
+        with pytest.raises(Cancelled, match="the app is being stopped"):
+            working.result()
 
 
 # What only measuring and training need.

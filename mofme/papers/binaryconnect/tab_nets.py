@@ -153,7 +153,7 @@ def compare_photo(
             job.report((before + done) / len(restorers), "Restoring twice")
 
         restorer = engine.restorer(shipped.card.name)
-        with engine.turn:
+        with engine.turn(job.check):
             restorer(picture.rgb[:, :DEFAULT_TILE, :DEFAULT_TILE])  # the first of its size takes longer
             restoration = restorer(picture.rgb, alpha=picture.visible, on_progress=report)
         images.append(restoration.image)

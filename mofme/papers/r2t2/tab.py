@@ -149,7 +149,7 @@ def reroute_photo(services: Services, job: Job, upload: Path, references: Refere
     job.report(0, "Reading the photo")
     picture = read_first(upload, services.limits.megapixels)
     restorer = services.engine.restorer(references.model)
-    with services.engine.turn:
+    with services.engine.turn(job.check):
         found = explain(
             restorer,
             picture.rgb,

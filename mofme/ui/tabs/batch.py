@@ -186,7 +186,7 @@ def restore_batch(
             raise MofmeError(
                 f"{len(plan)} pictures are more than the limit of {limits.batch_pictures}: upload fewer at a time."
             )
-        restorer = engine.in_turn(settings.model)
+        restorer = engine.in_turn(settings.model, job.check)
         how = BatchSettings(settings.strength, settings.ensemble, settings.tile_side, max_megapixels=limits.megapixels)
         progress = BatchProgress(len(plan) + sum(1 for report in refused if report.error), refused)
         yield progress

@@ -19,7 +19,7 @@ from mofme.ui.work import Endpoint, start_and_cancel, status_box, work
 from mofme.vision.label_sets import available_label_sets
 
 # Rooms whose shipped results this tab shows, by how their names start.
-MEASURED = ("ablation", "bench", "classification", "cluster", "restor", "segmentation")
+MEASURED = ("ablation", "bench", "classification", "cluster", "restor", "segmentation", "service")
 
 
 def build(services: Services) -> None:

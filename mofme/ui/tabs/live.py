@@ -83,7 +83,7 @@ def _restore(
     with plain_errors():
         image = thumbnail(torch.tensor(frame).permute(2, 0, 1).float() / 255, width)
         restorer = services.engine.restorer(model)
-        with services.engine.turn:
+        with services.engine.turn():
             result = restorer(image, strength=strength, steady=memory)
         pixels = (result.image * 255).round().byte().permute(1, 2, 0).numpy()
         seen = "no bad weather seen" if result.weather_name == "clear" else f"seen: **{result.weather_name}**"

@@ -186,7 +186,7 @@ def measure_pairs(
         state.cases[name], reports[name] = [], []
         measured = evaluation.evaluate(restorer, pairs, max_megapixels=limits.megapixels)
         for pair in pairs:
-            with engine.turn:
+            with engine.turn(job.check_cancelled):
                 report = next(measured)
             job.check_cancelled()
             report = dataclasses.replace(report, error=without_folders(report.error))
@@ -227,7 +227,7 @@ def measure_frames(
     reports: list[segmentation_eval.FrameReport] = []
     yield state
     for frame in frames:
-        with engine.turn:
+        with engine.turn(job.check_cancelled):
             report = _evaluate(segmenter, restorer, frame, labels, limits.megapixels)
         job.check_cancelled()
         for weather, view in report.views.items():

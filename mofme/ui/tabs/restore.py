@@ -215,7 +215,7 @@ def restore_photo(engine: Engine, job: Job, path: str | None, settings: Settings
     picture = frames[0]
     restorer = engine.restorer(settings.model)
     rerouted: list[Rerouted] = []
-    with engine.turn:
+    with engine.turn(job.check):
         restore = Rerouter(restorer, References.load(), report=rerouted.append) if settings.reroute else restorer
         restored = restore_frames(
             restore,

@@ -153,7 +153,7 @@ def restore_upload(
     folder = new_folder()
     output = folder / f"{upload.stem}-restored{suffix}"
     progress = VideoProgress()
-    restorer = engine.in_turn(settings.model)
+    restorer = engine.in_turn(settings.model, job.check_cancelled)
     with upload.open("rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()
     what = f"{content} {suffix} {settings} {restorer.version}"
