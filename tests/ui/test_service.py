@@ -3,12 +3,14 @@
 import json
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -18,14 +20,21 @@ import pytest
 from gradio_client import Client, handle_file
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.requests import Request
+from starlette.responses import StreamingResponse
+from starlette.routing import Route
 
 from mofme.errors import Cancelled, ModelError
+from mofme.papers.carrot.serving import load_test
 from mofme.ui import service
 from mofme.ui.limits import Limits
 from mofme.ui.load_test import free_port, running
 from mofme.ui.memory import Memory
 from mofme.ui.runs import Job
+
+Proxy = Callable[[str, Path], AbstractContextManager[str]]
 
 
 def metrics(address: str) -> dict[tuple[str, ...], float]:
@@ -141,27 +150,78 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield Served(process, port, said)
 
 
-@pytest.mark.skipif(shutil.which("nginx") is None, reason="no nginx is installed: apt-get install nginx-light")
-@pytest.mark.skipif(sys.platform == "win32", reason="nginx is started as on Linux")
-def test_a_sub_path_behind_nginx_takes_uploads_and_gives_downloads(served: Served, tmp_path: Path, photo: Path) -> None:
+@contextmanager
+def nginx(app: str, folder: Path) -> Iterator[str]:
+    """With the configuration that is shipped."""
+    if shutil.which("nginx") is None or sys.platform == "win32":
+        pytest.skip("no nginx is installed: apt-get install nginx-light")
     port, shipped = free_port(), Path(__file__).parents[2] / "deploy" / "nginx.conf"
-    (tmp_path / "mofme.conf").write_text(shipped.read_text().replace(":7860", f":{served.port}"))
+    (folder / "mofme.conf").write_text(shipped.read_text().replace("http://127.0.0.1:7860", app))
     names = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    places = "".join(f"{name}_temp_path {tmp_path / name}; " for name in names)
-    server = f"server {{ listen 127.0.0.1:{port}; include {tmp_path / 'mofme.conf'}; }}"
-    (tmp_path / "nginx.conf").write_text(
-        f"pid {tmp_path / 'pid'}; error_log stderr; events {{}} http {{ access_log off; {places} {server} }}"
+    places = "".join(f"{name}_temp_path {folder / name}; " for name in names)
+    server = f"server {{ listen 127.0.0.1:{port}; include {folder / 'mofme.conf'}; }}"
+    (folder / "nginx.conf").write_text(
+        f"pid {folder / 'pid'}; error_log stderr; events {{}} http {{ access_log off; {places} {server} }}"
     )
     url = f"http://127.0.0.1:{port}/mofme/"
-    with running(["nginx", "-g", "daemon off;", "-c", str(tmp_path / "nginx.conf")], url):
-        assert httpx.get(f"{url}health").json() == {"status": "ok"}
+    with running(["nginx", "-g", "daemon off;", "-c", str(folder / "nginx.conf")], url):
         assert httpx.get(f"{url}metrics").status_code == 403
-        assert f"http://127.0.0.1:{port}/mofme" in httpx.get(url, timeout=90).text
-        client = Client(url, verbose=False, download_files=tmp_path)
-        restored, _ = client.predict(handle_file(photo), api_name="/restore")
-        client.close()
-        with Image.open(restored) as image:
-            assert image.size == (64, 96)
+        yield url
+
+
+@contextmanager
+def plain_proxy(app: str, folder: Path) -> Iterator[str]:
+    """Passes on what comes as it comes, without `/mofme`, and tells where it stands."""
+
+    async def pass_on(request: Request) -> StreamingResponse:
+        told = {"x-forwarded-host": request.headers["host"], "x-forwarded-proto": "http", "x-forwarded-for": "::1"}
+        client = httpx.AsyncClient(base_url=app, timeout=90)
+        url = httpx.URL(path=f"/{request.path_params['path']}", query=request.url.query.encode())
+        asked = client.build_request(request.method, url, headers={**request.headers, **told}, content=request.stream())
+        answer = await client.send(asked, stream=True)
+        headers = {name: value for name, value in answer.headers.items() if name != "transfer-encoding"}
+        return StreamingResponse(
+            answer.aiter_raw(), answer.status_code, headers, background=BackgroundTask(client.aclose)
+        )
+
+    with load_test.Served(Starlette(routes=[Route("/mofme/{path:path}", pass_on, methods=["GET", "POST"])])) as proxy:
+        yield f"{proxy.url}/mofme/"
+
+
+@pytest.mark.parametrize("proxy", [nginx, plain_proxy])
+def test_a_sub_path_behind_a_proxy_takes_uploads_and_gives_downloads(
+    proxy: Proxy, served: Served, tmp_path: Path, photo: Path
+) -> None:
+    with proxy(f"http://127.0.0.1:{served.port}", tmp_path) as url:
+        assert httpx.get(f"{url}health").json() == {"status": "ok"}
+        assert url.removesuffix("/") in httpx.get(url, timeout=90).text
+        restores(Client(url, verbose=False, download_files=tmp_path), photo)
+
+
+def restores(client: Client, photo: Path) -> None:
+    restored, _ = client.predict(handle_file(photo), api_name="/restore")
+    client.close()
+    with Image.open(restored) as image:
+        assert image.size == (64, 96)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_tls_and_a_password(tmp_path: Path, photo: Path) -> None:
+    certificate, key, port = tmp_path / "server.pem", tmp_path / "server.key", free_port()
+    made = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+    of = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*made.split(), *of], check=True, capture_output=True)
+    command = [sys.executable, "-m", "mofme", "app", "--port", str(port), "--auth", "ann:secret"]
+    command += ["--certificate", str(certificate), "--key", str(key)]
+    url, trusting = f"https://127.0.0.1:{port}/", ssl.create_default_context(cafile=certificate)
+    with running(command, f"{url}health"), httpx.Client(base_url=url, verify=trusting, timeout=90) as known:
+        with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+            httpx.get(f"{url}health")
+        statuses = [known.get(path).status_code for path in ("health", "ready", "metrics", "gradio_api/info")]
+        assert statuses == [200, 200, 401, 401]
+        assert "mofme_waiting 0.0" in known.get("metrics", auth=("ann", "secret")).text
+        client = Client(url, ssl_verify=False, auth=("ann", "secret"), download_files=tmp_path, verbose=False)
+        restores(client, photo)
 
 
 def test_sigterm_finishes_the_work_tells_others_and_ends_well(served: Served, tmp_path: Path) -> None:
