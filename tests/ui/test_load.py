@@ -1,7 +1,9 @@
 """`bench service`: what clients wait for, who is turned away, and what the server holds meanwhile."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import pytest
 from fastapi import FastAPI, Request
@@ -12,13 +14,21 @@ from mofme.errors import MofmeError
 from mofme.papers.carrot.serving.load_test import Served
 from mofme.ui.load_test import Load, Memory, as_result, measure_load, measure_memory, small_pictures
 
+T = TypeVar("T")
+
+
+def apart(measure: Callable[..., T], *args: Any) -> T:
+    """In a thread of its own: a browser leaves an event loop running in this one."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(measure, *args).result()
+
 
 def told(load: Load) -> dict[str, float]:
     return {name: figure.value for name, figure in as_result([load], "").rows[0].figures.items()}
 
 
 def test_pictures_go_through_a_real_app(url: str) -> None:
-    load = measure_load(url, clients=2, pictures=4)
+    load = apart(measure_load, url, 2, 4)
     figures = told(load)
     assert (figures["pictures"], figures["turned away"], load.clients) == (4, 0, 2)
     assert 0 < figures["p50, s"] <= figures["p95, s"] <= figures["p99, s"] <= load.seconds
@@ -27,7 +37,7 @@ def test_pictures_go_through_a_real_app(url: str) -> None:
 
 def test_memory_is_told_by_the_server_until_the_time_is_over(url: str) -> None:
     shares: list[float] = []
-    memory = measure_memory(url, 1, 0.02, shares.append)
+    memory = apart(measure_memory, url, 1, 0.02, shares.append)
     assert len(memory.megabytes) == len(memory.minutes) == len(shares) and shares == sorted(shares)
     assert min(memory.megabytes) > 100  # torch alone
 
@@ -70,7 +80,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_who_is_turned_away_asks_again_and_the_words_are_counted() -> None:
     busy = Busy()
     with Served(busy.app) as server:
-        load = measure_load(f"{server.url}/", clients=3, pictures=5)
+        load = apart(measure_load, f"{server.url}/", 3, 5)
     assert len(load.waits) == 5 and load.refusals == {"The app is busy.": 5}
     assert len(busy.addresses) == 3  # or the app would take them for one client
     result = as_result([load], "")
@@ -80,7 +90,7 @@ def test_who_is_turned_away_asks_again_and_the_words_are_counted() -> None:
 
 def test_a_picture_that_is_not_restored_is_told_in_the_apps_words() -> None:
     with Served(Busy("error").app) as server, pytest.raises(MofmeError, match=r"not restored: .*Too dark\."):
-        measure_load(f"{server.url}/", clients=1, pictures=2)
+        apart(measure_load, f"{server.url}/", 1, 2)
 
 
 def of_minutes(megabytes: list[float]) -> Memory:

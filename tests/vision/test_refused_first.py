@@ -44,10 +44,10 @@ def test_larger_than_a_format_holds(tmp_path: Path, format: str, side: int, most
 @pytest.mark.parametrize("size", [(5000, 4), (4, 5000), (100, 65_536)])
 def test_what_no_heic_encoder_takes(tmp_path: Path, size: tuple[int, int]) -> None:
     Image.new("L", size).save(tmp_path / "a.png")
-    report = restore_file(never, tmp_path / "a.png", tmp_path / "b.heic", format="heic")
+    report = restore_file(never, tmp_path / "a.png", tmp_path / "b.heic", BatchSettings(format="heic"))
     assert "choose PNG or TIFF" in report.error
     Image.new("L", (40, 30)).save(tmp_path / "a.png")
-    assert restore_file(as_it_is, tmp_path / "a.png", tmp_path / "b.heic", format="heic").error == ""
+    assert restore_file(as_it_is, tmp_path / "a.png", tmp_path / "b.heic", BatchSettings(format="heic")).error == ""
 
 
 @pytest.mark.parametrize("format", ["jpg", "webp"])
