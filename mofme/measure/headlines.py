@@ -69,8 +69,8 @@ _ROOMS = {
         "Saved by MoFME on small, against the conventional MoE",
         "time saved, %",
         "16 experts",
-        "On a busy machine a picture took {value} % less CPU time with sixteen experts than with a usual mixture.",
-        "On a busy machine a picture took {value} % more CPU time with sixteen experts than with a usual mixture.",
+        "A picture takes {value} % less time with sixteen experts than with a usual mixture.",
+        "A picture takes {value} % more time with sixteen experts than with a usual mixture.",
         "With sixteen experts a picture takes as long as with a usual mixture, as far as can be told.",
     ),
     "binary_mnist": _Telling(

@@ -181,7 +181,6 @@ def draw_memory(memory: Memory, path: Path) -> None:
 
 def as_result(measured: Sequence[Load] | Memory, command: str) -> Result:
     """Of loads, a row for each number of clients and for the words that turned them away; of memory, one."""
-    shared = "The machine had other work, which times on the clock depend on, and CPU seconds and memory do not"
     about: dict[str, Any]
     if isinstance(measured, Memory):
         growth, held = measured.growth(), measured.megabytes
@@ -192,7 +191,7 @@ def as_result(measured: Sequence[Load] | Memory, command: str) -> Result:
             "claim": "Memory is flat after warm-up.",
             "verdict": f"{growth.text(signed=True)} MB an hour after warm-up.",
             "rows": [Row("memory", _clients(measured.clients), {**told, "growth, MB an hour": growth})],
-            "interval": f"95 %, by ranks of the slopes between minutes (Theil and Sen). {shared}",
+            "interval": "95 %, by ranks of the slopes between minutes (Theil and Sen)",
         }
     else:
         rows = [Row("clients at once", _clients(load.clients), _figures(load)) for load in measured]
@@ -207,7 +206,7 @@ def as_result(measured: Sequence[Load] | Memory, command: str) -> Result:
             "verdict": f"Pictures a second: {rates}. All were restored; {refused} requests were turned away "
             "with what to do, and asked again.",
             "rows": rows,
-            "interval": f"95 % bootstrap over the pictures. {shared}",
+            "interval": "95 % bootstrap over the pictures",
         }
     return Result(paper="", command=command, seeds=(0,), machine=this_machine(), **about)
 
