@@ -226,6 +226,14 @@ def test_no_verdict_takes_a_side_that_its_figures_do_not_take() -> None:
         assert one.verdict != "cannot be seen here" or one.needed, f"{result.room} does not say what it would take"
 
 
+def test_two_tables_of_the_same_photographs_agree() -> None:
+    together, alone = load_result("restorers"), load_result("binary_restorer")
+    for weather in alone.names("PSNR, dB"):
+        for model, column in (("small", "real weights"), ("small-binary", "binary weights")):
+            one, other = together.figure(weather, model, "PSNR, dB"), alone.figure("PSNR, dB", weather, column)
+            assert abs(one.value - other.value) < 0.02, f"{weather}, {model}"  # two processors
+
+
 def test_every_paper_is_in_the_ledger() -> None:
     papers = {re.split(r"[,(:]", paper)[0].strip() for paper in re.findall(r"^\| \[([^]]+)\]", read("PAPERS.md"), re.M)}
     told = {result.paper for result, _ in entries()}
