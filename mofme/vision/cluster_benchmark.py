@@ -133,7 +133,7 @@ def as_result(
         f"{figures['added, % of wall clock'].text()} % by the clock. Files of all runs: {', '.join(wrong)}.",
         command=command,
         rows=rows,
-        interval="95 % bootstrap over the frames; of runs there is one each",
+        interval="95 % bootstrap over the frames; of runs there is one each, the first two beside each other",
         machine=this_machine(1, precision()),
     )
 
