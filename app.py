@@ -2,7 +2,7 @@
 
 import typer
 
-from mofme.cli.window import open_app
+from mofme.cli.app import open_app
 
 if __name__ == "__main__":
     typer.run(open_app)

@@ -1,12 +1,14 @@
 """The app's window: its tabs, the Lab's pages, its limits, and the server behind `python app.py`."""
 
+import html
 import itertools
 import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 # Before Gradio is imported: it asks its makers for news otherwise, and the app must work offline.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -26,7 +28,6 @@ from mofme.papers.smose import tab as smose
 from mofme.ui import service
 from mofme.ui.examples import examples_folder, make_examples
 from mofme.ui.html import PLOTS
-from mofme.ui.lab import Experiment, address_of, cards
 from mofme.ui.memory import MEMORY
 from mofme.ui.models import Services
 from mofme.ui.queue import FairQueue
@@ -36,6 +37,27 @@ from mofme.ui.uploads import KEEP_SECONDS, own_folder
 
 TITLE = "MoFME"
 SENTENCE = "Takes rain, snow, raindrops and haze out of your photos and videos."
+
+_DRAWINGS = Path(__file__).with_name("lab")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What a card shows: a name, and what it is good for in one plain sentence; its drawing is `lab/<address>.svg`."""
+
+    name: str
+    use: str
+    build: Callable[[Services], None]
+
+    @property
+    def address(self) -> str:
+        return address_of(self.name)
+
+
+def address_of(name: str) -> str:
+    """As links write the name of a tab or an experiment."""
+    return name.lower().replace(" ", "-")
+
 
 # A new tab is one line here and a `build` in tabs/.
 TABS: dict[str, Callable[[Services], None]] = {
@@ -102,6 +124,22 @@ LAB: dict[str, Sequence[Experiment]] = {
 EXPERIMENTS = tuple(itertools.chain(*LAB.values()))
 _SESSIONS = 200  # of visitors, each near a megabyte; Gradio would keep 10,000
 _LAB = "Experiments with what clears the photos: a team of small experts, and a router that picks among them."
+
+
+def cards(groups: Mapping[str, Sequence[Experiment]]) -> str:
+    """All cards under their headings (HTML)."""
+    return "".join(
+        f"<h3>{html.escape(group)}</h3><div class='cards'>{''.join(map(_card, experiments))}</div>"
+        for group, experiments in groups.items()
+    )
+
+
+def _card(experiment: Experiment) -> str:
+    drawing = (_DRAWINGS / f"{experiment.address}.svg").read_text(encoding="utf-8")
+    return (
+        f"<a class='card' href='{experiment.address}'>{drawing}<b>{html.escape(experiment.name)}</b>"
+        f"<span>{html.escape(experiment.use)}</span></a>"
+    )
 
 
 def build(services: Services) -> gr.Blocks:

@@ -13,7 +13,6 @@ from typing import Any
 
 from mofme.errors import Cancelled, MofmeError
 from mofme.files import check_can_hold, clear_left
-from mofme.vision.hidden import restore_seen
 from mofme.vision.picture.decode import Picture
 from mofme.vision.picture.file import FORMATS, read_to_keep, write_frames
 from mofme.vision.report import (
@@ -28,8 +27,7 @@ from mofme.vision.report import (
     why_it_stays,
     write_report,
 )
-from mofme.vision.restorer import Restoration
-from mofme.vision.smoother import TemporalSmoother
+from mofme.vision.restorer import Restoration, TemporalSmoother, restore_seen
 from mofme.vision.video import RestoredFrame, read_ahead, restore_video
 from mofme.vision.video_file import VIDEO_SUFFIXES
 

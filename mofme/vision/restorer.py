@@ -4,10 +4,12 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
+import cv2
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,16 +17,14 @@ from torch.nn import functional as F
 from mofme.core.moe import ObservedRouting, observe_routing
 from mofme.core.training import bf16_pays
 from mofme.errors import ModelError
-from mofme.vision.hidden import restore_seen
 from mofme.vision.models import available_models, load_net, load_tone
 from mofme.vision.nets.tone import TONE_SIZE, ToneNet, apply_tone, trust
 from mofme.vision.nets.unet import CONTEXT_SIZE, RestorationNet
 from mofme.vision.runtime import AUTO, TORCH, Part, fastest_runtime, open_runtime
-from mofme.vision.smoother import TemporalSmoother
 from mofme.vision.tiling import Tile, pad_to_stride, thumbnail, tiles
 from mofme.vision.weather import WEATHERS
 
-__all__ = ["Restoration", "Restorer", "RoutingMap", "available_models"]
+__all__ = ["Restoration", "Restorer", "RoutingMap", "TemporalSmoother", "available_models", "restore_seen"]
 
 DEFAULT_TILE = 768
 HALO = 96
@@ -35,6 +35,10 @@ _MAP_CELLS = 256
 _KERNELS = 64
 # Sides that an ensemble mirrors: left and right alone, as skies are above, and rain and streaks of snow fall.
 _MIRRORED: tuple[tuple[int, ...], ...] = ((), (-1,))
+_REACH = 8  # pixels around one that say how visible it could be: more than a soft edge is wide
+_MEMORY = 0.95  # of the frames before in the average: it forgets within about a second
+_FRAME = "frame"
+_CUT = 0.1  # mean difference between two frames, of [0, 1], from which on another scene has begun
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,26 @@ class Restoration:
     @property
     def mean_uncertainty(self) -> float:
         return self.uncertainty.mean().item()
+
+
+class TemporalSmoother:
+    """Exponential moving averages of the estimates on one video, by name; all are begun anew at a cut."""
+
+    def __init__(self) -> None:
+        # All that it knows, by name: what is estimated, and the last frame. No tensor is ever changed in place.
+        self.state: dict[str, Tensor] = {}
+
+    def see(self, thumbnail: Tensor) -> None:
+        """The next frame, made small, (3, h, w) in [0, 1]: estimates from now on are of it."""
+        last = self.state.get(_FRAME)
+        if last is not None and (thumbnail.shape != last.shape or (thumbnail - last.to(thumbnail)).abs().mean() > _CUT):
+            self.state.clear()
+        self.state[_FRAME] = thumbnail
+
+    def mean(self, name: str, estimate: Tensor) -> Tensor:
+        """The average up to this frame, of the same shape as what is estimated of it alone."""
+        self.state[name] = estimate.lerp(self.state.get(name, estimate).to(estimate), _MEMORY)
+        return self.state[name]
 
 
 class Restorer:
@@ -265,3 +289,47 @@ class _Grid:
 def _area(tile: Tile) -> int:
     rows, columns = tile.inner
     return (rows.stop - rows.start) * (columns.stop - columns.start)
+
+
+def fill_hidden(image: Tensor, alpha: Tensor) -> Tensor:
+    """`image` (3, H, W) as it is to be looked at: what `alpha` (1, H, W) hides is continued from what is seen.
+
+    A pixel counts as much as it is seen beside its neighbours: edges are continued, evenly transparent pictures stay.
+    """
+    visible = alpha.to(image)
+    around = np.ones((2 * _REACH + 1, 2 * _REACH + 1), np.uint8)
+    most = torch.from_numpy(cv2.dilate(alpha[0].float().cpu().numpy(), around)).to(image)
+    # Squared: programs round colours that are hardly seen to almost anything.
+    weight = (visible / most.clamp_min(1e-9)).square()
+    if bool((weight == 1).all()) or not visible.any():
+        return image
+    return torch.cat([torch.lerp(_continued(plane[None], weight), plane[None], weight) for plane in image])
+
+
+def restore_seen(
+    restorer: Callable[..., Restoration], image: Tensor, alpha: Tensor | None, **settings: Any
+) -> Restoration:
+    """What `restorer` makes of `image` (3, H, W) when the colours that `alpha` (1, H, W) hides do not count.
+
+    They come out as they are, and soft edges with the change that was made there. Raises ValueError for another size.
+    """
+    if alpha is not None and alpha.shape != (1, *image.shape[1:]):
+        raise ValueError(f"alpha is {tuple(alpha.shape)}, the picture {tuple(image.shape)}")
+    if alpha is None or bool((alpha == 1).all()):
+        return restorer(image, **settings)
+    filled = fill_hidden(image, alpha)
+    result = restorer(filled, **settings)
+    changed = (image + (result.image - filled)).clamp_(0, 1)
+    restored = torch.where(image == filled, result.image, changed)
+    return replace(result, image=torch.where(alpha.to(image.device) == 0, image, restored))
+
+
+def _continued(plane: Tensor, weight: Tensor) -> Tensor:
+    """For every pixel of (1, H, W) the mean around it, weighted: near where something near is seen, wider elsewhere."""
+    if plane.numel() == 1:
+        return plane
+    seen, mean = (F.avg_pool2d(one, 2, ceil_mode=True, count_include_pad=False) for one in (weight, plane * weight))
+    mean = mean / seen.clamp_min(1e-9)
+    weight = (4 * seen).clamp_(max=1)
+    coarse = torch.lerp(_continued(mean, weight), mean, weight)
+    return F.interpolate(coarse[None], plane.shape[1:], mode="bilinear", align_corners=False)[0]

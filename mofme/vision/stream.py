@@ -20,11 +20,9 @@ import cv2
 import torch
 
 from mofme.errors import PictureError, PictureTooLargeError
-from mofme.vision.hidden import restore_seen
 from mofme.vision.picture.decode import Picture
 from mofme.vision.picture.file import READABLE_SUFFIXES, read_picture
-from mofme.vision.restorer import Restoration
-from mofme.vision.smoother import TemporalSmoother
+from mofme.vision.restorer import Restoration, TemporalSmoother, restore_seen
 from mofme.vision.tiling import shrunk
 from mofme.vision.video_file import READABLE, VideoReader, read_video
 

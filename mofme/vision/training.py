@@ -13,8 +13,9 @@ from typing import Any, cast
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast, set_seed
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
+from torchvision.utils import save_image
 
 from mofme.core.binary import binarise, binary_layers, clip_weights
 from mofme.core.moe import observe_routing
@@ -22,16 +23,21 @@ from mofme.core.training import Run, bf16_pays, cosine
 from mofme.core.weights import ModelCard, load_card, save_packed
 from mofme.errors import ModelError, MofmeError
 from mofme.files import atomic_file
-from mofme.vision.datasets import load_clean, load_pair_sets
-from mofme.vision.metrics import objective
+from mofme.vision.datasets import Pair, load_clean, load_pair_sets
+from mofme.vision.metrics import objective, psnr
 from mofme.vision.models import BINARY_RATE, SIZES, build_net, load_net, stays_real
 from mofme.vision.nets.unet import RestorationNet
+from mofme.vision.restorer import Restorer
 from mofme.vision.scenes import Batch, Dice, Source, batches, sources_of
-from mofme.vision.validation import ValidationReport, judge, validate, validation_pairs
+from mofme.vision.weather import WEATHERS, synthesize
 
 _WARMUP_STEPS = 300
 _LARGE_CROPS_FROM = 0.65
 _EMA_DECAY = 0.999
+_SIDE = 256
+_PER_WEATHER = 8
+_AT_ONCE = 4
+_EXACT = 100.0
 
 _Tensors = tuple[Tensor, ...] | list[Tensor]
 
@@ -84,8 +90,7 @@ def train(plan: TrainingPlan, report: Callable[[str], None] = print, device: str
     target = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
     accelerator = Accelerator(cpu=target.type == "cpu", mixed_precision="bf16" if bf16_pays(target) else "no")
     set_seed(plan.seed + accelerator.process_index)
-    if not accelerator.is_main_process:
-        report = _keep_quiet
+    tell = report if accelerator.is_main_process else lambda _: None
     plan.out.mkdir(parents=True, exist_ok=True)
 
     net = build_net(plan.size)
@@ -116,19 +121,12 @@ def train(plan: TrainingPlan, report: Callable[[str], None] = print, device: str
     run.accelerator = accelerator
     run.notes = {"pictures": 0, "last_save": 0.0, "last_validation": 0.0, "curve": []}
     if run.resume(plan.out / "state.pt"):
-        report(f"resumed at step {run.steps}, {run.seconds / 60:.1f} of {plan.minutes:g} minutes")
+        tell(f"resumed at step {run.steps}, {run.seconds / 60:.1f} of {plan.minutes:g} minutes")
     # A resumed run goes on with new pictures instead of repeating those of its first minutes.
     generator = torch.Generator(accelerator.device)
     generator.manual_seed(plan.seed + 7919 * accelerator.process_index + run.steps)
-    sources = sources_of(
-        plan.clean,
-        pairs=plan.pairs,
-        haze=plan.haze,
-        rain_layers=plan.rain_layers,
-        identity=plan.identity,
-        device=accelerator.device,
-    )
-    supply = _supply(plan, sources, generator, run)
+    shares = {name: getattr(plan, name) for name in ("pairs", "haze", "rain_layers", "identity")}
+    supply = _supply(plan, sources_of(plan.clean, **shares, device=accelerator.device), generator, run)
     check = validation_pairs(load_clean(plan.clean, validation=True), seed=0)
     judges = load_pair_sets(plan.judges)
 
@@ -153,9 +151,9 @@ def train(plan: TrainingPlan, report: Callable[[str], None] = print, device: str
             training={"data": plan.sources, "runs": [*history, told], "curve": run.notes["curve"]},
             metrics={"validation": shown.figures(), **({"judged_gain": judged} if judged else {})},
         )
-        report(shown.line())
+        tell(shown.line())
         if judged:
-            report("never trained on, gain in dB: " + "  ".join(f"{name} {gain:+.2f}" for name, gain in judged.items()))
+            tell("never trained on, gain in dB: " + "  ".join(f"{name} {gain:+.2f}" for name, gain in judged.items()))
         save_packed(plan.out, card, average.module)
 
     for _ in run:
@@ -168,7 +166,7 @@ def train(plan: TrainingPlan, report: Callable[[str], None] = print, device: str
         # Early, too: how fast a machine is decides whether the run is worth its time.
         if run.steps % 100 == 0 or run.steps == 20:
             left = plan.minutes - run.seconds / 60
-            report(f"step {run.steps}  loss {loss:.4f}  {run.steps / run.seconds:.2f} steps/s  {left:.1f} minutes left")
+            tell(f"step {run.steps}  loss {loss:.4f}  {run.steps / run.seconds:.2f} steps/s  {left:.1f} minutes left")
         if accelerator.is_main_process and run.seconds - run.notes["last_save"] > plan.save_seconds:
             run.notes["last_save"] = run.seconds
             if run.seconds - run.notes["last_validation"] > 60 * plan.validate_minutes:
@@ -225,8 +223,99 @@ def _moving_average(averaged: _Tensors, current: _Tensors, count: Tensor | int) 
     torch._foreach_lerp_(averaged, current, 1 - decay)
 
 
-def _keep_quiet(_: str) -> None:
-    """Of several processes only the first one reports."""
+@dataclass(frozen=True)
+class ValidationPairs:
+    """For every weather, and for clean pictures: aligned (N, 3, S, S) in [0, 1]."""
+
+    weathered: dict[str, Tensor]
+    clean: Tensor
+
+
+@dataclass(frozen=True)
+class ValidationReport:
+    """Mean PSNR in dB on 8-bit RGB, of the untouched inputs, the restored ones, and clean pictures put through.
+
+    A picture that comes out exactly right counts as 100 dB.
+    """
+
+    untouched: dict[str, float]
+    restored: dict[str, float]
+    kept_clean: float
+    samples: dict[str, tuple[Tensor, Tensor, Tensor]]
+
+    def gains(self) -> dict[str, float]:
+        return {name: self.restored[name] - self.untouched[name] for name in self.restored}
+
+    def line(self) -> str:
+        gains = "  ".join(f"{name} {gain:+.2f}" for name, gain in self.gains().items())
+        return f"validation, gain in dB: {gains}; clean pictures keep {self.kept_clean:.1f} dB"
+
+    def flat(self) -> dict[str, float]:
+        return {**{f"gain_{k}": round(v, 3) for k, v in self.gains().items()}, "clean": round(self.kept_clean, 2)}
+
+    def figures(self) -> dict[str, dict[str, float] | float]:
+        weathers = {
+            name: {"input": round(self.untouched[name], 2), "restored": round(value, 2)}
+            for name, value in self.restored.items()
+        }
+        return {**weathers, "clean_kept": round(self.kept_clean, 2)}
+
+    def save_sheet(self, path: Path) -> None:
+        """A row for each weather: up to two samples, each as input, restored, clean."""
+        rows = [torch.stack(parts, dim=1).flatten(0, 1) for parts in self.samples.values()]
+        save_image(torch.cat(rows), path, nrow=len(rows[0]), padding=2)
+
+
+def validation_pairs(pictures: Sequence[Tensor], seed: int) -> ValidationPairs:
+    """Centre crops of held-back uint8 photographs, the same weathers on them at every call with the same seed.
+
+    Raises MofmeError if none of the photographs is large enough.
+    """
+    large = [picture for picture in pictures if min(picture.shape[-2:]) >= _SIDE]
+    if not large:
+        raise MofmeError(
+            f"no photograph held back for validation is {_SIDE} x {_SIDE} pixels or larger: add some that are"
+        )
+    chosen = large[:: max(1, len(large) // _PER_WEATHER)][:_PER_WEATHER]
+    clean = torch.stack([_centre(picture) for picture in chosen])
+    generator = torch.Generator().manual_seed(seed)
+    weathered = {
+        name: synthesize(clean, [frozenset({name})] * len(clean), generator).image.clamp(0, 1) for name in WEATHERS
+    }
+    return ValidationPairs(weathered, clean)
+
+
+@torch.no_grad()
+def validate(net: nn.Module, pairs: ValidationPairs, device: torch.device) -> ValidationReport:
+    """Restore every validation picture in full precision and measure it."""
+
+    def restore(batch: Tensor) -> Tensor:
+        parts = [net(part.to(device)).image.clamp(0, 1).cpu() for part in batch.split(_AT_ONCE)]
+        return (torch.cat(parts) * 255).round() / 255
+
+    was_training = net.training
+    net.eval()
+    outputs = {name: restore(weathered) for name, weathered in pairs.weathered.items()}
+    report = ValidationReport(
+        {name: _mean_psnr(weathered, pairs.clean) for name, weathered in pairs.weathered.items()},
+        {name: _mean_psnr(output, pairs.clean) for name, output in outputs.items()},
+        _mean_psnr(restore(pairs.clean), pairs.clean),
+        {name: (pairs.weathered[name][:2], output[:2], pairs.clean[:2]) for name, output in outputs.items()},
+    )
+    net.train(was_training)
+    return report
+
+
+def judge(net: RestorationNet, sets: Mapping[str, Sequence[Pair]], device: torch.device) -> dict[str, float]:
+    """Mean gain in PSNR, dB, of each set's whole pictures, restored as a user would; no tone is mended."""
+    restorer = Restorer(net, "judged", device)
+
+    def gain(pair: Pair) -> float:
+        weathered, clean = (part.float()[None] / 255 for part in (pair.weathered, pair.clean))
+        restored = (restorer(weathered[0]).image[None] * 255).round() / 255
+        return _mean_psnr(restored, clean) - _mean_psnr(weathered, clean)
+
+    return {name: sum(map(gain, pairs)) / len(pairs) for name, pairs in sets.items()}
 
 
 def _write_log(plan: TrainingPlan, run: Run, shown: ValidationReport, judged: Mapping[str, float]) -> None:
@@ -238,3 +327,12 @@ def _write_log(plan: TrainingPlan, run: Run, shown: ValidationReport, judged: Ma
         writer.writeheader()
         writer.writerows(run.notes["curve"])
     shown.save_sheet(plan.out / "validation.png")
+
+
+def _mean_psnr(a: Tensor, b: Tensor) -> float:
+    return psnr(a, b).clamp(max=_EXACT).mean().item()
+
+
+def _centre(picture: Tensor) -> Tensor:
+    top, left = (picture.shape[-2] - _SIDE) // 2, (picture.shape[-1] - _SIDE) // 2
+    return picture[:, top : top + _SIDE, left : left + _SIDE].float() / 255

@@ -12,9 +12,7 @@ import av
 from torch import Tensor
 
 from mofme.errors import PictureError
-from mofme.vision.hidden import restore_seen
-from mofme.vision.restorer import Restoration
-from mofme.vision.smoother import TemporalSmoother
+from mofme.vision.restorer import Restoration, TemporalSmoother, restore_seen
 from mofme.vision.video_file import CONTAINERS, VideoReader, read_video
 from mofme.vision.video_segments import Checkpoint
 from mofme.vision.video_writer import VideoWriter, write_video

@@ -15,7 +15,7 @@ from mofme.measure.result import load_result
 from mofme.ui.limits import Limits
 from mofme.ui.models import Engine
 from mofme.ui.runs import Job
-from mofme.ui.tabs.measuring import Case, Measuring, measure
+from mofme.ui.tabs.evaluate import Case, Measuring, measure
 from mofme.vision.label_sets import load_label_set
 from mofme.vision.picture.file import read_picture
 from mofme.vision.segmenter import Segmenter
@@ -118,7 +118,7 @@ def bright_or_dark() -> Segmenter:
 def test_labelled_frames_are_segmented_in_every_weather(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mofme.ui.tabs.measuring.load_segmenter", bright_or_dark)
+    monkeypatch.setattr("mofme.ui.tabs.evaluate.load_segmenter", bright_or_dark)
     frame = np.zeros((48, 64, 3), np.uint8)
     frame[:, :32] = 255
     (tmp_path / "p" / "images").mkdir(parents=True)

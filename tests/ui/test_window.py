@@ -9,10 +9,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from mofme.cli.window import open_app
-from mofme.ui import lab, window
-from mofme.ui.lab import cards
+from mofme.cli.app import open_app
+from mofme.ui import window
 from mofme.ui.models import Engine, Services
+from mofme.ui.window import cards
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_every_experiment_has_a_card_that_leads_to_it_with_one_sentence() -> Non
     for experiment in window.EXPERIMENTS:
         assert f"href='{experiment.address}'" in page
         assert experiment.use.count(".") == 1 and len(experiment.use) < 100
-        ElementTree.parse(Path(lab.__file__).with_name("lab") / f"{experiment.address}.svg")
+        ElementTree.parse(Path(window.__file__).with_name("lab") / f"{experiment.address}.svg")
 
 
 def test_no_two_parts_of_the_page_have_one_name(app: gr.Blocks) -> None:

@@ -2,8 +2,7 @@
 
 from playwright.sync_api import Page
 
-from mofme.ui.lab import address_of
-from mofme.ui.window import TABS
+from mofme.ui.window import TABS, address_of
 
 
 def open_tab(page: Page, name: str) -> None:

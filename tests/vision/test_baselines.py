@@ -3,7 +3,7 @@ import pytest
 import torch
 from kornia.filters import guided_blur
 
-from mofme.vision.baselines import BASELINES, dehaze, guided_filter
+from mofme.vision.comparison import BASELINES, dehaze, guided_filter
 
 
 def random(*shape: int) -> np.ndarray:

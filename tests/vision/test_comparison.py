@@ -10,9 +10,8 @@ from mofme.errors import MofmeError
 from mofme.measure.result import Row, load_result
 from mofme.papers.mofme.claim import judge_restorers
 from mofme.vision import comparison
-from mofme.vision.baselines import BASELINES
 from mofme.vision.benchmark import peak_of
-from mofme.vision.comparison import ALL, COST, NOTHING, Entry, as_result, compare, entries, peaks
+from mofme.vision.comparison import ALL, BASELINES, COST, NOTHING, Entry, as_result, compare, entries, peaks
 from mofme.vision.datasets import find_sets
 from tests.vision.pictures import save_grey as save
 from tests.vision.test_onnx import write_adding

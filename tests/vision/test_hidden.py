@@ -11,9 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from mofme.vision.batch import restore_file
-from mofme.vision.hidden import fill_hidden
-from mofme.vision.restorer import Restorer
-from mofme.vision.smoother import TemporalSmoother
+from mofme.vision.restorer import Restorer, TemporalSmoother, fill_hidden
 
 HIDDEN = np.s_[:20]  # rows that are not seen
 

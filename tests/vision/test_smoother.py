@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from mofme.vision.nets.tone import ToneNet
 from mofme.vision.nets.unet import RestorationNet
-from mofme.vision.restorer import Restorer
-from mofme.vision.smoother import TemporalSmoother
+from mofme.vision.restorer import Restorer, TemporalSmoother
 from mofme.vision.weather import WEATHERS
 
 

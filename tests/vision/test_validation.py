@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mofme.errors import MofmeError
 from mofme.vision.nets.unet import NetOutput
-from mofme.vision.validation import ValidationPairs, validate, validation_pairs
+from mofme.vision.training import ValidationPairs, validate, validation_pairs
 from mofme.vision.weather import WEATHERS
 
 CPU = torch.device("cpu")

@@ -16,8 +16,7 @@ from typer.testing import CliRunner
 from mofme.cli.app import app
 from mofme.vision import video_writer
 from mofme.vision.batch import BatchSettings, restore_file
-from mofme.vision.restorer import Restoration, Restorer
-from mofme.vision.smoother import TemporalSmoother
+from mofme.vision.restorer import Restoration, Restorer, TemporalSmoother
 from mofme.vision.video import restore_video
 from mofme.vision.video_writer import decoding_times
 from tests.films import each_once, film

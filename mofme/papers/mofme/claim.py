@@ -4,9 +4,8 @@ import math
 from collections.abc import Mapping
 
 from mofme.measure.result import Check, Figure, Judgement, Result
-from mofme.vision.baselines import BASELINES
 from mofme.vision.benchmark import saved
-from mofme.vision.comparison import COST, NOTHING
+from mofme.vision.comparison import BASELINES, COST, NOTHING
 from mofme.vision.nets.blocks import FeedForwardKind
 
 PARAMETERS, TIME = 72.0, 39.0  # percent saved, with 128 experts

@@ -12,7 +12,7 @@ from mofme.ui.models import Services
 from mofme.ui.tabs.restore import model_box
 from mofme.ui.uploads import refuse_addresses
 from mofme.ui.work import plain_errors
-from mofme.vision.smoother import TemporalSmoother
+from mofme.vision.restorer import TemporalSmoother
 
 WIDTHS = [("Small: 320 pixels", 320), ("Medium: 480 pixels", 480), ("Large: 640 pixels", 640)]
 _EVERY = 0.1  # seconds between pictures at best; a slower machine sets its own pace
