@@ -141,6 +141,22 @@ def find_files(folder: Path, suffixes: Collection[str] | None) -> list[Path]:
     return sorted(path for path in found if (suffixes is None or path.suffix.lower() in suffixes) and path.is_file())
 
 
+def passed_by(folder: Path) -> str:
+    """What `find_files` does not see under `folder`, in one line: what cannot be opened, and where links lead."""
+    closed, linked, empty = list[Path](), list[Path](), list[Path]()
+    for root, folders, files in os.walk(folder, onerror=lambda error: closed.append(Path(error.filename))):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        linked += [path for name in folders if (path := Path(root, name)).is_symlink()]
+        empty += [path for name in files if not name.startswith(".") and not (path := Path(root, name)).is_file()]
+    kinds = {
+        "folders that cannot be opened": closed,
+        "links to folders": linked,
+        "links and pipes without a file": empty,
+    }
+    named = {what: [str(path.relative_to(folder)) for path in sorted(paths)[:5]] for what, paths in kinds.items()}
+    return "; ".join(f"{what} ({', '.join(names)})" for what, names in named.items() if names)
+
+
 def address_of(path: Path) -> str:
     """The address that a path was typed as, s3://bucket/photos say, of whose slashes it keeps one; empty for others."""
     found = _ADDRESS.fullmatch(path.as_posix())

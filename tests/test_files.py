@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mofme.files import _machine, atomic_file, cache_root, clear_left, find_files, printable
+from mofme.files import _machine, atomic_file, cache_root, clear_left, find_files, passed_by, printable
 from tests.full_disk import room_for
 
 
@@ -72,6 +72,30 @@ def test_files_are_found_by_suffix_without_hidden_ones(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     (tmp_path / "folder.txt").mkdir()
     assert find_files(tmp_path, {".txt", ".part"}) == [tmp_path / "a.txt", tmp_path / "b" / "B.TXT"]
+
+
+def test_what_a_walk_passes_by_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("in", "in/closed", "in/.hidden", "elsewhere"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "in" / "fine.jpg").touch()
+    (tmp_path / "in" / "to-file.jpg").symlink_to("fine.jpg")
+    assert passed_by(tmp_path / "in") == ""
+    (tmp_path / "in" / "broken.jpg").symlink_to("nowhere.jpg")
+    os.mkfifo(tmp_path / "in" / "pipe.png")
+    (tmp_path / "in" / "more").symlink_to(tmp_path / "elsewhere")
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if Path(path).name == "closed":  # by its rights, which do not hold for an administrator
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert passed_by(tmp_path / "in").split("; ") == [
+        "folders that cannot be opened (closed)",
+        "links to folders (more)",
+        "links and pipes without a file (broken.jpg, pipe.png)",
+    ]
 
 
 def test_there_is_one_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mofme.errors import PictureError
-from mofme.files import check_can_hold, find_files, write_table
+from mofme.files import check_can_hold, find_files, passed_by, write_table
 from mofme.vision.picture.file import FORMATS, READABLE_SUFFIXES
 from mofme.vision.picture.kinds import left_out
 from mofme.vision.video_file import CONTAINERS, VIDEO_SUFFIXES
@@ -183,7 +183,8 @@ def others_in(source: Path, target: Path) -> str:
     """What else lies under `source`, beside what `plan_tree` finds there, in one line; empty if nothing does."""
     known, inside = READABLE_SUFFIXES | VIDEO_SUFFIXES, target.resolve()
     others = (path for path in find_files(source, None) if path.suffix.lower() not in known)
-    return left_out(path for path in others if not path.resolve().is_relative_to(inside))
+    counted = left_out(path for path in others if not path.resolve().is_relative_to(inside))
+    return "; ".join(filter(None, (counted, passed_by(source))))
 
 
 def _output_names(names: list[Path], format: str | None, target: Path, source: Path) -> list[Path]:
