@@ -203,13 +203,14 @@ def interval_plot(title: str, figures: Mapping[str, Figure], telling: str = "") 
     shown = {name: figures[name] for name in names}
     ends = [end for one in shown.values() for end in (one.value, one.low, one.high) if end is not None]
     axis = Axis.around([0, *ends])
-    parts, y = [text(0, 14, title, "font-weight='600'")], 24.0
+    parts, y = [text(0, 14, title, "font-weight='600'")], 18.0
 
     def at(value: float) -> float:
         return 8 + axis.share(value) * (WIDTH - 16)
 
     for name, figure in shown.items():
         colour = COLOURS[0] if name == telling else GREY
+        y += 7  # nearer to its own line than to the one above
         for line in textwrap.wrap(name, int(WIDTH / _LETTER / 1.15)):  # bold is wider
             y += 16
             parts.append(text(0, y, line, "font-weight='600'" if name == telling else "opacity='.85'"))
