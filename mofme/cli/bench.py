@@ -26,8 +26,8 @@ def feed_forwards(
     backbone: Annotated[
         list[str],
         typer.Option(
-            help="small (the restoration net), small-x4 (with feed-forwards as wide as in transformers), tiny-x4 "
-            "(the ablation's) or vit (the paper's plain ViT); may be given again."
+            help="small (the restoration net), small-x4 (with feed-forwards as wide as in transformers) or tiny-x4 "
+            "(the ablation's); may be given again."
         ),
     ] = _BACKBONES,
 ) -> Result:

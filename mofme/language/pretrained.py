@@ -62,13 +62,10 @@ def open_pretrained(name: str = PACKAGED, cache: Path | None = None) -> Pretrain
         model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        advice = f"{_damaged(Path(source))}" if name == PACKAGED else f"give {PACKAGED!r}, a folder or a hub's name"
+        damaged = f"delete {source} and try again"
+        advice = damaged if name == PACKAGED else f"give {PACKAGED!r}, a folder or a hub's name"
         raise ModelError(f"{name} cannot be opened as a language model: {error}; {advice}") from error
     return PretrainedLM(name, model.eval().requires_grad_(False), tokenizer)
-
-
-def _damaged(folder: Path) -> str:
-    return f"delete {folder} and try again"
 
 
 def _unpacked(cache: Path) -> Path:

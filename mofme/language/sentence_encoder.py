@@ -85,7 +85,11 @@ class SentenceEncoder:
         for start in range(0, len(missing), _KEPT_AT_ONCE):
             if report:
                 report(len(prompts) - len(missing) + start, len(prompts))
-            new = self._embed_questions(missing[start : start + _KEPT_AT_ONCE])
+            new: dict[str, VectorArray] = {}
+            for first in range(start, min(start + _KEPT_AT_ONCE, len(missing)), _BATCH):
+                batch = missing[first : first + _BATCH]
+                ids = [read_tokens(question, WINDOW, last=WINDOW // 2)[0] for question in batch]
+                new.update(zip(batch, self.net.sentence_embeddings(ids).numpy(), strict=True))
             if self._cache:
                 self._cache.put(new)
             known.update(new)
@@ -97,14 +101,6 @@ class SentenceEncoder:
     def queries(self, prompts: Sequence[str]) -> Queries:
         """The prompts with their embeddings, as routers take them."""
         return Queries(prompts, self.embed(prompts))
-
-    def _embed_questions(self, questions: list[str]) -> dict[str, VectorArray]:
-        embedded: dict[str, VectorArray] = {}
-        for start in range(0, len(questions), _BATCH):
-            batch = questions[start : start + _BATCH]
-            ids = [read_tokens(question, WINDOW, last=WINDOW // 2)[0] for question in batch]
-            embedded.update(zip(batch, self.net.sentence_embeddings(ids).numpy(), strict=True))
-        return embedded
 
 
 def question_of(prompt: str) -> str:

@@ -7,14 +7,16 @@
 <!-- ledger: whole --> what every claim is worth here <!-- /ledger -->   with "short": papers, claims and verdicts alone
 """
 
+import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from mofme.errors import ResultError
 from mofme.files import atomic_file
-from mofme.measure.headlines import headline
-from mofme.measure.result import RESULTS, Judgement, Result, Verdict, available_results, load_result
+from mofme.measure.result import RESULTS, Figure, Judgement, Result, Verdict, available_results, load_result
 
 BLOCK = re.compile(
     r"<!-- (?P<kind>result|verdict|plain|ledger|figure): (?P<room>\S+)(?: (?P<table>(?:(?!-->).)+?))? -->.*?"
@@ -22,6 +24,60 @@ BLOCK = re.compile(
     re.DOTALL,
 )
 NOT_YET = "Not measured yet."
+# For each room, where its telling figure stands and what it means in plain words.
+_HEADLINES = Path(__file__).with_name("headlines.json")
+
+
+@dataclass(frozen=True)
+class Headline:
+    """`sentence`, and the figures of one column by row, of which `telling` is the row that the sentence speaks of."""
+
+    sentence: str
+    column: str
+    telling: str
+    figures: Mapping[str, Figure]
+
+
+@dataclass(frozen=True)
+class Telling:
+    """Where the telling figure stands, and the sentence if all of its interval is above 0, below it, or neither.
+
+    `{value}` is the figure without its interval, `{less}` the share in percent by which the error shrinks where it is
+    a gain in dB. A sentence that is the only one takes no side.
+    """
+
+    table: str
+    column: str
+    row: str
+    above: str
+    below: str = ""
+    neither: str = ""
+
+    def sentence(self, figure: Figure) -> str:
+        words = {1: self.above, -1: self.below, 0: self.neither}[figure.side()] or self.above
+        value = f"{abs(figure.value):,.{0 if abs(figure.value) >= 10 else 1}f}"
+        return words.format(value=value, less=f"{100 * (1 - 10 ** (-figure.value / 20)):.0f}")
+
+
+@cache
+def tellings() -> dict[str, Telling]:
+    """By room."""
+    return {room: Telling(**told) for room, told in json.loads(_HEADLINES.read_text(encoding="utf-8")).items()}
+
+
+def headline(result: Result) -> Headline | None:
+    """None for a result of which no plain sentence is known, or that lacks the figure which would bear it."""
+    telling = tellings().get(result.room)
+    if telling is None:
+        return None
+    figures = {
+        row.name: row.figures[telling.column]
+        for row in result.rows
+        if row.table == telling.table and telling.column in row.figures
+    }
+    if telling.row not in figures:
+        return None
+    return Headline(telling.sentence(figures[telling.row]), telling.column, telling.row, figures)
 
 
 def refresh_page(page: Path, folder: Path = RESULTS) -> bool:
@@ -93,12 +149,14 @@ def ledger(whole: bool = True, folder: Path = RESULTS) -> tuple[list[str], list[
     if not whole:
         return headings, lines
     more = [
-        [one.departs, one.scale, one.least(), one.bearing.text() if one.bearing else "", _needed(one)]
+        [
+            one.departs,
+            one.scale,
+            one.least(),
+            one.bearing.text() if one.bearing else "",
+            one.needed if one.verdict is Verdict.UNSEEN else "",
+        ]
         for _, one in entries(folder)
     ]
     headings += ["method", "scale, here against the paper's", "least effect to be seen", "it hangs on", "it would take"]
     return headings, [[*line, *further] for line, further in zip(lines, more, strict=True)]
-
-
-def _needed(one: Judgement) -> str:
-    return one.needed if one.verdict is Verdict.UNSEEN else ""

@@ -66,7 +66,8 @@ def make_examples(folder: Path) -> list[tuple[str, str]]:
         for example in EXAMPLES:
             path = folder / f"{Path(example.photo).stem}-{example.weather}-{example.seed}.jpg"
             if not path.exists():
-                _make(example, photos / example.photo, path)
+                clean, generator = read_picture(photos / example.photo), torch.Generator().manual_seed(example.seed)
+                write_picture(path, synthesize(clean.rgb[None], [example.weather], generator).image[0], clean)
             made.append((str(path), example.caption))
     return made
 
@@ -88,12 +89,6 @@ def drawn(weather: str) -> Image.Image:
         else:
             draw.ellipse((x, y, x + 12, y + 14), (120, 142, 164), (170, 188, 205))
     return image
-
-
-def _make(example: Example, photo: Path, path: Path) -> None:
-    clean = read_picture(photo)
-    weathered = synthesize(clean.rgb[None], [example.weather], torch.Generator().manual_seed(example.seed))
-    write_picture(path, weathered.image[0], clean)
 
 
 def examples_gallery(elem_id: str, photo: gr.Image) -> Dependency:

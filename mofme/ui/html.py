@@ -14,7 +14,7 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from mofme.errors import ResultError
-from mofme.measure.headlines import headline
+from mofme.measure.pages import headline
 from mofme.measure.result import RESULTS, Figure, Result, available_results, load_result
 from mofme.ui.chart import interval_plot
 

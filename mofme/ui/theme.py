@@ -31,8 +31,5 @@ def theme() -> gr.themes.Base:
     )
 
 
-def _beside(name: str) -> str:
-    return Path(__file__).with_name(name).read_text(encoding="utf-8")
-
-
-CSS, ON_THE_PAGE, OPEN_LINKED_TAB = map(_beside, ("app.css", "on_the_page.js", "open_linked_tab.js"))
+_BESIDE = (Path(__file__).with_name(name) for name in ("app.css", "on_the_page.js", "open_linked_tab.js"))
+CSS, ON_THE_PAGE, OPEN_LINKED_TAB = (path.read_text(encoding="utf-8") for path in _BESIDE)

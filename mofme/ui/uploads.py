@@ -40,7 +40,7 @@ _MOST_ORIGINALS = 1000
 _ORIGINALS: OrderedDict[str, str] = OrderedDict()  # uploads by the names of the thumbnails that stand for them
 _APP_PREFIX, _PREFIX = "mofme-app-", "mofme-"
 _LOCK = "running.lock"
-_MOST_KEPT = 8  # videos that wait to be gone on with
+_KEPT, _MOST_KEPT = "unfinished", 8  # videos that wait to be gone on with
 
 
 def photo_box(elem_id: str) -> gr.Image:
@@ -73,7 +73,11 @@ def preview(path: str | None) -> tuple[str | None, str]:
 
     Never an update: Gradio would answer it with a box anew, without what `photo_box` changed.
     """
-    if not path or _is_shown_by_browsers(Path(path)):
+    if not path:
+        return None, ""
+    with open(path, "rb") as file:
+        header = file.read(12)
+    if header.startswith((b"\xff\xd8", b"\x89PNG", b"BM")) or header[:4] + header[8:] == b"RIFFWEBP":
         return path, ""
     try:
         with MEMORY.room(needed([path]), _no_preview):
@@ -89,12 +93,6 @@ def preview(path: str | None) -> tuple[str | None, str]:
 
 def _no_preview() -> None:
     raise PictureError("The app is busy: this photo cannot be shown now, and can be restored.")
-
-
-def _is_shown_by_browsers(path: Path) -> bool:
-    with path.open("rb") as file:
-        header = file.read(12)
-    return header.startswith((b"\xff\xd8", b"\x89PNG", b"BM")) or header[:4] + header[8:] == b"RIFFWEBP"
 
 
 def chosen_photo(path: str | None) -> Path:
@@ -184,7 +182,7 @@ def kept_folder(name: str) -> Iterator[Path]:
     A few are kept, for as long as results are. Without a cache, without locks (on Windows), or if somebody else is at
     the same work, it is a new folder that is gone at the end.
     """
-    folder, ended_well = _kept() / name, False
+    folder, ended_well = cache_root() / _KEPT / name, False
     with ExitStack() as stack:
         try:
             if sys.platform == "win32":
@@ -205,12 +203,8 @@ def kept_folder(name: str) -> Iterator[Path]:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _kept() -> Path:
-    return cache_root() / "unfinished"
-
-
 def _clear_kept() -> None:
-    times = {folder: folder.stat().st_mtime for folder in _kept().glob("*")}
+    times = {folder: folder.stat().st_mtime for folder in (cache_root() / _KEPT).glob("*")}
     for number, folder in enumerate(sorted(times, key=times.__getitem__, reverse=True)):
         if number >= _MOST_KEPT or times[folder] < time.time() - KEEP_SECONDS:
             _remove_if_left(folder)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from torch.utils.flop_counter import FlopCounterMode
 
 from mofme.core.moe import activated_parameters, parameters
 from mofme.core.training import bf16_pays
@@ -27,7 +27,6 @@ from mofme.measure.statistics import bootstrap
 from mofme.vision.models import SIZES
 from mofme.vision.nets.blocks import FeedForwardKind
 from mofme.vision.nets.unet import STRIDE, RestorationNet
-from mofme.vision.nets.vit import PlainViT
 
 _SMALL = {name: value for name, value in SIZES["small"].items() if name not in ("feed_forward", "num_experts")}
 
@@ -41,11 +40,6 @@ BACKBONES: Mapping[str, Callable[[FeedForwardKind, int], nn.Module]] = {
         **_SMALL, feed_forward=kind, num_experts=num_experts, expansion=4
     ),
     "tiny-x4": lambda kind, num_experts: RestorationNet(**TINY, feed_forward=kind, num_experts=num_experts),
-    "vit": PlainViT,
-}
-# The counter knows attention's kernels on GPUs, not the one on CPUs.
-_ATTENTION_ON_CPU = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)
 }
 # Not getrusage: its maximum goes from a parent to its children, so a large parent would hide them all.
 _TELL_PEAK = """
@@ -98,10 +92,6 @@ class Cost:
     def ratios_to(self, other: "Cost") -> list[float]:
         """For every repeat, this time over the other's in the same repeat, when the machine was the same."""
         return [mine / theirs for mine, theirs in zip(self.milliseconds, other.milliseconds, strict=True)]
-
-    def ratio_to(self, other: "Cost") -> float:
-        """The median of `ratios_to`."""
-        return statistics.median(self.ratios_to(other))
 
 
 def arms(experts: Sequence[int]) -> list[Arm]:
@@ -186,7 +176,7 @@ def _restore(net: nn.Module, image: torch.Tensor) -> None:
 
 def _count_macs(net: nn.Module, image: torch.Tensor) -> int:
     """Multiply-accumulates of one forward as it really ran: sparse experts count the positions they were given."""
-    with FlopCounterMode(display=False, custom_mapping=_ATTENTION_ON_CPU) as counter:
+    with FlopCounterMode(display=False) as counter:
         _restore(net, image)
     return counter.get_total_flops() // 2
 

@@ -170,8 +170,10 @@ def compare(
             try:
                 clean = read_picture(photo.path).rgb
                 degraded = degrade(clean, photo.name)
-                answers = _answers([classify(x) for x in (clean, degraded, restore(degraded).image)])
-                yield Trial(photo.name, weather, photo.label, answers)
+                told = [classify(x) for x in (clean, degraded, restore(degraded).image)]
+                seen = int(told[0].argmax())
+                answers = [Answer(tuple(p.topk(_TOP).indices.tolist()), float(p[seen])) for p in told]
+                yield Trial(photo.name, weather, photo.label, tuple(answers))
             except (MofmeError, ValueError) as error:
                 yield Trial(photo.name, weather, photo.label, error=str(error))
 
@@ -251,11 +253,6 @@ def write_csv(path: Path, trials: Sequence[Trial], categories: Sequence[str]) ->
         ] or [""] * len(told)
         lines.append([trial.name, trial.weather, label, *cells, trial.error])
     write_table(path, lines)
-
-
-def _answers(probabilities: Sequence[Tensor]) -> tuple[Answer, ...]:
-    seen = int(probabilities[0].argmax())
-    return tuple(Answer(tuple(p.topk(_TOP).indices.tolist()), float(p[seen])) for p in probabilities)
 
 
 def _scores(trials: Sequence[Trial], weathers: Sequence[str]) -> dict[str, FloatArray]:

@@ -89,10 +89,7 @@ def _on_floats(restore: Callable[[Array], Array]) -> Callable[[Tensor], Tensor]:
 
 
 def _on_bytes(restore: Callable[[Array], Array]) -> Callable[[Tensor], Tensor]:
-    def restore_floats(rgb_HWC: Array) -> Array:
-        return restore((rgb_HWC * 255).round().astype(np.uint8)).astype(np.float32) / 255
-
-    return _on_floats(restore_floats)
+    return _on_floats(lambda rgb: restore((rgb * 255).round().astype(np.uint8)).astype(np.float32) / 255)
 
 
 # Each maps a picture (3, H, W), RGB in [0, 1], to one of the same size. OpenCV's filters have its own defaults, or the
@@ -192,7 +189,12 @@ def compare(entered: Sequence[Entry], sets: Mapping[str, Sequence[PairFiles]]) -
                     for restore in restorers.values():  # the first time, which compiles and allocates, does not count
                         restore(weathered)
                     warm = True
-                outcomes = {title: _outcome(restore, weathered, clean) for title, restore in restorers.items()}
+                outcomes = {}
+                for title, restore in restorers.items():
+                    start = time.process_time()
+                    restored = restore(weathered)
+                    seconds = time.process_time() - start
+                    outcomes[title] = Outcome(measure(to_8_bits(restored), clean), seconds)
                 yield Trial(name, pair.name, pair.input, clean[0].numel(), outcomes)
             except (MofmeError, ValueError) as error:
                 yield Trial(name, pair.name, pair.input, error=str(error))
@@ -245,13 +247,6 @@ def as_result(
         f"{megapixels:.2f} megapixels, above a process that does nothing with it",
         machine=this_machine(torch.get_num_threads()),
     )
-
-
-def _outcome(restore: Callable[[Tensor], Tensor], weathered: Tensor, clean: Tensor) -> Outcome:
-    start = time.process_time()
-    restored = restore(weathered)
-    seconds = time.process_time() - start
-    return Outcome(measure(to_8_bits(restored), clean), seconds)
 
 
 def _values(trials: Sequence[Trial], entry: Entry, metric: str) -> FloatArray:

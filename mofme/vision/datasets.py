@@ -62,9 +62,9 @@ class PairFiles:
         return weathered, clean
 
 
-def held_back(path: Path, share: int = 20) -> bool:
-    """Whether a photograph is kept for validation: 1 in `share`, by its name alone, the same on every machine."""
-    return _name_checksum(path) % share == 0
+def held_back(path: Path) -> bool:
+    """Whether a photograph is kept for validation: 1 in 20, by its name alone, the same on every machine."""
+    return _name_checksum(path) % 20 == 0
 
 
 def load_clean(folders: Sequence[Path], *, validation: bool) -> list[Tensor]:
@@ -185,12 +185,9 @@ def _crop(picture: Tensor, size: int, generator: torch.Generator) -> Tensor:
     patch = picture[:, top : top + window, left : left + window].float() / 255
     if window != size:
         patch = F.interpolate(patch[None], (size, size), mode="bilinear", antialias=True, align_corners=False)[0]
-    return _dihedral(patch, int(torch.randint(8, (), generator=generator)))
-
-
-def _dihedral(picture: Tensor, view: int) -> Tensor:
-    picture = torch.rot90(picture, view % 4, dims=(-2, -1))
-    return picture.flip(-1) if view >= 4 else picture
+    view = int(torch.randint(8, (), generator=generator))
+    patch = torch.rot90(patch, view % 4, dims=(-2, -1))
+    return patch.flip(-1) if view >= 4 else patch
 
 
 def _name_checksum(path: Path) -> int:

@@ -77,18 +77,6 @@ class PairReport:
         return None if before is None or after is None else after - before
 
 
-@dataclass(frozen=True)
-class Summary:
-    """A set of pairs: for each metric that was measured, the means of input, restored and gain."""
-
-    pairs: int
-    failed: int
-    seconds: float  # mean time to restore one picture
-    input: dict[str, Figure]
-    restored: dict[str, Figure]
-    gain: dict[str, Figure]
-
-
 def evaluate(
     restorer: Restores, pairs: Iterable[PairFiles], lpips: Lpips | None = None, max_megapixels: float = 100
 ) -> Iterator[PairReport]:
@@ -127,23 +115,6 @@ def measure(image: Tensor, target: Tensor, lpips: Lpips | None = None) -> Scores
     )
 
 
-def summarize(reports: Sequence[PairReport]) -> Summary:
-    """Means, with intervals, of the pairs that were measured."""
-    measured = [report for report in reports if report.input is not None and report.restored is not None]
-    columns: dict[str, dict[str, Figure]] = {"input": {}, "restored": {}, "gain": {}}
-    for metric in METRICS:
-        values = {
-            "input": [getattr(report.input, metric) for report in measured],
-            "restored": [getattr(report.restored, metric) for report in measured],
-            "gain": [report.gain(metric) for report in measured],
-        }
-        for column, numbers in values.items():
-            if numbers and None not in numbers:
-                columns[column][metric] = bootstrap(np.array(numbers))
-    seconds = statistics.fmean(report.seconds for report in measured) if measured else 0.0
-    return Summary(len(reports), len(reports) - len(measured), seconds, **columns)
-
-
 def as_result(sets: Mapping[str, Sequence[PairReport]], command: str, seeds: Sequence[int] = ()) -> Result:
     """The measured result of some sets of pairs: a table a metric, a row a set, before, after and gain.
 
@@ -151,28 +122,30 @@ def as_result(sets: Mapping[str, Sequence[PairReport]], command: str, seeds: Seq
     could be measured.
     """
     measured = {name: [report for report in reports if report.restored] for name, reports in sets.items()}
-    summaries = {name: summarize(reports) for name, reports in measured.items() if reports}
-    if not summaries:
+    measured = {name: reports for name, reports in measured.items() if reports}
+    if not measured:
         errors = [report.error for reports in sets.values() for report in reports]
         raise MofmeError(f"no pair could be measured: {'; '.join(errors[:3])}")
-    clean = [name for name, summary in summaries.items() if summary.input["psnr_rgb"].value == PSNR_CAP]
-    weathered = {name: summary for name, summary in summaries.items() if name not in clean}
-    rows = [
-        Row(title, name, _columns(summary, metric))
-        for metric, title in TABLES.items()
-        for name, summary in weathered.items()
-        if metric in summary.gain
-    ]
-    rows += [Row(CLEAN_TABLE, name, _kept(measured[name], summaries[name])) for name in clean]
-    rows += [
-        Row(TIME_TABLE, name, {"pictures": Figure(summary.pairs), "seconds a picture": Figure(summary.seconds)})
-        for name, summary in summaries.items()
-    ]
+    means = {
+        (metric, name): _means(reports, metric)
+        for metric in TABLES
+        for name, reports in measured.items()
+        if None not in [report.gain(metric) for report in reports]
+    }
+    clean = [name for name in measured if means["psnr_rgb", name]["input"].value == PSNR_CAP]
+    rows = [Row(TABLES[metric], name, figures) for (metric, name), figures in means.items() if name not in clean]
+    for name in clean:
+        psnr_rgb, ssim_rgb = (means[metric, name]["restored"] for metric in ("psnr_rgb", "ssim_rgb"))
+        rows.append(Row(CLEAN_TABLE, name, _kept(_decibels(measured[name]), psnr_rgb, ssim_rgb)))
+    for name, reports in measured.items():
+        seconds = statistics.fmean(report.seconds for report in reports)
+        rows.append(Row(TIME_TABLE, name, {"pictures": Figure(len(reports)), "seconds a picture": Figure(seconds)}))
+    gains = {row.name: row.figures["gain"] for row in rows if row.table == TABLES["psnr_rgb"]}
     return Result(
         room="restoration",
         paper="MoFME, arXiv 2312.16610",
         claim="Experts as modulations restore pictures 0.1 to 0.2 dB better than the baselines.",
-        verdict=_verdict(weathered, {name: _decibels(measured[name]) for name in clean}),
+        verdict=_verdict(gains, {name: _decibels(measured[name]) for name in clean}),
         command=command,
         rows=rows,
         seeds=seeds,
@@ -181,18 +154,23 @@ def as_result(sets: Mapping[str, Sequence[PairReport]], command: str, seeds: Seq
     )
 
 
-def _columns(summary: Summary, metric: str) -> dict[str, Figure]:
-    return {"input": summary.input[metric], "restored": summary.restored[metric], "gain": summary.gain[metric]}
+def _means(reports: Sequence[PairReport], metric: str) -> dict[str, Figure]:
+    """Means, with intervals, of pairs that were measured."""
+    values = {
+        "input": [getattr(report.input, metric) for report in reports],
+        "restored": [getattr(report.restored, metric) for report in reports],
+        "gain": [report.gain(metric) for report in reports],
+    }
+    return {column: bootstrap(np.array(numbers)) for column, numbers in values.items()}
 
 
-def _kept(reports: Sequence[PairReport], summary: Summary) -> dict[str, Figure]:
-    decibels = _decibels(reports)
+def _kept(decibels: Sequence[float], psnr_rgb: Figure, ssim_rgb: Figure) -> dict[str, Figure]:
     return {
         "pictures": Figure(len(decibels)),
-        "PSNR, dB": summary.restored["psnr_rgb"],
+        "PSNR, dB": psnr_rgb,
         "worst, dB": Figure(min(decibels)),
         f"below {_KEPT_WELL:.0f} dB": Figure(sum(value < _KEPT_WELL for value in decibels)),
-        "SSIM": summary.restored["ssim_rgb"],
+        "SSIM": ssim_rgb,
     }
 
 
@@ -200,9 +178,8 @@ def _decibels(reports: Sequence[PairReport]) -> list[float]:
     return [report.restored.psnr_rgb for report in reports if report.restored]
 
 
-def _verdict(weathered: Mapping[str, Summary], clean: Mapping[str, Sequence[float]]) -> str:
+def _verdict(gains: Mapping[str, Figure], clean: Mapping[str, Sequence[float]]) -> str:
     """One sentence: which sets gain, which lose, and which may do either, by the intervals of their gains."""
-    gains = {name: summary.gain["psnr_rgb"] for name, summary in weathered.items()}
     groups: dict[str, list[str]] = {
         words: [] for words in ("closer to the truth", "further from it", "neither for sure", "one picture only")
     }

@@ -185,14 +185,9 @@ def _write_torchscript(module: nn.Module, path: Path, about: Metadata) -> None:
     torch.jit.save(traced, path, _extra_files={METADATA_FILE: json.dumps(about)})
 
 
-def _load_torchscript(path: Path) -> Restore:
-    loaded: Restore = torch.jit.load(path)
-    return loaded
-
-
 # What each needs beside torch, writes and loads with.
 FORMATS: dict[str, tuple[list[str], Callable[[nn.Module, Path, Metadata], None], Callable[[Path], Restore]]] = {
     "onnx": ([ONNX, ONNXRUNTIME], _write_onnx, load_onnx),
     "openvino": ([OPENVINO], _write_openvino, _load_openvino),
-    "torchscript": ([], _write_torchscript, _load_torchscript),
+    "torchscript": ([], _write_torchscript, torch.jit.load),
 }

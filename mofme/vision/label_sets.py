@@ -108,7 +108,7 @@ def load_label_set(name: str) -> LabelSet:
             key=path.stem,
             name=str(plain["name"]),
             classes=tuple(str(entry["name"]) for entry in classes),
-            colours=tuple(_colour(entry["colour"]) for entry in classes),
+            colours=tuple((int(red), int(green), int(blue)) for red, green, blue in (one["colour"] for one in classes)),
             values=tuple(tuple(map(int, entry["values"])) for entry in classes),
             ignore=tuple(map(int, plain.get("ignore", ()))),
             onto={key: dict(names) for key, names in plain.get("onto", {}).items()},
@@ -121,11 +121,6 @@ def load_label_set(name: str) -> LabelSet:
     if not 0 < len(loaded.classes) <= _MAX_CLASSES:
         raise MofmeError(f"{path}: a label set has 1 to {_MAX_CLASSES} classes, this one {len(loaded.classes)}")
     return loaded
-
-
-def _colour(colour: list[int]) -> tuple[int, int, int]:
-    red, green, blue = (int(part) for part in colour)
-    return red, green, blue
 
 
 def _code(colours: np.ndarray) -> np.ndarray:

@@ -209,7 +209,9 @@ class Restorer:
                     grid.add(part, routing, padded.shape[-2:], explain)
                     for share_11HW in output.uncertainty if isinstance(output, Part) else ():
                         grid.add_uncertainty(part, share_11HW.flatten(), share_11HW.shape[1:], padded.shape[-2:])
-                    weather_W += output.weather_BW[0].float().cpu() * _area(part)
+                    rows, columns = part.inner
+                    area = (rows.stop - rows.start) * (columns.stop - columns.start)
+                    weather_W += output.weather_BW[0].float().cpu() * area
                 if on_progress is not None:
                     on_progress((done * len(views) + number + 1) / (len(parts) * len(views)))
             restored[:, *part.inner] = part.crop(result.div_(len(views)).clamp_(0, 1)).to(restored)
@@ -284,11 +286,6 @@ class _Grid:
             cells.append(slice(first, last))
         pooled = F.avg_pool2d(values_CHW, 3, stride=1, padding=1, count_include_pad=False)
         target[:, cells[0], cells[1]] += pooled[:, index[0]][:, :, index[1]]
-
-
-def _area(tile: Tile) -> int:
-    rows, columns = tile.inner
-    return (rows.stop - rows.start) * (columns.stop - columns.start)
 
 
 def fill_hidden(image: Tensor, alpha: Tensor) -> Tensor:

@@ -268,13 +268,10 @@ def _camera(index: int, max_megapixels: float, stop: Event) -> Iterator[Shot]:
             height, width = bgr_HW3.shape[:2]
             if height * width > max_megapixels * 1e6:
                 raise PictureTooLargeError(f"camera {index}: {width} x {height} pixels are over the limit.")
-            yield Shot(partial(_of_camera, bgr_HW3), time.monotonic())
+            rgb = torch.from_numpy(bgr_HW3[..., ::-1].copy()).permute(2, 0, 1)
+            yield Shot(lambda rgb=rgb: Picture(rgb.float() / 255, format="jpeg"), time.monotonic())  # type: ignore[misc]
     finally:
         capture.release()
-
-
-def _of_camera(bgr_HW3: cv2.typing.MatLike) -> Picture:
-    return Picture(torch.from_numpy(bgr_HW3[..., ::-1].copy()).permute(2, 0, 1).float() / 255, format="jpeg")
 
 
 def _folder(folder: Path, max_megapixels: float, stop: Event) -> Iterator[Shot]:

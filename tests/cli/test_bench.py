@@ -50,13 +50,15 @@ def test_both_widths_and_all_numbers_of_experts(calls: list[Call]) -> None:
 
 
 def test_what_is_measured_and_what_is_saved(calls: list[Call], tmp_path: Path) -> None:
-    code, output = run("--backbone", "vit", "--side", 64, "--experts", 4, "--experts", 8, "--out", tmp_path, "--json")
+    code, output = run(
+        "--backbone", "tiny-x4", "--side", 64, "--experts", 4, "--experts", 8, "--out", tmp_path, "--json"
+    )
     assert code == 0
-    assert calls == [("vit", 64, [4, 8], 5)]
+    assert calls == [("tiny-x4", 64, [4, 8], 5)]
     result = load_result("bench", tmp_path)
     assert json.loads(output)["verdict"] == result.verdict
     rows = {(row.table, row.name): row.figures for row in result.rows}
-    cost = {name: figure.value for name, figure in rows["Cost on vit", "MoFME, 4 experts"].items()}
+    cost = {name: figure.value for name, figure in rows["Cost on tiny-x4", "MoFME, 4 experts"].items()}
     # Ratios to the dense net in the same repeat: 25 / 10, 30 / 30, 35 / 20; their median is 1.75.
     assert cost == {
         "parameters, M": 1.1,
@@ -66,7 +68,9 @@ def test_what_is_measured_and_what_is_saved(calls: list[Call], tmp_path: Path) -
         "time against dense": 1.75,
         "peak memory, MB": 60,
     }
-    saved = {name: rows["Saved by MoFME on vit, against the conventional MoE", f"{name} experts"] for name in (4, 8)}
+    saved = {
+        name: rows["Saved by MoFME on tiny-x4, against the conventional MoE", f"{name} experts"] for name in (4, 8)
+    }
     # 1.1 of 4 M; 25, 30 and 35 of 50 ms: 50, 40 and 30 %; 60 of 200 MB.
     assert {name: figure.value for name, figure in saved[4].items()} == pytest.approx(
         {"parameters saved, %": 72.5, "time saved, %": 40, "peak memory saved, %": 70}
@@ -78,11 +82,11 @@ def test_what_is_measured_and_what_is_saved(calls: list[Call], tmp_path: Path) -
         {"parameters saved, %": 25, "time saved, %": 50}
     )
     assert (
-        "With 4 experts on vit ours saves 72 % of parameters and 70 % of time, 40 % against two at work."
+        "With 4 experts on tiny-x4 ours saves 72 % of parameters and 70 % of time, 40 % against two at work."
         in result.verdict
     )
     assert (
-        "With 8 experts on vit ours saves 25 % of parameters and 50 % of time, 50 % against two at work."
+        "With 8 experts on tiny-x4 ours saves 25 % of parameters and 50 % of time, 50 % against two at work."
         in result.verdict
     )
 

@@ -8,7 +8,14 @@ import torch
 from mofme.errors import ModelError
 from mofme.files import cache_root
 from mofme.language import pretrained
-from mofme.language.pretrained import PretrainedLM, after_attention, decoder_layers, embed, open_pretrained
+from mofme.language.pretrained import (
+    PretrainedCausalLM,
+    PretrainedLM,
+    after_attention,
+    decoder_layers,
+    embed,
+    open_pretrained,
+)
 from mofme.language.scoring import score_text
 
 CACHE = cache_root()  # unpacking takes half a minute: not anew where tests of the window take another folder for it
@@ -84,3 +91,16 @@ def test_walking_through_the_layers_is_the_models_own_forward(tiny_pretrained: C
 def test_other_models_are_refused() -> None:
     with pytest.raises(ModelError, match="built like Llama"):
         decoder_layers(torch.nn.Linear(1, 1))  # type: ignore[arg-type]
+
+
+IDS = torch.arange(1, 21).view(2, 10)
+
+
+def test_written_with_a_cache_is_what_is_written_without(tiny_pretrained: Callable[..., PretrainedLM]) -> None:
+    model = PretrainedCausalLM(tiny_pretrained())
+    generator, ids_BT = torch.Generator().manual_seed(5), IDS
+    for _ in range(6):
+        with torch.no_grad():
+            next_B1 = torch.multinomial(model.logits(ids_BT)[:, -1].softmax(-1), 1, generator=generator)
+        ids_BT = torch.cat([ids_BT, next_B1], dim=1)
+    assert torch.equal(model.write(IDS, 6, torch.Generator().manual_seed(5)), ids_BT[:, 10:])

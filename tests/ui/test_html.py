@@ -1,9 +1,16 @@
 """Tables, bars, coloured numbers and the shipped results."""
 
 import re
+import resource
+import signal
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mofme.measure.result import Figure, Result, Row, available_results, save_result
 from mofme.papers.attention_router import tab as attention_router
@@ -11,8 +18,11 @@ from mofme.papers.carrot import tab as llm_routing
 from mofme.papers.mixture_of_routers import tab as lora_mixture
 from mofme.papers.r2t2 import tab as rerouting
 from mofme.papers.router_robustness import tab as router_robustness
+from mofme.ui.chart import bar_plot, cost_plot, learning_curves, line_plot, scatter_plot, tradeoff_plot
+from mofme.ui.figures import expert_figures, heat_map, save_picture, telling_layer, thumbnail, uncertainty_figure
 from mofme.ui.html import Block, bars, heat_grid, heat_table, measured_by_us, numbered, result_tables
 from mofme.ui.tabs import evaluate
+from mofme.vision.restorer import RoutingMap
 
 
 def save(folder: Path, room: str, verdict: str = "Clearer.") -> None:
@@ -117,3 +127,169 @@ def test_larger_shares_are_more_coloured_and_gaps_are_left_empty() -> None:
     assert "<th colspan='2'>&lt;one&gt;</th>" in page
     assert "<td style='--heat: 40%' title='70 to 90 %'>80</td><td></td>" in page
     assert "simple" not in heat_table({"one": [""]}, {"maths": [Figure(1)]})
+
+
+SVG = "{http://www.w3.org/2000/svg}"
+scores = st.floats(-100, 100)
+names = st.text(st.characters(exclude_categories=["C"]), max_size=40)
+
+
+def parts(svg: str, kind: str) -> list[ElementTree.Element]:
+    return list(ElementTree.fromstring(svg).iter(f"{SVG}{kind}"))
+
+
+def texts(svg: str) -> list[str]:
+    return [part.text or "" for part in parts(svg, "text")]
+
+
+def test_bars_are_as_long_as_their_values() -> None:
+    plot = bar_plot("Mean PSNR, dB", {"rain": (10, 20), "haze": (5, 15)})
+    widths = [float(part.attrib["width"]) for part in parts(plot, "rect") if part.attrib["x"] == "0"]
+    lengths = [width for width in widths if width != 10]  # without the legend's squares
+    assert [length / lengths[1] for length in lengths] == pytest.approx([0.5, 1, 0.25, 0.75], abs=1e-3)
+    assert {"Mean PSNR, dB", "rain", "haze", "10.0", "15.0"} <= set(texts(plot))
+
+
+def test_a_dot_is_above_the_diagonal_if_the_picture_became_better() -> None:
+    plot = scatter_plot("PSNR, dB", {"rain": [("better", 20, 25), ("same", 22, 22), ("worse", 25, 20)]})
+    (frame,) = (part for part in parts(plot, "rect") if part.attrib["fill"] == "none")
+    left, top, side = (float(frame.attrib[name]) for name in ("x", "y", "width"))
+    rise = []
+    for dot in parts(plot, "circle"):
+        x, y = float(dot.attrib["cx"]) - left, top + side - float(dot.attrib["cy"])
+        assert 0 < x < side and 0 < y < side
+        rise.append(y - x)
+    better, same, worse = rise
+    assert better > 10 and abs(same) < 0.2 and worse < -10
+
+
+@given(st.dictionaries(names, st.lists(st.tuples(names, scores, scores), min_size=1, max_size=5), max_size=8))
+def test_any_scores_and_names_make_a_plot_that_fits(sets: dict[str, list[tuple[str, float, float]]]) -> None:
+    plot = scatter_plot("PSNR, dB", sets)
+    bottom = float(ElementTree.fromstring(plot).attrib["viewBox"].split()[3])
+    for dot in parts(plot, "circle"):
+        assert 0 < float(dot.attrib["cx"]) < 360
+        assert 0 < float(dot.attrib["cy"]) < bottom
+    assert len(parts(plot, "circle")) == sum(map(len, sets.values()))
+    ticks = [float(text) for text in texts(plot) if re.fullmatch(r"-?\d+(\.\d+)?(e-?\d+)?", text)]
+    assert len(ticks) >= 4
+
+
+def test_names_cannot_smuggle_in_markup() -> None:
+    name = "<script>&'\""
+    for plot in (bar_plot(name, {name: (1, 2)}), scatter_plot(name, {name: [(name, 1, 2)], "b": []})):
+        assert "<script" not in plot
+        assert name in texts(plot)
+
+
+def test_a_curve_goes_down_as_losses_fall() -> None:
+    plot = learning_curves("Loss <nats>", {"falls": [4.0, 2.0, 1.0], "stays": [2.0] * 100})
+    svg = ElementTree.fromstring(plot)
+    assert "steps 1 to 100" in plot
+    falls, stays = (path.attrib["d"] for path in svg.iter("{http://www.w3.org/2000/svg}path"))
+    heights = [float(point.split()[1]) for point in falls[1:].split("L")]
+    assert heights == sorted(heights) and len(heights) == 3  # downwards on a screen
+    assert len({point.split()[1] for point in stays[1:].split("L")}) == 1
+    assert stays.count("L") == 29
+
+
+def test_no_step_makes_no_curve() -> None:
+    with pytest.raises(ValueError, match="no step"):
+        learning_curves("Loss", {"none": []})
+
+
+def test_lines_go_from_left_to_right_and_lower_values_lie_lower() -> None:
+    page = line_plot("a <title>", {"<a>": [(0, 5.0), (10, 1.0)], "empty": []}, steps=10)
+    (path,) = re.findall(r"<path d='M([^']+)' fill='none' stroke='#", page)
+    (x, y), (to_x, to_y) = ([float(value) for value in point.split()] for point in path.split("L"))
+    assert x < to_x and y < to_y
+    assert "<a>" not in page
+    assert "<svg" in line_plot("nothing yet", {"a": []}, steps=10)
+
+
+def test_one_dot_stands_right_of_and_below_another() -> None:
+    page = tradeoff_plot("a <title>", "cost", {"<a>": (1.0, Figure(10, 9, 11)), "b": (2.0, Figure(5))})
+    places = [(float(x), float(y)) for x, y in re.findall(r"cx='([\d.]+)' cy='([\d.]+)'", page)]
+    assert places[0][0] < places[1][0] and places[0][1] < places[1][1]
+    assert "<a>" not in page
+
+
+costs = st.floats(0, 1e3) | st.just(0.0)
+points = st.tuples(costs, st.floats(0, 1))
+
+
+@given(
+    st.dictionaries(st.text(st.characters(codec="utf-8", exclude_categories=["C"]), max_size=30), points, min_size=1)
+)
+def test_any_models_make_a_plot_that_fits(models: dict[str, tuple[float, float]]) -> None:
+    chosen = next(iter(models))
+    root = ElementTree.fromstring(cost_plot("Costs", models, {"one": list(models.values())}, chosen))
+    bottom = float(root.attrib["viewBox"].split()[3])
+    dots = [part for part in root.iter() if part.tag.endswith("circle")]
+    assert len(dots) == len(models) + 1
+    for dot in dots:
+        assert 0 < float(dot.attrib["cx"]) < 360
+        assert 0 < float(dot.attrib["cy"]) < bottom
+
+
+def test_a_plot_puts_cheap_to_the_left_and_good_above() -> None:
+    root = ElementTree.fromstring(cost_plot("Costs", {"a": (0.1, 0.2), "b": (1, 0.9), "c": (10, 0.9)}, {}))
+    (ax, ay), (bx, by), (cx, cy) = (
+        (float(dot.attrib["cx"]), float(dot.attrib["cy"])) for dot in root.iter() if dot.tag.endswith("circle")
+    )
+    assert ax < bx < cx and bx - ax == pytest.approx(cx - bx, abs=0.2)  # logarithmic
+    assert ay > by == cy
+
+
+@given(st.integers(1, 300), st.integers(1, 300))
+def test_thumbnails_fit_and_keep_small_pictures(height: int, width: int) -> None:
+    small = thumbnail(torch.rand(3, height, width), side=100)
+    if max(height, width) <= 100:
+        assert small.shape == (3, height, width)
+    else:
+        assert max(small.shape[1:]) == 100
+        assert min(small.shape[1:]) == pytest.approx(max(1, min(height, width) * 100 / max(height, width)), abs=0.5)
+
+
+def test_heat_map_is_the_grey_photo_where_nothing_happened_and_coloured_where_much_did() -> None:
+    rgb = torch.tensor([1.0, 0.5, 0.0])[:, None, None].expand(3, 8, 8)
+    left, right = torch.zeros(8, 4), torch.ones(8, 4)
+    pixels = np.asarray(heat_map(rgb, torch.cat([left, right], dim=1))).astype(int)
+    assert np.ptp(pixels[:, 0], axis=-1).max() == 0
+    red, _, blue = pixels[4, 7]
+    assert red > blue + 50
+
+
+def test_one_heat_map_for_each_expert_that_worked_the_busiest_first(tmp_path: Path) -> None:
+    # Of 4 places, expert 2 has 3, expert 1 has 1 and expert 3 none.
+    weights = torch.tensor([[[1.0, 0.0], [0.0, 0.0]], [[0.0, 1.0], [1.0, 1.0]], [[0.0, 0.0], [0.0, 0.0]]])
+    figures = expert_figures(torch.rand(3, 16, 16), RoutingMap("layer", weights), tmp_path)
+    assert [caption for _, caption in figures] == ["Expert 2 · 75 % of the picture", "Expert 1 · 25 % of the picture"]
+    assert len({path for path, _ in figures}) == 2
+
+
+def test_the_layer_that_divides_the_picture_most_is_shown() -> None:
+    even = RoutingMap("even", torch.full((2, 2, 2), 0.5))
+    split = RoutingMap("split", torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[0.0, 1.0], [0.0, 1.0]]]))
+    assert telling_layer((even, split)).layer == "split"
+
+
+def test_legend_of_the_uncertainty_names_its_range(tmp_path: Path) -> None:
+    path, legend = uncertainty_figure(torch.rand(3, 8, 8), torch.tensor([[0.1, 0.3], [0.2, 0.45]]), tmp_path)
+    assert path.exists()
+    assert "0.10" in legend
+    assert "0.45" in legend
+
+
+def test_a_picture_that_does_not_fit_on_the_disk_leaves_no_half_of_it(tmp_path: Path) -> None:
+    noise = torch.rand(3, 200, 200, generator=torch.Generator().manual_seed(0))
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
+    try:
+        with pytest.raises(OSError):
+            save_picture(noise, tmp_path / "small.jpg")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not (tmp_path / "small.jpg").exists()

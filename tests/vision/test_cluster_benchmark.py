@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mofme.cli.app import app
-from mofme.measure.headlines import headline
+from mofme.measure.pages import headline
 from mofme.measure.result import load_result
 from mofme.vision.cluster_benchmark import Outcome, _run, as_result
 

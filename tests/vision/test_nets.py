@@ -4,16 +4,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from mofme.core.moe import moe_layers, observe_routing
 from mofme.vision.models import SIZES
-from mofme.vision.nets.blocks import FeedForwardKind, feed_forward
+from mofme.vision.nets.blocks import FeedForwardBlock, FeedForwardKind, feed_forward
+from mofme.vision.nets.folded import FoldedBlock, folded
 from mofme.vision.nets.unet import RestorationNet
 
 KINDS: tuple[FeedForwardKind, ...] = ("dense", "moe", "mofme", "generated")
 ROUTERS: tuple[FeedForwardKind, ...] = ("mofme-linear", "mofme-attention", "mofme-mixture")
 
 
-def tiny(kind: FeedForwardKind = "mofme", seed: int = 0) -> RestorationNet:
-    torch.manual_seed(seed)
+def tiny(kind: FeedForwardKind = "mofme") -> RestorationNet:
+    torch.manual_seed(0)
     return RestorationNet(widths=(8, 12, 16), blocks=(1, 1, 1), feed_forward=kind, num_experts=4)
 
 
@@ -34,16 +36,11 @@ def count(net: nn.Module) -> int:
 @given(rows=st.integers(1, 6), columns=st.integers(1, 6), batch=st.integers(1, 2))
 def test_any_size_that_is_a_multiple_of_8(kind: FeedForwardKind, rows: int, columns: int, batch: int) -> None:
     image = torch.rand(batch, 3, 8 * rows, 8 * columns)
+    assert torch.equal(tiny(kind)(image).image, image), "an untrained net returns its input"
     output = awake(tiny(kind))(image)
-    assert output.image.shape == image.shape
     assert output.weather_BW.shape == (batch, 4)
-    assert output.image.isfinite().all()
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_an_untrained_net_returns_its_input(kind: FeedForwardKind) -> None:
-    image = torch.rand(2, 3, 16, 24)
-    assert torch.equal(tiny(kind)(image).image, image)
+    assert output.image.shape == image.shape and output.image.isfinite().all()
+    assert not torch.allclose(output.image, image)
 
 
 def test_the_nets_differ_in_their_feed_forwards_only() -> None:
@@ -123,3 +120,25 @@ def test_one_expert_is_allowed(kind: FeedForwardKind) -> None:
 def test_an_unknown_feed_forward_is_refused() -> None:
     with pytest.raises(ValueError, match=r"dense, moe, .*mofme.* got 'sparse'"):
         feed_forward("sparse", 8, 16, 4)  # type: ignore[arg-type]
+
+
+def test_a_block_does_the_same_as_that_of_tokens() -> None:
+    torch.manual_seed(0)
+    block = FeedForwardBlock(12, feed_forward("mofme", 12, 24, 6)).eval()
+    for parameter in block.norm.parameters():  # away from where they do nothing
+        nn.init.normal_(parameter, mean=0.7, std=0.3)
+    x = torch.randn(2, 12, 5, 7)
+    with torch.no_grad(), observe_routing(block) as observed:
+        expected = block(x)
+        other = FoldedBlock(block.norm, block.layer.router, block.layer.experts)
+        torch.testing.assert_close(other(x), expected, atol=1e-4, rtol=1e-4)
+    uncertainty_T = observed[0].decision.uncertainty_T
+    assert uncertainty_T is not None
+    torch.testing.assert_close(other.uncertainty[:, 0].flatten(), uncertainty_T, atol=1e-4, rtol=1e-4)
+
+
+def test_only_blocks_of_mofme_are_folded_and_the_net_stays() -> None:
+    for kind, left in (("mofme", 0), ("mofme-sampled", 3), ("mofme-linear", 3), ("dense", 0)):
+        net = RestorationNet([8, 8, 8], [1, 1, 1], kind, 6)
+        assert len(moe_layers(folded(net))) == left
+        assert len(moe_layers(net)) == (0 if kind == "dense" else 3)

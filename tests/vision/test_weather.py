@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mofme.vision.weather import WEATHERS, add_distractors, koschmieder, random_weathers, synthesize
+from mofme.vision.weather import WEATHERS, add_distractors, koschmieder, photograph, random_weathers, synthesize
 from mofme.vision.weather.haze import add_veil, random_airlight, random_depth
 from mofme.vision.weather.particles import (
     Draw,
@@ -21,7 +21,7 @@ from mofme.vision.weather.particles import (
     to_picture,
     warp,
 )
-from mofme.vision.weather.raindrop import add_raindrops
+from mofme.vision.weather.raindrop import _kernel, add_any_drops, add_lens_drops, add_raindrops, add_soft_discs
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -189,11 +189,11 @@ def test_odd_sizes_of_all_weathers_at_once(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("name", WEATHERS)
 def test_pictures_of_any_float_type(name: str, dtype: torch.dtype) -> None:
-    clean = torch.rand(1, 3, 24, 32, generator=torch.Generator().manual_seed(0))
-    image = synthesize(clean.to(dtype), [name], torch.Generator().manual_seed(1)).image
+    clean = torch.rand(1, 3, 24, 32, generator=seeded())
+    image = synthesize(clean.to(dtype), [name], seeded(1)).image
     assert image.dtype == dtype
     # Before the sensor and at the end pictures are rounded to their type, by up to 2^-9: that may cross an 8-bit step.
-    expected = synthesize(clean.to(dtype).float(), [name], torch.Generator().manual_seed(1)).image
+    expected = synthesize(clean.to(dtype).float(), [name], seeded(1)).image
     assert (image.float() - expected).abs().max() < 1 / 255 + 2**-8
 
 
@@ -272,3 +272,74 @@ def test_mistakes_are_explained() -> None:
         synthesize(torch.rand(1, 3, 8, 8), ["hail"], seeded())
     with pytest.raises(ValueError, match="2 pictures need as many sets of weathers, got 1"):
         synthesize(torch.rand(2, 3, 8, 8), ["rain"], seeded())
+
+
+def test_what_is_alike_stays_alike_unless_only_the_input_is_compressed() -> None:
+    clean = pictures(60, 32, 48)
+    weathered, target = photograph(clean, clean, seeded())
+    differ = (weathered != target).flatten(1).any(dim=1)
+    # One in five; the deviation of 60 draws is 3.
+    assert 4 <= differ.sum() <= 21
+    assert (weathered - target)[differ].abs().mean() <= 0.03, "JPEG of quality 80 and better"
+    kept = (target == clean).flatten(1).all(dim=1)
+    # .7 without sharpening x .5 without tone x .8 without JPEG
+    assert 8 <= kept.sum() <= 27
+    assert target.min() >= 0
+    assert target.max() <= 1
+
+
+def test_weather_stays_where_it_was() -> None:
+    clean = pictures(30, 32, 48)
+    wet = clean.clone()
+    wet[:, :, 10:14, 20:24] = 1
+    weathered, target = photograph(wet, clean, seeded(3))
+    change = (weathered - target).abs().mean(dim=1)
+    assert (change[:, 10:14, 20:24].mean(dim=(1, 2)) > 5 * change[:, :, 40:].mean(dim=(1, 2))).all()
+
+
+def test_it_follows_the_seed() -> None:
+    clean = pictures(4, 32, 48)
+    first, again, other = (photograph(clean, clean, seeded(seed))[1] for seed in (5, 5, 6))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_sides_that_are_no_blocks_of_jpeg() -> None:
+    odd = torch.rand(40, 3, 20, 30)
+    with pytest.raises(ValueError, match="multiples of 16"):
+        photograph(odd, odd, seeded())
+
+
+@pytest.mark.parametrize("add", [add_lens_drops, add_soft_discs, add_any_drops])
+def test_drops_cover_some_of_every_picture(add: object) -> None:
+    clean = pictures(12, 96, 128, 7)
+    seen = add(clean, draw(12))  # type: ignore[operator]
+    assert seen.shape == clean.shape
+    assert seen.isfinite().all()
+    changed = ((seen - clean).abs().amax(dim=1) > 0.02).float().mean(dim=(1, 2))
+    assert (changed > 0.005).all()
+    assert torch.equal(seen, add(clean, draw(12)))  # type: ignore[operator]
+
+
+def test_one_drop_is_a_disc_of_its_radius_that_shows_what_it_is_given() -> None:
+    # A scene of one grey, no darker rim: inside of 10 pixels that grey, outside nothing, and pi r^2 of it.
+    inner = torch.full((1, 3, 8, 8), 0.6)
+    none, two = torch.zeros(1), torch.full((1,), 2.0)
+    kernel = _kernel(inner, (none, two), torch.tensor([10.0]), torch.ones(1), (64, 64))
+    colour, alpha = kernel[0, :3], kernel[0, 3]
+    assert alpha.sum().item() == pytest.approx(314.16, rel=0.02)
+    assert alpha[0, 0] == 1
+    assert alpha[0, 9] == 1
+    assert alpha[0, 12] == 0
+    torch.testing.assert_close(colour, 0.6 * alpha.expand(3, -1, -1))
+
+
+def test_what_is_above_is_seen_below() -> None:
+    # Upside down: of a scene bright above and dark below, a drop is dark above and bright below.
+    clean = torch.zeros(24, 3, 128, 128)
+    clean[:, :, :64] = 1
+    seen = add_lens_drops(clean, draw(24))
+    in_the_sky = 1 - seen[:, :, :56]
+    on_the_ground = seen[:, :, 72:]
+    assert in_the_sky.mean() > 0.02
+    assert on_the_ground.mean() > 0.02

@@ -212,7 +212,9 @@ def restore_batch(
                 )
                 progress.thumbnails.append((str(after), path.relative_to(source).as_posix()))
                 progress.before.append(str(before))
-            progress.reports.append(_relative(report, source, target))
+            # Names as the visitor knows them, not where the server keeps the files.
+            file, result = path.relative_to(source).as_posix(), output.relative_to(target).as_posix()
+            progress.reports.append(replace(report, file=file, output=result, error=without_folders(report.error)))
             yield progress
         write_report(target / "report.csv", progress.reports)
         progress.archive, progress.report_file = folder / "restored.zip", folder / "report.csv"
@@ -266,9 +268,3 @@ def _free(path: Path) -> Path:
         free = path.with_name(f"{path.stem}-{number}{path.suffix}")
         number += 1
     return free
-
-
-def _relative(report: FileReport, source: Path, target: Path) -> FileReport:
-    """The report with names as the visitor knows them, not where the server keeps the files."""
-    file, output = Path(report.file).relative_to(source), Path(report.output).relative_to(target)
-    return replace(report, file=file.as_posix(), output=output.as_posix(), error=without_folders(report.error))

@@ -228,7 +228,8 @@ def restore_photo(engine: Engine, job: Job, path: str | None, settings: Settings
         )
     job.check()
     folder = new_folder()
-    download = folder / f"{upload.stem}-restored{_suffix(upload, picture)}"
+    is_named_so = FORMATS.get(upload.suffix.lower()) == picture.format
+    download = folder / f"{upload.stem}-restored{upload.suffix if is_named_so else f'.{picture.format}'}"
     restoration = restored[0]
     whole = [replace(frame, rgb=one.image) for frame, one in zip(frames, restored, strict=True)]
     write_frames(download, whole, picture.format)
@@ -241,8 +242,3 @@ def restore_photo(engine: Engine, job: Job, path: str | None, settings: Settings
         before = folder / f"{upload.stem}.png"
         write_picture(before, picture.rgb, picture, "png")
     return RestoredPhoto(picture, restoration, download, before, after, rerouted[0] if rerouted else None)
-
-
-def _suffix(upload: Path, picture: Picture) -> str:
-    """The suffix of the upload, or that of its content where the name says something else."""
-    return upload.suffix if FORMATS.get(upload.suffix.lower()) == picture.format else f".{picture.format}"

@@ -156,8 +156,11 @@ def _picture_of(
     exif, xmp, lost = exif_of(image), image.info.get("xmp"), list[str]()
     if isinstance(xmp, bytes):
         xmp, lost = without_lost(xmp)
-    depth, grey = _bit_depth(image, header), _is_grey(image, header)
-    _spread_clear_grey(image, header)
+    depth = _bit_depth(image, header)
+    grey = image.mode in _GREY_MODES or (image.format == "PNG" and header[25] == 4)  # 4: grey with alpha
+    if image.format == "PNG" and image.mode == "L" and header[24] < 8 and "transparency" in image.info:
+        # The one grey that is not seen, spread over 8 bits as Pillow does with greys of 2 and 4.
+        image.info["transparency"] *= 255 // (2 ** header[24] - 1)
     array = _samples(image, file, path, depth)
     array = array.reshape(*array.shape[:2], -1)
     present = None
@@ -213,11 +216,6 @@ def _open(file: BinaryIO, path: Path, header: bytes) -> Image.Image:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def _is_grey(image: Image.Image, header: bytes) -> bool:
-    """Whether the file holds no colour; `header` is its first 32 bytes."""
-    return image.mode in _GREY_MODES or (image.format == "PNG" and header[25] == 4)  # 4: grey with alpha
-
-
 def _bit_depth(image: Image.Image, header: bytes) -> int:
     """Bits per sample that `_samples` will give: 8, or what a PNG or TIFF has above that."""
     depth = 8
@@ -226,12 +224,6 @@ def _bit_depth(image: Image.Image, header: bytes) -> int:
     elif image.format == "TIFF":
         depth = int(max(image.tag_v2.get(258, (1,))))  # type: ignore[attr-defined]
     return depth if image.mode in ("I;16", "I;16B", "LA", "RGB", "RGBA") else 8
-
-
-def _spread_clear_grey(image: Image.Image, header: bytes) -> None:
-    """Spread the one grey of a PNG that is not seen over 8 bits, as Pillow does with greys of 2 and 4."""
-    if image.format == "PNG" and image.mode == "L" and header[24] < 8 and "transparency" in image.info:
-        image.info["transparency"] *= 255 // (2 ** header[24] - 1)
 
 
 def _samples(image: Image.Image, file: BinaryIO, path: Path, depth: int) -> NDArray[Any]:

@@ -96,15 +96,10 @@ def _array_of(rgb: Tensor, like: Picture, kind: str) -> tuple[NDArray[Any], byte
     if alpha is not None:
         planes.append(alpha[0])
     icc = like.icc if grey or not like.icc or like.icc[16:20] != b"GRAY" else None
-    return _to_array(planes, bits), icc
-
-
-def _to_array(planes: list[Tensor], bits: int) -> NDArray[Any]:
-    """Planes (H,W) float [0,1] -> (H,W,C) integers."""
     array = np.empty((*planes[0].shape, len(planes)), np.uint16 if bits == 16 else np.uint8)
     for channel, plane in enumerate(planes):
         array[..., channel] = plane.float().clamp(0, 1).mul_(2**bits - 1).round_().numpy()
-    return array
+    return array, icc
 
 
 def _takes_exif(kind: str, exif: bytes) -> bool:

@@ -89,19 +89,12 @@ def _missing_of_boxes(data: bytes) -> int:
     return at - len(data)
 
 
-def _jpeg(data: bytes, more: bytes) -> bytes:
-    return data.rstrip(b"\xff") + (more if more[0] else b"") + _JPEG_END  # half a marker would swallow what follows
-
-
-def _webp(data: bytes, more: bytes) -> bytes:
-    return data + more[: max(8 + int.from_bytes(data[4:8], "little") - len(data), 0)]
-
-
-def _bmp(data: bytes, more: bytes) -> bytes:
-    return data + more[: max(int.from_bytes(data[2:6], "little") - len(data), 0)]
-
-
-_FILLINGS = {b"\xff\xd8": _jpeg, b"RIFF": _webp, b"BM": _bmp}
+_FILLINGS: dict[bytes, Callable[[bytes, bytes], bytes]] = {
+    # Half a marker would swallow what follows.
+    b"\xff\xd8": lambda data, more: data.rstrip(b"\xff") + (more if more[0] else b"") + _JPEG_END,
+    b"RIFF": lambda data, more: data + more[: max(8 + int.from_bytes(data[4:8], "little") - len(data), 0)],
+    b"BM": lambda data, more: data + more[: max(int.from_bytes(data[2:6], "little") - len(data), 0)],
+}
 
 
 def _png(data: bytes) -> Mended:

@@ -1,6 +1,9 @@
 """Files of other kinds are named for what they are, with what to do, and once for a folder."""
 
+import io
+import struct
 import zipfile
+import zlib
 from pathlib import Path, PurePath
 
 import av
@@ -9,6 +12,7 @@ import pillow_heif
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -16,8 +20,9 @@ from mofme.cli.app import app
 from mofme.errors import ArchiveError, PictureError
 from mofme.vision.archive import extract, others_packed
 from mofme.vision.picture.file import READABLE_SUFFIXES, read_picture
-from mofme.vision.picture.kinds import left_out
+from mofme.vision.picture.kinds import left_out, without_lost
 from mofme.vision.restorer import Restoration, Restorer
+from tests.vision.pictures import resave, smooth
 
 
 @pytest.mark.parametrize("name", ["a.gif", "a.jpg"])  # by its content, whatever it is called
@@ -100,3 +105,147 @@ def test_finer_colours_than_a_result_holds_are_told(tmp_path: Path) -> None:
         "print.jpg": ("CMYK became sRGB",),
         "plain.heic": (),
     }
+
+
+RDF = 'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#" xmlns:dc="http://purl.org/dc/elements/1.1/"'
+CAMERA = 'xmlns:GCamera="http://ns.google.com/photos/1.0/camera/"'
+GCONTAINER = "http://ns.google.com/photos/1.0/container/"
+
+
+def packet(names: str, attributes: str, inside: str = "") -> bytes:
+    return (
+        '<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
+        f'<rdf:RDF {RDF}><rdf:Description rdf:about="" {names} {attributes}>'
+        f'<dc:title>Größe</dc:title>{inside}</rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
+    ).encode()
+
+
+def directory(semantic: str) -> str:
+    return (
+        f'<C:Directory xmlns:C="{GCONTAINER}" xmlns:I="{GCONTAINER}item/"><rdf:Seq><rdf:li rdf:parseType="Resource">'
+        f'<C:Item I:Semantic="{semantic}" I:Mime="image/jpeg" I:Length="999"/></rdf:li></rdf:Seq></C:Directory>'
+    )
+
+
+ANNOUNCED = {
+    "HDR gain map": packet(
+        'xmlns:hdrgm="http://ns.adobe.com/hdr-gain-map/1.0/"', 'hdrgm:Version="1.0"', directory("GainMap")
+    ),
+    # Prefixes are anybody's choice.
+    "HDR gain map ": packet(
+        'xmlns:q="http://ns.apple.com/HDRGainMap/1.0/"', 'q:HDRGainMapVersion="65536"', "<q:Headroom>3</q:Headroom>"
+    ),
+    "film of a motion photo": packet(
+        CAMERA, 'GCamera:MotionPhoto="1" GCamera:MotionPhotoPresentationTimestampUs="7"', directory("MotionPhoto")
+    ),
+    "film of a motion photo ": packet(CAMERA, 'GCamera:MicroVideo="1" GCamera:MicroVideoOffset="99"'),
+    "depth map": packet('xmlns:GDepth="http://ns.google.com/photos/1.0/depthmap/"', 'GDepth:Format="RangeInverse"'),
+    "long part of its XMP": packet('xmlns:xmpNote="http://ns.adobe.com/xmp/note/"', 'xmpNote:HasExtendedXMP="ABC"'),
+}
+LIES = (
+    b"hdr-gain-map",
+    b"HDRGainMap",
+    b"google",
+    b"MotionPhoto",
+    b"MicroVideo",
+    b"GainMap",
+    b"ExtendedXMP",
+    b"Directory",
+)
+
+
+@pytest.mark.parametrize("what", ANNOUNCED)
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".avif", ".heic"])
+def test_xmp_announces_nothing_that_is_left_out(tmp_path: Path, what: str, suffix: str) -> None:
+    Image.fromarray(smooth()).save(tmp_path / f"a{suffix}", **embedded(suffix, ANNOUNCED[what]))
+    picture = read_picture(tmp_path / f"a{suffix}")
+    assert picture.notes == (f"left out: {what.strip()}",)
+    again = read_picture(resave(tmp_path / f"a{suffix}", f"b{suffix}"))
+    assert again.xmp is not None and "Größe".encode() in again.xmp and again.xmp.startswith(b"<?xpacket begin")
+    assert not again.notes and not any(lie in again.xmp for lie in LIES)
+
+
+def embedded(suffix: str, xmp: bytes) -> dict[str, object]:
+    if suffix != ".png":
+        return {"tiffinfo": {700: xmp}} if suffix == ".tif" else {"xmp": xmp}
+    chunks = PngInfo()
+    chunks.add_itxt("XML:com.adobe.xmp", xmp.decode())
+    return {"pnginfo": chunks}
+
+
+def test_xmp_that_announces_nothing_stays_as_it_is() -> None:
+    other = packet('xmlns:GPano="http://ns.google.com/photos/1.0/panorama/"', 'GPano:ProjectionType="equirectangular"')
+    assert without_lost(other) == (other, [])
+    film = packet(CAMERA, 'GCamera:MotionPhoto="1" GCamera:Other="2"')
+    cleaned, lost = without_lost(film)
+    assert b'GCamera:Other="2"' in cleaned and b"xmlns:GCamera" in cleaned and lost == ["film of a motion photo"]
+
+
+def test_xmp_that_no_one_can_read_is_left_out() -> None:
+    for broken in (
+        b"<x:xmpmeta>hdr-gain-map",
+        b'<!DOCTYPE a [<!ENTITY b "c">]><x:xmpmeta a="hdr-gain-map"></x:xmpmeta>',
+    ):
+        assert without_lost(broken) == (b"", ["XMP, which is damaged"])
+
+
+def test_a_second_picture_of_a_jpeg_is_told(tmp_path: Path) -> None:
+    images = [Image.fromarray(smooth() // (number + 1)) for number in range(2)]
+    images[0].save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=images[1:])
+    assert read_picture(tmp_path / "a.jpg").notes == ("left out: second picture",)
+    assert read_picture(resave(tmp_path / "a.jpg", "b.jpg")).notes == ()
+
+
+def test_a_gain_map_after_iso_21496_is_told(tmp_path: Path) -> None:
+    segment = b"urn:iso:std:iso:ts:21496:-1\0\0\0\0\0"
+    extra = b"\xff\xe2" + struct.pack(">H", len(segment) + 2) + segment
+    Image.fromarray(smooth()).save(tmp_path / "a.jpg", extra=extra)
+    assert read_picture(tmp_path / "a.jpg").notes == ("left out: HDR gain map",)
+    assert b"21496" not in resave(tmp_path / "a.jpg", "b.jpg").read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".heic"])
+def test_sizes_turn_with_the_picture(tmp_path: Path, suffix: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[256], exif[257] = 6, 64, 48
+    exif[34665] = {0xA002: 64, 0xA003: 48, 0x9286: b"note"}
+    xmp = packet(
+        'xmlns:tiff="http://ns.adobe.com/tiff/1.0/" xmlns:exif="http://ns.adobe.com/exif/1.0/"',
+        'tiff:ImageWidth="64" tiff:ImageLength="48" tiff:Orientation="6" exif:PixelXDimension="64"',
+        "<exif:PixelYDimension>48</exif:PixelYDimension>",
+    )
+    file = io.BytesIO()
+    Image.fromarray(smooth()).save(file, "JPEG", exif=exif.tobytes(), xmp=xmp, dpi=(300, 200))
+    (tmp_path / "a.jpg").write_bytes(file.getvalue())
+    with Image.open(resave(tmp_path / "a.jpg", f"b{suffix}")) as image:
+        assert image.size == (48, 64)
+        found = image.getexif()
+        assert (found[256], found[257]) == (48, 64)
+        assert {tag: found.get_ifd(34665)[tag] for tag in (0xA002, 0xA003, 0x9286)} == {
+            0xA002: 48,
+            0xA003: 64,
+            0x9286: b"note",
+        }
+        assert found.get(0x0112, 1) == 1
+        kept = image.info["xmp"]
+        if suffix in (".jpg", ".png"):
+            assert image.info["dpi"] == pytest.approx((200, 300), abs=0.02)
+    for lie in (
+        b'ImageWidth="64"',
+        b'ImageLength="48"',
+        b'PixelXDimension="64"',
+        b"PixelYDimension>48",
+        b'Orientation="6"',
+    ):
+        assert lie not in kept
+    assert b'ImageWidth="48"' in kept and b"PixelYDimension>64" in kept
+
+
+def test_colours_beyond_the_screen_are_kept_of_a_png(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    body = b"cICP" + bytes([9, 16, 0, 1])  # Rec. 2100 PQ
+    chunk = struct.pack(">L", 4) + body + struct.pack(">L", zlib.crc32(body))
+    (tmp_path / "a.png").write_bytes(data[:33] + chunk + data[33:])
+    again = resave(tmp_path / "a.png", "b.png").read_bytes()
+    assert 0 < again.index(chunk) < again.index(b"IDAT")
