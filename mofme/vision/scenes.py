@@ -21,6 +21,7 @@ from mofme.errors import MofmeError
 from mofme.vision.datasets import HazeScene, Pair, load_clean, load_haze, load_pairs
 from mofme.vision.nets.unet import CONTEXT_SIZE
 from mofme.vision.weather import (
+    TRAINED,
     WEATHERS,
     add_distractors,
     koschmieder,
@@ -30,7 +31,6 @@ from mofme.vision.weather import (
 )
 from mofme.vision.weather.haze import add_haze
 from mofme.vision.weather.particles import Draw, on_some, per_picture
-from mofme.vision.weather.raindrop import add_any_drops
 
 _GRID = 16  # of the sides of a canvas: whole blocks of JPEG
 _TURNED_SHARE = 0.05
@@ -85,11 +85,11 @@ class Source:
 
 
 def synthesized(pictures: Sequence[Tensor]) -> Make:
-    """Weather by code on clean photographs (uint8); drops mostly as lenses."""
+    """Weather by code on clean photographs (uint8), with all its looks; drops mostly as lenses."""
 
     def make(count: int, size: Size, dice: Dice) -> Scenes:
         clean = add_distractors(_canvases(pictures, count, size, dice), dice.weather)
-        result = synthesize(clean, random_weathers(count, dice.weather), dice.weather, raindrops=add_any_drops)
+        result = synthesize(clean, random_weathers(count, dice.weather), dice.weather, TRAINED)
         return Scenes(result.image, clean, result.labels)
 
     return make

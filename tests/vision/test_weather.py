@@ -7,7 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mofme.vision.weather import WEATHERS, add_distractors, koschmieder, photograph, random_weathers, synthesize
+from mofme.vision.weather import (
+    TRAINED,
+    WEATHERS,
+    add_distractors,
+    koschmieder,
+    photograph,
+    random_weathers,
+    synthesize,
+)
+from mofme.vision.weather.falling import _lens_streaks, _near_flakes, _splashes
 from mofme.vision.weather.haze import add_veil, random_airlight, random_depth
 from mofme.vision.weather.particles import (
     Draw,
@@ -232,6 +241,38 @@ def test_drops_leave_the_rest_of_the_picture_untouched() -> None:
     changed = (add_raindrops(clean, draw(32)) != clean).any(1).float().mean((1, 2))
     assert float(changed.min()) > 0
     assert 0.05 < float(changed.mean()) < 0.5
+
+
+def test_near_drops_have_a_dark_side() -> None:
+    bright, dark = _lens_streaks((128, 160), torch.linspace(-0.7, 0.7, 48), draw(48))
+    most_bright, most_dark = (field.amax((1, 2, 3), keepdim=True) for field in (bright, dark))
+    shown = most_dark.flatten() > 0.01
+    assert 5 <= shown.sum() <= 20  # one in four
+    darker = dark / most_dark - bright / most_bright
+    assert (darker[shown].amax((1, 2, 3)) > 0.15).all()
+
+
+def test_drops_burst_on_the_ground() -> None:
+    seen = _splashes((96, 128), draw(64))
+    assert seen[:, :, 56:].sum() > 10 * seen[:, :, :40].sum() > 0
+    assert 5 <= (seen.amax((1, 2, 3)) > 0.05).sum() <= 25  # one picture in five
+
+
+def test_near_flakes_are_large_and_soft() -> None:
+    flakes = _near_flakes((192, 192), draw(32))
+    shown = flakes.amax((1, 2, 3)) > 0.05
+    assert 6 <= shown.sum() <= 20  # two in five
+    # The middle 7 x 7 pixels of a disc of radius 6 and more lie within it.
+    eroded = -torch.nn.functional.max_pool2d(-flakes[shown], 7, 1)
+    assert (eroded.amax((1, 2, 3)) > 0.3 * flakes[shown].amax((1, 2, 3))).all()
+
+
+@pytest.mark.parametrize("size", [(7, 33), (64, 80)])
+def test_looks_of_training_stay_pictures_and_are_decided_by_the_seed(size: tuple[int, int]) -> None:
+    clean = pictures(8, *size)
+    first, second = (synthesize(clean, WEATHERS * 2, seeded(5), TRAINED).image for _ in range(2))
+    assert torch.equal(first, second)
+    assert first.isfinite().all() and first.min() >= 0 and first.max() <= 1
 
 
 def test_the_result_is_a_photograph_of_8_bits() -> None:

@@ -1,18 +1,20 @@
 """Synthetic bad weather on clean photographs: batched, seeded, on any device, from no data files."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mofme.vision.weather.camera import add_distractors, photograph
-from mofme.vision.weather.falling import add_rain, add_snow
+from mofme.vision.weather.falling import add_any_rain, add_any_snow, add_rain, add_snow
 from mofme.vision.weather.haze import add_haze, koschmieder
 from mofme.vision.weather.particles import Draw, on_some, per_picture
-from mofme.vision.weather.raindrop import add_raindrops
+from mofme.vision.weather.raindrop import add_any_drops, add_raindrops
 
 __all__ = [
+    "MEASURED",
+    "TRAINED",
     "WEATHERS",
     "Weathered",
     "add_distractors",
@@ -23,6 +25,12 @@ __all__ = [
 ]
 
 WEATHERS = ("rain", "snow", "raindrop", "haze")
+
+Add = Callable[[Tensor, Draw], Tensor]
+
+# From the scene to the lens: the air dims everything behind it, drops on the glass are in front of all.
+MEASURED: Mapping[str, Add] = {"haze": add_haze, "rain": add_rain, "snow": add_snow, "raindrop": add_raindrops}
+TRAINED: Mapping[str, Add] = {"haze": add_haze, "rain": add_any_rain, "snow": add_any_snow, "raindrop": add_any_drops}
 
 _SINGLE_SHARES = {"rain": 0.23, "snow": 0.21, "raindrop": 0.23, "haze": 0.19}
 _CLEAN_SHARE = 0.08
@@ -41,13 +49,13 @@ def synthesize(
     clean: Tensor,
     weathers: Sequence[frozenset[str] | str],
     generator: torch.Generator,
-    raindrops: Callable[[Tensor, Draw], Tensor] = add_raindrops,
+    looks: Mapping[str, Add] = MEASURED,
 ) -> Weathered:
     """Put weather on `clean` (B,3,H,W), float in [0,1]: for each picture a name of WEATHERS or a set of them.
 
-    An empty set returns that picture bit for bit. `raindrops` draws the drops: liquid ones, or `add_any_drops` of
-    `raindrop`, which training uses. The result depends on the generator's state, the batch and
-    the weathers only. Raises ValueError for an unknown name or a wrong count.
+    An empty set returns that picture bit for bit. `looks` draws each kind: MEASURED, on which results stand, or
+    TRAINED, which has more of what photographs show. The result depends on the generator's state, the batch, the
+    weathers and the looks only. Raises ValueError for an unknown name or a wrong count.
     """
     wanted = [frozenset({names}) if isinstance(names, str) else names for names in weathers]
     if len(wanted) != len(clean):
@@ -57,9 +65,7 @@ def synthesize(
         raise ValueError(f"unknown weather {', '.join(sorted(unknown))}; choose from {', '.join(WEATHERS)}")
 
     image = clean
-    # From the scene to the lens: the air dims everything behind it, drops on the glass are in front of all.
-    order = {"haze": add_haze, "rain": add_rain, "snow": add_snow, "raindrop": raindrops}
-    for name, add in order.items():
+    for name, add in looks.items():
         image = on_some(image, [name in names for names in wanted], add, generator)
     image = on_some(image, [bool(names) for names in wanted], _photograph, generator)
     labels = [[float(name in names) for name in WEATHERS] for names in wanted]

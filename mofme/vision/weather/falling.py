@@ -1,5 +1,7 @@
 """What falls. Rain: layers of motion-blurred streaks from far to near, near drops drawn out flat, and the veil of heavy
 rain. Snow: irregular flakes from tiny far ones to large ones out of focus, drawn out by their fall.
+
+`add_any_rain` and `add_any_snow` are for training: what measured weather lacks and photographs show is added to them.
 """
 
 import math
@@ -12,6 +14,7 @@ from mofme.vision.weather.particles import (
     Draw,
     Size,
     disc,
+    frequencies,
     gaussian,
     impulses,
     motion,
@@ -28,6 +31,22 @@ _LAYERS = 4
 
 def add_rain(clean: Tensor, draw: Draw) -> Tensor:
     """Light to heavy rain on (B,3,H,W): bright additive streaks, translucent grey ones, and those between."""
+    return _rain(clean, draw)[0]
+
+
+def add_any_rain(clean: Tensor, draw: Draw) -> Tensor:
+    """Rain, at times with streaks finer than a pixel, near drops with a dark side, or splashes on the ground."""
+    image, angle = _rain(clean, draw)
+    size = (clean.shape[-2], clean.shape[-1])
+    image = image + _fine_streaks(size, angle, draw) * _light(draw, 0.65)
+    bright, dark = _lens_streaks(size, angle, draw)
+    image = image * (1 - dark) + bright * (_light(draw, 0.7) - image)
+    splashes = _splashes(size, draw)
+    return image + splashes * (_light(draw, 0.6) - image)
+
+
+def _rain(clean: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+    """Rain on (B,3,H,W), and the angle (B,) it falls at."""
     size = (clean.shape[-2], clean.shape[-1])
     heavy = draw.chance(0.4)
     veil = torch.where(heavy & draw.chance(0.7), draw.uniform(0.35, 0.95), 1.0)
@@ -40,7 +59,7 @@ def add_rain(clean: Tensor, draw: Draw) -> Tensor:
     opacity = torch.where(draw.chance(0.4), torch.zeros_like(veil), draw.uniform(0.2, 1))
     image = veiled * (1 - per_picture(opacity) * streaks) + streaks * _light(draw, 0.65)
     near = _near_streaks(size, angle, draw)
-    return image + near * (_light(draw, 0.5) - image)
+    return image + near * (_light(draw, 0.5) - image), angle
 
 
 def _light(draw: Draw, darkest: float) -> Tensor:
@@ -96,6 +115,55 @@ def _near_streaks(size: Size, angle: Tensor, draw: Draw) -> Tensor:
     return to_picture(to_frequency(drops) * peak_one(transfer, size)[:, None], size).clamp(0, 1)
 
 
+def _fine_streaks(size: Size, angle: Tensor, draw: Draw) -> Tensor:
+    """Brightness (B,1,H,W) of streaks that are finer than a pixel, which gathers light over its square: one in four."""
+    v, u = frequencies(size, draw.device)
+    length = particle_scale(size) * draw.uniform(10, 60)
+    transfer = motion(length, angle + draw.uniform(-0.04, 0.04), size) * torch.sinc(u) * torch.sinc(v)
+    drops = impulses(draw.uniform(0.01, 0.12) / length, size, draw, 0.3, at_least_one=True)
+    drops = drops * per_picture(draw.uniform(0.1, 0.5) * draw.chance(0.25))
+    return to_picture(to_frequency(drops) * peak_one(transfer, size)[:, None], size).clamp(0, 1)
+
+
+def _lens_streaks(size: Size, angle: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+    """How far near drops, drawn out by their fall, lighten and darken (B,1,H,W) what is behind: one in four pictures.
+
+    A drop is a lens: one side of it shows the sky and the other the ground, or its middle does and its rim.
+    """
+    scale = particle_scale(size)
+    width = scale * (2 + 9 * draw.rand().square())
+    length = width * draw.uniform(4, 14)
+    tilt = angle + draw.uniform(-0.06, 0.06)
+    v, u = frequencies(size, draw.device)
+    across = u * torch.cos(tilt)[:, None, None] - v * torch.sin(tilt)[:, None, None]
+    aside = torch.exp(-2j * math.pi * (width / 4 * torch.where(draw.chance(0.5), 1, -1))[:, None, None] * across)
+    line = motion(length * 0.75, tilt, size) * motion(length * 0.25, tilt, size) * gaussian(0.4 + width / 8, size)
+    half, whole = (peak_one(line * motion(part, tilt + math.pi / 2, size), size) for part in (width / 2, width))
+    coverage = 0.004 + 0.04 * draw.rand().square()
+    drops = impulses(coverage / (width * length), size, draw, 0.4, at_least_one=True)
+    spectrum = to_frequency(drops * per_picture(draw.uniform(0.3, 1) * draw.chance(0.25)))
+    sided = draw.chance(0.6)[:, None, None]
+    bright = to_picture(spectrum * torch.where(sided, half * aside, half)[:, None], size)
+    dark = to_picture(spectrum * torch.where(sided, half * aside.conj(), whole)[:, None], size)
+    return bright.clamp(0, 1), (per_picture(draw.uniform(0.2, 0.9)) * dark).clamp(0, 1)
+
+
+def _splashes(size: Size, draw: Draw) -> Tensor:
+    """Opacity (B,1,H,W) in [0, 1] of drops that burst on the ground, and of their spray: one in five pictures."""
+    v, u = frequencies(size, draw.device)
+    down = torch.linspace(0, 1, size[0], device=draw.device)[:, None]
+    ground = torch.sigmoid((down - per_picture(draw.uniform(0.45, 0.85))) * per_picture(draw.uniform(8, 30)))
+    radius = particle_scale(size) * draw.uniform(1.2, 4)
+    # A ring seen from the side, and what leaps up from it.
+    ring = torch.special.bessel_j0(2 * math.pi * radius[:, None, None] * torch.sqrt(u * u + (0.35 * v) ** 2))
+    leap = motion(radius * draw.uniform(1, 3), torch.zeros_like(radius), size)
+    transfer = (ring + draw.rand()[:, None, None] * leap) * gaussian(0.3 + 0.2 * radius, size)
+    drops = impulses(draw.uniform(0.005, 0.04) / radius**2, size, draw, 0.3, at_least_one=True) * ground
+    bursts = to_picture(to_frequency(drops) * peak_one(transfer, size)[:, None], size).clamp(0, 1)
+    spray = ground * draw.smooth(size, (3, 6)) * per_picture(draw.uniform(0, 0.3))
+    return per_picture(draw.chance(0.2).float()) * (per_picture(draw.uniform(0.3, 0.9)) * bursts + spray).clamp(0, 1)
+
+
 # Radius in pixels, share of the picture covered, opacity: from tiny and far to near and out of focus.
 _SIZES = (
     (0.5, 0.9, 0.03, (0.4, 1.0)),
@@ -114,6 +182,29 @@ def add_snow(clean: Tensor, draw: Draw) -> Tensor:
     blueness = draw.uniform(0, 0.06)[:, None] * torch.tensor([1.0, 0.4, 0.0], device=draw.device)
     white = (draw.uniform(0.85, 1)[:, None] - blueness)[:, :, None, None]
     return veiled + alpha * (white - veiled)
+
+
+def add_any_snow(clean: Tensor, draw: Draw) -> Tensor:
+    """Snow, in two of five pictures with large flakes close to the camera, which are out of focus."""
+    image = add_snow(clean, draw)
+    near = _near_flakes((clean.shape[-2], clean.shape[-1]), draw)
+    return image + near * (_light(draw, 0.75) - image)
+
+
+def _near_flakes(size: Size, draw: Draw) -> Tensor:
+    """Opacity (B,1,H,W) in [0, 1] of large flakes: soft discs, drawn out by their fall."""
+    radius = particle_scale(size) * draw.uniform(6, 12) * 2.5 ** draw.rand()
+    radius = radius.clamp_max(max(2.0, min(size) / 8))
+    length = radius * 4 * draw.rand().square()
+    edge = radius * draw.uniform(0.15, 0.5)
+    transfer = disc(radius, size) * gaussian(edge, size)
+    transfer = peak_one(transfer * motion(length, draw.uniform(-1, 1) * math.radians(70), size), size)
+    density = draw.uniform(0.01, 0.12) / (math.pi * radius**2 + 2 * radius * length)
+    flakes = impulses(density, size, draw, 0.3, at_least_one=True)
+    flakes = flakes * per_picture(draw.uniform(0.2, 0.85) * draw.chance(0.4))
+    near = to_picture(to_frequency(flakes) * transfer[:, None], size)
+    bend = per_picture(radius * draw.uniform(0.1, 0.4)) * (2 * draw.smooth(size, (12,), 2) - 1)
+    return warp(near, bend).clamp(0, 1)
 
 
 def _flakes(size: Size, draw: Draw) -> Tensor:
