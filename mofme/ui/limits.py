@@ -24,7 +24,6 @@ class Limits:
     table_prompts: int = 5000
     table_models: int = 50
     training_seconds: float = 1200
-    probes: int = 500
     waiting: int = 20
     waiting_each: int = 8
     stopping_seconds: float = 20

@@ -57,16 +57,14 @@ def read_text_box(
     tokens_id: str,
     words: tuple[str, str],
     examples: Sequence[tuple[str, str]],
-    read: Callable[..., Any],
+    read: Callable[[str], Any],
     shown: Reading,
     endpoint: Endpoint,
-    own: Sequence[gr.State] = (),
 ) -> None:
     """Draw and connect a box for a text, the answer, and below them one layer of the model that read it.
 
-    `read(text, *values of own)` raises MofmeError; a ModelError stays on the page, where the answer would be. Programs
-    have it without `own`. Names of elements begin with `name`; `words` stand in the empty box and in place of the
-    answer.
+    `read` raises MofmeError; a ModelError stays on the page, where the answer would be. Names of elements begin with
+    `name`; `words` stand in the empty box and in place of the answer.
     """
     result = gr.State(None, time_to_live=KEEP_SECONDS)
     with gr.Row():
@@ -78,9 +76,9 @@ def read_text_box(
     layer = gr.Radio([], label="Layer", visible=False, elem_id=f"{name}-layer")
     tokens = gr.HTML(padding=False, elem_id=tokens_id)
 
-    def read_or_problem(text: str, *own: Any) -> Any:
+    def read_or_problem(text: str) -> Any:
         try:
-            return read(text, *own)
+            return read(text)
         except ModelError as error:
             return error
 
@@ -93,7 +91,7 @@ def read_text_box(
 
     event = shows(
         read_or_problem,
-        [text, *own],
+        [text],
         {
             result: unless_problem(lambda found: found, lambda _: None),
             answer: unless_problem(shown.summary, problem_html),

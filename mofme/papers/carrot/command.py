@@ -192,7 +192,7 @@ def simulate(
     return as_result(excess, sizes, list(_SIMULATED), command.line)
 
 
-@measures("llm_routing.json, and curves as CSV and PNG")
+@measures("llm_routing.json, and a plot of each table")
 def evaluate(
     command: Command,
     tables: Annotated[
@@ -207,7 +207,7 @@ def evaluate(
     """Compare CARROT with the hull of single models, a task table, routers between two models and the oracle."""
     from mofme.errors import TableError
     from mofme.language.tables.formats import load_table
-    from mofme.papers.carrot.experiment import as_result, plot_curves, write_curves
+    from mofme.papers.carrot.experiment import as_result, plot_curves
 
     only = [name.strip() for name in models.split(",") if name.strip()] or None
     loaded = [load_table(path, repair=repair, models=only) for path in tables]
@@ -217,9 +217,7 @@ def evaluate(
     measured = [_measured(command, table, splits, seed) for table in loaded]
     if command.out is not None:
         for one in measured:
-            name = f"llm_routing-{one.comparison.table.name}"
-            plot_curves(one, command.out / f"{name}.png")
-            write_curves(one.comparison, command.out / f"{name}.csv")
+            plot_curves(one, command.out / f"llm_routing-{one.comparison.table.name}.png")
     return as_result(measured, command.line, seed)
 
 

@@ -1,6 +1,5 @@
-"""The comparison of routers beside CARROT's claim: its figures, its tables, its words, and its curves as files."""
+"""The comparison of routers beside CARROT's claim: its figures, its tables, its words, and its curves as a picture."""
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mofme.files import atomic_file
 from mofme.language.tables.table import FloatArray
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.study import plot
@@ -224,16 +222,3 @@ def plot_curves(measured: Measured, path: Path) -> None:
         axes.set(xlabel="mean cost, dollars per 1,000 prompts", ylabel="mean quality", title=measured.title)
         axes.margins(x=0.12)  # for the names
         axes.figure.legend(fontsize="small", loc="outside right upper")
-
-
-def write_curves(comparison: Comparison, path: Path) -> None:
-    """One line for each setting of each router in each split: what it costs in dollars a prompt, and its quality."""
-    with atomic_file(path, "w") as file:
-        lines = csv.writer(file)
-        lines.writerow(["router", "split", "setting", "cost", "quality"])
-        curves = {router: comparison.curves(router) for router in comparison.routers}
-        for number in range(len(comparison.trials)):
-            for router, of_router in curves.items():
-                curve = of_router[number]
-                for setting, (cost, quality) in enumerate(zip(curve.cost_S, curve.quality_S, strict=True)):
-                    lines.writerow([router, number + 1, setting, f"{cost:.9g}", f"{quality:.6f}"])

@@ -16,7 +16,7 @@ from mofme.ui.models import Services
 from mofme.ui.runs import Job
 from mofme.ui.typed_text import check_typed, on_text, text_and_examples
 from mofme.ui.uploads import KEEP_SECONDS, file_box
-from mofme.ui.work import AT_ONCE, Endpoint, offer, plain_errors, shows, start_and_cancel, status_box, work
+from mofme.ui.work import AT_ONCE, Endpoint, offer, shows, start_and_cancel, status_box, work
 
 if TYPE_CHECKING:
     from mofme.papers.carrot.tab_own import OwnRouter
@@ -142,80 +142,48 @@ def _table_box(services: Services, own: gr.State) -> None:
     holds what comes of it (OwnRouter).
     """
     limits = services.limits
-    checked = gr.State(None, time_to_live=KEEP_SECONDS)
-    with gr.Accordion("Load your own table", open=False, elem_id="own-table"):
-        with gr.Row():
-            with gr.Column(scale=4, min_width=320):
-                gr.Markdown(
-                    "A CSV or Parquet file of prompts that your models have answered: `prompt`, `task` (if you know "
-                    "it), and for each model `quality:<name>` from 0 to 1 and `cost:<name>` in dollars.\n"
-                    f"{_EXAMPLE}\n"
-                    f"Up to {limits.table_prompts:,} prompts, {limits.table_models} models and "
-                    f"{limits.table_megabytes:g} MB. The router that is trained on it is yours alone, and is forgotten "
-                    "when you close the page.",
-                    elem_classes="note",
-                )
-                upload = file_box(label="Your table", file_types=[".csv", ".parquet"], height=140, elem_id="table")
-                repair = gr.Button("Repair it and go on", visible=False, elem_id="repair")
-                estimator = gr.Radio(_ESTIMATORS, value="knn", label="Learn by", info="The last takes minutes.")
-                buttons = start_and_cancel("Train a router", "train", ready=False)
-                forget = gr.Button("Use the shipped router again", visible=False, elem_id="forget")
-            with gr.Column(scale=6, min_width=320):
-                found = status_box("Whether routing would pay for your models is said here.", "found")
-                status = status_box("", "training")
-        comparison = gr.HTML(padding=False, elem_id="own-comparison")
+    with gr.Accordion("Load your own table", open=False, elem_id="own-table"), gr.Row():
+        with gr.Column(scale=4, min_width=320):
+            gr.Markdown(
+                "A CSV or Parquet file of prompts that your models have answered: `prompt`, `task` (if you know it), "
+                f"and for each model `quality:<name>` from 0 to 1 and `cost:<name>` in dollars.\n{_EXAMPLE}\n"
+                f"Up to {limits.table_prompts:,} prompts, {limits.table_models} models and {limits.table_megabytes:g} "
+                "MB; rows that cannot be used are left out. The router that is trained on it is yours alone, and is "
+                "forgotten when you close the page.",
+                elem_classes="note",
+            )
+            upload = file_box(label="Your table", file_types=[".csv", ".parquet"], height=140, elem_id="table")
+            estimator = gr.Radio(_ESTIMATORS, value="knn", label="Learn by", info="The last takes minutes.")
+            buttons = start_and_cancel("Train a router", "train")
+            forget = gr.Button("Use the shipped router again", visible=False, elem_id="forget")
+        with gr.Column(scale=6, min_width=320):
+            status = status_box("Whether routing pays for your models, and how a router does, is said here.", "trained")
 
-    def check(path: str | None, repaired: bool = False) -> list[Any]:
-        from mofme.papers.carrot.tab_own import check_table, table_html
-
-        with plain_errors():
-            state = check_table(Path(path), repaired, limits) if path else None
-            return [
-                state,
-                table_html(state) if state else "",
-                gr.Button(visible=bool(state and state.repaired)),
-                gr.Button(interactive=bool(state and state.table)),
-            ]
-
-    def train(job: Job, checked: Any, estimator: str) -> "OwnRouter":
-        from mofme.papers.carrot.tab_own import train_own
-
-        if checked is None or checked.table is None:
+    def train(job: Job, path: str | None, estimator: str) -> "OwnRouter":
+        if path is None:
             raise TableError("Load a table first.")
-        return train_own(checked.table, estimator, job)
+        from mofme.papers.carrot.tab_own import read_own, train_own
+
+        return train_own(read_own(Path(path), limits), estimator, job)
 
     def compared(trained: "OwnRouter") -> str:
         from mofme.papers.carrot.tab_own import own_html
 
         return own_html(trained)
 
-    checking: dict[str, Any] = {
-        "inputs": upload,
-        "outputs": [checked, found, repair, buttons[0]],
-        "concurrency_limit": 1,
-        "concurrency_id": "check-table",
-        "api_visibility": "private",
-    }
-    upload.change(check, **checking)
-    repair.click(lambda path: check(path, True), **checking)
     work(
         train,
-        [checked, estimator],
-        {
-            own: lambda trained: trained,
-            status: lambda _: "<p><b>The prompt box above now asks your router.</b></p>",
-            comparison: compared,
-            forget: lambda _: gr.Button(visible=True),
-        },
+        [upload, estimator],
+        {own: lambda trained: trained, status: compared, forget: lambda _: gr.Button(visible=True)},
         buttons,
         status,
         limits.training_seconds,
     )
     # In the queue, or nobody is told that the state has changed.
     forget.click(
-        lambda: [None, "", "", gr.Button(visible=False)],
+        lambda: [None, "", gr.Button(visible=False)],
         None,
-        [own, status, comparison, forget],
+        [own, status, forget],
         show_progress="hidden",
         api_visibility="private",
     )

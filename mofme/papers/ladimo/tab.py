@@ -158,19 +158,14 @@ def build(services: Services) -> None:
         name = Path(own).name if own else "The text"
         return convert_live(lm, lm.tokens(read_own_text(own)), name, asked, wish, job)
 
-    def write_both(prompt: str, key: int | None) -> Iterator[list[Any]]:
+    def write_both(prompt: str, key: int | None) -> Iterator[tuple[str, str]]:
         from mofme.papers.ladimo.tab_live import write
 
         with plain_errors():
             converted = models.get(key)
-            pages = ["", ""]
-            hosts = {"Dense": services.language_model(), "Converted": converted.lm}
-            for place, (title, lm) in enumerate(hosts.items()):
-                pages[place] = written_html(title, prompt, None)
-                yield pages
-                for written in write(lm, prompt):
-                    pages[place] = written_html(title, prompt, written)
-                    yield pages
+            dense = written_html("Dense", prompt, write(services.language_model(), prompt))
+            yield dense, "<h4>Converted</h4><p class='note'>Writing …</p>"
+            yield dense, written_html("Converted", prompt, write(converted.lm, prompt))
 
     work(
         convert,
@@ -256,17 +251,14 @@ def converted_values(converted: "Converted") -> dict[str, Any]:
     }
 
 
-def written_html(title: str, prompt: str, written: "Written | None") -> str:
+def written_html(title: str, prompt: str, written: "Written") -> str:
     """A text as one model writes it on."""
-    text, how = "", "Reading …"
-    if written is not None:
-        text = f"<b>{html.escape(written.text)}</b>"
-        how = f"{written.speed:.1f} tokens a second, {100 * written.used:.0f} % of the parameters used"
-        if not written.speed:
-            how = "It takes the text to be complete, and adds nothing."
+    how = f"{written.speed:.1f} tokens a second, {100 * written.used:.0f} % of the parameters used"
+    if not written.text:
+        how = "It takes the text to be complete, and adds nothing."
     return (
         f"<h4>{html.escape(title)}</h4><p style='white-space: pre-wrap; overflow-wrap: anywhere'>"
-        f"{html.escape(prompt)}{text}</p><p class='note'>{how}</p>"
+        f"{html.escape(prompt)}<b>{html.escape(written.text)}</b></p><p class='note'>{how}</p>"
     )
 
 

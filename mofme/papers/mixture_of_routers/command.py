@@ -11,7 +11,7 @@ from mofme.cli.measuring import Command, measures
 from mofme.measure.result import Result
 
 
-@measures("mixture_of_routers.json and its plot")
+@measures("mixture_of_routers.json")
 def mixture_of_routers(
     command: Command,
     tables: Annotated[
@@ -33,7 +33,7 @@ def mixture_of_routers(
     import torch
 
     from mofme.files import CARD_FILE
-    from mofme.papers.mixture_of_routers.experiment import Setting, Shipping, as_result, compare, plot_gains
+    from mofme.papers.mixture_of_routers.experiment import Setting, Shipping, as_result, compare
 
     torch.set_num_threads(1)
     shipping = None if adapters is None else Shipping(adapters, licence)
@@ -43,7 +43,4 @@ def mixture_of_routers(
             f"warning: no adapters were written to {adapters}, as the mixtures of 2 in {arms} were trained before: "
             "choose another folder for --arms"
         )
-    result = as_result(measured, range(seeds), command.line)
-    if command.out is not None:
-        plot_gains(measured, command.out / f"{result.room}-gain.png")
-    return result
+    return as_result(measured, range(seeds), command.line)

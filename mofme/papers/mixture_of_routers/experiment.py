@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from mofme.errors import TableError
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import FloatArray, stratified_bootstrap, students_mean
-from mofme.measure.study import Study, plot
-from mofme.papers.mixture_of_routers.claim import CLAIMED, MEAN, judge
+from mofme.measure.study import Study
+from mofme.papers.mixture_of_routers.claim import MEAN, judge
 from mofme.papers.mixture_of_routers.lora import LAST, MIXTURE, SINGLE, WIDE, Classifier, Recipe, lowest_block
 from mofme.papers.mixture_of_routers.model import explain_batch, save_adapters
 from mofme.papers.mixture_of_routers.training import (
@@ -169,13 +169,8 @@ def _ship(
 
 
 def _facts(task: PreparedTask) -> TaskFacts:
-    return TaskFacts(
-        task.name,
-        len(task.labels),
-        len(task.training),
-        len(task.validation),
-        task.right_without_banks(task.test),
-    )
+    sizes = len(task.labels), len(task.training), len(task.validation)
+    return TaskFacts(task.name, *sizes, task.right_without_banks(task.test))
 
 
 def _with_right(kind: type[Kept]) -> Callable[..., Kept]:
@@ -226,22 +221,6 @@ def difference(found: Findings, task: str, arm: str, control: str) -> dict[str, 
     over_seeds = students_mean(np.mean([gain_SN.mean(1) for gain_SN in gains], axis=0))
     over_texts = stratified_bootstrap([gain_SN.mean(0) for gain_SN in gains])
     return {"gain, points": over_seeds, "gain, points, over texts": over_texts}
-
-
-def plot_gains(found: Findings, path: Path) -> None:
-    """The differences of each task and of their mean, with their intervals over the seeds, as a PNG."""
-    tasks = [*(task.name for task in found.tasks), MEAN]
-    with plot(path, 8, 4.5) as (axes,):
-        for number, (arm, control) in enumerate(_pairs()):
-            gains = [difference(found, task, arm, control)["gain, points"] for task in tasks]
-            ends = np.array([[g.value - (g.low or g.value), (g.high or g.value) - g.value] for g in gains]).T
-            at = np.arange(len(tasks)) + (number - 1.5) * 0.15
-            axes.errorbar(at, [g.value for g in gains], ends, fmt="o", capsize=3, label=f"{arm} against {control}")
-        axes.axhline(0, color="0.5", linewidth=1)
-        axes.axhline(CLAIMED, color="0.5", linewidth=1, linestyle=":", label="the paper's claim")
-        axes.set_xticks(range(len(tasks)), tasks)
-        axes.set(ylabel="points of accuracy", title="What a mixture of routers gains")
-        axes.figure.legend(fontsize="small", loc="outside lower center", ncols=2)
 
 
 def _pairs() -> list[tuple[str, str]]:

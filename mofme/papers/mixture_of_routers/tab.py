@@ -15,12 +15,12 @@ from mofme.ui.html import Block, bars, heat_grid, measured_box, numbered, table
 from mofme.ui.models import Services
 from mofme.ui.runs import Job
 from mofme.ui.typed_text import Reading, check_typed, read_text_box
-from mofme.ui.uploads import KEEP_SECONDS, file_box
+from mofme.ui.uploads import file_box
 from mofme.ui.work import Endpoint, start_and_cancel, status_box, work
 
 if TYPE_CHECKING:
     from mofme.papers.mixture_of_routers.model import Explained, ExplainedLayer, LoraMixture
-    from mofme.papers.mixture_of_routers.tab_own import OwnMixture
+    from mofme.papers.mixture_of_routers.tab_own import Trained
 
 MEASURED = ("mixture_of_routers",)
 
@@ -60,13 +60,10 @@ def shipped_mixture() -> "LoraMixture":
 
 def build(services: Services, mixture: Callable[[], "LoraMixture"] = shipped_mixture) -> None:
     """Draw the tab and connect it."""
-    own = gr.State(None, time_to_live=KEEP_SECONDS)
 
-    def explain(text: str, own: "OwnMixture | None" = None) -> tuple["Explained", str]:
+    def explain(text: str) -> "Explained":
         check_typed(text, services.limits.prompt_characters)
-        asked, whose = (own.mixture, "Your own") if own and own.mixture else (mixture(), "The shipped")
-        found = asked.explain(text)
-        return found, f"{whose} mixture answers; it tells {len(found.labels)} kinds of text apart."
+        return mixture().explain(text)
 
     gr.Markdown(SENTENCE, elem_classes="note")
     read_text_box(
@@ -75,30 +72,22 @@ def build(services: Services, mixture: Callable[[], "LoraMixture"] = shipped_mix
         ("Type a request", "What kind of text it is, and whether the routers agree, appears here."),
         EXAMPLES,
         explain,
-        Reading(
-            lambda answered: summary_html(*answered),
-            lambda answered: [layer_name(layer.name) for layer in answered[0].layers],
-            lambda answered: telling_layer(answered[0]),
-            lambda answered, place: layer_html(answered[0], place),
-        ),
+        Reading(summary_html, lambda found: [layer_name(one.name) for one in found.layers], telling_layer, layer_html),
         Endpoint(
             "mixture_of_routers",
             "What the shipped mixture of routers makes of a text: its class, the tokens, and in every layer the votes "
             "of the sub-routers (router, token, expert), the main router's shares (token, router), the mixed "
             "probabilities and the experts' weights (token, expert).",
             {"explanation": gr.JSON},
-            lambda answered: explained_values(answered[0]),
+            explained_values,
         ),
-        [own],
     )
-    _training_box(services, own)
+    _training_box(services)
     measured_box(*MEASURED)
 
 
-def _training_box(services: Services, own: gr.State) -> None:
-    """The fold-out, closed, in which a visitor trains routers side by side on texts with classes; `own` holds what
-    comes of it (OwnMixture).
-    """
+def _training_box(services: Services) -> None:
+    """The fold-out, closed, in which a visitor trains routers side by side on texts with classes."""
     limits = services.limits
     with gr.Accordion("Train one yourself", open=False, elem_id="own-mixture"), gr.Row():
         with gr.Column(scale=4, min_width=320):
@@ -111,11 +100,10 @@ def _training_box(services: Services, own: gr.State) -> None:
             arms = gr.CheckboxGroup(list(ARMS), value=[ONE, TWO], label="Routers", elem_id="mixture-arms")
             steps = gr.Slider(20, 300, value=60, step=10, label="Steps", info="About a minute for two routers at 60.")
             buttons = start_and_cancel("Train", "mixture-train")
-            forget = gr.Button("Ask the shipped mixture again", visible=False, elem_id="mixture-forget")
         with gr.Column(scale=6, min_width=320):
             status = status_box("All begin alike and learn from the same texts in the same order.", "mixture-training")
 
-    def train(job: Job, path: str | None, arms: Sequence[str], steps: float) -> "OwnMixture":
+    def train(job: Job, path: str | None, arms: Sequence[str], steps: float) -> "Trained":
         if not arms:
             raise MofmeError("Choose at least one router.")
         job.report(0, "Reading the texts")
@@ -126,11 +114,7 @@ def _training_box(services: Services, own: gr.State) -> None:
     work(
         train,
         [texts, arms, steps],
-        {
-            own: lambda trained: trained,
-            status: own_html,
-            forget: lambda trained: gr.Button(visible=trained.mixture is not None),
-        },
+        {status: trained_html},
         buttons,
         status,
         limits.training_seconds,
@@ -139,16 +123,8 @@ def _training_box(services: Services, own: gr.State) -> None:
             "Train routers side by side on a CSV of text and label, or without one on our own prompts. Returns "
             "accuracies on texts held back, in percent, loads and losses.",
             {"trained": gr.JSON},
-            own_values,
+            trained_values,
         ),
-    )
-    # In the queue, or nobody is told that the state has changed.
-    forget.click(
-        lambda: [None, "", gr.Button(visible=False)],
-        None,
-        [own, status, forget],
-        show_progress="hidden",
-        api_visibility="private",
     )
 
 
@@ -162,16 +138,13 @@ def telling_layer(explained: "Explained") -> int:
     return int(np.argmax([layer.divergence for layer in explained.layers]))
 
 
-def summary_html(explained: "Explained", knows: str) -> str:
-    """The answer, and in each layer how far the sub-routers agree and how much each counts.
-
-    `knows` says which model answers.
-    """
+def summary_html(explained: "Explained") -> str:
+    """The answer, and in each layer how far the sub-routers agree and how much each counts."""
     order = np.argsort(-explained.probabilities_C, kind="stable")[:_SHOWN].tolist()
     answers = bars({explained.labels[place]: float(explained.probabilities_C[place]) for place in order})
     routers = len(explained.layers[0].weights_STE)
     return (
-        f"<p class='note'>{html.escape(knows)}</p>"
+        f"<p class='note'>It tells {len(explained.labels)} kinds of text apart.</p>"
         f"<p class='choice'>It reads this as <b>{html.escape(explained.answer)}</b></p>{answers}"
         f"<h4>Do the sub-routers agree?</h4><p>{_agreement(explained, routers)}</p>{_layers_table(explained)}"
     )
@@ -258,40 +231,30 @@ def _most(layer: "ExplainedLayer") -> float:
     return float(layer.weights_STE.max())
 
 
-def own_html(own: "OwnMixture") -> str:
+def trained_html(trained: "Trained") -> str:
     """How the arms did on texts held back, and how they learnt."""
-    heads = (
-        "Router",
-        f"Right, % of {len(own.task.test.texts)} texts held back",
-        "Uneven load",
-        "Parameters trained",
-    )
+    texts = len(trained.task.test.texts)
+    heads = ("Router", f"Right, % of {texts} texts held back", "Uneven load", "Parameters trained")
     rows = [
-        (
-            arm.name,
-            arm.accuracy.text(digits=0),
-            f"{arm.measured.load:.2f}",
-            f"{arm.parameters:,}",
-        )
-        for arm in own.arms
+        (arm.name, arm.accuracy.text(digits=0), f"{arm.measured.load:.2f}", f"{arm.parameters:,}")
+        for arm in trained.arms
     ]
-    curves = learning_curves("Loss while learning, nats", {arm.name: arm.losses for arm in own.arms})
-    asks = f"<p><b>The box above now asks your {own.mixture.name.lower()}.</b></p>" if own.mixture else ""
+    curves = learning_curves("Loss while learning, nats", {arm.name: arm.losses for arm in trained.arms})
     return (
-        f"{asks}{table(heads, rows)}<p class='note'>Without any experts {own.without_experts:.0f} % are right, and "
-        f"{own.guess:.0f} % by always naming the most frequent class. Intervals: Wilson's, 95 %. Uneven load: 0 is "
+        f"{table(heads, rows)}<p class='note'>Without any experts {trained.without_experts:.0f} % are right, and "
+        f"{trained.guess:.0f} % by always naming the most frequent class. Intervals: Wilson's, 95 %. Uneven load: 0 is "
         "even. One seed, and few texts: where intervals overlap, no router is shown to be better; the measured results "
         f"below tell more.</p><div class='plots'>{curves}</div>"
     )
 
 
-def own_values(own: "OwnMixture") -> dict[str, Any]:
+def trained_values(trained: "Trained") -> dict[str, Any]:
     """The same for programs, accuracies in percent."""
     return {
-        "labels": list(own.task.labels),
-        "test_texts": len(own.task.test.texts),
-        "most_frequent_class": own.guess,
-        "without_experts": own.without_experts,
+        "labels": list(trained.task.labels),
+        "test_texts": len(trained.task.test.texts),
+        "most_frequent_class": trained.guess,
+        "without_experts": trained.without_experts,
         "routers": {
             arm.name: {
                 "accuracy": asdict(arm.accuracy),
@@ -299,6 +262,6 @@ def own_values(own: "OwnMixture") -> dict[str, Any]:
                 "parameters": arm.parameters,
                 "losses": [round(loss, 4) for loss in arm.losses],
             }
-            for arm in own.arms
+            for arm in trained.arms
         },
     }

@@ -1,4 +1,4 @@
-"""A visitor's own routers: the same banks trained with several routers on the same texts, one after the other."""
+"""Routers that a visitor trains: the same banks trained with several routers on the same texts, one after the other."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,6 @@ from mofme.language.tables.columns import column_names
 from mofme.measure.result import Figure
 from mofme.measure.statistics import wilson
 from mofme.papers.mixture_of_routers.lora import LAST, Recipe, lowest_block
-from mofme.papers.mixture_of_routers.model import LoraMixture
 from mofme.papers.mixture_of_routers.tab import ARMS
 from mofme.papers.mixture_of_routers.training import (
     Measured,
@@ -48,17 +47,13 @@ class Arm:
         return wilson(int(right_N.sum()), len(right_N)).percent()
 
 
-@dataclass(frozen=True, eq=False)
-class OwnMixture:
-    """All arms on one task; `mixture` is the last that is one and can be asked, or None.
-
-    `without_experts` says how many percent the encoder with the head that all begin with gets right.
-    """
+@dataclass(frozen=True)
+class Trained:
+    """All arms on one task, beside the percentage that the encoder gets right with the head that all begin with."""
 
     task: Task
     arms: tuple[Arm, ...]
     without_experts: float
-    mixture: LoraMixture | None
 
     @property
     def guess(self) -> float:
@@ -82,7 +77,7 @@ def read_texts(path: str | Path | None, limits: Limits, encoder: SentenceEncoder
     return read_task(path, encoder, limits.table_prompts)
 
 
-def train_arms(task: Task, arms: Sequence[str], steps: int, job: Job) -> OwnMixture:
+def train_arms(task: Task, arms: Sequence[str], steps: int, job: Job) -> Trained:
     """Train every arm of ARMS that is named: the same beginning, texts and steps, only the router differs.
 
     Raises MofmeError when the job is stopped or its time is up.
@@ -93,7 +88,6 @@ def train_arms(task: Task, arms: Sequence[str], steps: int, job: Job) -> OwnMixt
 
     prepared = prepare(task, lowest_block(Recipe(LAST)), read)
     trained: list[Arm] = []
-    mixture = None
     for number, name in enumerate(arms):
         losses: list[float] = []
 
@@ -103,10 +97,7 @@ def train_arms(task: Task, arms: Sequence[str], steps: int, job: Job) -> OwnMixt
             words = f"{name}: step {progress.step} of {progress.steps}, {progress.loss:.2f} nats"
             job.report(_READING + (1 - _READING) * share, words)
 
-        router, sub_routers = ARMS[name]
-        classifier = train(Plan(prepared, Recipe(LAST, router, sub_routers), steps=steps), learnt)
+        classifier = train(Plan(prepared, Recipe(LAST, *ARMS[name]), steps=steps), learnt)
         trained.append(Arm(name, losses, measure(classifier, prepared.test), trained_parameters(classifier)))
-        if router == "mixture":
-            mixture = LoraMixture(classifier, task.labels, name)
     without = 100 * float(prepared.right_without_banks(prepared.test).mean())
-    return OwnMixture(task, tuple(trained), without, mixture)
+    return Trained(task, tuple(trained), without)

@@ -182,14 +182,15 @@ def _runs(routers: Sequence[TwoModelRouter], name: str, count: int) -> list[TwoM
     return runs if len(runs) == count else [runs[0]] * count
 
 
-def remembering(embed: Embed) -> Embed:
-    """The same embeddings, each prompt embedded once: routers are many, and prompts the same."""
+def remembering(embed: Embed, batch: int | None = None) -> Embed:
+    """The same embeddings, each prompt embedded once, `batch` at a time: routers are many, and prompts the same."""
     known: dict[str, FloatArray] = {}
 
     def remembered(prompts: Sequence[str]) -> Queries:
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in known]
-        if new:
-            known.update(zip(new, embed(new).embeddings_ND, strict=True))
+        step = batch or max(1, len(new))
+        for part in (new[start : start + step] for start in range(0, len(new), step)):
+            known.update(zip(part, embed(part).embeddings_ND, strict=True))
         return Queries(prompts, np.array([known[prompt] for prompt in prompts]))
 
     return remembered

@@ -3,24 +3,30 @@
 import csv
 import html
 import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+import numpy as np
 
-from mofme.errors import MofmeError, TableError
+from mofme.errors import MofmeError
 from mofme.measure.result import Figure
 from mofme.papers.router_robustness.probes import CATEGORIES, DIFFICULTIES, Probe, own_probes
 from mofme.ui.html import heat_table, measured_box
-from mofme.ui.limits import Limits
 from mofme.ui.models import Services
 from mofme.ui.runs import Job
-from mofme.ui.uploads import download_button, file_box, new_folder, to_download
+from mofme.ui.uploads import download_button, new_folder, to_download
 from mofme.ui.work import Endpoint, start_and_cancel, status_box, work
 from mofme.vision.archive import pack
 
 if TYPE_CHECKING:
-    from mofme.papers.router_robustness.tab_probing import Probed
+    from mofme.language.sentence_encoder import Queries
+    from mofme.language.tables.table import BoolArray
+    from mofme.papers.carrot.trained_router import TrainedRouter
+    from mofme.papers.router_robustness.assessment import Assessment
+    from mofme.papers.router_robustness.routers import TwoModelRouter
 
 MEASURED = ("llm_robustness",)
 
@@ -32,22 +38,17 @@ CARROT, GUARDED, RULE, COIN, STRONG = (
     "always strong",
 )
 ROUTERS = (CARROT, GUARDED, RULE, COIN, STRONG)
-
-_COLUMNS = ("prompt", "category", "difficulty")
+_BATCH = 32  # prompts
 
 
 def build(services: Services) -> None:
     """Draw the tab and connect it."""
-    limits = services.limits
     with gr.Row():
         with gr.Column(scale=4, min_width=320):
             routers = gr.CheckboxGroup(list(ROUTERS), value=list(ROUTERS[:3]), label="Routers", elem_id="routers")
             categories = gr.CheckboxGroup(list(CATEGORIES), value=list(CATEGORIES), label="Our prompts of")
-            own = file_box(label="Or prompts of your own (CSV)", file_types=[".csv"], height=140, elem_id="probes")
             gr.Markdown(
-                f"A CSV holds `prompt`, `category` (one of the above) and `difficulty` (simple or hard); up to "
-                f"{limits.probes} prompts. No language model is asked: only where the prompts would go is looked at.",
-                elem_classes="note",
+                "No language model is asked: only where the prompts would go is looked at.", elem_classes="note"
             )
             share = gr.Slider(
                 5,
@@ -67,20 +68,18 @@ def build(services: Services) -> None:
             archive = download_button("Download the report", "robustness-report")
     measured_box(*MEASURED)
 
-    def run(job: Job, routers: list[str], categories: list[str], own: str | None, share: float) -> "Probed":
+    def run(job: Job, routers: list[str], categories: list[str], share: float) -> Probed:
         if not routers:
             raise MofmeError("Choose at least one router.")
-        probes = read_probes(Path(own), limits) if own else [p for p in own_probes() if p.category in categories]
+        probes = [probe for probe in own_probes() if probe.category in categories]
         if not probes:
-            raise MofmeError("Choose at least one kind of prompts, or a file of your own.")
+            raise MofmeError("Choose at least one kind of prompts.")
         job.report(0, "Reading the router")
-        from mofme.papers.router_robustness.tab_probing import probe
-
         return probe(services.prompt_router(), routers, probes, share / 100, job)
 
     work(
         run,
-        [routers, categories, own, share],
+        [routers, categories, share],
         {
             status: summary_html,
             tables: probed_html,
@@ -88,47 +87,76 @@ def build(services: Services) -> None:
         },
         buttons,
         status,
-        limits.training_seconds,
+        services.limits.training_seconds,
         Endpoint(
             "robustness",
-            "Probe routers with our prompts of some categories, or with a CSV of prompt, category and difficulty. "
-            "Returns a report and where the prompts go, in percent.",
+            "Probe routers with our prompts of some categories. Returns a report and where the prompts go, in percent.",
             {"report": gr.File, "result": gr.JSON},
             lambda probed: (str(save_report(probed)), probed_values(probed)),
         ),
     )
 
 
-def read_probes(path: Path, limits: Limits) -> list[Probe]:
-    """A visitor's CSV of prompts. Raises TableError, naming the row and what is wrong with it."""
-    if path.stat().st_size > limits.table_megabytes * 1e6:
-        raise TableError(f"{path.name} is larger than the limit of {limits.table_megabytes:g} MB.")
-    probes: list[Probe] = []
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as lines:
-            reader = csv.DictReader(lines)
-            if missing := [name for name in _COLUMNS if name not in (reader.fieldnames or ())]:
-                raise TableError(f"{path.name} lacks {', '.join(missing)}: its first line names the columns.")
-            for number, row in enumerate(reader, start=2):
-                if len(probes) == limits.probes:
-                    raise TableError(f"{path.name} has more prompts than the limit of {limits.probes}.")
-                try:
-                    prompt, category, difficulty = ((row[name] or "").strip() for name in _COLUMNS)
-                    if len(prompt) > limits.prompt_characters:
-                        raise TableError(
-                            f"the prompt is longer than the limit of {limits.prompt_characters:,} characters"
-                        )
-                    probes.append(Probe(prompt, category.lower(), difficulty.lower(), path.name))
-                except TableError as error:
-                    raise TableError(f"{path.name}, row {number}: {error}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise TableError(f"{path.name} is no CSV in UTF-8: {error}") from error
-    if not probes:
-        raise TableError(f"{path.name} has no prompts.")
-    return probes
+@dataclass(frozen=True)
+class Probed:
+    """What probing showed, and between which two models the routers chose."""
+
+    assessment: "Assessment"
+    strong: str
+    weak: str
+
+    def to_strong(self, router: str, category: str, difficulty: str | None = None) -> Figure | None:
+        """Prompts that go to the strong model, in percent; None where nothing was probed."""
+        kinds = {(probe.category, level) for probe in self.assessment.probes for level in (None, probe.difficulty)}
+        return self.assessment.share(router, category, difficulty) if (category, difficulty) in kinds else None
+
+    def to_weak(self, router: str, category: str) -> Figure | None:
+        share = self.to_strong(router, category)
+        return share and share.map(lambda strong: 100 - strong)
 
 
-def summary_html(probed: "Probed") -> str:
+def probe(router: "TrainedRouter", names: Sequence[str], probes: Sequence[Probe], share: float, job: Job) -> Probed:
+    """Let the routers named, of ROUTERS, choose for all prompts as they are and reworded.
+
+    Thresholds are set on these very prompts, so that `share` of them goes to the strong model. Raises MofmeError when
+    the job is stopped, or its time is up.
+    """
+    from mofme.papers.carrot.baselines import ComplexityRule
+    from mofme.papers.router_robustness.assessment import REWORDINGS, assess
+    from mofme.papers.router_robustness.experiment import remembering
+    from mofme.papers.router_robustness.jailbreaks import stopped_by_phrases
+    from mofme.papers.router_robustness.privacy import find_private
+    from mofme.papers.router_robustness.routers import Always, Calibrated, CoinFlip, Guarded, between_two, threshold_for
+
+    total, done = len(probes) * (1 + len(REWORDINGS)), 0
+
+    def told(batch: Sequence[str]) -> "Queries":
+        nonlocal done
+        job.report(done / total, "Reading the prompts, as they are and reworded")
+        done += len(batch)
+        return router.queries(batch)
+
+    embed = remembering(told, _BATCH)
+    plain = embed([probe.prompt for probe in probes])
+
+    def stops(queries: "Queries") -> "BoolArray":
+        """What rules without a model keep off the weak one: the usual words of jailbreaks, and private data."""
+        private_N = np.array([bool(find_private(prompt)) for prompt in queries.prompts])
+        return stopped_by_phrases(queries.prompts) | private_N
+
+    two = between_two(CARROT, router.estimate, router.models, plain, share)
+    rule = ComplexityRule()
+    make: dict[str, Callable[[], TwoModelRouter]] = {
+        CARROT: lambda: two.router,
+        GUARDED: lambda: Guarded(GUARDED, two.router, stops),
+        RULE: lambda: Calibrated(RULE, rule.score, threshold_for(rule.score(plain), share)),
+        COIN: lambda: CoinFlip(share=share),
+        STRONG: lambda: Always(STRONG, True),
+    }
+    return Probed(assess([make[name]() for name in ROUTERS if name in names], probes, embed), two.strong, two.weak)
+
+
+def summary_html(probed: Probed) -> str:
     """What was probed, and between which models."""
     seen = probed.assessment
     return (
@@ -137,7 +165,7 @@ def summary_html(probed: "Probed") -> str:
     )
 
 
-def probed_html(probed: "Probed") -> str:
+def probed_html(probed: Probed) -> str:
     """Where the calls go, what rewording turns, and where jailbreaks and private data go."""
     seen = probed.assessment
     by_category = {
@@ -168,7 +196,7 @@ def probed_html(probed: "Probed") -> str:
     )
 
 
-def probed_values(probed: "Probed") -> dict[str, Any]:
+def probed_values(probed: Probed) -> dict[str, Any]:
     """The same for programs, in percent with intervals."""
     seen = probed.assessment
 
@@ -196,7 +224,7 @@ def probed_values(probed: "Probed") -> dict[str, Any]:
     }
 
 
-def save_report(probed: "Probed") -> Path:
+def save_report(probed: Probed) -> Path:
     """A ZIP with the figures as JSON and every decision as CSV."""
     folder = new_folder()
     report = folder / "report"

@@ -89,12 +89,14 @@ def spaces(name: str) -> Spaces:
 
 @dataclass(frozen=True)
 class Visited:
-    """What a policy saw in some episodes (T, D), which expert answered (T,), and each episode's return and length."""
+    """What a policy saw in some episodes (T, D), which expert answered (T,), each episode's return and length, and the
+    seconds that a step takes the robot."""
 
     x_TD: FloatArray
     expert_T: IntArray
     returns: tuple[float, ...]
     lengths: tuple[int, ...]
+    seconds_a_step: float
 
 
 @dataclass(frozen=True)
@@ -111,10 +113,19 @@ class Evaluation:
         return float(np.mean(self.returns))
 
 
-def visit(act: Act, environment: str, episodes: int, seed: int, at_least: int = 0) -> Visited:
+def visit(
+    act: Act,
+    environment: str,
+    episodes: int,
+    seed: int,
+    at_least: int = 0,
+    most: float = math.inf,
+    watch: Callable[[Any, int, int], None] = lambda *_: None,
+) -> Visited:
     """Let a function of the observation act, and remember what it saw: more episodes if they hold too few steps.
 
-    Episodes begin where `seed`, `seed` + 1, ... say.
+    Episodes begin where `seed`, `seed` + 1, ... say, and end after `most` steps; before each step `watch` is told the
+    gymnasium environment, the number of the step and the expert.
     """
     world = make(environment)
     seen: list[FloatArray] = []
@@ -126,14 +137,16 @@ def visit(act: Act, environment: str, episodes: int, seed: int, at_least: int = 
         earned, over, before = 0.0, False, len(seen)
         while not over:
             action_A, expert = act(x_D)
+            watch(world, len(seen) - before, expert)
             seen.append(np.asarray(x_D, np.float64))
             experts.append(expert)
             x_D, reward, ended, cut, _ = world.step(action_A)
-            earned, over = earned + float(reward), ended or cut
+            earned, over = earned + float(reward), ended or cut or len(seen) - before >= most
         returns.append(earned)
         lengths.append(len(seen) - before)
+    seconds = float(world.unwrapped.dt)
     world.close()
-    return Visited(np.stack(seen), np.asarray(experts, np.int64), tuple(returns), tuple(lengths))
+    return Visited(np.stack(seen), np.asarray(experts, np.int64), tuple(returns), tuple(lengths), seconds)
 
 
 def drive(act: Act, environment: str, experts: int, episodes: int, seed: int) -> Evaluation:
@@ -193,6 +206,7 @@ def _motor(model: Any, number: int) -> str:
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#8c8c00", "#7f7f7f")
 WIDTH, HEIGHT = 480, 320
 _FRAMES_A_SECOND = 25
+_FILMED = 300  # steps
 _SHIFT = 4  # OpenCV draws at sixteenths of a pixel
 _SKY, _GROUND, _MARK, _TARGET = "#f4f6f8", "#c9d1d9", "#9aa5b1", "#c0392b"
 _CAPSULE, _CYLINDER, _SPHERE = 3, 5, 2
@@ -208,46 +222,24 @@ _VIEWS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float], 
 _FROM_THE_SIDE = ("Walker2d", "Hopper", "HalfCheetah")
 
 
-@dataclass(frozen=True)
-class Episode:
-    """Which expert acted at each step, what each step earned, and the seconds that a step takes the robot."""
-
-    experts: tuple[int, ...]
-    rewards: tuple[float, ...]
-    seconds_a_step: float
-
-
 def film(
-    act: Act,
-    environment: str,
-    path: Path,
-    seed: int = 0,
-    steps: int = 300,
-    report: Callable[[int, int], None] | None = None,
-) -> Episode:
-    """Let `act` drive for at most `steps`, and write a WebM film (480 x 320, VP8) in the robot's own time to `path`."""
-    world = make(environment)
-    x_D, _ = world.reset(seed=seed)
-    seconds = float(world.unwrapped.dt)
-    every = max(1, round(1 / _FRAMES_A_SECOND / seconds))
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"VP80"), 1 / (seconds * every), (WIDTH, HEIGHT))
-    experts: list[int] = []
-    rewards: list[float] = []
-    over = False
-    while not over and len(experts) < steps:
-        action_A, expert = act(x_D)
-        if len(experts) % every == 0:
-            frame = draw(environment, parts_of(world), COLOURS[expert % len(COLOURS)])
-            writer.write(frame[..., ::-1])
-        x_D, reward, ended, cut, _ = world.step(action_A)
-        experts.append(expert)
-        rewards.append(float(reward))
-        over = ended or cut
-        if report is not None:
-            report(len(experts), steps)
+    act: Act, environment: str, path: Path, seed: int = 0, report: Callable[[int, int], None] = lambda *_: None
+) -> Visited:
+    """Let `act` drive for at most 300 steps, and film it in the robot's own time: WebM (480 x 320, VP8) at `path`."""
+    writer = cv2.VideoWriter()
+
+    def watch(world: Any, step: int, expert: int) -> None:
+        seconds = float(world.unwrapped.dt)
+        every = max(1, round(1 / _FRAMES_A_SECOND / seconds))
+        if not step:
+            writer.open(str(path), cv2.VideoWriter.fourcc(*"VP80"), 1 / (seconds * every), (WIDTH, HEIGHT))
+        if step % every == 0:
+            writer.write(draw(environment, parts_of(world), COLOURS[expert % len(COLOURS)])[..., ::-1])
+        report(step + 1, _FILMED)
+
+    driven = visit(act, environment, 1, seed, most=_FILMED, watch=watch)
     writer.release()
-    world.close()
-    return Episode(tuple(experts), tuple(rewards), seconds)
+    return driven
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from mofme.ui.uploads import new_folder
 from mofme.ui.work import AT_ONCE, Endpoint, start_and_cancel, status_box, work
 
 if TYPE_CHECKING:
-    from mofme.papers.smose.environments import Episode, Spaces
+    from mofme.papers.smose.environments import Spaces, Visited
     from mofme.papers.smose.trees import ExpertTable
 
 MEASURED = ("control",)
@@ -34,7 +34,7 @@ class Driven:
 
     environment: str
     path: Path
-    episode: "Episode"
+    episode: "Visited"
     names: "Spaces"
     tables: "tuple[ExpertTable | None, ...]"
     tree: str = ""
@@ -108,7 +108,7 @@ def build(services: Services, policies: Path = SHIPPED) -> None:
 
 def drive(folder: Path, chooser: str, depth: int, seed: int, path: Path, job: Job) -> Driven:
     """Let a policy drive for an episode. Raises Cancelled, or MofmeError once the job's time is up."""
-    from mofme.papers.smose.environments import film, spaces, visit
+    from mofme.papers.smose.environments import film, spaces
     from mofme.papers.smose.policy import acting, load_policy
     from mofme.papers.smose.trees import distil, expert_tables, tree_acting
 
@@ -131,17 +131,16 @@ def drive(folder: Path, chooser: str, depth: int, seed: int, path: Path, job: Jo
 
     episode = film(act, environment, path, seed, report=told)
     job.report(0.9, "Reading the experts")
-    tables = expert_tables(policy, visit(act, environment, episodes=1, seed=seed))
-    return Driven(environment, path, episode, spaces(environment), tuple(tables), words, picture, fidelity)
+    tables = tuple(expert_tables(policy, episode))
+    return Driven(environment, path, episode, spaces(environment), tables, words, picture, fidelity)
 
 
 def summary_html(driven: Driven) -> str:
     """What the episode earned, and how many experts it took."""
-    episode = driven.episode
-    used = len(set(episode.experts))
+    episode, used = driven.episode, sum(table is not None for table in driven.tables)
     words = (
-        f"{len(episode.experts)} steps, {len(episode.experts) * episode.seconds_a_step:.1f} s of the robot's time: "
-        f"earned {sum(episode.rewards):,.1f}; {used} of {len(driven.tables)} experts drove."
+        f"{episode.lengths[0]} steps, {episode.lengths[0] * episode.seconds_a_step:.1f} s of the robot's time: "
+        f"earned {episode.returns[0]:,.1f}; {used} of {len(driven.tables)} experts drove."
     )
     if driven.tree:
         words += f" In the states it reached, the tree chose as the router in {driven.fidelity:.0%}."
@@ -150,7 +149,7 @@ def summary_html(driven: Driven) -> str:
 
 def timeline_svg(driven: Driven) -> str:
     """A band over the episode's time, in the colour of the expert that drove."""
-    experts, seconds = driven.episode.experts, driven.episode.seconds_a_step
+    experts, seconds = driven.episode.expert_T.tolist(), driven.episode.seconds_a_step
     width = WIDTH / len(experts)
     parts = [
         f"<rect x='{width * begin:.2f}' y='4' width='{width * (end - begin):.2f}' height='{_BAND}' "
@@ -186,7 +185,7 @@ def experts_html(driven: Driven) -> str:
 
 def _for_programs(driven: Driven) -> dict[str, Any]:
     episode = driven.episode
-    return {"return": sum(episode.rewards), "experts": episode.experts, "tree": driven.tree}
+    return {"return": episode.returns[0], "experts": episode.expert_T.tolist(), "tree": driven.tree}
 
 
 def _stretches(experts: Sequence[int]) -> list[tuple[int, int, int]]:

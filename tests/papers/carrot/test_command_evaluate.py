@@ -55,18 +55,13 @@ def test_json_is_all_that_is_printed(ran: tuple[Path, str, str]) -> None:
     assert "split 2 of 2" in ran[2]
 
 
-def test_result_curves_and_plot_are_written(ran: tuple[Path, str, str]) -> None:
+def test_result_and_plot_are_written(ran: tuple[Path, str, str]) -> None:
     folder = ran[0]
     result = load_result("llm_routing", folder)
     assert result.command == "python -m mofme route evaluate mine.csv --splits 2 --seed 0"
     assert "mine: AIQ" in {row.table for row in result.rows}
     with Image.open(folder / "llm_routing-mine.png") as picture:
         assert min(picture.size) > 300
-    with (folder / "llm_routing-mine.csv").open(encoding="utf-8") as file:
-        lines = list(csv.DictReader(file))
-    assert {line["split"] for line in lines} == {"1", "2"}
-    best = [float(line["cost"]) for line in lines if line["router"] == "best single"]
-    assert best == pytest.approx([0.01, 0.01])
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from gradio_client.exceptions import AppError
 from playwright.sync_api import Page, expect
 
 from mofme.errors import Cancelled, MofmeError, TableError
-from mofme.papers.carrot import tab_own as own_router
+from mofme.papers.carrot import tab_own
 from mofme.papers.carrot.tab import BUDGET, QUALITY, WEIGHT, Dial, answer_html, dollars
+from mofme.papers.carrot.tab_own import own_html, read_own, train_own
 from mofme.papers.carrot.trained_router import TrainedRouter
 from mofme.ui.limits import Limits
 from mofme.ui.runs import Job
@@ -78,17 +79,6 @@ def test_dollars_can_be_read(cost: float, words: str) -> None:
     assert dollars(cost) == words
 
 
-def test_a_damaged_table_says_what_is_wrong_and_what_repairing_would_do(table: Path) -> None:
-    checked = own_router.check_table(table, False, Limits())
-    assert checked.table is None and checked.repaired is not None
-    page = own_router.table_html(checked)
-    assert "blank qualities or costs" in page and "59 prompts" in page
-    assert "--repair" not in page
-    repaired = own_router.check_table(table, True, Limits())
-    assert repaired.table is not None and len(repaired.table) == 59
-    assert "outing can" in own_router.table_html(repaired)
-
-
 @pytest.mark.parametrize(
     ("limits", "words"),
     [
@@ -98,9 +88,8 @@ def test_a_damaged_table_says_what_is_wrong_and_what_repairing_would_do(table: P
     ],
 )
 def test_limits_of_tables_are_told(table: Path, limits: Limits, words: str) -> None:
-    checked = own_router.check_table(table, True, limits)
-    assert checked.table is None and checked.repaired is None
-    assert re.search(words, checked.problem)
+    with pytest.raises(TableError, match=words):
+        read_own(table, limits)
 
 
 def test_what_parquet_unpacks_to_counts(tmp_path: Path) -> None:
@@ -108,39 +97,40 @@ def test_what_parquet_unpacks_to_counts(tmp_path: Path) -> None:
     column = pyarrow.array(["x" * 1000 + str(row) for row in range(2000)])
     pyarrow.parquet.write_table(pyarrow.table({"prompt": column}), path, compression="zstd")
     assert path.stat().st_size < 100_000
-    assert "larger than the limit" in own_router.check_table(path, False, Limits(table_megabytes=0.1)).problem
+    with pytest.raises(TableError, match="larger than the limit"):
+        read_own(path, Limits(table_megabytes=0.1))
 
 
 @pytest.mark.parametrize("name", ["table.csv", "table.parquet", "table.pickle"])
 def test_no_table_is_answered_in_words(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"\x80\x04\x95\xff")
-    checked = own_router.check_table(tmp_path / name, True, Limits())
-    assert checked.table is None and name in checked.problem
+    with pytest.raises(TableError, match=name):
+        read_own(tmp_path / name, Limits())
 
 
-def test_a_router_is_trained_compared_and_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(own_router, "SentenceEncoder", WordEncoder)
+def test_a_router_is_trained_compared_and_asked(monkeypatch: pytest.MonkeyPatch, table: Path) -> None:
+    monkeypatch.setattr(tab_own, "SentenceEncoder", WordEncoder)
     shares: list[float] = []
-    own = own_router.train_own(toy_table(), "knn", Job(600, lambda share, words: shares.append(share)))
+    own = train_own(read_own(table, Limits()), "knn", Job(600, lambda share, words: shares.append(share)))
     assert shares == sorted(shares) and shares[0] >= 0 and shares[-1] <= 1
     assert own.router.route(SUM, quality=0.7).model == DEAR
     assert own.router.route(RHYME, quality=0.7).model == CHEAP
-    assert own.router.route(SUM).neighbours[0].prompt in own.table.prompts
-    page = own_router.own_html(own)
+    assert own.router.route(SUM).neighbours[0].prompt.startswith("what sum is")
+    page = own_html(own)
+    assert "59 prompts, 2 models: routing can" in page and "blank qualities or costs" in page
     for router in ("carrot", "hull", "best single", "task table"):
         assert f"<td>{router}</td>" in page
-    assert own.result.verdict in page.replace("&#x27;", "'")
 
 
 def test_training_stops_when_asked_and_refuses_what_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(own_router, "SentenceEncoder", WordEncoder)
+    monkeypatch.setattr(tab_own, "SentenceEncoder", WordEncoder)
     job = Job(600, lambda share, words: job.cancel() if share > 0.5 else None)
     with pytest.raises(Cancelled):
-        own_router.train_own(toy_table(), "knn", job)
+        train_own(toy_table(), "knn", job)
     with pytest.raises(TableError, match="too few"):
-        own_router.train_own(toy_table(20), "knn", Job(600))
+        train_own(toy_table(20), "knn", Job(600))
     with pytest.raises(MofmeError, match="telepathy"):
-        own_router.train_own(toy_table(), "telepathy", Job(600))
+        train_own(toy_table(), "telepathy", Job(600))
 
 
 @pytest.fixture(scope="module")
@@ -182,11 +172,9 @@ def test_a_person_routes_a_prompt_and_trains_on_a_table(visit: Callable[..., Pag
     expect(page.locator("#answer .choice")).to_contain_text(DEAR)
     page.get_by_text("Load your own table").click()
     page.set_input_files("#table input[type=file]", table)
-    expect(page.locator("#found")).to_contain_text("my table.csv cannot be used as it is")
-    page.click("#repair")
-    expect(page.locator("#found")).to_contain_text("59 prompts")
     page.click("#train")
-    expect(page.locator("#own-comparison table").first).to_be_visible()
+    expect(page.locator("#trained table").first).to_be_visible()
+    expect(page.locator("#trained")).to_contain_text("59 prompts")
     expect(page.locator("#answer")).to_contain_text("Your router has learnt from 59 prompts")
     page.click("#forget")
     expect(page.locator("#answer")).to_contain_text("The shipped router")

@@ -21,12 +21,12 @@ from mofme.papers.mixture_of_routers.tab import (
     WIDE,
     explained_values,
     layer_html,
-    own_html,
-    own_values,
     summary_html,
     telling_layer,
+    trained_html,
+    trained_values,
 )
-from mofme.papers.mixture_of_routers.tab_own import Arm, OwnMixture, read_texts, train_arms
+from mofme.papers.mixture_of_routers.tab_own import Arm, Trained, read_texts, train_arms
 from mofme.papers.mixture_of_routers.training import Examples, Measured, Task
 from mofme.ui.limits import Limits
 from mofme.ui.models import Engine, Services
@@ -73,7 +73,7 @@ def cells(page: str, name: str) -> list[list[str]]:
 
 
 def test_the_answer_and_the_agreement_are_told() -> None:
-    page = summary_html(TWO_LAYERS, "Known <i>.")
+    page = summary_html(TWO_LAYERS)
     assert "reads this as <b>sums</b>" in page and "75 %" in page
     assert "<b>75 %</b> of the words both" in page  # the mean of 100 and 50 %
     assert "differ by 20 %" in page
@@ -95,7 +95,7 @@ def test_votes_shares_and_weights_stand_beside_each_word() -> None:
 
 def test_one_router_has_nobody_to_disagree_with() -> None:
     alone = ExplainedLayer("a", *(np.ones((1, 1, 1)), np.ones((1, 1)), np.ones((1, 1)), np.ones((1, 1))), 1, 0)
-    assert "nobody to disagree" in summary_html(Explained(("a",), (alone,), ("x",), np.ones(1)), "")
+    assert "nobody to disagree" in summary_html(Explained(("a",), (alone,), ("x",), np.ones(1)))
 
 
 def test_programs_get_all_weights() -> None:
@@ -114,24 +114,23 @@ def task(count: int = 10) -> Task:
 
 def test_figures_of_own_routers() -> None:
     right_N = np.arange(10) < 8
-    own = OwnMixture(task(), (Arm("One <router>", [1.0, 0.5], Measured(right_N, 0.25), 1234),), 70, None)
+    own = Trained(task(), (Arm("One <router>", [1.0, 0.5], Measured(right_N, 0.25), 1234),), 70)
     assert own.guess == 50
     # Wilson, by hand: (8 + z^2/2 -+ z sqrt(8 * 2 / 10 + z^2/4)) / (10 + z^2) with z = 1.96: 0.490 and 0.943.
-    accuracy = own_values(own)["routers"]["One <router>"]["accuracy"]
+    accuracy = trained_values(own)["routers"]["One <router>"]["accuracy"]
     assert accuracy["value"] == 80
     assert (accuracy["low"], accuracy["high"]) == (pytest.approx(49.0, abs=0.05), pytest.approx(94.3, abs=0.05))
-    page = own_html(own)
+    page = trained_html(own)
     assert cells(page, "One &lt;router&gt;") == [["80 (49 to 94)", "0.25", "1,234"]]
-    assert "<svg" in page and "now asks" not in page
+    assert "<svg" in page
 
 
-def test_routers_are_trained_side_by_side_and_the_mixture_can_be_asked() -> None:
+def test_routers_are_trained_side_by_side() -> None:
     told: list[tuple[float, str]] = []
     own = train_arms(task(), [ONE, TWO, WIDE], 2, Job(600, lambda share, words: told.append((share, words))))
     assert [arm.name for arm in own.arms] == [ONE, TWO, WIDE]
     assert [len(arm.losses) for arm in own.arms] == [2, 2, 2]
     assert own.arms[2].parameters >= own.arms[1].parameters > own.arms[0].parameters
-    assert own.mixture is not None and len(own.mixture.explain("add 1 to 2").layers[0].weights_STE) == 2
     shares = [share for share, _ in told]
     assert shares == sorted(shares) and shares[-1] == pytest.approx(1)
 

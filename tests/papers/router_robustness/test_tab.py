@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from gradio_client import Client, handle_file
+from gradio_client import Client
 from gradio_client.exceptions import AppError
 from playwright.sync_api import Page, expect
 
-from mofme.errors import Cancelled, TableError
+from mofme.errors import Cancelled
 from mofme.measure.result import Figure
 from mofme.papers.router_robustness.probes import Probe
 from mofme.papers.router_robustness.tab import (
@@ -22,14 +22,13 @@ from mofme.papers.router_robustness.tab import (
     GUARDED,
     ROUTERS,
     STRONG,
+    Probed,
+    probe,
     probed_html,
     probed_values,
-    read_probes,
     save_report,
     summary_html,
 )
-from mofme.papers.router_robustness.tab_probing import Probed, probe
-from mofme.ui.limits import Limits
 from mofme.ui.runs import Job
 from tests.ui.toy_router import toy_router
 from tests.ui.visiting import open_tab
@@ -37,7 +36,6 @@ from tests.ui.visiting import open_tab
 SUMS = [Probe(f"what sum is {number}", "mathematics", "hard") for number in range(4)]
 RHYMES = [Probe(f"find a rhyme {number}", "translation", "simple") for number in range(3)]
 PRIVATE = [Probe("find a rhyme for jo@example.org", "privacy", "simple")]
-CSV = "prompt,category,difficulty\n"
 
 
 def run(names: list[str], job: Job | None = None) -> Probed:
@@ -102,44 +100,6 @@ def test_a_coin_is_thrown_by_the_text_alone() -> None:
     assert first == again
 
 
-def test_own_prompts_are_read(tmp_path: Path) -> None:
-    path = tmp_path / "mine.csv"
-    path.write_text(f'\ufeff{CSV}"Translate, please: ä",Translation,Hard\n', encoding="utf-8")
-    assert read_probes(path, Limits()) == [Probe("Translate, please: ä", "translation", "hard", "mine.csv")]
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ("prompt,category\na,coding\n", "lacks difficulty"),
-        (f"{CSV}a,coding,hard\nb,cooking,hard\n", r"row 3: 'cooking' is no category"),
-        (f"{CSV}a,coding\n", "row 2"),
-        (f"{CSV}", "no prompts"),
-        ("", "lacks prompt"),
-        (f"{CSV}{'a,coding,hard' * 1}\n" * 1 + "a,coding,hard\n" * 3, "limit of 3"),
-    ],
-)
-def test_what_is_wrong_with_own_prompts_is_said(tmp_path: Path, content: str, words: str) -> None:
-    path = tmp_path / "mine.csv"
-    path.write_text(content, encoding="utf-8")
-    with pytest.raises(TableError, match=words):
-        read_probes(path, Limits(probes=3))
-
-
-def test_prompts_longer_than_the_limit_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "mine.csv"
-    path.write_text(f"{CSV}fine,translation,hard\n{'x' * 31},translation,hard\n", encoding="utf-8")
-    with pytest.raises(TableError, match=r"mine.csv, row 3: the prompt is longer than the limit of 30 characters"):
-        read_probes(path, Limits(prompt_characters=30))
-
-
-def test_no_text_is_answered_in_words(tmp_path: Path) -> None:
-    path = tmp_path / "mine.csv"
-    path.write_bytes(b"\xff\xfe\x00prompt")
-    with pytest.raises(TableError, match="UTF-8"):
-        read_probes(path, Limits())
-
-
 @pytest.fixture(scope="module")
 def client(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     client = Client(url, verbose=False, download_files=tmp_path_factory.mktemp("downloads"))
@@ -147,12 +107,10 @@ def client(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clien
     client.close()
 
 
-def test_robustness_answers_programs(client: Client, tmp_path: Path) -> None:
-    path = tmp_path / "mine.csv"
-    path.write_text(CSV + "".join(f"{probe.prompt},mathematics,hard\n" for probe in SUMS), encoding="utf-8")
-    report, answer = client.predict(list(ROUTERS), ["coding"], handle_file(path), 50, api_name="/robustness")
+def test_robustness_answers_programs(client: Client) -> None:
+    report, answer = client.predict(list(ROUTERS), ["coding"], 50, api_name="/robustness")
     assert list(answer["routers"]) == list(ROUTERS)
-    assert list(answer["routers"][STRONG]["to_strong"]) == ["mathematics"]
+    assert list(answer["routers"][STRONG]["to_strong"]) == ["coding"]
     with zipfile.ZipFile(report) as archive:
         assert set(archive.namelist()) == {"robustness.json", "decisions.csv"}
 
@@ -164,7 +122,7 @@ def test_nothing_chosen_is_answered_with_what_to_do(
     client: Client, routers: list[str], categories: list[str], words: str
 ) -> None:
     with pytest.raises(AppError, match=words):
-        client.predict(routers, categories, None, 50, api_name="/robustness")
+        client.predict(routers, categories, 50, api_name="/robustness")
 
 
 def test_a_person_probes_routers(visit: Callable[..., Page], url: str, tmp_path: Path) -> None:

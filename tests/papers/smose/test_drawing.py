@@ -49,8 +49,8 @@ def test_a_film_lasts_as_long_as_the_episode(tmp_path: Path) -> None:
     episode = film(
         lambda x_D: (np.zeros(2), int(x_D[0] > 0)), "Reacher", tmp_path / "a.webm", report=lambda n, _: told.append(n)
     )
-    assert len(episode.experts) == len(episode.rewards) == len(told) == 50
-    assert set(episode.experts) <= {0, 1}
+    assert episode.lengths == (50,) and told == list(range(1, 51))
+    assert set(episode.expert_T.tolist()) <= {0, 1}
     read = cv2.VideoCapture(str(tmp_path / "a.webm"))
     frames = 0
     while read.read()[0]:

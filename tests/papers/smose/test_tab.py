@@ -39,8 +39,8 @@ def address(policies: Path, folders: None, engine: Engine) -> Iterator[str]:
 def test_an_episode_is_told_in_full(policies: Path, tmp_path: Path, chooser: str) -> None:
     driven = drive(policies / "Reacher", chooser, 3, 0, tmp_path / "a.webm", Job(60))
     assert cv2.VideoCapture(str(driven.path)).read()[0]
-    assert len(driven.episode.experts) == 50
-    used = set(driven.episode.experts)
+    used = set(driven.episode.expert_T.tolist())
+    assert driven.episode.lengths == (50,)
     assert all(f"Expert {expert}" in timeline_svg(driven) for expert in used)
     assert experts_html(driven).count("<details") == len(used)
     assert ("the tree chose" in summary_html(driven)) == bool(driven.tree) == (chooser == TREE)
