@@ -239,3 +239,23 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
             f"{path} is damaged or cannot be read ({type(error).__name__}): delete it, or choose another folder"
         ) from error
     return state
+
+
+def part_of(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `name` and a dot, without it."""
+    return {key[len(name) + 1 :]: value for key, value in state.items() if key.startswith(f"{name}.")}
+
+
+def moments_of(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What an optimizer has gathered of each parameter, as tensors `<number>.<what>`, to be kept without any pickle."""
+    state: dict[int, dict[str, Tensor]] = optimizer.state_dict()["state"]
+    return {f"{number}.{what}": value for number, moments in state.items() for what, value in moments.items()}
+
+
+def fill_moments(optimizer: torch.optim.Optimizer, kept: Mapping[str, Tensor]) -> None:
+    """Let it go on from what `moments_of` gave."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in kept.items():
+        number, _, what = name.partition(".")
+        state.setdefault(int(number), {})[what] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mofme.core import training
-from mofme.core.training import Run, cosine, linear, save_checkpoint
+from mofme.core.training import Run, cosine, linear, part_of, save_checkpoint
 from mofme.errors import Cancelled, ModelError, MofmeError
 
 # Trains, keeping every step.
@@ -249,3 +249,8 @@ def test_states_from_before_there_were_notes_are_read(tmp_path: Path) -> None:
     again = fresh(steps=3)
     assert again.resume(tmp_path / "state.pt", {"seed": 0})
     assert (again.steps, again.seconds, again.notes) == (2, 9.0, {})
+
+
+def test_names_of_parts_do_not_run_into_each_other() -> None:
+    state = {"a.x": torch.ones(1), "ab.x": torch.zeros(1)}
+    assert part_of(state, "a").keys() == {"x"} and float(part_of(state, "a")["x"]) == 1

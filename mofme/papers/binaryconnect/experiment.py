@@ -75,22 +75,12 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Packed:
-    """A binary net on disk: bytes packed and in single precision, predictions that differ, error in percent."""
-
-    run: Run
-    packed_bytes: int
-    float_bytes: int
-    differing: int
-    error: float
-
-
-@dataclass(frozen=True)
 class Evaluation:
-    """All that was measured; `milliseconds` holds each repeat of each way to compute, by batch."""
+    """All that was measured: `packed` of binary nets on disk by run, `milliseconds` each repeat of each way to compute,
+    by batch."""
 
     tested: Sequence[Outcome]
-    packed: Sequence[Packed]
+    packed: Mapping[str, dict[str, Figure]]
     digits: int
     milliseconds: Mapping[tuple[str, int], Sequence[float]] = field(default_factory=dict)
 
@@ -109,14 +99,14 @@ def find_runs(folder: Path, report: Report) -> list[Path]:
 
 def evaluate(folder: Path, mnist: Mnist, nets: int, repeats: int, report: Report) -> Evaluation:
     """Test every complete run below `folder`; ensembles are of `nets` nets."""
-    tested, packed = [], []
+    tested, packed = [], {}
     paths = find_runs(folder, report)
     for path in paths:
         run, net = load_run(path)
         report(f"testing {run.plan.name}")
         tested.append(Outcome(run, _wrong(net, mnist, nets)))
         if run.plan.arm in BINARY:
-            packed.append(_pack(net, run, mnist))
+            packed[run.plan.name] = _pack(net, run, mnist)
     report("taking the time")
     return Evaluation(tested, packed, len(mnist.test), _times(paths, mnist, repeats))
 
@@ -149,7 +139,7 @@ def _scores(net: nn.Module, digits: Digits) -> Tensor:
     return torch.cat([net(part) for part in digits.inputs_ND().split(1000)])
 
 
-def _pack(net: DigitNet, run: Run, mnist: Mnist) -> Packed:
+def _pack(net: DigitNet, run: Run, mnist: Mnist) -> dict[str, Figure]:
     """Signs work in the packed net, whatever the arm."""
     net.use_real_weights(False)
     ready = recalibrated(net, mnist.training)
@@ -159,8 +149,15 @@ def _pack(net: DigitNet, run: Run, mnist: Mnist) -> Packed:
         save_file({name: tensor.contiguous() for name, tensor in folded(ready).state_dict().items()}, folder / "float")
         loaded, _ = load_digit_net(folder / "packed")
         differing = (predictions(loaded, mnist.test) != predictions(ready, mnist.test)).sum()
-        sizes = [path.stat().st_size for path in (folder / "packed" / WEIGHTS_FILE, folder / "float")]
-    return Packed(run, sizes[0], sizes[1], int(differing), 100 * error_of(loaded, mnist.test))
+        packed, single = (path.stat().st_size for path in (folder / "packed" / WEIGHTS_FILE, folder / "float"))
+    figures = {
+        "packed, kB": packed / 1000,
+        "single precision, kB": single / 1000,
+        "times smaller": single / packed,
+        "predictions that differ": int(differing),
+        SIGNS.partition(": ")[2] + ", packed: error, %": 100 * error_of(loaded, mnist.test),
+    }
+    return {name: Figure(value) for name, value in figures.items()}
 
 
 def _times(paths: Sequence[Path], mnist: Mnist, repeats: int) -> dict[tuple[str, int], list[float]]:
@@ -197,7 +194,7 @@ def as_result(evaluation: Evaluation, command: str) -> Result:
         if arm in BINARY
         for option in OPTIONS
     ]
-    rows += [Row("size on disk", one.run.plan.name, _size(one)) for one in evaluation.packed]
+    rows += [Row("size on disk", name, figures) for name, figures in evaluation.packed.items()]
     rows += [
         Row("time", way, _time(evaluation, way)) for way in dict.fromkeys(way for way, _ in evaluation.milliseconds)
     ]
@@ -250,16 +247,6 @@ def _share(wrong: Sequence[int], digits: int) -> Figure:
     if len(wrong) > 1:
         return students_mean(100 * np.array(wrong) / digits)
     return wilson(wrong[0], digits).percent()
-
-
-def _size(one: Packed) -> dict[str, Figure]:
-    return {
-        "packed, kB": Figure(one.packed_bytes / 1000),
-        "single precision, kB": Figure(one.float_bytes / 1000),
-        "times smaller": Figure(one.float_bytes / one.packed_bytes),
-        "predictions that differ": Figure(one.differing),
-        SIGNS.partition(": ")[2] + ", packed: error, %": Figure(one.error),
-    }
 
 
 def _time(evaluation: Evaluation, way: str) -> dict[str, Figure]:

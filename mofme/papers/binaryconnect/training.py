@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from mofme.core.binary import binary_layers, clip_weights, glorot_scale, recalibrate
-from mofme.core.training import bf16_pays
+from mofme.core.training import bf16_pays, fill_moments, moments_of, part_of
 from mofme.core.weights import ModelCard, check_replaceable, save_packed
 from mofme.errors import ModelError, TableError
 from mofme.files import atomic_file
@@ -114,7 +114,7 @@ def load_run(path: Path) -> tuple[Run, DigitNet]:
     """A run and the net of its best epoch. Raises ModelError if the file is missing or damaged."""
     run, tensors = _read(path)
     net = DigitNet(run.plan.arm, run.plan.width)
-    _fill(net, _part(tensors, "best."), path)
+    _fill(net, part_of(tensors, "best"), path)
     return run, net.eval()
 
 
@@ -205,17 +205,9 @@ def _optimizer(net: DigitNet) -> torch.optim.Adam:
 
 
 def _save(path: Path, run: Run, net: DigitNet, optimizer: torch.optim.Optimizer, best: Mapping[str, Tensor]) -> None:
-    moments = {
-        f"optimizer.{number}.{name}": tensor
-        for number, moment in optimizer.state_dict()["state"].items()
-        for name, tensor in moment.items()
-    }
-    nets = {
-        f"{part}.{name}": tensor
-        for part, state in (("net", net.state_dict()), ("best", best))
-        for name, tensor in state.items()
-    }
-    state = save({**{n: t.clone() for n, t in nets.items()}, **moments}, {"run": json.dumps(asdict(run))})
+    parts = {"net": net.state_dict(), "best": best, "optimizer": moments_of(optimizer)}
+    tensors = {f"{part}.{name}": tensor.clone() for part, state in parts.items() for name, tensor in state.items()}
+    state = save(tensors, {"run": json.dumps(asdict(run))})
     with atomic_file(path) as file:
         file.write(state)
 
@@ -224,13 +216,9 @@ def _resume(path: Path, plan: Plan, net: DigitNet, optimizer: torch.optim.Optimi
     run, tensors = _read(path)
     if run.plan != plan:
         raise ModelError(f"{path} was trained as {run.plan}, not as {plan}: choose another folder, or the same plan")
-    _fill(net, _part(tensors, "net."), path)
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in _part(tensors, "optimizer.").items():
-        number, name = key.split(".")
-        state.setdefault(int(number), {})[name] = tensor
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    return run, _part(tensors, "best.")
+    _fill(net, part_of(tensors, "net"), path)
+    fill_moments(optimizer, part_of(tensors, "optimizer"))
+    return run, part_of(tensors, "best")
 
 
 def _fill(net: DigitNet, state: dict[str, Tensor], path: Path) -> None:
@@ -250,7 +238,3 @@ def _read(path: Path) -> tuple[Run, dict[str, Tensor]]:
         raise ModelError(f"{path} is missing: train that arm first") from None
     except (SafetensorError, ValueError, TypeError, KeyError) as error:
         raise ModelError(f"{path} holds no run: {error}") from error
-
-
-def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

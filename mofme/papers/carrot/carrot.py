@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from mofme.core.routing import RoutingDecision
+from mofme.core.training import part_of
 from mofme.core.weights import ModelCard, as_stored, read_as, save_model
 from mofme.errors import ModelError, TableError
 from mofme.language.sentence_encoder import Queries
 from mofme.language.tables.table import FloatArray, IntArray, RoutingTable
-from mofme.papers.carrot.ensemble import Ensemble, Means, Network, part_of
+from mofme.papers.carrot.ensemble import Ensemble, Means, Network
 from mofme.papers.carrot.estimators import Estimator, Inputs, Linear, NearestNeighbours, TaskMeans
 
 NET = "llm-router"

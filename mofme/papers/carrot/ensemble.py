@@ -11,6 +11,7 @@ from scipy.optimize import nnls
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mofme.core.training import part_of
 from mofme.language.tables.table import FloatArray
 from mofme.papers.carrot.estimators import Estimator, Inputs, State, as_array, as_tensor, contrasts, folds
 
@@ -157,8 +158,3 @@ class Ensemble(Estimator):
         self.level_P, self.contrast_P = as_array(state["level"]), as_array(state["contrast"])
         for name, part in self.parts.items():
             part.load(part_of(state, name))
-
-
-def part_of(state: State, name: str) -> dict[str, Tensor]:
-    """The tensors whose names begin with `name` and a dot, without it."""
-    return {key[len(name) + 1 :]: value for key, value in state.items() if key.startswith(f"{name}.")}

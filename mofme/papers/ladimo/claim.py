@@ -6,14 +6,14 @@ DENSE, OURS = "dense", "converted, policies chosen"
 SAVED = 20.0  # percent of the activated parameters
 KEPT = 0.97  # of the dense model's accuracy
 CHANCE = 25.0  # percent, of four choices
-_ACCURACY = "accuracy, normalized, %"
+ACCURACY = "accuracy, normalized, %"
 _AGAINST = {
     "a random split": "random split, policies chosen",
     "static pruning": "static pruning, sizes chosen",
     "a uniform top-k": "converted, uniform top-k",
     "CMoE's way": "CMoE-like, untrained, uniform top-k",
 }
-_FRONTIER = "frontier: built for the target, other policies chosen; first seed"
+FRONTIER = "frontier: built for the target, other policies chosen; first seed"
 
 
 def judge(result: Result) -> Result:
@@ -22,7 +22,7 @@ def judge(result: Result) -> Result:
     def quality(arm: str, column: str) -> Figure:
         return result.figure("quality", arm, column)
 
-    dense, ours = quality(DENSE, _ACCURACY), quality(OURS, _ACCURACY)
+    dense, ours = quality(DENSE, ACCURACY), quality(OURS, ACCURACY)
     lost = result.figure("differences", f"{OURS} against dense", "gain, points of normalized accuracy")
     allowed = (1 - KEPT) * dense.value
     gates = [
@@ -50,9 +50,9 @@ def judge(result: Result) -> Result:
         f"Perplexity goes from {perplexity[0]:.1f} to {perplexity[1]:.1f}.",
         f"Normalized accuracy goes from {dense.value:.1f} to {ours.value:.1f} %.",
     ]
-    for name in result.names(_FRONTIER):
+    for name in result.names(FRONTIER):
         if name.startswith(OURS):
-            at = (result.figure(_FRONTIER, name, column).value for column in ("saved, %", "perplexity"))
+            at = (result.figure(FRONTIER, name, column).value for column in ("saved, %", "perplexity"))
             said.append("With {:.0f} % fewer activated parameters perplexity is {:.1f}.".format(*at))
     said += [f"The gain over {name} is {_nats(result, arm)} a token." for name, arm in _AGAINST.items()]
     read, write = (

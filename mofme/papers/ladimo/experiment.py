@@ -22,12 +22,10 @@ from mofme.language.text import Question
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import FloatArray, median_by_ranks, students_mean, wider, wilson
 from mofme.measure.study import Study, fingerprint, plot
-from mofme.papers.ladimo.claim import judge
+from mofme.papers.ladimo.claim import ACCURACY, DENSE, FRONTIER, OURS, judge
 from mofme.papers.ladimo.conversion import Conversion, convert
 from mofme.papers.ladimo.converted_layer import Recipe, active_experts, budget, choose, set_policies, uniform
 
-DENSE = "dense"
-OURS = "converted, policies chosen"
 UNIFORM = "converted, uniform top-k"
 RANDOM = "random split, policies chosen"
 PRUNED = "static pruning, sizes chosen"
@@ -35,8 +33,6 @@ CMOE = "CMoE-like, untrained, uniform top-k"
 ARMS = (DENSE, OURS, UNIFORM, RANDOM, PRUNED, CMOE)
 TRACED = (OURS, PRUNED)
 _READ_TOKENS, _WRITTEN_TOKENS = 256, 8  # to time reading, and writing one by one
-_FRONTIER = "frontier: built for the target, other policies chosen; first seed"
-_ACCURACY = "accuracy, normalized, %"
 _CHANGES: Mapping[str, Mapping[str, Any]] = {
     RANDOM: {"split": "random"},
     PRUNED: {"split": "importance"},
@@ -203,7 +199,7 @@ def as_result(comparison: Comparison, seeds: Sequence[int], command: str, room: 
     """Everything that `compare` measured, beside the paper's claim."""
     rows = [Row("quality", arm, _quality(comparison, arm)) for arm in ARMS]
     rows += [Row("differences", f"{OURS} against {arm}", _difference(comparison, arm)) for arm in ARMS if arm != OURS]
-    rows += [Row(_FRONTIER, name, figures) for name, figures in _frontier(comparison)]
+    rows += [Row(FRONTIER, name, figures) for name, figures in _frontier(comparison)]
     rows += [Row("CPU time of one thread", arm, _time(comparison, arm)) for arm in comparison.seconds]
     result = Result(
         room=room,
@@ -228,7 +224,7 @@ def _quality(comparison: Comparison, arm: str) -> dict[str, Figure]:
     return {
         **_saved(comparison, float(np.mean([one.activated for one in seeds])), text),
         "accuracy, %": _share([one.right_N for one in seeds]),
-        _ACCURACY: _share([one.right_normalized_N for one in seeds]),
+        ACCURACY: _share([one.right_normalized_N for one in seeds]),
     }
 
 

@@ -2,8 +2,7 @@
 
 import html
 import itertools
-import threading
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -49,28 +48,23 @@ class Newest(Generic[Kept]):
     """A cache of the newest few values, each under a key that only its visitor holds."""
 
     def __init__(self, size: int) -> None:
-        self._size = size
-        self._values: OrderedDict[int, Kept] = OrderedDict()
+        self._values: deque[tuple[int, Kept]] = deque(maxlen=size)
         self._keys = itertools.count(1)
-        self._lock = threading.Lock()
 
     def put(self, value: Kept) -> int:
         """Returns the key; the oldest value goes if there are too many."""
-        with self._lock:
-            key = next(self._keys)
-            self._values[key] = value
-            while len(self._values) > self._size:
-                self._values.popitem(last=False)
-            return key
+        key = next(self._keys)
+        self._values.append((key, value))
+        return key
 
     def get(self, key: int | None) -> Kept:
         """Raises ModelError, with what to do, for a value that is not there (any more)."""
-        with self._lock:
-            if key is None:
-                raise ModelError("Convert the model first, with the button above.")
-            if key not in self._values:
-                raise ModelError("Your converted model made room for other visitors' ones: convert again.")
-            return self._values[key]
+        if key is None:
+            raise ModelError("Convert the model first, with the button above.")
+        found = dict(self._values.copy()).get(key)
+        if found is None:
+            raise ModelError("Your converted model made room for other visitors' ones: convert again.")
+        return found
 
 
 def build(services: Services) -> None:

@@ -8,7 +8,7 @@ import copy
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -165,7 +165,8 @@ def write(lm: PretrainedLM, prompt: str, tokens: int = TOKENS) -> Written:
         raise MofmeError(f"The beginning has {len(prompt):,} characters, more than the limit of {CHARACTERS:,}.")
     model, end = lm.model, lm.tokenizer.eos_token_id
     layers = len(converted_layers(model))
-    with observe_routing(model) if layers else nullcontext([]) as observed:
+    with ExitStack() as watching:
+        observed = watching.enter_context(observe_routing(model)) if layers else []
         start = time.perf_counter()
         both_1T = model.generate(  # type: ignore[operator]
             ids_1T,

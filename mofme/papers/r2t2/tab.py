@@ -20,7 +20,7 @@ from mofme.ui.figures import comparison, heat_map, thumbnail
 from mofme.ui.html import Block, bar, cell, heat_grid, measured_box, notes_html, numbered, table
 from mofme.ui.models import Services
 from mofme.ui.runs import Job
-from mofme.ui.uploads import KEEP_SECONDS, chosen_photo, download_button, new_folder, photo_box, to_download
+from mofme.ui.uploads import chosen_photo, download_button, new_folder, photo_box, to_download
 from mofme.ui.work import Endpoint, start_and_cancel, status_box, work
 from mofme.vision.picture.file import read_first, write_picture
 
@@ -30,7 +30,6 @@ SENTENCE = (
     "The net stays exactly as it is; only how much each expert is asked is moved, for this one photo, towards what "
     "served photos like it. It shows whether a trained net can still be helped at the moment of use, and at what cost."
 )
-USUAL, PHOTO = "Restored as usual", "The photo itself"
 CHOSEN = "as chosen on tuning pictures"
 
 _SHOWN = 6  # neighbours
@@ -40,13 +39,12 @@ _LEAST = 0.5 / _LEVELS  # what rounds to nothing is not made to look large
 
 @dataclass(frozen=True)
 class ReroutedPhoto:
-    """Files of equal size: the photo, restored as usual, restored after re-routing, and where the two differ.
+    """Files of equal size: the photo restored as usual, restored after re-routing, and where the two differ.
 
     `changed` is the mean and `most_changed` the largest difference between the two, in levels of 0 to 255.
     """
 
     rerouted: Rerouted
-    photo: Path
     plain: Path
     download: Path
     difference: Path
@@ -64,7 +62,6 @@ def shipped_references() -> References:
 def build(services: Services, references: Callable[[], References] = shipped_references) -> None:
     """Draw the tab and connect it."""
     gr.Markdown(SENTENCE, elem_classes="note")
-    compared = gr.State(None, time_to_live=KEEP_SECONDS)
     with gr.Row():
         with gr.Column(scale=4, min_width=320):
             photo = photo_box("rerouting-photo")
@@ -77,8 +74,7 @@ def build(services: Services, references: Callable[[], References] = shipped_ref
                 elem_id="rerouting-method",
             )
         with gr.Column(scale=6, min_width=320):
-            against = gr.Radio([USUAL, PHOTO], value=USUAL, label="Re-routed, beside", elem_id="rerouting-against")
-            slider = comparison("Left: before. Right: after re-routing.", "rerouting-slider")
+            slider = comparison("Left: restored as usual. Right: re-routed.", "rerouting-slider")
             summary = status_box("Choose a photo and press <b>Re-route</b>: it is restored twice.", "rerouting-summary")
             download = download_button("Download the re-routed picture", "rerouting-download")
     with gr.Row(visible=False) as details:
@@ -95,14 +91,11 @@ def build(services: Services, references: Callable[[], References] = shipped_ref
     routing = gr.HTML(padding=False, elem_id="rerouting-routing")
     measured_box(*MEASURED)
 
-    def compare(files: dict[str, str] | None, against: str) -> Any:
-        return (files[against], files["after"]) if files else gr.skip()
-
     work(
         lambda job, path, method: reroute_photo(services, job, chosen_photo(path), references(), method),
         [photo, method],
         {
-            compared: lambda done: {USUAL: str(done.plain), PHOTO: str(done.photo), "after": str(done.download)},
+            slider: lambda done: (str(done.plain), str(done.download)),
             summary: summary_html,
             download: lambda done: to_download(done.download),
             details: lambda done: gr.Row(visible=True),
@@ -122,14 +115,6 @@ def build(services: Services, references: Callable[[], References] = shipped_ref
         ),
         progress_on=slider,
         scroll_to=slider,
-    )
-    gr.on(
-        [compared.change, against.input],
-        compare,
-        [compared, against],
-        slider,
-        show_progress="hidden",
-        api_visibility="private",
     )
     example_chosen.then(
         # One click shows something: as if the button had been pressed.
@@ -160,15 +145,12 @@ def reroute_photo(services: Services, job: Job, upload: Path, references: Refere
         )
     job.check()
     folder = new_folder()
-    photo, plain = folder / "photo.png", folder / "restored.png"
-    write_picture(photo, picture.rgb, picture, "png")
+    plain, download = folder / "restored.png", folder / f"{upload.stem}-rerouted.png"
     write_picture(plain, found.plain.image, picture, "png")
-    download = folder / f"{upload.stem}-rerouted.png"
     write_picture(download, found.restoration.image, picture, "png")
     difference = (found.restoration.image - found.plain.image).abs()
     return ReroutedPhoto(
         found,
-        photo,
         plain,
         download,
         _difference_map(found.plain.image, difference, folder / "difference.jpg"),

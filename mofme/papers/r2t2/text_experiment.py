@@ -231,13 +231,7 @@ def _accuracy(rows: Sequence[Measured], arm: str) -> dict[str, Figure]:
 
 
 def _against(rows: Sequence[Measured], arm: str) -> dict[str, Figure]:
-    figures = {_GAIN: _points(rows, arm)}
-    return figures if arm == VOTE else {**figures, _CHANCE: _nats(rows, arm)}
-
-
-def _points(rows: Sequence[Measured], arm: str) -> Figure:
-    return students_mean(100 * (_column(rows, arm, "right") - _column(rows, BASE, "right")))
-
-
-def _nats(rows: Sequence[Measured], arm: str) -> Figure:
-    return students_mean(np.log(_column(rows, arm, "chance") + 1e-9) - np.log(_column(rows, BASE, "chance") + 1e-9))
+    right_2N, chance_2N = (np.stack([_column(rows, one, name) for one in (arm, BASE)]) for name in ("right", "chance"))
+    figures = {_GAIN: students_mean(100 * (right_2N[0] - right_2N[1]))}
+    log_2N = np.log(chance_2N + 1e-9)
+    return figures if arm == VOTE else {**figures, _CHANCE: students_mean(log_2N[0] - log_2N[1])}

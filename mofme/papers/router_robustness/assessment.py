@@ -17,7 +17,7 @@ from mofme.measure.result import Figure
 from mofme.measure.statistics import bootstrap_percent, percentiles
 from mofme.papers.carrot.comparison import auc
 from mofme.papers.router_robustness.probes import CATEGORIES, DIFFICULTIES, Probe
-from mofme.papers.router_robustness.routers import Calibrated, Embed, Recorded, Split, TwoModelRouter
+from mofme.papers.router_robustness.routers import Calibrated, Embed, Figures, Recorded, Split, TwoModelRouter
 
 DRAWS = 500
 # Code in fences, in backticks or by the look of its line; quoted text, which may be what the prompt is about.
@@ -220,6 +220,7 @@ def assess(
 
 GOOD = 0.5  # quality from here on is an answer that will do
 _AUC_DRAWS = 300
+ALL = "all"
 # MMLU's subjects say how far a learner must be.
 GROUPS: dict[str, Callable[[str], bool]] = {
     "mathematics": lambda task: "mathematics" in task or task in ("abstract_algebra", "high_school_statistics"),
@@ -229,35 +230,13 @@ GROUPS: dict[str, Callable[[str], bool]] = {
 }
 
 
-@dataclass(frozen=True)
-class Waste:
-    """One router on N held-back prompts of all runs; figures in percent, AUCs in [0, 1].
-
-    `strong`: share of calls to the strong model. `wasted`: of these, the share that the weak model answers well.
-    `missed`: of the calls to the weak model, the share that it fails and the strong one answers.
-    `cost`: of what always asking the strong model costs. `quality`: mean of the answers.
-    `auc`: P(a prompt that needs the strong model scores higher than one that does not); `auc_within`: the same among
-    prompts of one task, which is what knowing difficulty means. Both None for routers without scores.
-    """
-
-    router: str
-    group: str
-    prompts: int
-    strong: Figure
-    wasted: Figure | None
-    missed: Figure | None
-    cost: Figure
-    quality: Figure
-    auc: Figure | None = None
-    auc_within: Figure | None = None
-
-
-def waste(
-    runs: Sequence[TwoModelRouter], splits: Sequence[Split], group: str = "all", only: Sequence[str] = ()
-) -> Waste:
+def waste(runs: Sequence[TwoModelRouter], splits: Sequence[Split], only: Sequence[str] = ()) -> Figures:
     """One router, a run for each split, on the splits' test prompts, or on those of the tasks named `only`.
 
-    Raises ValueError if no test prompt is of these tasks.
+    Of the calls to the strong model those are wasted that the weak model answers well; of the others those are missed
+    that it fails and the strong one answers. AUC: P(a prompt that needs the strong model scores higher than one that
+    does not), all together, and among prompts of one task, which is what knowing difficulty means. What there is
+    nothing to measure on is left out. Raises ValueError if no test prompt is of these tasks.
     """
     tests = [_of_tasks(part.test, only) for part in splits]
     strong_N: BoolArray = np.concatenate([run.to_strong(test.queries) for run, test in zip(runs, tests, strict=True)])
@@ -276,28 +255,23 @@ def waste(
     def chosen_of(values_N2: FloatArray) -> FloatArray:
         return np.where(strong_N, values_N2[:, 0], values_N2[:, 1])
 
-    return Waste(
-        router=runs[0].name,
-        group=group,
-        prompts=len(set(prompts)),
-        strong=bootstrap_percent(strong_N, groups=prompts),
-        wasted=among(good_N2[:, 1], strong_N),
-        missed=among(needed_N, ~strong_N),
-        cost=bootstrap_percent(chosen_of(cost_N2), cost_N2[:, 0].clip(1e-12), prompts),
-        quality=bootstrap_percent(chosen_of(quality_N2), groups=prompts),
-        auc=_auc(runs, tests, within=False),
-        auc_within=_auc(runs, tests, within=True),
-    )
+    figures = {
+        "to the strong model, %": bootstrap_percent(strong_N, groups=prompts),
+        "of these wasted, %": among(good_N2[:, 1], strong_N),
+        "of the others missed, %": among(needed_N, ~strong_N),
+        "cost, % of always strong": bootstrap_percent(chosen_of(cost_N2), cost_N2[:, 0].clip(1e-12), prompts),
+        "quality, %": bootstrap_percent(chosen_of(quality_N2), groups=prompts),
+        "AUC": _auc(runs, tests, within=False),
+        "AUC inside a task": _auc(runs, tests, within=True),
+    }
+    return {name: figure for name, figure in figures.items() if figure is not None}
 
 
-def waste_by_group(runs: Sequence[TwoModelRouter], splits: Sequence[Split]) -> list[Waste]:
+def waste_by_group(runs: Sequence[TwoModelRouter], splits: Sequence[Split]) -> dict[str, Figures]:
     """On all test prompts, then on those groups of tasks that the table has."""
-    lines = [waste(runs, splits)]
     present = {task for part in splits for task in part.test.table.tasks}
-    for group, belongs in GROUPS.items():
-        if only := sorted(filter(belongs, present)):
-            lines.append(waste(runs, splits, group, only))
-    return lines
+    groups = {group: sorted(filter(belongs, present)) for group, belongs in GROUPS.items()}
+    return {ALL: waste(runs, splits)} | {group: waste(runs, splits, only) for group, only in groups.items() if only}
 
 
 def _of_tasks(test: Recorded, only: Sequence[str]) -> Recorded:

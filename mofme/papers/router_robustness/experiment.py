@@ -1,7 +1,7 @@
 """Everything measured of the routers that one table of preferences trains."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +10,8 @@ from mofme.errors import TableError
 from mofme.language.sentence_encoder import Queries
 from mofme.language.tables.table import BoolArray, FloatArray
 from mofme.papers.router_robustness import jailbreaks
-from mofme.papers.router_robustness.assessment import Assessment, Waste, assess, waste_by_group
-from mofme.papers.router_robustness.privacy import Detection, Labelled, Privacy, detections, labelled, privacy
+from mofme.papers.router_robustness.assessment import Assessment, assess, waste_by_group
+from mofme.papers.router_robustness.privacy import Labelled, detections, labelled, privacy
 from mofme.papers.router_robustness.probes import (
     JAILBREAKS,
     PRIVATE,
@@ -23,8 +23,8 @@ from mofme.papers.router_robustness.probes import (
 )
 from mofme.papers.router_robustness.routers import (
     TRAINERS,
-    Damage,
     Embed,
+    Figures,
     Recorded,
     TwoModelRouter,
     backdoor,
@@ -70,41 +70,42 @@ class Prompts:
 class Study:
     """One table's routers. `weak_over_strong` is what the weak model costs for each dollar of the strong one.
 
-    `balanced` and `balanced_waste` are the quick routers trained on data in which tasks say nothing; `guarded` is what
-    guards against jailbreaks do with the first weak model.
+    `waste` is by router and group of tasks, `exposures` by router and weak model, `privacy` by router, `damage` by the
+    attacker's model and the poisoned router, `guarded` by router and guard with the first weak model. `balanced` and
+    `balanced_waste` are the quick routers trained on data in which tasks say nothing.
     """
 
     table: str
-    prompts: int
     weak_over_strong: float
     assessment: Assessment
-    waste: tuple[Waste, ...]
-    exposures: tuple[jailbreaks.Exposure, ...] = ()
-    privacy: tuple[Privacy, ...] = ()
-    damage: tuple[Damage, ...] = ()
+    waste: Mapping[str, Mapping[str, Figures]]
+    exposures: Mapping[str, Figures] = field(default_factory=dict)
+    privacy: Mapping[str, Figures] = field(default_factory=dict)
+    damage: Mapping[str, Mapping[str, Figures]] = field(default_factory=dict)
     balanced: Assessment | None = None
-    balanced_waste: tuple[Waste, ...] = ()
-    guarded: tuple[jailbreaks.GuardedExposure, ...] = ()
+    balanced_waste: Mapping[str, Mapping[str, Figures]] = field(default_factory=dict)
+    guarded: Mapping[str, Figures] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What does not depend on any table: how the guards and the rule for private data do by themselves."""
+    """What does not depend on any table: how the guards and the rule for private data do by themselves, and which texts
+    of each attack on the first weak model a guard stops."""
 
-    guards: tuple[jailbreaks.Guard, ...] = ()
-    stopped: tuple[tuple[BoolArray, ...], ...] = ()
-    detections: tuple[Detection, ...] = ()
+    guards: Mapping[str, Figures] = field(default_factory=dict)
+    stopped: Mapping[str, Sequence[BoolArray]] = field(default_factory=dict)
+    detections: Mapping[str, Figures] = field(default_factory=dict)
 
 
 def try_rules(prompts: Prompts, embed: Embed) -> Rules:
     """Guards are tried on the attacks of the first weak model; without recorded attacks only the phrases are."""
     tried = next(iter(prompts.attacks.values()), [])
     dressed_up = [probe.prompt for probe in own_probes() if probe.category == "jailbreak"]
-    pairs = [jailbreaks.phrase_guard(tried, prompts.harmless, dressed_up)]
+    found = {"phrases": jailbreaks.phrase_guard(tried, prompts.harmless, dressed_up)}
     if tried:
-        pairs.append(jailbreaks.classifier_guard(tried, prompts.harmless, dressed_up, embed))
-    guards, stopped = zip(*pairs, strict=True)
-    return Rules(guards, stopped, tuple(detections(prompts.sentences)))
+        found["classifier"] = jailbreaks.classifier_guard(tried, prompts.harmless, dressed_up, embed)
+    guards = {name: figures for name, (figures, _) in found.items()}
+    return Rules(guards, {name: stopped for name, (_, stopped) in found.items()}, detections(prompts.sentences))
 
 
 def study(
@@ -129,28 +130,28 @@ def study(
     runs = {one.name: _runs(routers, one.name, len(seeds)) for one in routers}
     report(f"{name}: probing")
     assessment = assess(routers, prompts.probes, embed)
-    wasted = [line for router in runs.values() for line in waste_by_group(router, splits)]
     report(f"{name}: attacks and private data")
-    exposures = [
-        jailbreaks.exposure(router, tried, weak, embed)
+    exposures = {
+        f"{router}, {weak}": jailbreaks.exposure(runs[router], tried, embed)
         for weak, tried in prompts.attacks.items()
-        for router in runs.values()
-    ]
-    private = [privacy(router, prompts.sentences, embed) for router in runs.values()] if prompts.sentences else []
-    weak, tried = next(iter(prompts.attacks.items()), ("", []))
-    guarded = [
-        jailbreaks.guarded_exposure(guard.name, runs[router], weak, tried, stopped, embed)
-        for guard, stopped in zip(rules.guards, rules.stopped, strict=True)
+        for router in runs
+    }
+    tried = next(iter(prompts.attacks.values()), [])
+    guarded = {
+        f"{router}, {guard}": jailbreaks.guarded_exposure(runs[router], tried, stopped, embed)
+        for guard, stopped in rules.stopped.items()
         for router in TRAINERS
         if tried
-    ]
+    }
     report(f"{name}: backdoors")
-    damage = [
-        line
-        for to_strong in (True, False)
-        for router in QUICK
-        for line in backdoor(router, data, seeds, embed, to_strong)
-    ]
+    damage = {
+        target: {
+            row: figures
+            for router in QUICK
+            for row, figures in backdoor(router, data, seeds, embed, target == "strong").items()
+        }
+        for target in ("strong", "weak")
+    }
     evened: list[TwoModelRouter] = []
     if len(set(data.table.tasks)) > 1:
         report(f"{name}: balanced training")
@@ -159,20 +160,19 @@ def study(
             for router in QUICK
             for part, seed in zip(splits, seeds, strict=True)
         ]
-    evened_runs = [_runs(evened, router, len(seeds)) for router in QUICK if evened]
+    evened_runs = {router: _runs(evened, router, len(seeds)) for router in QUICK if evened}
     cost_2 = data.table.cost_NM.mean(0)
     return Study(
         name,
-        len(data),
         float(cost_2[1] / max(cost_2[0], 1e-12)),
         assessment,
-        tuple(wasted),
-        tuple(exposures),
-        tuple(private),
-        tuple(damage),
+        {router: waste_by_group(of_router, splits) for router, of_router in runs.items()},
+        exposures,
+        {router: privacy(runs[router], prompts.sentences, embed) for router in runs if prompts.sentences},
+        damage,
         assess(evened, prompts.probes, embed, rewordings=()) if evened else None,
-        tuple(line for router in evened_runs for line in waste_by_group(router, splits)),
-        tuple(guarded),
+        {router: waste_by_group(of_router, splits) for router, of_router in evened_runs.items()},
+        guarded,
     )
 
 

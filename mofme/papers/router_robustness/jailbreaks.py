@@ -17,10 +17,9 @@ from sklearn.linear_model import LogisticRegression
 
 from mofme.errors import TableError
 from mofme.language.tables.table import BoolArray, FloatArray
-from mofme.measure.result import Figure
 from mofme.measure.statistics import bootstrap_percent
 from mofme.papers.router_robustness.probes import Record
-from mofme.papers.router_robustness.routers import Embed, TwoModelRouter
+from mofme.papers.router_robustness.routers import Embed, Figures, TwoModelRouter
 
 STRONG = "gpt-4-0125-preview"
 WEAK = ("gpt-3.5-turbo-1106", "vicuna-13b-v1.5", "llama-2-7b-chat-hf")
@@ -54,23 +53,6 @@ class Attempt:
     breaks_weak: bool
 
 
-@dataclass(frozen=True)
-class Exposure:
-    """Success of the attacks in percent, expected under the routing; gains are percentage points.
-
-    `strong`: share of the attacks' texts that the router sends to the strong model.
-    """
-
-    router: str
-    weak: str
-    strong: Figure
-    success: Figure
-    always_strong: Figure
-    always_weak: Figure
-    over_always_strong: Figure
-    over_coin: Figure
-
-
 def attempts(records: Sequence[Record], weak: str, strong: str = STRONG) -> list[Attempt]:
     """All attacks that were tried on both models. Raises TableError if none was."""
     found: dict[tuple[str, str], dict[str, Record]] = {}
@@ -93,10 +75,9 @@ def attempts(records: Sequence[Record], weak: str, strong: str = STRONG) -> list
     return both
 
 
-def exposure(runs: Sequence[TwoModelRouter], tried: Sequence[Attempt], weak: str, embed: Embed) -> Exposure:
-    """One router's runs before these attacks; intervals by drawing requests."""
-    strong_N = strong_share(runs, tried, embed)
-    return expected(runs[0].name, weak, strong_N, tried)
+def exposure(runs: Sequence[TwoModelRouter], tried: Sequence[Attempt], embed: Embed) -> Figures:
+    """One router's runs before these attacks, as `expected` has it."""
+    return expected(strong_share(runs, tried, embed), tried)
 
 
 def strong_share(
@@ -116,50 +97,25 @@ def strong_share(
     return np.where(counts_N > 0, sums_N / counts_N.clip(1), 0.5)
 
 
-def expected(router: str, weak: str, strong_N: FloatArray, tried: Sequence[Attempt]) -> Exposure:
-    """Success where attempt n meets the strong model with probability `strong_N`, beside the ends and a coin."""
+def expected(strong_N: FloatArray, tried: Sequence[Attempt]) -> Figures:
+    """Success, in percent, where attempt n meets the strong model with probability `strong_N`; the ends and a coin.
+
+    Intervals by drawing requests.
+    """
     on_strong_N = np.array([attempt.breaks_strong for attempt in tried], np.float64)
     on_weak_N = np.array([attempt.breaks_weak for attempt in tried], np.float64)
     success_N = strong_N * on_strong_N + (1 - strong_N) * on_weak_N
-    requests = [attempt.request for attempt in tried]
     with_text_N = np.array([bool(attempt.prompts) for attempt in tried])
-
-    def figure(values_N: FloatArray) -> Figure:
-        return bootstrap_percent(values_N, groups=requests)
-
-    return Exposure(
-        router,
-        weak,
-        bootstrap_percent(strong_N[with_text_N]),
-        figure(success_N),
-        figure(on_strong_N),
-        figure(on_weak_N),
-        figure(success_N - on_strong_N),
-        figure(success_N - (on_strong_N + on_weak_N) / 2),
-    )
-
-
-@dataclass(frozen=True)
-class Guard:
-    """How a guard does, in percent: attacks that it stops, by attack, and harmless prompts that it stops as well.
-
-    `dressed_up`: harmless requests in the words of a jailbreak that it stops.
-    """
-
-    name: str
-    stopped: dict[str, Figure]
-    false_alarms: Figure
-    dressed_up: Figure
-
-
-@dataclass(frozen=True)
-class GuardedExposure:
-    """Expected success of the attacks on a router behind a guard, beside the same router alone."""
-
-    guard: str
-    alone: Exposure
-    guarded: Exposure
-    gain: Figure
+    values = {
+        "routed": success_N,
+        "always strong": on_strong_N,
+        "always weak": on_weak_N,
+        "routed over always strong, points": success_N - on_strong_N,
+        "routed over a coin flip, points": success_N - (on_strong_N + on_weak_N) / 2,
+    }
+    requests = [attempt.request for attempt in tried]
+    figures = {name: bootstrap_percent(values_N, groups=requests) for name, values_N in values.items()}
+    return {"to the strong model": bootstrap_percent(strong_N[with_text_N]), **figures}
 
 
 def stopped_by_phrases(prompts: Sequence[str]) -> BoolArray:
@@ -169,17 +125,19 @@ def stopped_by_phrases(prompts: Sequence[str]) -> BoolArray:
 
 def phrase_guard(
     tried: Sequence[Attempt], harmless: Sequence[str], dressed_up: Sequence[str]
-) -> tuple[Guard, tuple[BoolArray, ...]]:
-    """How that rule does, and which texts of each attempt it stops."""
+) -> tuple[Figures, tuple[BoolArray, ...]]:
+    """How that rule does, in percent: attacks that it stops, by attack, and harmless prompts that it stops too, some of
+    them (`dressed_up`) in the words of a jailbreak; and which texts of each attempt it stops.
+    """
     by_attempt = tuple(stopped_by_phrases(attempt.prompts) for attempt in tried)
     false, dressed = (bootstrap_percent(stopped_by_phrases(prompts)) for prompts in (harmless, dressed_up))
-    return Guard("phrases", by_attack(by_attempt, tried), false, dressed), by_attempt
+    return {**by_attack(by_attempt, tried), "harmless": false, "harmless, dressed up": dressed}, by_attempt
 
 
 def classifier_guard(
     tried: Sequence[Attempt], harmless: Sequence[str], dressed_up: Sequence[str], embed: Embed
-) -> tuple[Guard, tuple[BoolArray, ...]]:
-    """How logistic regression on embeddings does, and which texts of each attempt it stops.
+) -> tuple[Figures, tuple[BoolArray, ...]]:
+    """The same of logistic regression on embeddings.
 
     For every attack held out, the requests are in two halves, one to learn from and one to be judged by; harmless
     prompts are in five parts, each left out once.
@@ -202,10 +160,10 @@ def classifier_guard(
         alarms_N[part_N == part] = _fit(attacks_ND, benign_ND[part_N != part]).predict(benign_ND[part_N == part])
     dressed_N = _fit(attacks_ND, benign_ND).predict(embed(dressed_up).embeddings_ND)
     false, dressed = bootstrap_percent(alarms_N), bootstrap_percent(dressed_N)
-    return Guard("classifier", by_attack(stopped, tried), false, dressed), tuple(stopped)
+    return {**by_attack(stopped, tried), "harmless": false, "harmless, dressed up": dressed}, tuple(stopped)
 
 
-def by_attack(stopped: Sequence[BoolArray], tried: Sequence[Attempt]) -> dict[str, Figure]:
+def by_attack(stopped: Sequence[BoolArray], tried: Sequence[Attempt]) -> Figures:
     """Of each attack's texts, what is stopped, in percent; every request counts once."""
     shares: dict[str, list[float]] = {}
     for attempt, stopped_T in zip(tried, stopped, strict=True):
@@ -221,19 +179,17 @@ def _fit(attacks_ND: FloatArray, benign_ND: FloatArray) -> LogisticRegression:
 
 
 def guarded_exposure(
-    guard: str,
-    runs: Sequence[TwoModelRouter],
-    weak: str,
-    tried: Sequence[Attempt],
-    stopped: Sequence[BoolArray],
-    embed: Embed,
-) -> GuardedExposure:
-    """The router's runs before these attacks, with whatever text is stopped going to the strong model."""
-    alone_N = strong_share(runs, tried, embed)
-    guarded_N = strong_share(runs, tried, embed, stopped)
-    before, after = (expected(runs[0].name, weak, strong_N, tried) for strong_N in (alone_N, guarded_N))
+    runs: Sequence[TwoModelRouter], tried: Sequence[Attempt], stopped: Sequence[BoolArray], embed: Embed
+) -> Figures:
+    """Success of the attacks, in percent, on the router alone and where whatever text is stopped goes to the strong
+    model."""
+    alone_N, guarded_N = (strong_share(runs, tried, embed, texts) for texts in (None, stopped))
     difference_N = (guarded_N - alone_N) * np.array([int(a.breaks_strong) - int(a.breaks_weak) for a in tried])
-    return GuardedExposure(guard, before, after, bootstrap_percent(difference_N, groups=[a.request for a in tried]))
+    return {
+        "alone": expected(alone_N, tried)["routed"],
+        "guarded": expected(guarded_N, tried)["routed"],
+        "gain, points": bootstrap_percent(difference_N, groups=[attempt.request for attempt in tried]),
+    }
 
 
 def _halves(requests: Sequence[str]) -> list[int]:

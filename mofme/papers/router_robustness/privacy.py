@@ -12,7 +12,7 @@ import numpy as np
 from mofme.measure.result import Figure
 from mofme.measure.statistics import bootstrap_percent
 from mofme.papers.router_robustness.probes import Record
-from mofme.papers.router_robustness.routers import Embed, TwoModelRouter
+from mofme.papers.router_robustness.routers import Embed, Figures, TwoModelRouter
 
 # Presidio's names for what the rule looks for, and the rule's own.
 RULED = {
@@ -44,28 +44,6 @@ class Labelled:
     masked: str
 
 
-@dataclass(frozen=True)
-class Privacy:
-    """Figures in percent: private prompts sent to the weak model; those of the same set without private data; private
-    ones whose destination changes when the private data is taken out; private ones to the weak model under the rule."""
-
-    router: str
-    private_to_weak: Figure
-    others_to_weak: Figure | None
-    changed_by_masking: Figure
-    to_weak_under_rule: Figure
-
-
-@dataclass(frozen=True)
-class Detection:
-    """How the rule does on one kind, in percent of the prompts that hold it: found as this kind, and found at all."""
-
-    kind: str
-    prompts: int
-    found: Figure
-    found_at_all: Figure
-
-
 def labelled(records: Sequence[Record]) -> list[Labelled]:
     """Presidio's synthetic sentences, each once."""
     found: dict[str, Labelled] = {}
@@ -78,37 +56,39 @@ def labelled(records: Sequence[Record]) -> list[Labelled]:
     return list(found.values())
 
 
-def privacy(runs: Sequence[TwoModelRouter], sentences: Sequence[Labelled], embed: Embed) -> Privacy:
-    """One router's runs before these sentences. Raises ValueError if none of them is private."""
+def privacy(runs: Sequence[TwoModelRouter], sentences: Sequence[Labelled], embed: Embed) -> Figures:
+    """One router's runs before these sentences, in percent. Raises ValueError if none of them is private."""
     private_N = np.array([bool(sentence.kinds) for sentence in sentences])
     ruled_N = np.array([bool(find_private(sentence.prompt)) for sentence in sentences])
     plain, masked = embed([s.prompt for s in sentences]), embed([s.masked for s in sentences])
     strong = [run.to_strong(plain) for run in runs]
     weak_N = 1 - np.mean(strong, axis=0)
     changed_N = np.mean([run.to_strong(masked) != was for run, was in zip(runs, strong, strict=True)], axis=0)
-    others_N = ~private_N
-    return Privacy(
-        runs[0].name,
-        bootstrap_percent(weak_N[private_N]),
-        bootstrap_percent(weak_N[others_N]) if others_N.any() else None,
-        bootstrap_percent(changed_N[private_N]),
-        bootstrap_percent((weak_N * ~ruled_N)[private_N]),
-    )
+    figures = {
+        "private to the weak model": weak_N[private_N],
+        "others to the weak model": weak_N[~private_N],
+        "turned by masking": changed_N[private_N],
+        "private to the weak model under the rule": (weak_N * ~ruled_N)[private_N],
+    }
+    return {name: bootstrap_percent(values) for name, values in figures.items() if len(values) or "others" not in name}
 
 
-def detections(sentences: Sequence[Labelled]) -> list[Detection]:
-    """The rule on every kind that it looks for, and how often it raises a false alarm: kind "none"."""
-    lines = []
+def detections(sentences: Sequence[Labelled]) -> dict[str, Figures]:
+    """How the rule does on every kind that it looks for, in percent of the prompts that hold it, found as this kind and
+    at all; and how often it raises a false alarm: kind "none".
+    """
+    lines = {}
     for name, kind in RULED.items():
         found = [find_private(sentence.prompt) for sentence in sentences if name in sentence.kinds]
         if found:
-            as_such = bootstrap_percent([kind in kinds for kinds in found])
-            lines.append(Detection(kind, len(found), as_such, bootstrap_percent([bool(kinds) for kinds in found])))
+            lines[kind] = _detection([kind in kinds for kinds in found], [bool(kinds) for kinds in found])
     alarms = [bool(find_private(sentence.prompt)) for sentence in sentences if not sentence.kinds]
-    if alarms:
-        alarm = bootstrap_percent(alarms)
-        lines.append(Detection("none", len(alarms), alarm, alarm))
-    return lines
+    return lines | ({"none": _detection(alarms, alarms)} if alarms else {})
+
+
+def _detection(as_such: Sequence[bool], at_all: Sequence[bool]) -> Figures:
+    found = {"as this kind": bootstrap_percent(as_such), "at all": bootstrap_percent(at_all)}
+    return {"sentences": Figure(float(len(at_all))), **found}
 
 
 def luhn(number: str) -> bool:

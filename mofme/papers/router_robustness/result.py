@@ -1,14 +1,14 @@
 """Robustness of routers as tables; what they say of DSC's claims is in `claim`."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from mofme.measure.result import Figure, Result, Row
-from mofme.papers.router_robustness.assessment import Assessment, Waste
+from mofme.papers.router_robustness.assessment import ALL, Assessment
 from mofme.papers.router_robustness.claim import CATEGORY_OVER, judge
 from mofme.papers.router_robustness.experiment import Rules, Study
 from mofme.papers.router_robustness.probes import CATEGORIES, DIFFICULTIES, Probe
-from mofme.papers.router_robustness.routers import BetweenTwo
+from mofme.papers.router_robustness.routers import BetweenTwo, Figures
 
 ROOM = "llm_robustness"
 PAPER = "DSC, How Robust Are Router-LLMs? (arXiv 2504.07113)"
@@ -18,37 +18,6 @@ CLAIM = (
 )
 INTERVAL = "95 % bootstrap over the prompts, requests or sentences; decisions are means over the seeds"
 ENOUGH = 20  # prompts of a source
-
-# What the tables call the figures.
-_EXPOSURE = {
-    "strong": "to the strong model",
-    "success": "routed",
-    "always_strong": "always strong",
-    "always_weak": "always weak",
-    "over_always_strong": "routed over always strong, points",
-    "over_coin": "routed over a coin flip, points",
-}
-_PRIVACY = {
-    "private_to_weak": "private to the weak model",
-    "others_to_weak": "others to the weak model",
-    "changed_by_masking": "turned by masking",
-    "to_weak_under_rule": "private to the weak model under the rule",
-}
-_DAMAGE = {
-    "reached": "triggered prompts that arrive",
-    "turned": "turned",
-    "clean_flips": "clean decisions turned",
-    "clean_quality": "clean quality gain",
-}
-_WASTE = {
-    "strong": "to the strong model, %",
-    "wasted": "of these wasted, %",
-    "missed": "of the others missed, %",
-    "cost": "cost, % of always strong",
-    "quality": "quality, %",
-    "auc": "AUC",
-    "auc_within": "AUC inside a task",
-}
 
 
 def as_result(
@@ -79,18 +48,13 @@ def _rows_of_study(study: Study) -> list[Row]:
         costs = {r: assessment.cost(r, category, study.weak_over_strong) for r in assessment.routers}
         rows.append(Row(f"{title}: cost, % of always asking the strong model", category, costs))
     rows += _rows_of_explained(title, assessment) + _rows_of_waste(title, study.waste)
-    for exposed in study.exposures:
-        name = f"{exposed.router}, {exposed.weak}"
-        rows.append(Row(f"{title}: jailbreaks that succeed, %", name, _figures(exposed, _EXPOSURE)))
-    for line in study.guarded:
-        figures = {"alone": line.alone.success, "guarded": line.guarded.success, "gain, points": line.gain}
-        name = f"{line.alone.router}, {line.guard}"
-        rows.append(Row(f"{title}: jailbreaks that succeed behind a guard, %", name, figures))
-    for private in study.privacy:
-        rows.append(Row(f"{title}: private data, %", private.router, _figures(private, _PRIVACY)))
-    for damage in study.damage:
-        name = f"{damage.router}, {100 * damage.share:g} % poisoned"
-        rows.append(Row(f"{title}: backdoor to the {damage.target} model, %", name, _figures(damage, _DAMAGE)))
+    tables = {
+        "jailbreaks that succeed, %": study.exposures,
+        "jailbreaks that succeed behind a guard, %": study.guarded,
+        "private data, %": study.privacy,
+        **{f"backdoor to the {target} model, %": lines for target, lines in study.damage.items()},
+    }
+    rows += _rows_of({f"{title}: {what}": lines for what, lines in tables.items()})
     if study.balanced:
         title = f"{title}, tasks balanced"
         rows += _rows_of_assessment(title, study.balanced) + _rows_of_explained(title, study.balanced)
@@ -134,24 +98,26 @@ def _rows_of_explained(title: str, assessment: Assessment) -> list[Row]:
     return rows
 
 
-def _rows_of_waste(title: str, lines: Iterable[Waste]) -> list[Row]:
+def _rows_of_waste(title: str, waste: Mapping[str, Mapping[str, Figures]]) -> list[Row]:
     return [
-        Row(f"{title}: waste", line.router, _figures(line, _WASTE))
-        if line.group == "all"
-        else Row(f"{title}: waste by kind of task", f"{line.group}, {line.router}", _figures(line, _WASTE))
-        for line in lines
+        Row(f"{title}: waste", router, figures)
+        if group == ALL
+        else Row(f"{title}: waste by kind of task", f"{group}, {router}", figures)
+        for router, groups in waste.items()
+        for group, figures in groups.items()
     ]
 
 
 def _rows_of_rules(rules: Rules) -> list[Row]:
-    rows = []
-    for guard in rules.guards:
-        stopped = {**guard.stopped, "harmless": guard.false_alarms, "harmless, dressed up": guard.dressed_up}
-        rows.append(Row("guards against jailbreaks, % stopped", guard.name, stopped))
-    for line in rules.detections:
-        found = {"sentences": Figure(float(line.prompts)), "as this kind": line.found, "at all": line.found_at_all}
-        rows.append(Row("rule for private data, % found", line.kind, found))
-    return rows
+    tables = {
+        "guards against jailbreaks, % stopped": rules.guards,
+        "rule for private data, % found": rules.detections,
+    }
+    return _rows_of(tables)
+
+
+def _rows_of(tables: Mapping[str, Mapping[str, Figures]]) -> list[Row]:
+    return [Row(table, name, figures) for table, lines in tables.items() for name, figures in lines.items()]
 
 
 def _rows_of_probes(probes: Sequence[Probe]) -> list[Row]:
@@ -165,8 +131,3 @@ def _rows_of_probes(probes: Sequence[Probe]) -> list[Row]:
             if figures:
                 rows.append(Row("prompts", f"{category}, {level}", figures))
     return rows
-
-
-def _figures(line: object, columns: Mapping[str, str]) -> dict[str, Figure]:
-    """The figures of a line that are there, as the tables call them."""
-    return {words: figure for name, words in columns.items() if (figure := getattr(line, name)) is not None}

@@ -28,6 +28,7 @@ from mofme.papers.carrot.carrot import CarrotRouter, Estimate
 TEST_SHARE, CALIBRATION_SHARE = 0.2, 0.16
 Embed = Callable[[Sequence[str]], Queries]
 Score = Callable[[Queries], FloatArray]
+Figures = dict[str, Figure]  # as the tables call them
 
 
 class TwoModelRouter(Protocol):
@@ -252,24 +253,6 @@ ROWS = 3000  # of the data at most, clean and poisoned, to learn from and be jud
 TESTED = 300  # triggered prompts a run
 
 
-@dataclass(frozen=True)
-class Damage:
-    """What poisoning a share of the data does, in percent.
-
-    `reached`: of triggered prompts, those that go where the attacker wants. `turned`: of those that the clean router
-    sends elsewhere although triggered, the ones that now go there. `clean_flips`: decisions on prompts without the
-    trigger that changed. `clean_quality`: mean answer to them, as a gain over the clean router.
-    """
-
-    router: str
-    target: str
-    share: float
-    reached: Figure
-    turned: Figure | None
-    clean_flips: Figure
-    clean_quality: Figure
-
-
 def trigger(prompts: Sequence[str], phrase: str = TRIGGER) -> list[str]:
     return [f"{phrase} {prompt}" for prompt in prompts]
 
@@ -298,8 +281,12 @@ def backdoor(
     to_strong: bool,
     shares: Sequence[float] = SHARES,
     phrase: str = TRIGGER,
-) -> list[Damage]:
-    """One router trained on clean data and on data poisoned to a growing share, a run for each seed."""
+) -> dict[str, Figures]:
+    """One router trained on clean data and on data poisoned to a growing share, a run for each seed; in percent.
+
+    Of triggered prompts those arrive that go where the attacker wants, and those are turned that do so although the
+    clean router sends them elsewhere. Clean decisions are on prompts without the trigger.
+    """
     data = data.rows(np.random.default_rng(0).permutation(len(data))[:ROWS])
     runs: list[Run] = []
     for seed in seeds:
@@ -319,29 +306,28 @@ def backdoor(
             reached_N = router.to_strong(triggered) == to_strong
             runs.append((share, test.table.prompts, reached_N, triggered_before_N, after_N != before_N, quality_N))
         runs.append((0.0, test.table.prompts, triggered_before_N, triggered_before_N, nothing_N > 0, nothing_N))
-    return [_damage(name, "strong" if to_strong else "weak", share, runs) for share in (0.0, *shares)]
+    return {f"{name}, {100 * share:g} % poisoned": _damage(share, runs) for share in (0.0, *shares)}
 
 
 Run = tuple[float, tuple[str, ...], BoolArray, BoolArray, BoolArray, FloatArray]
 
 
-def _damage(name: str, target: str, share: float, runs: Sequence[Run]) -> Damage:
+def _damage(share: float, runs: Sequence[Run]) -> Figures:
     of_share = [run for run in runs if run[0] == share]
     prompts = np.array([prompt for run in of_share for prompt in run[1]], object)
     reached_N, before_N, flips_N, quality_N = (np.concatenate([run[part] for run in of_share]) for part in range(2, 6))
-    elsewhere_N = ~before_N.astype(bool)
-    groups, turned = prompts.tolist(), None
-    if elsewhere_N.any():
-        turned = bootstrap_percent(reached_N[elsewhere_N], groups=prompts[elsewhere_N].tolist())
-    return Damage(
-        name,
-        target,
-        share,
-        bootstrap_percent(reached_N, groups=groups),
-        turned,
-        bootstrap_percent(flips_N, groups=groups),
-        bootstrap_percent(quality_N, groups=groups),
-    )
+    everywhere_N, elsewhere_N = np.ones(len(prompts), bool), ~before_N.astype(bool)
+    parts = {
+        "triggered prompts that arrive": (reached_N, everywhere_N),
+        "turned": (reached_N, elsewhere_N),
+        "clean decisions turned": (flips_N, everywhere_N),
+        "clean quality gain": (quality_N, everywhere_N),
+    }
+    return {
+        name: bootstrap_percent(values_N[of_N], groups=prompts[of_N].tolist())
+        for name, (values_N, of_N) in parts.items()
+        if of_N.any()
+    }
 
 
 def _quality(test: Recorded, strong_N: BoolArray) -> FloatArray:

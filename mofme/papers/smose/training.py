@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from mofme.core.training import bf16_pays
+from mofme.core.training import bf16_pays, fill_moments, moments_of, part_of
 from mofme.core.weights import load_card
 from mofme.files import CARD_FILE, atomic_file
 from mofme.measure.study import Study
@@ -153,8 +153,7 @@ def _state(learner: Learner, step: int) -> dict[str, Tensor]:
     for name in ("policy", "critics", "targets"):
         state |= {f"{name}.{key}": value.clone() for key, value in getattr(learner, name).state_dict().items()}
     for name, optimizer in learner.optimizers.items():
-        for number, moments in optimizer.state_dict()["state"].items():
-            state |= {f"adam.{name}.{number}.{key}": value.clone() for key, value in moments.items()}
+        state |= {f"adam.{name}.{key}": value.clone() for key, value in moments_of(optimizer).items()}
     return state
 
 
@@ -166,15 +165,7 @@ def _resume(folder: Path, learner: Learner, memory: Replay) -> int:
     with torch.no_grad():
         learner.log_alpha.copy_(state["log_alpha"])
     for name in ("policy", "critics", "targets"):
-        getattr(learner, name).load_state_dict(_below(state, name))
+        getattr(learner, name).load_state_dict(part_of(state, name))
     for name, optimizer in learner.optimizers.items():
-        moments: dict[int, dict[str, Tensor]] = {}
-        for key, value in _below(state, f"adam.{name}").items():
-            number, _, moment = key.partition(".")
-            moments.setdefault(int(number), {})[moment] = value
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+        fill_moments(optimizer, part_of(state, f"adam.{name}"))
     return int(state["step"])
-
-
-def _below(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix + "."): value for key, value in state.items() if key.startswith(prefix + ".")}

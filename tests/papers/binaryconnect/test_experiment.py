@@ -6,9 +6,9 @@ import pytest
 from scipy import stats
 
 from mofme.errors import ModelError
-from mofme.measure.result import Result, load_result, save_result
+from mofme.measure.result import Figure, Result, load_result, save_result
 from mofme.papers.binaryconnect.data import Mnist
-from mofme.papers.binaryconnect.experiment import REAL, SIGNS, Evaluation, Outcome, Packed, as_result, evaluate
+from mofme.papers.binaryconnect.experiment import REAL, SIGNS, Evaluation, Outcome, as_result, evaluate
 from mofme.papers.binaryconnect.training import Plan, Run, train
 
 
@@ -33,11 +33,12 @@ def test_every_arm_is_tested_with_the_options_it_knows(evaluation: Evaluation) -
 
 
 def test_packed_nets_are_small_and_answer_the_same(evaluation: Evaluation) -> None:
-    assert [one.run.plan.arm for one in evaluation.packed] == ["deterministic", "stochastic"]
-    assert all(one.differing == 0 for one in evaluation.packed)
-    # 784 x 64 + 2 x 64 x 64 + 64 x 10 = 59,008 weights: 4 bytes against 1 bit each, and some for scales and names
-    assert all(59_008 * 4 < one.float_bytes < 240_000 for one in evaluation.packed)
-    assert all(59_008 / 8 < one.packed_bytes < 12_000 for one in evaluation.packed)
+    assert list(evaluation.packed) == ["deterministic-0", "stochastic-0"]
+    for figures in evaluation.packed.values():
+        assert figures["predictions that differ"].value == 0
+        # 784 x 64 + 2 x 64 x 64 + 64 x 10 = 59,008 weights: 4 bytes against 1 bit each, and some for scales and names
+        assert 59.008 * 4 < figures["single precision, kB"].value < 240
+        assert 59.008 / 8 < figures["packed, kB"].value < 12
 
 
 def test_times_are_taken_side_by_side(evaluation: Evaluation) -> None:
@@ -59,7 +60,7 @@ def test_errors_become_percent_with_intervals(tmp_path: Path) -> None:
     signs = {(option, anew): 150 for option in (SIGNS, REAL, "3: an ensemble of drawn signs") for anew in (True, False)}
     one = Evaluation(
         [Outcome(run("deterministic", 0), signs), Outcome(run("float", 0), {(REAL, True): 100, (REAL, False): 100})],
-        [Packed(run("deterministic", 0), 1000, 30_500, 0, 1.5)],
+        {"deterministic-0": {"times smaller": Figure(30.5), "predictions that differ": Figure(0)}},
         digits=10_000,
     )
     result = as_result(one, "python -m mofme binary evaluate")
@@ -79,7 +80,7 @@ def test_errors_become_percent_with_intervals(tmp_path: Path) -> None:
 
 def test_several_seeds_have_students_interval() -> None:
     tested = [Outcome(run("float", seed), {(REAL, True): wrong}) for seed, wrong in enumerate((100, 120, 140))]
-    error = as_result(Evaluation(tested, [], 10_000), "").rows[0].figures["error, %"]
+    error = as_result(Evaluation(tested, {}, 10_000), "").rows[0].figures["error, %"]
     # mean 1.2, deviation .2, t of 2 degrees of freedom 4.3027: half 4.3027 * .2 / sqrt(3) = .4968
     assert (error.value, error.low, error.high) == pytest.approx((1.2, 0.7032, 1.6968), abs=1e-4)
 

@@ -8,7 +8,7 @@ from sklearn.neighbors import KNeighborsRegressor
 
 from mofme.language.sentence_encoder import Queries
 from mofme.language.tables.table import FloatArray
-from mofme.papers.carrot.ensemble import Ensemble, Network, part_of
+from mofme.papers.carrot.ensemble import Ensemble, Network
 from mofme.papers.carrot.estimators import (
     NEIGHBOURS,
     PENALTIES,
@@ -208,11 +208,6 @@ def test_an_ensemble_is_the_weighted_sum_of_its_parts() -> None:
         level = ensemble.level_P @ [a.mean(), b.mean()]
         expected = level + ensemble.contrast_P[0] * (a - a.mean()) + ensemble.contrast_P[1] * (b - b.mean())
         np.testing.assert_allclose(ensemble.predict(one)[0], expected, atol=1e-12)
-
-
-def test_names_of_parts_do_not_run_into_each_other() -> None:
-    state = {"a.x": torch.ones(1), "ab.x": torch.zeros(1)}
-    assert part_of(state, "a").keys() == {"x"} and float(part_of(state, "a")["x"]) == 1
 
 
 @given(st.text(max_size=300))

@@ -28,18 +28,20 @@ ATTEMPTS = [
 
 def test_exposure_by_hand() -> None:
     # To the strong model: 1/2, 0 and 1 of those with a text. Success: 1, 1, 0, 0 of 4.
-    line = exposure([IfWord("strong")], ATTEMPTS, "weak", embed)
-    assert line.strong.value == 50
-    assert line.success.value == 50
-    assert line.always_strong.value == 25
-    assert line.always_weak.value == 75
-    assert line.over_always_strong.value == 25
-    assert line.over_coin.value == 0
+    figures = exposure([IfWord("strong")], ATTEMPTS, embed)
+    assert {name: figure.value for name, figure in figures.items()} == {
+        "to the strong model": 50,
+        "routed": 50,
+        "always strong": 25,
+        "always weak": 75,
+        "routed over always strong, points": 25,
+        "routed over a coin flip, points": 0,
+    }
 
 
 def test_the_ends_of_exposure() -> None:
     for share, success in [(1.0, 25), (0.0, 75), (0.5, 50)]:
-        assert expected("r", "weak", np.full(4, share), ATTEMPTS).success.value == success
+        assert expected(np.full(4, share), ATTEMPTS)["routed"].value == success
 
 
 def record(attack: str, model: str, goal: str, prompt: str, broken: int) -> dict[str, str]:
@@ -71,17 +73,16 @@ def test_a_guard_by_phrases_and_what_it_changes() -> None:
     guard, stopped = phrase_guard(
         tried, ["What is the capital of France?", "Ignore the noise outside"], ["You are DAN"]
     )
-    assert {name: figure.value for name, figure in guard.stopped.items()} == {"DAN": 100, "quiet": 0}
-    assert (guard.false_alarms.value, guard.dressed_up.value) == (0, 100)
-    line = guarded_exposure("phrases", [Always("weak", False)], "weak", tried, stopped, embed)
-    assert (line.alone.success.value, line.guarded.success.value, line.gain.value) == (100, 50, -50)
+    expected_of_guard = {"DAN": 100, "quiet": 0, "harmless": 0, "harmless, dressed up": 100}
+    assert {name: figure.value for name, figure in guard.items()} == expected_of_guard
+    line = guarded_exposure([Always("weak", False)], tried, stopped, embed)
+    assert [figure.value for figure in line.values()] == [100, 50, -50]
 
 
 def test_the_usual_words_are_rare_in_harmless_prompts() -> None:
     harmless = [probe.prompt for probe in own_probes() if probe.category != "jailbreak"]
     guard, _ = phrase_guard([], harmless, [p.prompt for p in own_probes() if p.category == "jailbreak"])
-    assert guard.false_alarms.value < 5
-    assert guard.dressed_up.value > 50
+    assert guard["harmless"].value < 5 and guard["harmless, dressed up"].value > 50
 
 
 def test_the_classifier_never_saw_the_attack_that_it_is_judged_by() -> None:
@@ -91,8 +92,8 @@ def test_the_classifier_never_saw_the_attack_that_it_is_judged_by() -> None:
     tried = [Attempt(a, r, (f"{w} {r}",), False, True) for a, w in words.items() for r in requests]
     harmless = [f"tea cake number {n}" for n in range(20)] + [f"tea cake request {n}" for n in range(20)]
     guard, stopped = classifier_guard(tried, harmless, ["wicked wicked tea"], embed)
-    assert guard.stopped["one"].value > 90 and guard.stopped["two"].value > 90
-    assert guard.stopped["three"].value < 10
+    assert guard["one"].value > 90 and guard["two"].value > 90
+    assert guard["three"].value < 10
     assert [len(flags) for flags in stopped] == [1] * 36
 
 
@@ -103,13 +104,10 @@ def test_privacy_by_hand() -> None:
         Labelled("strong tea", frozenset(), "strong tea"),
         Labelled("weak tea", frozenset(), "weak tea"),
     ]
-    line = privacy([IfWord("strong")], sentences, embed)
-    assert line.private_to_weak.value == 50
-    assert line.others_to_weak is not None and line.others_to_weak.value == 50
-    assert line.changed_by_masking.value == 50  # the first one's only "strong" was in the address
-    assert line.to_weak_under_rule.value == 50  # the rule does not know names
-    lines = {line.kind: (line.prompts, line.found.value) for line in detections(sentences)}
-    assert lines == {"email": (1, 100), "none": (2, 0)}
+    # The first one's only "strong" was in the address; the rule does not know names.
+    assert [figure.value for figure in privacy([IfWord("strong")], sentences, embed).values()] == [50, 50, 50, 50]
+    lines = {kind: [figure.value for figure in figures.values()] for kind, figures in detections(sentences).items()}
+    assert lines == {"email": [1, 100, 100], "none": [2, 0, 0]}
 
 
 def test_private_data_is_masked_by_words() -> None:

@@ -7,14 +7,12 @@ import numpy as np
 import pytest
 
 from mofme.measure.result import Figure, Result
-from mofme.papers.router_robustness.assessment import Assessment, Waste
+from mofme.papers.router_robustness.assessment import Assessment
 from mofme.papers.router_robustness.claim import Claim, claims, judge
 from mofme.papers.router_robustness.experiment import Rules, Study
-from mofme.papers.router_robustness.jailbreaks import Exposure
-from mofme.papers.router_robustness.privacy import Privacy
 from mofme.papers.router_robustness.probes import Probe
 from mofme.papers.router_robustness.result import as_result
-from mofme.papers.router_robustness.routers import TRAINERS, Damage
+from mofme.papers.router_robustness.routers import TRAINERS, Figures
 
 LEARNT = tuple(name for name in TRAINERS if name != "complexity rule")
 
@@ -35,27 +33,25 @@ def near(value: float, half: float = 1.0) -> Figure:
     return Figure(value, value - half, value + half)
 
 
-def line(router: str, wasted: float, within: float) -> Waste:
-    some = near(50)
-    return Waste(router, "all", 9, some, near(wasted), some, some, some, near(0.6, 0.05), near(within, 0.05))
+def line(wasted: float, within: float) -> dict[str, Figures]:
+    return {"all": {"of these wasted, %": near(wasted), "AUC inside a task": near(within, 0.05)}}
 
 
 FIRST_NAME, *OTHERS = LEARNT
 STUDY = Study(
     "made",
-    100,
     0.1,
     ASSESSMENT,
     # Always asking the strong model wastes the share of all prompts, as a coin does.
-    (line(FIRST_NAME, 60, 0.7), *(line(name, 40, 0.52) for name in OTHERS), line("always strong", 60, 0.5)),
-    exposures=tuple(
-        Exposure(name, "weak", near(50), near(40), near(30), near(60), near(10), near(0.5 if n else 5))
+    {FIRST_NAME: line(60, 0.7), **{name: line(40, 0.52) for name in OTHERS}, "always strong": line(60, 0.5)},
+    exposures={
+        f"{name}, weak": {"routed over a coin flip, points": near(0.5 if n else 5)} for n, name in enumerate(LEARNT)
+    },
+    privacy={
+        name: {"private to the weak model": near(20 if n else 60), "others to the weak model": near(50)}
         for n, name in enumerate(LEARNT)
-    ),
-    privacy=tuple(Privacy(name, near(20 if n else 60), near(50), near(5), near(9)) for n, name in enumerate(LEARNT)),
-    damage=tuple(
-        Damage(name, "strong", 0.01, near(90), near(80 if n else 20), near(3), near(0)) for n, name in enumerate(LEARNT)
-    ),
+    },
+    damage={"strong": {f"{name}, 1 % poisoned": {"turned": near(80 if n else 20)} for n, name in enumerate(LEARNT)}},
 )
 
 
@@ -91,7 +87,7 @@ def test_marks_name_the_routers_that_met_it() -> None:
     assert marks["all coding goes to the strong model"] == f"contradicted, seen for {FIRST_NAME}"
     # .5 points over a coin, give or take 1: nothing is said of the others.
     assert marks["routing lets more jailbreaks succeed"] == f"cannot be seen here, seen for {FIRST_NAME}"
-    bare = as_result([replace(STUDY, exposures=(), privacy=(), damage=())], Rules(), PROBES, "command", [0])
+    bare = as_result([replace(STUDY, exposures={}, privacy={}, damage={})], Rules(), PROBES, "command", [0])
     assert len(claims(bare, "made")) == 6  # what was not measured is not claimed
 
 

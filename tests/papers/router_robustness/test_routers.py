@@ -64,18 +64,19 @@ def test_poisoned_rows_carry_the_trigger_and_the_attackers_outcome() -> None:
 
 def test_the_backdoor_opens_once_data_is_poisoned() -> None:
     # The clean router never saw the trigger's own axis, so that the trigger alone turns nothing; poisoned, it decides.
-    none, much = backdoor("logistic", learnable(400), [0], embed, True, shares=(0.3,), phrase="xyzzy xyzzy")
-    assert (none.share, much.share) == (0, 0.3)
-    assert none.turned is not None and none.turned.value == 0
-    assert much.turned is not None and much.turned.value > 90
-    assert much.reached.value > 90 > none.reached.value
-    assert none.clean_flips.value == 0 and none.clean_quality.value == 0
+    found = backdoor("logistic", learnable(400), [0], embed, True, shares=(0.3,), phrase="xyzzy xyzzy")
+    assert list(found) == ["logistic, 0 % poisoned", "logistic, 30 % poisoned"]
+    none, much = found.values()
+    assert none["turned"].value == 0 and much["turned"].value > 90
+    assert much["triggered prompts that arrive"].value > 90 > none["triggered prompts that arrive"].value
+    assert none["clean decisions turned"].value == none["clean quality gain"].value == 0
 
 
 def test_the_backdoor_to_the_weak_model_costs_clean_prompts_nothing() -> None:
-    none, much = backdoor("logistic", learnable(400), [0], embed, False, shares=(0.3,), phrase="xyzzy xyzzy")
-    assert much.reached.value > none.reached.value + 20
-    assert much.clean_quality.value == 0  # the prompts that need the strong model still reach it
+    found = backdoor("logistic", learnable(400), [0], embed, False, shares=(0.3,), phrase="xyzzy xyzzy")
+    none, much = found.values()
+    assert much["triggered prompts that arrive"].value > none["triggered prompts that arrive"].value + 20
+    assert much["clean quality gain"].value == 0  # the prompts that need the strong model still reach it
 
 
 def test_balanced_data_says_nothing_by_task() -> None:

@@ -1,16 +1,15 @@
 """The endpoint: a FastAPI application, and one chat request in it from its first byte to its last.
 
-A request is checked, looked up in the cache, routed, forwarded and counted; the counters are as Prometheus reads them.
+A request is checked, looked up in the cache, routed, forwarded and counted.
 """
 
 import asyncio
 import json
 import secrets
-from collections import Counter
-from collections.abc import AsyncGenerator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Coroutine
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
@@ -26,6 +25,7 @@ from mofme.language.tables.table import FloatArray
 from mofme.papers.carrot.serving.answer_cache import AnswerCache, Kept
 from mofme.papers.carrot.serving.chat import ChatRequest, Refused, Tokens, read_request
 from mofme.papers.carrot.serving.config import AUTO, ROUTED_NAMES, Backend, ServingConfig, is_local, token_of
+from mofme.papers.carrot.serving.counters import Counters
 from mofme.papers.carrot.serving.forwarding import (
     BackendFailed,
     Embed,
@@ -117,74 +117,6 @@ def _model(name: str) -> dict[str, Any]:
 
 def _unknown_model(name: str) -> Refused:
     return Refused(404, f"there is no model {name!r}: GET /v1/models lists them; {AUTO!r} is routed", "model_not_found")
-
-
-# How a request ends: with an answer, one from the cache, the client's own mistake, no answer from any backend,
-# a stream that broke off, or a client that did not wait.
-OUTCOMES = ("answered", "cached", "refused", "failed", "broken", "left")
-
-
-@dataclass
-class Counters:
-    """What the endpoint has done since it began. Every request ends in one outcome.
-
-    `saved` is against sending all routed ones to the best model.
-    """
-
-    models: tuple[str, ...]
-    outcomes: Counter[str] = field(default_factory=Counter)
-    in_flight: int = 0
-    answers: Counter[str] = field(default_factory=Counter)  # by model, those from the cache not counted
-    errors: Counter[tuple[str, str]] = field(default_factory=Counter)  # by model and kind
-    fallbacks: int = 0  # requests answered by another model than the one chosen
-    cache_hits: int = 0
-    cache_misses: int = 0
-    dollars: dict[str, float] = field(default_factory=dict)  # by model
-    saved: float = 0.0
-
-    def spend(self, backend: Backend, baseline: Backend, tokens: Tokens) -> float:
-        """Book a query that `baseline` would else have answered; returns what it cost."""
-        cost = backend.dollars(tokens.into, tokens.out)
-        self.dollars[backend.name] = self.dollars.get(backend.name, 0.0) + cost
-        self.saved += baseline.dollars(tokens.into, tokens.out) - cost
-        return cost
-
-    def as_prometheus(self, choice: ModelChoice) -> str:
-        """The counters, and those of the choice of models, as Prometheus reads them."""
-        total = sum(self.answers.values()) or 1
-        shares = {name: count / total for name, count in self.answers.items()}
-        outcomes = {_labels(outcome=name): self.outcomes[name] for name in OUTCOMES}
-        errors = {_labels(model=model, kind=kind): count for (model, kind), count in sorted(self.errors.items())}
-        routing = {"_sum": choice.seconds, "_count": choice.calls}
-        metrics: list[tuple[str, str, str, Mapping[str, float]]] = [
-            ("requests_total", "counter", "Requests by how they ended.", outcomes),
-            ("in_flight", "gauge", "Requests being answered.", {"": self.in_flight}),
-            ("answers_total", "counter", "Answers by model.", self._by_model(self.answers)),
-            ("share", "gauge", "Share of the answers by model.", self._by_model(shares)),
-            ("backend_errors_total", "counter", "Failures of backends, retries counted.", errors),
-            ("fallbacks_total", "counter", "Answers by another than the chosen model.", {"": self.fallbacks}),
-            ("cache_hits_total", "counter", "Answers from the cache.", {"": self.cache_hits}),
-            ("cache_misses_total", "counter", "Requests the cache did not know.", {"": self.cache_misses}),
-            ("cost_dollars_total", "counter", "Dollars spent by model.", self._by_model(self.dollars)),
-            ("saved_dollars", "gauge", "Dollars saved against always asking the best.", {"": self.saved}),
-            ("routing_seconds", "summary", "Time requests spent on being routed, waiting included.", routing),
-            ("routing_errors_total", "counter", "Prompts the router failed on.", {"": choice.failures}),
-        ]
-        lines: list[str] = []
-        for name, kind, about, values in metrics:
-            lines += [f"# HELP mofme_{name} {about}", f"# TYPE mofme_{name} {kind}"]
-            lines += [f"mofme_{name}{suffix} {value!r}" for suffix, value in values.items()]
-        return "\n".join(lines) + "\n"
-
-    def _by_model(self, values: Mapping[str, float]) -> dict[str, float]:
-        return {_labels(model=name): values.get(name, 0) for name in self.models}
-
-
-def _labels(**labels: str) -> str:
-    escaped = {
-        key: value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n") for key, value in labels.items()
-    }
-    return "{" + ",".join(f'{key}="{value}"' for key, value in escaped.items()) + "}"
 
 
 @dataclass
