@@ -1,5 +1,6 @@
 import csv
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from typer.testing import CliRunner
 
 from mofme.cli.app import app
 from mofme.measure.result import load_result
+from mofme.papers.carrot import command, experiment
 
 SUMS = [f"What is {a} plus {a * 7 + 3}?" for a in range(30)]
 POEMS = [
@@ -37,6 +39,8 @@ def ran(table: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, st
     folder = tmp_path_factory.mktemp("out")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOFME_CACHE", str(folder / "cache"))
+        patch.setattr(command, "_TIMED", 2)
+        patch.setattr(experiment, "measure", partial(experiment.measure, draws=50))
         arguments = ["route", "evaluate", str(table), "--splits", "2", "--seed", "0", "--out", str(folder), "--json"]
         outcome = CliRunner().invoke(app, arguments)
     assert outcome.exit_code == 0, outcome.stderr
