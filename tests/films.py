@@ -1,4 +1,4 @@
-"""A little film, for tests of videos."""
+"""A little film, and what leaves it as it is, for tests of videos."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -7,6 +7,16 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
+
+from mofme.vision.restorer import Restoration
+
+
+def as_it_is(image: Tensor, **_: object) -> Restoration:
+    """Stands in for a restorer."""
+    return Restoration(image, {"rain": 0.9}, torch.zeros(1, 1), (), 0.0)
+
 
 ITU709 = 1  # as H.264 numbers matrix, primaries, transfer and the narrow range
 

@@ -21,73 +21,58 @@ Haze = Annotated[
 Identity = Annotated[float, typer.Option(min=0, max=0.9, help="Share of scenes in which nothing is to be done.")]
 
 
-@with_exit_codes
-def train(
-    command: Command,
-    clean: Annotated[list[Path], typer.Argument(help="Folders of clean photographs.", exists=True, file_okay=False)],
+@dataclass(frozen=True)
+class Restorer:
+    """Options that are the plan's own, but for `judge` and `device`."""
+
+    clean: Annotated[list[Path], typer.Argument(help="Folders of clean photographs.", exists=True, file_okay=False)]
     out: Annotated[
         Path, typer.Option(file_okay=False, help="Where the model, the log and the state to resume from go.")
-    ],
+    ]
     pairs: Annotated[
         list[str] | None,
         typer.Option(
             help="FOLDER=SHARE of pairs in input/ and target/, and their share of the scenes; may be given again."
         ),
-    ] = None,
-    haze: Haze = None,
+    ] = None
+    haze: Haze = None
     rain_layers: Annotated[
         list[str] | None,
         typer.Option(help="FOLDER=SHARE of pairs whose rain is put on the clean photographs."),
-    ] = None,
-    identity: Identity = 0.1,
+    ] = None
+    identity: Identity = 0.1
     judge: Annotated[
         list[Path] | None, typer.Option(help="A folder of pairs to measure on at each validation, never trained on.")
-    ] = None,
-    size: Annotated[str, typer.Option(help="Size of the net, small or base.")] = "small",
-    init: Annotated[Path | None, typer.Option(help="A model to start from, a shipped one's name or a folder.")] = None,
-    minutes: Annotated[float, typer.Option(help="How long to train, over all resumed runs together.")] = 60.0,
-    batch: Annotated[int, typer.Option(min=1, help="Crops a step, and on each GPU.")] = 8,
-    crop: Annotated[int, typer.Option(min=8, help="Side of the first crops in pixels, a multiple of 8.")] = 128,
-    canvas: Annotated[int, typer.Option(min=64, help="About the side of the scenes that crops are cut from.")] = 320,
-    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-3,
-    seed: Annotated[int, typer.Option(help="Seed of the weights, the crops and the weather.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    validate_minutes: Annotated[float, typer.Option(help="Minutes between two validations.")] = 10.0,
-    sources: Sources = "",
-    licence: Licence = "",
+    ] = None
+    size: Annotated[str, typer.Option(help="Size of the net, small or base.")] = "small"
+    init: Annotated[Path | None, typer.Option(help="A model to start from, a shipped one's name or a folder.")] = None
+    minutes: Annotated[float, typer.Option(help="How long to train, over all resumed runs together.")] = 60.0
+    batch: Annotated[int, typer.Option(min=1, help="Crops a step, and on each GPU.")] = 8
+    crop: Annotated[int, typer.Option(min=8, help="Side of the first crops in pixels, a multiple of 8.")] = 128
+    canvas: Annotated[int, typer.Option(min=64, help="About the side of the scenes that crops are cut from.")] = 320
+    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-3
+    seed: Annotated[int, typer.Option(help="Seed of the weights, the crops and the weather.")] = 0
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto"
+    validate_minutes: Annotated[float, typer.Option(help="Minutes between two validations.")] = 10.0
+    sources: Sources = ""
+    licence: Licence = ""
     binary: Annotated[
         bool,
         typer.Option("--binary", help="Train most weights as single bits, beginning with a trained model (--init)."),
-    ] = False,
-) -> None:
+    ] = False
+
+
+@with_exit_codes
+def train(command: Command, options: Restorer) -> None:
     """Train a restorer on clean photographs, on from where it was stopped."""
     from mofme.vision.training import TrainingPlan
     from mofme.vision.training import train as learn
 
-    if crop % 8:
-        raise typer.BadParameter(f"the crop must be a multiple of 8, got {crop}.")
-    plan = TrainingPlan(
-        out=out,
-        clean=clean,
-        pairs=_shares(pairs),
-        haze=_shares(haze),
-        rain_layers=_shares(rain_layers),
-        identity=identity,
-        judges=judge or (),
-        size=size,
-        init=init,
-        minutes=minutes,
-        batch=batch,
-        crop=crop,
-        canvas=canvas,
-        learning_rate=learning_rate,
-        seed=seed,
-        validate_minutes=validate_minutes,
-        sources=sources,
-        licence=licence,
-        binary=binary,
-    )
-    learn(plan, report=command.tell, device=device)
+    if options.crop % 8:
+        raise typer.BadParameter(f"the crop must be a multiple of 8, got {options.crop}.")
+    plan = vars(options) | {name: _shares(getattr(options, name)) for name in ("pairs", "haze", "rain_layers")}
+    judges, device = plan.pop("judge") or (), plan.pop("device")
+    learn(TrainingPlan(judges=judges, **plan), report=command.tell, device=device)
 
 
 def _shares(options: list[str] | None) -> dict[Path, float]:

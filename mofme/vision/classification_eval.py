@@ -22,6 +22,7 @@ from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import FloatArray, bootstrap, bootstrap_percent
 from mofme.vision.evaluation import Restores
 from mofme.vision.picture.file import find_pictures, read_picture
+from mofme.vision.segmenter import of_torchvision
 from mofme.vision.weathered import Degrade, picture_names
 
 DEFAULT = "efficientnet-lite0"
@@ -101,14 +102,7 @@ def _of_torchvision(name: str) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
             f"no classifier is called {name!r}: it is {DEFAULT}, or one of torchvision's, "
             "for example mobilenet_v3_large, resnet50 or convnext_tiny"
         )
-    weights = models.get_model_weights(name).DEFAULT
-    try:
-        return models.get_model(name, weights=weights), weights.transforms()
-    except (OSError, RuntimeError) as error:
-        raise ModelError(
-            f"the weights of torchvision's {name} cannot be downloaded ({error}): connect to the internet once, "
-            f"or use --classifier {DEFAULT}"
-        ) from error
+    return of_torchvision(name, f"--classifier {DEFAULT}")
 
 
 ALL = "all weathers"

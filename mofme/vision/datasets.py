@@ -62,9 +62,9 @@ class PairFiles:
         return weathered, clean
 
 
-def held_back(path: Path) -> bool:
-    """Whether a photograph is kept for validation: 1 in 20, by its name alone, the same on every machine."""
-    return _name_checksum(path) % 20 == 0
+def held_back(path: Path, share: int = 20) -> bool:
+    """Whether a photograph is kept for validation: 1 in `share`, by its name alone, the same on every machine."""
+    return _name_checksum(path) % share == 0
 
 
 def load_clean(folders: Sequence[Path], *, validation: bool) -> list[Tensor]:

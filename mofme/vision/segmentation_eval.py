@@ -1,18 +1,5 @@
 """Does a segmenter see in restored frames what it sees in clean ones?
 
-For whoever shows it, frame by frame:
-
-    frames = find_labelled(folder_of_frames, folder_of_labels)
-    reports = []
-    segmenter, label_set = load_segmenter(), load_label_set("camvid")
-    weathers = synthesized(WEATHERS, seed)      # weathered.py; or taken_from(folder)
-    for report in evaluate_segmentation(segmenter, restorer, frames, label_set, weathers, pictures=3):
-        reports.append(report)      # progress: len(reports) of len(frames); report.error; report.views to look at
-    counted = counted_classes(segmenter, label_set)
-    result = as_result(reports, label_set, counted, command)        # tables and verdict
-
-The iterator works as it is read: to stop, stop reading.
-
 A confusion matrix is (C, C + 1) int64: row the true class, column the predicted one, the last column for predictions
 that are none of the classes. Matrices of several frames add up; they may carry leading axes.
 """

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mofme.core.weights import load_as
@@ -122,13 +122,22 @@ def _from_torchvision(name: str, label_set: LabelSet, device: str) -> Segmenter:
             f"no segmenter is called {name!r}: shipped is {SHIPPED}; or give a folder that `train-segmenter` wrote, an "
             f"ONNX file, or a model of torchvision: {', '.join(models.list_models(module=models.segmentation))}"
         )
+    net, prepare = of_torchvision(name, f"--segmenter {SHIPPED}")
+    net = net.to(device)
+    return Segmenter(name, label_set, lambda image: net(prepare(image.to(device)))["out"])
+
+
+def of_torchvision(name: str, other: str) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+    """A model with its weights, and what prepares pictures for it. Raises ModelError, which names the `other` option,
+    if the weights cannot be downloaded.
+    """
+    from torchvision import models
+
     weights = models.get_model_weights(name).DEFAULT
     try:
-        net = models.get_model(name, weights=weights).eval().to(device)
+        return models.get_model(name, weights=weights).eval(), weights.transforms()
     except (OSError, RuntimeError) as error:
         raise ModelError(
-            f"the weights of torchvision's {name} cannot be downloaded ({error}): "
-            f"connect to the internet once, or use --segmenter {SHIPPED}"
+            f"the weights of torchvision's {name} cannot be downloaded ({error}): connect to the internet once, "
+            f"or use {other}"
         ) from error
-    prepare = weights.transforms()
-    return Segmenter(name, label_set, lambda image: net(prepare(image.to(device)))["out"])

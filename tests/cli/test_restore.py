@@ -72,36 +72,15 @@ def test_json_is_one_document_on_stdout(tmp_path, restorer):
     result = run(tmp_path / "in", tmp_path / "out", "--json")
     assert result.exit_code == 0
     document = json.loads(result.stdout)
-    assert {name: document[name] for name in ("restored", "failed", "skipped", "interrupted")} == {
-        "restored": 1,
-        "failed": 0,
-        "skipped": 1,
-        "interrupted": False,
-    }
-    assert [(file["file"], file["weather"], file["skipped"]) for file in document["files"]] == [
-        ("a.png", "haze", False),
-        ("b.png", "", True),
-    ]
+    assert [document[name] for name in ("restored", "failed", "skipped", "interrupted")] == [1, 0, 1, False]
+    told = [(file["file"], file["weather"], file["skipped"]) for file in document["files"]]
+    assert told == [("a.png", "haze", False), ("b.png", "", True)]
 
 
 def test_the_options_reach_the_restorer(tmp_path, restorer):
     picture(tmp_path / "in/a.png")
-    options = [
-        "--model",
-        "base",
-        "--device",
-        "cpu",
-        "--tile",
-        "256",
-        "--runtime",
-        "openvino",
-        "--strength",
-        "0.5",
-        "--ensemble",
-        "--format",
-        "jpg",
-    ]
-    assert run(tmp_path / "in", tmp_path / "out", *options).exit_code == 0
+    options = "--model base --device cpu --tile 256 --runtime openvino --strength 0.5 --ensemble --format jpg"
+    assert run(tmp_path / "in", tmp_path / "out", *options.split()).exit_code == 0
     assert restorer.loaded == [("base", "cpu", "openvino")] and restorer.settings == [(0.5, True, 256)]
     with Image.open(tmp_path / "out/a.jpg") as image:
         assert image.format == "JPEG"
@@ -113,6 +92,7 @@ def test_the_options_reach_the_restorer(tmp_path, restorer):
         ("new.png", [], "new.png", "PNG"),
         ("deep/new.webp", [], "deep/new.webp", "WEBP"),
         ("folder", [], "folder/a.tif", "TIFF"),
+        ("new/out", [], "new/out/a.tif", "TIFF"),
         ("folder", ["--format", "png"], "folder/a.png", "PNG"),
         ("folder", ["--format", "tiff"], "folder/a.tif", "TIFF"),
         ("new", ["--format", "jpg"], "new", "JPEG"),
@@ -132,13 +112,6 @@ def test_one_mislabelled_picture_keeps_its_format_under_its_suffix(tmp_path, res
     assert run(tmp_path / "a.jpg", tmp_path / "b.jpg").exit_code == 0
     with Image.open(tmp_path / "b.jpg") as image:
         assert image.format == "PNG"
-
-
-def test_one_broken_picture(tmp_path, restorer):
-    (tmp_path / "a.png").write_bytes(b"broken")
-    result = run(tmp_path / "a.png", tmp_path / "b.png")
-    assert result.exit_code == 1 and "a.png" in result.stderr
-    assert not (tmp_path / "b.png").exists()
 
 
 def test_an_existing_output_needs_overwrite(tmp_path, restorer):
@@ -205,11 +178,6 @@ def test_a_kind_of_video_that_is_only_read_becomes_mp4(tmp_path, restorer):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.mp4"]
     result = run(source, tmp_path / "b.avi")
     assert result.exit_code == 2 and "no video has this suffix; end the name in .mp4" in result.stderr
-
-
-def test_an_output_without_a_suffix_is_a_folder_to_be_made(tmp_path, restorer):
-    assert run(picture(tmp_path / "in/a.png"), tmp_path / "new/out").exit_code == 0
-    assert (tmp_path / "new/out/a.png").is_file()
 
 
 @pytest.mark.parametrize("error", [ModelError("no model is called 'x'"), RuntimeError("no such device")])

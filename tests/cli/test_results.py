@@ -66,12 +66,6 @@ def test_without_a_title_all_tables_are_quoted(folder: Path) -> None:
     assert text.count(SOURCE) == 1
 
 
-def test_refreshing_again_changes_nothing(folder: Path) -> None:
-    once = refresh("<!-- result: rain Time -->x<!-- /result --> <!-- verdict: rain --><!-- /verdict -->", folder)
-    assert "0.250" in once
-    assert refresh(once, folder) == once
-
-
 def test_an_unknown_table_is_named_with_those_there_are(folder: Path) -> None:
     with pytest.raises(ResultError, match=r"'LPIPS'.*'PSNR, dB'"):
         refresh("<!-- result: rain LPIPS --><!-- /result -->", folder)

@@ -63,16 +63,8 @@ def test_every_option_reaches_the_plan(tmp_path: Path, plans: list[tuple[Trainin
     words = [
         word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value) if word is not True
     ]
-    folders = [
-        "--pairs",
-        tmp_path,
-        "--pairs",
-        f"{other}=0.25",
-        "--haze",
-        f"{other}=0.2",
-        "--rain-layers",
-        f"{other}=.05",
-    ]
+    folders = ["--pairs", tmp_path, "--pairs", f"{other}=0.25", "--haze", f"{other}=0.2"]
+    folders += ["--rain-layers", f"{other}=.05"]
     code, _ = run(tmp_path, other, "--out", tmp_path / "out", "--device", "cpu", *folders, "--judge", other, *words)
     assert code == 0
     shares: dict[str, Any] = {

@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 from torch import nn
 
 from mofme.core.binary import (
@@ -135,12 +134,6 @@ def test_recalibration_finds_the_mean_and_variance_of_what_passes() -> None:
     assert model[0].momentum == 0.1 and model.training
 
 
-def test_signs_are_packed_from_the_highest_bit_down() -> None:
-    # + - - + + + - -  |  - + (filled with zeros): 1001 1100, 01.. ....
-    weight = torch.tensor([1.0, -1, -1, 1, 1, 1, -1, -1, -1, 1])
-    assert pack_signs(weight).tolist() == [0b10011100, 0b01000000]
-
-
 @given(hnp.arrays(np.float32, hnp.array_shapes(max_dims=4), elements=st.floats(-1, 1, width=32)))
 def test_unpacking_gives_the_signs_back(weight: np.ndarray) -> None:
     tensor = torch.from_numpy(weight)
@@ -163,13 +156,6 @@ def test_packed_nets_come_back_the_same_and_take_a_thirtieth(tmp_path: Path) -> 
     assert loaded == saved
     x = torch.randn(3, 512)
     assert torch.equal(model(x), other(x))
-
-
-def test_the_card_counts_weights_not_bytes(tmp_path: Path) -> None:
-    # 30 one-bit weights in 4 bytes and 3 biases; a real layer of 4 numbers
-    saved = save_packed(tmp_path, card(), nn.Sequential(BinaryLinear(10, 3), nn.Linear(3, 1)))
-    assert saved.parameters == 30 + 3 + 4
-    assert load_file(tmp_path / "model.safetensors")["0.weight"].numel() == 4
 
 
 def test_a_net_without_binary_layers_is_written_as_ever(tmp_path: Path) -> None:

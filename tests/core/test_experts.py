@@ -14,8 +14,6 @@ from mofme.core.experts import (
     LowRankExperts,
 )
 from mofme.core.gated_experts import GatedFeedForwardExperts
-from mofme.core.moe import MoE
-from mofme.core.routers import MixtureOfRouters
 from mofme.core.routing import Experts, keep_top_k
 
 SIZES = {
@@ -87,15 +85,6 @@ def test_an_expert_sees_only_the_tokens_that_chose_it() -> None:
     weights = torch.tensor([[0.5, 0, 0.5], [0, 1, 0], [0, 0, 1]])
     y = layer(torch.randn(3, 4), weights)
     assert y.isfinite().all(dim=-1).tolist() == [True, False, True]
-
-
-def test_one_expert_of_weight_1_is_a_plain_feed_forward() -> None:
-    torch.manual_seed(0)
-    layer, plain = FeedForwardExperts(4, 5, 1), FeedForward(4, 5)
-    plain.expand.weight.data, plain.expand.bias.data = layer.expand_EHD.data[0], layer.expand_bias_EH.data[0]
-    plain.contract.weight.data, plain.contract.bias.data = layer.contract_EDH.data[0], layer.contract_bias_ED.data[0]
-    x = torch.randn(6, 4)
-    torch.testing.assert_close(layer(x, torch.ones(6, 1)), plain(x))
 
 
 def modulations(layer: Experts, x_TD: Tensor) -> list[Tensor]:
@@ -219,18 +208,6 @@ def test_low_rank_dropout_is_for_training_only() -> None:
     assert not torch.equal(layer(x_TD, weights_TE), layer(x_TD, weights_TE))
     layer.eval()
     assert torch.equal(layer(x_TD, weights_TE), layer(x_TD, weights_TE))
-
-
-def test_a_low_rank_expert_that_is_not_chosen_learns_nothing() -> None:
-    torch.manual_seed(0)
-    layer = MoE(MixtureOfRouters(6, 4), LowRankExperts(6, 5, 4))
-    layer.experts.up_ERF.data.normal_()  # type: ignore[union-attr, operator]
-    x_TD = torch.randn(1, 6)
-    layer(x_TD).sum().backward()
-    chosen_E = layer.router(x_TD).chosen_TE[0]
-    learned_E = layer.experts.up_ERF.grad.flatten(1).any(1)  # type: ignore[union-attr, operator]
-    assert learned_E.tolist() == chosen_E.tolist()
-    assert all(parameter.grad is not None and parameter.grad.any() for parameter in layer.router.parameters())
 
 
 DIM, NEURONS = 6, 20

@@ -134,14 +134,6 @@ def test_observed_decisions_carry_gradients() -> None:
     assert router.score.weight.grad is not None
 
 
-def test_observers_may_be_nested(model: nn.Sequential) -> None:
-    with observe_routing(model) as outer:
-        model(torch.ones(1, 4))
-        with observe_routing(model) as inner:
-            model(torch.ones(1, 4))
-    assert (len(outer), len(inner)) == (4, 2)
-
-
 def test_replaced_decisions_are_followed_inside_the_block_only(model: nn.Sequential) -> None:
     # Alone the model multiplies by 1, then by 2.
     def second(_: str, __: RoutingDecision) -> RoutingDecision:
@@ -163,20 +155,6 @@ def test_an_edit_is_told_the_layer_and_its_decision(model: nn.Sequential) -> Non
     with replace_routing(model, remember):
         assert model(torch.ones(1, 4)).unique().item() == 2
     assert seen == [("0", [[1, 0]]), ("2", [[0, 1]])]
-
-
-def test_of_two_replacements_the_inner_edits_the_outer(model: nn.Sequential) -> None:
-    def double(_: str, decision: RoutingDecision) -> RoutingDecision:
-        return RoutingDecision(2 * decision.weights_TE, decision.logits_TE)
-
-    def second(_: str, __: RoutingDecision) -> RoutingDecision:
-        return only(0, 1)
-
-    x = torch.ones(1, 4)
-    with replace_routing(model, second), replace_routing(model, double):
-        assert model(x).unique().item() == 16  # (2 * 2) in each of two layers
-    with replace_routing(model, double), replace_routing(model, second):
-        assert model(x).unique().item() == 4
 
 
 def test_who_observes_inside_a_replacement_sees_what_is_followed(model: nn.Sequential) -> None:

@@ -79,17 +79,6 @@ def test_regression_stays_where_nothing_is_gained() -> None:
     assert torch.equal(regress(own, ALIKE, torch.stack([tensor(0, 1)] * 2), lambda r: torch.zeros(())), own)
 
 
-@given(seed=st.integers(0, 99))
-def test_regression_never_raises_the_loss(seed: int) -> None:
-    torch.manual_seed(seed)
-    own, goal, references_NR = torch.randn(4), torch.randn(4), torch.randn(6, 4)
-
-    def loss_of(routing_R: Tensor) -> Tensor:
-        return (routing_R - goal).square().sum()
-
-    assert loss_of(regress(own, nearest(own, references_NR), references_NR, loss_of)) <= loss_of(own)
-
-
 def test_mode_finding_goes_to_the_nearer_crowd() -> None:
     generator = torch.Generator().manual_seed(0)
     crowds = [centre + 0.01 * torch.randn(8, 2, generator=generator) for centre in (0.0, 10.0)]

@@ -52,13 +52,6 @@ def test_the_files_are_safetensors_and_json(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "card.json").read_text(encoding="utf-8"))["licence"] == "CC BY-NC 4.0"
 
 
-def test_saving_again_replaces_both(tmp_path: Path) -> None:
-    first = save_model(tmp_path, CARD, state())
-    second = save_model(tmp_path, CARD, {"weight": torch.ones(2)})
-    assert first.sha256 != second.sha256
-    assert load_state(tmp_path, load_card(tmp_path))["weight"].tolist() == [1, 1]
-
-
 def test_parameters_that_share_or_stride_memory_are_saved(tmp_path: Path) -> None:
     matrix = torch.arange(6.0).reshape(2, 3)
     save_model(tmp_path, CARD, {"transposed": matrix.T, "whole": matrix.long().T})

@@ -88,15 +88,6 @@ def test_a_damaged_file_is_begun_anew(tmp_path: Path, damage: bytes) -> None:
     assert len(cache.get(list(VECTORS))) == 10
 
 
-def test_a_file_cut_short_is_begun_anew(tmp_path: Path) -> None:
-    cache = EmbeddingCache(tmp_path / "file.sqlite", "one")
-    cache.put({f"text {i}": np.full(384, i, np.float32) for i in range(50)})
-    cache.path.write_bytes(cache.path.read_bytes()[:30_000])
-    for _ in range(3):
-        cache.put(VECTORS)
-    assert len(cache.get(list(VECTORS))) == 10
-
-
 def test_the_oldest_go_first(tmp_path: Path) -> None:
     cache = EmbeddingCache(tmp_path / "file.sqlite", "one", limit=4)
     cache.put(VECTORS)

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mofme.core.moe import observe_routing
 from mofme.core.weights import ModelCard, save_model
 from mofme.errors import Cancelled, ModelError, TableError
 from mofme.files import CARD_FILE
@@ -100,14 +99,6 @@ def test_models_that_differ_in_their_router_start_alike_in_all_else() -> None:
     assert len(shared) == len([name for name in attention if ".router." not in name]) > 10
     for name in shared:
         torch.testing.assert_close(linear[name], attention[name], atol=0, rtol=0)
-
-
-def test_it_is_a_mixture_in_every_layer() -> None:
-    model = tiny()
-    with observe_routing(model) as observed:
-        model(ids(2, 3))
-    assert [one.layer for one in observed] == ["blocks.0.feed_forward", "blocks.1.feed_forward"]
-    assert all((one.decision.chosen_TE.sum(-1) == 2).all() for one in observed)
 
 
 def test_the_likeliest_tokens_are_those_of_reading_all_anew() -> None:

@@ -22,7 +22,6 @@ from mofme.measure.result import (
     available_results,
     load_result,
     save_result,
-    this_machine,
 )
 from mofme.measure.statistics import clipped, difference_of_means, students_mean
 
@@ -158,13 +157,6 @@ def test_the_source_says_all_one_needs_to_measure_again() -> None:
         "`python -m mofme x`; 2026-11-22; A CPU; 1 of 4 cores; bfloat16; torch 2.13.0; seeds 0, 1; "
         "intervals: 95 % bootstrap"
     )
-
-
-def test_this_machine_is_known() -> None:
-    machine = this_machine(threads=3)
-    assert machine.cpu and machine.system and machine.torch
-    assert machine.cores >= 1
-    assert machine.threads == 3
 
 
 ABOVE, BELOW, AROUND = Figure(2, 1, 3), Figure(-2, -3, -1), Figure(0.5, -1, 2)

@@ -77,17 +77,6 @@ def test_wilson_by_hand() -> None:
     assert (mean.value, mean.low) == (0.48, wilson(10, 20).low)
 
 
-def test_the_stratified_bootstrap_has_the_width_of_the_normal_interval() -> None:
-    # 400 texts, a gain of 100 points on 80 of them: mean 20, standard error 100 sqrt(.2 * .8 / 400) = 2; of the mean
-    # of two such tasks 2 / sqrt(2).
-    gain_N = np.array([100.0] * 80 + [0.0] * 320)
-    for tasks, error in ((1, 2), (2, 2 / 2**0.5)):
-        figure = stratified_bootstrap([gain_N] * tasks)
-        assert figure.value == 20
-        assert figure.low is not None and figure.high is not None
-        assert figure.high - figure.low == pytest.approx(2 * 1.96 * error, rel=0.05)
-
-
 def test_the_stratified_bootstrap_draws_as_if_one_by_one() -> None:
     gain_N = np.array([100.0, 0.0, -20.0, 40.0, 0.0, 60.0, 7.0])
     generator = np.random.default_rng(0)

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from gradio.data_classes import FileData
 from gradio.utils import get_upload_folder
-from PIL import Image
 from playwright.sync_api import Page, expect
 
 from mofme.errors import Cancelled, MofmeError, PictureError
@@ -83,15 +82,6 @@ def test_a_video_is_restored_among_the_photos(engine: Engine, photo: Path, tmp_p
     assert progress.archive is not None
     with zipfile.ZipFile(progress.archive) as archive:
         assert set(archive.namelist()) == {"a.mp4", "my photo.jpg", "report.csv"}
-
-
-def test_every_photo_is_shown_before_and_after(engine: Engine, photo: Path) -> None:
-    progress = run(engine, [photo])
-    (after, name), before = progress.thumbnails[0], progress.before[0]
-    assert name == "my photo.jpg" and before != after
-    for path in (before, after):
-        with Image.open(path) as image:
-            assert (image.format, image.size) == ("JPEG", (64, 96))
 
 
 def test_all_chosen_files_are_counted(photo: Path) -> None:

@@ -89,14 +89,6 @@ def test_a_format_the_browser_cannot_show_is_restored(page: Page, tmp_path: Path
     assert download.value.suggested_filename == "phone-restored.heic"
 
 
-def test_a_broken_file_is_explained_on_the_page(page: Page, broken: Path) -> None:
-    choose(page, "#photo", broken)
-    expect(page.locator("#photo img")).to_be_attached()
-    page.click("#restore")
-    expect(page.get_by_text("broken.jpg: damaged or incomplete")).to_be_visible()
-    expect(page.locator("#restore")).to_be_enabled()
-
-
 def test_what_is_no_picture_is_told_at_once_and_does_not_stay(page: Page, photo: Path, tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("no picture")
     choose(page, "#photo", tmp_path / "text.jpg")

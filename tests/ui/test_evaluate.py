@@ -99,17 +99,6 @@ def test_a_zip_of_pairs_gives_a_report(engine: Engine, tmp_path: Path, inside: s
     assert load_result("restoration", tmp_path).rows == state.result.rows
 
 
-def test_every_folder_of_an_archive_is_a_set(engine: Engine, tmp_path: Path) -> None:
-    for weather in ("rain", "snow"):
-        for part, level in (("input", 110), ("target", 100)):
-            picture(tmp_path / "p" / weather / part / "1.png", level)
-    state = run(engine, [zipped(tmp_path / "pairs.zip", tmp_path / "p")])
-    assert {name: [case.name for case in cases] for name, cases in state.cases.items()} == {
-        "rain": ["rain: 1.png"],
-        "snow": ["snow: 1.png"],
-    }
-
-
 def bright_or_dark() -> Segmenter:
     """Sees class 0 where a picture is bright, else class 1."""
     return Segmenter("two", load_label_set("camvid"), lambda image: (image.mean(1) < 0.5).long())

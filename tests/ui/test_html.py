@@ -18,7 +18,7 @@ from mofme.papers.carrot import tab as llm_routing
 from mofme.papers.mixture_of_routers import tab as lora_mixture
 from mofme.papers.r2t2 import tab as rerouting
 from mofme.papers.router_robustness import tab as router_robustness
-from mofme.ui.chart import bar_plot, cost_plot, learning_curves, line_plot, scatter_plot, tradeoff_plot
+from mofme.ui.chart import bar_plot, cost_plot, learning_curves, scatter_plot
 from mofme.ui.figures import expert_figures, heat_map, save_picture, telling_layer, thumbnail, uncertainty_figure
 from mofme.ui.html import Block, bars, heat_grid, heat_table, measured_by_us, numbered, result_tables
 from mofme.ui.tabs import evaluate
@@ -198,22 +198,6 @@ def test_no_step_makes_no_curve() -> None:
         learning_curves("Loss", {"none": []})
 
 
-def test_lines_go_from_left_to_right_and_lower_values_lie_lower() -> None:
-    page = line_plot("a <title>", {"<a>": [(0, 5.0), (10, 1.0)], "empty": []}, steps=10)
-    (path,) = re.findall(r"<path d='M([^']+)' fill='none' stroke='#", page)
-    (x, y), (to_x, to_y) = ([float(value) for value in point.split()] for point in path.split("L"))
-    assert x < to_x and y < to_y
-    assert "<a>" not in page
-    assert "<svg" in line_plot("nothing yet", {"a": []}, steps=10)
-
-
-def test_one_dot_stands_right_of_and_below_another() -> None:
-    page = tradeoff_plot("a <title>", "cost", {"<a>": (1.0, Figure(10, 9, 11)), "b": (2.0, Figure(5))})
-    places = [(float(x), float(y)) for x, y in re.findall(r"cx='([\d.]+)' cy='([\d.]+)'", page)]
-    assert places[0][0] < places[1][0] and places[0][1] < places[1][1]
-    assert "<a>" not in page
-
-
 costs = st.floats(0, 1e3) | st.just(0.0)
 points = st.tuples(costs, st.floats(0, 1))
 
@@ -230,15 +214,6 @@ def test_any_models_make_a_plot_that_fits(models: dict[str, tuple[float, float]]
     for dot in dots:
         assert 0 < float(dot.attrib["cx"]) < 360
         assert 0 < float(dot.attrib["cy"]) < bottom
-
-
-def test_a_plot_puts_cheap_to_the_left_and_good_above() -> None:
-    root = ElementTree.fromstring(cost_plot("Costs", {"a": (0.1, 0.2), "b": (1, 0.9), "c": (10, 0.9)}, {}))
-    (ax, ay), (bx, by), (cx, cy) = (
-        (float(dot.attrib["cx"]), float(dot.attrib["cy"])) for dot in root.iter() if dot.tag.endswith("circle")
-    )
-    assert ax < bx < cx and bx - ax == pytest.approx(cx - bx, abs=0.2)  # logarithmic
-    assert ay > by == cy
 
 
 @given(st.integers(1, 300), st.integers(1, 300))

@@ -11,7 +11,7 @@ from gradio.queueing import Event, EventQueue
 from gradio_client import Client
 
 from mofme.ui import service
-from mofme.ui.queue import FairQueue
+from mofme.ui.window import FairQueue
 
 
 @pytest.fixture

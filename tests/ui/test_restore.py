@@ -47,15 +47,6 @@ def test_formats_no_browser_shows_are_compared_as_png_and_downloaded_as_they_wer
         assert before.size == after.size == (20, 10)
 
 
-def test_a_png_is_written_once(engine: Engine, photo: Path) -> None:
-    path = photo.with_suffix(".png")
-    Image.new("RGBA", (20, 10), (1, 2, 3, 128)).save(path)
-    result = restored(engine, path)
-    assert result.after == result.download
-    with Image.open(result.download) as image:
-        assert image.mode == "RGBA"
-
-
 def test_a_wrong_suffix_is_put_right(engine: Engine, photo: Path) -> None:
     wrong = photo.rename(photo.with_suffix(".png"))
     result = restored(engine, wrong)

@@ -45,12 +45,6 @@ def test_a_video_comes_back_under_its_name(engine: Engine, tmp_path: Path) -> No
     assert last.look is not None and all(path.is_file() for path in last.look)
 
 
-def test_a_kind_the_browser_does_not_know_is_written_as_mp4(engine: Engine, tmp_path: Path) -> None:
-    source = film(tmp_path / "a.avi", codec="mpeg4").rename(tmp_path / "a.xyz")
-    *_, last = run(engine, Job(60), source)
-    assert last.video is not None and last.video.name == "a-restored.mp4"
-
-
 def test_when_time_is_up_the_beginning_is_handed_out(engine: Engine, tmp_path: Path) -> None:
     *_, last = run(engine, Job(0), film(tmp_path / "a.mp4"))
     assert last.late and last.number == 1 and last.video is not None

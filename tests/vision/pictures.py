@@ -62,7 +62,7 @@ def png(bits, colour_type, row, *chunks):
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in every)
 
 
-def save_grey(path: Path, level: int, size: tuple[int, int] = (40, 32)) -> Path:
+def save_grey(path: Path, level: int = 100, size: tuple[int, int] = (40, 32)) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, (level,) * 3).save(path)
     return path

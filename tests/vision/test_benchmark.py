@@ -21,13 +21,6 @@ def costs() -> dict[str, Cost]:
     return {cost.arm.feed_forward: cost for cost in measured}
 
 
-def test_the_dense_net_comes_first() -> None:
-    assert arms([4, 16]) == [
-        Arm("dense", 1),
-        *(Arm(kind, count) for count in (4, 16) for kind in ("moe", "moe-top4", "mofme", "generated")),
-    ]
-
-
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_every_arm_can_be_built(backbone: str) -> None:
     for arm in arms([4]):

@@ -172,12 +172,6 @@ def test_every_baseline_takes_pictures_of_any_size(name: str, size: tuple[int, i
     assert torch.equal(picture, before)
 
 
-@pytest.mark.parametrize("name", [name for name in BASELINES if name not in ("dark channel", "CLAHE")])
-def test_filters_leave_an_even_picture(name: str) -> None:
-    even = torch.tensor([0.2, 0.4, 0.8])[:, None, None].expand(3, 24, 24)
-    torch.testing.assert_close(BASELINES[name](even), even, atol=2.5 / 255, rtol=0)
-
-
 def test_colours_keep_their_channels() -> None:
     # A picture that is red on the left and blue on the right stays so, whatever is done to it.
     picture = torch.full((3, 40, 40), 0.2)
@@ -185,14 +179,6 @@ def test_colours_keep_their_channels() -> None:
     for name, restore in BASELINES.items():
         left, right = restore(picture)[:, :, :10].mean((1, 2)), restore(picture)[:, :, 30:].mean((1, 2))
         assert left.argmax() == 0 and right.argmax() == 2, name
-
-
-def test_the_median_takes_a_flake_away() -> None:
-    picture = torch.full((3, 9, 9), 0.4)
-    picture[:, 4, 4] = 1.0
-    torch.testing.assert_close(
-        BASELINES["median blur, 3 wide"](picture), torch.full((3, 9, 9), 0.4), atol=1 / 255, rtol=0
-    )
 
 
 def test_the_guided_filter_is_that_of_kornia() -> None:

@@ -19,7 +19,7 @@ from mofme.vision.picture.decode import Picture
 from mofme.vision.picture.file import FORMATS, write_picture
 from mofme.vision.restorer import Restoration, Restorer
 from mofme.vision.video_file import CONTAINERS
-from tests.films import film
+from tests.films import as_it_is, film
 from tests.full_disk import room_for
 
 EARLIER = b"an earlier result"
@@ -50,9 +50,6 @@ def test_a_picture_in_any_format(tmp_path, suffix, bits, share):
 @pytest.mark.parametrize("share", [0.5, 1.0])
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm"])
 def test_a_video_in_any_container(tmp_path, suffix, share):
-    def as_it_is(image, **_):
-        return Restoration(image, {"rain": 0.9}, torch.zeros(1, 1), (), 0.0)
-
     source, path = film(tmp_path / "a.mp4", frames=4, sound="aac"), tmp_path / f"out/b{suffix}"
     assert suffix in CONTAINERS and restore_file(as_it_is, source, path).error == ""
     size = path.stat().st_size
@@ -104,10 +101,6 @@ def test_the_command_fails_and_says_why(tmp_path):
 
 def never(image: Tensor, **_: object) -> Restoration:
     raise AssertionError("the net ran")
-
-
-def as_it_is(image: Tensor, **_: object) -> Restoration:
-    return Restoration(image, {"rain": 0.9}, torch.zeros(1, 1), (), 0.0)
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
@@ -45,14 +43,6 @@ def test_ssim_equals_scikit_image(channels: slice) -> None:
             one, other, channel_axis=0, data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
         )
         assert ours == pytest.approx(expected, abs=1e-9)
-
-
-@given(st.integers(11, 24), st.integers(11, 24), st.integers(0, 99))
-def test_ssim_is_symmetric_and_one_only_for_equal_pictures(height: int, width: int, seed: int) -> None:
-    a, b = pictures(height, width, seed)
-    torch.testing.assert_close(ssim(a, b), ssim(b, a))
-    torch.testing.assert_close(ssim(a, a), torch.ones(2, dtype=torch.float64))
-    assert (ssim(a, b) < 1).all()
 
 
 def test_ssim_refuses_pictures_smaller_than_its_window() -> None:
@@ -161,22 +151,6 @@ def test_psnr_loss_by_hand() -> None:
     assert loss.item() == pytest.approx((math.log10(0.0101) - 3) / 4, rel=1e-4)
 
 
-def test_a_decibel_of_any_weather_counts_alike() -> None:
-    # Halving an error gains 6 dB, from strong weather as from weak: the loss falls by log10(2), far above its floor.
-    def gained(error: float) -> float:
-        return (psnr_loss(grey(0.5 + error), grey(0.5)) - psnr_loss(grey(0.5 + error / 2), grey(0.5))).item()
-
-    assert gained(0.4) == pytest.approx(math.log10(2), rel=0.01)
-    assert gained(0.2) == pytest.approx(math.log10(2), rel=0.01)
-
-
-def test_a_clean_picture_does_not_hold_a_net_at_the_identity() -> None:
-    output = grey(0.5).clone().requires_grad_()
-    psnr_loss(output, grey(0.5)).backward()
-    assert output.grad is not None
-    assert (output.grad == 0).all()
-
-
 def test_naming_the_weather() -> None:
     # A perfect picture, log10(1e-4) / 2 = -2, and logits of 0: .1 * ln 2. A sure and right answer costs nothing.
     clean = grey(0.5)
@@ -206,12 +180,3 @@ def test_balance_of_experts() -> None:
     one_sided, even = routing([[1.0, 0.0], [1.0, 0.0]]), routing([[1.0, 0.0], [0.0, 1.0]])
     assert objective(output, clean, labels, [even]).item() == pytest.approx(-2, rel=1e-6)
     assert objective(output, clean, labels, [one_sided, even]).item() == pytest.approx(-2 + 0.5e-3, rel=1e-6)
-
-
-def test_gradients_reach_pictures_and_weather() -> None:
-    output = NetOutput(grey(0.6).clone().requires_grad_(), torch.zeros(1, 4, requires_grad=True))
-    objective(output, grey(0.5), torch.ones(1, 4), []).backward()
-    assert output.image.grad is not None
-    assert (output.image.grad > 0).all(), "the picture is too bright"
-    assert output.weather_BW.grad is not None
-    assert (output.weather_BW.grad < 0).all(), "all weathers are there"

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from skimage.data import coffee
 from torch import Tensor
 
@@ -14,7 +13,7 @@ from mofme import files
 from mofme.core.binary import binarise, binary_layers
 from mofme.core.weights import ModelCard, load_card, save_model, save_packed
 from mofme.errors import ModelError
-from mofme.files import CARD_FILE, WEIGHTS_FILE
+from mofme.files import CARD_FILE
 from mofme.vision.evaluation import to_8_bits
 from mofme.vision.metrics import psnr
 from mofme.vision.models import SIZES, available_models, build_net, load_net
@@ -112,15 +111,6 @@ def test_binary_weights_are_unpacked_into_a_net_that_computes_the_same(tmp_path:
     torch.testing.assert_close(found.weather_BW, expected.weather_BW)
     assert not list(binary_layers(net))
     assert [card.name for card in available_models(tmp_path)] == ["signs"]
-
-
-def test_each_binary_weight_takes_one_bit_of_the_file(tmp_path: Path) -> None:
-    save_binary(tmp_path)
-    stored = load_file(tmp_path / WEIGHTS_FILE)
-    # 8 to 8 channels by 3 x 3: 576 weights in 72 bytes; 3 to 16 by 3 x 3: 432 weights in 54
-    assert (stored["middle.0.0.conv1.weight"].numel(), stored["middle.0.0.conv1.weight"].element_size()) == (72, 1)
-    assert stored["context.features.0.weight"].numel() == 54
-    assert stored["stem.weight"].shape == (8, 12, 3, 3)
 
 
 @pytest.mark.parametrize("binary", [["stem"], ["context.project", "nothing"], 3])

@@ -6,9 +6,8 @@ from torch import nn
 
 from mofme.core.moe import moe_layers, observe_routing
 from mofme.vision.models import SIZES
-from mofme.vision.nets.blocks import FeedForwardBlock, FeedForwardKind, feed_forward
 from mofme.vision.nets.folded import FoldedBlock, folded
-from mofme.vision.nets.unet import RestorationNet
+from mofme.vision.nets.unet import FeedForwardBlock, FeedForwardKind, RestorationNet, feed_forward
 
 KINDS: tuple[FeedForwardKind, ...] = ("dense", "moe", "mofme", "generated")
 ROUTERS: tuple[FeedForwardKind, ...] = ("mofme-linear", "mofme-attention", "mofme-mixture")

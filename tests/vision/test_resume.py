@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mofme.errors import PictureError
 from mofme.vision.batch import BatchSettings, FileReport, restore_tree, write_report
 from mofme.vision.report import earlier_rows
 from mofme.vision.restorer import Restoration
@@ -144,18 +143,6 @@ def test_a_report_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     }
 
 
-def test_outputs_have_the_time_of_their_sources(tmp_path: Path) -> None:
-    source = picture(tmp_path / "in/a.png", RED, 7)
-    run(tmp_path)
-    assert (tmp_path / "out/a.png").stat().st_mtime_ns == source.stat().st_mtime_ns
-
-
 def test_the_reason_of_an_error_does_not_repeat_the_name() -> None:
     assert FileReport("sub/x.jpg", "", error="/in/sub/x.jpg: damaged: at its end").reason == "damaged: at its end"
     assert FileReport("x.jpg", "", error="out of memory: 3 GB").reason == "out of memory: 3 GB"
-
-
-def test_another_report_is_no_report(tmp_path: Path) -> None:
-    (tmp_path / "report.csv").write_text("file,output\na,b\n")
-    with pytest.raises(PictureError, match="no report of this program"):
-        earlier_rows(tmp_path / "report.csv")

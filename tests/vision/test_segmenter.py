@@ -125,21 +125,6 @@ def test_onnx_with_another_number_of_classes(tmp_path: Path) -> None:
         load_segmenter(str(path))(left_red())
 
 
-def test_files_that_are_no_onnx(tmp_path: Path) -> None:
-    pytest.importorskip("onnxruntime")
-    with pytest.raises(ModelError, match="no such file"):
-        load_segmenter(str(tmp_path / "none.onnx"))
-    (tmp_path / "broken.onnx").write_bytes(b"broken")
-    with pytest.raises(ModelError, match="is not an ONNX file"):
-        load_segmenter(str(tmp_path / "broken.onnx"))
-
-
-def test_onnx_runtime_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ModelError, match="pip install onnxruntime"):
-        load_segmenter(str(tmp_path / "tiny.onnx"))
-
-
 def test_torchvision_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*_: Any, **__: Any) -> None:
         raise URLError("no network")

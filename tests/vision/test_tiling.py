@@ -32,11 +32,6 @@ def test_what_tiles_crop_fits_together(height: int, width: int, size: int) -> No
     assert torch.equal(together, picture)
 
 
-def test_a_small_picture_is_one_tile() -> None:
-    (tile,) = tiles(37, 50, 64, 16)
-    assert tile.inner == tile.outer == (slice(0, 37), slice(0, 50))
-
-
 @pytest.mark.parametrize("height", range(1, 21))
 def test_padding_mirrors_then_repeats(height: int) -> None:
     for width in range(1, 21):
@@ -47,10 +42,6 @@ def test_padding_mirrors_then_repeats(height: int) -> None:
         repeated = (0, below - mirrored[0][1]), (0, right - mirrored[1][1])
         expected = np.pad(expected, ((0, 0), *repeated), "edge")
         np.testing.assert_array_equal(pad_to_stride(picture).numpy(), expected)
-
-
-def test_padding_a_batch() -> None:
-    assert pad_to_stride(torch.rand(2, 3, 9, 16)).shape == (2, 3, 16, 16)
 
 
 @settings(max_examples=50)

@@ -12,7 +12,7 @@ from mofme.errors import ModelError, MofmeError
 from mofme.files import WEIGHTS_FILE
 from mofme.vision.datasets import HazeScene
 from mofme.vision.models import load_net, load_tone, weights_bytes
-from mofme.vision.nets.tone import ToneNet, apply_tone, trust
+from mofme.vision.nets.tone import ToneNet, apply_tone
 from mofme.vision.nets.unet import RestorationNet
 from mofme.vision.restorer import Restorer
 from mofme.vision.scenes import Source, hazed
@@ -58,10 +58,6 @@ def samples(count: int = 256) -> ToneSamples:
 def test_it_starts_by_changing_nothing() -> None:
     thumbnails = torch.rand(2, 3, 64, 64)
     assert torch.equal(ToneNet().eval()(thumbnails, thumbnails), torch.zeros(2, 2, 3))
-
-
-def test_it_is_trusted_as_far_as_haze_is_likely() -> None:
-    assert trust(torch.tensor([0.0, 0.5, 0.8, 0.9, 1.0])).tolist() == pytest.approx([0, 0, 0, 0.5, 1])
 
 
 def test_a_tone_is_a_gain_and_an_offset_for_each_colour() -> None:

@@ -14,15 +14,11 @@ from mofme.vision.batch import restore_file
 from mofme.vision.restorer import Restoration
 from mofme.vision.video_colour import planes_of
 from mofme.vision.video_file import read_video
-from tests.films import each_once
+from tests.films import as_it_is, each_once
 
 ITU709, ITU601, ITU2020, PQ = 1, 6, 9, 16
 NARROW, FULL = 1, 2
 SUFFIXES = [".mp4", ".mkv", ".mov", ".webm"]
-
-
-def as_it_is(image: Tensor, **_: object) -> Restoration:
-    return Restoration(image, {"rain": 0.9}, torch.zeros(1, 1), (), 0.0)
 
 
 def ramp(bits: int, size: tuple[int, int] = (64, 48), number: int = 0) -> np.ndarray:

@@ -6,17 +6,14 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-import torch
 from av.stream import AttachmentStream, Disposition
 from av.subtitles.subtitle import SubtitleSet
-from torch import Tensor
 
 from mofme.errors import PictureError
 from mofme.vision.batch import FileReport, restore_file
-from mofme.vision.restorer import Restoration
 from mofme.vision.video import restore_video
 from mofme.vision.video_file import missing_share, read_video
-from tests.films import each_once, film
+from tests.films import as_it_is, each_once, film
 
 DEFAULT, FORCED, COMMENT, PICTURE = (
     Disposition.default,
@@ -34,10 +31,6 @@ HEADER = (
     b"Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text\n"
 )
 CHAPTERS = [("Regn", 0, 400), ("Opphold", 400, 800)]
-
-
-def as_it_is(image: Tensor, **_: object) -> Restoration:
-    return Restoration(image, {"rain": 0.9}, torch.zeros(1, 1), (), 0.0)
 
 
 def restored(source: Path, output: Path) -> FileReport:

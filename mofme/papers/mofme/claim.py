@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from mofme.measure.result import Check, Figure, Judgement, Result
 from mofme.vision.benchmark import saved
 from mofme.vision.comparison import BASELINES, COST, NOTHING
-from mofme.vision.nets.blocks import FeedForwardKind
+from mofme.vision.nets.unet import FeedForwardKind
 
 PARAMETERS, TIME = 72.0, 39.0  # percent saved, with 128 experts
 GAIN, GAINED = 0.1, "gain, dB (seeds)"  # the least of the paper's

@@ -14,8 +14,7 @@ from torch.nn import functional as F
 from mofme.core.experts import FeatureModulatedExperts
 from mofme.core.moe import MoE
 from mofme.core.uncertainty import RIDGE, TINY, UncertaintyRouter
-from mofme.vision.nets.blocks import FeedForwardBlock
-from mofme.vision.nets.unet import RestorationNet
+from mofme.vision.nets.unet import FeedForwardBlock, RestorationNet
 
 _BELOW_ALL = -2.0  # weights of length 1 lie above
 

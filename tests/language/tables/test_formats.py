@@ -36,13 +36,6 @@ def test_csv(tmp_path: Path) -> None:
     assert table.repairs == ()
 
 
-def test_csv_as_a_spreadsheet_writes_it(tmp_path: Path) -> None:
-    path = tmp_path / "mine.csv"
-    path.write_bytes(b"\xef\xbb\xbfprompt,quality:a,cost:a\r\nhow?,1,0.5\r\n\r\n")
-    table = load_table(path)
-    assert table.prompts == ("how?",) and table.tasks == ("",)
-
-
 def test_parquet(tmp_path: Path) -> None:
     columns = {"prompt": ["p", "q"], "quality:a": [1.0, 0.0], "cost:a": [0.1, 0.2]}
     pq.write_table(pa.table(columns), tmp_path / "mine.parquet")

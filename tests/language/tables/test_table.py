@@ -107,16 +107,6 @@ def test_without_repair_a_raw_table_is_taken_as_it_is_or_refused(raw: RawTable) 
     assert table.prompts == tuple(raw.prompts) and table.models == tuple(raw.models)
 
 
-@given(raw=raw_tables())
-def test_every_repair_is_told(raw: RawTable) -> None:
-    try:
-        table = raw.checked(repair=True)
-    except TableError:
-        return
-    changed = len(table) < len(raw.prompts) or len(table.models) < len(raw.models)
-    assert bool(table.repairs) == changed
-
-
 @pytest.mark.parametrize(
     ("prompt", "options"),
     [

@@ -1,6 +1,5 @@
 """Animations and files of several pages: nothing is lost of them without a word."""
 
-import io
 import struct
 import zlib
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import Tensor
 from mofme.errors import PictureTooLargeError
 from mofme.vision.batch import BatchSettings, FileReport, restore_file
 from mofme.vision.picture.decode import Picture
-from mofme.vision.picture.file import read_frames, read_picture, write_frames
+from mofme.vision.picture.file import read_frames, write_frames
 from mofme.vision.restorer import Restoration
 
 TIMES = [100, 250, 400]
@@ -180,13 +179,3 @@ def test_an_animation_that_is_cut_off_keeps_what_is_there(tmp_path: Path) -> Non
     report = restored(source, tmp_path / "b.png")
     assert report.note == "2 of 3 frames restored, the others are left out"
     assert len(frames_of(tmp_path / "b.png")) == 2
-
-
-def test_one_picture_is_written_as_before(tmp_path: Path) -> None:
-    for suffix in (*ANIMATED, ".tif", ".jpg", ".heic"):
-        Image.fromarray(samples(0)).save(tmp_path / f"a{suffix}")
-        picture = read_picture(tmp_path / f"a{suffix}")
-        assert picture.frames == 1 and picture.duration is None
-        assert len(read_frames(tmp_path / f"a{suffix}")) == 1
-    with Image.open(io.BytesIO((tmp_path / "a.png").read_bytes())) as image:
-        assert not getattr(image, "is_animated", False)

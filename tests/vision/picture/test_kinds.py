@@ -10,10 +10,8 @@ import av
 import numpy as np
 import pillow_heif
 import pytest
-import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from torch import Tensor
 from typer.testing import CliRunner
 
 from mofme.cli.app import app
@@ -21,7 +19,8 @@ from mofme.errors import ArchiveError, PictureError
 from mofme.vision.archive import extract, others_packed
 from mofme.vision.picture.file import READABLE_SUFFIXES, read_picture
 from mofme.vision.picture.kinds import left_out, without_lost
-from mofme.vision.restorer import Restoration, Restorer
+from mofme.vision.restorer import Restorer
+from tests.films import as_it_is
 from tests.vision.pictures import resave, smooth
 
 
@@ -54,9 +53,6 @@ def run(*words: object) -> tuple[int, str]:
 
 
 def test_the_command_tells_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def as_it_is(image: Tensor, **_: object) -> Restoration:
-        return Restoration(image, {"rain": 0.9}, torch.zeros(1, 1), (), 0.0)
-
     monkeypatch.setattr(Restorer, "from_pretrained", lambda *_: as_it_is)
     (tmp_path / "in").mkdir()
     Image.new("P", (4, 4)).save(tmp_path / "in/a.gif")
