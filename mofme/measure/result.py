@@ -105,6 +105,12 @@ class Check:
     def __post_init__(self) -> None:
         object.__setattr__(self, "side", self.figure.side(self.level) * (-1 if self.below else 1))
 
+    @classmethod
+    def least(cls, name: str, figures: Iterable[Figure], level: float) -> "Check":
+        """A gate: the widest of `figures` could tell an effect of `level`; not passed if one has no interval."""
+        widest = max(figure.half for figure in figures)
+        return cls(name, Figure.exact(widest) if math.isfinite(widest) else Figure(0.0), level, below=True)
+
     def rank(self) -> tuple[int, float]:
         """What holds least comes first."""
         return self.side, (self.figure.value - self.level) * (-1 if self.below else 1)
