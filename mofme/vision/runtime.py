@@ -14,7 +14,6 @@ import importlib.util
 import json
 import os
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import lru_cache
@@ -100,10 +99,9 @@ def graph_of(net: RestorationNet) -> bytes:
     if moe_layers(graph.net):
         raise ModelError("a runtime cannot follow how this model chooses its experts; take torch")
     example = torch.rand(1, 3, 48, 64), torch.rand(1, 2, net.context.project.out_features // 2)
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # as in `export`
+    with torch.no_grad():
         maps = [f"uncertainty{number}_map" for number in range(len(graph(*example)) - 2)]
-        return onnx_bytes(graph, example, ["image", "context"], ["restored", "weather", *maps])
+    return onnx_bytes(graph, example, ["image", "context"], ["restored", "weather", *maps])
 
 
 def fastest_runtime(load: Callable[[str], Callable[[Tensor], object]], net: RestorationNet) -> str:
@@ -222,24 +220,28 @@ def _precision() -> str:
     return "bf16" if bf16_pays(torch.device("cpu")) else "f32"
 
 
-def openvino_settings() -> dict[str, Any]:
-    """Precision and threads as torch has them here."""
+def compile_openvino(graph: bytes, size: _Size | None, **more: Any) -> Any:
+    """An ONNX model whose input is `image`, for any size or for one, with precision and threads as torch has them."""
+    core = importlib.import_module("openvino").Core()
+    model = core.read_model(graph)
+    if size:
+        model.reshape({"image": [1, 3, *size]})
+    return core.compile_model(model, "CPU", {**_openvino_settings(), **more})
+
+
+def _openvino_settings() -> dict[str, Any]:
     threads = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "NUM_STREAMS": 1}
     return {"INFERENCE_PRECISION_HINT": _precision(), **threads}
 
 
 def _load_openvino(keep: _Keep, graph: Callable[[], bytes]) -> _Compiled:
-    openvino, settings = importlib.import_module("openvino"), openvino_settings()
-    core = openvino.Core()
+    core, settings = importlib.import_module("openvino").Core(), _openvino_settings()
     about = f"openvino {metadata.version('openvino')} {_precision()} {this_machine().cpu}"
 
     @lru_cache(_OPEN)
     def compiled(size: _Size | None) -> Any:
         def make() -> bytes:
-            model = core.read_model(graph())
-            if size:
-                model.reshape({"image": [1, 3, *size]})
-            content: bytes = core.compile_model(model, "CPU", settings).export_model().getvalue()
+            content: bytes = compile_openvino(graph(), size).export_model().getvalue()
             return content
 
         return core.import_model(keep(f"{about} {size}", make), "CPU", settings)
