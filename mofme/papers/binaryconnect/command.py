@@ -31,8 +31,7 @@ def train(
     """Train the paper's net for digits, or what of it is still missing."""
     import torch
 
-    from mofme.papers.binaryconnect.data import load_mnist
-    from mofme.papers.binaryconnect.net import ARMS
+    from mofme.papers.binaryconnect.net import ARMS, load_mnist
     from mofme.papers.binaryconnect.training import Plan
     from mofme.papers.binaryconnect.training import train as learn
 
@@ -56,9 +55,9 @@ def evaluate(
     """Measure the test error of every complete run under the paper's test-time options, its size on disk and time."""
     import torch
 
-    from mofme.papers.binaryconnect.data import load_mnist
     from mofme.papers.binaryconnect.experiment import as_result
     from mofme.papers.binaryconnect.experiment import evaluate as measure
+    from mofme.papers.binaryconnect.net import load_mnist
 
     torch.set_num_threads(1)
     return as_result(measure(runs, load_mnist(digits), nets, repeats, command.tell), command.line)
@@ -73,7 +72,7 @@ def pack(
     licence: Annotated[str, typer.Option(help="Licence of the weights, for the card.")] = "",
 ) -> None:
     """Write a trained net as it is used, with signs in single bits and real weights in half precision."""
-    from mofme.papers.binaryconnect.data import load_mnist
+    from mofme.papers.binaryconnect.net import load_mnist
     from mofme.papers.binaryconnect.training import pack_run
 
     card = pack_run(run, load_mnist(digits), out, licence)

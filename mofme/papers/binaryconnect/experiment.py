@@ -19,7 +19,6 @@ from mofme.files import WEIGHTS_FILE
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import students_mean, wilson
 from mofme.papers.binaryconnect.claim import judge
-from mofme.papers.binaryconnect.data import Digits, Mnist
 from mofme.papers.binaryconnect.net import (
     ARMS,
     BINARY,
@@ -28,6 +27,8 @@ from mofme.papers.binaryconnect.net import (
     FLOAT,
     STOCHASTIC,
     DigitNet,
+    Digits,
+    Mnist,
     folded,
     load_digit_net,
 )

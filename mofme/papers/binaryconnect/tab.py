@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from mofme.errors import ModelError, PictureError
-from mofme.papers.binaryconnect.data import SIDE, as_digit, ink_of
+from mofme.papers.binaryconnect.net import SIDE, as_digit, ink_of
 from mofme.papers.binaryconnect.tab_nets import (
     Answer,
     ComparedPhoto,

@@ -21,6 +21,7 @@ from mofme.vision.picture.file import read_first, write_picture
 from mofme.vision.restorer import DEFAULT_TILE, available_models
 
 SHOWN_UNITS = 24
+TITLES = {True: "One-bit weights", False: "Real weights"}
 _LEVELS = 255
 
 
@@ -42,7 +43,7 @@ class Reader:
 
     @property
     def title(self) -> str:
-        return "One-bit weights" if self.binary else "Real weights"
+        return TITLES[self.binary]
 
     @property
     def binary(self) -> bool:
@@ -101,7 +102,7 @@ class ShippedRestorer:
 
     @property
     def title(self) -> str:
-        return "One-bit weights" if self.binary else "Real weights"
+        return TITLES[self.binary]
 
     @property
     def binary(self) -> bool:

@@ -18,8 +18,7 @@ from mofme.core.training import bf16_pays, fill_moments, moments_of, part_of
 from mofme.core.weights import ModelCard, check_replaceable, save_packed
 from mofme.errors import ModelError, TableError
 from mofme.files import atomic_file
-from mofme.papers.binaryconnect.data import Digits, Mnist
-from mofme.papers.binaryconnect.net import ARMS, KIND, DigitNet, folded, squared_hinge
+from mofme.papers.binaryconnect.net import ARMS, KIND, DigitNet, Digits, Mnist, folded, squared_hinge
 
 STATE = "state.safetensors"
 

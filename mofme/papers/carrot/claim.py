@@ -66,12 +66,15 @@ def _table(result: Result, table: str) -> list[str]:
     said = []
     for share in (100, 95):
         if figure := _money(result, table, JUDGED, share):
-            said.append(f"{table}: {share} % of the best single model's quality for {_percent(figure)} of its money.")
+            value, *interval = figure.text(digits=0).split(" ", 1)
+            money = " ".join([f"{value} %", *interval])
+            said.append(f"{table}: {share} % of the best single model's quality for {money} of its money.")
     if r2 := result.known(f"{table}: {R2}", JUDGED, "R2"):
         said.append(f"CARROT's costs are expected with an R2 of {r2.text(digits=2)}.")
     for router, words in ((JUDGED, "CARROT"), (OURS, "Our stacked ensemble")):
         if gain := _gain(result, table, router, "task table"):
-            said.append(f"{words} is {_side(gain)} the task table in AIQ by {gain.text(signed=True, digits=3)}.")
+            side = {1: "above", 0: "level with", -1: "below"}[gain.side()]
+            said.append(f"{words} is {side} the task table in AIQ by {gain.text(signed=True, digits=3)}.")
     return said
 
 
@@ -85,15 +88,6 @@ def _money(result: Result, table: str, router: str, share: int) -> Figure | None
 
 def _gain(result: Result, table: str, router: str, control: str) -> Figure | None:
     return result.known(f"{table}: AIQ", router, f"AIQ, gain over the {control}")
-
-
-def _percent(figure: Figure) -> str:
-    value, *interval = figure.text(digits=0).split(" ", 1)
-    return " ".join([f"{value} %", *interval])
-
-
-def _side(gain: Figure) -> str:
-    return {1: "above", 0: "level with", -1: "below"}[gain.side()]
 
 
 def judge_rate(result: Result) -> Result:

@@ -238,7 +238,12 @@ def _plot(routed: "Routed") -> str:
         name: (1000 * float(cost), float(quality))
         for name, cost, quality in zip(routed.models, routed.cost_M, routed.quality_M, strict=True)
     }
-    worth = [point for point in models.values() if not any(_better(other, point) for other in models.values())]
+    # None is both cheaper or as cheap and better or as good.
+    worth = [
+        (cost, quality)
+        for cost, quality in models.values()
+        if not any(c <= cost and q >= quality and (c, q) != (cost, quality) for c, q in models.values())
+    ]
     return cost_plot("This prompt", models, {"choices worth their price": sorted(worth)}, routed.model)
 
 
@@ -258,11 +263,6 @@ def _neighbours(routed: "Routed") -> str:
     warning = "<p>Nothing it knows is like this prompt: do not trust these numbers much.</p>" if far else ""
     heads = ("Task", "Similarity", "Solved by")
     return f"<h4>The nearest prompts it knows</h4>{warning}{table(heads, rows, 'neighbours', texts)}"
-
-
-def _better(one: tuple[float, float], other: tuple[float, float]) -> bool:
-    """Cheaper and no worse, or better and no dearer."""
-    return one[0] <= other[0] and one[1] >= other[1] and one != other
 
 
 def _solved(names: Sequence[str], models: Sequence[str]) -> str:

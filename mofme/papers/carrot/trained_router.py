@@ -34,15 +34,13 @@ _SPLITS = 5
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A known prompt near the one asked about: cosine similarity, task, each model's recorded quality (M,).
+    """A known prompt near the one asked about: cosine similarity, task, and the models whose quality was at least .5.
 
-    `prompt` is "" in a router that was loaded: no prompts are kept in files. `solved_by` names the models whose quality
-    was at least .5.
+    `prompt` is "" in a router that was loaded: no prompts are kept in files.
     """
 
     similarity: float
     task: str
-    quality_M: FloatArray
     solved_by: tuple[str, ...]
     prompt: str = ""
 
@@ -140,13 +138,12 @@ class TrainedRouter:
         known = self.carrot.known
         if known is None:
             return ()
-        near = zip(*known.nearest(queries.embeddings_ND, _NEIGHBOURS), strict=True)
-        return tuple(self._neighbour(int(row), float(similarity), known.target_NM[row]) for row, similarity in near)
-
-    def _neighbour(self, row: int, similarity: float, quality_M: FloatArray) -> Neighbour:
-        solved_by = tuple(name for name, q in zip(self.models, quality_M, strict=True) if q >= _SOLVED)
-        prompt = self.carrot.prompts[row] if self.carrot.prompts else ""
-        return Neighbour(similarity, self.carrot.tasks[row], quality_M, solved_by, prompt)
+        near = []
+        for row, similarity in zip(*known.nearest(queries.embeddings_ND, _NEIGHBOURS), strict=True):
+            solved_by = tuple(name for name, q in zip(self.models, known.target_NM[row], strict=True) if q >= _SOLVED)
+            prompt = self.carrot.prompts[row] if self.carrot.prompts else ""
+            near.append(Neighbour(float(similarity), self.carrot.tasks[row], solved_by, prompt))
+        return tuple(near)
 
 
 def available_routers(folder: Path = WEIGHTS) -> list[str]:

@@ -5,7 +5,7 @@ Axis names: W windows of the text, N questions, S seeds, X windows or questions.
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -199,7 +199,11 @@ def as_result(comparison: Comparison, seeds: Sequence[int], command: str, room: 
     """Everything that `compare` measured, beside the paper's claim."""
     rows = [Row("quality", arm, _quality(comparison, arm)) for arm in ARMS]
     rows += [Row("differences", f"{OURS} against {arm}", _difference(comparison, arm)) for arm in ARMS if arm != OURS]
-    rows += [Row(FRONTIER, name, figures) for name, figures in _frontier(comparison)]
+    rows += [
+        Row(FRONTIER, f"{arm}: target {target:.0%}", _saved(comparison, point.activated, point.text))
+        for arm, points in comparison.frontier.items()
+        for target, point in sorted(points.items())
+    ]
     rows += [Row("CPU time of one thread", arm, _time(comparison, arm)) for arm in comparison.seconds]
     result = Result(
         room=room,
@@ -253,12 +257,6 @@ def _difference(comparison: Comparison, other: str) -> dict[str, Figure]:
 def _wider(values_SX: FloatArray) -> Figure:
     """Mean with the wider of two intervals: over windows or questions, and over the seeds if there are several."""
     return wider(students_mean(values_SX.mean(0)), students_mean(values_SX.mean(1)))
-
-
-def _frontier(comparison: Comparison) -> Iterator[tuple[str, dict[str, Figure]]]:
-    for arm, points in comparison.frontier.items():
-        for target, point in sorted(points.items()):
-            yield f"{arm}: target {target:.0%}", _saved(comparison, point.activated, point.text)
 
 
 def _time(comparison: Comparison, arm: str) -> dict[str, Figure]:

@@ -33,7 +33,7 @@ def judge(result: Result) -> Result:
         seeds, texts = (result.figure("differences", name, column) for column in (_GAIN, _OVER_TEXTS))
         each.append(
             f"{_said(name).capitalize()}: {seeds.text(signed=True, digits=2)}, {seeds.noise()} of the seeds and "
-            f"{_beyond(texts)} texts."
+            f"{texts.noise().replace('the noise', 'that of the')} texts."
         )
     return result.judged([judgement], each)
 
@@ -41,7 +41,3 @@ def judge(result: Result) -> Result:
 def _said(name: str) -> str:
     arm, control = name.removeprefix(f"{MEAN}: ").split(" against ")
     return f"gain of the {arm} over the {control}, points"
-
-
-def _beyond(figure: Figure) -> str:
-    return figure.noise().replace("the noise", "that of the")

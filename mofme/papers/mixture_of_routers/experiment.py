@@ -217,7 +217,8 @@ def as_result(found: Findings, seeds: Sequence[int], command: str) -> Result:
 def difference(found: Findings, task: str, arm: str, control: str) -> dict[str, Figure]:
     """Points of accuracy that an arm gains over another on one task, or on MEAN, all tasks counting alike."""
     names = [one.name for one in found.tasks] if task == MEAN else [task]
-    gains = [_gain_SN(found, name, arm, control) for name in names]
+    # (S, N) each; seeds are paired.
+    gains = [100 * (_right_SN(found, name, arm) - _right_SN(found, name, control)) for name in names]
     over_seeds = students_mean(np.mean([gain_SN.mean(1) for gain_SN in gains], axis=0))
     over_texts = stratified_bootstrap([gain_SN.mean(0) for gain_SN in gains])
     return {"gain, points": over_seeds, "gain, points, over texts": over_texts}
@@ -245,8 +246,5 @@ def _arm(found: Findings, task: str, arm: str) -> dict[str, Figure]:
     return figures
 
 
-def _gain_SN(found: Findings, task: str, arm: str, control: str) -> FloatArray:
-    def right_SN(outcomes: Sequence[Outcome]) -> FloatArray:
-        return np.array([one.right_N for one in outcomes], np.float64)
-
-    return 100 * (right_SN(found.outcomes[task][arm]) - right_SN(found.outcomes[task][control]))
+def _right_SN(found: Findings, task: str, arm: str) -> FloatArray:
+    return np.array([one.right_N for one in found.outcomes[task][arm]], np.float64)

@@ -30,10 +30,11 @@ def judge_pictures(result: Result) -> Result:
         "a reference set some ten times as large",
     )
     shipped = result.figure(whole, "all weathers", "gain, dB")
+    does = {1: "raises PSNR", 0: "changes PSNR within the noise,", -1: "lowers PSNR"}[shipped.side()]
     said = [
         f"The oracle gains {oracle.text(signed=True)} dB.",
         f"Of that neighbours find {share.text(digits=0)} %.",
-        f"On whole photographs mode finding, which ships, {_does(shipped)} by {shipped.text(signed=True)} dB.",
+        f"On whole photographs mode finding, which ships, {does} by {shipped.text(signed=True)} dB.",
     ]
     return result.judged([judgement], said)
 
@@ -72,7 +73,3 @@ def judge_text(result: Result) -> Result:
         f"By random references it gains {random.text(signed=True)}.",
     ]
     return result.judged([judgement], said)
-
-
-def _does(gain: Figure) -> str:
-    return {1: "raises PSNR", 0: "changes PSNR within the noise,", -1: "lowers PSNR"}[gain.side()]

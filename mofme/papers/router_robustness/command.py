@@ -45,8 +45,7 @@ def robustness(
 def _of_tables(command: Command, prompts: Prompts, tables: list[Path], seeds: int) -> Result:
     from mofme.language.sentence_encoder import SentenceEncoder
     from mofme.language.tables.formats import load_table
-    from mofme.papers.router_robustness.experiment import remembering, study, try_rules
-    from mofme.papers.router_robustness.result import as_result
+    from mofme.papers.router_robustness.experiment import as_result, remembering, study, try_rules
     from mofme.papers.router_robustness.routers import recorded
 
     embed = remembering(SentenceEncoder().queries)
@@ -64,8 +63,7 @@ def _of_tables(command: Command, prompts: Prompts, tables: list[Path], seeds: in
 def _of_router(command: Command, prompts: Prompts, name: str) -> Result:
     from mofme.papers.carrot.trained_router import TrainedRouter
     from mofme.papers.router_robustness.assessment import assess
-    from mofme.papers.router_robustness.experiment import remembering, try_rules
-    from mofme.papers.router_robustness.result import as_result_of_router
+    from mofme.papers.router_robustness.experiment import as_result_of_router, remembering, try_rules
     from mofme.papers.router_robustness.routers import between_two, controls
 
     trained = TrainedRouter.from_pretrained(name)

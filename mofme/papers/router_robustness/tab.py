@@ -124,9 +124,8 @@ def probe(router: "TrainedRouter", names: Sequence[str], probes: Sequence[Probe]
     from mofme.papers.carrot.baselines import ComplexityRule
     from mofme.papers.router_robustness.assessment import REWORDINGS, assess
     from mofme.papers.router_robustness.experiment import remembering
-    from mofme.papers.router_robustness.jailbreaks import stopped_by_phrases
-    from mofme.papers.router_robustness.privacy import find_private
     from mofme.papers.router_robustness.routers import Always, Calibrated, CoinFlip, Guarded, between_two, threshold_for
+    from mofme.papers.router_robustness.safety import find_private, stopped_by_phrases
 
     total, done = len(probes) * (1 + len(REWORDINGS)), 0
 

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -67,6 +66,7 @@ def train(
     torch.manual_seed(plan.seed)
     generator = np.random.default_rng(plan.seed)
     environment = make(plan.environment)
+    reach_2A = environment.action_space.low, environment.action_space.high
     learner = fresh_learner(plan)
     memory = Replay(plan.steps, environment.observation_space.shape[0], environment.action_space.shape[0])
     step = _resume(plan.out, learner, memory)
@@ -77,7 +77,7 @@ def train(
     standard = _standardisation(memory)
     started, first = time.monotonic(), step
     while step < plan.steps and not stopped():
-        action_A = _act(learner.policy, x_D, standard) if standard else _random(environment, generator)
+        action_A = _act(learner.policy, x_D, standard) if standard else generator.uniform(*reach_2A).astype(np.float32)
         next_D, reward, ended, cut, _ = environment.step(action_A)
         memory.add(x_D, action_A, float(reward), next_D, bool(ended))
         x_D = environment.reset()[0] if ended or cut else next_D
@@ -104,11 +104,6 @@ def fresh_learner(plan: ControlPlan) -> Learner:
     return Learner(
         policy, Critics(observations, actions, half), Critics(observations, actions, half), balance=plan.balance
     )
-
-
-def _random(environment: Any, generator: np.random.Generator) -> np.ndarray:
-    space = environment.action_space
-    return generator.uniform(space.low, space.high).astype(np.float32)
 
 
 def _act(policy: SparseLinearPolicy, x_D: np.ndarray, standard: Standardisation) -> np.ndarray:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mofme.papers.binaryconnect.data import Mnist, load_mnist
+from mofme.papers.binaryconnect.net import Mnist, load_mnist
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from mofme.cli.app import app
 from mofme.measure.result import load_result
-from mofme.papers.binaryconnect import data
+from mofme.papers.binaryconnect import net
 
 
 @pytest.fixture
@@ -23,8 +23,8 @@ def digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         parts |= {f"{part}_x": pixels, f"{part}_y": labels}
     path = tmp_path / "digits.npz"
     np.savez(path, **parts)
-    load = data.load_mnist
-    monkeypatch.setattr(data, "load_mnist", lambda path: load(path, held_back=20))
+    load = net.load_mnist
+    monkeypatch.setattr(net, "load_mnist", lambda path: load(path, held_back=20))
     return path
 
 

@@ -7,8 +7,8 @@ from scipy import stats
 
 from mofme.errors import ModelError
 from mofme.measure.result import Figure, Result, load_result, save_result
-from mofme.papers.binaryconnect.data import Mnist
 from mofme.papers.binaryconnect.experiment import REAL, SIGNS, Evaluation, Outcome, as_result, evaluate
+from mofme.papers.binaryconnect.net import Mnist
 from mofme.papers.binaryconnect.training import Plan, Run, train
 
 

@@ -9,8 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from mofme.core.binary import binary_layers
 from mofme.errors import Cancelled, ModelError, TableError
-from mofme.papers.binaryconnect.data import Mnist
-from mofme.papers.binaryconnect.net import ARMS, BINARY, DigitNet, squared_hinge
+from mofme.papers.binaryconnect.net import ARMS, BINARY, DigitNet, Mnist, squared_hinge
 from mofme.papers.binaryconnect.training import STATE, Plan, error_of, load_run, recalibrated, train
 
 

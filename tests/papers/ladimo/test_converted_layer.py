@@ -1,14 +1,21 @@
+import itertools
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mofme.core.gated_experts import GatedFeedForwardExperts
-from mofme.core.moe import MoE, activated_parameters
+from mofme.core.moe import MoE, activated_parameters, parameters
 from mofme.core.routers import LinearRouter
 from mofme.core.routing import ScoreRouter
 from mofme.language.pretrained import PretrainedLM, decoder_layers, dense_weights
+from mofme.papers.ladimo.conversion import convert_layers
 from mofme.papers.ladimo.converted_layer import (
+    Candidate,
     ConvertedLayer,
     FixedRouter,
     Policy,
@@ -16,7 +23,12 @@ from mofme.papers.ladimo.converted_layer import (
     Recipe,
     RepresentativeRouter,
     Split,
+    active_experts,
+    budget,
+    choose,
     converted_layers,
+    profile,
+    uniform,
 )
 
 PROBABILITIES = torch.tensor([[0.5, 0.3, 0.15, 0.05], [0.1, 0.2, 0.3, 0.4]])
@@ -89,3 +101,95 @@ def test_cut_and_untrained_with_all_experts_it_is_the_dense_model(
     for moe in converted_layers(lm.model):
         moe.router.policy = Policy("dense")
     torch.testing.assert_close(lm.model(ids).logits, dense, rtol=1e-3, atol=1e-4)
+
+
+Make = Callable[..., PretrainedLM]
+IDS = [(i * i + i // 7) % 60 + 1 for i in range(2048)]
+
+
+def layer() -> ConvertedLayer:
+    torch.manual_seed(0)
+    return ConvertedLayer.empty(6, 16, Recipe(experts=4, active=2)).requires_grad_(False)
+
+
+def test_errors_are_relative_to_the_stream() -> None:
+    moe = layer()
+    x, stream = torch.randn(30, 6), torch.randn(30, 6)
+    y = moe.experts(x, torch.ones(30, 4))
+    found = {(one.policy.kind, one.policy.value): one for one in profile(moe, x, y, stream)}
+    assert found["dense", 0.0].error == pytest.approx(0, abs=1e-10)
+    assert found["dense", 0.0].active == 4
+    moe.router.policy = Policy("top-k", 2)
+    expected = float((((moe(x) - y) ** 2).sum(-1) / ((stream + y) ** 2).sum(-1)).mean())
+    assert found["top-k", 2].error == pytest.approx(expected, rel=1e-4)
+    assert found["top-k", 2].active == 2
+
+
+def test_thresholds_activate_about_as_many_as_their_top_k() -> None:
+    thresholds = [one for one in profile(layer(), torch.randn(500, 6), torch.randn(500, 6), torch.randn(500, 6))]
+    active = [one.active for one in thresholds if one.policy.kind == "threshold"]
+    assert active == pytest.approx([1, 2, 3], abs=0.3)
+
+
+def candidates(errors: list[float]) -> list[Candidate]:
+    """Top-1, top-2, ... with these errors."""
+    return [Candidate(Policy("top-k", k), k, error) for k, error in enumerate(errors, start=1)]
+
+
+def test_the_layer_that_loses_least_gives_up_first() -> None:
+    # Giving up an expert costs the first layer 5, then 1 more; the second 2, then 3 more.
+    profiles = [candidates([6.0, 5.0, 0.0]), candidates([5.0, 2.0, 0.0])]
+    # Hull of the first: from 3 experts at 0 to 1 expert at 6, a slope of 3 for each: the middle lies above it.
+    assert [one.active for one in choose(profiles, 6)] == [3, 3]
+    assert [one.active for one in choose(profiles, 5)] == [3, 2]
+    assert [one.active for one in choose(profiles, 4)] == [1, 2] or [one.active for one in choose(profiles, 4)] == [
+        3,
+        1,
+    ]
+    assert [one.active for one in choose(profiles, 1)] == [1, 1]
+
+
+def test_a_worse_and_dearer_policy_is_never_chosen() -> None:
+    profiles = [[*candidates([2.0, 1.0]), Candidate(Policy("dense"), 3, 1.5)]]
+    assert choose(profiles, 10)[0].policy == Policy("top-k", 2)
+
+
+@given(
+    errors=st.lists(st.lists(st.integers(0, 20), min_size=3, max_size=3), min_size=1, max_size=3),
+    budget=st.integers(3, 9),
+)
+def test_with_convex_errors_no_choice_is_better(errors: list[list[int]], budget: int) -> None:
+    # Falling errors whose falls grow smaller, as sums of sorted falls.
+    profiles = []
+    for falls in errors:
+        small, middle, large = sorted(falls)
+        profiles.append(candidates([float(small + middle + large), float(small + middle), float(small), 0.0]))
+    budget = max(budget, len(profiles))
+    chosen = choose(profiles, budget)
+    assert sum(one.active for one in chosen) <= budget
+    best = min(
+        sum(one.error for one in several)
+        for several in itertools.product(*profiles)
+        if sum(one.active for one in several) <= budget
+    )
+    assert sum(one.error for one in chosen) == pytest.approx(best)
+
+
+def test_a_uniform_top_k_keeps_the_average() -> None:
+    # 10 experts over 4 layers: 2.5 each.
+    assert uniform(4, 10.0) == [Policy("top-k", k) for k in (2, 3, 2, 3)]
+    assert uniform(3, 6.0) == [Policy("top-k", 2)] * 3
+    assert sum(policy.value for policy in uniform(30, 197.4)) == 197
+
+
+def test_the_budget_saves_the_target(tiny_pretrained: Make, tmp_path: Path) -> None:
+    lm = tiny_pretrained(layers=3)
+    total, recipe = parameters(lm.model), Recipe(experts=8, active=6, tokens=1024)
+    experts = budget(lm.model, recipe, 0.2)
+    profiles = convert_layers(lm.model, IDS, recipe, tmp_path)
+    saved = 1 - activated_parameters(lm.model, np.full(3, experts / 3)) / total
+    assert saved == pytest.approx(0.2)
+    for moe, candidate in zip(converted_layers(lm.model), choose(profiles, experts), strict=True):
+        assert isinstance(candidate, Candidate)
+        moe.router.policy = candidate.policy
+    assert 1 - activated_parameters(lm.model, active_experts(lm.model, IDS)) / total > 0.15

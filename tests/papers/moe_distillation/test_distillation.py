@@ -15,7 +15,6 @@ from mofme.papers.moe_distillation.distillation import (
     Plan,
     Progress,
     distil,
-    mixtures,
     most_experts,
     non_activated_mass,
     router_parameters,
@@ -165,12 +164,6 @@ def test_idle_mass_against_a_loop(tiny_lm: MakeLM) -> None:
 def test_only_routers_learn(tiny_lm: MakeLM) -> None:
     # two layers, four experts, eight features
     assert sum(parameter.numel() for parameter in router_parameters(tiny_lm())) == 2 * 4 * 8
-
-
-def test_without_mixtures_there_is_nothing_to_choose(tiny_lm: MakeLM) -> None:
-    for call in (mixtures, router_parameters, lambda model: non_activated_mass(model, IDS)):
-        with pytest.raises(ModelError, match="no mixture"):
-            call(tiny_lm("dense"))
 
 
 def decision_of(logits: list[float], tokens: int = 1) -> RoutingDecision:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from mofme.errors import TableError
 from mofme.papers.router_robustness.assessment import REWORDINGS, reword
 from mofme.papers.router_robustness.experiment import Prompts
-from mofme.papers.router_robustness.privacy import find_private, luhn
 from mofme.papers.router_robustness.probes import CATEGORIES, DIFFICULTIES, own_probes, read_probes
+from mofme.papers.router_robustness.safety import find_private, luhn
 
 
 def test_own_prompts_fill_every_category_with_simple_and_hard_ones() -> None:

@@ -4,18 +4,21 @@ import numpy as np
 import pytest
 
 from mofme.errors import TableError
-from mofme.papers.router_robustness.jailbreaks import (
+from mofme.papers.router_robustness.probes import own_probes
+from mofme.papers.router_robustness.routers import Always
+from mofme.papers.router_robustness.safety import (
     Attempt,
+    Labelled,
     attempts,
     classifier_guard,
+    detections,
     expected,
     exposure,
     guarded_exposure,
+    labelled,
     phrase_guard,
+    privacy,
 )
-from mofme.papers.router_robustness.privacy import Labelled, detections, labelled, privacy
-from mofme.papers.router_robustness.probes import own_probes
-from mofme.papers.router_robustness.routers import Always
 from tests.papers.router_robustness.worded_world import IfWord, embed
 
 ATTEMPTS = [
