@@ -5,7 +5,6 @@ import math
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
@@ -172,9 +171,7 @@ def cost_plot(
         chart.dot(scaled((cost, quality)), GREY, f"{name}: {100 * quality:.0f} %, ${cost:.3g}", 4.5)
     if chosen is not None:
         chart.dot(scaled(models[chosen]), "none", radius=9, more=f"stroke='{COLOURS[1]}' stroke-width='3'")
-    placed = {name: chart.at(scaled(point)) for name, point in models.items()}
-    lines = [[chart.at(scaled(point)) for point in curve] for curve in curves.values()]
-    for part in _names(placed, chosen, lines, chart):
+    for part in _names({name: chart.at(scaled(point)) for name, point in models.items()}, chosen):
         chart.add(part)
     return chart.svg()
 
@@ -305,40 +302,16 @@ def _powers(costs: Sequence[float]) -> Axis:
     return Axis(low, high, lambda power: f"${10**power:.3g}", marks[:: max(1, len(marks) // 5)])
 
 
-def _names(
-    placed: Mapping[str, Point], chosen: str | None, lines: Sequence[Sequence[Point]], chart: Chart
-) -> list[str]:
+def _names(placed: Mapping[str, Point], chosen: str | None) -> Iterator[str]:
     """Names beside their dots, the chosen one first, then from the best down, wherever there is room."""
-    taken = [_box(x, y, 10 if name == chosen else 5) for name, (x, y) in placed.items()]
-    taken += [_box(x, y, 2) for line in lines for x, y in _along(line)]
-    written = []
+    taken = [(x - 5, x + 5, y) for x, y in placed.values()]
     for name in sorted(placed, key=lambda name: (name != chosen, placed[name][1])):
         x, y = placed[name]
-        bold = name == chosen
-        width, away = _width(name) * (1.15 if bold else 1), 13 if bold else 8
-        beside = [(left, foot) for foot in (y + 4, y + 14, y - 6) for left in (x + away, x - away - width)]
-        beside += [(x - width * part, foot) for foot in (y - away, y + away + 9) for part in (0.5, 0, 1, 0.25, 0.75)]
-        for left, foot in beside:
-            box = (left, foot - _LETTER_HEIGHT + 2, left + width, foot + 1)
-            inside = box[0] >= LEFT and box[2] <= RIGHT and box[1] >= chart.top and box[3] <= chart.bottom
-            if inside and not any(_meet(box, other) for other in taken):
-                taken.append(box)
-                written.append(text(left, foot, name, "font-weight='600'" if bold else "opacity='.85'"))
+        width, away = (1.15 * _width(name), 13) if name == chosen else (_width(name), 8)
+        for left in (x + away, x - away - width):
+            right = left + width
+            free = all(right < start or end < left or abs(y - other) > _LETTER_HEIGHT for start, end, other in taken)
+            if left > LEFT and right < RIGHT and free:
+                taken.append((left, right, y))
+                yield text(left, y + 4, name, "font-weight='600'" if name == chosen else "opacity='.85'")
                 break
-    return written
-
-
-def _box(x: float, y: float, reach: float) -> tuple[float, float, float, float]:
-    return x - reach, y - reach, x + reach, y + reach
-
-
-def _along(line: Sequence[Point]) -> Iterator[Point]:
-    """Points of a line, close together."""
-    for (x, y), (to_x, to_y) in pairwise(line):
-        steps = max(1, round(math.hypot(to_x - x, to_y - y) / 4))
-        for step in range(steps + 1):
-            yield x + (to_x - x) * step / steps, y + (to_y - y) * step / steps
-
-
-def _meet(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

@@ -1,6 +1,6 @@
 """What Mixture of Routers claims, and what it is worth here."""
 
-from mofme.measure.result import Check, Figure, Judgement, Result
+from mofme.measure.result import Check, Judgement, Result
 
 CLAIMED = 1.0  # points
 MEAN = "mean of the tasks"
