@@ -28,8 +28,7 @@ LpipsWeights = Annotated[
     Path | None, typer.Option(help="AlexNet's weights for LPIPS (.npz), which else are downloaded.")
 ]
 Pairs = Annotated[
-    list[Path] | None,
-    typer.Argument(help="Folders with input/ and target/, or with folders that have (rain/, snow/)."),
+    list[Path] | None, typer.Argument(help="Folders with input/ and target/, or with folders that have (rain/, snow/).")
 ]
 HeldBack = Annotated[
     list[Path] | None,
@@ -188,13 +187,7 @@ def segmentation(
     """Segment frames clean, in bad weather and restored, and print the IoUs and how much of them is won back."""
     from mofme.errors import TableError
     from mofme.vision.label_sets import find_labelled, load_label_set, video_of
-    from mofme.vision.segmentation_eval import (
-        as_result,
-        counted_classes,
-        evaluate_segmentation,
-        write_csv,
-        write_views,
-    )
+    from mofme.vision.segmentation_eval import as_result, counted_classes, evaluate_segmentation, write_csv, write_views
     from mofme.vision.segmenter import load_segmenter
 
     if pictures and command.out is None:
@@ -215,8 +208,7 @@ def segmentation(
         if report.error:
             command.fail(f"{report.name}: {report.error}")
         reports.append(dataclasses.replace(report, views={}))
-    held_out = video if video in segment.left_out else ""
-    result = as_result(reports, meaning, counted, command.line, weathered.seeds, block, held_out)
+    result = as_result(reports, meaning, counted, command.line, weathered.seeds, block)
     if command.out is not None:
         write_csv(command.out / "segmentation.csv", reports, meaning, counted)
     return result

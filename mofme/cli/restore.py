@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     from mofme.vision.batch import BatchSettings, FileReport
     from mofme.vision.restorer import Restorer
 
+Model = Annotated[str, typer.Option(help="A shipped model (see `models`), or a folder from `train`.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+Tile = Annotated[
+    int | None, typer.Option(help="Side of a tile in pixels, where a smaller one takes less memory.", min=64)
+]
+Strength = Annotated[float, typer.Option(help="Share of the change to apply, 0 to 1.", min=0, max=1)]
 _NAMED = 5  # files of one kind that are named on the screen; the report names all
 _REPORT_EVERY = 5  # seconds: what a killed run may lose of its report
 
@@ -46,8 +52,8 @@ def restore(
             help="A folder or its address, or for one picture or video a file whose suffix decides the format.",
         ),
     ],
-    model: Annotated[str, typer.Option(help="A shipped model (see `models`), or a folder from `train`.")] = "small",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    model: Model = "small",
+    device: Device = "auto",
     runtime: Annotated[
         Literal["auto", "torch", "onnx", "openvino"],
         typer.Option(
@@ -55,10 +61,8 @@ def restore(
             "short measurement that is kept, for one picture torch, which starts soonest."
         ),
     ] = "auto",
-    tile: Annotated[
-        int | None, typer.Option(help="Side of a tile in pixels, where a smaller one takes less memory.", min=64)
-    ] = None,
-    strength: Annotated[float, typer.Option(help="Share of the change to apply, 0 to 1.", min=0, max=1)] = 1.0,
+    tile: Tile = None,
+    strength: Strength = 1.0,
     ensemble: Annotated[
         bool,
         typer.Option(
@@ -104,13 +108,9 @@ def restore(
     interrupted = False
     start = time.monotonic()
     is_long = is_folder or _is_video(source)
-    by: str = runtime
-    if by == "auto" and (reroute or references or gpus_per_worker or not is_long):
-        by = "torch"  # which starts soonest
-    if by == "auto" and engine == "ray":  # one choice, measured here, for all workers: so their bytes are the same
-        restorer = load_restorer(model, device, by)
-        device, by = str(restorer.device), restorer.runtime
-    load = partial(_load, model, device, by, references, reroute, rerouted)
+    if runtime == "auto" and (reroute or references or engine == "ray" or not is_long):
+        runtime = "torch"  # which starts soonest, and is the same for all workers of a cluster
+    load = partial(_load, model, device, runtime, references, reroute, rerouted)
     cluster = {"address": address, "workers": workers, "gpus": gpus_per_worker} if engine == "ray" else None
     restore = partial(_restore_folder, cluster) if is_folder else _restore_one
     try:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from mofme.cli.measuring import Command, with_exit_codes
+from mofme.cli.restore import Device, Model, Strength, Tile, load_restorer
 
 _REMEMBERED = 1000  # latencies that the last line is made of
 _LOG_EVERY = 60  # seconds between lines of progress in a file
@@ -31,12 +32,10 @@ def stream(
             "streams, or a folder."
         ),
     ] = "http://127.0.0.1:8090",
-    model: Annotated[str, typer.Option(help="A shipped model (see `models`), or a folder from `train`.")] = "small",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    tile: Annotated[
-        int | None, typer.Option(help="Side of a tile in pixels, where a smaller one takes less memory.", min=64)
-    ] = None,
-    strength: Annotated[float, typer.Option(help="Share of the change to apply, 0 to 1.", min=0, max=1)] = 1.0,
+    model: Model = "small",
+    device: Device = "auto",
+    tile: Tile = None,
+    strength: Strength = 1.0,
     side: Annotated[
         int | None, typer.Option(help="Make frames smaller, to this longer side in pixels, which is faster.", min=16)
     ] = None,
@@ -49,7 +48,6 @@ def stream(
     """Restore the newest frame of SOURCE again and again, leaving out those that came meanwhile, until Ctrl-C."""
     from pathlib import Path
 
-    from mofme.cli.restore import load_restorer
     from mofme.errors import PictureError
     from mofme.vision.stream import find_source, reading, restore_stream
     from mofme.vision.stream_out import open_output

@@ -37,8 +37,7 @@ class Restorer:
     ] = None
     haze: Haze = None
     rain_layers: Annotated[
-        list[str] | None,
-        typer.Option(help="FOLDER=SHARE of pairs whose rain is put on the clean photographs."),
+        list[str] | None, typer.Option(help="FOLDER=SHARE of pairs whose rain is put on the clean photographs.")
     ] = None
     identity: Identity = 0.1
     judge: Annotated[

@@ -128,11 +128,7 @@ class Block(nn.Module):
 
 @torch.inference_mode()
 def generate(
-    model: SmallLM,
-    ids_BT: Tensor,
-    count: int,
-    temperature: float = 1.0,
-    generator: torch.Generator | None = None,
+    model: SmallLM, ids_BT: Tensor, count: int, temperature: float = 1.0, generator: torch.Generator | None = None
 ) -> Tensor:
     """`count` tokens (B, count) that follow `ids_BT`, drawn at this temperature; the likeliest at temperature 0."""
     past = KeysAndValues()

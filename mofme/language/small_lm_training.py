@@ -77,11 +77,7 @@ class Plan:
 
 
 def train(
-    model: SmallLM,
-    learned_N: Tensor,
-    plan: Plan,
-    report: Report | None = None,
-    stopped: Stopped | None = None,
+    model: SmallLM, learned_N: Tensor, plan: Plan, report: Report | None = None, stopped: Stopped | None = None
 ) -> list[float]:
     """Train in place; returns the loss of every step, in nats per token. `report` gets step, steps and their mean.
 
@@ -92,13 +88,7 @@ def train(
     groups = [{"params": matrices, "weight_decay": plan.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, plan.learning_rate, betas=(0.9, 0.95), fused=True)
     run = Run(
-        model,
-        optimizer,
-        steps=plan.steps,
-        schedule=cosine(floor=0.1),
-        warm_up=plan.warm_up,
-        clip=1.0,
-        stopped=stopped,
+        model, optimizer, steps=plan.steps, schedule=cosine(floor=0.1), warm_up=plan.warm_up, clip=1.0, stopped=stopped
     )
     generator = torch.Generator().manual_seed(plan.seed)
     losses: list[float] = []

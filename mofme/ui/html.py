@@ -47,10 +47,7 @@ def notes_html(notes: Iterable[str]) -> str:
 
 
 def table(
-    heads: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    kind: str = "numbers",
-    classes: Mapping[int, str] | None = None,
+    heads: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "numbers", classes: Mapping[int, str] | None = None
 ) -> str:
     """A table that scrolls inside itself. `kind` is for the style sheet, and so are `classes`, by number of row."""
     lines = [_row(heads, "th"), *(_row(row, class_=(classes or {}).get(number)) for number, row in enumerate(rows))]

@@ -153,10 +153,7 @@ def find_photos(folder: Path) -> list[Photo]:
 
 
 def compare(
-    classify: Callable[[Tensor], Tensor],
-    restore: Restores,
-    photos: Iterable[Photo],
-    weathers: Mapping[str, Degrade],
+    classify: Callable[[Tensor], Tensor], restore: Restores, photos: Iterable[Photo], weathers: Mapping[str, Degrade]
 ) -> Iterator[Trial]:
     """Classify every photograph clean, in each weather, and restored; one that cannot be read is told, with why."""
     for photo in photos:

@@ -86,10 +86,7 @@ def train_tone(plan: TonePlan, report: Callable[[str], None] = print) -> ModelCa
         net="tone",
         arguments={},
         licence=plan.licence,
-        training={
-            "data": plan.sources,
-            **{name: getattr(plan, name) for name in _TOLD},
-        },
+        training={"data": plan.sources, **{name: getattr(plan, name) for name in _TOLD}},
     )
     return save_model(plan.out, card, tone.state_dict())
 

@@ -95,13 +95,6 @@ def test_same_name_in_two_formats_makes_two_pairs(tmp_path: Path) -> None:
     assert names(tmp_path / "out/input") == ["a_jpg.png", "a_png.png"]
 
 
-def test_pairs_written_into_the_clean_folder_are_not_taken_again(tmp_path: Path) -> None:
-    save(tmp_path / "a.png")
-    for _ in range(2):
-        assert run(tmp_path, tmp_path / "out", "--weather", "rain")[0] == 0
-    assert names(tmp_path / "out") == ["input/a.png", "target/a.png"]
-
-
 @pytest.mark.parametrize("clean", ["photos/a.png", "photos"])
 @pytest.mark.parametrize("out", [".", "photos"])
 def test_pairs_may_lie_beside_or_around_the_pictures(tmp_path: Path, clean: str, out: str) -> None:

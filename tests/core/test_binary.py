@@ -23,7 +23,7 @@ from mofme.core.binary import (
     stochastic_sign,
     unbinarise,
 )
-from mofme.core.weights import ModelCard, load_as, pack_signs, save_model, save_packed, unpack_signs
+from mofme.core.weights import ModelCard, load_as, pack_signs, save_packed, unpack_signs
 from mofme.errors import ModelError
 
 
@@ -156,11 +156,6 @@ def test_packed_nets_come_back_the_same_and_take_a_thirtieth(tmp_path: Path) -> 
     assert loaded == saved
     x = torch.randn(3, 512)
     assert torch.equal(model(x), other(x))
-
-
-def test_a_net_without_binary_layers_is_written_as_ever(tmp_path: Path) -> None:
-    net = nn.Linear(3, 2)
-    assert save_packed(tmp_path / "a", card(), net) == save_model(tmp_path / "b", card(), net.state_dict())
 
 
 def test_weights_of_another_net_are_refused(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from mofme.language.minilm import BLOCKS, DIM, MiniLM, model_folder, read_tokens
+from mofme.language.minilm import BLOCKS, MiniLM, model_folder, read_tokens
 from tests.language.prompts import PROMPTS
 
 IDS = [read_tokens(prompt, 256, last=128)[0] for prompt in PROMPTS]
@@ -45,12 +45,6 @@ def test_what_was_kept_halfway_goes_on_to_the_same_end(encoder: MiniLM) -> None:
     for first in range(BLOCKS + 1):
         halfway_BTD = encoder.run(x_BTD, seen_BT, stop=first)
         assert torch.equal(encoder.run(halfway_BTD, seen_BT, first), encoder.run(x_BTD, seen_BT))
-
-
-def test_hidden_states_have_the_encoders_size(encoder: MiniLM) -> None:
-    x_BTD, seen_BT = encoder.embed([[101, 102], [101, 7592, 102]])
-    assert x_BTD.shape == (2, 3, DIM)
-    assert seen_BT.tolist() == [[True, True, False], [True, True, True]]
 
 
 def test_of_long_texts_the_beginning_or_both_ends_are_seen() -> None:

@@ -36,13 +36,6 @@ def test_rows_have_length_one_and_keep_their_order(tmp_path: Path) -> None:
     assert encoder.embed([]).shape == (0, 384)
 
 
-def test_worked_examples_are_not_embedded() -> None:
-    example = "Which is a metal?\nA) iron\nB) oak\nAnswer:\nA\n\n"
-    encoder = SentenceEncoder(remember=False)
-    with_examples, bare = encoder.embed([example * 30 + "Is a cat a mammal?\nAnswer:", "Is a cat a mammal?\nAnswer:"])
-    np.testing.assert_array_equal(with_examples, bare)
-
-
 def test_what_was_embedded_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[int, int]] = []
     first = SentenceEncoder(tmp_path).embed(PROMPTS, lambda done, total: told.append((done, total)))
@@ -67,15 +60,6 @@ def test_nothing_is_written_where_nothing_is_to_be_remembered(tmp_path: Path, mo
 
 
 VECTORS = {f"text {i}": np.full(3, i, np.float32) for i in range(10)}
-
-
-def test_vectors_come_back_bit_by_bit(tmp_path: Path) -> None:
-    cache = EmbeddingCache(tmp_path / "new" / "file.sqlite", "one")
-    cache.put(VECTORS)
-    found = cache.get([*VECTORS, "unknown"])
-    assert found.keys() == VECTORS.keys()
-    assert all((found[text] == VECTORS[text]).all() for text in VECTORS)
-    assert EmbeddingCache(cache.path, "two").get(list(VECTORS)) == {}  # another encoder's vectors are others
 
 
 @pytest.mark.parametrize("damage", [b"not a database, but long enough to be taken for one" * 50, b"short"])
@@ -187,13 +171,6 @@ def by_loop(embeddings_ND: np.ndarray, threshold: float) -> list[int]:
 def same_partition(a: object, b: object) -> bool:
     pairs = set(zip(np.asarray(a).tolist(), np.asarray(b).tolist(), strict=True))
     return len(pairs) == len({x for x, _ in pairs}) == len({y for _, y in pairs})
-
-
-def test_near_duplicates_of_near_duplicates_are_one_group() -> None:
-    # Angles 0, 15, 30 and 90 degrees: cosines of neighbours .966, of the first and the third .866.
-    angles = np.deg2rad([0, 90, 15, 30])
-    groups = near_duplicates(np.stack([np.cos(angles), np.sin(angles)], 1), 0.95)
-    assert same_partition(groups, [0, 1, 0, 0])
 
 
 @pytest.mark.parametrize("block", [1, 7, 256])

@@ -53,35 +53,12 @@ def test_loose_files_and_archives_come_back_in_one_zip_with_the_report(
     assert [caption for _, caption in progress.thumbnails] == ["my photo.jpg", "trip/inner/my photo.jpg"]
 
 
-def test_two_uploads_of_one_name_both_come_back(engine: Engine, photo: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other" / photo.name
-    other.parent.mkdir()
-    shutil.copyfile(photo, other)
-    progress = run(engine, [photo, other])
-    assert {report.file for report in progress.reports} == {"my photo.jpg", "my photo-2.jpg"}
-
-
 def test_progress_is_told_after_every_picture(engine: Engine, photo: Path, broken: Path) -> None:
     counts = [
         (len(progress.reports), progress.total)
         for progress in restore_batch(engine, Job(60), [photo, broken], Settings("small"), Limits())
     ]
     assert counts == [(0, 2), (1, 2), (2, 2), (2, 2)]
-
-
-def test_a_broken_archive_is_reported_beside_good_photos(engine: Engine, photo: Path, tmp_path: Path) -> None:
-    bad = tmp_path / "bad.zip"
-    bad.write_bytes(b"PK no zip")
-    errors = {report.file: bool(report.error) for report in run(engine, [bad, photo]).reports}
-    assert errors == {"bad.zip": True, "my photo.jpg": False}
-
-
-def test_a_video_is_restored_among_the_photos(engine: Engine, photo: Path, tmp_path: Path) -> None:
-    progress = run(engine, [photo, film(tmp_path / "a.mp4", frames=2)])
-    assert [(report.file, report.error) for report in progress.reports] == [("a.mp4", ""), ("my photo.jpg", "")]
-    assert progress.archive is not None
-    with zipfile.ZipFile(progress.archive) as archive:
-        assert set(archive.namelist()) == {"a.mp4", "my photo.jpg", "report.csv"}
 
 
 def test_all_chosen_files_are_counted(photo: Path) -> None:

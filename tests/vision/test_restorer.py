@@ -21,6 +21,7 @@ from mofme.vision.nets.tone import ToneNet
 from mofme.vision.nets.unet import RestorationNet
 from mofme.vision.restorer import Restoration, Restorer, TemporalSmoother, fill_hidden
 from mofme.vision.weather import WEATHERS
+from tests.vision.tiny_models import leaving_all
 
 ROOT = Path(__file__).parents[2]
 
@@ -254,17 +255,6 @@ print(resident())
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT, env=clean)
     ten, sixty = map(int, told.stdout.split())
     assert sixty < 1.1 * ten  # with every kernel kept it is 1.6 times as much
-
-
-def leaving_all(haze: float) -> RestorationNet:
-    """Leaves pictures as they are and sees haze with this probability."""
-    net = RestorationNet(widths=(8, 8, 8), blocks=(1, 1, 1), feed_forward="dense")
-    last = net.weather[-1]
-    assert isinstance(last, nn.Conv2d) and last.bias is not None
-    with torch.no_grad():
-        last.weight.zero_()
-        last.bias[WEATHERS.index("haze")] = math.log(haze / (1 - haze))
-    return net
 
 
 def test_a_mean_moves_by_a_twentieth():

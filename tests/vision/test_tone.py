@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from mofme.core.weights import ModelCard, save_model
 from mofme.errors import ModelError, MofmeError
@@ -13,27 +13,12 @@ from mofme.files import WEIGHTS_FILE
 from mofme.vision.datasets import HazeScene
 from mofme.vision.models import load_net, load_tone, weights_bytes
 from mofme.vision.nets.tone import ToneNet, apply_tone
-from mofme.vision.nets.unet import RestorationNet
 from mofme.vision.restorer import Restorer
 from mofme.vision.scenes import Source, hazed
 from mofme.vision.tone_training import TonePlan, ToneSamples, fit, gather, train_tone
-from mofme.vision.weather import WEATHERS
+from tests.vision.tiny_models import leaving_all
 
 TINY = {"widths": [8, 8, 8], "blocks": [1, 1, 1], "feed_forward": "dense"}
-
-
-def net(haze: float) -> RestorationNet:
-    """Leaves pictures as they are and sees haze with this probability, nothing else."""
-    torch.manual_seed(0)
-    built = RestorationNet(**TINY)  # type: ignore[arg-type]
-    last = built.weather[-1]
-    assert isinstance(last, nn.Conv2d)
-    assert last.bias is not None
-    with torch.no_grad():
-        last.weight.zero_()
-        last.bias.fill_(-20.0)
-        last.bias[WEATHERS.index("haze")] = math.log(haze / (1 - haze))
-    return built
 
 
 def constant(gain: float, offset: float) -> ToneNet:
@@ -71,27 +56,27 @@ def test_a_tone_is_a_gain_and_an_offset_for_each_colour() -> None:
 @pytest.mark.parametrize(("haze", "share"), [(0.98, 0.9), (0.85, 0.25), (0.6, 0.0)])
 def test_a_restorer_mends_the_tone_of_what_it_takes_for_hazy(haze: float, share: float) -> None:
     image = picture()
-    restored = Restorer(net(haze), "test", tone=constant(math.log(1.2), -0.1))(image).image
+    restored = Restorer(leaving_all(haze), "test", tone=constant(math.log(1.2), -0.1))(image).image
     torch.testing.assert_close(restored, image * 1.2**share - 0.1 * share, atol=2e-5, rtol=0)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_the_picture_may_be_on_a_gpu() -> None:
-    image, restorer = picture(), Restorer(net(0.95), "test", "cuda", tone=constant(0.2, 0.0))
+    image, restorer = picture(), Restorer(leaving_all(0.95), "test", "cuda", tone=constant(0.2, 0.0))
     restored = restorer(image.cuda()).image
     assert restored.is_cuda
     torch.testing.assert_close(restored.cpu(), restorer(image).image, atol=1e-4, rtol=0)
 
 
 def test_strength_counts_for_the_tone_too() -> None:
-    image, restorer = picture(), Restorer(net(0.95), "test", tone=constant(0.2, 0.0))
+    image, restorer = picture(), Restorer(leaving_all(0.95), "test", tone=constant(0.2, 0.0))
     full = restorer(image).image
     assert torch.equal(restorer(image, strength=0).image, image)
     torch.testing.assert_close(restorer(image, strength=0.5).image, (image + full) / 2)
 
 
 def test_tiles_have_the_tone_of_the_whole() -> None:
-    image, restorer = picture(90, 140), Restorer(net(0.95), "test", tone=constant(0.2, -0.05))
+    image, restorer = picture(90, 140), Restorer(leaving_all(0.95), "test", tone=constant(0.2, -0.05))
     torch.testing.assert_close(restorer(image, tile=32).image, restorer(image).image, atol=1e-4, rtol=0)
 
 
@@ -117,14 +102,14 @@ def test_it_learns_what_the_pictures_lack() -> None:
 def test_samples_are_what_the_restorer_takes_for_hazy() -> None:
     photograph = (picture(150, 170) * 255).to(torch.uint8)
     sources = [Source(1.0, hazed([HazeScene(photograph, torch.full((1, 150, 170), 128, dtype=torch.uint8))]))]
-    found = gather(net(0.75), sources, 16, 0, lambda line: None)
+    found = gather(leaving_all(0.75), sources, 16, 0, lambda line: None)
     assert found.before.shape == found.after.shape == found.clean.shape == (16, 3, 64, 64)
     torch.testing.assert_close(found.weight_N, torch.full((16,), 0.5), atol=0.02, rtol=0)
     assert (found.before.float() - found.clean.float()).abs().mean() > 2
     # This net changes nothing.
     assert (found.before.int() - found.after.int()).abs().max() <= 1
     with pytest.raises(MofmeError, match="no picture for hazy"):
-        fit(gather(net(0.2), sources, 8, 0, lambda line: None), TonePlan(Path(), ()), lambda line: None)
+        fit(gather(leaving_all(0.2), sources, 8, 0, lambda line: None), TonePlan(Path(), ()), lambda line: None)
 
 
 def test_it_is_kept_beside_its_model(tmp_path: Path) -> None:
@@ -135,7 +120,7 @@ def test_it_is_kept_beside_its_model(tmp_path: Path) -> None:
             photographs / f"{number}.png"
         )
     model = tmp_path / "mine"
-    save_model(model, ModelCard("mine", "restoration", TINY, "CC0"), net(0.9).state_dict())
+    save_model(model, ModelCard("mine", "restoration", TINY, "CC0"), leaving_all(0.9).state_dict())
     assert load_tone(str(model)) is None
     alone = weights_bytes(model)
     card = train_tone(

@@ -1,5 +1,6 @@
 """The same small net twice in folders, with real weights and with binary ones."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from mofme.core.binary import binarise
 from mofme.core.weights import ModelCard, save_model, save_packed
 from mofme.vision.nets.unet import RestorationNet
+from mofme.vision.weather import WEATHERS
 
 ARGUMENTS: dict[str, Any] = {"widths": [8, 8, 8], "blocks": [1, 1, 1], "feed_forward": "mofme", "num_experts": 4}
 
@@ -22,3 +24,15 @@ def save_two_models(folder: Path) -> tuple[Path, Path]:
     card = ModelCard("tiny-binary", "restoration", {**ARGUMENTS, "binary": names}, "CC0")
     save_packed(folder / "tiny-binary", card, net)
     return folder / "tiny-binary", folder / "tiny"
+
+
+def leaving_all(haze: float) -> RestorationNet:
+    """Leaves pictures as they are and sees haze with this probability, nothing else."""
+    torch.manual_seed(0)
+    built = RestorationNet(widths=(8, 8, 8), blocks=(1, 1, 1), feed_forward="dense")
+    weight, bias = built.weather[-1].parameters()
+    with torch.no_grad():
+        weight.zero_()
+        bias.fill_(-20.0)
+        bias[WEATHERS.index("haze")] = math.log(haze / (1 - haze))
+    return built

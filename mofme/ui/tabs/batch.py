@@ -187,7 +187,7 @@ def restore_batch(
                 f"{len(plan)} pictures are more than the limit of {limits.batch_pictures}: upload fewer at a time."
             )
         restorer = engine.in_turn(settings.model, job.check)
-        how = BatchSettings(settings.strength, settings.ensemble, settings.tile_side, max_megapixels=limits.megapixels)
+        how = BatchSettings(**settings.of_restorer(), max_megapixels=limits.megapixels)
         progress = BatchProgress(len(plan) + sum(1 for report in refused if report.error), refused)
         yield progress
         for path, output in plan:

@@ -59,10 +59,8 @@ class Settings:
     tile: int = 0
     reroute: bool = False
 
-    @property
-    def tile_side(self) -> int | None:
-        """Side of the tiles in pixels; None leaves it to the restorer."""
-        return self.tile or None
+    def of_restorer(self) -> dict[str, Any]:
+        return {"strength": self.strength, "ensemble": self.ensemble, "tile": self.tile or None}
 
 
 @dataclass(frozen=True)
@@ -194,8 +192,7 @@ def options(models: list[str], thing: str = "photo") -> list[Component]:
             model = model_box(models)
             tile = gr.Dropdown(TILES, value=0, label="Tile size", info="Smaller tiles need less memory.")
         ensemble = gr.Checkbox(
-            label="Take more care",
-            info="Averages two looks: closer in rain and snow, no help in haze, twice as slow.",
+            label="Take more care", info="Averages two looks: closer in rain and snow, no help in haze, twice as slow."
         )
     return [model, strength, ensemble, tile]
 
@@ -217,15 +214,8 @@ def restore_photo(engine: Engine, job: Job, path: str | None, settings: Settings
     rerouted: list[Rerouted] = []
     with engine.turn(job.check):
         restore = Rerouter(restorer, References.load(), report=rerouted.append) if settings.reroute else restorer
-        restored = restore_frames(
-            restore,
-            frames,
-            strength=settings.strength,
-            ensemble=settings.ensemble,
-            tile=settings.tile_side,
-            explain=True,
-            on_progress=lambda share: job.report(share, "Restoring"),
-        )
+        how = {**settings.of_restorer(), "explain": True}
+        restored = restore_frames(restore, frames, lambda share: job.report(share, "Restoring"), **how)
     job.check()
     folder = new_folder()
     is_named_so = FORMATS.get(upload.suffix.lower()) == picture.format

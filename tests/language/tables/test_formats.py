@@ -82,12 +82,6 @@ def test_a_model_that_is_mostly_blank_goes_not_its_prompts(tmp_path: Path) -> No
     assert "dropped the model b" in table.repairs[0]
 
 
-def test_a_table_of_nothing_but_faults_is_refused_even_with_repair(tmp_path: Path) -> None:
-    path = written(tmp_path, HEADER + "p,,-1,1,1,1\n")
-    with pytest.raises(TableError, match="no prompts or no models after repair"):
-        load_table(path, repair=True)
-
-
 def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     path = written(tmp_path, HEADER + "p,,1,1,1,1\np,,1,1,1,1\nq,,2,1,1,1\nr,,1,-1,1,1\n")
     with pytest.raises(TableError, match=r"outside 0 to 1.*below zero.*repeated"):
