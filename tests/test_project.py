@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 import tomllib
+from dataclasses import replace
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 import mofme
 from mofme.cli.results import JUDGES, judged
 from mofme.measure.pages import BLOCK, entries, refresh
-from mofme.measure.result import Verdict, available_results, load_result
+from mofme.measure.result import Result, Verdict, available_results, load_result
 
 ROOT = Path(__file__).parents[1]
 
@@ -199,14 +200,51 @@ def test_verdicts_are_spoken_in_blocks_only(page: str) -> None:
     assert re.findall(r"(?i)\b(?:reproduces?|contradicts?|reproduced|contradicted|cannot be seen here)\b", prose) == []
 
 
+ONE = r"[-+]?(?<![\w.])\d[\d,]*(?:\.\d+)?"
+
+
+def of_no_row(result: Result) -> list[str]:
+    """Figures of a verdict that, with their intervals, are not in its tables, or not in the row named before them."""
+    named = " ".join([result.command, *(f"{row.table} {row.name} {' '.join(row.figures)}" for row in result.rows)])
+    wrong = []
+    for told in re.finditer(rf"({ONE})(?: \(({ONE}) to ({ONE})\))?", result.verdict):
+        names = [
+            row.name
+            for row in result.rows
+            if re.search(rf"{re.escape(row.name)}:? \(?$", result.verdict[: told.start()])
+        ]
+        rows = [row for row in result.rows if row.name.startswith(max(names, key=len, default=""))]
+        numbers = [list(one.plain().values()) for row in rows for one in row.figures.values()]
+        if told[2] is None:
+            numbers = [[number] for three in numbers for number in three]
+        same = any(all(map(is_told_as, three, told.groups())) for three in numbers)
+        if not same and (told[2] or names or told[1] not in named):
+            wrong.append(told[0])
+    return wrong
+
+
+def is_told_as(number: float | None, words: str) -> bool:
+    exact = 0.5 * 10.0 ** -len(words.partition(".")[2]) + 1e-9
+    return number is not None and abs(abs(number) - abs(float(words.replace(",", "")))) <= exact
+
+
 @pytest.mark.parametrize("room", sorted(set(available_results()) - JUDGES.keys()))
 def test_a_verdict_that_no_code_reads_anew_has_figures_of_its_tables_only(room: str) -> None:
+    assert of_no_row(load_result(room)) == []
+
+
+@pytest.mark.parametrize(
+    ("room", "told", "other"),
+    [
+        ("segmentation", "rain 36.79 (28.06 to 46.03)", "rain 58.65 (51.87 to 66.40)"),  # that of snow
+        ("segmentation", "44.04 (39.82 to 49.66)", "44.04 (39.82 to 49.67)"),
+        ("restoration", "synthesized rain (+4.31 dB)", "synthesized rain (+5.62 dB)"),
+        ("routers", "attention -0.09 (-0.34 to +0.16)", "attention +0.09 (-0.10 to +0.28)"),
+    ],
+)
+def test_a_figure_of_another_row_is_seen(room: str, told: str, other: str) -> None:
     result = load_result(room)
-    known = [number for row in result.rows for one in row.figures.values() for number in one.plain().values()]
-    named = " ".join([result.command, *(f"{row.table} {row.name} {' '.join(row.figures)}" for row in result.rows)])
-    for told in re.findall(r"(?<![\w.])\d[\d,]*(?:\.\d+)?", result.verdict):
-        value, exact = float(told.replace(",", "")), 0.5 * 10.0 ** -len(told.partition(".")[2]) + 1e-9
-        assert any(number is not None and abs(abs(number) - value) <= exact for number in known) or told in named, told
+    assert told in result.verdict and of_no_row(replace(result, verdict=result.verdict.replace(told, other))) != []
 
 
 @pytest.mark.parametrize("room", sorted(JUDGES.keys() & set(available_results())))
@@ -218,6 +256,7 @@ def test_verdicts_are_what_the_figures_say(room: str) -> None:
 def test_no_verdict_takes_a_side_that_its_figures_do_not_take() -> None:
     for result, one in entries():
         sides = [part.figure.side(part.level) * (-1 if part.below else 1) for part in one.parts]
+        assert one.gates, f"{result.room}: nothing asks first whether {one.claim!r} could show"
         passed = all(gate.figure.side(gate.level) == (-1 if gate.below else 1) for gate in one.gates)
         allowed = {"cannot be seen here"} if not passed or not any(sides) else set(Verdict)
         assert one.verdict in allowed, f"{result.room}: {one.claim}"

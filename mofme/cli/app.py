@@ -39,6 +39,10 @@ def open_app(
         float | None,
         typer.Option(min=0.1, help="Gigabytes it may use; by default 80 % of the machine's, or of the container's."),
     ] = None,
+    max_results: Annotated[
+        float,
+        typer.Option(min=0, help="Gigabytes of results to fetch; the oldest go first, all in two hours."),
+    ] = 10,
     root_path: Annotated[
         str | None, typer.Option(envvar="GRADIO_ROOT_PATH", help="Path, or address, by which a reverse proxy shows it.")
     ] = None,
@@ -62,6 +66,7 @@ def open_app(
     from mofme.ui.memory import MEMORY, SHARE, of_this_machine
     from mofme.ui.models import Engine, Services, shipped_models
     from mofme.ui.service import log_json
+    from mofme.ui.uploads import RESULTS
     from mofme.ui.window import Address, serve
 
     # A Hugging Face Space reaches the app from outside its container.
@@ -70,6 +75,7 @@ def open_app(
     user, _, password = (auth or "").partition(":")
     bytes_of_memory = SHARE * of_this_machine() if max_memory is None else 1e9 * max_memory
     megapixels = MEMORY.bound(bytes_of_memory, max_megapixels)
+    RESULTS.most_bytes = 1e9 * max_results
     services = Services(Engine(shipped_models()), limits=replace(Limits(), megapixels=megapixels))
     if log_format == "json":
         log_json()

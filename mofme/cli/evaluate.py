@@ -208,7 +208,8 @@ def segmentation(
         if report.error:
             command.fail(f"{report.name}: {report.error}")
         reports.append(dataclasses.replace(report, views={}))
-    result = as_result(reports, meaning, counted, command.line, weathered.seeds, block)
+    held_out = video if video in segment.left_out else ""
+    result = as_result(reports, meaning, counted, command.line, weathered.seeds, block, held_out)
     if command.out is not None:
         write_csv(command.out / "segmentation.csv", reports, meaning, counted)
     return result

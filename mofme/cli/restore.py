@@ -108,9 +108,13 @@ def restore(
     interrupted = False
     start = time.monotonic()
     is_long = is_folder or _is_video(source)
-    if runtime == "auto" and (reroute or references or engine == "ray" or not is_long):
-        runtime = "torch"  # which starts soonest, and is the same for all workers of a cluster
-    load = partial(_load, model, device, runtime, references, reroute, rerouted)
+    by: str = runtime
+    if by == "auto" and (reroute or references or gpus_per_worker or not is_long):
+        by = "torch"  # which starts soonest
+    if by == "auto" and engine == "ray":  # one choice, measured here, for all workers: so their bytes are the same
+        restorer = load_restorer(model, device, by)
+        device, by = str(restorer.device), restorer.runtime
+    load = partial(_load, model, device, by, references, reroute, rerouted)
     cluster = {"address": address, "workers": workers, "gpus": gpus_per_worker} if engine == "ray" else None
     restore = partial(_restore_folder, cluster) if is_folder else _restore_one
     try:

@@ -153,10 +153,12 @@ def ledger(whole: bool = True, folder: Path = RESULTS) -> tuple[list[str], list[
             one.departs,
             one.scale,
             one.least(),
+            f"{sum(gate.side > 0 for gate in one.gates)} of {len(one.gates)}",
             one.bearing.text() if one.bearing else "",
             one.needed if one.verdict is Verdict.UNSEEN else "",
         ]
         for _, one in entries(folder)
     ]
-    headings += ["method", "scale, here against the paper's", "least effect to be seen", "it hangs on", "it would take"]
+    headings += ["method", "scale, here against the paper's", "least effect to be seen", "could it show: checks passed"]
+    headings += ["it hangs on", "it would take"]
     return headings, [[*line, *further] for line, further in zip(lines, more, strict=True)]

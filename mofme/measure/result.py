@@ -47,9 +47,7 @@ class Figure:
 
     def side(self, level: float = 0.0) -> int:
         """Which side of `level` all of the interval lies on: +1 above, -1 below; 0 if it holds it or there is none."""
-        if self.low is None or self.high is None:
-            return 0
-        return int(self.low > level) - int(self.high < level)
+        return 0 if self.low is None or self.high is None else int(self.low > level) - int(self.high < level)
 
     def noise(self) -> str:
         """For verdicts: is there a difference at all?"""
@@ -104,6 +102,12 @@ class Check:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "side", self.figure.side(self.level) * (-1 if self.below else 1))
+
+    @classmethod
+    def least(cls, name: str, figures: Iterable[Figure], level: float) -> "Check":
+        """A gate: the widest of `figures` could tell an effect of `level`; not passed if one has no interval."""
+        widest = max(figure.half for figure in figures)
+        return cls(name, Figure.exact(widest) if math.isfinite(widest) else Figure(0.0), level, below=True)
 
     def rank(self) -> tuple[int, float]:
         """What holds least comes first."""
@@ -313,12 +317,11 @@ def as_plain(result: Result) -> dict[str, Any]:
 
 def _judgement(plain: dict[str, Any]) -> Judgement:
     """What was decided is decided again: a file cannot claim what its figures do not."""
-    checks = {name: [_check(one) for one in plain[name]] for name in ("parts", "gates")}
+    checks = {
+        kind: [Check(one["name"], Figure(**one["figure"]), one["level"], one["below"]) for one in plain[kind]]
+        for kind in ("parts", "gates")
+    }
     return Judgement(plain["claim"], plain["departs"], plain["scale"], **checks, needed=plain["needed"])
-
-
-def _check(plain: dict[str, Any]) -> Check:
-    return Check(plain["name"], Figure(**plain["figure"]), plain["level"], plain["below"])
 
 
 def _capital(words: str) -> str:

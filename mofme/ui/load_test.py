@@ -8,9 +8,11 @@ import asyncio
 import io
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -131,9 +133,11 @@ def small_pictures(count: int | None = None) -> Iterator[bytes]:
 
 @contextmanager
 def running(command: Sequence[str], address: str, **more: Any) -> Iterator["subprocess.Popen[str]"]:
-    """A server in a process of its own, once it answers at `address`; ended by SIGTERM. Raises MofmeError if it ends
-    before, or does not answer within minutes.
+    """A server in a process of its own, once it answers at `address`; ended by SIGTERM, also where that ends us. Raises
+    MofmeError if it ends before, or does not answer within minutes.
     """
+    is_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if is_main else None
     root = str(Path(__file__).parents[2])
     places = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     server = subprocess.Popen(command, cwd=root, env={**os.environ, "PYTHONPATH": places}, text=True, **more)
@@ -153,6 +157,8 @@ def running(command: Sequence[str], address: str, **more: Any) -> Iterator["subp
     finally:
         server.terminate()
         server.wait(timeout=60)
+        if is_main:
+            signal.signal(signal.SIGTERM, before)
 
 
 def free_port() -> int:

@@ -12,6 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ SHIPPED_TEXT = Path(__file__).with_name("midsummer_nights_dream.txt")
 """A Midsummer Night's Dream, in the public domain."""
 
 _CHARACTERS = 1_000_000
+_MOMENT = 60.0  # seconds
 _MOST_ORIGINALS = 1000
 _ORIGINALS: OrderedDict[str, str] = OrderedDict()  # uploads by the names of the thumbnails that stand for them
 _APP_PREFIX, _PREFIX = "mofme-app-", "mofme-"
@@ -164,13 +166,43 @@ def read_own_text(path: str | Path | None) -> str:
     return text
 
 
+@dataclass
+class Results:
+    """What visitors may still fetch: of so many bytes together, for KEEP_SECONDS at most."""
+
+    most_bytes: float = 10e9
+    _looked: float = 0.0
+
+    def clear(self, root: Path) -> None:
+        """Remove the oldest folders, once in a while. A file that is being fetched can be read to its end, or stays (on
+        Windows), and so does a folder that changed a moment ago: somebody writes it, or is about to fetch it.
+        """
+        now = time.time()
+        if now - self._looked < _MOMENT:
+            return
+        self._looked = now
+        changed, sizes = {}, {}
+        for folder in root.glob(f"{_PREFIX}*"):
+            with suppress(OSError):  # what is in it may go at this moment
+                files = [path.stat() for path in (folder, *folder.rglob("*"))]
+                changed[folder] = max(file.st_mtime for file in files)
+                sizes[folder] = sum(file.st_size for file in files[1:])
+        room = self.most_bytes
+        for folder in sorted(changed, key=changed.__getitem__, reverse=True):
+            room -= sizes[folder]
+            age = now - changed[folder]
+            if age > KEEP_SECONDS or (room < 0 and age > _MOMENT):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+RESULTS = Results()
+
+
 def new_folder() -> Path:
     """A fresh folder in Gradio's own temporary folder, whose files it serves; old ones are removed on the way."""
     root = Path(get_upload_folder())
     root.mkdir(parents=True, exist_ok=True)
-    for folder in root.glob(f"{_PREFIX}*"):
-        if folder.stat().st_mtime < time.time() - KEEP_SECONDS:
-            shutil.rmtree(folder, ignore_errors=True)
+    RESULTS.clear(root)
     return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
 
 

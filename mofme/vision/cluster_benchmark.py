@@ -105,7 +105,7 @@ def as_result(
     """The runs, and what a million frames cost by one worker: to each Ray adds as much as to a small picture."""
     alone, one, _ = outcomes
     runs = f"{pictures:,} pictures of {side}x{side}"
-    rows = [Row(runs, outcome.name, _figures(outcome, alone, pictures)) for outcome in outcomes]
+    rows = [Row(runs, outcome.name, _figures(outcome, alone, one, pictures)) for outcome in outcomes]
     added = (one.cpu - alone.cpu) / pictures
     each = {
         f"{side}x{side}": Figure(one.cpu / pictures),
@@ -138,7 +138,7 @@ def as_result(
     )
 
 
-def _figures(outcome: Outcome, alone: Outcome, pictures: int) -> dict[str, Figure]:
+def _figures(outcome: Outcome, alone: Outcome, beside: Outcome, pictures: int) -> dict[str, Figure]:
     figures = {
         "CPU s": Figure(outcome.cpu),
         "wall clock, s": Figure(outcome.wall),
@@ -149,6 +149,7 @@ def _figures(outcome: Outcome, alone: Outcome, pictures: int) -> dict[str, Figur
     }
     if outcome is not alone:
         figures["added, % of CPU s"] = Figure(100 * (outcome.cpu / alone.cpu - 1))
+    if outcome is beside:  # of more workers, with nothing beside them, the clock does not tell what Ray adds
         figures["added, % of wall clock"] = Figure(100 * (outcome.wall / alone.wall - 1))
     return figures
 

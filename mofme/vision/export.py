@@ -69,9 +69,8 @@ def export_net(name: str, path: Path, format: str = "onnx") -> float:
     net, card = load_net(name)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            # Both ways that torch offers without onnxscript are deprecated, and remark on every size that is checked.
             with warnings.catch_warnings(), torch.no_grad():
-                warnings.simplefilter("ignore")
+                warnings.simplefilter("ignore")  # TorchScript remarks on every size that is checked
                 made = Path(folder, path.name)
                 write(_ImageAndThumbnail(folded(net)), made, metadata(card))
                 difference = _largest_difference(_ImageAndThumbnail(net), load(made))
@@ -134,16 +133,19 @@ def onnx_bytes(module: nn.Module, example: tuple[Tensor, ...], inputs: list[str]
     anywhere = {
         name: {axis: f"{name}_{side}" for axis, side in size.items()} for name in outputs if name.endswith("_map")
     }
-    torch.onnx.export(
-        module,
-        example,
-        content,  # type: ignore[arg-type]  # takes files, too
-        dynamo=False,
-        opset_version=_OPSET,
-        input_names=inputs,
-        output_names=outputs,
-        dynamic_axes={inputs[0]: size, outputs[0]: size, **anywhere},
-    )
+    # Both ways that torch offers without onnxscript are deprecated, and remark on every size that is checked.
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module,
+            example,
+            content,  # type: ignore[arg-type]  # takes files, too
+            dynamo=False,
+            opset_version=_OPSET,
+            input_names=inputs,
+            output_names=outputs,
+            dynamic_axes={inputs[0]: size, outputs[0]: size, **anywhere},
+        )
     return content.getvalue()
 
 

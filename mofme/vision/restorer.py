@@ -203,7 +203,8 @@ class Restorer:
                     with observe_routing(self.net) as routing, self._precision():
                         output = self.net(seen.contiguous(memory_format=torch.channels_last), context)
                 else:
-                    output = self._run(seen, context)
+                    is_common = steady is not None or padded.shape == outer.shape
+                    output = self._run(seen, context, is_common)
                 result += output.image[0].flip(view)[:, : outer.shape[-2], : outer.shape[-1]]
                 if not view:
                     grid.add(part, routing, padded.shape[-2:], explain)

@@ -21,6 +21,7 @@ from mofme.vision.datasets import PairFiles
 from mofme.vision.metrics import psnr
 from mofme.vision.restorer import Restorer
 from mofme.vision.runtime import TORCH, installed
+from mofme.vision.runtime_profile import KINDS, Reached
 
 FULL = "torch, float32"
 PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -83,14 +84,15 @@ def matrix_peaks() -> dict[str, float]:
     return found
 
 
-def as_result(model: str, trials: Sequence[Trial], command: str) -> Result:
-    """A row a runtime, and one a precision of products. Raises ModelError if nothing was measured."""
+def as_result(model: str, trials: Sequence[Trial], command: str, beside: Sequence[Row] = ()) -> Result:
+    """A row a runtime, one a precision of products, and `beside`. Raises ModelError if nothing was measured."""
     if not trials:
         raise ModelError("there are no pairs to measure runtimes on")
     names = list(trials[0].seconds)
     peaks = {name: bootstrap(np.array([trial.peaks[name] for trial in trials]) / 1e9, np.median) for name in PRECISIONS}
     rows = [Row(f"Runtimes of {model}", name, _figures(name, trials)) for name in names]
     rows += [Row("Products of large matrices", name, {"GFLOP a CPU s": peak}) for name, peak in peaks.items()]
+    rows += beside
     others = [name for name in names if name not in (TORCH, FULL)]
     told = [
         f"{name}: {_ratio(name, trials).text()} times as fast, {_lost(name, trials).text()} dB lost" for name in others
@@ -107,6 +109,53 @@ def as_result(model: str, trials: Sequence[Trial], command: str) -> Result:
         interval="95 % bootstrap of the median over the repeats, of dB of the mean over them",
         machine=this_machine(torch.get_num_threads(), precision()),
     )
+
+
+def profile_rows(profiles: Sequence[Mapping[str, Mapping[str, float]]]) -> list[Row]:
+    """Of each runtime, what share of its time each kind of work took, over the pictures."""
+    return [
+        Row(
+            "Where the time goes, %",
+            name,
+            {kind: bootstrap(np.array([one[name].get(kind, 0.0) for one in profiles])) for kind in KINDS},
+        )
+        for name in profiles[0]
+    ]
+
+
+def net_rows(nets: Mapping[str, Reached]) -> list[Row]:
+    """Of each net, how large it is, and what of it each runtime does."""
+    return [
+        Row(
+            f"Nets of known size, by {runtime}",
+            name,
+            {
+                "parameters, M": Figure(net.parameters / 1e6),
+                "GFLOP a megapixel": Figure(net.operations / net.pixels / 1e3),
+                "CPU s a megapixel": bootstrap(1e6 / net.pixels * np.array(seconds), np.median),
+                "GFLOP a CPU s": bootstrap(net.operations / 1e9 / np.array(seconds), np.median),
+            },
+        )
+        for runtime in next(iter(nets.values())).seconds
+        for name, net in nets.items()
+        for seconds in [net.seconds[runtime]]
+    ]
+
+
+def thread_rows(rates: Mapping[str, Sequence[float]]) -> list[Row]:
+    """Pictures a second of each way to use all cores, and beside the first."""
+    first = np.array(next(iter(rates.values())))
+    return [
+        Row(
+            "Threads or workers",
+            name,
+            {
+                "pictures a second": bootstrap(np.array(found), np.median),
+                "times as many as by threads": bootstrap(np.array(found) / first, np.median),
+            },
+        )
+        for name, found in rates.items()
+    ]
 
 
 def _psnr(restored: Tensor, clean: Tensor) -> float:

@@ -36,6 +36,7 @@ _GRID = 16  # of the sides of a canvas: whole blocks of JPEG
 _TURNED_SHARE = 0.05
 _WITHOUT_CONTEXT = 0.15
 _LANDSCAPE = 1.6
+_AT_ONCE = {"cuda": 8}  # scenes: a GPU makes several in about the time of one
 _CPU = torch.device("cpu")
 _NONE: Mapping[Path, float] = MappingProxyType({})
 
@@ -201,29 +202,32 @@ def batches(
     as many batches, so that a batch holds no two of one scene.
     """
     recent: deque[tuple[Scenes, Tensor]] = deque(maxlen=max(batch, crops_each))
+    at_once = _AT_ONCE.get(dice.weather.device.type, 1)
     while True:
-        for _ in range(-(-batch // crops_each) if len(recent) == recent.maxlen else batch):
-            scene = one_scene(sources, canvas, crop, dice)
-            recent.append((scene, F.adaptive_avg_pool2d(scene.weathered, CONTEXT_SIZE)))
+        for _ in range(0, -(-batch // crops_each) if len(recent) == recent.maxlen else batch, at_once):
+            scenes = some_scenes(sources, canvas, crop, dice, at_once)
+            thumbnails = F.adaptive_avg_pool2d(scenes.weathered, CONTEXT_SIZE)
+            singles = map(Scenes._make, zip(*(part.split(1) for part in scenes), strict=True))
+            recent.extend(zip(singles, thumbnails.split(1), strict=True))
         chosen = torch.randperm(len(recent), generator=dice.choices)[:batch].tolist()
-        scenes = [recent[place][0] for place in chosen]
-        crops = [_window(torch.cat((one.weathered, one.clean), 1)[0], (crop, crop), dice) for one in scenes]
+        picked = [recent[place][0] for place in chosen]
+        crops = [_window(torch.cat((one.weathered, one.clean), 1)[0], (crop, crop), dice) for one in picked]
         weathered, clean = torch.stack(crops).split(3, 1)
         informed = (torch.rand(batch, generator=dice.choices) >= _WITHOUT_CONTEXT).float().to(clean.device)
-        labels = torch.cat([one.labels for one in scenes])
+        labels = torch.cat([one.labels for one in picked])
         thumbnails = torch.cat([recent[place][1] for place in chosen])
         yield Batch(weathered, clean, labels, thumbnails, informed)
 
 
-def one_scene(sources: Sequence[Source], canvas: int, least: int, dice: Dice) -> Scenes:
-    """One scene of a source chosen by its share, as a camera takes it: of about canvas x canvas pixels, sides from
-    `least`."""
+def some_scenes(sources: Sequence[Source], canvas: int, least: int, dice: Dice, count: int = 1) -> Scenes:
+    """Scenes of a source chosen by its share, as a camera takes them: all of one size, about canvas x canvas pixels,
+    sides from `least`."""
     size = _canvas_size(canvas, least, dice)
     shares = torch.tensor([float(source.share) for source in sources])
     source = sources[int(torch.multinomial(shares, 1, generator=dice.choices))]
-    scene = source.make(1, size, dice)
-    weathered, clean = photograph(scene.weathered, scene.clean, dice.weather)
-    return Scenes(weathered, clean, scene.labels)
+    scenes = source.make(count, size, dice)
+    weathered, clean = photograph(scenes.weathered, scenes.clean, dice.weather)
+    return Scenes(weathered, clean, scenes.labels)
 
 
 def _canvas_size(canvas: int, least: int, dice: Dice) -> Size:

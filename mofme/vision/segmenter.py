@@ -6,7 +6,7 @@ classes = segmenter(rgb)               # (3, H, W) in [0, 1] -> class indices (H
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,11 +33,12 @@ NORMALISATIONS = {
 @dataclass(frozen=True)
 class Segmenter:
     """`scores` takes one frame (1, 3, H, W), RGB in [0, 1]; it gives logits (1, C, h, w) or class indices (1, h, w),
-    of any size."""
+    of any size. Its training left the videos `left_out` out, as far as its card tells."""
 
     name: str
     label_set: LabelSet
     scores: Callable[[Tensor], Tensor]
+    left_out: Sequence[str] = ()
 
     @torch.inference_mode()
     def __call__(self, image: Tensor) -> Tensor:
@@ -85,7 +86,12 @@ def _from_folder(folder: Path, device: str) -> Segmenter:
     own = folder / f"{labels}.json"
     label_set = load_label_set(str(own) if own.is_file() else labels)
     net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Segmenter(card.name, label_set, lambda image: net(image.to(device, memory_format=torch.channels_last)))
+    return Segmenter(
+        card.name,
+        label_set,
+        lambda image: net(image.to(device, memory_format=torch.channels_last)),
+        card.training.get("leave_out", ()),
+    )
 
 
 def _from_onnx(path: Path, label_set: LabelSet, normalisation: str) -> Segmenter:

@@ -16,7 +16,7 @@ from mofme.files import CARD_FILE
 from mofme.vision.models import load_net
 from mofme.vision.nets.tone import TONE_SIZE, ToneNet, apply_tone
 from mofme.vision.nets.unet import RestorationNet
-from mofme.vision.scenes import Dice, Source, one_scene, sources_of
+from mofme.vision.scenes import Dice, Source, some_scenes, sources_of
 from mofme.vision.weather import WEATHERS
 
 _CANVAS = 224  # nearly whole pictures, small: thumbnails are made of them
@@ -100,7 +100,7 @@ def gather(
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     found: list[ToneSamples] = []
     for done in range(1, count + 1):
-        before, clean, _ = one_scene(sources, _CANVAS, _LEAST_SIDE, dice)
+        before, clean, _ = some_scenes(sources, _CANVAS, _LEAST_SIDE, dice)
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16_pays(torch.device("cpu"))):
             output = net(before.contiguous(memory_format=torch.channels_last))
         after = output.image.float().clamp(0, 1)

@@ -211,7 +211,7 @@ def test_a_file_cannot_claim_what_its_figures_do_not(tmp_path: Path) -> None:
     plain["judgements"][0]["verdict"] = "reproduced"
     path.write_text(json.dumps(plain), encoding="utf-8")
     assert ledger(False, tmp_path)[1] == [["a paper", "it helps", "cannot be seen here"]]
-    assert [len(ledger(whole, tmp_path)[1][0]) for whole in (True, False)] == [8, 3]
+    assert [len(ledger(whole, tmp_path)[1][0]) for whole in (True, False)] == [9, 3]
 
 
 def test_the_seeds_are_told_and_old_files_are_read(tmp_path: Path) -> None:

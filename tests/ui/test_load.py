@@ -1,10 +1,13 @@
 """`bench service`: what clients wait for, who is turned away, and what the server holds meanwhile."""
 
 import io
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+import psutil
 import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
@@ -40,6 +43,28 @@ def test_memory_is_told_by_the_server_until_the_time_is_over(url: str) -> None:
     memory = apart(measure_memory, url, 1, 0.02, shares.append)
     assert len(memory.megabytes) == len(memory.minutes) == len(shares) and shares == sorted(shares)
     assert min(memory.megabytes) > 100  # torch alone
+
+
+SERVES = """
+import subprocess, sys, time
+from mofme.ui.load_test import free_port, running
+port = str(free_port())
+command = [sys.executable, "-m", "http.server", port, "--bind", "127.0.0.1"]
+with running(command, f"http://127.0.0.1:{port}/", stdout=subprocess.DEVNULL) as server:
+    print(server.pid, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM")
+def test_who_is_ended_ends_its_server() -> None:
+    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([sys.executable, "-c", SERVES], text=True, **quiet) as command:
+        assert command.stdout
+        server = psutil.Process(int(command.stdout.readline()))
+        command.terminate()
+        assert command.wait(60)
+        server.wait(60)
 
 
 class Busy:

@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from threading import Semaphore
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,7 @@ from playwright.sync_api import Browser, Page, expect
 from mofme.errors import Cancelled, ModelError, MofmeError, PictureError
 from mofme.ui.models import Engine
 from mofme.ui.runs import Job
-from mofme.ui.uploads import KEEP_SECONDS, new_folder, without_folders
+from mofme.ui.uploads import KEEP_SECONDS, RESULTS, new_folder, without_folders
 from mofme.ui.work import Endpoint, Jobs, plain_errors, start_and_cancel, status_box, work
 from tests.ui.one_tab import one_tab
 
@@ -88,13 +89,44 @@ def test_other_errors_are_logged_and_hidden(caplog: pytest.LogCaptureFixture) ->
     assert "1234" in caplog.text
 
 
+@pytest.fixture(autouse=True)
+def own_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RESULTS, "_looked", 0.0)
+    monkeypatch.setattr(RESULTS, "most_bytes", RESULTS.most_bytes)
+
+
+def kept(age: float, size: int = 0) -> Path:
+    folder = new_folder()
+    file = folder / "result"
+    file.write_bytes(b"x" * size)
+    for path in (file, folder):
+        os.utime(path, (0, time.time() - age))
+    return folder
+
+
 def test_results_are_kept_for_a_while_and_then_removed() -> None:
-    old, recent = new_folder(), new_folder()
-    os.utime(old, (0, time.time() - KEEP_SECONDS - 60))
-    os.utime(recent, (0, time.time() - KEEP_SECONDS + 60))
+    old, recent = kept(KEEP_SECONDS + 60), kept(KEEP_SECONDS - 60)
+    RESULTS._looked = 0
     new_folder()
     assert not old.exists()
     assert recent.exists()
+
+
+def test_too_many_results_go_oldest_first_but_not_while_they_are_written_or_fetched() -> None:
+    """300 bytes may stay: the newest has 200 and the next one 100; who writes 400 is let."""
+    written, newest, middle, oldest = kept(0, 400), kept(100, 200), kept(200, 100), kept(300, 100)
+    RESULTS._looked, RESULTS.most_bytes = 0, 400 + 300
+    with (oldest / "result").open("rb") as fetched:
+        new_folder()
+        assert [path.exists() for path in (written, newest, middle, oldest)] == [True, True, True, False]
+        assert fetched.read() == b"x" * 100
+    RESULTS.most_bytes = 0
+    new_folder()
+    assert newest.exists()  # looked for a moment ago
+    RESULTS._looked = 0
+    new_folder()
+    assert [path.exists() for path in (written, newest, middle)] == [True, False, False]
+    assert (written / "result").exists()
 
 
 def test_folders_of_the_server_are_taken_out_of_messages() -> None:

@@ -194,6 +194,17 @@ def test_from_and_to_s3_the_same_as_on_disk(tmp_path: Path, photos: Path, model:
     assert s3.cat("shots/in/clear/6.png") == s3.cat("shots/in/clear/sub/9.png")
 
 
+def test_all_workers_take_the_runtime_that_was_measured_here(
+    tmp_path: Path, photos: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mofme.vision.restorer.fastest_runtime", lambda load, net: "onnx")
+    for target, more in (("here", ()), ("there", ("--engine", "ray", "--workers", "2"))):
+        words = ["restore", str(photos), str(tmp_path / target), "--model", str(model), "--device", "cpu", *more]
+        assert "12 restored" in CliRunner().invoke(app, words).stderr
+    assert bytes_of(tmp_path / "there") == bytes_of(tmp_path / "here")
+    assert all("by onnx" in row["settings"] for row in rows(tmp_path / "there") if row["settings"])
+
+
 def test_an_address_that_cannot_be_read_and_names_that_lead_out_are_told(tmp_path: Path) -> None:
     s3 = s3fs.S3FileSystem()
     s3.mkdir("hostile")

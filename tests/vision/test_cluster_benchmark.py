@@ -28,6 +28,7 @@ def test_what_ray_adds_and_a_million_frames_by_hand() -> None:
     found = {name: figure.value for name, figure in result.rows[1].figures.items()}
     assert table == "100 pictures of 96x96" and found["pictures a CPU s"] == pytest.approx(100 / 110)
     assert found["added, % of CPU s"] == pytest.approx(10) and found["added, % of wall clock"] == pytest.approx(20)
+    assert "added, % of wall clock" not in result.rows[2].figures  # more workers, and nothing beside them
     assert result.figure(frames, "1280x720", "CPU hours").value == pytest.approx(1e6 / 3600)
     assert result.figure(frames, "1280x720", "cost, $").value == pytest.approx(1000)
     assert result.figure(frames, "96x96", "cost, $").value == pytest.approx(1100)

@@ -21,13 +21,23 @@ from mofme.papers.r2t2.references import SHIPPED, References
 from mofme.papers.r2t2.rerouter import explain
 from mofme.vision import restorer as restorer_module
 from mofme.vision import runtime as module
+from mofme.vision import runtime_profile
 from mofme.vision.export import onnx_bytes
 from mofme.vision.models import load_net
 from mofme.vision.nets.unet import RestorationNet
 from mofme.vision.picture.file import read_picture
-from mofme.vision.restorer import Restorer
+from mofme.vision.restorer import Restorer, TemporalSmoother
 from mofme.vision.runtime import fastest_runtime
 from mofme.vision.runtime_benchmark import FULL, Trial, as_result
+from mofme.vision.runtime_profile import (
+    CONVOLUTIONS,
+    MOVES,
+    PRODUCTS,
+    STEPS,
+    _kind_in_openvino,
+    _kind_in_torch,
+    public_nets,
+)
 from tests.vision.pictures import save_grey as save
 from tests.vision.tiny_models import save_two_models
 
@@ -87,6 +97,35 @@ def test_half_precision_costs_less_than_a_hundredth_of_a_decibel(
 
 
 @pytest.mark.usefixtures("full_precision")
+def test_sizes_that_come_often_have_a_graph_of_their_own(
+    photo: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which is chosen by the part alone, so that the same picture gives the same bytes after whatever others."""
+    monkeypatch.setenv("MOFME_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(module, "_OWN", 40 * 48)
+    name = str(save_two_models(tmp_path)[1])
+
+    def graphs() -> int:
+        return len(list(tmp_path.glob("cache/graphs/*")))
+
+    restore = Restorer.from_pretrained(name, "cpu", "openvino")
+    before = graphs()
+    restore(photo[:, :39, :49]), restore(photo[:, :32, :48])
+    assert graphs() == before  # no size that cameras give, and a small one
+    common = photo[:, :40, :48]
+    found = restore(common)
+    assert graphs() == before + 1
+    expected = Restorer.from_pretrained(name, "cpu")(common)
+    assert (found.image - expected.image).abs().max() <= 1 / 255
+    assert found.weather == pytest.approx(expected.weather, abs=1e-3)
+    torch.testing.assert_close(found.uncertainty, expected.uncertainty, atol=1e-3, rtol=0)
+    assert torch.equal(Restorer.from_pretrained(name, "cpu", "openvino")(common).image, found.image)
+    assert graphs() == before + 1
+    restore(photo[:, :49, :55], steady=TemporalSmoother())  # a frame of a video
+    assert graphs() == before + 2
+
+
+@pytest.mark.usefixtures("full_precision")
 def test_maps_of_experts_come_from_torch_and_routing_that_is_moved_needs_it(photo: Tensor) -> None:
     restore = Restorer.from_pretrained("small", "cpu", "openvino")
     explained, expected = (one(photo, explain=True) for one in (restore, Restorer.from_pretrained("small", "cpu")))
@@ -123,13 +162,16 @@ def test_what_it_makes_of_a_net_is_kept(
 
     expected = restored()
     assert torch.equal(restored(), expected) and len(made) == 1
-    (kept,) = tmp_path.glob("graphs/*.bin")
-    for damaged in (b"", kept.read_bytes()[:10_000], b"broken" * 1000):
-        kept.write_bytes(damaged)
+    kept = list(tmp_path.glob("graphs/*.bin"))
+    assert len(kept) == (1 if runtime == "onnx" else 2)  # OpenVINO keeps what it makes of the ONNX model beside it
+    for damaged in (b"", kept[0].read_bytes()[:10_000], b"broken" * 1000):
+        for path in kept:
+            path.write_bytes(damaged)
         assert torch.equal(restored(), expected)
     assert len(made) == 4
     monkeypatch.setattr(module, "bf16_pays", lambda device: not bf16_pays(device))
     restored()
+    assert len(list(tmp_path.glob("graphs/*.bin"))) == (1 if runtime == "onnx" else 3)
     net = load_net(tiny)[0]
     for block in net.modules():
         if isinstance(block, UncertaintyRouter):
@@ -137,8 +179,8 @@ def test_what_it_makes_of_a_net_is_kept(
     module.open_runtime(runtime, net)
     monkeypatch.setattr(module, "_KEPT", 2)
     other = restored(binary)
-    assert len(made) == 7 and len(list(tmp_path.glob("graphs/*"))) == 2
-    assert torch.equal(restored(binary), other) and len(made) == 7
+    assert len(made) == 6 and len(list(tmp_path.glob("graphs/*"))) == 2
+    assert torch.equal(restored(binary), other) and len(made) == 6
     (tmp_path / "file").touch()
     monkeypatch.setenv("MOFME_CACHE", str(tmp_path / "file"))  # nothing can be kept there
     assert torch.equal(restored(binary), other)
@@ -215,12 +257,51 @@ def test_ratios_shares_and_loss_by_hand() -> None:
         as_result("small", [], "command")
 
 
-def test_every_runtime_is_measured(tmp_path: Path) -> None:
+def test_every_runtime_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, level in (("input", 120), ("target", 100)):
         save(tmp_path / "pairs" / name / "a.png", level)
-    words = ["bench", "runtimes", str(tmp_path / "pairs"), "--repeats", "2", "--out", str(tmp_path / "out")]
-    done = CliRunner().invoke(app, words)
+    monkeypatch.setattr(runtime_profile, "_SIDE", 32)
+    tiny = str(save_two_models(tmp_path)[1])
+    words = ["bench", "runtimes", str(tmp_path / "pairs"), "--model", tiny, "--repeats", "2"]
+    done = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "out")])
     assert done.exit_code == 0, done.stderr
     result = load_result("runtimes", tmp_path / "out")
-    assert result.names("Runtimes of small") == ["torch", FULL, "onnx", "openvino"]
-    assert result.figure("Runtimes of small", "torch", "times as fast as torch").value == 1
+    table, *_ = dict.fromkeys(row.table for row in result.rows)
+    assert result.names(table) == ["torch", FULL, "onnx", "openvino"]
+    assert result.figure(table, "torch", "times as fast as torch").value == 1
+    for row in result.rows:
+        if row.table == "Where the time goes, %":
+            assert sum(figure.value for figure in row.figures.values()) == pytest.approx(100)
+            assert min(figure.value for figure in row.figures.values()) > 0
+    nets = "Nets of known size, by openvino"
+    assert result.names(nets)[1:] == list(public_nets())
+    assert len(result.names("Threads or workers")) == 2
+
+
+def test_public_nets_are_those_of_their_papers() -> None:
+    """By hand: DnCNN has 3*64*9+64 + 15*(64*64*9+2*64) + 64*3*9+3 parameters, SRCNN 81*3*64+64 + 64*32+32 + 25*32*3+3;
+    a multiply-add is two operations. ResNet-18 has 11,689,512 with its head of 512*1000+1000, as torchvision tells.
+    """
+    nets = public_nets()
+    sizes = [sum(values.numel() for values in net.parameters()) for net in nets.values()]
+    assert sizes[:3] == [1_792 + 15 * 36_992 + 1_731, 15_616 + 2_080 + 2_403, 11_689_512 - 513_000]
+    for net in nets.values():
+        assert net.eval()(torch.rand(1, 3, 32, 32)).ndim == 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "found"),
+    [
+        (CONVOLUTIONS, _kind_in_torch("mkldnn_convolution", [[1, 8, 9, 9], [8, 8, 3, 3]])),
+        (PRODUCTS, _kind_in_torch("mkldnn_convolution", [[1, 8, 9, 9], [8, 8, 1, 1]])),
+        (PRODUCTS, _kind_in_torch("addmm", [])),
+        (MOVES, _kind_in_torch("copy_", [])),
+        (STEPS, _kind_in_torch("gelu", [])),
+        (CONVOLUTIONS, _kind_in_openvino("Convolution", "brgconv_avx512_amx_bf16")),
+        (PRODUCTS, _kind_in_openvino("Convolution", "brgconv_avx512_amx_1x1_bf16")),
+        (MOVES, _kind_in_openvino("Reorder", "jit_uni_bf16")),
+        (STEPS, _kind_in_openvino("Subgraph", "jit_avx512_bf16")),
+    ],
+)
+def test_kinds_of_work(kind: str, found: str) -> None:
+    assert found == kind

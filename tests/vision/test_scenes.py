@@ -107,16 +107,20 @@ def test_shares_and_the_part_without_context() -> None:
     assert informed.unique().tolist() == [0, 1]
 
 
-def test_no_two_crops_of_a_batch_are_of_one_canvas() -> None:
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_no_two_crops_of_a_batch_are_of_one_canvas(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    monkeypatch.setattr("mofme.vision.scenes._AT_ONCE", {"cpu": at_once})
     count = 0
 
     def make(number: int, size: Size, dice: Dice) -> Scenes:
         nonlocal count
-        count += 1
+        labels = torch.arange(count, count + number).float()[:, None].expand(-1, 4)
+        count += number
         clean = torch.full((number, 3, *size), 0.5)
-        return Scenes(clean, clean, torch.full((number, 4), float(count)))
+        return Scenes(clean, clean, labels)
 
     endless = batches([Source(1, make)], 16, 16, 3, 3, dice())
     for batch in islice(endless, 10):
         assert len(set(batch.labels[:, 0].tolist())) == 3
-    assert count == 3 + 9, "three to begin with, then one for each batch of three"
+    # Three to begin with, then one for each batch of three; or as many as are made at once.
+    assert count == (3 + 9 if at_once == 1 else 4 * 10)

@@ -323,7 +323,7 @@ def data(tmp_path: Path) -> Path:
         labels = random.integers(0, 12, (4, 6), dtype=np.uint8)
         Image.fromarray(labels).resize((48, 32), Image.Resampling.NEAREST).save(tmp_path / f"labels/{name}.png")
     torch.manual_seed(0)
-    card = ModelCard("own", "segmentation", {"classes": 11}, "none", {"label_set": "camvid"})
+    card = ModelCard("own", "segmentation", {"classes": 11}, "none", {"label_set": "camvid", "leave_out": ["a.png"]})
     save_model(tmp_path / "own", card, SegmentationNet(11).state_dict())
     return tmp_path
 
@@ -360,6 +360,16 @@ def test_from_frames_to_files(data: Path) -> None:
     assert sorted(path.name for path in (out / "pictures").iterdir()) == ["a_haze.png", "a_rain.png"]
     with Image.open(out / "pictures/a_haze.png") as sheet:
         assert sheet.size == (3 * 48, 2 * 32)
+
+
+def test_a_video_held_out_of_the_segmenters_training_has_a_room_of_its_own(data: Path) -> None:
+    options = ("--weather", "rain", "--model", "small", "--out", data / "out", "--video")
+    assert run(data, *options, "b.png")[0] == 0
+    assert not (data / "out/segmentation_held_out.json").exists()  # it was learnt from, for all that is known
+    assert run(data, *options, "a.png")[0] == 0
+    result = load_result("segmentation_held_out", data / "out")
+    assert result.verdict.endswith(" The segmenter saw nothing of their video, a.png.")
+    assert result.figure("Frames", "measured", "frames").value == 1
 
 
 def test_degraded_frames_from_a_folder(data: Path) -> None:

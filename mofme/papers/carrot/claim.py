@@ -1,12 +1,17 @@
 """What CARROT claims, and what it is worth here: the money it saves, what it knows beyond the task, and its rate."""
 
+from collections.abc import Sequence
+
 from mofme.measure.result import Check, Figure, Judgement, Result
 
 JUDGED, OURS = "carrot", "stacked ensemble"
 DOLLARS = "dollars per 1,000 prompts to do as well as the best single model"
 R2 = "R2 of expected costs, mean of the models"
 FRACTION = 50.0  # percent of the best single model's cost
-_SCALE = "three tables of 3,000 to 12,000 prompts and 9 to 11 models against all of RouterBench, and SPROUT"
+_SCALE = (
+    "three tasks of RouterBench, LLMRouter's questions and MMLU-Pro, of 3,000 to 12,000 prompts and 9 to 11 models, "
+    "against all of RouterBench, and SPROUT"
+)
 _METHOD = "k nearest neighbours with a k for each model, as published; sentences embedded by a smaller encoder"
 
 
@@ -32,16 +37,28 @@ def judge(result: Result) -> Result:
             _METHOD,
             _SCALE,
             [*near, *above_hull],
+            _oracle(result, tables, "hull"),
         ),
         Judgement(
             "estimates of each prompt choose better than a table of each task's means",
             f"{_METHOD}; the table is our control, not the paper's",
             _SCALE,
             above_tasks,
-            needed="tables in which models differ within a task",
+            _oracle(result, tables, "task table"),
+            "tables in which models differ within a task",
         ),
     ]
     return result.judged(judgements, [sentence for table in tables for sentence in _table(result, table)])
+
+
+def _oracle(result: Result, tables: Sequence[str], control: str) -> list[Check]:
+    """Whether choosing could gain over a control at all: what an oracle does beside it."""
+    known = {table: [result.known(f"{table}: AIQ", name, "AIQ") for name in ("oracle", control)] for table in tables}
+    return [
+        Check(f"{table}: AIQ of the oracle, beside the {control}'s", oracle, other.value)
+        for table, (oracle, other) in known.items()
+        if oracle and other
+    ]
 
 
 def _table(result: Result, table: str) -> list[str]:
@@ -78,7 +95,9 @@ def judge_rate(result: Result) -> Result:
     table, optimal, blind = "Exponent of n in the excess risk", "window of the optimal order", "window of 64 queries"
     best = {name: result.figure(table, name, "best possible").value for name in result.names(table)}
     # Half of what a rule that never gathers more queries is short by: nearer to the best than to that.
-    margin = round(min(result.figure(table, name, blind).value - rate for name, rate in best.items()) / 2, 2)
+    nearest = min(best, key=lambda name: result.figure(table, name, blind).value - best[name])
+    unable = result.figure(table, nearest, blind).map(lambda exponent: exponent - best[nearest])
+    margin = round(unable.value / 2, 2)
     parts = [
         Check(
             f"exponent of n beside the best possible, {name}",
@@ -93,7 +112,8 @@ def judge_rate(result: Result) -> Result:
         "exact: simulated worlds whose best choice is known",
         f"{len(best)} worlds of one to three dimensions against a proof for all",
         parts,
-        needed="more recorded queries in worlds where a window gathers few",
+        [Check("exponent of a rule that never gathers more, beside the best possible", unable, margin)],
+        "more recorded queries in worlds where a window gathers few",
     )
     worst = [result.figure(table, name, blind).value for name in best]
     short = sum(part.figure.value > 0 for part in parts)

@@ -27,9 +27,7 @@ def judge(result: Result) -> Result:
     allowed = (1 - KEPT) * dense.value
     gates = [
         Check("normalized accuracy of the dense model, %", dense, CHANCE),
-        Check(
-            "least loss of accuracy that the questions could tell, points", Figure.exact(lost.half), allowed, below=True
-        ),
+        Check.least("least loss of accuracy that the questions could tell, points", [lost], allowed),
     ]
     saved, tokens = quality(OURS, "saved, %").value, f"{int(result.option('--tokens') or 100_000):,}"
     judgement = Judgement(

@@ -78,8 +78,7 @@ class FoldedBlock(nn.Module):
 
     def _kth_largest(self, weights: Tensor) -> Tensor:
         for _ in range(self.top_k - 1):
-            largest = weights.amax(dim=1, keepdim=True)
-            weights = torch.where(weights >= largest, torch.full_like(weights, _BELOW_ALL), weights)
+            weights = weights.masked_fill(weights >= weights.amax(dim=1, keepdim=True), _BELOW_ALL)
         return weights.amax(dim=1, keepdim=True)
 
 

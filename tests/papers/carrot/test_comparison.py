@@ -256,10 +256,12 @@ def test_gains_are_paired_and_claimed_only_above_zero() -> None:
 
 
 def test_a_defeat_is_told() -> None:
-    _, tasks = as_result([judged(compared(known=0.0))], "c", 0).judgements
-    assert tasks.verdict == "contradicted" and "better than a table" in tasks.claim
+    near, tasks = as_result([judged(compared(known=0.0))], "c", 0).judgements
+    assert near.verdict == "contradicted"
+    # On so few prompts not even an oracle is above the table for sure.
+    assert tasks.verdict == "cannot be seen here" and tasks.gates[0].side == 0 and tasks.parts[0].side == -1
     result = as_result([measured()], "c", 0)
-    assert [one.verdict for one in result.judgements] == ["reproduced", "reproduced"]
+    assert [one.verdict for one in result.judgements] == ["reproduced", "cannot be seen here"]
     assert "CARROT is above the task table" in result.verdict
 
 

@@ -83,16 +83,16 @@ def test_who_meets_the_criterion(words: str, seen: set[str]) -> None:
 
 def test_marks_name_the_routers_that_met_it() -> None:
     marks = {words: claim.mark for words, claim in judged().items()}
-    assert marks["all coding goes to the strong model"] == f"contradicted, seen for {FIRST_NAME}"
+    assert marks["all coding goes to the strong model"] == f"contradicted, though seen for {FIRST_NAME}"
     # .5 points over a coin, give or take 1: nothing is said of the others.
-    assert marks["routing lets more jailbreaks succeed"] == f"cannot be seen here, seen for {FIRST_NAME}"
+    assert marks["routing lets more jailbreaks succeed"] == f"cannot be seen here, though seen for {FIRST_NAME}"
     bare = as_result([replace(STUDY, exposures={}, privacy={}, damage={})], Rules(), PROBES, "command", [0])
     assert len(claims(bare, "made")) == 6  # what was not measured is not claimed
 
 
 def test_the_verdict_carries_its_numbers() -> None:
     assert result().verdict.startswith(
-        f"On routers trained on made: all coding goes to the strong model: contradicted, seen for {FIRST_NAME} "
+        f"On routers trained on made: all coding goes to the strong model: contradicted, though seen for {FIRST_NAME} "
         "(50 to 100);"
     )
     assert judge(result()) == result()  # whether just measured or read from a file
