@@ -142,23 +142,26 @@ def entries(folder: Path = RESULTS) -> Iterator[tuple[Result, Judgement]]:
             yield result, judgement
 
 
+def of_claim(one: Judgement) -> dict[str, str]:
+    """What the ledger tells of a claim, by heading."""
+    return {
+        "claim": one.claim,
+        "verdict here": one.verdict,
+        "method": one.departs,
+        "scale, here against the paper's": one.scale,
+        "least effect to be seen": one.least(),
+        "could it show: checks passed": f"{sum(gate.side > 0 for gate in one.gates)} of {len(one.gates)}",
+        "it hangs on": one.bearing.text() if one.bearing else "",
+        "it would take": one.needed if one.verdict is Verdict.UNSEEN else "",
+    }
+
+
 def ledger(whole: bool = True, folder: Path = RESULTS) -> tuple[list[str], list[list[str]]]:
     """Headings and lines; unless `whole`, papers, claims and verdicts alone."""
-    headings = ["paper", "claim", "verdict here"]
-    lines = [[result.paper.split(" (")[0].split(", ")[0], one.claim, one.verdict] for result, one in entries(folder)]
-    if not whole:
-        return headings, lines
-    more = [
-        [
-            one.departs,
-            one.scale,
-            one.least(),
-            f"{sum(gate.side > 0 for gate in one.gates)} of {len(one.gates)}",
-            one.bearing.text() if one.bearing else "",
-            one.needed if one.verdict is Verdict.UNSEEN else "",
-        ]
-        for _, one in entries(folder)
-    ]
-    headings += ["method", "scale, here against the paper's", "least effect to be seen", "could it show: checks passed"]
-    headings += ["it hangs on", "it would take"]
-    return headings, [[*line, *further] for line, further in zip(lines, more, strict=True)]
+    lines = [{"paper": _name(result), **of_claim(one)} for result, one in entries(folder)]
+    most = None if whole else 3
+    return list(lines[0])[:most] if lines else [], [list(line.values())[:most] for line in lines]
+
+
+def _name(result: Result) -> str:
+    return result.paper.split(" (")[0].split(", ")[0]

@@ -14,7 +14,7 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from mofme.errors import ResultError
-from mofme.measure.pages import headline
+from mofme.measure.pages import headline, of_claim
 from mofme.measure.result import RESULTS, Figure, Result, available_results, load_result
 from mofme.ui.chart import interval_plot
 
@@ -181,10 +181,15 @@ def _room(room: str, folder: Path) -> str:
     sentence = html.escape(told.sentence if told else result.verdict)
     chart = interval_plot(told.column, told.figures, told.telling) if told else ""
     verdict = f"<p>{html.escape(result.verdict)}</p>" if told else ""
-    judged = "".join(f" · the paper's claim: {one.verdict}" for one in result.judgements[:1])
+    verdicts = ", ".join(one.verdict for one in result.judgements)
+    judged = f" · the paper's claim{'s' * (len(result.judgements) > 1)}: {verdicts}" if verdicts else ""
+    claims = "".join(
+        f"<p class='note'>{html.escape('; '.join(': '.join(line) for line in of_claim(one).items() if line[1]))}.</p>"
+        for one in result.judgements
+    )
     return (
         f"<section class='result'><span class='note'>{html.escape(_title(room))}{judged}</span><p><b>{sentence}</b></p>"
-        f"<div class='plots'>{chart}</div><details><summary>All figures</summary>{verdict}"
+        f"<div class='plots'>{chart}</div><details><summary>All figures</summary>{verdict}{claims}"
         f"<p class='note'>{html.escape(result.paper)} claims: {html.escape(result.claim)}</p>{result_tables(result)}"
         f"{plots}<p class='note'>{html.escape(result.source().replace('`', ''))}</p></details></section>"
     )

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mofme.measure.result import Figure, Result, Row, available_results, save_result
+from mofme.measure.result import Check, Figure, Judgement, Result, Row, available_results, save_result
 from mofme.papers.attention_router import tab as attention_router
 from mofme.papers.carrot import tab as llm_routing
 from mofme.papers.mixture_of_routers import tab as lora_mixture
@@ -87,6 +87,19 @@ def test_a_room_is_one_plain_sentence_and_a_chart_with_intervals_and_its_numbers
     # 6 dB less are 10 ** (-6 / 20) = half of the error
     assert "error shrinks by 50 %" in unfolded
     assert unfolded.count("<circle") == 2 and "snow: 6 (5 to 7)" in unfolded
+
+
+def test_a_room_tells_of_each_claim_what_the_ledger_tells(tmp_path: Path) -> None:
+    checks = [Check("gain, dB", Figure(2, 1, 3))], [Check("oracle", Figure(1, -1, 3))]
+    judgements = [
+        Judgement("it <helps>", "exact", "small", *checks, "more of it"),
+        Judgement("it pays", "as is", "", checks[0]),
+    ]
+    save_result(Result("ablation", "A paper", "a claim", "Words.", "x", [], judgements=judgements), tmp_path)
+    page = measured_by_us("ablation", folder=tmp_path)
+    assert "the paper's claims: cannot be seen here, reproduced" in page
+    assert "claim: it &lt;helps&gt;; verdict here: cannot be seen here; method: exact" in page
+    assert "checks passed: 0 of 1; it hangs on: oracle: 1 (-1 to 3); it would take: more of it." in page
 
 
 def test_no_results_are_told_as_such(tmp_path: Path) -> None:
