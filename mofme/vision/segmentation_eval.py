@@ -261,11 +261,15 @@ def _verdict(summaries: Mapping[str, Summary], mean: Figure | None, frames: int)
         f"{weather} {summary.won_back.percent().text()} %" if summary.won_back else f"{weather} costs nothing"
         for weather, summary in summaries.items()
     )
-    worse = [weather for weather, summary in summaries.items() if summary.gain.value < 0]
-    below = f"below the degraded frames in {', '.join(worse)}" if worse else "never below the degraded frames"
+    sides = {weather: summary.gain.side() for weather, summary in summaries.items()}
+    beside = "; ".join(
+        f"{words} the degraded frames in {', '.join(at)}"
+        for words, side in (("below", -1), ("neither for sure above nor below", 0))
+        if (at := [weather for weather, one in sides.items() if one == side])
+    )
     return (
-        f"Restoring wins back {mean.percent().text()} % of the mIoU that weather costs, {below} "
-        f"({shares}; {frames} frames)."
+        f"Restoring wins back {mean.percent().text()} % of the mIoU that weather costs, "
+        f"{beside or 'never below the degraded frames'} ({shares}; {frames} frames)."
     )
 
 

@@ -257,7 +257,9 @@ def test_share_won_back_and_its_interval() -> None:
     assert WON_BACK not in rows["haze"]
     assert rows[ALL][WON_BACK].value == pytest.approx(50)
     assert "wins back 50 (25 to 75) %" in result.verdict
-    assert "below the degraded frames in haze" in result.verdict
+    assert "neither for sure above nor below the degraded frames in haze" in result.verdict  # -2 / 8 to 0
+    worse = as_result([report(8, {"rain": (4, 7), "haze": (8, 6)})] * 2, TWO, BOTH, "command")
+    assert "costs, below the degraded frames in haze (" in worse.verdict
 
 
 def test_a_single_frame_has_no_interval() -> None:
