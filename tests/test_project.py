@@ -1,6 +1,7 @@
 """The project's own files say the truth about each other."""
 
 import ast
+import json
 import re
 import sys
 import tomllib
@@ -9,8 +10,10 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import mofme
+from mofme.cli.app import app
 from mofme.cli.results import JUDGES, judged
 from mofme.measure.pages import BLOCK, entries, refresh
 from mofme.measure.result import Result, Verdict, available_results, load_result
@@ -83,6 +86,15 @@ def test_links_and_named_files_exist(page: str) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", text)
     named = re.findall(r"`((?:mofme|tests)/[\w/]+(?:\.py)?)`", text)
     assert [name for name in links + named if not (ROOT / name).exists()] == []
+
+
+def test_the_image_copies_what_is_there_and_starts_a_command() -> None:
+    dockerfile = read("deploy/Dockerfile")
+    for sources in re.findall(r"^COPY (.+) \S+$", dockerfile, re.MULTILINE):
+        assert all((ROOT / source).exists() for source in sources.split())
+    ((program, *words),) = map(json.loads, re.findall(r"^CMD (.+)$", dockerfile, re.MULTILINE))
+    assert program in tomllib.loads(read("pyproject.toml"))["project"]["scripts"]
+    assert CliRunner().invoke(app, [*words, "--help"]).exit_code == 0
 
 
 def test_version_and_dependencies_come_from_one_place() -> None:
