@@ -60,11 +60,14 @@ def engine() -> "Engine":
 
 @pytest.fixture(scope="session")
 def url(folders: None) -> Iterator[str]:
-    """Address of a running app, in a process of its own as in real life."""
+    """Address of a running app, in a process of its own as in real life; it serves MCP where that is installed."""
     port = free_port()
     address = f"http://127.0.0.1:{port}/"
-    with running([sys.executable, str(Path(__file__).with_name("ui") / "untrained_app.py"), str(port)], address):
-        yield address
+    command = [sys.executable, str(Path(__file__).with_name("ui") / "untrained_app.py"), str(port)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_MCP_SERVER", "true")
+        with running(command, address):
+            yield address
 
 
 @pytest.fixture

@@ -6,26 +6,12 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from mofme.ui.load_test import free_port, running
-
 README = Path(__file__).parents[2] / "README.md"
-UNTRAINED = Path(__file__).with_name("untrained_app.py")
-
-
-@pytest.fixture(scope="module")
-def port(folders: None) -> Iterator[int]:
-    """That of an app which serves MCP as well, where it is installed."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_MCP_SERVER", "true")
-        port = free_port()
-        with running([sys.executable, str(UNTRAINED), str(port)], f"http://127.0.0.1:{port}/health"):
-            yield port
 
 
 @pytest.mark.parametrize(
@@ -37,7 +23,7 @@ def port(folders: None) -> Iterator[int]:
     ],
 )
 def test_an_example_restores_a_photo(
-    language: str, with_: str, needed: object, port: int, photo: Path, tmp_path: Path
+    language: str, with_: str, needed: object, url: str, photo: Path, tmp_path: Path
 ) -> None:
     if not needed:
         pytest.skip(f"{with_} is not installed")
@@ -45,7 +31,7 @@ def test_an_example_restores_a_photo(
     (example,) = [block for block in blocks if re.search(rf"\$\({with_} |^from {with_} import", block, re.MULTILINE)]
     photo.rename(tmp_path / "photo.jpg")
     command = ["bash", "-euo", "pipefail", "-c"] if language == "bash" else [sys.executable, "-c"]
-    code = example.replace("127.0.0.1:7860", f"127.0.0.1:{port}")
+    code = example.replace("http://127.0.0.1:7860", url.removesuffix("/"))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([*command, code], cwd=tmp_path, env=environment, check=True, timeout=600)
     with Image.open(tmp_path / "clear.jpg") as image:
