@@ -92,12 +92,11 @@ def runtimes(
     repeats: Annotated[int, typer.Option(help="Times each pair is restored, by all in turn.", min=1)] = 5,
 ) -> Result:
     """Compare runtimes on the same pictures by CPU time, share of the CPU's peak, and dB lost; tell where their time
-    goes, what public nets reach by them, and whether threads or workers restore more.
+    goes, and what public nets reach by them.
     """
     from mofme.vision.datasets import find_sets
-    from mofme.vision.runtime import installed
-    from mofme.vision.runtime_benchmark import as_result, compare_runtimes, net_rows, profile_rows, thread_rows
-    from mofme.vision.runtime_profile import compare_nets, public_nets, threads_or_workers, where_time_goes
+    from mofme.vision.runtime_benchmark import as_result, compare_runtimes, net_rows, profile_rows
+    from mofme.vision.runtime_profile import compare_nets, public_nets, where_time_goes
 
     chosen = [pair for members in find_sets(pairs).values() for pair in members[:limit]]
     trials = list(command.track(compare_runtimes(model, chosen, repeats), "restoring", repeats * len(chosen)))
@@ -106,8 +105,7 @@ def runtimes(
     images = [pair.read()[0] for pair in chosen]
     profiles = list(command.track((where_time_goes(model, image) for image in images), "profiling", len(images)))
     nets = dict(command.track(compare_nets(model, repeats), "public nets", 1 + len(public_nets())))
-    rates = threads_or_workers(model, (installed() or ["torch"])[-1], images[0], repeats)
-    rows = [*profile_rows(profiles), *net_rows(nets), *thread_rows(rates)]
+    rows = [*profile_rows(profiles), *net_rows(nets)]
     return as_result(model, trials, command.line, rows)
 
 

@@ -142,22 +142,6 @@ def net_rows(nets: Mapping[str, Reached]) -> list[Row]:
     ]
 
 
-def thread_rows(rates: Mapping[str, Sequence[float]]) -> list[Row]:
-    """Pictures a second of each way to use all cores, and beside the first."""
-    first = np.array(next(iter(rates.values())))
-    return [
-        Row(
-            "Threads or workers",
-            name,
-            {
-                "pictures a second": bootstrap(np.array(found), np.median),
-                "times as many as by threads": bootstrap(np.array(found) / first, np.median),
-            },
-        )
-        for name, found in rates.items()
-    ]
-
-
 def _psnr(restored: Tensor, clean: Tensor) -> float:
     return psnr(restored[None], clean[None]).item()
 

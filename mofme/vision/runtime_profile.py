@@ -1,13 +1,11 @@
-"""Where a runtime's time goes, what public nets of known size reach by it, and whether threads or workers serve better.
+"""Where a runtime's time goes, and what public nets of known size reach by it.
 
 Public nets are built as their papers have them, with random weights, which cost what trained ones do.
 """
 
 import copy
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,30 +139,3 @@ def _compiled(net: Any, picture: Tensor) -> Callable[[Tensor], object]:
         graph = onnx_bytes(net.eval(), (picture,), ["image"], ["features_map"])
     request = compile_openvino(graph, (_SIDE, _SIDE)).create_infer_request()
     return lambda one: request.infer([one.numpy(), *more])
-
-
-def threads_or_workers(model: str, runtime: str, image: Tensor, repeats: int) -> dict[str, list[float]]:
-    """Pictures a second by the clock, `repeats` times in turn: one after the other by all threads, or as many at once
-    by one thread each.
-    """
-    number = torch.get_num_threads()
-    many = Restorer.from_pretrained(model, "cpu", runtime)
-    torch.set_num_threads(1)
-    try:
-        one, pictures = Restorer.from_pretrained(model, "cpu", runtime), [image] * (2 * number)
-        with ThreadPoolExecutor(number) as pool:
-            ways: dict[str, tuple[int, Callable[[], object]]] = {
-                f"1 worker of {number} threads": (number, lambda: list(map(many, pictures))),
-                f"{number} workers of 1 thread": (1, lambda: list(pool.map(one, pictures))),
-            }
-            found: dict[str, list[float]] = {name: [] for name in ways}
-            for repeat in range(repeats + 1):
-                for name, (threads, work) in ways.items():
-                    torch.set_num_threads(threads)
-                    start = time.monotonic()
-                    work()
-                    if repeat:  # the first does not count
-                        found[name].append(len(pictures) / (time.monotonic() - start))
-    finally:
-        torch.set_num_threads(number)
-    return found

@@ -275,7 +275,6 @@ def test_every_runtime_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             assert min(figure.value for figure in row.figures.values()) > 0
     nets = "Nets of known size, by openvino"
     assert result.names(nets)[1:] == list(public_nets())
-    assert len(result.names("Threads or workers")) == 2
 
 
 def test_public_nets_are_those_of_their_papers() -> None:
