@@ -90,7 +90,7 @@ def synthesized(pictures: Sequence[Tensor]) -> Make:
 
     def make(count: int, size: Size, dice: Dice) -> Scenes:
         clean = add_distractors(_canvases(pictures, count, size, dice), dice.weather)
-        result = synthesize(clean, random_weathers(count, dice.weather), dice.weather, TRAINED)
+        result = synthesize(clean, random_weathers(count, dice.weather), dice.weather, **TRAINED)
         return Scenes(result.image, clean, result.labels)
 
     return make

@@ -90,7 +90,8 @@ def test_other_errors_are_logged_and_hidden(caplog: pytest.LogCaptureFixture) ->
 
 
 @pytest.fixture(autouse=True)
-def own_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+def own_results(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     monkeypatch.setattr(RESULTS, "_looked", 0.0)
     monkeypatch.setattr(RESULTS, "most_bytes", RESULTS.most_bytes)
 

@@ -19,7 +19,7 @@ from mofme.vision.metrics import psnr
 from mofme.vision.models import SIZES, available_models, build_net, load_net
 from mofme.vision.nets.unet import RestorationNet
 from mofme.vision.restorer import Restorer
-from mofme.vision.weather import MEASURED, WEATHERS, synthesize
+from mofme.vision.weather import WEATHERS, synthesize
 from mofme.vision.weather.raindrop import add_lens_drops
 from mofme.vision.weathered import with_weather
 
@@ -150,9 +150,7 @@ def weathered(weather: str) -> Tensor:
 def behind_lenses() -> Tensor:
     """Drops as on a wet pane that the camera looks through, which is what `small-real` is for."""
     generator = torch.Generator().manual_seed(0)
-    return to_8_bits(
-        synthesize(clean()[None], ["raindrop"], generator, {**MEASURED, "raindrop": add_lens_drops}).image[0]
-    )
+    return to_8_bits(synthesize(clean()[None], ["raindrop"], generator, raindrops=add_lens_drops).image[0])
 
 
 def decibels(image: Tensor) -> float:

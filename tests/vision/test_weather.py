@@ -263,7 +263,7 @@ def test_near_flakes_are_large_and_soft() -> None:
 @pytest.mark.parametrize("size", [(7, 33), (64, 80)])
 def test_looks_of_training_stay_pictures_and_are_decided_by_the_seed(size: tuple[int, int]) -> None:
     clean = pictures(8, *size)
-    first, second = (synthesize(clean, WEATHERS * 2, seeded(5), TRAINED).image for _ in range(2))
+    first, second = (synthesize(clean, WEATHERS * 2, seeded(5), **TRAINED).image for _ in range(2))
     assert torch.equal(first, second)
     assert first.isfinite().all() and first.min() >= 0 and first.max() <= 1
 

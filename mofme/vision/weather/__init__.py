@@ -13,7 +13,6 @@ from mofme.vision.weather.particles import Draw, on_some, per_picture
 from mofme.vision.weather.raindrop import add_any_drops, add_raindrops
 
 __all__ = [
-    "MEASURED",
     "TRAINED",
     "WEATHERS",
     "Weathered",
@@ -28,9 +27,8 @@ WEATHERS = ("rain", "snow", "raindrop", "haze")
 
 Add = Callable[[Tensor, Draw], Tensor]
 
-# From the scene to the lens: the air dims everything behind it, drops on the glass are in front of all.
-MEASURED: Mapping[str, Add] = {"haze": add_haze, "rain": add_rain, "snow": add_snow, "raindrop": add_raindrops}
-TRAINED: Mapping[str, Add] = {"haze": add_haze, "rain": add_any_rain, "snow": add_any_snow, "raindrop": add_any_drops}
+# What `synthesize` draws with in training.
+TRAINED: Mapping[str, Add] = {"raindrops": add_any_drops, "rain": add_any_rain, "snow": add_any_snow}
 
 _SINGLE_SHARES = {"rain": 0.23, "snow": 0.21, "raindrop": 0.23, "haze": 0.19}
 _CLEAN_SHARE = 0.08
@@ -49,13 +47,15 @@ def synthesize(
     clean: Tensor,
     weathers: Sequence[frozenset[str] | str],
     generator: torch.Generator,
-    looks: Mapping[str, Add] = MEASURED,
+    raindrops: Add = add_raindrops,
+    rain: Add = add_rain,
+    snow: Add = add_snow,
 ) -> Weathered:
     """Put weather on `clean` (B,3,H,W), float in [0,1]: for each picture a name of WEATHERS or a set of them.
 
-    An empty set returns that picture bit for bit. `looks` draws each kind: MEASURED, on which results stand, or
-    TRAINED, which has more of what photographs show. The result depends on the generator's state, the batch, the
-    weathers and the looks only. Raises ValueError for an unknown name or a wrong count.
+    An empty set returns that picture bit for bit. `raindrops`, `rain` and `snow` draw these: as results have them, or
+    as TRAINED does, with more of what photographs show. The result depends on the generator's state, the batch, the
+    weathers and these only. Raises ValueError for an unknown name or a wrong count.
     """
     wanted = [frozenset({names}) if isinstance(names, str) else names for names in weathers]
     if len(wanted) != len(clean):
@@ -65,7 +65,8 @@ def synthesize(
         raise ValueError(f"unknown weather {', '.join(sorted(unknown))}; choose from {', '.join(WEATHERS)}")
 
     image = clean
-    for name, add in looks.items():
+    # From the scene to the lens: the air dims everything behind it, drops on the glass are in front of all.
+    for name, add in {"haze": add_haze, "rain": rain, "snow": snow, "raindrop": raindrops}.items():
         image = on_some(image, [name in names for names in wanted], add, generator)
     image = on_some(image, [bool(names) for names in wanted], _photograph, generator)
     labels = [[float(name in names) for name in WEATHERS] for names in wanted]
