@@ -236,7 +236,7 @@ def _openvino_settings() -> dict[str, Any]:
 
 def _load_openvino(keep: _Keep, graph: Callable[[], bytes]) -> _Compiled:
     core, settings = importlib.import_module("openvino").Core(), _openvino_settings()
-    about = f"openvino {metadata.version('openvino')} {_precision()} {this_machine().cpu}"
+    about = f"openvino {metadata.version('openvino')} {settings} {this_machine().cpu}"
 
     @lru_cache(_OPEN)
     def compiled(size: _Size | None) -> Any:
