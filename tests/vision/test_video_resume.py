@@ -86,7 +86,7 @@ def test_by_another_runtime_it_becomes_the_same_to_the_eye(tmp_path, source):
     assert list((tmp_path / ".stopped.mp4.mofme-segments").iterdir())
     again = Restorer.from_pretrained(str(model), "cpu", "openvino")
     assert restore_file(again, source, stopped).error == ""
-    # Mostly the same bytes. Beside other work the first segment was seen to differ by about a level: nobody knows why.
+    # Mostly the same bytes: beside other work, the same frames were seen to be encoded otherwise in the first segment.
     shown = [
         [frame.to_ndarray(format="rgb24") for frame in av.open(str(path)).decode(video=0)]
         for path in (undisturbed, stopped)
