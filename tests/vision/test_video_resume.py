@@ -77,7 +77,7 @@ def test_it_goes_on_and_becomes_the_same(tmp_path, source, stop, suffix):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([undisturbed.name, stopped.name])
 
 
-def test_by_another_runtime_it_becomes_the_same_to_the_eye(tmp_path, source):
+def test_by_another_runtime_it_becomes_the_same_as_well(tmp_path, source):
     model = save_two_models(tmp_path / "models")[1]
     undisturbed, stopped = tmp_path / "undisturbed.mp4", tmp_path / "stopped.mp4"
     restorer = Restorer.from_pretrained(str(model), "cpu", "openvino")
@@ -86,13 +86,7 @@ def test_by_another_runtime_it_becomes_the_same_to_the_eye(tmp_path, source):
     assert list((tmp_path / ".stopped.mp4.mofme-segments").iterdir())
     again = Restorer.from_pretrained(str(model), "cpu", "openvino")
     assert restore_file(again, source, stopped).error == ""
-    # Mostly the same bytes: beside other work, the same frames were seen to be encoded otherwise in the first segment.
-    shown = [
-        [frame.to_ndarray(format="rgb24") for frame in av.open(str(path)).decode(video=0)]
-        for path in (undisturbed, stopped)
-    ]
-    assert len(shown[0]) == len(shown[1]) == FRAMES
-    assert all(abs(one.astype(int) - other).mean() < 4 for one, other in zip(*shown, strict=True))
+    assert stopped.read_bytes() == undisturbed.read_bytes()
 
 
 @pytest.mark.parametrize(
