@@ -4,6 +4,7 @@ from mofme.measure.result import Check, Judgement, Result
 
 CLAIMED = 0.008  # nats, with 8 experts
 OVER_SEEDS = "gain, nats a token (seeds)"
+ALONG = "along the training, nats a token on held-out text"
 TO_SEE = "smallest gain these seeds can tell, nats"
 
 
@@ -24,8 +25,11 @@ def judge(result: Result) -> Result:
         router: result.figure("loads and cost", f"{router} router", "load entropy").value
         for router in ("linear", "attention")
     }
+    gained = [row.figures["attention router against linear router, gain"] for row in result.rows if row.table == ALONG]
+    first, last = (f"{result.names(ALONG)[at]} {gained[at].text(signed=True)}" for at in (0, -1))
     said = [
-        f"It gains {linear.text(signed=True, digits=4)} nats over the linear router, {linear.noise()} of the seeds.",
+        f"Along the training it gains over the linear router, after {first} nats a token, after {last}.",
+        f"The last is {linear.noise()} of the seeds.",
         f"Over a two-layer router of as many parameters it gains {wide.text(signed=True, digits=4)}, {wide.noise()}.",
         f"Load entropy is {entropy['linear']:.2f} with the linear, {entropy['attention']:.2f} with the attention one.",
     ]

@@ -22,13 +22,15 @@ from mofme.language.small_lm import Shape, SmallLM, Vocabulary, load_lm, save_lm
 from mofme.language.small_lm_training import Corpus, Plan, learned_parts, make_corpus, score_passages, train
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import students_mean
-from mofme.measure.study import intervals, plot
-from mofme.papers.attention_router.claim import CLAIMED, OVER_SEEDS, TO_SEE, judge
+from mofme.measure.study import plot
+from mofme.papers.attention_router.claim import ALONG, CLAIMED, OVER_SEEDS, TO_SEE, judge
 from mofme.papers.attention_router.models import ROUTERS, SHAPE, load_entropy
 
 TITLES = {"linear": "linear router", "mlp": "two-layer router", "attention": "attention router"}
 PAIRS: tuple[tuple[RouterKind, RouterKind], ...] = (("attention", "linear"), ("attention", "mlp"), ("mlp", "linear"))
 _TIMED_TOKENS = 1024
+_POINTS = 5  # of the training, at which losses on held-back text are told
+_ALONG = "held back, nats by tokens"
 
 Say = Callable[[str], None]
 
@@ -48,10 +50,12 @@ class Setting:
 class Measured:
     """One arm with one seed: its loss on the passages of each text, and how evenly it uses its experts.
 
-    `load_entropy` is that of the experts' shares of all choices, the mean of the layers: 1 even, 0 a single expert.
+    `along` is the loss on all passages, in nats a token, by how many tokens it had read until then. `load_entropy` is
+    that of the experts' shares of all choices, the mean of the layers: 1 even, 0 a single expert.
     """
 
     scores: Mapping[str, TextScore]
+    along: Mapping[int, float]
     load_entropy: float
     parameters: int
     router_parameters: int
@@ -60,8 +64,7 @@ class Measured:
     @property
     def score(self) -> TextScore:
         """All texts together."""
-        both = [(score.nats_W, score.tokens_W) for score in self.scores.values()]
-        return TextScore(*(np.concatenate(part) for part in zip(*both, strict=True)))
+        return _together(self.scores)
 
 
 @dataclass(frozen=True)
@@ -102,37 +105,52 @@ def _train_unless_there(
     shape = Shape(**{**asdict(setting.shape), "router": router})
     if (path / CARD_FILE).is_file():
         card = load_card(path)
-        if told.items() <= card.training.items() and card.arguments == asdict(shape):
+        if told.items() <= card.training.items() and card.arguments == asdict(shape) and _ALONG in card.training:
             return
     model = SmallLM(shape, plan.seed)
+    along: list[tuple[int, float]] = []
+
+    def report(step: int, steps: int, nats: float) -> None:
+        say(f"seed {plan.seed}, {router}: step {step} of {steps}, {nats:.3f} nats")
+        if step * _POINTS >= steps * (len(along) + 1):
+            along.append((step * plan.batch * plan.context, _together(_scores(model, corpus)).nats))
+
     began = time.process_time()
-    losses = train(
-        model,
-        corpus.learned_N,
-        plan,
-        lambda step, steps, nats: say(f"seed {plan.seed}, {router}: step {step} of {steps}, {nats:.3f} nats"),
-    )
+    losses = train(model, corpus.learned_N, plan, report)
     seconds = time.process_time() - began
     curve = [round(float(np.mean(part)), 4) for part in np.array_split(losses, min(20, len(losses)))]
-    training = {**told, "seconds": round(seconds, 1), "learning curve": curve}
+    training = {**told, "seconds": round(seconds, 1), "learning curve": curve, _ALONG: along}
     save_lm(path, model, vocabulary, "that of the texts", training, {})
 
 
 def _measure(path: Path, corpus: Corpus) -> Measured:
     model, _ = load_lm(path)
     with observe_routing(model) as observed:
-        scores = {name: score_passages(model, passages_PT) for name, passages_PT in corpus.held_back.items()}
+        scores = _scores(model, corpus)
+    training = load_card(path).training
+    along = dict(training[_ALONG])
+    along[max(along)] = _together(scores).nats  # as saved, in half precision
     layers: dict[str, list[RoutingDecision]] = {}
     for one in observed:
         layers.setdefault(one.layer, []).append(one.decision)
     loads = [torch.cat([decision.chosen_TE for decision in found]) for found in layers.values()]
     return Measured(
         scores,
+        along,
         float(np.mean([load_entropy(chosen_TE) for chosen_TE in loads])),
         parameters(model),
         sum(parameters(layer.router) for layer in moe_layers(model).values()),
-        float(load_card(path).training["seconds"]),
+        float(training["seconds"]),
     )
+
+
+def _scores(model: SmallLM, corpus: Corpus) -> dict[str, TextScore]:
+    return {name: score_passages(model, passages_PT) for name, passages_PT in corpus.held_back.items()}
+
+
+def _together(scores: Mapping[str, TextScore]) -> TextScore:
+    both = [(score.nats_W, score.tokens_W) for score in scores.values()]
+    return TextScore(*(np.concatenate(part) for part in zip(*both, strict=True)))
 
 
 @torch.inference_mode()
@@ -154,6 +172,10 @@ def as_result(found: Findings, seeds: Sequence[int], command: str) -> Result:
     rows += [
         Row("differences", f"{TITLES[first]} against {TITLES[second]}", _difference(found, first, second))
         for first, second in PAIRS
+    ]
+    rows += [
+        Row(ALONG, f"{tokens:,} tokens", {"linear router": _at(found, "linear", tokens), **_gains_at(found, tokens)})
+        for tokens in found.arms["linear"][0].along
     ]
     rows += [Row("loads and cost", TITLES[router], _cost(found, router)) for router in ROUTERS]
     result = Result(
@@ -193,6 +215,16 @@ def _difference(found: Findings, first: RouterKind, second: RouterKind) -> dict[
     return figures
 
 
+def _at(found: Findings, router: RouterKind, tokens: int) -> Figure:
+    return students_mean(np.array([one.along[tokens] for one in found.arms[router]]))
+
+
+def _gains_at(found: Findings, tokens: int) -> dict[str, Figure]:
+    """By pair, what the first gained over the second in nats a token when both had read so many, over the seeds."""
+    nats_RS = {router: np.array([one.along[tokens] for one in found.arms[router]]) for router in ROUTERS}
+    return {f"{TITLES[a]} against {TITLES[b]}, gain": students_mean(nats_RS[b] - nats_RS[a]) for a, b in PAIRS}
+
+
 def _cost(found: Findings, router: RouterKind) -> dict[str, Figure]:
     arms, linear = found.arms[router], found.seconds["linear"]
     return {
@@ -206,14 +238,14 @@ def _cost(found: Findings, router: RouterKind) -> dict[str, Figure]:
 
 
 def plot_losses(found: Findings, path: Path) -> None:
-    """A point for each seed, the mean with its interval, and the published gain, as a PNG."""
-    gains_PS = [gains(found, *pair).mean(1) for pair in PAIRS]
-    titles = [f"{TITLES[first]}\nagainst {TITLES[second]}" for first, second in PAIRS]
-    with plot(path, 8, 3) as (axes,):
-        intervals(axes, dict(zip(titles, map(students_mean, gains_PS), strict=True)))
-        for place, gain_S in enumerate(gains_PS):
-            axes.plot(gain_S, [place + 0.18] * len(gain_S), ".", color="0.5", markersize=5)
-        axes.axvline(0, color="0.6", linewidth=1)
-        axes.axvline(CLAIMED, color="C1", linestyle=":", label="published: attention against linear")
-        axes.set(xlabel="gain on held-out text, nats a token (dots: seeds)")
+    """What each router gains over another along the training, with its interval, and the published gain, as a PNG."""
+    tokens = list(found.arms["linear"][0].along)
+    with plot(path, 8, 3.5) as (axes,):
+        for name in _gains_at(found, tokens[0]):
+            figures = [_gains_at(found, read)[name] for read in tokens]
+            reach = np.nan_to_num([figure.half for figure in figures], posinf=0)
+            axes.errorbar(tokens, [figure.value for figure in figures], reach, label=name, marker="o", capsize=4)
+        axes.axhline(0, color="0.6", linewidth=1)
+        axes.axhline(CLAIMED, color="0.4", linestyle=":", label="published: attention against linear")
+        axes.set(xlabel="tokens read", ylabel="nats a token, held-out text")
         axes.legend(fontsize="small")

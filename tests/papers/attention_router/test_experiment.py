@@ -28,7 +28,8 @@ SMALL = Setting(
 def measured(*nats: float, entropy: float = 0.5) -> Measured:
     """Passages of ten tokens each."""
     tokens = np.full(len(nats), 10.0)
-    return Measured({"text": TextScore(10 * np.array(nats), tokens)}, entropy, 1000, 10, 60.0)
+    along = {1000: 5.0, 2000: float(np.mean(nats))}
+    return Measured({"text": TextScore(10 * np.array(nats), tokens)}, along, entropy, 1000, 10, 60.0)
 
 
 def found(linear: list[Measured], mlp: list[Measured], attention: list[Measured]) -> Findings:
@@ -51,6 +52,8 @@ def test_every_router_is_trained_once_with_every_seed(tmp_path: Path, monkeypatc
     for router, seeds in first.arms.items():
         for one, other in zip(seeds, again.arms[router], strict=True):
             assert one.score.nats == pytest.approx(other.score.nats)
+            assert one.along == other.along and list(one.along) == [3 * 2 * 16]  # three steps of two passages
+            assert one.along[96] == pytest.approx(one.score.nats)
     # Attention: 3 D E = 96 parameters. MLP: the nearest to it in steps of D + E = 12. Linear: D E = 32.
     assert [first.arms[router][0].router_parameters for router in ("linear", "mlp", "attention")] == [32, 96, 96]
 
@@ -66,6 +69,9 @@ def test_gains_are_paired_and_have_students_interval() -> None:
     assert (gain.value, gain.low, gain.high) == pytest.approx((0.03, 0.03 - 0.127062, 0.03 + 0.127062), abs=1e-6)
     assert row.figures["smallest gain these seeds can tell, nats"].value == pytest.approx(0.127062, abs=1e-6)
     assert "within the noise" in result.verdict and result.verdict.startswith("Cannot be seen here")
+    along = [row.figures["attention router against linear router, gain"] for row in result.rows if "along" in row.table]
+    assert [gain.value for gain in along] == pytest.approx([0, 0.03])
+    assert "after 1,000 tokens +0.000" in result.verdict and "after 2,000 tokens +0.03" in result.verdict
 
 
 def test_a_gain_that_every_seed_shows_is_beyond_the_noise() -> None:
