@@ -16,7 +16,7 @@ def judge(result: Result) -> Result:
     judgement = Judgement(
         "attention between experts selects them better than a linear router, by .008 nats a token with 8 experts",
         "exact",
-        f"{size:,.0f} parameters and {result.option('--steps') or 'few'} steps against 2 trillion tokens",
+        f"{size:,.0f} parameters and {result.names(ALONG)[-1]} against 2 trillion",
         [Check("gain over the linear router, nats a token", linear, CLAIMED / 2)],  # nearer to that
         [Check.least("least gain that these seeds could tell, nats", [linear], CLAIMED)],
         "longer training, and seeds enough to tell so small a gain",
