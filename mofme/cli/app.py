@@ -68,6 +68,7 @@ def open_app(
     from mofme.ui.service import log_json
     from mofme.ui.uploads import RESULTS
     from mofme.ui.window import Address, serve
+    from mofme.vision.restorer import Restorer
 
     # A Hugging Face Space reaches the app from outside its container.
     if os.environ.get("SPACE_ID"):
@@ -76,7 +77,8 @@ def open_app(
     bytes_of_memory = SHARE * of_this_machine() if max_memory is None else 1e9 * max_memory
     megapixels = MEMORY.bound(bytes_of_memory, max_megapixels)
     RESULTS.most_bytes = 1e9 * max_results
-    services = Services(Engine(shipped_models()), limits=replace(Limits(), megapixels=megapixels))
+    engine = Engine(shipped_models(), speed_up=Restorer.fastest)
+    services = Services(engine, limits=replace(Limits(), megapixels=megapixels))
     if log_format == "json":
         log_json()
     serve(services, Address(host, port, root_path, certificate, key), (user, password) if auth else None)

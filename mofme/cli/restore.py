@@ -31,6 +31,13 @@ Tile = Annotated[
     int | None, typer.Option(help="Side of a tile in pixels, where a smaller one takes less memory.", min=64)
 ]
 Strength = Annotated[float, typer.Option(help="Share of the change to apply, 0 to 1.", min=0, max=1)]
+Runtime = Annotated[
+    Literal["auto", "torch", "onnx", "openvino"],
+    typer.Option(
+        help="What the net runs by on a CPU; auto: for folders, videos and streams the fastest that is installed, by a "
+        "short measurement that is kept, for one picture torch, which starts soonest."
+    ),
+]
 _NAMED = 5  # files of one kind that are named on the screen; the report names all
 _REPORT_EVERY = 5  # seconds: what a killed run may lose of its report
 
@@ -54,13 +61,7 @@ def restore(
     ],
     model: Model = "small",
     device: Device = "auto",
-    runtime: Annotated[
-        Literal["auto", "torch", "onnx", "openvino"],
-        typer.Option(
-            help="What the net runs by on a CPU; auto: for folders and videos the fastest that is installed, by a "
-            "short measurement that is kept, for one picture torch, which starts soonest."
-        ),
-    ] = "auto",
+    runtime: Runtime = "auto",
     tile: Tile = None,
     strength: Strength = 1.0,
     ensemble: Annotated[

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from mofme.cli.measuring import Command, with_exit_codes
-from mofme.cli.restore import Device, Model, Strength, Tile, load_restorer
+from mofme.cli.restore import Device, Model, Runtime, Strength, Tile, load_restorer
 
 _REMEMBERED = 1000  # latencies that the last line is made of
 _LOG_EVERY = 60  # seconds between lines of progress in a file
@@ -34,6 +34,7 @@ def stream(
     ] = "http://127.0.0.1:8090",
     model: Model = "small",
     device: Device = "auto",
+    runtime: Runtime = "auto",
     tile: Tile = None,
     strength: Strength = 1.0,
     side: Annotated[
@@ -58,7 +59,7 @@ def stream(
     latencies, counts = deque[float](maxlen=_REMEMBERED), "no frame yet"
     with open_output(out, None if found.is_files else keep) as (place, write), reading(found, command.tell) as latest:
         latest.after(0)  # a source that is not there is told before a model is loaded
-        restorer = load_restorer(model, device)
+        restorer = load_restorer(model, device, runtime)
         command.tell(f"{found.name} to {place}; Ctrl-C ends it")
         logged = time.monotonic()
         try:

@@ -21,13 +21,20 @@ class Engine:
     """Loads each model once, and lends it to one picture at a time so that memory stays bounded.
 
     `models` are the names a visitor may choose from, the default first; a name from outside them is refused.
+    `speed_up` is worth its seconds where many pictures are to be restored, and maps of the experts are not asked for.
     """
 
-    def __init__(self, models: Sequence[str], load: Callable[[str], Restorer] = Restorer.from_pretrained) -> None:
+    def __init__(
+        self,
+        models: Sequence[str],
+        load: Callable[[str], Restorer] = Restorer.from_pretrained,
+        speed_up: Callable[[Restorer], Restorer] = lambda restorer: restorer,
+    ) -> None:
         self.models = list(models)
         self._turn = threading.Lock()
-        self._load = load
+        self._load, self._speed_up = load, speed_up
         self._loaded: dict[str, Restorer] = {}
+        self._fast: dict[str | None, Restorer] = {}
         self._loading = threading.Lock()
 
     def restorer(self, name: str | None) -> Restorer:
@@ -39,13 +46,21 @@ class Engine:
                 self._loaded[name] = self._load(name)
             return self._loaded[name]
 
+    def fast_restorer(self, name: str | None) -> Restorer:
+        """The same, for many pictures, sped up when it is first asked for."""
+        restorer = self.restorer(name)
+        with self._loading:
+            if name not in self._fast:
+                self._fast[name] = self._speed_up(restorer)
+            return self._fast[name]
+
     def turn(self, check: Callable[[], Any] = lambda: None) -> AbstractContextManager[None]:
         """Nobody else restores inside. `check` is called while somebody does, to raise where it should not wait."""
         return turn(self._turn, check)
 
     def in_turn(self, name: str | None, check: Callable[[], Any]) -> "InTurn":
-        """The model called `name`, which waits for its `turn` at each picture: others get theirs in between."""
-        return InTurn(self.restorer(name), lambda: self.turn(check))
+        """The fast model called `name`, which waits for its `turn` at each picture: others get theirs in between."""
+        return InTurn(self.fast_restorer(name), lambda: self.turn(check))
 
 
 class InTurn:

@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Self
 
 import cv2
@@ -135,9 +135,16 @@ class Restorer:
         net, card = load_net(name)
         tone = load_tone(name)
         if runtime == AUTO:
-            on_cpu = torch.device(device).type == "cpu"
-            runtime = fastest_runtime(lambda one: cls(net, card.name, device, tone, one), net) if on_cpu else TORCH
+            return cls(net, card.name, device, tone).fastest()
         return cls(net, card.name, device, tone, runtime)
+
+    def fastest(self) -> Self:
+        """The same by the runtime that is fastest, of those installed, on a CPU; see `from_pretrained`."""
+        if self.device.type != "cpu":
+            return self
+        by = partial(type(self), self.net, self.name, self.device, self.tone)
+        runtime = fastest_runtime(by, self.net)
+        return self if runtime == self.runtime else by(runtime)
 
     @cached_property
     def version(self) -> str:

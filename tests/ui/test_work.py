@@ -74,6 +74,15 @@ def test_models_are_loaded_once_and_by_listed_names_only() -> None:
     for name in ("/etc", None):
         with pytest.raises(ModelError):
             engine.restorer(name)
+            engine.fast_restorer(name)
+
+
+def test_a_model_is_sped_up_once_and_for_many_pictures_alone() -> None:
+    sped_up = []
+    engine = Engine(["small"], lambda name: f"slow {name}", lambda slow: sped_up.append(slow) or "fast")
+    assert engine.restorer("small") == "slow small" and not sped_up
+    assert [engine.fast_restorer("small") for _ in range(2)] == ["fast", "fast"]
+    assert engine.restorer("small") == "slow small" and sped_up == ["slow small"]
 
 
 def test_errors_for_the_user_keep_their_words_and_lose_markup_and_folders() -> None:

@@ -82,7 +82,7 @@ def _restore(
         return None, memory, ""
     with plain_errors():
         image = thumbnail(torch.tensor(frame).permute(2, 0, 1).float() / 255, width)
-        restorer = services.engine.restorer(model)
+        restorer = services.engine.fast_restorer(model)
         with services.engine.turn():
             result = restorer(image, strength=strength, steady=memory)
         pixels = (result.image * 255).round().byte().permute(1, 2, 0).numpy()
