@@ -33,6 +33,24 @@ def error_body(message: str, code: str, kind: str = "server_error") -> dict[str,
     return {"error": {"message": message, "type": kind, "param": None, "code": code}}
 
 
+def refusal_body(content: bytes, otherwise: str) -> dict[str, Any]:
+    """A backend's refusal as OpenAI writes it, of whatever shape: a text for an error, a `detail`, a list of one, a
+    page of a proxy in between, of which `otherwise` is said.
+    """
+    try:
+        answer = json.loads(content, parse_constant=no_number)
+    except (ValueError, RecursionError):
+        answer = None
+    answer = answer[0] if isinstance(answer, list) and answer else answer
+    answer = answer if isinstance(answer, dict) else {}
+    error = answer.get("error")
+    if isinstance(error, dict) and isinstance(error.get("message"), str):
+        return answer
+    said = error or answer.get("message") or answer.get("detail") or otherwise
+    message = said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
+    return {**answer, **error_body(message, "refused", "invalid_request_error")}
+
+
 @dataclass(frozen=True)
 class Tokens:
     """How many tokens a query had in and out, counted by the backend or estimated."""
@@ -49,7 +67,7 @@ class ChatRequest:
 
     @property
     def model(self) -> str:
-        return str(self.body.get("model") or "")
+        return self.body.get("model") or ""
 
     @property
     def stream(self) -> bool:
@@ -86,13 +104,18 @@ class ChatRequest:
     def wants_usage(self) -> bool:
         return bool((self.body.get("stream_options") or {}).get("include_usage"))
 
-    def fits(self, backend: Backend) -> bool:
-        """Whether this backend takes such a query, as far as its settings and a low estimate of the tokens tell."""
+    def misfit(self, backend: Backend) -> Refused | None:
+        """Why this backend takes no such query, as far as its settings and a low estimate of the tokens tell."""
         if not backend.pictures and self._has_more_than_text:
-            return False
+            return Refused(400, f"{backend.name} takes text only", "does_not_fit")
         asked = self.body.get("max_completion_tokens") or self.body.get("max_tokens")
-        out = asked if _is_count(asked) else 1
-        return backend.context is None or self.estimated_tokens(0).into + out <= backend.context
+        needed = self.estimated_tokens(0).into + (asked if _is_count(asked) else 1)
+        if backend.context is not None and needed > backend.context:
+            words = (
+                f"{backend.name} takes {backend.context} tokens, question and answer, and this needs {needed} or more"
+            )
+            return Refused(400, words, "context_length_exceeded")
+        return None
 
     @cached_property
     def _has_more_than_text(self) -> bool:
@@ -117,14 +140,16 @@ class ChatRequest:
 def read_request(content: bytes) -> ChatRequest:
     """Raises Refused (400) for what no backend could answer."""
     try:
-        body = json.loads(content, parse_constant=_no_number)
-    except (ValueError, RecursionError):
-        raise Refused(400, "the body is not JSON", "invalid_json") from None
+        body = json.loads(content, parse_constant=_refuse_number)
+    except (ValueError, RecursionError) as error:
+        raise Refused(400, f"the body is not JSON: {error}", "invalid_json") from None
     if not isinstance(body, dict):
         raise Refused(400, "the body is not a JSON object", "invalid_json")
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages or not all(isinstance(message, dict) for message in messages):
         raise Refused(400, "messages must be a list of at least one object with role and content", "invalid_messages")
+    if not isinstance(body.get("model"), str | None):
+        raise Refused(400, "model must be a text, the name of a model", "invalid_model")
     if not isinstance(body.get("stream"), bool | None):
         raise Refused(400, "stream must be true or false", "invalid_stream")
     if not isinstance(body.get("stream_options"), dict | None):
@@ -168,8 +193,12 @@ def _texts(content: object) -> list[str]:
             return []
 
 
-def _no_number(name: str) -> object:
-    raise ValueError(name)
+def _refuse_number(name: str) -> object:
+    raise ValueError(f"{name} is no number there")
+
+
+def no_number(name: str) -> None:
+    """What NaN and infinities become, which some backends write, and most clients cannot read."""
 
 
 async def split_events(chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
@@ -191,9 +220,10 @@ async def split_events(chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
 
 
 class StreamRecord:
-    """What a stream has said so far: whether it came to its end, its error, and its tokens."""
+    """What a stream has said so far: whether its answer began and came to its end, its error, and its tokens."""
 
     def __init__(self) -> None:
+        self.begun = False
         self.complete = False
         self.error = False
         self.tokens: Tokens | None = None
@@ -206,6 +236,7 @@ class StreamRecord:
             self.complete = True
         answer = _object_in(data)
         choices = answer.get("choices")
+        self.begun = self.begun or (isinstance(choices, list) and bool(choices))
         self.error = self.error or bool(answer.get("error"))
         self.tokens = counted_tokens(answer) or self.tokens
         self.characters += characters_in(answer)

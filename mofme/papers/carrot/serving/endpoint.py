@@ -5,7 +5,6 @@ A request is checked, looked up in the cache, routed, forwarded and counted.
 
 import asyncio
 import json
-import secrets
 from collections.abc import AsyncGenerator, Coroutine
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -15,11 +14,10 @@ from typing import Any
 
 import httpx
 from fastapi import FastAPI, Request, Response
-from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, HTTPConnection
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive, Scope, Send
 
 from mofme.language.tables.table import FloatArray
 from mofme.papers.carrot.serving.answer_cache import AnswerCache, Kept
@@ -35,13 +33,13 @@ from mofme.papers.carrot.serving.forwarding import (
     StreamedAnswer,
     WholeAnswer,
 )
+from mofme.papers.carrot.serving.gates import OWN_NAMES, HostGate, TokenGate
 
 # Idle connections are given up before servers do so: one that closes as we write on it looks like a dead backend.
 _POOL = httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=2)
 # Seconds a server keeps an idle connection: for the same reason longer than clients do, the openai client for 5.
 KEEP_ALIVE = 75
 _READ_BEYOND = 4  # times the limit of a body
-_OWN_NAMES = ["localhost", "127.0.0.1", "[::1]"]
 STREAM_HEADERS = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}
 _Asgi = tuple[Scope, Receive, Send]
 
@@ -106,8 +104,8 @@ def create_app(config: ServingConfig, router: Router, embed: Embed | None = None
 
     if token := token_of(config):
         app.add_middleware(TokenGate, token=token)
-    elif is_local(config.host):  # a web page may not reach us under a name of its own
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*_OWN_NAMES, config.host])
+    elif is_local(config.host):
+        app.add_middleware(HostGate, names=(*OWN_NAMES, config.host))
     return app
 
 
@@ -117,23 +115,6 @@ def _model(name: str) -> dict[str, Any]:
 
 def _unknown_model(name: str) -> Refused:
     return Refused(404, f"there is no model {name!r}: GET /v1/models lists them; {AUTO!r} is routed", "model_not_found")
-
-
-@dataclass
-class TokenGate:
-    """Turns away whoever does not send the token, except from `/health`."""
-
-    app: ASGIApp
-    token: str
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] != "/health":
-            given = HTTPConnection(scope).headers.get("authorization", "")
-            if not secrets.compare_digest(given.encode(), f"Bearer {self.token}".encode()):
-                refused = Refused(401, "send the token of this server as the API key", "invalid_api_key")
-                await JSONResponse(refused.body(), 401, {"www-authenticate": "Bearer"})(scope, receive, send)
-                return
-        await self.app(scope, receive, send)
 
 
 @dataclass

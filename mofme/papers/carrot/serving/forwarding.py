@@ -29,6 +29,8 @@ from mofme.papers.carrot.serving.chat import (
     characters_in,
     counted_tokens,
     error_body,
+    no_number,
+    refusal_body,
     split_events,
 )
 from mofme.papers.carrot.serving.config import Backend, Rule, ServingConfig
@@ -38,7 +40,7 @@ COOL_DOWN = 10.0  # seconds a backend that failed is tried last
 LONGEST_COOL_DOWN = 60.0  # whatever its Retry-After says
 BRIEF_WAIT = 1.0  # seconds of Retry-After that are worth waiting for; beyond, the next backend is asked
 LARGEST_ANSWER = 64_000_000  # bytes of a whole answer; a longer one is no chat
-REFUSALS = {400, 413, 422}  # of this query: others may know more, but the backend is well
+REFUSALS = {400, 413, 415, 422}  # of this query: others may know more, but the backend is well
 
 
 class BackendFailed(Exception):  # noqa: N818 - as in Refused
@@ -63,10 +65,10 @@ class WholeAnswer:
 
 @dataclass
 class StreamedAnswer:
-    """A stream whose first event has come. To be closed, read or not."""
+    """A stream whose answer has begun, with the events until then. To be closed, read or not."""
 
     backend: Backend
-    first: bytes
+    first: list[bytes]
     rest: AsyncGenerator[bytes]
     record: StreamRecord
     hides_usage: bool
@@ -77,14 +79,16 @@ class StreamedAnswer:
 
         `deadline` is in the event loop's time.
         """
-        event = self.first
+        waiting = list(self.first)
         try:
             while True:
+                if not waiting:
+                    async with asyncio.timeout_at(deadline):
+                        waiting = [await anext(self.rest)]
+                event = waiting.pop(0)
                 only_counts = self.record.see(event)
                 if not (only_counts and self.hides_usage):
                     yield _without_key(event, self.backend)
-                async with asyncio.timeout_at(deadline):
-                    event = await anext(self.rest)
         except StopAsyncIteration:
             reason = "ended early"
         except TimeoutError:
@@ -127,11 +131,11 @@ class Forwarder:
         Raises Refused where it is too much for all of them, or none gave an answer.
         """
         by_name = {backend.name: backend for backend in self.backends}
-        fitting = [name for name in order if request.fits(by_name[name])]
-        if not fitting:
-            raise Refused(
-                400, f"no backend takes it: {', '.join(order)} are set to no pictures, or to less text", "does_not_fit"
-            )
+        misfits = [misfit for name in order if (misfit := request.misfit(by_name[name]))]
+        if len(misfits) == len(order):
+            words = "; ".join(misfit.message for misfit in misfits)
+            raise Refused(400, f"no backend takes it: {words}", misfits[0].code)
+        fitting = [name for name in order if not request.misfit(by_name[name])]
         now = time.monotonic()
         rested = sorted(fitting, key=lambda name: self._states[name].rests_until > now)  # stable
         failures: list[BackendFailed] = []
@@ -183,21 +187,23 @@ class Forwarder:
                     stack.push_async_callback(response.aclose)
                     if response.status_code != 200 or not request.stream:
                         return await _whole(backend, response)
-                    if not response.headers.get("content-type", "").startswith("text/event-stream"):
+                    if not response.headers.get("content-type", "").lower().startswith("text/event-stream"):
                         raise BackendFailed(backend, "no_stream")
                     rest = split_events(response.aiter_bytes())
                     stack.push_async_callback(rest.aclose)
-                    first = await anext(rest)
+                    # Until the answer begins, also after a sign of life, another backend may still give it.
+                    first, record = list[bytes](), StreamRecord()
+                    while not record.begun:
+                        first.append(await anext(rest))
+                        record.see(first[-1])
+                        if record.error:
+                            raise BackendFailed(backend, "error")
             except (TimeoutError, httpx.TimeoutException):
                 raise BackendFailed(backend, "timeout") from None
             except httpx.ConnectError:
                 raise BackendFailed(backend, "unreachable") from None
             except (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError, StopAsyncIteration):
                 raise BackendFailed(backend, "broken") from None
-            begun = StreamRecord()
-            begun.see(first)
-            if begun.error:
-                raise BackendFailed(backend, "error")
             hides = backend.stream_usage and not request.wants_usage()
             return StreamedAnswer(backend, first, rest, StreamRecord(), hides, stack.pop_all())
 
@@ -233,17 +239,15 @@ async def _whole(backend: Backend, response: httpx.Response) -> WholeAnswer:
         content += chunk
         if len(content) > LARGEST_ANSWER:
             raise BackendFailed(backend, "too_large")
-    try:
-        answer = json.loads(_without_key(bytes(content), backend))
-    except ValueError:
-        if response.status_code == 200:
-            raise
-        # A page of a proxy in between says no less that the query is at fault.
-        message = f"{backend.name} refused the query with status {response.status_code}"
-        answer = error_body(message, "refused", "invalid_request_error")
-    if not isinstance(answer, dict) or (response.status_code == 200 and "choices" not in answer):
+    known = _without_key(bytes(content), backend)
+    if response.status_code != 200:
+        said = f"{backend.name} refused the query with status {response.status_code}"
+        return WholeAnswer(backend, response.status_code, refusal_body(known, said))
+    answer = json.loads(known, parse_constant=no_number)
+    choices = answer.get("choices") if isinstance(answer, dict) else None
+    if not (isinstance(choices, list) and choices):
         raise BackendFailed(backend, "broken")
-    return WholeAnswer(backend, response.status_code, answer)
+    return WholeAnswer(backend, 200, answer)
 
 
 def _without_key(content: bytes, backend: Backend) -> bytes:
@@ -266,6 +270,7 @@ def _retry_after(response: httpx.Response) -> float | None:
 
 def _refusal(failures: Sequence[BackendFailed]) -> Refused:
     message = "no backend answered: " + "; ".join(map(str, failures))
+    failures = [failure for failure in failures if not failure.kind.startswith("refused")]  # which will be the same
     kinds = {failure.kind for failure in failures}
     if kinds == {"rate_limited"}:
         wait = min(failure.retry_after if failure.retry_after is not None else COOL_DOWN for failure in failures)

@@ -84,7 +84,7 @@ def test_a_phone_photo_goes_to_a_backend_that_takes_pictures(start) -> None:
     assert endpoint.ask_raw(EASY).headers["x-mofme-model"] == "weak"
     with pytest.raises(openai.BadRequestError, match="no backend takes it: weak") as raised:
         endpoint.client.chat.completions.create(model="weak", messages=[{"role": "user", "content": [PICTURE]}])
-    assert raised.value.code == "does_not_fit"
+    assert raised.value.code == "does_not_fit" and "weak takes text only" in str(raised.value)
 
 
 def test_what_is_beyond_a_context_goes_to_a_longer_one(start) -> None:
@@ -94,6 +94,9 @@ def test_what_is_beyond_a_context_goes_to_a_longer_one(start) -> None:
     assert endpoint.ask_raw("x" * 4000).headers["x-mofme-model"] == "strong"
     assert endpoint.ask_raw("x" * 40, max_tokens=991).headers["x-mofme-model"] == "strong"
     assert endpoint.ask_raw("x" * 40, max_completion_tokens=990).headers["x-mofme-model"] == "weak"
+    with pytest.raises(openai.BadRequestError, match=r"weak takes 1000 tokens, .* this needs 1001 or more") as raised:
+        endpoint.ask("x" * 4000, model="weak")
+    assert raised.value.code == "context_length_exceeded"
 
 
 def test_streams_arrive_piece_by_piece(start) -> None:
@@ -226,6 +229,8 @@ def endpoint(start):
         (b"[" * 1900, "invalid_json"),
         (b'{"messages": [{"role": "user", "content": "x"}], "temperature": NaN}', "invalid_json"),
         (b"{}", "invalid_messages"),
+        (b'{"messages": [{}], "model": 0}', "invalid_model"),
+        (b'{"messages": [{}], "model": ["weak"]}', "invalid_model"),
         (b'{"messages": []}', "invalid_messages"),
         (b'{"messages": "hello"}', "invalid_messages"),
         (b'{"messages": ["hello"]}', "invalid_messages"),
@@ -244,6 +249,11 @@ def test_half_a_surrogate_pair_is_no_reason_to_fail(endpoint) -> None:
     status, answer = post(endpoint.url, b'{"messages": [{"role": "user", "content": "\\ud800 hello"}]}')
     assert status == 200
     assert answer["choices"][0]["message"]["content"] == "? hello"
+
+
+def test_where_a_body_is_no_json_is_told(endpoint) -> None:
+    _, answer = post(endpoint.url, b'{"messages": [{"role": "user", "content": "x"}],}')
+    assert "line 1 column 4" in answer["error"]["message"]
 
 
 def test_a_body_above_the_limit(endpoint) -> None:
@@ -265,8 +275,9 @@ def test_what_any_web_page_could_send_is_refused(endpoint, kind) -> None:
 
 
 def test_a_web_page_cannot_reach_it_by_a_name_of_its_own(endpoint) -> None:
-    status, _ = post(endpoint.url, json.dumps(GOOD).encode(), {**JSON, "host": "evil.example"})
-    assert status == 400
+    status, answer = post(endpoint.url, json.dumps(GOOD).encode(), {**JSON, "host": "evil.example:8100"})
+    assert status == 400 and answer["error"]["code"] == "invalid_host"
+    assert "'evil.example:8100' is no name of this machine: ask localhost" in answer["error"]["message"]
     assert not endpoint.backends["weak"].asked
 
 

@@ -129,6 +129,85 @@ def test_a_refusal_that_is_no_json_is_the_clients_all_the_same(start) -> None:
     assert not errors(endpoint)
 
 
+class Answering(FakeBackend):
+    """Gives this content, whatever it is asked."""
+
+    def __init__(self, content: bytes, status: int = 200, kind: str = "application/json", **settings: str) -> None:
+        super().__init__(status=status, **settings)
+        self.content, self.kind = content, kind
+
+    async def _answer(self, request):
+        self.asked[(await request.json())["messages"][-1]["content"]] += 1
+        return Response(self.content, self.status, media_type=self.kind)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"error": "no tools here"}', "no tools here"),
+        (b'{"object": "error", "message": "too long", "code": 40303}', "too long"),
+        (b'{"detail": "no JSON mode"}', "no JSON mode"),
+        (b'{"detail": [{"loc": ["body", "n"], "msg": "bad"}]}', '[{"loc": ["body", "n"], "msg": "bad"}]'),
+        (b'[{"error": {"message": "no pictures", "status": "INVALID_ARGUMENT"}}]', "no pictures"),
+        (b'"no"', "weak refused the query with status 422"),
+        (b"", "weak refused the query with status 422"),
+    ],
+)
+def test_refusals_of_any_shape_reach_the_client_in_openais(start, content, message) -> None:
+    endpoint = start({"weak": Answering(content, 422)})
+    with pytest.raises(openai.UnprocessableEntityError) as raised:
+        endpoint.ask(EASY)
+    assert raised.value.response.json()["error"]["message"] == message
+    assert not errors(endpoint)
+
+
+def test_a_kind_of_content_that_one_backend_does_not_know_is_no_fault_of_it(start) -> None:
+    endpoint = start({"weak": FakeBackend(status=415), "strong": FakeBackend()})
+    assert endpoint.ask_raw(EASY).headers["x-mofme-model"] == "strong" and not errors(endpoint)
+
+
+def test_where_some_refuse_and_others_are_rate_limited_it_is_worth_another_try(start) -> None:
+    endpoint = start({"weak": FakeBackend(status=413), "strong": FakeBackend(status=429, retry_after="7")})
+    with pytest.raises(openai.RateLimitError, match="strong: rate_limited; weak: refused_413") as raised:
+        endpoint.ask(EASY)
+    assert raised.value.response.headers["retry-after"] == "7"
+
+
+@pytest.mark.parametrize(
+    "content", [b'{"choices": []}', b'{"choices": null, "error": {"message": "overloaded"}}', b"[1]"]
+)
+def test_an_answer_that_holds_none_goes_on_to_the_next(start, content) -> None:
+    endpoint = start({"weak": Answering(content), "strong": FakeBackend()})
+    assert endpoint.ask_raw(EASY).headers["x-mofme-model"] == "strong"
+
+
+def test_numbers_that_json_does_not_have_become_null(start) -> None:
+    endpoint = start({"weak": Answering(b'{"choices": [{"message": {}, "logprobs": [NaN, -Infinity, 1]}]}')})
+    assert '"logprobs": [null, null, 1]' in endpoint.ask_raw(EASY).text
+
+
+SAID = b'data: {"choices": [{"delta": {"content": "one"}, "finish_reason": "stop"}]}\n\n'
+ALIVE = b': still here\n\ndata: {"choices": [], "prompt_filter_results": []}\n\n'
+FAILED = b'data: {"error": {"message": "overloaded"}}\n\n'
+
+
+@pytest.mark.parametrize(
+    "content", [ALIVE + FAILED, ALIVE, b"data: [DONE]\n\n", b'event: error\ndata: {"message": "overloaded"}\n\n']
+)
+def test_a_stream_that_fails_before_its_answer_begins_goes_on_to_the_next(start, content) -> None:
+    endpoint = start({"weak": Answering(content, kind="text/event-stream"), "strong": FakeBackend()})
+    with endpoint.ask("one two", stream=True) as stream:
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == "one two"
+
+
+def test_signs_of_life_before_an_answer_are_passed_on(start) -> None:
+    endpoint = start({"weak": Answering(ALIVE + SAID, kind="Text/Event-Stream"), "strong": FakeBackend()})
+    raw = endpoint.client.chat.completions.with_raw_response.create(
+        model="auto", messages=[{"role": "user", "content": EASY}], stream=True
+    )
+    assert raw.headers["x-mofme-model"] == "weak" and raw.http_response.read() == ALIVE + SAID
+
+
 def test_an_answer_without_end_is_not_read_to_the_end(start, monkeypatch) -> None:
     monkeypatch.setattr(forwarding, "LARGEST_ANSWER", 1_000)
     endpoint = start({"weak": BehindProxy(), "strong": FakeBackend()})
