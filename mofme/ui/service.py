@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -138,6 +138,20 @@ def routes(
 
     about: dict[str, Callable[..., Response]] = {"/health": health, "/ready": ready, "/metrics": metrics}
     return [APIRoute(path, endpoint, include_in_schema=False) for path, endpoint in about.items()]
+
+
+def nothing_there(request: Request, error: Exception) -> Response:
+    """What an address that leads nowhere answers: a page with the way back where a browser asks, else JSON."""
+    if "text/html" not in request.headers.get("accept", ""):
+        return JSONResponse({"detail": getattr(error, "detail", "Not Found")}, 404)
+    home = "../" * (request.url.path.count("/") - 1) or "./"  # also behind a proxy, whose part of the path is unknown
+    return HTMLResponse(
+        "<!doctype html><meta name=viewport content='width=device-width'><title>Nothing here</title>"
+        "<body style='font: 1.1rem system-ui; margin: 15vh auto; max-width: 30rem; padding: 0 1rem; "
+        "color-scheme: light dark'><h1>There is nothing at this address.</h1>"
+        f"<p><a href='{home}'>Open the app</a>, with all that it can do.</p>",
+        404,
+    )
 
 
 def _knows(header: str, auth: tuple[str, str]) -> bool:

@@ -301,7 +301,11 @@ def serve(services: Services, address: Address, auth: tuple[str, str] | None = N
             state_session_capacity=_SESSIONS,
             max_file_size=f"{limits.upload_megabytes}mb",
             allowed_paths=[str(examples_folder())],
-            app_kwargs={"routes": [PLOTS, *about], "middleware": [Middleware(service.Watched)]},
+            app_kwargs={
+                "routes": [PLOTS, *about],
+                "middleware": [Middleware(service.Watched)],
+                "exception_handlers": {404: service.nothing_there},
+            },
             theme=theme(),
             css=CSS,
             js=ON_THE_PAGE,

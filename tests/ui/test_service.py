@@ -63,6 +63,13 @@ def test_health_readiness_and_metrics_are_told(url: str, photo: Path) -> None:
     assert not [key for key in after if "my photo" in "".join(key)]
 
 
+@pytest.mark.parametrize(("path", "back"), [("restores", "./"), ("lab/restore", "../")])
+def test_an_address_that_leads_nowhere_shows_browsers_the_way_back(url: str, path: str, back: str) -> None:
+    page = httpx.get(url + path, headers={"accept": "text/html,*/*"})
+    assert page.status_code == 404 and f"<a href='{back}'>Open the app</a>" in page.text
+    assert httpx.get(url + path).json() == {"detail": "Not Found"}
+
+
 @pytest.mark.parametrize(("waiting", "reason"), [(0, "ready"), (20, "queue is full: 20")])
 def test_a_full_queue_is_not_ready(waiting: int, reason: str) -> None:
     *_, ready, _ = service.routes(lambda: None, lambda: waiting, Limits(waiting=20), Memory())
