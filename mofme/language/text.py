@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mofme.errors import TableError
-from mofme.language.tables.columns import content_of, numbered_records
+from mofme.language.tables.columns import numbered_records, text_of
 
 OWN_PROMPTS = Path(__file__).with_name("own_prompts.jsonl")  # 196 of seven categories, simple and hard ones: ours
 _LETTERS = list("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
@@ -33,10 +33,7 @@ def read_text(path: Path) -> str:
     if path.name.removesuffix(".gz").endswith(".jsonl"):
         text = "\n\n".join(_passage(row, path, number) for number, row in numbered_records(path))
     else:
-        try:
-            text = content_of(path).decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise TableError(f"{path} cannot be read: {error}") from error
+        text = text_of(path)
     if not text.strip():
         raise TableError(f"{path} holds no text")
     return text

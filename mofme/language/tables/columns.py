@@ -1,4 +1,6 @@
-"""Files into columns of plain values: CSV, Parquet, JSON and lines of JSON, also gzipped. Nothing is ever executed."""
+"""Files into columns of plain values: CSV as Excel writes it, Parquet, JSON and lines of JSON, also gzipped. Nothing
+is ever executed.
+"""
 
 import csv
 import gzip
@@ -20,8 +22,15 @@ from numpy.typing import NDArray
 from mofme.errors import TableError
 
 MAX_BYTES = 2 * 1024**3  # of a file, and of what is in it when it is gzipped
+TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".xlsx")  # who has a workbook is told what to do
 Columns = dict[str, list[Any]]
 _HEAD = 2**20  # bytes in which the header ends
+_PACKED = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # as workbooks begin, and documents
+# What Windows-1252 does not have, or no text of Western Europe: then it is another alphabet's, an old Mac's or damaged.
+_NOT_WESTERN = re.compile(rb"[\x00\x81\x83\x8a\x8d-\x90\x9a\x9d-\x9f\xff]|[\xc0-\xfe]{3}|\xc3[\x80-\xbf]")
+_SEPARATOR = re.compile(r'"?sep=(.)"?[^\S\r\n]*(?:\r\n?|\n)', re.IGNORECASE)  # a first line for Excel
+# Headings that are ours, in any case and spacing; all others stay as they are written.
+_OURS = re.compile(r"(id|prompt|task|model|quality|cost|text|label)(?:\s*:\s*(.+))?", re.IGNORECASE | re.DOTALL)
 _DECIMAL = re.compile(r"^\s*(-?\d+),(\d+(?:[eE][-+]?\d+)?)\s*$")
 _TRUTH = {"true": 1.0, "false": 0.0}
 
@@ -37,27 +46,35 @@ def content_of(path: Path) -> bytes:
         raise TableError(f"{path} cannot be read: {error}") from error
     if len(content) > MAX_BYTES:
         raise TableError(f"{path} holds more than {MAX_BYTES / 1e9:.1f} GB: split it or drop columns")
-    return content
+    return _plain(path, content)
+
+
+def text_of(path: Path) -> str:
+    """All text of a file in UTF-8, UTF-16 or Windows-1252. Raises TableError, as `content_of` and for other text."""
+    try:
+        return _text(content_of(path))
+    except UnicodeDecodeError as error:
+        raise TableError(f"{path} cannot be read as text: save it as UTF-8 ({error})") from error
 
 
 def opened(path: Path) -> gzip.GzipFile | BufferedReader:
-    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+    return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")
 
 
 def is_parquet(path: Path) -> bool:
-    return path.suffix == ".parquet"
+    return path.suffix.lower() == ".parquet"
 
 
 def column_names(path: Path) -> list[str]:
-    """The names of the columns of a CSV or Parquet file, of the first Parquet file in a folder; else nothing."""
+    """The names of the columns of a Parquet file, of the first one in a folder, or of a file of text; none of JSON."""
     try:
-        if path.name.endswith((".csv", ".csv.gz")):
-            with opened(path) as file:
-                head = file.read(_HEAD)
-            lines = _text(head + b"\n", errors="ignore")
-            return next(csv.reader(io.StringIO(lines, newline=""), delimiter=_delimiter(lines)), [])
         if is_parquet(path):
             return list(pq.read_schema(path).names)
+        if path.is_file() and not {".json", ".jsonl"} & set(path.suffixes):
+            with opened(path) as file:
+                head = _plain(path, file.read(_HEAD))
+            _, rows = _parsed(_text(head + b"\n", errors="ignore"), strict=False)
+            return [name for name in map(_named, next(rows, [])) if name]
     except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
         raise TableError(f"{path} cannot be read: {error}") from error
     parquets = parquet_files(path) if path.is_dir() else []
@@ -69,31 +86,64 @@ def parquet_files(path: Path) -> list[Path]:
 
 
 def read_columns(path: Path) -> Columns:
-    """A CSV or Parquet file, by column; CSV cells are strings. Raises TableError."""
+    """A Parquet or CSV file, by column. CSV cells are strings; rows and columns without any name or content, as Excel
+    leaves them, are left out, and rows may end early. Raises TableError.
+    """
     if is_parquet(path):
         return read_parquet(path)
     csv.field_size_limit(2**31 - 1)
     try:
-        lines = _text(content_of(path))
-        reader = csv.reader(io.StringIO(lines, newline=""), delimiter=_delimiter(lines), strict=True)
-        header, *rows = list(reader) or [[]]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise TableError(f"{path} cannot be read as CSV in UTF-8 or UTF-16: {error}") from error
-    rows = [row for row in rows if row]
-    if len(set(header)) < len(header):
-        twice = sorted({name for name in header if header.count(name) > 1})
+        mark, parsed = _parsed(text_of(path), strict=True)
+        header, *rows = list(parsed) or [[]]
+    except csv.Error as error:
+        raise TableError(f"{path} cannot be read as CSV: {error}") from error
+    names = [_named(cell) for cell in header]
+    if twice := sorted({name for name in names if name and names.count(name) > 1}):
         raise TableError(f"{path} has two columns named {', '.join(twice)}: rename or remove one")
-    uneven = [number for number, row in enumerate(rows, 1) if len(row) != len(header)]
-    if uneven:
-        raise TableError(f"{path}: row {uneven[0]} has another number of cells than the {len(header)} of the header")
-    columns: Columns = {name: [row[i] for row in rows] for i, name in enumerate(header)}
-    return columns if _delimiter(lines) == "," else {name: _with_points(cells) for name, cells in columns.items()}
+    for number, row in enumerate(rows, 1):
+        if any(cell.strip() for cell in row[len(names) :]):
+            raise TableError(
+                f"{path}: row {number} has more cells than the first line, which names {len(names)} columns: put "
+                f"quotation marks around a cell that holds {mark!r}"
+            )
+    columns: Columns = {name: [row[i] if i < len(row) else "" for row in rows] for i, name in enumerate(names) if name}
+    return columns if mark == "," else {name: _with_points(cells) for name, cells in columns.items()}
+
+
+def _plain(path: Path, start: bytes) -> bytes:
+    """`start` itself. Raises TableError for workbooks and the like."""
+    if start.startswith(_PACKED):
+        raise TableError(
+            f"{path} is a workbook, a document or an archive, and no plain text: save it as CSV (in Excel as CSV "
+            "UTF-8) or as text, and give that"
+        )
+    return start
 
 
 def _text(content: bytes, errors: str = "strict") -> str:
-    """Of UTF-8 or, where it begins so, UTF-16, as Excel writes both. Raises UnicodeDecodeError."""
+    """Of UTF-8, of UTF-16 where it begins so, or of Windows-1252: Excel writes all three. Raises UnicodeDecodeError."""
     wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
-    return content.decode("utf-16" if wide else "utf-8-sig", errors)
+    try:
+        return content.decode("utf-16" if wide else "utf-8-sig", errors)
+    except UnicodeDecodeError:
+        if wide or _NOT_WESTERN.search(content):
+            raise
+        return content.decode("cp1252")
+
+
+def _parsed(text: str, strict: bool) -> tuple[str, Iterator[list[str]]]:
+    """What parts the cells of CSV, and its rows but for those that hold nothing."""
+    said = _SEPARATOR.match(text)
+    text = text[said.end() :] if said else text
+    mark = said[1] if said else _delimiter(text)
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=strict)
+    return mark, (row for row in rows if any(cell.strip() for cell in row))
+
+
+def _named(cell: str) -> str:
+    """A heading without spaces around it, ours in small letters."""
+    found = _OURS.fullmatch(cell.strip())
+    return cell.strip() if found is None else ":".join(filter(None, (found[1].lower(), found[2])))
 
 
 def _with_points(cells: list[str]) -> list[str]:
@@ -102,9 +152,9 @@ def _with_points(cells: list[str]) -> list[str]:
     return pointed if all(not cell.strip() or math.isfinite(number(cell)) for cell in pointed) else cells
 
 
-def _delimiter(lines: str) -> str:
-    """What parts the cells of the header: Excel writes what is usual in its country, or tabs."""
-    header = lines.lstrip("\ufeff").split("\n", 1)[0].replace("\r", " ")
+def _delimiter(text: str) -> str:
+    """What parts the cells of the first line that holds any: Excel writes what is usual in its country, or tabs."""
+    header = next((line for line in io.StringIO(text) if line.strip(",;\t\r\n ")), "").replace("\r", " ")
     counts = {mark: len(next(csv.reader([header], delimiter=mark), [])) for mark in ",;\t"}
     return max(counts, key=lambda mark: counts[mark])
 
@@ -139,7 +189,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
 
 def numbered_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The objects in lines of JSON, each with the number of its line; blank lines are passed over."""
-    for number, line in enumerate(content_of(path).splitlines(), 1):
+    for number, line in enumerate(re.split("\r\n?|\n", text_of(path)), 1):
         if line.strip():
             try:
                 record = json.loads(line)

@@ -21,6 +21,7 @@ PLAIN = (
     "with id, prompt, model, quality, cost and perhaps task"
 )
 _QUALITY, _COST = "quality:", "cost:"
+_SHOWN = 200  # letters of the names of columns
 _LONG = {"id", "prompt", "model", "quality", "cost"}
 
 
@@ -51,7 +52,9 @@ def load_table(
     found = next((format for format in FORMATS if format.matches(path)), None)
     if found is None:
         known = "; ".join(f"{format.name}: {format.looks_like}" for format in FORMATS)
-        raise TableError(f"{path} is no table of a format known here. Known are {known}")
+        names = ", ".join(column_names(path))[:_SHOWN]
+        has = f"it has the columns {names}" if names else "it names no columns"
+        raise TableError(f"{path} is no table of a format known here: {has}. Known are {known}")
     raw = found.read(path, prices)
     wanted = found.models if models is None else models
     if wanted and list(wanted) != ["all"]:

@@ -59,7 +59,7 @@ class Prices:
         """Those in a JSON file as _EXAMPLE, or the public list prices that come with the package. Raises TableError."""
         path = path or _LIST_PRICES
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_bytes())
             models = {str(name): Price(float(pair[0]), float(pair[1])) for name, pair in content["models"].items()}
         except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise TableError(f"{path} cannot be read as prices ({error}): it has to look like {_EXAMPLE}") from error

@@ -66,7 +66,7 @@ def negative_costs(table: Rows) -> BoolArray:
 WRONG_ROWS: Mapping[str, Callable[[Rows], BoolArray]] = {
     "blank prompts": blank_prompts,
     "prompts that stand there twice": repeated,
-    "blank qualities or costs": blanks,
+    "qualities or costs that are blank or no numbers": blanks,
     "qualities outside 0 to 1": outside,
     "costs below zero": negative_costs,
 }
@@ -221,7 +221,7 @@ def sparse_models(table: RawTable) -> Fault | None:
     sparse = [name for name, share in zip(table.models, share_M, strict=True) if share > SPARSE]
     if not sparse:
         return None
-    what = f"{', '.join(sparse)} with more than {SPARSE:.0%} of its qualities or costs blank"
+    what = f"{', '.join(sparse)} with more than {SPARSE:.0%} of its qualities or costs blank or no numbers"
     kept = [name for name in table.models if name not in sparse]
     return Fault(what, f"dropped the model {what}", table.keep_models(kept))
 
@@ -278,7 +278,7 @@ CHECKS: tuple[Check, ...] = (
     dropping("blank prompts", blank_prompts),
     dropping("one id but different prompts (the models were not asked the same)", misaligned),
     sparse_models,
-    dropping("blank qualities or costs", blanks),
+    dropping("qualities or costs that are blank or no numbers", blanks),
     dropping("qualities outside 0 to 1", outside),
     dropping("costs below zero", negative_costs),
     repeats,

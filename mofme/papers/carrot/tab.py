@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from mofme.errors import ModelError, TableError
+from mofme.language.tables.columns import TABLE_SUFFIXES
 from mofme.ui.chart import cost_plot
 from mofme.ui.html import bar, cell, measured_box, table
 from mofme.ui.models import Services
@@ -145,14 +146,15 @@ def _table_box(services: Services, own: gr.State) -> None:
     with gr.Accordion("Load your own table", open=False, elem_id="own-table"), gr.Row():
         with gr.Column(scale=4, min_width=320):
             gr.Markdown(
-                "A CSV or Parquet file of prompts that your models have answered: `prompt`, `task` (if you know it), "
-                f"and for each model `quality:<name>` from 0 to 1 and `cost:<name>` in dollars.\n{_EXAMPLE}\n"
+                "A CSV, as Excel saves it, or Parquet file of prompts that your models have answered: `prompt`, `task` "
+                "(if you know it), and for each model `quality:<name>` from 0 to 1 and `cost:<name>` in dollars.\n"
+                f"{_EXAMPLE}\n"
                 f"Up to {limits.table_prompts:,} prompts, {limits.table_models} models and {limits.table_megabytes:g} "
                 "MB; rows that cannot be used are left out. The router that is trained on it is yours alone, and is "
                 "forgotten when you close the page.",
                 elem_classes="note",
             )
-            upload = file_box(label="Your table", file_types=[".csv", ".parquet"], height=140, elem_id="table")
+            upload = file_box(label="Your table", file_types=[*TABLE_SUFFIXES], height=140, elem_id="table")
             estimator = gr.Radio(_ESTIMATORS, value="knn", label="Learn by", info="The last takes minutes.")
             buttons = start_and_cancel("Train a router", "train")
             forget = gr.Button("Use the shipped router again", visible=False, elem_id="forget")

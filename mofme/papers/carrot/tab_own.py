@@ -10,6 +10,7 @@ import pyarrow.parquet
 
 from mofme.errors import TableError
 from mofme.language.sentence_encoder import Queries, SentenceEncoder, groups_of
+from mofme.language.tables.columns import is_parquet
 from mofme.language.tables.formats import load_table
 from mofme.language.tables.table import RoutingTable
 from mofme.papers.carrot.baselines import BestSingle, Hull, TaskTable
@@ -50,7 +51,8 @@ def read_own(path: Path, limits: Limits) -> RoutingTable:
         if count > most:
             raise TableError(f"{count:,} {what} are more than the limit of {most:,}: leave some out")
     if len(table.models) < 2:
-        raise TableError("one model leaves nothing to choose")
+        left_out = "".join(f"; {words}" for words in table.repairs)
+        raise TableError(f"one model leaves nothing to choose{left_out}")
     return table
 
 
@@ -112,10 +114,10 @@ def _embed(encoder: SentenceEncoder, prompts: tuple[str, ...], job: Job) -> Quer
 
 def _check_size(path: Path, limits: Limits) -> None:
     """Before anything is unpacked."""
-    if path.suffix.lower() not in (".csv", ".parquet"):
-        raise TableError(f"{path.name} is neither CSV nor Parquet")
+    if path.suffix.lower() == ".gz":
+        raise TableError(f"{path.name} is packed: unpack it first")
     size = path.stat().st_size
-    if path.suffix.lower() == ".parquet":
+    if is_parquet(path):
         try:
             packed = pyarrow.parquet.read_metadata(path)
         except pyarrow.ArrowException as error:

@@ -10,6 +10,7 @@ import gradio as gr
 import numpy as np
 
 from mofme.errors import MofmeError
+from mofme.language.tables.columns import TABLE_SUFFIXES
 from mofme.ui.chart import learning_curves
 from mofme.ui.html import Block, bars, heat_grid, measured_box, numbered, table
 from mofme.ui.models import Services
@@ -91,10 +92,11 @@ def _training_box(services: Services) -> None:
     limits = services.limits
     with gr.Accordion("Train one yourself", open=False, elem_id="own-mixture"), gr.Row():
         with gr.Column(scale=4, min_width=320):
-            texts = file_box(label="Texts of your own (CSV)", file_types=[".csv"], height=140)
+            texts = file_box(label="Texts of your own (CSV)", file_types=[*TABLE_SUFFIXES], height=140)
             gr.Markdown(
-                f"A CSV holds `text` and `label`; up to {limits.table_prompts:,} texts are used. Without one, our "
-                "196 prompts of seven kinds are. Near-duplicates are never on both sides when a fifth is held back.",
+                f"A CSV, as Excel saves it, holds `text` and `label`; up to {limits.table_prompts:,} texts are used. "
+                "Without one, our 196 prompts of seven kinds are. Near-duplicates are never on both sides when a fifth "
+                "is held back.",
                 elem_classes="note",
             )
             arms = gr.CheckboxGroup(list(ARMS), value=[ONE, TWO], label="Routers", elem_id="mixture-arms")

@@ -23,7 +23,7 @@ from mofme.core.training import Run, StepReport, linear
 from mofme.errors import TableError
 from mofme.language.minilm import MiniLM, read_tokens
 from mofme.language.sentence_encoder import IntArray, SentenceEncoder, grouped_splits, groups_of, question_of
-from mofme.language.tables.columns import column_names, read_columns, read_json_lines
+from mofme.language.tables.columns import column_names, read_columns, read_json_lines, texts
 from mofme.language.tables.formats import load_table
 from mofme.language.text import OWN_PROMPTS
 from mofme.papers.mixture_of_routers.lora import WINDOW, Classifier, Recipe, features
@@ -84,7 +84,10 @@ def read_task(path: Path, encoder: SentenceEncoder | None = None, limit: int | N
     """
     if path.is_file() and set(column_names(path)) >= {"text", "label"}:
         columns = read_columns(path)
-        return make_task(path.stem, list(columns["text"]), list(columns["label"]), encoder, limit)
+        labels = texts(columns["label"])
+        if blank := [row for row, label in enumerate(labels, 1) if not label.strip()]:
+            raise TableError(f"{path} has {len(blank)} texts without a label, the first in row {blank[0]}")
+        return make_task(path.stem, texts(columns["text"]), labels, encoder, limit)
     table = load_table(path, repair=True)
     return make_task(table.name, [question_of(prompt) for prompt in table.prompts], table.tasks, encoder, limit)
 

@@ -16,7 +16,9 @@ from mofme.errors import TableError
 from mofme.language.tables import columns
 from mofme.language.tables.columns import content_of, number, read_columns, read_json, read_json_lines
 from mofme.language.tables.formats import load_table
+from mofme.language.tables.published import Prices
 from mofme.language.tables.table import RoutingTable
+from mofme.language.text import read_text
 from tests.language.tables.plain_table import save_plain
 
 HEADER = "prompt,task,quality:a,cost:a,quality:b,cost:b\n"
@@ -46,11 +48,11 @@ def test_parquet(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "problem"),
     [
-        ("p2,,,1,1,1", r"blank qualities or costs in 1 rows \(31\)"),
-        ("p2,,1,1,1,", r"blank qualities or costs in 1 rows \(31\)"),
-        ("p2,,1,1,good,1", r"blank qualities or costs in 1 rows \(31\)"),
-        ("p2,,1,1,nan,1", r"blank qualities or costs in 1 rows \(31\)"),
-        ("p2,,1,inf,1,1", r"blank qualities or costs in 1 rows \(31\)"),
+        ("p2,,,1,1,1", r"qualities or costs that are blank or no numbers in 1 rows \(31\)"),
+        ("p2,,1,1,1,", r"qualities or costs that are blank or no numbers in 1 rows \(31\)"),
+        ("p2,,1,1,good,1", r"qualities or costs that are blank or no numbers in 1 rows \(31\)"),
+        ("p2,,1,1,nan,1", r"qualities or costs that are blank or no numbers in 1 rows \(31\)"),
+        ("p2,,1,inf,1,1", r"qualities or costs that are blank or no numbers in 1 rows \(31\)"),
         ("p2,,1,-0.001,1,1", r"costs below zero in 1 rows \(31\)"),
         ("p2,,1.5,1,1,1", r"qualities outside 0 to 1 in 1 rows \(31\)"),
         ("p2,,1,1,-0.5,1", r"qualities outside 0 to 1 in 1 rows \(31\)"),
@@ -94,7 +96,7 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
         ("prompt,quality:a\np,1\n", "a needs both a column"),
         ("prompt,quality:a,cost:b\np,1,1\n", "a, b needs both a column"),
         ("prompt,quality:a,cost:a,cost:a\np,1,1,1\n", "two columns named cost:a"),
-        ("prompt,quality:a,cost:a\np,1\n", "row 1 has another number of cells"),
+        ("prompt,quality:a,cost:a\np, or q,1,1\n", "row 1 has more cells than the first line, .* quotation marks"),
         ("prompt,quality:a,cost:a\n", "no prompts or no models"),
     ],
 )
@@ -130,7 +132,7 @@ def test_two_answers_of_one_model_to_one_question(tmp_path: Path) -> None:
 
 CHARACTERS = st.characters(exclude_categories=["Cs"])
 WORDS = st.text(CHARACTERS, min_size=1, max_size=20).filter(str.strip)
-NAMES = st.text(CHARACTERS, min_size=1, max_size=8)
+NAMES = st.text(CHARACTERS, min_size=1, max_size=8).filter(lambda name: name == name.strip())
 
 
 @st.composite
@@ -240,7 +242,7 @@ def written_excel(mark: str, comma: bool) -> str:
     return "\r\n".join(mark.join(map(cell, line)) for line in LINES) + "\r\n"
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
 @pytest.mark.parametrize(("mark", "comma"), [(",", False), (";", False), (";", True), ("\t", False), ("\t", True)])
 def test_a_table_of_any_kind_is_the_same_table(tmp_path: Path, encoding: str, mark: str, comma: bool) -> None:
     (tmp_path / "a.csv").write_bytes(written_excel(mark, comma).encode(encoding))
@@ -248,3 +250,64 @@ def test_a_table_of_any_kind_is_the_same_table(tmp_path: Path, encoding: str, ma
     assert table.prompts == ('Größe; "alles", 1,5?', "zwei\nZeilen") and table.models == ("a", "b")
     np.testing.assert_array_equal(table.quality_NM, [[0.5, 1], [0.25, 0]])
     np.testing.assert_array_equal(table.cost_NM, [[0.001, 0.002], [0, 1]])
+
+
+SAID = written_excel(";", True)
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("a.txt", written_excel("\t", True)),
+        ("A.CSV", SAID),
+        ("a.csv.txt", SAID),
+        ("a.csv", "sep=;\r\n" + SAID),
+        ("a.csv", '"sep=\t"\r\n' + written_excel("\t", True)),
+        ("a.csv", "\r\n;;;;\r\n" + SAID),
+        ("a.csv", SAID + ";;;;\r\n; ;;;\r\n"),
+        ("a.csv", SAID.replace("\r\n", ";;\r\n")),
+        ("a.csv", SAID.replace("cost:b\r\n", "cost:b;Task;Notes\r\n").replace("1;0,002", "1;0,002;;good")),
+        ("a.csv", SAID.replace("prompt;quality:a;cost:a", " Prompt ;Quality: a ;COST:a")),
+    ],
+)
+def test_what_excel_leaves_around_a_table_changes_nothing(tmp_path: Path, name: str, lines: str) -> None:
+    (tmp_path / name).write_bytes(lines.encode("utf-16"))
+    table = load_table(tmp_path / name)
+    assert (table.prompts, table.models) == (('Größe; "alles", 1,5?', "zwei\nZeilen"), ("a", "b"))
+    np.testing.assert_array_equal(table.cost_NM, [[0.001, 0.002], [0, 1]])
+
+
+@pytest.mark.parametrize(
+    "content", [SAID.encode("mac-roman"), SAID.encode() + b"\xe9", SAID.replace("Größe", "Где").encode("cp1251")]
+)
+def test_letters_that_cannot_be_told_are_not_guessed(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(TableError, match=r"a\.csv cannot be read as text: save it as UTF-8"):
+        load_table(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("name", ["a.xlsx", "a.xls", "a.csv", "a.txt"])
+@pytest.mark.parametrize("start", [b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"])
+def test_who_has_a_workbook_is_told_what_to_do(tmp_path: Path, name: str, start: bytes) -> None:
+    (tmp_path / name).write_bytes(start + bytes(100))
+    for read in (load_table, read_columns, read_text):
+        with pytest.raises(TableError, match=r"is a workbook, .* save it as CSV"):
+            read(tmp_path / name)
+
+
+def test_what_is_no_table_is_told_by_its_columns(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="no table of a format known here: it has the columns Frage, Antwort"):
+        load_table(written(tmp_path, "Frage,Antwort\na,b\n"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+def test_texts_and_lines_of_json_are_read_alike(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.txt").write_bytes("Größe\r\n".encode(encoding))
+    assert read_text(tmp_path / "a.txt") == "Größe\r\n"
+    (tmp_path / "a.jsonl").write_bytes('{"text": "Größe"}\r\n\r\n{"text": "zwei"}'.encode(encoding))
+    assert read_json_lines(tmp_path / "a.jsonl") == [{"text": "Größe"}, {"text": "zwei"}]
+
+
+def test_prices_are_read_as_windows_saves_them(tmp_path: Path) -> None:
+    (tmp_path / "prices.json").write_bytes('{"models": {"a": [1, 2]}}'.encode("utf-8-sig"))
+    assert Prices.load(tmp_path / "prices.json").models["a"].output == 2

@@ -356,7 +356,7 @@ def test_the_real_llmrouter() -> None:
 def test_the_real_mmlu_pro() -> None:
     raw = published.read_mmlu_pro(DATA / "mmlu_pro_28models", None)
     ten = raw.keep_models(published.TEN_MODELS)
-    with pytest.raises(TableError, match="blank qualities or costs in 30 rows"):
+    with pytest.raises(TableError, match="qualities or costs that are blank or no numbers in 30 rows"):
         ten.checked(repair=False)
     table = ten.checked(repair=True)
     assert (len(table), len(table.models), len(set(table.tasks))) == (11843, 10, 14)

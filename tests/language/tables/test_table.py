@@ -34,7 +34,10 @@ def test_a_model_that_is_not_there() -> None:
     [
         ({"prompts": ("p", " ", "r")}, r"blank prompts in 1 rows \(2\)"),
         ({"prompts": ("p", "q", "p")}, r"twice in 1 rows \(3\)"),
-        ({"quality_NM": np.array([[1, 0], [0, np.nan], [0, 0]])}, r"blank qualities or costs in 1 rows \(2\)"),
+        (
+            {"quality_NM": np.array([[1, 0], [0, np.nan], [0, 0]])},
+            r"qualities or costs that are blank or no numbers in 1 rows \(2\)",
+        ),
         ({"quality_NM": np.full((3, 2), 1.01)}, r"outside 0 to 1 in 3 rows \(1, 2, 3\)"),
         ({"cost_NM": np.array([[0, 0], [0, 0], [0, -1e-9]])}, r"below zero in 1 rows \(3\)"),
         ({"cost_NM": np.full((2, 2), 0.1)}, r"need \(3, 2\)"),

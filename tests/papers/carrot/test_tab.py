@@ -108,6 +108,13 @@ def test_no_table_is_answered_in_words(tmp_path: Path, name: str) -> None:
         read_own(tmp_path / name, Limits())
 
 
+def test_a_table_that_keeps_one_model_tells_why(tmp_path: Path) -> None:
+    path = tmp_path / "table.txt"
+    path.write_text("Prompt\tQuality:a\tCost:a\tQuality:b\tCost:b\np\t0,5\t0\t50 %\t0\n", encoding="utf-16")
+    with pytest.raises(TableError, match="one model leaves nothing to choose; dropped the model b with more than 5%"):
+        read_own(path, Limits())
+
+
 def test_a_router_is_trained_compared_and_asked(monkeypatch: pytest.MonkeyPatch, table: Path) -> None:
     monkeypatch.setattr(tab_own, "SentenceEncoder", WordEncoder)
     shares: list[float] = []
@@ -117,7 +124,7 @@ def test_a_router_is_trained_compared_and_asked(monkeypatch: pytest.MonkeyPatch,
     assert own.router.route(RHYME, quality=0.7).model == CHEAP
     assert own.router.route(SUM).neighbours[0].prompt.startswith("what sum is")
     page = own_html(own)
-    assert "59 prompts, 2 models: routing can" in page and "blank qualities or costs" in page
+    assert "59 prompts, 2 models: routing can" in page and "costs that are blank or no numbers" in page
     for router in ("carrot", "hull", "best single", "task table"):
         assert f"<td>{router}</td>" in page
 

@@ -170,6 +170,16 @@ def test_a_file_of_texts_and_labels(tmp_path: Path) -> None:
     assert parts_of(task) == parts_of(make_task("x", TEXTS, LABELS, Letters()))
 
 
+def test_a_file_as_excel_saves_it(tmp_path: Path) -> None:
+    path = tmp_path / "mine.txt"
+    rows = "".join(f'"{t}"\t{c}\t\r\n' for t, c in zip(TEXTS, LABELS, strict=True))
+    path.write_bytes(f"Text\tLabel\t\r\n{rows}\t\t\r\n".encode("utf-16"))
+    assert parts_of(read_task(path, Letters())) == parts_of(make_task("x", TEXTS, LABELS, Letters()))
+    path.write_bytes(f"Text\tLabel\r\n{rows}left without\r\n".encode("cp1252"))
+    with pytest.raises(TableError, match=f"has 1 texts without a label, the first in row {len(TEXTS) + 1}"):
+        read_task(path, Letters())
+
+
 def test_what_ships_is_a_task() -> None:
     task = own_task(Letters())
     assert len(task.labels) == 7
