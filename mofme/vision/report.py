@@ -3,9 +3,11 @@ that the same output becomes of the same file in every run.
 """
 
 import csv
+import io
 import os
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -69,11 +71,14 @@ def why_it_stays(source: Path, output: Path, row: Row | None, settings: str) -> 
 
     An edited `source` is restored again, but never over an output that was changed by other hands.
     """
-    if row is None or not row["source"]:
+    made = None
+    if row is not None:
+        with suppress(ValueError):  # none, or one that was edited
+            made = datetime.fromisoformat(row["source"].rpartition(", ")[2]).timestamp()
+    if row is None or made is None:
         newer = source.stat().st_mtime > output.stat().st_mtime + _SAME_TIME
         return True, "older than its source, and by no report made here; --overwrite replaces it" if newer else ""
     if row["source"] != version_of(source):
-        made = datetime.fromisoformat(row["source"].rpartition(", ")[2]).timestamp()
         if abs(output.stat().st_mtime - made) <= _SAME_TIME:
             return False, ""
         return True, "source and result were both changed since; --overwrite replaces the result"
@@ -124,13 +129,18 @@ def as_written(name: str) -> str:
 
 
 def earlier_rows(path: Path) -> dict[tuple[str, str], Row]:
-    """The rows of a report by file and output, none if it is not there. Raises PictureError for another file."""
+    """The rows of a report by file and output, none if it is not there; also of one that Excel saved, with semicolons.
+
+    Raises PictureError for another file.
+    """
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) in (_COLUMNS, _FIRST):
-                rows = ({column: row.get(column) or "" for column in _COLUMNS} for row in reader)
-                return {(row["file"], row["output"]): row for row in rows}
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            text = file.read()
+        delimiter = max(",;\t", key=text.partition("\n")[0].count)
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+        if tuple(reader.fieldnames or ()) in (_COLUMNS, _FIRST):
+            rows = ({column: row.get(column) or "" for column in _COLUMNS} for row in reader)
+            return {(row["file"], row["output"]): row for row in rows}
     except FileNotFoundError:
         return {}
     except (UnicodeDecodeError, csv.Error):
@@ -152,7 +162,8 @@ def plan_tree(source: Path, target: Path, format: str | None = None) -> list[tup
     """Pair every picture and video under `source` with its output under `target`, which may lie inside `source`.
 
     With a `format` the suffix of pictures changes, and `a.jpg` that would meet another's `a.png` becomes `a.jpg.png`.
-    A name that the report in `target` tells of stays with its file, whatever came or went beside it since.
+    A name that the report in `target` tells of stays with its file, whatever came or went beside it since. What other
+    reports under `source` tell of is left out: earlier results, which are not to be restored once more.
     Videos keep theirs, except of kinds that are only read, which become `.mp4`.
     Raises PictureError if `source` is no folder, the format is unknown, or an output would replace an input.
     """
@@ -167,7 +178,9 @@ def plan_tree(source: Path, target: Path, format: str | None = None) -> list[tup
     except OSError as error:
         if not (target / REPORT).is_dir():  # which is told when it is read
             raise PictureError(str(error)) from error
-    inputs = find_files(source, READABLE_SUFFIXES | VIDEO_SUFFIXES)
+    inputs = find_files(source, READABLE_SUFFIXES | VIDEO_SUFFIXES | {Path(REPORT).suffix})
+    results = _results_of(_reports_in(inputs, source))
+    inputs = [path for path in inputs if path.suffix.lower() != Path(REPORT).suffix and path not in results]
     if target.resolve().is_relative_to(source.resolve()):  # earlier results are no inputs
         inputs = [path for path in inputs if not path.resolve().is_relative_to(target.resolve())]
     names = _output_names([path.relative_to(source) for path in inputs], format, target, source)
@@ -182,9 +195,23 @@ def plan_tree(source: Path, target: Path, format: str | None = None) -> list[tup
 def others_in(source: Path, target: Path) -> str:
     """What else lies under `source`, beside what `plan_tree` finds there, in one line; empty if nothing does."""
     known, inside = READABLE_SUFFIXES | VIDEO_SUFFIXES, target.resolve()
-    others = (path for path in find_files(source, None) if path.suffix.lower() not in known)
-    counted = left_out(path for path in others if not path.resolve().is_relative_to(inside))
-    return "; ".join(filter(None, (counted, passed_by(source))))
+    found = [path for path in find_files(source, None) if not path.resolve().is_relative_to(inside)]
+    reports = _reports_in(found, source)
+    results = len(_results_of(reports).intersection(found))
+    named = ", ".join(str(path.relative_to(source)) for path in reports[:5])
+    what = "result" if results == 1 else "results"
+    earlier = f"{results} {what} of an earlier run (of which {named} tells)" if results else ""
+    counted = left_out(path for path in found if path.suffix.lower() not in known and path not in reports)
+    return "; ".join(filter(None, (counted, earlier, passed_by(source))))
+
+
+def _reports_in(files: Iterable[Path], source: Path) -> list[Path]:
+    """Those of earlier runs whose results lie in folders of `source`; its own would be of a run with it as target."""
+    return [path for path in files if path.name == REPORT and path.parent != source and earlier_rows_if_any(path)]
+
+
+def _results_of(reports: Iterable[Path]) -> set[Path]:
+    return {path.parent / output for path in reports for _, output in earlier_rows_if_any(path) if output}
 
 
 def _output_names(names: list[Path], format: str | None, target: Path, source: Path) -> list[Path]:
@@ -193,14 +220,15 @@ def _output_names(names: list[Path], format: str | None, target: Path, source: P
     suffixes = [output_suffix(name, format) for name in names]
     renamed = [name.with_suffix(suffix) for name, suffix in zip(names, suffixes, strict=True)]
     inputs = {as_written(name.as_posix()) for name in names}
-    owned: dict[str, str] = {}  # output, as file systems compare that ignore case, to file
+    owned: dict[str, str] = {}  # output to file
     for file, output in rows:
         if output and (file in inputs or (target / output).exists()):
-            owned.setdefault(output.casefold(), file)
+            owned.setdefault(output, file)
     for name, new in zip(names, renamed, strict=True):
         # Of a run that was killed before it could report: outputs have the time of what they were made of.
         if name != new and not has_time_of(source / new, target / new) and has_time_of(source / name, target / new):
-            owned.setdefault(new.as_posix().casefold(), as_written(name.as_posix()))
+            owned.setdefault(as_written(new.as_posix()), as_written(name.as_posix()))
+    folded = {output.casefold(): file for output, file in reversed(owned.items())}
     # Compared as file systems do that ignore case.
     often = Counter(str(name).casefold() for name in renamed)
     taken = {str(name).casefold() for name, new in zip(names, renamed, strict=True) if name == new}
@@ -209,7 +237,8 @@ def _output_names(names: list[Path], format: str | None, target: Path, source: P
         file, free = as_written(name.as_posix()), new
 
         def is_mine(path: Path, file: str = file) -> bool | None:
-            owner = owned.get(as_written(path.as_posix()).casefold())
+            output = as_written(path.as_posix())
+            owner = owned.get(output, folded.get(output.casefold()))
             return None if owner is None else owner == file
 
         longer = name.with_name(name.name + suffix)

@@ -19,9 +19,8 @@ from mofme.errors import PictureError, PictureTooLargeError
 from mofme.vision.video_colour import Planes, planes_of
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
-VIDEO_SUFFIXES = frozenset(CONTAINERS) | frozenset(
-    {".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".mts", ".m2ts", ".3gp", ".ogv"}
-)
+_ONLY_READ = "avi mpg mpeg mpe vob mod wmv asf flv f4v ts mts m2ts m2t tod 3gp 3g2 qt ogv"
+VIDEO_SUFFIXES = frozenset(CONTAINERS) | {f".{suffix}" for suffix in _ONLY_READ.split()}
 # What FFmpeg may take a file for. A playlist, which is none of these, would have it open other files and addresses.
 READABLE = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,asf,flv,ogg"
 _DECODES_ALPHA = {"vp9": "libvpx-vp9", "vp8": "libvpx"}

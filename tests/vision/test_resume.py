@@ -1,5 +1,6 @@
 """A run that goes on where another stopped: no output is taken for another picture's, nor for one of other settings."""
 
+import csv
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from mofme.vision.batch import BatchSettings, FileReport, restore_tree, write_report
-from mofme.vision.report import earlier_rows
+from mofme.vision.report import earlier_rows, others_in, version_of
 from mofme.vision.restorer import Restoration
 
 RED, BLUE, GREEN = (200, 0, 0), (0, 0, 200), (0, 200, 0)
@@ -59,6 +60,57 @@ def test_a_picture_added_later_does_not_take_its_neighbours_output(tmp_path: Pat
         assert {one.file: one.output for one in reports} == {"a.jpg": "a.png", "a.png": "a.png.png"}
         assert colour_of(tmp_path / "out/a.png") == RED and colour_of(tmp_path / "out/a.png.png") == BLUE
     assert skipped(reports) == {"a.jpg": True, "a.png": True}
+
+
+def test_names_that_differ_only_by_their_case_stay(tmp_path: Path) -> None:
+    names = ("A.JPG", "a.jpg", "a.JPEG", "a.png", "A.PNG")
+    for name in names:
+        picture(tmp_path / "in" / name, RED)
+    first = {one.file: one.output for one in run(tmp_path, format="png")}
+    assert len({output.casefold() for output in first.values()}) == 4  # those of A.PNG and a.png
+    again = run(tmp_path, format="png")
+    assert {one.file: one.output for one in again} == first and all(one.skipped for one in again)
+
+
+def test_results_of_an_earlier_run_are_not_restored_once_more(tmp_path: Path) -> None:
+    picture(tmp_path / "in/a.png", RED)
+    picture(tmp_path / "in/first/own.png", BLUE)
+    write_report(
+        tmp_path / "in/first/report.csv",
+        restore_tree(AsItIs(), tmp_path / "in", tmp_path / "in/first", BatchSettings()),
+    )
+    assert [one.file for one in run(tmp_path)] == ["a.png", "first/own.png"]
+    told = others_in(tmp_path / "in", tmp_path / "out")
+    assert told == "1 result of an earlier run (of which first/report.csv tells)"
+    # Whoever names them wants them.
+    again = restore_tree(AsItIs(), tmp_path / "in/first", tmp_path / "again", BatchSettings())
+    assert [one.file for one in again] == ["a.png", "own.png"]
+
+
+@pytest.mark.parametrize(("delimiter", "encoding"), [(";", "utf-8-sig"), (",", "utf-8-sig"), ("\t", "utf-8")])
+def test_a_report_that_excel_saved_is_read(tmp_path: Path, delimiter: str, encoding: str) -> None:
+    report = tmp_path / "out/report.csv"
+    picture(tmp_path / "in/a; b.png", RED)
+    run(tmp_path)
+    before = earlier_rows(report)
+    with report.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    with report.open("w", encoding=encoding, newline="") as file:
+        csv.writer(file, delimiter=delimiter).writerows(rows)
+    assert earlier_rows(report) == before
+    assert skipped(run(tmp_path)) == {"a; b.png": True}
+
+
+def test_what_was_edited_in_the_report_stops_nothing(tmp_path: Path) -> None:
+    report = tmp_path / "out/report.csv"
+    source = picture(tmp_path / "in/a.png", RED)
+    run(tmp_path)
+    report.write_text(report.read_text().replace(version_of(source), "30.11.2026 15:00"))
+    (only,) = run(tmp_path)
+    assert (only.skipped, only.error, only.note) == (True, "", "")
+    picture(source, BLUE, 60)
+    (only,) = run(tmp_path)
+    assert only.skipped and only.note.startswith("older than its source")
 
 
 def test_names_stay_when_the_neighbour_goes(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import contextlib
 import io
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,8 +17,8 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 from torch import Tensor
 
 from mofme.errors import PictureError, PictureTooLargeError
-from mofme.vision.picture.kinds import lessened, lost_beside, other_kind, raw_kind, without_lost
-from mofme.vision.picture.mend import Mended, mend
+from mofme.vision.picture.kinds import RAW, cut_tiff, lessened, lost_beside, other_kind, raw_kind, without_lost
+from mofme.vision.picture.mend import Mended, mend, without_padding
 from mofme.vision.picture.metadata import (
     dpi_of,
     exif_of,
@@ -27,13 +27,17 @@ from mofme.vision.picture.metadata import (
     png_chunks,
     upright_exif,
     upright_xmp,
+    webp_is_lossless,
 )
 
 _GREY_MODES = ("1", "L", "LA", "La", "I;16", "I;16B")
 _PHOTOMETRIC, _PLANAR, _EXTRA_SAMPLES = 262, 284, 338  # TIFF tags
+_SUBFILE, _ICC, _DNG_VERSION = 254, 34675, 50706
+_COPY_OR_MASK = 1 | 4  # of what a page of a TIFF may be
 _ANIMATED = ("PNG", "WEBP", "AVIF")  # several pictures in them are shown one after the other, and of one size
 _BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _pillow_limit = threading.Lock()
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # not of tags that it does not know
 
 Image.init()  # Pillow otherwise registers its decoders one after the other, on demand
 _DECODERS = ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "AVIF"]
@@ -83,6 +87,7 @@ def decode(file: BinaryIO, path: Path, max_megapixels: float) -> Picture:
 
     Raises PictureTooLargeError from the header, PictureError for what is no picture, and whatever Pillow raises.
     """
+    whole, file = file, without_padding(file)
     try:
         return _decode(file, path, max_megapixels)
     except PictureError:
@@ -90,6 +95,10 @@ def decode(file: BinaryIO, path: Path, max_megapixels: float) -> Picture:
     except Exception as error:
         file.seek(0)
         mended = mend(file.read(), error)
+    if file is not whole and mended.is_whole():  # its metadata end in zeros
+        with contextlib.suppress(Exception):
+            whole.seek(0)
+            return _decode(whole, path, max_megapixels)
     picture = _decode(io.BytesIO(mended.data), path, max_megapixels, mended)
     return replace(picture, notes=(*picture.notes, mended.words()))
 
@@ -100,27 +109,31 @@ def _decode(file: BinaryIO, path: Path, max_megapixels: float, mended: Mended | 
     if what := raw_kind(path):  # before Pillow takes its small picture for it
         raise PictureError(f"{path}: {what}")
     with _open(file, path, beginning[:32]) as image:
+        if _DNG_VERSION in getattr(image, "tag_v2", ()):
+            raise PictureError(f"{path}: {RAW}")
         megapixels = image.width * image.height / 1e6
         if megapixels > max_megapixels:
             raise PictureTooLargeError(
                 f"{path}: {image.width}x{image.height} is {megapixels:.1f} megapixels, over the limit of "
                 f"{max_megapixels:g}: make it smaller, or raise the limit."
             )
-        return _picture_of(image, file, path, beginning, mended)
+        return _picture_of(image, file, path, beginning, len(_pages(image)), mended)
 
 
 def decode_frames(file: BinaryIO, path: Path, max_megapixels: float) -> Iterator[Picture]:
     """Every frame or page of an open file, which messages call `path`; the limit is on all of them together.
 
-    Raises as `decode` does; a file that ends too early ends here with what is there of it.
+    Raises as `decode` does; a file that ends too early ends here with what is there of it. Pages of kinds that are not
+    read are left out.
     """
     beginning = file.read(2**14)
     file.seek(0)
     with _open(file, path, beginning[:32]) as image:
-        first, count = image.tell(), frames_of(image)
+        first, pages = image.tell(), _pages(image)
+        count = len(pages)
         is_animated = image.format in _ANIMATED  # all of one size, so that the limit is held against what the file says
         pixels = image.width * image.height * count if is_animated else 0
-        for number in itertools.chain([first], (one for one in range(count) if one != first)):
+        for number in itertools.chain([first], (one for one in pages if one != first)):
             with contextlib.suppress(EOFError):
                 image.seek(number)
             if image.tell() != number:  # fewer than the file says
@@ -132,27 +145,44 @@ def decode_frames(file: BinaryIO, path: Path, max_megapixels: float) -> Iterator
                     f"megapixels: take some of them out, make them smaller, or raise the limit."
                 )
             try:
-                yield _picture_of(image, file, path, beginning)
-            except PictureError:
-                raise
-            except Exception:
+                yield _picture_of(image, file, path, beginning, count)
+            except Exception as error:
                 if number == first:
                     raise
-                return
+                if not isinstance(error, PictureError):
+                    return
 
 
-def frames_of(image: Image.Image) -> int:
-    """How many pictures of their own right an opened file holds; those of a JPEG belong to its first."""
-    return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
+def _pages(image: Image.Image) -> Sequence[int]:
+    """The numbers of all pictures of their own right in an opened file.
+
+    Those of a JPEG belong to its first; smaller copies and masks of a TIFF belong to the page before.
+    """
+    first, numbers = image.tell(), range(1 if image.format == "MPO" else int(getattr(image, "n_frames", 1)))
+    if image.format != "TIFF" or len(numbers) == 1:
+        return numbers
+    pages = []
+    for number in numbers:
+        image.seek(number)
+        if number == first or not image.tag_v2.get(_SUBFILE, 0) & _COPY_OR_MASK:  # type: ignore[attr-defined]
+            pages.append(number)
+    image.seek(first)
+    return pages
 
 
 def _picture_of(
-    image: Image.Image, file: BinaryIO, path: Path, beginning: bytes, mended: Mended | None = None
+    image: Image.Image, file: BinaryIO, path: Path, beginning: bytes, frames: int, mended: Mended | None = None
 ) -> Picture:
-    """Of the frame that an opened file stands at."""
-    header, number = beginning[:32], image.tell()
-    frames = frames_of(image)
+    """Of the frame that an opened file of so many `frames` stands at."""
+    header, number, orientation = beginning[:32], image.tell(), 0
+    icc = image.info.get("icc_profile")
+    if image.format == "TIFF":  # of which Pillow keeps what it read of another page
+        orientation = orientation_of(image)  # which is forgotten once it is loaded, and turned by that
+        icc = image.tag_v2.get(_ICC)  # type: ignore[attr-defined]
+        if image.mode not in ("P", "PA"):
+            image.palette = None
     image.load()
+    orientation = orientation or orientation_of(image)
     exif, xmp, lost = exif_of(image), image.info.get("xmp"), list[str]()
     if isinstance(xmp, bytes):
         xmp, lost = without_lost(xmp)
@@ -179,11 +209,11 @@ def _picture_of(
         format="jpeg" if image.format == "MPO" else str(image.format).lower(),
         bits=16 if depth > 8 else 8,
         grey=grey,
-        lossless=header.startswith(b"RIFF") and _webp_is_lossless(file),
+        lossless=header.startswith(b"RIFF") and webp_is_lossless(file),
         exif=upright_exif(exif) if exif else None,
-        icc=None if image.mode == "CMYK" else image.info.get("icc_profile") or None,
-        xmp=upright_xmp(xmp, orientation_of(image)) if isinstance(xmp, bytes) and xmp else None,
-        dpi=dpi_of(image),
+        icc=None if image.mode == "CMYK" else icc or None,
+        xmp=upright_xmp(xmp, orientation) if isinstance(xmp, bytes) and xmp else None,
+        dpi=dpi_of(image, orientation),
         jpeg_tables=getattr(image, "quantization", None),
         iptc=iptc_of(image),
         comment=image.info.get("comment") if image.format in ("JPEG", "MPO") else None,
@@ -205,11 +235,17 @@ def _open(file: BinaryIO, path: Path, header: bytes) -> Image.Image:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             return Image.open(file, formats=_DECODERS)
-        except UnidentifiedImageError as error:
+        except OSError as error:
+            if why := cut_tiff(file, header):
+                raise PictureError(f"{path}: {why}") from error
+            if not isinstance(error, UnidentifiedImageError):
+                raise
             if header[4:8] == b"ftyp" and "HEIF" not in _DECODERS:
                 raise PictureError(f"{path}: reading HEIC needs `pip install pillow-heif`.") from error
             if header[4:8] == b"ftyp" and header[8:12] in _BRANDS:
                 raise OSError("image file is truncated") from error
+            if header.startswith(b"\x89PNG"):  # one of its checksums is wrong, say, which can be mended
+                raise OSError("the chunks before its picture are damaged") from error
             what = other_kind(path, header) or "not a picture of a known kind, or damaged at its start."
             raise PictureError(f"{path}: {what}") from error
         finally:
@@ -231,7 +267,7 @@ def _samples(image: Image.Image, file: BinaryIO, path: Path, depth: int) -> NDAr
     if depth > 8:
         return _deep_samples(image, file, path, depth)
     if image.mode in ("I", "F"):
-        raise PictureError(f"{path}: 32-bit samples are not supported; save it with 8 or 16 bits.")
+        raise PictureError(f"{path}: 32-bit and signed samples are not supported; save it with 8 or 16 bits.")
     if image.mode == "CMYK":
         image = _cmyk_to_srgb(image)
     mode = "L" if image.mode in _GREY_MODES else "RGB"
@@ -292,21 +328,6 @@ def _upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:
     if orientation in (3, 4, 7, 8):
         array = array[::-1]
     return array
-
-
-def _webp_is_lossless(file: BinaryIO) -> bool:
-    """Whether the first picture chunk of a WebP file is the lossless kind."""
-    position = 12
-    while True:
-        file.seek(position)
-        head = file.read(8)
-        if len(head) < 8 or head[:4] == b"VP8 ":
-            return False
-        if head[:4] == b"VP8L":
-            return True
-        length = int.from_bytes(head[4:], "little")
-        # A frame of an animation begins with 16 bytes, then the chunks of a picture.
-        position += 24 if head[:4] == b"ANMF" else 8 + length + length % 2
 
 
 def _to_tensor(array: NDArray[Any], peak: int) -> Tensor:

@@ -21,7 +21,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from torch import Tensor
 
 from mofme.vision.picture.decode import Picture
-from mofme.vision.picture.metadata import descriptive_tags, iptc_segment
+from mofme.vision.picture.metadata import IPTC_TAG, descriptive_tags, iptc_segment
 
 _ROWS = 64  # rows compressed at a time, which bounds the memory
 JPEG_SEGMENT = 65_500  # bytes of EXIF or XMP that one JPEG segment holds
@@ -64,7 +64,8 @@ def encode_frames(frames: Sequence[Picture], kind: str) -> bytes:
     alphas = [one.alpha for one in frames if one.alpha is not None]
     images = []
     for one in frames:
-        opaque = torch.ones_like(one.rgb[:1]) if alphas and one.alpha is None else one.alpha
+        # Frames are of one kind, pages each of their own.
+        opaque = torch.ones_like(one.rgb[:1]) if alphas and one.alpha is None and kind != "heif" else one.alpha
         array, _ = _array_of(one.rgb, replace(one, alpha=opaque, grey=False, bits=8), kind)
         images.append(Image.fromarray(array))
     options = _save_options(first, kind)
@@ -214,6 +215,8 @@ def _write_tiff(file: BinaryIO, array: NDArray[np.uint8 | np.uint16], icc: bytes
         directory[700] = like.xmp
     if icc:
         directory[34675] = icc
+    if like.iptc:
+        directory[IPTC_TAG] = like.iptc
     directory.save(file)
     for strip in strips:
         file.write(strip)

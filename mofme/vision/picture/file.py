@@ -12,18 +12,22 @@ from mofme.errors import PictureError, PictureTooLargeError
 from mofme.files import atomic_file, find_files
 from mofme.vision.picture.decode import Picture, decode, decode_frames
 from mofme.vision.picture.encode import JPEG_SEGMENT, encode, encode_frames
+from mofme.vision.picture.metadata import iptc_segment, lost_chunks
 
 FORMATS = {
     ".jpg": "jpeg",
     ".jpeg": "jpeg",
+    ".jpe": "jpeg",
     ".jfif": "jpeg",
     ".png": "png",
+    ".apng": "png",
     ".webp": "webp",
     ".tif": "tiff",
     ".tiff": "tiff",
     ".bmp": "bmp",
     ".heic": "heif",
     ".heif": "heif",
+    ".hif": "heif",
     ".avif": "avif",
 }
 READABLE_SUFFIXES = frozenset(FORMATS)
@@ -139,6 +143,12 @@ def _lost_in(frames: Sequence[Picture], kind: str) -> tuple[str, ...]:
         lost.append("metadata and colour profile are left out")
     if kind == "jpeg" and max(len(picture.exif or b""), len(picture.xmp or b"")) >= JPEG_SEGMENT:
         lost.append("metadata too long for JPEG are left out")
+    if picture.iptc and not (kind == "tiff" or (kind == "jpeg" and iptc_segment(picture.iptc))):
+        lost.append("IPTC captions are left out")
+    if picture.comment and kind != "jpeg":
+        lost.append("the comment of the JPEG is left out")
+    if kind != "png":
+        lost += lost_chunks(picture.png_chunks, picture.icc)
     return (*picture.notes, *lost)
 
 
@@ -147,7 +157,7 @@ def write_picture(path: Path, rgb: Tensor, like: Picture, format: str | None = N
 
     The format is `format` ("png", "jpg", ...), else the path's suffix, else that of `like`. Lost: alpha in
     JPEG and BMP (put on white), 16 bits outside PNG and TIFF, grey and its profile in WebP, HEIC and AVIF,
-    EXIF or XMP beyond JPEG's 64 KiB, metadata in BMP, IPTC and comments outside JPEG, text,
+    EXIF or XMP beyond JPEG's 64 KiB, metadata in BMP, IPTC outside JPEG and TIFF, comments outside JPEG, text,
     gamma and primaries outside PNG. Raises PictureError if it cannot be written.
     """
     write_frames(path, [replace(like, rgb=rgb)], format)

@@ -2,11 +2,13 @@
 and loses (gain maps, depth, films), with the metadata that announce it.
 """
 
+import io
 import re
+import struct
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import PurePath
-from typing import Any
+from typing import Any, BinaryIO
 from xml.dom import minidom
 from xml.parsers.expat import ExpatError
 
@@ -14,20 +16,31 @@ from PIL import Image
 
 _RAW = ("a raw photograph", "develop it to TIFF or JPEG first, as its camera's program does")
 _GIF = ("a GIF, which has 256 colours", "save it as PNG or WebP first (animations too) or as a video")
+_TIFF = ("a TIFF of a kind that is not read (32 bits or five channels, say)", "save it as PNG first")
+_TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_PAGE = ("a page of the web, which came in place of the picture", "fetch it again")
+_FILM = ("a film", "give it the suffix of one, .mp4 say")
 _KINDS = {
     _GIF: "gif",
-    _RAW: "cr2 cr3 crw nef nrw arw srf sr2 dng orf rw2 raf pef srw x3f iiq 3fr rwl raw erf mrw kdc dcr mef mos",
+    _RAW: "cr2 cr3 crw nef nrw arw srf sr2 dng gpr orf rw2 raf pef ptx srw x3f iiq cap eip 3fr fff rwl rwz raw erf "
+    "mrw kdc dcr k25 mef mos bay",
+    ("a JPEG by another name", "rename it to .jpg"): "mpo jps insp",
+    ("edits and captions that belong to a photograph", "the results are without them"): "xmp aae pp3 dop cos",
     ("a JPEG XL picture", "save it as PNG or JPEG first"): "jxl",
-    ("a JPEG 2000 picture", "save it as PNG or TIFF first"): "jp2 j2k jpf jpx",
+    ("a JPEG 2000 picture", "save it as PNG or TIFF first"): "jp2 j2k j2c jpf jpx jpm",
     ("a picture in layers", "export it as PNG or TIFF first"): "psd psb xcf kra afphoto clip",
     ("a drawing", "it has no weather in it; export it as PNG if need be"): "svg svgz eps ai wmf emf",
     (
         "a picture of a kind that is not read",
         "save it as PNG or TIFF first",
-    ): "ico tga hdr exr pcx ppm pgm pbm pnm dds dcm",
+    ): "ico cur icns tga hdr exr pfm pcx ppm pgm pbm pnm dds ktx2 dcm jxr wdp hdp qoi bpg flif sgi pcd",
     ("a document", "export its pictures first"): "pdf doc docx odt ppt pptx",
-    ("an archive", "unpack it first"): "zip rar 7z tar gz tgz",
-    ("a film of a kind that is not read", "convert it to MP4 first"): "vob rm rmvb m2v mxf divx f4v",
+    ("an archive", "unpack it first"): "zip cbz rar 7z tar gz tgz bz2 xz zst",
+    (
+        "a film of a kind that is not read",
+        "convert it to MP4 first",
+    ): "rm rmvb m2v mxf divx dv ogm mjpeg y4m r3d swf",
+    ("a film by another name", "rename it to .mp4"): "insv 360 lrv",
 }
 _BY_SUFFIX = {f".{suffix}": kind for kind, suffixes in _KINDS.items() for suffix in suffixes.split()}
 _MAGIC = {
@@ -39,6 +52,14 @@ _MAGIC = {
     b"\0\0\0\x0cJXL ": _BY_SUFFIX[".jxl"],
     b"\0\0\0\x0cjP": _BY_SUFFIX[".jp2"],
     b"8BPS": _BY_SUFFIX[".psd"],
+    b"II\xbc": _BY_SUFFIX[".jxr"],
+    b"v/1\x01": _BY_SUFFIX[".exr"],
+    b"#?RADIANCE": _BY_SUFFIX[".hdr"],
+    b"<svg": _BY_SUFFIX[".svg"],
+    b"<!DOCTYPE html": _PAGE,
+    b"<!doctype html": _PAGE,
+    b"<html": _PAGE,
+    b"\x1aE\xdf\xa3": _FILM,
     b"%PDF": _BY_SUFFIX[".pdf"],
     b"PK\3\4": _BY_SUFFIX[".zip"],
     b"Rar!": _BY_SUFFIX[".zip"],
@@ -47,9 +68,19 @@ _MAGIC = {
 
 def other_kind(path: PurePath, header: bytes) -> str:
     """What a file is, by its first bytes or else its name, and what to do; empty if that is not known here."""
-    kind = _RAW if header[4:11] == b"ftypcrx" else None
+    kind = {b"ftypcrx ": _RAW, b"ftypisom": _FILM, b"ftypmp42": _FILM, b"ftypqt  ": _FILM}.get(header[4:12])
     kind = kind or next((kind for start, kind in _MAGIC.items() if header.startswith(start)), None)
-    return _in_words(kind or _BY_SUFFIX.get(path.suffix.lower()))
+    return _in_words(kind or _BY_SUFFIX.get(path.suffix.lower()) or (_TIFF if header.startswith(_TIFFS) else None))
+
+
+def cut_tiff(file: BinaryIO, header: bytes) -> str:
+    """In words, if the first directory of an open TIFF lies behind its end; empty for others."""
+    order, (kind, start) = "<" if header[:1] == b"I" else ">", ("Q", 8) if b"+" in header[:4] else ("L", 4)
+    place = struct.Struct(order + kind)
+    known = header[start : start + place.size].ljust(place.size, b"\xff")
+    if header.startswith(_TIFFS) and place.unpack(known)[0] >= file.seek(0, io.SEEK_END):
+        return "is cut off, and what tells how it is to be read stood behind."
+    return ""
 
 
 def raw_kind(path: PurePath) -> str:
@@ -60,6 +91,9 @@ def raw_kind(path: PurePath) -> str:
 
 def _in_words(kind: tuple[str, str] | None) -> str:
     return f"is {kind[0]}: {kind[1]}." if kind else ""
+
+
+RAW = _in_words(_RAW)
 
 
 def left_out(paths: Iterable[PurePath]) -> str:
@@ -164,6 +198,8 @@ def lessened(image: Image.Image, header: bytes) -> list[str]:
     if image.format == "AVIF" and (at := header.find(b"av1C")) >= 0:
         deep = header[at + 6 : at + 7] or b"\0"
         bits = 12 if deep[0] & 0x20 else 10 if deep[0] & 0x40 else 8
+    if image.format == "TIFF" and image.mode == "CMYK":
+        bits = max(image.tag_v2.get(258, (8,)))  # type: ignore[attr-defined]
     if bits > 8:
         said.append(f"{bits} bits became 8")
     if image.mode == "CMYK":
@@ -198,6 +234,11 @@ def lost_beside(image: Image.Image, header: bytes) -> list[str]:
         lost.append(GAIN_MAP)
     if image.info.get("depth_images"):
         lost.append(DEPTH)
-    if 37724 in getattr(image, "tag_v2", ()):
+    tags = getattr(image, "tag_v2", {})
+    if 37724 in tags:
         lost.append("Photoshop layers")
+    if extra := sum(kind == 0 for kind in tags.get(338, ())):  # neither colours nor what is transparent
+        lost.append("another channel" if extra == 1 else f"{extra} other channels")
+    if header.startswith(b"\x89PNG") and b"caBX" in header:
+        lost.append("content credentials")
     return lost

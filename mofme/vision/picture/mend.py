@@ -1,10 +1,10 @@
-"""Picture files whose end is missing: made whole with something, so that what is there can be decoded."""
+"""Picture files that end too early or are damaged: made whole with something, so that what is there can be decoded."""
 
 import io
 import struct
 import zlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,11 @@ from PIL import Image
 
 _LEAST = 0.1  # share of a picture that is worth restoring
 _UNLIKE = 24  # of 255: what two fillings make of one pixel, if it was decoded from them
+_PADDING = 512  # bytes of zeros that end no file of these kinds which is whole
 _JPEG_END = b"\xff\xd9"
+_CUT = "the file is cut off or damaged"
+_STEP = 256  # bytes: the rows in a part that does not unpack are lost
+_PNG_NEEDED = (b"IHDR", b"PLTE", b"tRNS")
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of the colour types of PNG
 
 
@@ -24,14 +28,31 @@ class Mended(NamedTuple):
     stop: int
     height: int
     coarse: bool = False  # a progressive JPEG without all its passes
+    doubtful: bool = False  # a checksum over its samples is wrong
     turned: bool = False
 
+    def is_whole(self) -> bool:
+        return self.stop - self.first == self.height and not self.coarse
+
     def words(self) -> str:
-        missing = self.height - (self.stop - self.first)
-        if missing:
+        if missing := self.height - (self.stop - self.first):
             rows = "columns" if self.turned else "rows"
-            return f"the file is cut off: {missing} of its {self.height} {rows} are missing"
-        return "the file is cut off: " + ("its finer details are missing" if self.coarse else "all its rows are there")
+            return f"{_CUT}: {missing} of its {self.height} {rows} are missing"
+        if self.coarse:
+            return f"{_CUT}: its finer details are missing"
+        return f"{_CUT}: all its rows are there" + (", but may not all be right" if self.doubtful else "")
+
+
+def without_padding(file: BinaryIO) -> BinaryIO:
+    """The file without the zeros at its end that a copy leaves which reserved the space and was stopped."""
+    head = file.read(12)
+    if head.startswith((b"\xff\xd8", b"\x89PNG", b"RIFF")) or head[4:8] == b"ftyp":
+        file.seek(-min(_PADDING, file.seek(0, io.SEEK_END)), io.SEEK_END)
+        if not any(file.read()):
+            file.seek(0)
+            return io.BytesIO(file.read().rstrip(b"\0"))
+    file.seek(0)
+    return file
 
 
 def mend(data: bytes, error: Exception) -> Mended:
@@ -39,7 +60,7 @@ def mend(data: bytes, error: Exception) -> Mended:
     if fill := next((fill for start, fill in _FILLINGS.items() if data.startswith(start)), None):
         found = _compared(data, fill, error)
     elif data[4:8] == b"ftyp" and 0 < (missing := _missing_of_boxes(data)) < len(data) / _LEAST:
-        found = _compared(data, lambda data, more: data + (more * (missing // len(more) + 1))[:missing], error)
+        found = _compared(data, lambda data, more: _filled(data, more, missing), error)
     elif data.startswith(b"\x89PNG") and len(data) > 28 and not data[28]:  # not interlaced: row by row
         found = _png(data)
     elif data.startswith(b"\x89PNG") and b"IEND" not in data[-12:]:
@@ -57,7 +78,11 @@ def _compared(data: bytes, fill: Callable[[bytes, bytes], bytes], error: Excepti
     """What comes out alike of two fillings was decoded from the file itself."""
     junk = np.random.default_rng(0).integers(1, 255, len(data) + 2**16, np.uint8).tobytes()
     try:
-        plain, other = (_samples(fill(data, more)) for more in (bytes(len(junk)), junk))
+        plain = _samples(fill(data, bytes(len(junk))))
+        try:
+            other = _samples(fill(data, junk))
+        except OSError:  # a lossless WebP notices that it is none
+            other = _samples(fill(data, b"\xff" * len(junk)))
     except Exception:
         raise error from None
     unlike = np.abs(plain.astype(np.int16) - other).max(2) > _UNLIKE
@@ -89,11 +114,16 @@ def _missing_of_boxes(data: bytes) -> int:
     return at - len(data)
 
 
+def _filled(data: bytes, more: bytes, missing: int) -> bytes:
+    missing = max(min(missing, int(len(data) / _LEAST)), 0)  # of more nothing useful is left
+    return data + (more * (missing // len(more) + 1))[:missing]
+
+
 _FILLINGS: dict[bytes, Callable[[bytes, bytes], bytes]] = {
     # Half a marker would swallow what follows.
     b"\xff\xd8": lambda data, more: data.rstrip(b"\xff") + (more if more[0] else b"") + _JPEG_END,
-    b"RIFF": lambda data, more: data + more[: max(8 + int.from_bytes(data[4:8], "little") - len(data), 0)],
-    b"BM": lambda data, more: data + more[: max(int.from_bytes(data[2:6], "little") - len(data), 0)],
+    b"RIFF": lambda data, more: _filled(data, more, 8 + int.from_bytes(data[4:8], "little") - len(data)),
+    b"BM": lambda data, more: _filled(data, more, int.from_bytes(data[2:6], "little") - len(data)),
 }
 
 
@@ -107,23 +137,26 @@ def _png(data: bytes) -> Mended:
         if kind == b"IDAT":
             packed += chunk[8 : 8 + length]
         elif len(chunk) == 12 + length and kind != b"IEND" and not packed:
-            kept += chunk
+            checksum = struct.pack(">L", zlib.crc32(chunk[4:-4]))
+            if kind in _PNG_NEEDED or chunk[-4:] == checksum:
+                kept += chunk[:-4] + checksum
         position += 12 + length
-    unpacker = zlib.decompressobj()
+    unpacker = zlib.decompressobj(-15)  # without the checksum over all
     row = 1 + -(-width * data[24] * _CHANNELS[data[25]] // 8)
     rows = bytearray()
-    for start in range(0, len(packed), 2**16):
+    for start in range(2, len(packed), _STEP):
         try:
-            rows += unpacker.decompress(packed[start : start + 2**16], row * height - len(rows) + 1)
+            rows += unpacker.decompress(packed[start : start + _STEP], row * height - len(rows) + 1)
         except zlib.error:
             break
     count = min(len(rows) // row, height)
+    doubtful = struct.pack(">L", zlib.adler32(rows)) != unpacker.unused_data[:4]
     for kind, content in (
         (b"IDAT", zlib.compress(bytes(rows[: count * row]) + bytes((height - count) * row), 1)),
         (b"IEND", b""),
     ):
         kept += struct.pack(">L", len(content)) + kind + content + struct.pack(">L", zlib.crc32(kind + content))
-    return Mended(kept, 0, count, height)
+    return Mended(kept, 0, count, height, doubtful=unpacker.eof and doubtful)
 
 
 def _tiff(data: bytes, error: Exception) -> Mended:

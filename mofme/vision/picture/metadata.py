@@ -1,5 +1,6 @@
 """What a picture file carries besides its samples: EXIF and XMP, captions in JPEG, text and colour spaces in PNG."""
 
+import contextlib
 import re
 import struct
 from typing import Any, BinaryIO
@@ -9,11 +10,19 @@ from PIL import Image
 from mofme.vision.picture.kinds import turned_sizes
 
 _TURNS = (5, 6, 7, 8)  # orientations by a quarter
-_ORIENTATION, _EXIF_IFD, _GPS_IFD = 0x0112, 34665, 34853
+_ORIENTATION, _RESOLUTION, _EXIF_IFD, _GPS_IFD = 0x0112, 282, 34665, 34853
 # Tags that describe the scene; all others in a TIFF's directory say how its samples are stored.
 _DESCRIPTIVE_TAGS = (269, 270, 271, 272, 285, 297, 305, 306, 315, 316, 18246, 18249, 33432, *range(40091, 40096))
+_DESCRIPTIVE_TAGS += (33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113)  # of maps: which place on earth it shows
+IPTC_TAG = 33723
 _XMP_ORIENTATION = re.compile(rb"""(tiff:Orientation(?:=["']|>))\d""")
 _IPTC = 0x0404  # among Photoshop's resources
+# What the chunks of a PNG hold that is in sRGB.
+_SRGB = {
+    b"gAMA": struct.pack(">L", 45_455),
+    b"cHRM": struct.pack(">8L", 31_270, 32_900, 64_000, 33_000, 30_000, 60_000, 15_000, 6_000),
+    b"cICP": b"\1\x0d",
+}
 _PNG_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"tEXt", b"zTXt", b"iTXt")
 # Text that holds what is read and written elsewhere, in older programs' ways.
 _ELSEWHERE = tuple(
@@ -86,10 +95,12 @@ def descriptive_tags(exif: Image.Exif) -> dict[int, Any]:
     return tags
 
 
-def dpi_of(image: Image.Image) -> tuple[float, float] | None:
-    """Pixels per inch across and down of the upright picture, unless they are absurd."""
+def dpi_of(image: Image.Image, orientation: int) -> tuple[float, float] | None:
+    """Pixels per inch across and down of the picture once it is upright, unless they are absurd or Pillow's guess."""
+    if _RESOLUTION not in getattr(image, "tag_v2", (_RESOLUTION,)):
+        return None
     dpi = tuple(float(value) for value in image.info.get("dpi", ()))
-    dpi = dpi[::-1] if orientation_of(image) in _TURNS else dpi
+    dpi = dpi[::-1] if orientation in _TURNS else dpi
     return (dpi[0], dpi[1]) if len(dpi) == 2 and all(1 <= value <= 60_000 for value in dpi) else None
 
 
@@ -102,7 +113,12 @@ def orientation_of(image: Image.Image) -> int:
 
 
 def iptc_of(image: Image.Image) -> bytes | None:
-    """The IPTC block of a JPEG, if it has one."""
+    """The IPTC block of a JPEG or TIFF, if it has one."""
+    if image.format == "TIFF":
+        iptc = image.tag_v2.get(IPTC_TAG)  # type: ignore[attr-defined]
+        with contextlib.suppress(Exception):  # odd metadata are no reason to refuse the picture
+            iptc = iptc or image.get_photoshop_blocks()[_IPTC]["data"]  # type: ignore[attr-defined]
+        return iptc if isinstance(iptc, bytes) else None
     resources = image.info.get("photoshop")
     return resources.get(_IPTC) or None if isinstance(resources, dict) else None
 
@@ -125,3 +141,26 @@ def png_chunks(file: BinaryIO) -> tuple[tuple[bytes, bytes], ...]:
             length = 0
         file.seek(length + 4, 1)
     return tuple((kind, data) for kind, data in found if not data.startswith(_ELSEWHERE))
+
+
+def webp_is_lossless(file: BinaryIO) -> bool:
+    """Whether the first picture chunk of a WebP file is the lossless kind."""
+    position = 12
+    while True:
+        file.seek(position)
+        head = file.read(8)
+        if len(head) < 8 or head[:4] == b"VP8 ":
+            return False
+        if head[:4] == b"VP8L":
+            return True
+        length = int.from_bytes(head[4:], "little")
+        # A frame of an animation begins with 16 bytes, then the chunks of a picture.
+        position += 24 if head[:4] == b"ANMF" else 8 + length + length % 2
+
+
+def lost_chunks(chunks: tuple[tuple[bytes, bytes], ...], icc: bytes | None) -> list[str]:
+    """What another format leaves out of `png_chunks`, in words; colours only where they are not those of sRGB."""
+    text = any(kind in (b"tEXt", b"zTXt", b"iTXt") for kind, _ in chunks)
+    own = any(kind in _SRGB and data[: len(_SRGB[kind])] != _SRGB[kind] for kind, data in chunks)
+    own &= not icc and not any(kind == b"sRGB" for kind, _ in chunks)
+    return ["text of the PNG is left out"] * text + ["the PNG's own colour space is left out: it may look other"] * own

@@ -97,7 +97,7 @@ def test_what_is_left_of_a_truncated_file_is_read_and_told(tmp_path, kind, share
     assert part.rgb.shape == whole.rgb.shape and abs(rows.float().mean() - share) < 0.23  # blocks of 16
     apart = (part.rgb - whole.rgb).abs().amax((0, 2))
     assert (apart[rows][:-16] < 0.1).all(), "all but the blocks at the edge is as it was"
-    assert part.notes == (f"the file is cut off: {int((~rows).sum())} of its 80 rows are missing",)
+    assert part.notes == (f"the file is cut off or damaged: {int((~rows).sum())} of its 80 rows are missing",)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,88 @@ def test_a_file_that_lacks_only_its_end_marker_is_whole(tmp_path, kind, missing)
     path.write_bytes(data[:-missing])
     part = read_picture(path)
     assert torch.equal(part.rgb, whole) and part.present is None
-    assert part.notes in ((), ("the file is cut off: all its rows are there",))
+    assert part.notes in ((), ("the file is cut off or damaged: all its rows are there",))
+
+
+@pytest.mark.parametrize("kind", [".jpg", ".png", ".webp", ".heic"])
+def test_zeros_in_place_of_the_rest_are_no_picture(tmp_path, kind):
+    path = tmp_path / f"a{kind}"
+    data = encoded(path, kind)
+    half = data[: len(data) // 2].rstrip(b"\0")
+    path.write_bytes(half)
+    cut = read_picture(path)
+    path.write_bytes(half + bytes(len(data) - len(half)))
+    reserved = read_picture(path)
+    assert torch.equal(cut.present, reserved.present) and torch.equal(cut.rgb, reserved.rgb)
+    assert cut.notes == reserved.notes
+    path.write_bytes(data + bytes(1000))  # behind a whole one they mean nothing
+    assert read_picture(path).notes == ()
+
+
+def test_metadata_may_end_in_zeros(tmp_path):
+    Image.fromarray(noise(80, 60)).save(tmp_path / "a.webp", exif=b"II*\0\x08\0\0\0\0\0" + bytes(2000))
+    picture = read_picture(tmp_path / "a.webp")
+    assert picture.notes == () and len(picture.exif) > 2000
+
+
+def chunks_of(data):
+    position = 8
+    while position < len(data):
+        (length,) = struct.unpack_from(">L", data, position)
+        yield data[position + 4 : position + 8 + length]
+        position += 12 + length
+
+
+@pytest.mark.parametrize("broken", [b"IHDR", b"tEXt", b"IEND"])
+def test_a_wrong_checksum_beside_the_picture_spoils_nothing(tmp_path, broken):
+    data = encoded(tmp_path / "a.png", ".png")
+    whole = read_picture(tmp_path / "a.png").rgb
+    header, *others = chunks_of(data)
+    with (tmp_path / "a.png").open("wb") as file:
+        file.write(data[:8])
+        for chunk in (header, b"tEXtTitle\0a hill", *others):
+            checksum = zlib.crc32(chunk) ^ chunk.startswith(broken)
+            file.write(struct.pack(">L", len(chunk) - 4) + chunk + struct.pack(">L", checksum))
+    picture = read_picture(tmp_path / "a.png")
+    assert torch.equal(picture.rgb, whole) and picture.present is None
+    assert picture.notes in ((), ("the file is cut off or damaged: all its rows are there",))
+
+
+def test_a_wrong_checksum_of_the_picture_itself_is_told(tmp_path):
+    data = encoded(tmp_path / "a.png", ".png")
+    whole = read_picture(tmp_path / "a.png").rgb
+    header, *others = chunks_of(data)
+    packed = b"".join(chunk[4:] for chunk in others if chunk.startswith(b"IDAT"))
+    with (tmp_path / "a.png").open("wb") as file:
+        file.write(data[:8])
+        for chunk in (header, b"IDAT" + packed[:-4] + b"else", b"IEND"):
+            file.write(struct.pack(">L", len(chunk) - 4) + chunk + struct.pack(">L", zlib.crc32(chunk)))
+    picture = read_picture(tmp_path / "a.png")
+    assert torch.equal(picture.rgb, whole)
+    assert picture.notes == ("the file is cut off or damaged: all its rows are there, but may not all be right",)
+
+
+@pytest.mark.parametrize("kind", [".bmp", "lossless.webp"])
+def test_much_may_be_missing_of_a_large_file(tmp_path, kind):
+    path = tmp_path / f"a{kind}"
+    Image.fromarray(noise(300, 260)).save(path, lossless=True)
+    for share in (0.3, 0.99):
+        data = path.read_bytes()
+        (tmp_path / f"b{kind}").write_bytes(data[: int(len(data) * share)])
+        assert abs(read_picture(tmp_path / f"b{kind}").present.mean() - share) < 0.1
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")
+def test_why_a_tiff_is_not_read(tmp_path):
+    data = encoded(tmp_path / "a.tif", "lzw.tif")
+    (tmp_path / "a.tif").write_bytes(data[: len(data) // 2])
+    with pytest.raises(PictureError, match="is cut off, and what tells how it is to be read stood behind"):
+        read_picture(tmp_path / "a.tif")
+    Image.fromarray(noise(8, 8)).save(tmp_path / "b.tif")
+    deep = (tmp_path / "b.tif").read_bytes().replace(struct.pack("<3H", 8, 8, 8), struct.pack("<3H", 32, 32, 32))
+    (tmp_path / "b.tif").write_bytes(deep)
+    with pytest.raises(PictureError, match="of a kind that is not read"):
+        read_picture(tmp_path / "b.tif")
 
 
 def test_half_of_a_progressive_jpeg_is_coarse(tmp_path):

@@ -16,6 +16,7 @@ from mofme.vision.batch import BatchSettings, FileReport, restore_file
 from mofme.vision.picture.decode import Picture
 from mofme.vision.picture.file import read_frames, write_frames
 from mofme.vision.restorer import Restoration
+from tests.vision.pictures import srgb_profile
 
 TIMES = [100, 250, 400]
 ANIMATED = [".png", ".webp", ".avif"]
@@ -128,6 +129,46 @@ def test_pages_that_others_wrote(tmp_path: Path) -> None:
         for number, (found, _) in enumerate(frames_of(tmp_path / f"b{suffix}")):
             assert np.abs(found.astype(int) - (255 - samples(number))).mean() < 3
         assert number == 2
+
+
+def test_pages_of_many_kinds_do_not_disturb_one_another(tmp_path: Path) -> None:
+    first = Image.fromarray(samples(0))
+    pages = [Image.fromarray(samples(number, (20 + number, 30))).convert(mode) for number, mode in enumerate("LP1")]
+    pages[0].info["icc_profile"] = profile = srgb_profile()
+    pages[0].encoderinfo = {"icc_profile": profile}
+    first.save(tmp_path / "a.tif", save_all=True, append_images=pages)
+    found = read_frames(tmp_path / "a.tif")
+    assert [one.rgb.shape[1:] for one in found] == [(40, 60), (20, 30), (21, 30), (22, 30)]
+    assert restored(tmp_path / "a.tif", tmp_path / "c.tif").note == ""
+    for before, (after, _) in zip((first, *pages), frames_of(tmp_path / "c.tif"), strict=True):
+        assert np.array_equal(after, 255 - np.asarray(before.convert("RGB")))
+    assert [one.icc for one in found] == [None, profile, None, None]
+    assert [one.dpi for one in found] == [None] * 4  # of which Pillow says 1
+
+
+def test_a_page_that_is_not_read_leaves_the_others(tmp_path: Path) -> None:
+    pages = [Image.fromarray(np.zeros((4, 4), np.float32)), Image.fromarray(samples(1))]
+    Image.fromarray(samples(0)).save(tmp_path / "a.tif", save_all=True, append_images=pages)
+    note = restored(tmp_path / "a.tif", tmp_path / "b.tif").note
+    assert note == "2 of 3 pages restored, the others are left out"
+    for number, (found, _) in enumerate(frames_of(tmp_path / "b.tif")):
+        assert np.array_equal(found, 255 - samples(number))
+
+
+@pytest.mark.parametrize("kind", [1, 4])  # a smaller copy, and a mask
+def test_what_belongs_to_a_page_is_no_page(tmp_path: Path, kind: int) -> None:
+    small = Image.fromarray(samples(1, (10, 15)))
+    small.encoderinfo = {"tiffinfo": {254: kind}}
+    Image.fromarray(samples(0)).save(tmp_path / "a.tif", save_all=True, append_images=[small])
+    assert [one.frames for one in read_frames(tmp_path / "a.tif")] == [1]
+    assert restored(tmp_path / "a.tif", tmp_path / "b.png", "png").note == ""
+
+
+def test_pages_of_heic_are_transparent_each_for_itself(tmp_path: Path) -> None:
+    clear = Image.fromarray(samples(1, (80, 64), channels=4))
+    Image.fromarray(samples(0, (80, 64))).save(tmp_path / "a.heic", save_all=True, append_images=[clear])
+    restored(tmp_path / "a.heic", tmp_path / "b.heic")
+    assert [one.alpha is None for one in read_frames(tmp_path / "b.heic")] == [True, False]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from mofme.cli.app import app
 from mofme.errors import ArchiveError, PictureError
 from mofme.vision.archive import extract, others_packed
-from mofme.vision.picture.file import READABLE_SUFFIXES, read_picture
+from mofme.vision.picture.file import READABLE_SUFFIXES, find_pictures, read_picture
 from mofme.vision.picture.kinds import left_out, without_lost
 from mofme.vision.restorer import Restorer
 from tests.films import as_it_is
@@ -37,6 +37,53 @@ def test_the_small_picture_in_a_raw_photograph_is_not_taken_for_it(tmp_path: Pat
     Image.new("RGB", (16, 12)).save(tmp_path / name, format="TIFF")
     with pytest.raises(PictureError, match="is a raw photograph: develop it"):
         read_picture(tmp_path / name)
+
+
+def test_a_raw_photograph_is_known_whatever_it_is_called(tmp_path: Path) -> None:
+    Image.new("RGB", (16, 12)).save(tmp_path / "a.tif", tiffinfo={50706: b"\1\4\0\0"})
+    with pytest.raises(PictureError, match="is a raw photograph: develop it"):
+        read_picture(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"<!DOCTYPE html><html><head>", "a page of the web"),
+        (b"\0\0\0\x18ftypmp42", "a film: give it the suffix of one"),
+        (b"v/1\x01\x02\0\0\0", "a picture of a kind that is not read"),
+    ],
+)
+def test_what_was_given_the_suffix_of_a_picture_is_named(tmp_path: Path, content: bytes, what: str) -> None:
+    (tmp_path / "a.jpg").write_bytes(content + bytes(40))
+    with pytest.raises(PictureError, match=f"is {what}"):
+        read_picture(tmp_path / "a.jpg")
+
+
+def test_names_that_cameras_and_programs_give_pictures_are_read(tmp_path: Path) -> None:
+    for name, format in (("a.hif", "HEIF"), ("b.apng", "PNG"), ("c.JPE", "JPEG")):
+        Image.new("RGB", (64, 64)).save(tmp_path / name, format=format)
+    assert [path.name for path in find_pictures(tmp_path)] == ["a.hif", "b.apng", "c.JPE"]
+    said = left_out([PurePath("a.MPO"), PurePath("a.xmp"), PurePath("a.insv")])
+    assert "(.mpo): a JPEG by another name, rename it to .jpg" in said
+    assert "(.xmp): edits and captions that belong to a photograph, the results are without them" in said
+    assert "(.insv): a film by another name, rename it to .mp4" in said
+
+
+@pytest.mark.parametrize(("count", "what"), [(1, "another channel"), (2, "2 other channels")])
+def test_channels_beside_the_colours_are_told(tmp_path: Path, count: int, what: str) -> None:
+    samples = np.random.default_rng(0).integers(0, 256, (6, 8, 3 + count), np.uint8)
+    directory = {256: (4, 8), 257: (4, 6), 258: (3, 8), 259: (3, 1), 262: (3, 2), 277: (3, 3 + count), 338: (3, 0)}
+    tags = {**directory, 273: (4, 0), 278: (4, 6), 279: (4, samples.nbytes)}
+    start, entries, more = 10 + 12 * len(tags), b"", struct.pack("<HHHHH", 8, 8, 8, 8, 8) + bytes(4)
+    for tag, (kind, value) in sorted(tags.items()):
+        number = {258: 3 + count, 338: count}.get(tag, 1)
+        value = {258: start + 4, 273: start + 4 + len(more)}.get(tag, value)
+        entries += struct.pack("<HHLL", tag, kind, number, value)
+    head = b"II*\0" + struct.pack("<LH", 8, len(tags)) + entries + bytes(4)
+    (tmp_path / "a.tif").write_bytes(head + more + samples.tobytes())
+    picture = read_picture(tmp_path / "a.tif")
+    assert picture.notes == (f"left out: {what}",)
+    assert np.array_equal((picture.rgb * 255).round().byte().permute(1, 2, 0), samples[..., :3])
 
 
 def test_kinds_are_counted_once() -> None:

@@ -1,14 +1,16 @@
 """What files carry besides pixels comes back: orientation, EXIF, profiles, resolution, captions."""
 
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps, IptcImagePlugin
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from mofme.vision.picture.decode import Picture
-from mofme.vision.picture.file import FORMATS, read_picture, write_picture
+from mofme.vision.picture.file import FORMATS, read_picture, read_to_keep, write_picture
 from tests.vision.pictures import (
     CAMERA,
     GPS,
@@ -134,6 +136,53 @@ def test_caption_and_comment_of_a_jpeg_are_kept(tmp_path):
     with Image.open(resave(tmp_path / "in.jpg", "out.jpg")) as image:
         assert IptcImagePlugin.getiptcinfo(image) == {(2, 120): b"a hil"}
         assert image.info["comment"] == b"taken at dawn"
+
+
+def test_captions_of_a_tiff_go_along_and_are_told_where_they_cannot(tmp_path):
+    iptc = b"\x1c\x02\x78\x00\x05a hil"
+    resources = b"8BIM" + struct.pack(">HHL", 0x0404, 0, 10) + iptc
+    for name, tag, data in (("plain", 33723, iptc), ("photoshop", 34377, resources)):
+        directory = ImageFileDirectory_v2()
+        directory.tagtype[tag] = 1
+        directory[tag] = data
+        Image.fromarray(smooth()).save(tmp_path / f"{name}.tif", tiffinfo=directory)
+        for suffix in (".tif", ".jpg"):
+            with Image.open(resave(tmp_path / f"{name}.tif", f"{name}-out{suffix}")) as image:
+                assert IptcImagePlugin.getiptcinfo(image) == {(2, 120): b"a hil"}
+        assert read_to_keep(tmp_path / f"{name}.tif", tmp_path / "a", "jpeg")[0].notes == ()
+        assert read_to_keep(tmp_path / f"{name}.tif", tmp_path / "a", "webp")[0].notes == (
+            "IPTC captions are left out",
+        )
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_map_still_knows_its_place(tmp_path, bits):
+    place = {33550: (0.5, 0.5, 0.0), 33922: (0.0, 0.0, 0.0, 5e5, 5.2e6, 0.0), 34735: (1, 1, 0, 0), 42113: "-9999"}
+    directory = ImageFileDirectory_v2()
+    for tag, value in place.items():
+        directory[tag] = value
+    Image.fromarray(smooth()).save(tmp_path / "in.tif", tiffinfo=directory)
+    picture = read_picture(tmp_path / "in.tif")
+    write_picture(tmp_path / "out.tif", picture.rgb, replace(picture, bits=bits))
+    with Image.open(tmp_path / "out.tif") as image:
+        assert {tag: image.tag_v2[tag] for tag in place} == place
+
+
+def test_the_resolution_of_a_tiff_turns_with_it(tmp_path):
+    Image.fromarray(smooth()).save(tmp_path / "a.tif", dpi=(300, 150), tiffinfo={274: 6})
+    assert read_picture(tmp_path / "a.tif").dpi == (150, 300)
+
+
+def test_text_and_colours_of_a_png_are_told_where_they_cannot_go_along(tmp_path):
+    told = {
+        (b"tEXt", b"Title\0a hill"): "text of the PNG is left out",
+        (b"gAMA", struct.pack(">L", 100_000)): "the PNG's own colour space is left out: it may look other",
+        (b"gAMA", struct.pack(">L", 45_455)): "",
+    }
+    for chunk, note in told.items():
+        (tmp_path / "a.png").write_bytes(png(8, 2, bytes(9), chunk))
+        for kind, expected in (("png", ()), ("jpeg", (note,) if note else ())):
+            assert read_to_keep(tmp_path / "a.png", tmp_path / "a", kind)[0].notes == expected
 
 
 def test_a_caption_too_long_for_a_jpeg_does_not_lose_the_picture(tmp_path):
