@@ -10,8 +10,10 @@ import time
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Literal, TextIO, overload
+from unicodedata import category
 
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "card.json"
@@ -30,6 +32,7 @@ ASSETS = _shipped("assets")
 _PART = re.compile(r"\.mofme-(?P<process>\d+)-((?P<machine>[0-9a-f]{8})-)?[0-9a-f]+\.part")
 _ADDRESS = re.compile(r"([a-z][a-z0-9+]+):/+(.+)")  # drives of Windows have one letter
 _LEFT_FOR_LONG = 86_400  # seconds
+_JOINERS = "\u200c\u200d"
 
 
 @overload
@@ -48,6 +51,7 @@ def atomic_file(path: Path, mode: str = "wb", errors: str | None = None) -> Abst
 @contextmanager
 def _atomic_file(path: Path, mode: str, errors: str | None) -> Iterator[IO[Any]]:
     path.parent.mkdir(parents=True, exist_ok=True)
+    _clear_once(path.parent)
     # Only a killed process leaves one behind, for `clear_left` to find: the name tells whose it is.
     part = path.parent / f".mofme-{os.getpid()}-{_machine()}-{uuid.uuid4().hex}.part"
     try:
@@ -80,6 +84,11 @@ def clear_left(folder: Path) -> None:
                     part.unlink()
 
 
+@lru_cache(maxsize=256)
+def _clear_once(folder: Path) -> None:
+    clear_left(folder)
+
+
 def _machine() -> str:
     """Tells machines apart that share a folder, and containers, whose processes have numbers of their own."""
     space = os.readlink("/proc/self/ns/pid") if os.path.exists("/proc/self/ns/pid") else ""
@@ -99,8 +108,20 @@ def _runs(process: int) -> bool:
 
 
 def printable(text: str) -> str:
-    """A line as it may go to a terminal: a name on disk may hold codes that move the cursor or hide what is said."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    """A line as it may be shown: a name on disk may hold codes that move the cursor, turn letters round or hide what is
+    said. Spaces of all widths stay, and what joins letters and emoji.
+    """
+
+    def is_plain(char: str) -> bool:
+        return char.isprintable() or char in _JOINERS or category(char) == "Zs"
+
+    return "".join(char if is_plain(char) else char.encode("unicode_escape").decode() for char in text)
+
+
+def without_name(error: str, name: str) -> str:
+    """An error without the file `name` at its start, of whatever folder: for where the name stands already."""
+    named = re.match(rf"(?:(?:(?!: ).)*[/\\])?{re.escape(os.path.basename(name))}(?:\.\w+)?: ", error, re.DOTALL)
+    return error[named.end() :] if named else error
 
 
 def check_can_hold(path: Path) -> None:

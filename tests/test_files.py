@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from mofme.files import _machine, atomic_file, cache_root, clear_left, find_files, passed_by, printable
+from mofme.files import (
+    _machine,
+    atomic_file,
+    cache_root,
+    clear_left,
+    find_files,
+    passed_by,
+    printable,
+    without_name,
+)
 from tests.full_disk import room_for
 
 
@@ -124,3 +133,36 @@ def test_what_killed_processes_left_is_cleared_and_no_more(tmp_path: Path) -> No
 
 def test_codes_in_a_name_are_shown_not_sent() -> None:
     assert printable("a\x1b[31m\x07\n\u202eb [red] ü 漢.png") == "a\\x1b[31m\\x07\\n\\u202eb [red] ü 漢.png"
+    kept = (
+        "Shot 10.00\u202fAM\xa0\u3000.png",
+        "\U0001f469\u200d\U0001f467.png",
+        "\u0645\u06cc\u200c\u0634\u0648\u062f.png",
+        "\u05d0.png",
+    )
+    assert [printable(name) for name in kept] == list(kept)
+    assert printable("a\u2066b\u200b\x85\u2028\udcff") == "a\\u2066b\\u200b\\x85\\u2028\\udcff"
+
+
+@pytest.mark.parametrize(
+    ("error", "name", "left"),
+    [
+        ("/tmp/in/x.jpg: damaged.", "sub/x.jpg", "damaged."),
+        ("x.jpg: damaged.", "x.jpg", "damaged."),
+        ("in/12: 30.jpg: damaged: twice.", "12: 30.jpg", "damaged: twice."),
+        ("pairs/input/x.png: damaged.", "x", "damaged."),
+        ("in/a\nb.jpg: damaged.", "a\nb.jpg", "damaged."),
+        ("cannot be kept: out/x.jpg: no room.", "x.jpg", "cannot be kept: out/x.jpg: no room."),
+        ("/tmp/in/xx.jpg: damaged.", "x.jpg", "/tmp/in/xx.jpg: damaged."),
+        ("three workers ended at it.", "x.jpg", "three workers ended at it."),
+    ],
+)
+def test_a_name_is_said_once(error: str, name: str, left: str) -> None:
+    assert without_name(error, name) == left
+
+
+def test_who_writes_into_a_folder_clears_what_killed_processes_left_there(tmp_path: Path) -> None:
+    left = tmp_path / f".mofme-999999999-{'a' * 32}.part"
+    left.touch()
+    with atomic_file(tmp_path / "card.json") as file:
+        file.write(b"{}")
+    assert [path.name for path in tmp_path.iterdir()] == ["card.json"]

@@ -10,6 +10,7 @@ import typer
 
 from mofme.cli.evaluate import HeldBack, Pairs, WeatherSeed, pair_sets
 from mofme.cli.measuring import Command, measures
+from mofme.files import without_name
 from mofme.measure.result import Result
 
 _EXPERTS = [1, 4, 16, 64, 128]
@@ -76,7 +77,7 @@ def restorers(
         trials = list(command.track(compare(entered, sets), "pictures", sum(map(len, sets.values()))))
         for trial in trials:
             if trial.error:
-                command.fail(f"{trial.set}, {trial.name}: {trial.error}")
+                command.fail(f"{trial.set}, {trial.name}: {without_name(trial.error, trial.name)}")
         memory = peaks(command.track(entered, "memory"), trials)
     return judge_restorers(as_result(trials, entered, memory, command.line, [seed] if held_back else []))
 

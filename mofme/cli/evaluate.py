@@ -14,6 +14,7 @@ import typer
 
 from mofme.cli.measuring import Command, measures
 from mofme.cli.train import check_weathers
+from mofme.files import without_name
 from mofme.measure.result import Result
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def restoration(
                 reports[title] = list(command.track(evaluate(restores, members, lpips), title, len(members)))
     for report in (report for rows in reports.values() for report in rows):
         if report.error:
-            command.fail(f"{report.name}: {report.error}")
+            command.fail(f"{report.name}: {without_name(report.error, report.name)}")
     result = as_result(reports, command.line, [seed] if held_back else [])
     if ensemble:
         result = dataclasses.replace(result, room="restoration_ensemble")
@@ -206,7 +207,7 @@ def segmentation(
         if command.out is not None:
             write_views(command.out / "pictures", report)
         if report.error:
-            command.fail(f"{report.name}: {report.error}")
+            command.fail(f"{report.name}: {without_name(report.error, report.name)}")
         reports.append(dataclasses.replace(report, views={}))
     held_out = video if video in segment.left_out else ""
     result = as_result(reports, meaning, counted, command.line, weathered.seeds, block, held_out)
@@ -244,7 +245,7 @@ def classification(
     trials = list(command.track(compared, "pictures", len(photos) * len(weathers)))
     for trial in trials:
         if trial.error:
-            command.fail(f"{trial.name}, {trial.weather}: {trial.error}")
+            command.fail(f"{trial.name}, {trial.weather}: {without_name(trial.error, trial.name)}")
     result = as_result(trials, command.line, weathered.seeds)
     if command.out is not None:
         write_csv(command.out / "classification.csv", trials, categories())

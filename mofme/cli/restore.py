@@ -143,8 +143,9 @@ def restore(
     if as_json:
         counts = {"restored": restored, "failed": failed, "skipped": skipped, "interrupted": interrupted}
         costs = [{"extra_seconds": one.extra_seconds, "moved": one.moved} for one in rerouted]
+        told = [asdict(replace(report, error=report.reason)) for report in reports]
         more = {"rerouted": costs} if rerouted else {}
-        print(json.dumps({"model": model, **counts, **more, "files": [asdict(report) for report in reports]}, indent=2))
+        print(json.dumps({"model": model, **counts, **more, "files": told}, indent=2))
     if interrupted:
         raise typer.Exit(ExitCode.CANCELLED)
 

@@ -4,7 +4,6 @@ that the same output becomes of the same file in every run.
 
 import csv
 import io
-import os
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
@@ -13,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mofme.errors import PictureError
-from mofme.files import check_can_hold, find_files, passed_by, write_table
+from mofme.files import check_can_hold, find_files, passed_by, printable, without_name, write_table
 from mofme.vision.picture.file import FORMATS, READABLE_SUFFIXES
 from mofme.vision.picture.kinds import left_out
 from mofme.vision.video_file import CONTAINERS, VIDEO_SUFFIXES
@@ -48,8 +47,7 @@ class FileReport:
     @property
     def reason(self) -> str:
         """The error without the name of the file at its start, for where that stands already."""
-        head, colon, rest = self.error.partition(": ")
-        return rest if colon and os.path.basename(head) == os.path.basename(self.file) else self.error
+        return without_name(self.error, self.file)
 
 
 def version_of(path: Path) -> str:
@@ -112,9 +110,9 @@ def write_report(path: Path, reports: Iterable[FileReport]) -> None:
             "seconds": f"{report.seconds:.3f}",
             "weather": report.weather,
             "uncertainty": f"{report.uncertainty:.4f}" if report.width else "",
-            "error": " ".join(report.error.split()),
+            "error": printable(" ".join(report.reason.split())),
             "skipped": "yes" if report.skipped else "no",
-            "note": report.note,
+            "note": printable(report.note),
             **made,
         }
     try:
@@ -124,8 +122,8 @@ def write_report(path: Path, reports: Iterable[FileReport]) -> None:
 
 
 def as_written(name: str) -> str:
-    """A name as a report holds it: what is not Unicode escaped."""
-    return name.encode("utf-8", "backslashreplace").decode()
+    """A name as a report holds it: what is not Unicode escaped, and what would act on a terminal."""
+    return printable(name)
 
 
 def earlier_rows(path: Path) -> dict[tuple[str, str], Row]:
@@ -139,7 +137,7 @@ def earlier_rows(path: Path) -> dict[tuple[str, str], Row]:
         delimiter = max(",;\t", key=text.partition("\n")[0].count)
         reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
         if tuple(reader.fieldnames or ()) in (_COLUMNS, _FIRST):
-            rows = ({column: row.get(column) or "" for column in _COLUMNS} for row in reader)
+            rows = ({column: as_written(row.get(column) or "") for column in _COLUMNS} for row in reader)
             return {(row["file"], row["output"]): row for row in rows}
     except FileNotFoundError:
         return {}
@@ -180,7 +178,11 @@ def plan_tree(source: Path, target: Path, format: str | None = None) -> list[tup
             raise PictureError(str(error)) from error
     inputs = find_files(source, READABLE_SUFFIXES | VIDEO_SUFFIXES | {Path(REPORT).suffix})
     results = _results_of(_reports_in(inputs, source))
-    inputs = [path for path in inputs if path.suffix.lower() != Path(REPORT).suffix and path not in results]
+    inputs = [
+        path
+        for path in inputs
+        if path.suffix.lower() != Path(REPORT).suffix and as_written(path.as_posix()) not in results
+    ]
     if target.resolve().is_relative_to(source.resolve()):  # earlier results are no inputs
         inputs = [path for path in inputs if not path.resolve().is_relative_to(target.resolve())]
     names = _output_names([path.relative_to(source) for path in inputs], format, target, source)
@@ -197,7 +199,7 @@ def others_in(source: Path, target: Path) -> str:
     known, inside = READABLE_SUFFIXES | VIDEO_SUFFIXES, target.resolve()
     found = [path for path in find_files(source, None) if not path.resolve().is_relative_to(inside)]
     reports = _reports_in(found, source)
-    results = len(_results_of(reports).intersection(found))
+    results = len(_results_of(reports).intersection(as_written(path.as_posix()) for path in found))
     named = ", ".join(str(path.relative_to(source)) for path in reports[:5])
     what = "result" if results == 1 else "results"
     earlier = f"{results} {what} of an earlier run (of which {named} tells)" if results else ""
@@ -210,8 +212,10 @@ def _reports_in(files: Iterable[Path], source: Path) -> list[Path]:
     return [path for path in files if path.name == REPORT and path.parent != source and earlier_rows_if_any(path)]
 
 
-def _results_of(reports: Iterable[Path]) -> set[Path]:
-    return {path.parent / output for path in reports for _, output in earlier_rows_if_any(path) if output}
+def _results_of(reports: Iterable[Path]) -> set[str]:
+    """As they are written."""
+    named = (path.parent / output for path in reports for _, output in earlier_rows_if_any(path) if output)
+    return {as_written(path.as_posix()) for path in named}
 
 
 def _output_names(names: list[Path], format: str | None, target: Path, source: Path) -> list[Path]:

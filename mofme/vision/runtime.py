@@ -30,7 +30,7 @@ from mofme.core.moe import moe_layers
 from mofme.core.training import bf16_pays
 from mofme.core.weights import checksum
 from mofme.errors import ModelError
-from mofme.files import atomic_file, cache_root, clear_left
+from mofme.files import atomic_file, cache_root
 from mofme.measure.result import this_machine
 from mofme.vision.export import ONNXRUNTIME, OPENVINO, onnx_bytes
 from mofme.vision.nets.folded import FoldedBlock, folded
@@ -180,7 +180,6 @@ def _kept(about: list[str], make: Callable[[], bytes]) -> bytes:
     with suppress(OSError):  # it is made again next time
         with atomic_file(path) as file:
             file.write(hashlib.sha256(content).digest() + content)
-        clear_left(path.parent)
         for old in sorted(path.parent.glob("*.bin"), key=lambda one: one.stat().st_mtime)[:-_KEPT]:
             old.unlink()
     return content

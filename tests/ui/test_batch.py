@@ -53,6 +53,19 @@ def test_loose_files_and_archives_come_back_in_one_zip_with_the_report(
     assert [caption for _, caption in progress.thumbnails] == ["my photo.jpg", "trip/inner/my photo.jpg"]
 
 
+def test_names_in_an_archive_are_shown_without_their_codes(engine: Engine, photo: Path, tmp_path: Path) -> None:
+    name, trip = "a\x1b[2J\u202egpj.jpg", tmp_path / "trip.zip"
+    with zipfile.ZipFile(trip, "w") as archive:
+        archive.write(photo, name)
+    progress = run(engine, [trip])
+    shown = (
+        report_table(progress.reports) + str(progress.thumbnails) + (progress.report_file or trip).read_text("utf-8")
+    )
+    assert shown.count("a\\x1b[2J\\u202egpj.jpg") >= 3 and not set(shown) & set("\x1b\u202e")
+    with zipfile.ZipFile(progress.archive or trip) as archive:
+        assert f"trip/{name}" in archive.namelist()
+
+
 def test_progress_is_told_after_every_picture(engine: Engine, photo: Path, broken: Path) -> None:
     counts = [
         (len(progress.reports), progress.total)

@@ -140,7 +140,9 @@ def test_the_command(pairs: Path, darker: None, made_up_memory: None, tmp_path: 
     assert torch.get_num_threads() == threads
 
     (pairs / "rain" / "input" / "0.png").write_bytes(b"no picture")
-    assert CliRunner().invoke(app, words).exit_code == 1
+    damaged = CliRunner().invoke(app, words)
+    assert damaged.exit_code == 1 and "0.png" in damaged.stderr
+    assert max(line.count("0.png") for line in damaged.stderr.splitlines()) == 1
     (pairs / "rain" / "input" / "0.png").unlink()
     beside = CliRunner().invoke(app, [*words, "--onnx", str(write_adding(tmp_path / "brighter.onnx", 20 / 255))])
     assert beside.exit_code == 0, beside.stderr

@@ -198,3 +198,21 @@ def test_a_report_of_an_earlier_version_is_read(tmp_path: Path) -> None:
 def test_the_reason_of_an_error_does_not_repeat_the_name() -> None:
     assert FileReport("sub/x.jpg", "", error="/in/sub/x.jpg: damaged: at its end").reason == "damaged: at its end"
     assert FileReport("x.jpg", "", error="out of memory: 3 GB").reason == "out of memory: 3 GB"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such names")
+def test_a_report_sends_no_codes_and_still_knows_its_files(tmp_path: Path) -> None:
+    names = ["a\x1b[2J.png", "b\nc.png", "d\u202egnp.png", "Shot 10.00\u202fAM.png", os.fsdecode(b"e\xff.png")]
+    for name in names:
+        picture(tmp_path / "new.png", RED).rename(picture(tmp_path / "in/12: 30.png", RED).with_name(name))
+    (tmp_path / "in/12: 30.png").write_bytes(b"no picture")
+    run(tmp_path)
+    text = (tmp_path / "out/report.csv").read_text(encoding="utf-8")
+    assert len(text.splitlines()) == 7 and not set(text) & set("\x1b\u202e")
+    assert "Shot 10.00\u202fAM.png" in text and ',,"not a picture' in text
+    reports = run(tmp_path, AsItIs(), strength=0.5)
+    assert {one.file: one.note[:24] for one in reports if one.skipped} == dict.fromkeys(
+        names, "made with other settings"
+    )
+    (tmp_path / "out").rename(tmp_path / "in/earlier")
+    assert {one.file for one in run(tmp_path)} == {*names, "12: 30.png"}  # earlier results are no inputs

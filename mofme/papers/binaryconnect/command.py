@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mofme.cli.measuring import Command, measures, with_exit_codes
+from mofme.files import without_name
 from mofme.measure.result import Result
 
 Digits = Annotated[Path, typer.Argument(help="MNIST as an .npz of train_x, train_y, test_x and test_y.")]
@@ -103,5 +104,5 @@ def restorer(
         trials = list(command.track(compare(entries(both), sets), "photographs", sum(map(len, sets.values()))))
     for trial in trials:
         if trial.error:
-            command.fail(f"{trial.set}, {trial.name}: {trial.error}")
+            command.fail(f"{trial.set}, {trial.name}: {without_name(trial.error, trial.name)}")
     return as_result(trials, both, command.line, seed)

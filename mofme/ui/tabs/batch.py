@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 
 from mofme.errors import ArchiveError, Cancelled, MofmeError, PictureError
+from mofme.files import printable
 from mofme.ui.figures import comparison, gallery, save_picture, thumbnail
 from mofme.ui.html import cell, table
 from mofme.ui.limits import Limits
@@ -151,7 +152,7 @@ def report_table(reports: Sequence[FileReport]) -> str:
     if not reports:
         return ""
     heads = ("File", "Size", "Seconds", "Weather", "Routers unsure", "Note")
-    return table(heads, [(report.file, *_cells(report)) for report in reports], "files")
+    return table(heads, [(printable(report.file), *_cells(report)) for report in reports], "files")
 
 
 def _cells(report: FileReport) -> Sequence[str]:
@@ -163,7 +164,7 @@ def _cells(report: FileReport) -> Sequence[str]:
 
 def _for_programs(progress: BatchProgress) -> tuple[str | None, str | None, list[dict[str, Any]]]:
     archive, report = (str(path) if path else None for path in (progress.archive, progress.report_file))
-    return archive, report, [asdict(one) for one in progress.reports]
+    return archive, report, [asdict(replace(one, error=one.reason)) for one in progress.reports]
 
 
 def restore_batch(
@@ -180,7 +181,7 @@ def restore_batch(
         refused = gather(uploads, source)
         plan = plan_tree(source, target)
         if not plan:
-            reasons = " ".join(f"{report.file}: {report.reason or report.note}" for report in refused[:3])
+            reasons = " ".join(f"{printable(report.file)}: {report.reason or report.note}" for report in refused[:3])
             raise PictureError(f"There is no picture in this upload. {reasons}".strip())
         if len(plan) > limits.batch_pictures:
             raise MofmeError(
@@ -210,7 +211,7 @@ def restore_batch(
                     )
                     for name, file in (("before", path), ("after", output))
                 )
-                progress.thumbnails.append((str(after), path.relative_to(source).as_posix()))
+                progress.thumbnails.append((str(after), printable(path.relative_to(source).as_posix())))
                 progress.before.append(str(before))
             # Names as the visitor knows them, not where the server keeps the files.
             file, result = path.relative_to(source).as_posix(), output.relative_to(target).as_posix()

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from mofme.errors import MofmeError, PictureError
+from mofme.files import printable, without_name
 from mofme.measure.result import Result, save_result
 from mofme.ui.chart import bar_plot, scatter_plot
 from mofme.ui.figures import gallery, save_picture, thumbnail
@@ -334,7 +335,8 @@ def build(services: Services) -> None:
 def _words(state: Measuring) -> str:
     """How far it is, what came of it, and what could not be measured (HTML)."""
     words = f"{'Done' if state.result else 'Working'}: {state.done} of {state.total} pictures"
-    failed = "".join(f"<li>{html.escape(name)}: {html.escape(error)}</li>" for name, error in state.errors.items())
+    told = (f"{printable(name)}: {without_name(error, name)}" for name, error in state.errors.items())
+    failed = "".join(f"<li>{html.escape(line)}</li>" for line in told)
     verdict = f"<p><b>{html.escape(state.result.verdict)}</b></p>" if state.result else ""
     problems = f"<p>Could not be measured:</p><ul class='problem'>{failed}</ul>" if failed else ""
     return f"<p>{words}</p><progress value='{state.done}' max='{state.total}'></progress>{verdict}{problems}"
