@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Literal, TextIO, overload
 from unicodedata import category
+from urllib.request import url2pathname
 
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "card.json"
@@ -182,6 +183,12 @@ def address_of(path: Path) -> str:
     """The address that a path was typed as, s3://bucket/photos say, of whose slashes it keeps one; empty for others."""
     found = _ADDRESS.fullmatch(path.as_posix())
     return f"{found[1]}://{found[2]}" if found else ""
+
+
+def on_disk(path: Path) -> Path:
+    """The path itself, or the one that an address like file:///photos stands for."""
+    found = _ADDRESS.fullmatch(path.as_posix())
+    return Path(url2pathname(f"/{found[2]}")) if found and found[1] == "file" else path
 
 
 def model_folder(name: str) -> Path:

@@ -16,7 +16,7 @@ import typer
 
 from mofme.cli.measuring import Command, ExitCode, with_exit_codes
 from mofme.errors import MofmeError
-from mofme.files import address_of, check_can_hold, printable
+from mofme.files import address_of, check_can_hold, on_disk, printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -95,8 +95,9 @@ def restore(
     """Restore INPUT to OUTPUT, mirroring a folder's tree and leaving out what is there already."""
     from mofme.vision.batch import BatchSettings
 
+    source, output = on_disk(source), on_disk(output)
     if not (address_of(source) or source.exists()):
-        raise typer.BadParameter(f"Path '{source}' does not exist.", param_hint="'INPUT'")
+        raise typer.BadParameter(f"Path '{printable(str(source))}' does not exist.", param_hint="'INPUT'")
     is_folder = bool(address_of(source)) or source.is_dir()
     if engine == "ray" and (reroute or references or not is_folder):
         raise typer.BadParameter("a cluster restores folders, and re-routes none: leave out --engine ray.")

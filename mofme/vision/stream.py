@@ -81,13 +81,15 @@ class Latest(Generic[T]):
 class Shot:
     """A frame or picture that came at this `time.monotonic()`; `picture` reads it, and raises PictureError.
 
-    `file` is its name in a folder. `count` is how many came with it and are older.
+    `file` is its name in a folder, and `made` that file's time in nanoseconds. `count` is how many came with it and
+    are older.
     """
 
     picture: Callable[[], Picture]
     came: float
     file: str = ""
     count: int = 1
+    made: int | None = None
 
 
 @dataclass(frozen=True)
@@ -286,7 +288,7 @@ def _folder(folder: Path, max_megapixels: float, stop: Event) -> Iterator[Shot]:
         if whole:
             newest = max(whole, key=lambda name: (whole[name], name))
             shot = partial(read_picture, folder / newest, max_megapixels)
-            yield Shot(shot, time.monotonic(), newest, len(whole) if seen else 1)
+            yield Shot(shot, time.monotonic(), newest, len(whole) if seen else 1, whole[newest][0])
             seen = {name: about for name, about in (seen | whole).items() if name in there}
 
 

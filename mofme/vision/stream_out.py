@@ -1,5 +1,6 @@
 """Where restored streams go: to browsers on this machine, to an RTSP server, or as files into a folder."""
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -58,7 +59,9 @@ def _pixels(done: RestoredShot) -> Picture:
 
 
 class _Folder:
-    """Files with the name that they have in a watched folder, or of the time; those of others are not touched."""
+    """Files with name and time that they have in a watched folder, or named by the time; those of others are not
+    touched.
+    """
 
     def __init__(self, folder: Path, keep: int | None) -> None:
         self._folder, self._keep, self._written = folder, keep, deque[Path]()
@@ -70,6 +73,8 @@ class _Folder:
             number += 1
             path = self._folder / f"{Path(name).stem}-{number}{Path(name).suffix}"
         write_picture(path, done.restoration.image, done.picture, done.picture.format)
+        if (made := done.shot.made) is not None:
+            os.utime(path, ns=(made, made))
         self._written.append(path)
         if self._keep and len(self._written) > self._keep:
             self._written.popleft().unlink(missing_ok=True)

@@ -263,4 +263,14 @@ def test_names_are_printed_without_their_codes_and_once(tmp_path, restorer):
     result = run(tmp_path / "in", tmp_path / "out")
     assert result.exit_code == 1 and "\x1b[2J" not in result.stderr
     assert result.stderr.count("x [red].jpg") == 1
+    assert "\x1b[2J" not in run(tmp_path / "not there\x1b[2J.jpg", tmp_path / "out").stderr
     assert not list((tmp_path / "out").glob(".*"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="drives have letters")
+def test_a_file_address_is_a_path(tmp_path, restorer):
+    picture(tmp_path / "my photos/a.png")
+    os.utime(tmp_path / "my photos/a.png", (1e9, 1e9))
+    result = run(f"file://{tmp_path}/my%20photos", f"file://{tmp_path}/out")
+    assert result.exit_code == 0, result.stderr
+    assert (tmp_path / "out/a.png").stat().st_mtime == 1e9 and (tmp_path / "out/report.csv").is_file()

@@ -257,6 +257,10 @@ def test_a_watched_folder_gives_what_is_new_and_whole(tmp_path: Path) -> None:
                 break
     writer.join()
     assert [one.shot.file for one in found] == ["newer.png", "slow.png"]
+    assert [one.shot.made for one in found] == [(watched / one.shot.file).stat().st_mtime_ns for one in found]
+    with open_output(str(tmp_path / "out"), None) as (_, write_to):
+        write_to(found[0])
+    assert (tmp_path / "out/newer.png").stat().st_mtime_ns == found[0].shot.made
     assert found[1].picture.rgb.shape == (3, 64, 64) and not found[1].picture.notes
     assert found[1].failed == 1 and "broken.jpg" in said[0]
 
