@@ -66,9 +66,10 @@ class Tracks:
             if (write := self._added(stream)) is not None:
                 self._write[stream.index] = write
                 followed.append(stream)
-        # In MP4 chapters are a track of data, too.
-        if sum(stream.type == "data" for stream in source.streams) > bool(chapters):
-            note("a track of data, such as time codes or places, is left out")
+        # In MP4 chapters are a track of data, too, and time codes, which the video's own metadata tell as well.
+        data = [stream for stream in source.streams if stream.type == "data" and "timecode" not in stream.metadata]
+        if len(data) > bool(chapters):
+            note("a track of data, such as places or speeds, is left out")
         self._packets: Iterator[Packet[Any]] = source.demux(followed) if followed else iter(())
         self._next = next(self._packets, None)
 

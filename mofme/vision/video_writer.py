@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -134,7 +135,7 @@ class VideoWriter:
         self._packets: list[av.Packet[Any]] = []
         self._count = 0  # frames in the segment that is being written
         self._coding: Coding | None = None
-        self._last = -1  # time of the frame before
+        self._last, self._shown = -1, 0  # time of the frame before, and for how long it is shown
         self._checkpoint = Checkpoint()
         self.frames, self.notes = 0, list[str]()
         if self.resumed is not None:
@@ -165,9 +166,11 @@ class VideoWriter:
             planes = planes.on_white()
         planes = replace(planes, full_range=self._coding.full_range)
         new = planes.encoded(self._coding.width, self._coding.height, self._coding.format)
-        pts = frame.pts
+        pts, usual = frame.pts, round(1 / (self._like.rate * self._like.time_base))
         if pts is None:
-            pts = self._last + round(1 / (self._like.rate * self._like.time_base))
+            pts = self._last + usual
+        length = (frame.decoded.duration or 0) * (frame.decoded.time_base or 0) / self._like.time_base
+        self._shown = round(length) or usual
         self._last = max(self._last + 1, pts)  # times must rise
         new.pts, new.time_base = self._last, self._like.time_base
         new.color_range, new.colorspace = self._encoder.color_range, self._coding.matrix
@@ -207,11 +210,13 @@ class VideoWriter:
         describe(stream, self._like.stream)
         tracks = Tracks(source, target, self.notes.append)
         target.start_encoding()
-        base = self._like.time_base
+        base, usual = self._like.time_base, round(1 / (self._like.rate * self._like.time_base))
         times = [*self._segments.times().tolist(), *last.table[:, 2].tolist()]
         packets = (packet for part in (self._segments.packets(), last.packets()) for packet in part)
-        for packet, dts in zip(packets, decoding_times(times, round(1 / (self._like.rate * base))), strict=True):
+        lengths = dict(pairwise([*sorted(times), self._last + self._shown]))  # else the last one's is guessed
+        for packet, dts in zip(packets, decoding_times(times, usual), strict=True):
             packet.dts, packet.time_base, packet.stream = dts, base, stream
+            packet.duration = lengths[cast(int, packet.pts)] - cast(int, packet.pts)
             tracks.copy(until=dts * base)
             target.mux(packet)
         if whole:

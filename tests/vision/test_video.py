@@ -57,6 +57,24 @@ def test_uneven_times_stay(tmp_path):
         assert [round(frame.time * 10) for frame in container.decode(video=0)] == times
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm"])
+def test_the_last_frame_is_shown_as_long_as_it_was(tmp_path, suffix):
+    """As those of a screen that was recorded, which come when something moves."""
+    source = tmp_path / "a.mkv"
+    with av.open(film(tmp_path / "even.mkv", frames=4, times=[0, 1, 5, 9])) as even, av.open(source, "w") as uneven:
+        copy = uneven.add_stream_from_template(even.streams.video[0])
+        for packet in even.demux(video=0):
+            if packet.size:
+                packet.duration = 3000 if packet.pts == 900 else 1  # milliseconds
+                packet.stream = copy
+                uneven.mux(packet)
+    with av.open(restored(source, tmp_path / f"b{suffix}")) as container:
+        last = max((packet for packet in container.demux() if packet.size), key=lambda packet: packet.pts)
+        assert [round(float(one * last.time_base), 2) for one in (last.pts, last.duration)] == [0.9, 3.0]
+        if suffix in (".mkv", ".webm"):
+            assert round(container.duration / av.time_base, 1) == 3.9
+
+
 @pytest.mark.parametrize(
     ("source", "sound", "output", "heard"),
     [

@@ -213,6 +213,22 @@ def test_a_language_that_quicktime_has_no_code_for_is_told(tmp_path):
     assert restored(tmp_path / "a.mkv", tmp_path / "b.mp4").note == ""
 
 
+@pytest.mark.parametrize("suffix", [".mov", ".mp4", ".mkv"])
+def test_a_time_code_goes_along_and_is_not_told_as_lost(tmp_path, suffix):
+    with av.open(film(tmp_path / "plain.mp4")) as plain, av.open(tmp_path / "a.mov", "w") as coded:
+        copy = coded.add_stream_from_template(plain.streams.video[0])
+        copy.metadata["timecode"] = "01:02:03:04"
+        for packet in plain.demux(video=0):
+            if packet.size:
+                packet.stream = copy
+                coded.mux(packet)
+    with av.open(tmp_path / "a.mov") as coded:
+        assert len(coded.streams.data) == 1
+    assert restored(tmp_path / "a.mov", tmp_path / f"b{suffix}").note == ""
+    with av.open(tmp_path / f"b{suffix}") as container:
+        assert any(value.startswith("01:02:03:") for value in container.streams.video[0].metadata.values())
+
+
 def test_a_cover_alone_is_no_video(tmp_path):
     with av.open(tmp_path / "song.mp4", "w") as container:
         sound = add_sound(container, "aac", "mono", "eng", "Song", DEFAULT)

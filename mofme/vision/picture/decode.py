@@ -94,7 +94,7 @@ def decode(file: BinaryIO, path: Path, max_megapixels: float) -> Picture:
         raise
     except Exception as error:
         file.seek(0)
-        mended = mend(file.read(), error)
+        mended = mend(file.read(), error, max_megapixels)
     if file is not whole and mended.is_whole():  # its metadata end in zeros
         with contextlib.suppress(Exception):
             whole.seek(0)

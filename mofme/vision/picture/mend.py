@@ -55,14 +55,17 @@ def without_padding(file: BinaryIO) -> BinaryIO:
     return file
 
 
-def mend(data: bytes, error: Exception) -> Mended:
-    """Of a file that ends too early. Raises `error` for another fault, or if too little is in it."""
+def mend(data: bytes, error: Exception, max_megapixels: float) -> Mended:
+    """Of a file that ends too early. Raises `error` for another fault, for too little in it, or if it is too large."""
     if fill := next((fill for start, fill in _FILLINGS.items() if data.startswith(start)), None):
         found = _compared(data, fill, error)
     elif data[4:8] == b"ftyp" and 0 < (missing := _missing_of_boxes(data)) < len(data) / _LEAST:
         found = _compared(data, lambda data, more: _filled(data, more, missing), error)
-    elif data.startswith(b"\x89PNG") and len(data) > 28 and not data[28]:  # not interlaced: row by row
-        found = _png(data)
+    elif data.startswith(b"\x89PNG") and data[12:16] == b"IHDR" and not any(data[28:29]):  # not interlaced: row by row
+        width, height = struct.unpack_from(">LL", data, 16)
+        if width * height > max_megapixels * 1e6 or data[25] not in _CHANNELS:  # of which nothing was asked so far
+            raise error
+        found = _png(data, width, height)
     elif data.startswith(b"\x89PNG") and b"IEND" not in data[-12:]:
         raise OSError("it is interlaced and cut off, of which nothing can be made here") from error
     elif data.startswith((b"II*\0", b"MM\0*")):
@@ -127,9 +130,8 @@ _FILLINGS: dict[bytes, Callable[[bytes, bytes], bytes]] = {
 }
 
 
-def _png(data: bytes) -> Mended:
+def _png(data: bytes, width: int, height: int) -> Mended:
     """Its rows as far as they unpack, and black ones for the rest."""
-    width, height = struct.unpack_from(">LL", data, 16)
     kept, packed, position = data[:8], b"", 8
     while position + 8 <= len(data):
         length, kind = struct.unpack_from(">L4s", data, position)

@@ -198,6 +198,15 @@ def test_a_wrong_checksum_beside_the_picture_spoils_nothing(tmp_path, broken):
     assert picture.notes in ((), ("the file is cut off or damaged: all its rows are there",))
 
 
+@pytest.mark.parametrize("size", [(2**31 - 1, 2**31 - 1), (200_000, 200_000)])
+def test_a_damaged_header_that_lies_about_its_size_is_no_bomb(tmp_path, size):
+    data = bytearray(bomb_png(*size))
+    data[29] ^= 1  # of the header's checksum
+    (tmp_path / "a.png").write_bytes(data)
+    with pytest.raises(PictureError, match=r"a\.png: damaged or incomplete"):
+        read_picture(tmp_path / "a.png")
+
+
 def test_a_wrong_checksum_of_the_picture_itself_is_told(tmp_path):
     data = encoded(tmp_path / "a.png", ".png")
     whole = read_picture(tmp_path / "a.png").rgb
