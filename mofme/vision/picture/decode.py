@@ -128,13 +128,21 @@ def decode_frames(file: BinaryIO, path: Path, max_megapixels: float) -> Iterator
     """
     beginning = file.read(2**14)
     file.seek(0)
-    with _open(file, path, beginning[:32]) as image:
+    try:
+        opened = _open(file, path, beginning[:32])
+    except PictureError:
+        raise
+    except Exception as error:
+        file.seek(0)
+        file = io.BytesIO(mend(file.read(), error, max_megapixels).data)
+        opened = _open(file, path, beginning[:32])
+    with opened as image:
         first, pages = image.tell(), _pages(image)
         count = len(pages)
         is_animated = image.format in _ANIMATED  # all of one size, so that the limit is held against what the file says
         pixels = image.width * image.height * count if is_animated else 0
         for number in itertools.chain([first], (one for one in pages if one != first)):
-            with contextlib.suppress(EOFError):
+            with contextlib.suppress(Exception):
                 image.seek(number)
             if image.tell() != number:  # fewer than the file says
                 return
@@ -156,17 +164,23 @@ def decode_frames(file: BinaryIO, path: Path, max_megapixels: float) -> Iterator
 def _pages(image: Image.Image) -> Sequence[int]:
     """The numbers of all pictures of their own right in an opened file.
 
-    Those of a JPEG belong to its first; smaller copies and masks of a TIFF belong to the page before.
+    Those of a JPEG belong to its first; smaller copies and masks of a TIFF belong to the page before. Of a file that is
+    cut off the last may not be there.
     """
-    first, numbers = image.tell(), range(1 if image.format == "MPO" else int(getattr(image, "n_frames", 1)))
-    if image.format != "TIFF" or len(numbers) == 1:
-        return numbers
-    pages = []
-    for number in numbers:
-        image.seek(number)
-        if number == first or not image.tag_v2.get(_SUBFILE, 0) & _COPY_OR_MASK:  # type: ignore[attr-defined]
+    if image.format != "TIFF":
+        return range(1 if image.format == "MPO" else int(getattr(image, "n_frames", 1)))
+    pages = [image.tell()]
+    for number in itertools.count(1):
+        try:
+            image.seek(number)
+        except EOFError:
+            break
+        except Exception:  # one whose directory is cut off
             pages.append(number)
-    image.seek(first)
+            break
+        if not image.tag_v2.get(_SUBFILE, 0) & _COPY_OR_MASK:  # type: ignore[attr-defined]
+            pages.append(number)
+    image.seek(pages[0])
     return pages
 
 

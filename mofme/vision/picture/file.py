@@ -99,6 +99,7 @@ def read_to_keep(path: Path, output: Path, kind: str | None = None, max_megapixe
     except PictureError:  # cut off behind its first
         frames = [first]
     _check_holds(output, frames, kind)
+    frames[0] = replace(frames[0], notes=first.notes)  # which tell of the file
     return [replace(frames[0], notes=_lost_in(frames, kind)), *frames[1:]]
 
 

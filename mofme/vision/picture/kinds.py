@@ -214,7 +214,11 @@ def lost_beside(image: Image.Image, header: bytes) -> list[str]:
     lost, others = [], 0
     for number in range(getattr(image, "n_frames", 1) if image.format == "MPO" else 1):
         if number:
-            image.seek(number)
+            try:
+                image.seek(number)
+            except Exception:  # it is cut off
+                others += 1
+                continue
         found = [
             what
             for _, data in getattr(image, "applist", ())

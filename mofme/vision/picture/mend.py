@@ -29,6 +29,7 @@ class Mended(NamedTuple):
     height: int
     coarse: bool = False  # a progressive JPEG without all its passes
     doubtful: bool = False  # a checksum over its samples is wrong
+    fewer: bool = False  # frames than it had
     turned: bool = False
 
     def is_whole(self) -> bool:
@@ -38,6 +39,8 @@ class Mended(NamedTuple):
         if missing := self.height - (self.stop - self.first):
             rows = "columns" if self.turned else "rows"
             return f"{_CUT}: {missing} of its {self.height} {rows} are missing"
+        if self.fewer:
+            return f"{_CUT}: its last frames are missing"
         if self.coarse:
             return f"{_CUT}: its finer details are missing"
         return f"{_CUT}: all its rows are there" + (", but may not all be right" if self.doubtful else "")
@@ -57,6 +60,8 @@ def without_padding(file: BinaryIO) -> BinaryIO:
 
 def mend(data: bytes, error: Exception, max_megapixels: float) -> Mended:
     """Of a file that ends too early. Raises `error` for another fault, for too little in it, or if it is too large."""
+    if data.startswith(b"RIFF") and (frames := _whole_frames(data)):
+        return frames
     if fill := next((fill for start, fill in _FILLINGS.items() if data.startswith(start)), None):
         found = _compared(data, fill, error)
     elif data[4:8] == b"ftyp" and 0 < (missing := _missing_of_boxes(data)) < len(data) / _LEAST:
@@ -128,6 +133,19 @@ _FILLINGS: dict[bytes, Callable[[bytes, bytes], bytes]] = {
     b"RIFF": lambda data, more: _filled(data, more, 8 + int.from_bytes(data[4:8], "little") - len(data)),
     b"BM": lambda data, more: _filled(data, more, int.from_bytes(data[2:6], "little") - len(data)),
 }
+
+
+def _whole_frames(data: bytes) -> Mended | None:
+    """An animated WebP as far as its frames are whole; None if not one is."""
+    end, frames, at = 12, 0, 12
+    while at + 8 <= len(data):
+        length = int.from_bytes(data[at + 4 : at + 8], "little")
+        if (next_at := at + 8 + length + length % 2) > len(data):
+            break
+        end, frames, at = next_at, frames + (data[at : at + 4] == b"ANMF"), next_at
+    height = 1 + int.from_bytes(data[27:30], "little")
+    whole = data[:4] + struct.pack("<L", end - 8) + data[8:end]
+    return Mended(whole, 0, height, height, fewer=True) if frames else None
 
 
 def _png(data: bytes, width: int, height: int) -> Mended:

@@ -14,7 +14,7 @@ from torch import Tensor
 from mofme.errors import PictureTooLargeError
 from mofme.vision.batch import BatchSettings, FileReport, restore_file
 from mofme.vision.picture.decode import Picture
-from mofme.vision.picture.file import read_frames, write_frames
+from mofme.vision.picture.file import read_frames, read_picture, write_frames
 from mofme.vision.restorer import Restoration
 from tests.vision.pictures import srgb_profile
 
@@ -220,3 +220,37 @@ def test_an_animation_that_is_cut_off_keeps_what_is_there(tmp_path: Path) -> Non
     report = restored(source, tmp_path / "b.png")
     assert report.note == "2 of 3 frames restored, the others are left out"
     assert len(frames_of(tmp_path / "b.png")) == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "share", "note", "count"),
+    [
+        ("webp", 0.7, "the file is cut off or damaged: its last frames are missing", 2),
+        ("tif", 0.6, "1 of 3 pages restored, the others are left out", 1),
+    ],
+)
+def test_what_is_cut_off_behind_its_first_frame_keeps_those_before(
+    tmp_path: Path, kind: str, share: float, note: str, count: int
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 60, (3, 40, 60, 3), np.uint8)
+    first, *others = (Image.fromarray(samples(number) // 2 + noise[number]) for number in range(3))
+    first.save(tmp_path / f"a.{kind}", save_all=True, append_images=others, lossless=True)
+    data = (tmp_path / f"a.{kind}").read_bytes()
+    (tmp_path / f"a.{kind}").write_bytes(data[: int(share * len(data))])
+    assert restored(tmp_path / f"a.{kind}", tmp_path / f"b.{kind}").note == note
+    after = frames_of(tmp_path / f"b.{kind}")
+    assert len(after) == count
+    for (found, _), before in zip(after, (first, *others), strict=False):
+        assert np.abs(found.astype(int) - (255 - np.asarray(before))).max() <= 1
+
+
+@pytest.mark.parametrize("share", [0.3, 0.51])
+def test_a_jpeg_whose_second_picture_is_cut_off_is_read(tmp_path: Path, share: float) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (80, 80, 3), np.uint8)
+    first = Image.fromarray(noise)
+    first.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[first])
+    data = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(data[: int(share * len(data))])
+    notes = read_picture(tmp_path / "a.jpg").notes
+    assert notes[0] == "left out: second picture"
+    assert [("rows are missing" in note) for note in notes[1:]] == [True] * (share < 0.5)
