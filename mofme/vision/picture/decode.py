@@ -25,6 +25,7 @@ from mofme.vision.picture.metadata import (
     iptc_of,
     orientation_of,
     png_chunks,
+    upright,
     upright_exif,
     upright_xmp,
     webp_is_lossless,
@@ -213,8 +214,8 @@ def _picture_of(
             array = np.pad(array, ((0, mended.height - len(array)), (0, 0), (0, 0)))
         rows = np.zeros((*array.shape[:2], 1), np.float32)
         (rows.swapaxes(0, 1) if mended.turned else rows)[mended.first : mended.stop] = 1
-        present = torch.from_numpy(_upright(rows, orientation_of(image)).copy()).permute(2, 0, 1)
-    array = _upright(array, orientation_of(image))
+        present = torch.from_numpy(upright(rows, orientation_of(image)).copy()).permute(2, 0, 1)
+    array = upright(array, orientation_of(image))
     alpha = array.shape[2] in (2, 4)
     planes = _to_tensor(array, 2**depth - 1 if depth > 8 else 255)
     picture = Picture(
@@ -331,17 +332,6 @@ def _cmyk_to_srgb(image: Image.Image) -> Image.Image:
         except (ImageCms.PyCMSError, OSError):
             pass  # a damaged profile: the plain formula is the best guess left
     return image.convert("RGB")
-
-
-def _upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Apply an EXIF orientation (1-8) to (H,W,C), as a view."""
-    if orientation in (5, 6, 7, 8):
-        array = array.transpose(1, 0, 2)
-    if orientation in (2, 3, 6, 7):
-        array = array[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        array = array[::-1]
-    return array
 
 
 def _to_tensor(array: NDArray[Any], peak: int) -> Tensor:

@@ -144,6 +144,8 @@ def _lost_in(frames: Sequence[Picture], kind: str) -> tuple[str, ...]:
         lost.append("metadata and colour profile are left out")
     if kind == "jpeg" and max(len(picture.exif or b""), len(picture.xmp or b"")) >= JPEG_SEGMENT:
         lost.append("metadata too long for JPEG are left out")
+    if picture.icc and picture.icc[16:20] == b"GRAY" and kind in ("webp", "heif", "avif"):
+        lost.append("the profile of its greys is left out: it may look other")
     if picture.iptc and not (kind == "tiff" or (kind == "jpeg" and iptc_segment(picture.iptc))):
         lost.append("IPTC captions are left out")
     if picture.comment and kind != "jpeg":

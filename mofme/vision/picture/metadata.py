@@ -5,6 +5,7 @@ import re
 import struct
 from typing import Any, BinaryIO
 
+from numpy.typing import NDArray
 from PIL import Image
 
 from mofme.vision.picture.kinds import turned_sizes
@@ -110,6 +111,17 @@ def orientation_of(image: Image.Image) -> int:
         return image.getexif().get(_ORIENTATION, 1)
     except (SyntaxError, OSError, ValueError):  # damaged EXIF: no reason to refuse the picture
         return 1
+
+
+def upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Apply an EXIF orientation (1-8) to (H,W,C), as a view."""
+    if orientation in (5, 6, 7, 8):
+        array = array.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    return array
 
 
 def iptc_of(image: Image.Image) -> bytes | None:

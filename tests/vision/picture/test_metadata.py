@@ -185,6 +185,14 @@ def test_text_and_colours_of_a_png_are_told_where_they_cannot_go_along(tmp_path)
             assert read_to_keep(tmp_path / "a.png", tmp_path / "a", kind)[0].notes == expected
 
 
+@pytest.mark.parametrize(("kind", "is_told"), [("jpeg", False), ("tiff", False), ("webp", True), ("avif", True)])
+def test_a_profile_of_greys_is_told_where_it_cannot_go_along(tmp_path, kind, is_told):
+    profile = srgb_profile()
+    Image.new("L", (8, 8)).save(tmp_path / "a.png", icc_profile=profile[:16] + b"GRAY" + profile[20:])
+    (first,) = read_to_keep(tmp_path / "a.png", tmp_path / "a", kind)
+    assert first.notes == ("the profile of its greys is left out: it may look other",) * is_told
+
+
 def test_a_caption_too_long_for_a_jpeg_does_not_lose_the_picture(tmp_path):
     write_picture(tmp_path / "a.jpg", torch.zeros(3, 4, 4), Picture(torch.zeros(3, 4, 4), iptc=bytes(70_000)))
     assert read_picture(tmp_path / "a.jpg").iptc is None
