@@ -26,8 +26,11 @@ TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".xlsx")  # who has a work
 Columns = dict[str, list[Any]]
 _HEAD = 2**20  # bytes in which the header ends
 _PACKED = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # as workbooks begin, and documents
-# What Windows-1252 does not have, or no text of Western Europe: then it is another alphabet's, an old Mac's or damaged.
-_NOT_WESTERN = re.compile(rb"[\x00\x81\x83\x8a\x8d-\x90\x9a\x9d-\x9f\xff]|[\xc0-\xfe]{3}|\xc3[\x80-\xbf]")
+# What Windows-1252 does not have, or hardly any text of Western Europe: so it is Turkish, another alphabet's, of an old
+# Mac, or damaged UTF-8.
+_NOT_WESTERN = re.compile(
+    rb"[\x00\x81\x83\x8a\x8d-\x90\x9a\x9d-\x9f\xd0\xdd\xde\xf0\xfd-\xff]|[\xa1-\xfe]{3}|\xc3[\x80-\xbf]"
+)
 _SEPARATOR = re.compile(r'"?sep=(.)"?[^\S\r\n]*(?:\r\n?|\n)', re.IGNORECASE)  # a first line for Excel
 # Headings that are ours, in any case and spacing; all others stay as they are written.
 _OURS = re.compile(r"(id|prompt|task|model|quality|cost|text|label)(?:\s*:\s*(.+))?", re.IGNORECASE | re.DOTALL)

@@ -277,8 +277,22 @@ def test_what_excel_leaves_around_a_table_changes_nothing(tmp_path: Path, name: 
     np.testing.assert_array_equal(table.cost_NM, [[0.001, 0.002], [0, 1]])
 
 
+def test_letters_of_western_europe_are_known(tmp_path: Path) -> None:
+    said = "« Où est l\u2019œuvre ? » créée à Noël \u2013 5 €; ¿¡Qué! Señor, Straße, smörgåsbord, São João"
+    (tmp_path / "a.txt").write_bytes(said.encode("cp1252"))
+    assert read_text(tmp_path / "a.txt") == said
+
+
 @pytest.mark.parametrize(
-    "content", [SAID.encode("mac-roman"), SAID.encode() + b"\xe9", SAID.replace("Größe", "Где").encode("cp1251")]
+    "content",
+    [
+        SAID.encode("mac-roman"),
+        SAID.encode() + b"\xe9",
+        *(
+            SAID.replace("Größe", word).encode(codec)
+            for word, codec in (("Где", "cp1251"), ("büyük şehir", "cp1254"), ("北京", "gb18030"), ("příliš", "cp1250"))
+        ),
+    ],
 )
 def test_letters_that_cannot_be_told_are_not_guessed(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.csv").write_bytes(content)
