@@ -105,6 +105,8 @@ class Tracks:
             return self._cover(stream, _COVERS[kind])
         elif is_cover or isinstance(stream, AttachmentStream):
             self._note("a picture or font that was attached is left out: this kind of file holds none")
+        elif stream.type == "video" and stream is not stream.container.streams.best("video"):
+            self._note("another video in it, a second camera's say, is left out: bring it into a file of its own")
         return None
 
     def _copied(self, stream: Any) -> Callable[[Any], None]:

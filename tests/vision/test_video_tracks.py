@@ -229,6 +229,21 @@ def test_a_time_code_goes_along_and_is_not_told_as_lost(tmp_path, suffix):
         assert any(value.startswith("01:02:03:") for value in container.streams.video[0].metadata.values())
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_second_camera_is_told(tmp_path, suffix):
+    with av.open(film(tmp_path / "plain.mp4")) as plain, av.open(tmp_path / f"a{suffix}", "w") as both:
+        copies = [both.add_stream_from_template(plain.streams.video[0]) for _ in range(2)]
+        for packet in plain.demux(video=0):
+            if packet.size:
+                again = av.Packet(bytes(packet))
+                again.pts, again.dts, again.time_base = packet.pts, packet.dts, packet.time_base
+                for one, copy in zip((packet, again), copies, strict=True):
+                    one.stream = copy
+                    both.mux(one)
+    assert restored(tmp_path / f"a{suffix}", tmp_path / "b.mp4").note.startswith("another video in it")
+    assert restored(tmp_path / "plain.mp4", tmp_path / "c.mp4").note == ""
+
+
 def test_a_cover_alone_is_no_video(tmp_path):
     with av.open(tmp_path / "song.mp4", "w") as container:
         sound = add_sound(container, "aac", "mono", "eng", "Song", DEFAULT)
