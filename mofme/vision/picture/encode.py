@@ -66,17 +66,20 @@ def encode_frames(frames: Sequence[Picture], kind: str) -> bytes:
     for one in frames:
         # Frames are of one kind, pages each of their own.
         opaque = torch.ones_like(one.rgb[:1]) if alphas and one.alpha is None and kind != "heif" else one.alpha
-        array, _ = _array_of(one.rgb, replace(one, alpha=opaque, grey=False, bits=8), kind)
+        array, own = _array_of(one.rgb, replace(one, alpha=opaque, grey=False, bits=8), kind)
         images.append(Image.fromarray(array))
-    options = _save_options(first, kind)
+        images[-1].info |= {**_save_options(one, kind), "icc_profile": own} if kind == "heif" else {}
+    # Of HEIC they would be those of every page, in place of its own.
+    options = _save_options(Picture(first.rgb) if kind == "heif" else first, kind)
     shown = frames[1:] if first.is_still and kind == "png" else frames
     times = [one.duration or 0 for one in shown]
     if kind == "png":
         options |= {"duration": times, "loop": first.loop, "default_image": first.is_still, "blend": 0}
     elif kind != "heif":
         options |= {"duration": [round(time) for time in times], "loop": first.loop}
-    _, icc = _array_of(first.rgb[:, :1, :1], replace(first, alpha=None), kind)
-    images[0].save(file, format=kind.upper(), save_all=True, append_images=images[1:], icc_profile=icc, **options)
+    if kind != "heif":
+        _, options["icc_profile"] = _array_of(first.rgb[:, :1, :1], replace(first, alpha=None), kind)
+    images[0].save(file, format=kind.upper(), save_all=True, append_images=images[1:], **options)
     data = bytearray(file.getvalue())
     if kind == "webp" and alphas and data[12:16] == b"VP8X":
         data[20] |= 0x10  # "has alpha", which Pillow forgets, and then does not show

@@ -171,6 +171,20 @@ def test_pages_of_heic_are_transparent_each_for_itself(tmp_path: Path) -> None:
     assert [one.alpha is None for one in read_frames(tmp_path / "b.heic")] == [True, False]
 
 
+def test_pages_of_heic_keep_what_each_carries(tmp_path: Path) -> None:
+    pages, profile = [], srgb_profile()
+    for number, icc in enumerate((profile, None)):
+        exif = Image.Exif()
+        exif[270] = f"page {number}"
+        rgb = torch.from_numpy(samples(number, (80, 64))).permute(2, 0, 1) / 255
+        pages.append(Picture(rgb, format="heif", icc=icc, exif=exif.tobytes().removeprefix(b"Exif\0\0")))
+    write_frames(tmp_path / "a.heic", pages)
+    with Image.open(tmp_path / "a.heic") as image:
+        for number, icc in enumerate((profile, None)):
+            image.seek(number)
+            assert image.getexif()[270] == f"page {number}" and image.info.get("icc_profile") == icc
+
+
 @pytest.mark.parametrize(
     ("source", "format", "note", "count"),
     [
