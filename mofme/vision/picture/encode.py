@@ -68,7 +68,8 @@ def encode_frames(frames: Sequence[Picture], kind: str) -> bytes:
         opaque = torch.ones_like(one.rgb[:1]) if alphas and one.alpha is None and kind != "heif" else one.alpha
         array, own = _array_of(one.rgb, replace(one, alpha=opaque, grey=False, bits=8), kind)
         images.append(Image.fromarray(array))
-        images[-1].info |= {**_save_options(one, kind), "icc_profile": own} if kind == "heif" else {}
+        if kind == "heif":
+            images[-1].info.update(_save_options(one, kind), icc_profile=own)
     # Of HEIC they would be those of every page, in place of its own.
     options = _save_options(Picture(first.rgb) if kind == "heif" else first, kind)
     shown = frames[1:] if first.is_still and kind == "png" else frames
