@@ -243,7 +243,7 @@ class File:
                 height=height,
                 weather=weather,
                 uncertainty=sum(one.mean_uncertainty for one in restored) / len(restored),
-                note="; ".join(self._frames[0].notes),
+                note="; ".join(filter(None, (self.report.note, *self._frames[0].notes))),
             )
 
     def write(self) -> FileReport:
@@ -293,6 +293,6 @@ def _follow(
         height=height,
         weather=weather,
         uncertainty=frame.uncertainty,
-        note="; ".join(frame.notes),
+        note="; ".join(filter(None, (report.note, *frame.notes))),
         error=missing if frame.damaged else "",
     )

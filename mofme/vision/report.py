@@ -78,7 +78,7 @@ def why_it_stays(source: Path, output: Path, row: Row | None, settings: str) -> 
         return True, "older than its source, and by no report made here; --overwrite replaces it" if newer else ""
     if row["source"] != version_of(source):
         if abs(output.stat().st_mtime - made) <= _SAME_TIME:
-            return False, ""
+            return False, "it took the place of an earlier result, as its source was edited since or is another file"
         return True, "source and result were both changed since; --overwrite replaces the result"
     if row["settings"] != settings:
         return True, f"made with other settings ({row['settings']}); --overwrite makes it anew"

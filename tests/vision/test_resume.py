@@ -136,6 +136,7 @@ def test_an_edited_source_is_restored_again(tmp_path: Path) -> None:
         reports = run(tmp_path)
         assert skipped(reports) == {"a.png": seconds < 0, "b.png": False}
         assert colour_of(tmp_path / "out/b.png") == (GREEN if seconds > 0 else BLUE)
+        assert "took the place of an earlier result" in reports[1].note  # which may be another folder's
     assert colour_of(tmp_path / "out/a.png") == BLUE
     assert skipped(run(tmp_path)) == {"a.png": True, "b.png": True}
 
