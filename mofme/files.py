@@ -16,6 +16,9 @@ from typing import IO, Any, BinaryIO, Literal, TextIO, overload
 from unicodedata import category
 from urllib.request import url2pathname
 
+if sys.platform != "win32":
+    import fcntl
+
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "card.json"
 
@@ -106,6 +109,21 @@ def _runs(process: int) -> bool:
     except (PermissionError, OverflowError):
         return True
     return True
+
+
+def only_one(path: Path) -> IO[bytes] | None:
+    """The file at `path`, which nobody else has until it is closed; None if somebody has it. Windows has no such locks.
+
+    Raises OSError if it cannot be made.
+    """
+    file = path.open("ab")
+    try:
+        if sys.platform != "win32":
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
 
 
 def printable(text: str) -> str:

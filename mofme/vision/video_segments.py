@@ -4,11 +4,11 @@ At the end they are joined without being encoded again, in the same way whether 
 """
 
 import json
-import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import av
 import numpy as np
@@ -18,9 +18,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from mofme.files import atomic_file
+from mofme.errors import PictureError
+from mofme.files import atomic_file, only_one
 
 SEGMENT_FRAMES = 48  # what a stop can cost
+_LOCK = "lock"
 _ALPHA: Final = "matroska_block_additional"  # where VP9 keeps it
 
 
@@ -73,6 +75,7 @@ class Segments:
     """The segments of the video that is to be at `output`, kept in a hidden folder beside it.
 
     Those of another `identity` (source, settings, model) are thrown away; without one none are kept for another run.
+    Raises PictureError while another run has them.
     """
 
     def __init__(self, output: Path, identity: dict[str, Any] | None) -> None:
@@ -81,11 +84,19 @@ class Segments:
         self._lasting = identity is not None
         self._count = 0
         self.checkpoint: Checkpoint | None = None
+        self._lock: IO[bytes] | None = None
+        with suppress(OSError):  # where nothing can be written is told when a segment is
+            self.folder.mkdir(exist_ok=True)
+            self._lock = only_one(self.folder / _LOCK)
+            if self._lock is None:
+                raise PictureError(
+                    f"{output}: another run is restoring this video; wait for it, or name another output."
+                )
         while self._lasting and (checkpoint := self._known(self._count)) is not None:
             self.checkpoint = checkpoint
             self._count += 1
         if not self._count:
-            self.clear()
+            self._remove_all_but(_LOCK)
 
     def add(self, segment: Segment) -> None:
         """Raises OSError if it cannot be written."""
@@ -115,13 +126,23 @@ class Segments:
 
     def clear(self) -> None:
         """Remove them all."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._remove_all_but()
+        with suppress(OSError):
+            self.folder.rmdir()
         self._count = 0
 
     def close(self) -> None:
         """The work is stopped: what another run cannot use goes."""
-        if not self._lasting:
+        if self._lock is not None:
+            self._lock.close()
+        if not (self._lasting and self._count):
             self.clear()
+
+    def _remove_all_but(self, *names: str) -> None:
+        for path in self.folder.glob("*"):
+            if path.name not in names:
+                with suppress(OSError):
+                    path.unlink()
 
     def _known(self, number: int) -> Checkpoint | None:
         try:

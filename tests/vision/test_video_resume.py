@@ -83,7 +83,7 @@ def test_by_another_runtime_it_becomes_the_same_as_well(tmp_path, source):
     restorer = Restorer.from_pretrained(str(model), "cpu", "openvino")
     assert restore_file(restorer, source, undisturbed).error == ""
     work_until(SEGMENT + 3, source, stopped, restorer)
-    assert list((tmp_path / ".stopped.mp4.mofme-segments").iterdir())
+    assert list((tmp_path / ".stopped.mp4.mofme-segments").glob("*.safetensors"))
     again = Restorer.from_pretrained(str(model), "cpu", "openvino")
     assert restore_file(again, source, stopped).error == ""
     assert stopped.read_bytes() == undisturbed.read_bytes()
@@ -108,9 +108,21 @@ def test_what_was_made_of_something_else_is_not_taken_up(tmp_path, source, chang
     assert restores.count == FRAMES
 
 
+def test_two_runs_at_once_keep_out_of_each_others_way(tmp_path, source):
+    frames = restore_video(Restores(), source, tmp_path / "b.mp4")
+    for _ in range(SEGMENT + 3):
+        next(frames)
+    for second in (Restores(), Restores("another")):
+        report = restore_file(second, source, tmp_path / "b.mp4")
+        assert "another run is restoring this video" in report.error and second.count == 0
+    for _ in frames:
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["b.mp4"]
+
+
 def test_a_damaged_segment_is_made_again(tmp_path, source):
     work_until(FRAMES, source, tmp_path / "b.mp4", Restores())
-    _, second = sorted((tmp_path / ".b.mp4.mofme-segments").iterdir())
+    _, second = sorted((tmp_path / ".b.mp4.mofme-segments").glob("*.safetensors"))
     second.write_bytes(second.read_bytes()[:100])
     again = Restores()
     assert restore_file(again, source, tmp_path / "b.mp4").error == ""
