@@ -84,7 +84,7 @@ def test_the_space_runs_what_is_pinned() -> None:
 def test_links_and_named_files_exist(page: str) -> None:
     text = read(page)
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", text)
-    named = re.findall(r"`((?:mofme|tests)/[\w/]+(?:\.py)?)`", text)
+    named = re.findall(r"(?:`|pytest )((?:mofme|tests)/[\w/]+(?:\.py)?)`", text)
     assert [name for name in links + named if not (ROOT / name).exists()] == []
 
 
