@@ -139,7 +139,7 @@ def printable(text: str) -> str:
 
 def without_name(error: str, name: str) -> str:
     """An error without the file `name` at its start, of whatever folder: for where the name stands already."""
-    named = re.match(rf"(?:(?:(?!: ).)*[/\\])?{re.escape(os.path.basename(name))}(?:\.\w+)?: ", error, re.DOTALL)
+    named = re.match(rf"(?:(?:(?!: ).)*[/\\])?{re.escape(os.path.basename(name))}: ", error, re.DOTALL)
     return error[named.end() :] if named else error
 
 

@@ -149,7 +149,7 @@ def test_codes_in_a_name_are_shown_not_sent() -> None:
         ("/tmp/in/x.jpg: damaged.", "sub/x.jpg", "damaged."),
         ("x.jpg: damaged.", "x.jpg", "damaged."),
         ("in/12: 30.jpg: damaged: twice.", "12: 30.jpg", "damaged: twice."),
-        ("pairs/input/x.png: damaged.", "x", "damaged."),
+        ("pairs/input/x.png: damaged.", "x", "pairs/input/x.png: damaged."),  # a pair has two files
         ("in/a\nb.jpg: damaged.", "a\nb.jpg", "damaged."),
         ("cannot be kept: out/x.jpg: no room.", "x.jpg", "cannot be kept: out/x.jpg: no room."),
         ("/tmp/in/xx.jpg: damaged.", "x.jpg", "/tmp/in/xx.jpg: damaged."),
