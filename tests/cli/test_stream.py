@@ -379,6 +379,69 @@ def test_it_publishes_to_an_rtsp_server() -> None:
     assert "secret" not in str(refused.value)
 
 
+RTSP_CAMERA = r"""
+import base64, socket, struct, time
+import av
+import numpy as np
+def nals(data):
+    return [part.rstrip(b"\0") for part in data.replace(b"\0\0\1", b"\0\0\0\1").split(b"\0\0\0\1") if part.rstrip(b"\0")]
+encoder = av.CodecContext.create("libx264", "w")
+encoder.width, encoder.height, encoder.pix_fmt, encoder.framerate = 64, 48, "yuv420p", 25
+encoder.options = {"tune": "zerolatency", "preset": "ultrafast", "g": "5"}
+frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 128, np.uint8), "rgb24")
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+for visit in range(2):
+    connection, _ = listener.accept()
+    file, asked = connection.makefile("rb"), []
+    while "PLAY" not in asked:
+        lines = []
+        while line := file.readline().decode().strip():
+            lines.append(line)
+        asked.append(lines[0].split()[0])
+        fields = dict(line.split(": ", 1) for line in lines[1:])
+        more, body = "", ""
+        if asked[-1] == "DESCRIBE":
+            body = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n"
+            more = f"Content-Type: application/sdp\r\nContent-Length: {len(body)}\r\n"
+        if asked[-1] == "SETUP":
+            more = "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n"
+        head = f"RTSP/1.0 200 OK\r\nCSeq: {fields['CSeq']}\r\nSession: 1\r\n{more}\r\n"
+        connection.sendall((head + body).encode())
+    print(*[word for word in asked if word != "OPTIONS"], flush=True)
+    sent = 0
+    try:
+        for number in range(80 if visit == 0 else 10**6):  # the first time it hangs up
+            frame.pts = None
+            for packet in encoder.encode(frame):
+                parts = nals(bytes(packet))
+                for part in parts:
+                    last = 0x80 if part is parts[-1] else 0
+                    head = struct.pack(">BBHII", 0x80, last | 96, sent % 65536, number * 3600, 1)
+                    connection.sendall(b"$\0" + struct.pack(">H", 12 + len(part)) + head + part)
+                    sent += 1
+            time.sleep(0.02)
+    except OSError:
+        pass
+    file.close()
+    connection.close()
+"""
+
+
+def test_it_follows_an_rtsp_camera_also_when_it_hung_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "FIRST_PAUSE", 0.05)
+    with subprocess.Popen([sys.executable, "-c", RTSP_CAMERA], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout
+        port, said = int(server.stdout.readline()), list[str]()
+        try:
+            found = follow(f"rtsp://me:secret@127.0.0.1:{port}/live", 60, said=said)
+        finally:
+            server.kill()
+        assert server.stdout.read() == 2 * "DESCRIBE SETUP PLAY\n"
+    assert all(done.picture.rgb.mean().item() == pytest.approx(128 / 255, abs=0.02) for done in found)
+    assert said and "trying again" in said[0] and not [line for line in said if "secret" in line]
+
+
 def test_latest_wakes_and_ends() -> None:
     latest = Latest[int]()
     latest.put(1)
