@@ -384,7 +384,8 @@ import base64, socket, struct, time
 import av
 import numpy as np
 def nals(data):
-    return [part.rstrip(b"\0") for part in data.replace(b"\0\0\1", b"\0\0\0\1").split(b"\0\0\0\1") if part.rstrip(b"\0")]
+    parts = data.replace(b"\0\0\1", b"\0\0\0\1").split(b"\0\0\0\1")
+    return [part.rstrip(b"\0") for part in parts if part.rstrip(b"\0")]
 encoder = av.CodecContext.create("libx264", "w")
 encoder.width, encoder.height, encoder.pix_fmt, encoder.framerate = 64, 48, "yuv420p", 25
 encoder.options = {"tune": "zerolatency", "preset": "ultrafast", "g": "5"}
@@ -402,7 +403,8 @@ for visit in range(2):
         fields = dict(line.split(": ", 1) for line in lines[1:])
         more, body = "", ""
         if asked[-1] == "DESCRIBE":
-            body = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n"
+            body = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n"
+            body += "m=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n"
             more = f"Content-Type: application/sdp\r\nContent-Length: {len(body)}\r\n"
         if asked[-1] == "SETUP":
             more = "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n"
