@@ -146,9 +146,10 @@ def nothing_there(request: Request, error: Exception) -> Response:
         return JSONResponse({"detail": getattr(error, "detail", "Not Found")}, 404)
     home = "../" * (request.url.path.count("/") - 1) or "./"  # also behind a proxy, whose part of the path is unknown
     return HTMLResponse(
-        "<!doctype html><meta name=viewport content='width=device-width'><title>Nothing here</title>"
-        "<body style='font: 1.1rem system-ui; margin: 15vh auto; max-width: 30rem; padding: 0 1rem; "
-        "color-scheme: light dark'><h1>There is nothing at this address.</h1>"
+        "<!doctype html><meta name=viewport content='width=device-width'>"
+        "<meta name=color-scheme content='light dark'><title>Nothing here</title>"
+        "<body style='font: 1.1rem system-ui; margin: 15vh auto; max-width: 30rem; padding: 0 1rem'>"
+        "<h1>There is nothing at this address.</h1>"
         f"<p><a href='{home}'>Open the app</a>, with all that it can do.</p>",
         404,
     )
