@@ -22,7 +22,7 @@ from gradio.data_classes import FileData, ImageData
 from gradio.utils import get_upload_folder
 
 from mofme.errors import PictureError, TableError
-from mofme.files import cache_root, printable
+from mofme.files import cache_root, only_one, printable
 from mofme.ui.figures import save_picture, thumbnail
 from mofme.ui.memory import MEMORY, needed
 from mofme.vision.picture.file import read_picture
@@ -221,8 +221,10 @@ def kept_folder(name: str) -> Iterator[Path]:
                 raise OSError("there are no locks")
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.utime(folder)
-            lock = stack.enter_context((folder / _LOCK).open("w"))
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock = only_one(folder / _LOCK)
+            if lock is None:
+                raise OSError("somebody else is at it")
+            stack.enter_context(lock)
             _clear_kept()
         except OSError:
             folder = new_folder()
