@@ -33,7 +33,7 @@ def feed_forwards(
     ] = _BACKBONES,
 ) -> Result:
     """Compare parameters, MACs, time and peak memory of dense, conventional MoE and MoFME feed-forwards."""
-    from mofme.papers.mofme.claim import judge_costs
+    from mofme.papers.mofme import judge_costs
     from mofme.vision.benchmark import BACKBONES, arms, as_result, measure
 
     if unknown := set(backbone) - set(BACKBONES):
@@ -65,7 +65,7 @@ def restorers(
     seed: WeatherSeed = 0,
 ) -> Result:
     """Compare models, ONNX nets and classical filters on the same pictures by PSNR, SSIM, CPU time and peak memory."""
-    from mofme.papers.mofme.claim import judge_restorers
+    from mofme.papers.mofme import judge_restorers
     from mofme.vision.comparison import as_result, compare, entries, peaks
     from mofme.vision.models import available_models
     from mofme.vision.weathered import CLEAN

@@ -17,22 +17,22 @@ from mofme.measure.result import RESULTS, Result, available_results, load_result
 
 # Where the words of a paper's claims are, by the result they are read off.
 JUDGES = {
-    "ablation": "mofme.claim:judge_quality",
-    "ablation_arms": "mofme.claim:judge_quality",
-    "attention_router": "attention_router.claim:judge",
-    "bench": "mofme.claim:judge_costs",
-    "binary_mnist": "binaryconnect.claim:judge",
-    "control": "smose.claim:judge",
-    "dense_to_moe": "ladimo.claim:judge",
-    "dense_to_moe_100k": "ladimo.claim:judge",
-    "llm_robustness": "router_robustness.claim:judge",
-    "llm_routing": "carrot.claim:judge",
-    "llm_routing_rate": "carrot.claim:judge_rate",
-    "mixture_of_routers": "mixture_of_routers.claim:judge",
-    "moe_distillation": "moe_distillation.claim:judge",
-    "rerouting_pictures": "r2t2.claim:judge_pictures",
-    "rerouting_text": "r2t2.claim:judge_text",
-    "restorers": "mofme.claim:judge_restorers",
+    "ablation": "mofme:judge_quality",
+    "ablation_arms": "mofme:judge_quality",
+    "attention_router": "attention_router:judge",
+    "bench": "mofme:judge_costs",
+    "binary_mnist": "binaryconnect:judge",
+    "control": "smose:judge",
+    "dense_to_moe": "ladimo:judge",
+    "dense_to_moe_100k": "ladimo:judge",
+    "llm_robustness": "router_robustness:judge",
+    "llm_routing": "carrot:judge",
+    "llm_routing_rate": "carrot:judge_rate",
+    "mixture_of_routers": "mixture_of_routers:judge",
+    "moe_distillation": "moe_distillation:judge",
+    "rerouting_pictures": "r2t2:judge_pictures",
+    "rerouting_text": "r2t2:judge_text",
+    "restorers": "mofme:judge_restorers",
 }
 
 

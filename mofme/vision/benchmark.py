@@ -204,7 +204,7 @@ def as_result(costs: Mapping[str, Sequence[Cost]], command: str) -> Result:
         room="bench",
         paper="MoFME, arXiv 2312.16610",
         claim="MoFME saves more than 72 % of the parameters and 39 % of the inference time of a conventional mixture.",
-        verdict="",  # what it says of the paper's claim stands in `papers/mofme/claim`
+        verdict="",  # what it says of the paper's claim stands in `papers/mofme`
         command=command,
         rows=rows,
         interval="95 % bootstrap of the median over the repeats",

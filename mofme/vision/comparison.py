@@ -239,7 +239,7 @@ def as_result(
         room="restorers",
         paper="MoFME, arXiv 2312.16610",
         claim="One net for all weathers restores as well as the best restorers.",
-        verdict="",  # what it says stands in `papers/mofme/claim`
+        verdict="",  # what it says stands in `papers/mofme`
         command=command,
         rows=rows,
         seeds=seeds,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mofme.core.moe import activated_parameters, parameters
-from mofme.papers.mofme.claim import judge_costs
+from mofme.papers.mofme import judge_costs
 from mofme.vision import benchmark
 from mofme.vision.benchmark import BACKBONES, Arm, Cost, arms, as_result, measure, saved
 

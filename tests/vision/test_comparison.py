@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from mofme.cli.app import app
 from mofme.errors import MofmeError
 from mofme.measure.result import Row, load_result
-from mofme.papers.mofme.claim import judge_restorers
+from mofme.papers.mofme import judge_restorers
 from mofme.vision import comparison
 from mofme.vision.benchmark import peak_of
 from mofme.vision.comparison import (

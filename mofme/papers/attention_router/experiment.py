@@ -23,7 +23,7 @@ from mofme.language.small_lm_training import Corpus, Plan, learned_parts, make_c
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import students_mean
 from mofme.measure.study import plot
-from mofme.papers.attention_router.claim import ALONG, CLAIMED, OVER_SEEDS, TO_SEE, judge
+from mofme.papers.attention_router import ALONG, CLAIMED, OVER_SEEDS, TO_SEE, judge
 from mofme.papers.attention_router.models import ROUTERS, SHAPE, load_entropy
 
 TITLES = {"linear": "linear router", "mlp": "two-layer router", "attention": "attention router"}

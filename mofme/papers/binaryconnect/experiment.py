@@ -18,7 +18,7 @@ from mofme.errors import ModelError
 from mofme.files import WEIGHTS_FILE
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import students_mean, wilson
-from mofme.papers.binaryconnect.claim import judge
+from mofme.papers.binaryconnect import judge
 from mofme.papers.binaryconnect.net import (
     ARMS,
     BINARY,

@@ -10,8 +10,8 @@ import torch
 from mofme.language.tables.table import FloatArray
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.study import plot
+from mofme.papers.carrot import DOLLARS, JUDGED, R2, judge
 from mofme.papers.carrot.baselines import BestSingle, Hull, Oracle, TaskTable
-from mofme.papers.carrot.claim import DOLLARS, JUDGED, R2, judge
 from mofme.papers.carrot.comparison import (
     DRAWS,
     Comparison,

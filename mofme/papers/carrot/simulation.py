@@ -20,8 +20,8 @@ from scipy import fft
 from mofme.language.tables.table import FloatArray, IntArray
 from mofme.measure.result import Figure, Result, Row
 from mofme.measure.statistics import percentiles
+from mofme.papers.carrot import judge_rate
 from mofme.papers.carrot.carrot import Estimate, plug_in
-from mofme.papers.carrot.claim import judge_rate
 
 COST_WEIGHT = 0.5  # lambda of the plug-in rule
 _CROSSING = 0.6

@@ -13,9 +13,9 @@ from mofme.language.sentence_encoder import Queries, SentenceEncoder, groups_of
 from mofme.language.tables.columns import is_parquet
 from mofme.language.tables.formats import load_table
 from mofme.language.tables.table import RoutingTable
+from mofme.papers.carrot import JUDGED
 from mofme.papers.carrot.baselines import BestSingle, Hull, TaskTable
 from mofme.papers.carrot.carrot import CarrotRouter, PromptRouter
-from mofme.papers.carrot.claim import JUDGED
 from mofme.papers.carrot.comparison import compare, milliseconds_to_choose, milliseconds_to_embed
 from mofme.papers.carrot.curve import worth_routing
 from mofme.papers.carrot.experiment import Measured, as_result, measure

@@ -22,7 +22,7 @@ from mofme.language.text import Question
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import FloatArray, median_by_ranks, students_mean, wider, wilson
 from mofme.measure.study import Study, fingerprint, plot
-from mofme.papers.ladimo.claim import ACCURACY, DENSE, FRONTIER, OURS, judge
+from mofme.papers.ladimo import ACCURACY, DENSE, FRONTIER, OURS, judge
 from mofme.papers.ladimo.conversion import Conversion, convert
 from mofme.papers.ladimo.converted_layer import Recipe, active_experts, budget, choose, set_policies, uniform
 

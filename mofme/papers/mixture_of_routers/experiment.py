@@ -17,7 +17,7 @@ from mofme.errors import TableError
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import FloatArray, stratified_bootstrap, students_mean
 from mofme.measure.study import Study
-from mofme.papers.mixture_of_routers.claim import MEAN, judge
+from mofme.papers.mixture_of_routers import MEAN, judge
 from mofme.papers.mixture_of_routers.lora import LAST, MIXTURE, SINGLE, WIDE, Classifier, Recipe, lowest_block
 from mofme.papers.mixture_of_routers.model import explain_batch, save_adapters
 from mofme.papers.mixture_of_routers.training import (

@@ -23,8 +23,7 @@ from mofme.language.small_lm_training import Plan as PairPlan
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import FloatArray, bootstrap, students_mean, wider
 from mofme.measure.study import Study, fingerprint
-from mofme.papers.moe_distillation import METHODS, Method
-from mofme.papers.moe_distillation.claim import judge
+from mofme.papers.moe_distillation import METHODS, Method, judge
 from mofme.papers.moe_distillation.distillation import Plan, Progress, distil, most_experts, non_activated_mass
 from mofme.papers.moe_distillation.quality import Passages, Quality, cross_entropy, measure, passages_in
 

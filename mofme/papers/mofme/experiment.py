@@ -21,7 +21,7 @@ from mofme.errors import MofmeError
 from mofme.files import atomic_file, write_table
 from mofme.measure.pages import as_page
 from mofme.measure.result import Result, this_machine
-from mofme.papers.mofme.claim import judge_quality
+from mofme.papers.mofme import judge_quality
 from mofme.papers.mofme.result import (
     ABLATION,
     METRICS,

@@ -20,8 +20,8 @@ from mofme.errors import MofmeError, PictureError, ResultError
 from mofme.measure.result import Figure, Result, Row, load_result, this_machine
 from mofme.measure.statistics import FloatArray, bootstrap, bootstrap_percent
 from mofme.measure.study import Log
+from mofme.papers.r2t2 import judge_pictures
 from mofme.papers.r2t2.building import Sample, decibels, moved, name_bytes, own_step, sample
-from mofme.papers.r2t2.claim import judge_pictures
 from mofme.papers.r2t2.references import KINDS, Method, References
 from mofme.papers.r2t2.rerouter import Found, find, neighbours_loss, reroute
 from mofme.vision.datasets import held_back

@@ -32,8 +32,8 @@ from mofme.language.text import Question
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import FloatArray, students_mean, wilson
 from mofme.measure.study import Log, Study, fingerprint
+from mofme.papers.r2t2 import judge_text
 from mofme.papers.r2t2.answering import Tail, continuous_gates
-from mofme.papers.r2t2.claim import judge_text
 
 BASE = "as its routers say"
 ORACLE = "oracle: descent on the question's own loss"

@@ -1,4 +1,4 @@
-"""Everything measured of the routers that one table of preferences trains, and its tables; `claim` says what of it."""
+"""Everything measured of the routers that one table of preferences trains, and its tables; `judge` says what of it."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -11,9 +11,8 @@ from mofme.errors import TableError
 from mofme.language.sentence_encoder import Queries
 from mofme.language.tables.table import BoolArray, FloatArray
 from mofme.measure.result import Figure, Result, Row
-from mofme.papers.router_robustness import safety
+from mofme.papers.router_robustness import CATEGORY_OVER, judge, safety
 from mofme.papers.router_robustness.assessment import ALL, Assessment, assess, waste_by_group
-from mofme.papers.router_robustness.claim import CATEGORY_OVER, judge
 from mofme.papers.router_robustness.probes import (
     CATEGORIES,
     DIFFICULTIES,

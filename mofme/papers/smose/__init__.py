@@ -10,3 +10,71 @@ batch is half of the paper's.
     python -m mofme control evaluate runs/
     python -m mofme control explain runs/hopper --picture tree.svg
 """
+
+import math
+from dataclasses import replace
+
+from mofme.measure.result import Check, Judgement, Result, Row
+from mofme.measure.statistics import clipped
+from mofme.papers.smose.environments import ENVIRONMENTS, PUBLISHED
+
+NEARLY = 0.9  # of the paper's return
+TREE_KEEPS = 90.0  # percent
+_NEVER_BELOW_0 = ("Hopper",)  # it earns for every step that it stands
+_EARNED = ("return", "kept, %")
+
+
+def judge(result: Result) -> Result:
+    """The same result with its verdict and its row of the ledger, read off its figures."""
+    result = replace(result, rows=[_possible(row) for row in result.rows])
+    robots = result.names("returns")
+    returns = {name: result.figure("returns", name, "return") for name in robots}
+    earned = {row.name: row.figures for row in result.rows if row.table == "returns"}
+    linear = {name: figures["linear policy"].value for name, figures in earned.items() if "linear policy" in figures}
+    gates = [
+        Check(f"return of the mixture in {name}, beside a linear policy's", returns[name], linear[name])
+        for name in linear
+    ]
+    judgement = Judgement(
+        "one linear expert at a time drives a robot nearly as well as a black box, and a person can read it",
+        "half the batch; observations standardised while learning; of a run its best check is kept",
+        f"{len(robots)} of {len(ENVIRONMENTS)} robots, 3 seeds and fewer steps against 1,000,000",
+        [Check(f"return in {name}", returns[name], _nearly(name)) for name in robots],
+        gates,
+        "a linear policy with as many seeds and steps, and more seeds of both",
+    )
+    above = [gate for gate in gates if gate.side > 0]
+    said = [f"{name}: {returns[name].text()}, the paper {PUBLISHED[name]:,g}." for name in robots]
+    if linear:
+        fewer = [name for name in linear if earned[name]["its seeds"].value < earned[name]["seeds"].value]
+        said.append(
+            f"The mixture is above a plain linear policy, beyond the noise, in {len(above)} of {len(gates)} robots"
+            + (f"; the linear one has a single seed in {len(fewer)}, and often fewer steps." if fewer else ".")
+        )
+    depths = [int(name.rsplit(" ", 1)[1]) for name in result.names("trees")]
+    trees = [name for name in result.names("trees") if name.endswith(f"depth {max(depths)}")]
+    keeping = {name.split(",")[0]: result.figure("trees", name, "kept, %") for name in trees}
+    said += [f"In {name} a tree of depth {max(depths)} keeps {kept.value:.0f} %." for name, kept in keeping.items()]
+    if keeping:
+        certain = [name for name, kept in keeping.items() if kept.side(TREE_KEEPS) > 0]
+        said.append(f"That it is over {TREE_KEEPS:.0f} % is beyond the noise for {', '.join(certain) or 'none'}.")
+    return result.judged([judgement], said)
+
+
+def _possible(row: Row) -> Row:
+    """Three seeds that lie far apart have a Student's interval that ends where no policy could: it is cut there."""
+    robot = row.name.split(",")[0]
+    figures = {
+        name: clipped(
+            figure,
+            low=0.0 if name == "fidelity, %" or (robot in _NEVER_BELOW_0 and name in _EARNED) else -math.inf,
+            high=100.0 if name == "fidelity, %" else math.inf,
+        )
+        for name, figure in row.figures.items()
+    }
+    return replace(row, figures=figures)
+
+
+def _nearly(name: str) -> float:
+    """What counts as nearly the paper's return; where returns are losses, a loss that is as much larger."""
+    return PUBLISHED[name] * NEARLY if PUBLISHED[name] > 0 else PUBLISHED[name] / NEARLY

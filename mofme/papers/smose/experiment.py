@@ -12,7 +12,7 @@ from mofme.errors import ModelError
 from mofme.files import CARD_FILE
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import students_mean
-from mofme.papers.smose.claim import judge
+from mofme.papers.smose import judge
 from mofme.papers.smose.environments import ENVIRONMENTS, PUBLISHED, TEST_SEED, Evaluation
 from mofme.papers.smose.policy import evaluate, load_policy
 from mofme.papers.smose.trees import DistilledTree, distil

@@ -16,8 +16,7 @@ from mofme.cli.app import app
 from mofme.errors import ModelError
 from mofme.measure.result import Figure, Result, Row, load_result
 from mofme.measure.statistics import students_mean
-from mofme.papers.mofme import experiment, training
-from mofme.papers.mofme.claim import judge_quality
+from mofme.papers.mofme import experiment, judge_quality, training
 from mofme.papers.mofme.experiment import samples, score
 from mofme.papers.mofme.result import ABLATION, Measured, difference, difference_rows
 from mofme.papers.mofme.training import Recipe, name_of, train_arms, train_or_load

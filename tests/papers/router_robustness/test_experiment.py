@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from mofme.measure.result import Figure, Result
+from mofme.papers.router_robustness import Claim, claims, judge
 from mofme.papers.router_robustness.assessment import Assessment
-from mofme.papers.router_robustness.claim import Claim, claims, judge
 from mofme.papers.router_robustness.experiment import Rules, Study, as_result
 from mofme.papers.router_robustness.probes import Probe
 from mofme.papers.router_robustness.routers import TRAINERS, Figures
