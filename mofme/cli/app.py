@@ -11,9 +11,8 @@ from mofme import __version__
 from mofme.cli import bench, evaluate
 from mofme.cli.measuring import Command, with_exit_codes
 from mofme.cli.models import export, models
-from mofme.cli.restore import restore
+from mofme.cli.restore import restore, stream
 from mofme.cli.results import results
-from mofme.cli.stream import stream
 from mofme.cli.train import synthesize, train, train_segmenter, train_tone
 from mofme.papers.attention_router.command import attention_router
 from mofme.papers.binaryconnect import command as binary
@@ -25,7 +24,7 @@ from mofme.papers.mofme.command import ablation, routers
 from mofme.papers.r2t2 import command as rerouting
 from mofme.papers.router_robustness.command import robustness
 from mofme.papers.smose import command as control
-from mofme.ui.limits import Limits
+from mofme.ui.service import Limits
 
 
 @with_exit_codes

@@ -67,8 +67,8 @@ def restorers(
     """Compare models, ONNX nets and classical filters on the same pictures by PSNR, SSIM, CPU time and peak memory."""
     from mofme.papers.mofme import judge_restorers
     from mofme.vision.comparison import as_result, compare, entries, peaks
+    from mofme.vision.datasets import CLEAN
     from mofme.vision.models import available_models
-    from mofme.vision.weathered import CLEAN
 
     entered = entries(model or [card.name for card in available_models()], onnx or [])
     with TemporaryDirectory() as made:
@@ -96,8 +96,15 @@ def runtimes(
     goes, and what public nets reach by them.
     """
     from mofme.vision.datasets import find_sets
-    from mofme.vision.runtime_benchmark import as_result, compare_runtimes, net_rows, profile_rows
-    from mofme.vision.runtime_profile import compare_nets, public_nets, where_time_goes
+    from mofme.vision.runtime_benchmark import (
+        as_result,
+        compare_nets,
+        compare_runtimes,
+        net_rows,
+        profile_rows,
+        public_nets,
+        where_time_goes,
+    )
 
     chosen = [pair for members in find_sets(pairs).values() for pair in members[:limit]]
     trials = list(command.track(compare_runtimes(model, chosen, repeats), "restoring", repeats * len(chosen)))

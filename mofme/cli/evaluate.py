@@ -18,11 +18,10 @@ from mofme.files import without_name
 from mofme.measure.result import Result
 
 if TYPE_CHECKING:
-    from mofme.vision.datasets import PairFiles
+    from mofme.vision.datasets import Degrade, PairFiles
     from mofme.vision.evaluation import PairReport
     from mofme.vision.metrics import Lpips
     from mofme.vision.restorer import Restorer
-    from mofme.vision.weathered import Degrade
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 LpipsWeights = Annotated[
@@ -63,8 +62,8 @@ class Weathered:
 
     def weathers(self) -> dict[str, Degrade]:
         """What puts clean pictures into bad weather: those of the folder `degraded`, or else synthesized by name."""
+        from mofme.vision.datasets import synthesized, taken_from
         from mofme.vision.weather import WEATHERS
-        from mofme.vision.weathered import synthesized, taken_from
 
         if self.degraded is not None:
             return taken_from(self.degraded)
@@ -125,8 +124,7 @@ def pair_sets(
 ) -> dict[str, list[PairFiles]]:
     """What those two options name, by the names of the sets; weather is put on photographs below `folder`."""
     from mofme.errors import MofmeError
-    from mofme.vision.datasets import find_sets
-    from mofme.vision.weathered import held_back_sets
+    from mofme.vision.datasets import find_sets, held_back_sets
 
     if not pairs and not held_back:
         raise MofmeError("nothing to measure: name a folder of pairs, or photographs with --held-back")

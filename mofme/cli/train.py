@@ -170,8 +170,8 @@ def synthesize(
 ) -> None:
     """Write OUT/input/NAME.png with weather and OUT/target/NAME.png without, for every picture of CLEAN."""
     from mofme.errors import PictureError
+    from mofme.vision.datasets import picture_names, write_pair
     from mofme.vision.picture.file import find_pictures, read_picture
-    from mofme.vision.weathered import picture_names, write_pair
 
     variants = _variants(weather)
     folder = clean if clean.is_dir() else clean.parent

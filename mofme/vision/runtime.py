@@ -32,8 +32,7 @@ from mofme.core.weights import checksum
 from mofme.errors import ModelError
 from mofme.files import atomic_file, cache_root
 from mofme.measure.result import this_machine
-from mofme.vision.export import ONNXRUNTIME, OPENVINO, onnx_bytes
-from mofme.vision.nets.folded import FoldedBlock, folded
+from mofme.vision.export import ONNXRUNTIME, OPENVINO, FoldedBlock, folded, onnx_bytes
 from mofme.vision.nets.unet import RestorationNet
 
 TORCH, AUTO = "torch", "auto"

@@ -15,12 +15,12 @@ from mofme.errors import MofmeError, PictureError
 from mofme.files import write_table
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import percentiles
+from mofme.vision.datasets import Degrade
 from mofme.vision.evaluation import Restores, to_8_bits
 from mofme.vision.label_sets import IGNORE, LabelledFrame, LabelSet, read_labelled
 from mofme.vision.picture.decode import Picture
 from mofme.vision.picture.file import write_picture
 from mofme.vision.segmenter import Segmenter
-from mofme.vision.weathered import Degrade
 
 STATES = ("clean", "degraded", "restored")
 TABLE = "mIoU, %"

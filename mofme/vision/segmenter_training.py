@@ -20,8 +20,8 @@ from mofme.core.weights import ModelCard, load_card, save_model
 from mofme.errors import ModelError, MofmeError
 from mofme.files import atomic_file
 from mofme.vision import label_sets
-from mofme.vision.nets.segmentation import SegmentationNet, fill_backbone
 from mofme.vision.segmentation_eval import confusion, iou, mean_iou
+from mofme.vision.segmenter import SegmentationNet, fill_backbone
 
 _CROP = (256, 320)
 _WARMUP_STEPS = 50

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import gradio as gr
 
 from mofme.ui.examples import examples_folder
-from mofme.ui.theme import CSS, theme
+from mofme.ui.window import CSS, theme
 
 
 @contextmanager

@@ -11,9 +11,9 @@ from gradio.utils import get_upload_folder
 from playwright.sync_api import Page, expect
 
 from mofme.errors import Cancelled, MofmeError, PictureError
-from mofme.ui.limits import Limits
 from mofme.ui.models import Engine, Services
 from mofme.ui.runs import Job
+from mofme.ui.service import Limits
 from mofme.ui.tabs import batch
 from mofme.ui.tabs.batch import BatchProgress, counted, report_table, restore_batch
 from mofme.ui.tabs.restore import Settings

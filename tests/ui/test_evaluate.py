@@ -12,9 +12,9 @@ from PIL import Image
 
 from mofme.errors import Cancelled, MofmeError
 from mofme.measure.result import load_result
-from mofme.ui.limits import Limits
 from mofme.ui.models import Engine
 from mofme.ui.runs import Job
+from mofme.ui.service import Limits
 from mofme.ui.tabs.evaluate import Case, Measuring, _words, measure
 from mofme.vision.label_sets import load_label_set
 from mofme.vision.picture.file import read_picture

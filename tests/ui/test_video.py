@@ -12,10 +12,10 @@ from gradio_client.exceptions import AppError
 from playwright.sync_api import Browser, Page, expect
 
 from mofme.errors import Cancelled, PictureError
-from mofme.ui.limits import Limits
 from mofme.ui.models import Engine, Services
 from mofme.ui.runs import Job
-from mofme.ui.tabs import live, video
+from mofme.ui.service import Limits
+from mofme.ui.tabs import video
 from mofme.ui.tabs.restore import Settings
 from mofme.ui.tabs.video import VideoProgress, restore_upload
 from mofme.vision import video_writer
@@ -134,7 +134,7 @@ def test_a_person_restores_a_video(visit: Callable[..., Page], address: str, tmp
 def test_a_camera_is_restored_as_it_films(browser: Browser, chromium: str, folders: None, engine: Engine) -> None:
     flags = [*FLAGS, "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
     with (
-        one_tab(lambda: live.build(Services(engine, LIMITS))) as address,
+        one_tab(lambda: video.build_live(Services(engine, LIMITS))) as address,
         browser.browser_type.launch(executable_path=chromium, args=flags) as filming,
     ):
         page = filming.new_page(viewport={"width": 390, "height": 844}, permissions=["camera"])

@@ -28,7 +28,7 @@ from mofme.vision.classification_eval import (
     rows,
     write_csv,
 )
-from mofme.vision.weathered import taken_from
+from mofme.vision.datasets import taken_from
 from tests.vision.pictures import save_grey as save
 
 CAT, DOG, CUP = (5, 6, 7, 8, 9), (6, 5, 7, 8, 9), (7, 1, 2, 3, 4)  # five classes each, best first

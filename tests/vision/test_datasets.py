@@ -15,9 +15,8 @@ from typer.testing import CliRunner
 
 from mofme.cli.app import app
 from mofme.errors import MofmeError, PictureError
-from mofme.vision.datasets import clean_crops, held_back, load_clean, load_haze, load_pairs
+from mofme.vision.datasets import clean_crops, held_back, load_clean, load_haze, load_pairs, synthesized, taken_from
 from mofme.vision.weather import WEATHERS
-from mofme.vision.weathered import synthesized, taken_from
 
 
 def save(path: Path, value: int, size: tuple[int, int] = (12, 10)) -> Path:

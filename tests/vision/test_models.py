@@ -14,6 +14,7 @@ from mofme.core.binary import binarise, binary_layers
 from mofme.core.weights import ModelCard, load_card, save_model, save_packed
 from mofme.errors import ModelError
 from mofme.files import CARD_FILE
+from mofme.vision.datasets import with_weather
 from mofme.vision.evaluation import to_8_bits
 from mofme.vision.metrics import psnr
 from mofme.vision.models import SIZES, available_models, build_net, load_net
@@ -21,7 +22,6 @@ from mofme.vision.nets.unet import RestorationNet
 from mofme.vision.restorer import Restorer
 from mofme.vision.weather import WEATHERS, synthesize
 from mofme.vision.weather.raindrop import add_lens_drops
-from mofme.vision.weathered import with_weather
 
 TINY: dict[str, Any] = {"widths": [8, 8, 8], "blocks": [1, 1, 1], "feed_forward": "mofme", "num_experts": 4}
 

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mofme.core.moe import moe_layers, observe_routing
+from mofme.vision.export import FoldedBlock, folded
 from mofme.vision.models import SIZES
-from mofme.vision.nets.folded import FoldedBlock, folded
 from mofme.vision.nets.unet import FeedForwardBlock, FeedForwardKind, RestorationNet, feed_forward
 
 KINDS: tuple[FeedForwardKind, ...] = ("dense", "moe", "mofme", "generated")

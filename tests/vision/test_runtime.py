@@ -21,21 +21,23 @@ from mofme.papers.r2t2.references import SHIPPED, References
 from mofme.papers.r2t2.rerouter import explain
 from mofme.vision import restorer as restorer_module
 from mofme.vision import runtime as module
-from mofme.vision import runtime_profile
+from mofme.vision import runtime_benchmark
 from mofme.vision.export import onnx_bytes
 from mofme.vision.models import load_net
 from mofme.vision.nets.unet import RestorationNet
 from mofme.vision.picture.file import read_picture
 from mofme.vision.restorer import Restorer, TemporalSmoother
 from mofme.vision.runtime import fastest_runtime
-from mofme.vision.runtime_benchmark import FULL, Trial, as_result
-from mofme.vision.runtime_profile import (
+from mofme.vision.runtime_benchmark import (
     CONVOLUTIONS,
+    FULL,
     MOVES,
     PRODUCTS,
     STEPS,
+    Trial,
     _kind_in_openvino,
     _kind_in_torch,
+    as_result,
     public_nets,
 )
 from tests.vision.pictures import save_grey as save
@@ -260,7 +262,7 @@ def test_ratios_shares_and_loss_by_hand() -> None:
 def test_every_runtime_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, level in (("input", 120), ("target", 100)):
         save(tmp_path / "pairs" / name / "a.png", level)
-    monkeypatch.setattr(runtime_profile, "_SIDE", 32)
+    monkeypatch.setattr(runtime_benchmark, "_SIDE", 32)
     tiny = str(save_two_models(tmp_path)[1])
     words = ["bench", "runtimes", str(tmp_path / "pairs"), "--model", tiny, "--repeats", "2"]
     done = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "out")])

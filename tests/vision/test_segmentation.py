@@ -18,8 +18,8 @@ from mofme.cli.app import app
 from mofme.core.weights import ModelCard, save_model
 from mofme.errors import MofmeError, PictureError
 from mofme.measure.result import Figure, load_result
+from mofme.vision.datasets import taken_from
 from mofme.vision.label_sets import IGNORE, LabelSet, available_label_sets, find_labelled, load_label_set
-from mofme.vision.nets.segmentation import SegmentationNet
 from mofme.vision.segmentation_eval import (
     ALL,
     TABLE,
@@ -35,8 +35,7 @@ from mofme.vision.segmentation_eval import (
     write_csv,
     write_views,
 )
-from mofme.vision.segmenter import Segmenter
-from mofme.vision.weathered import taken_from
+from mofme.vision.segmenter import SegmentationNet, Segmenter
 
 TWO = LabelSet("two", "Two", ("dark", "red"), ((0, 0, 0), (255, 0, 0)), ((0,), (1, 2)), ignore=(9,))
 BOTH = torch.tensor([True, True])

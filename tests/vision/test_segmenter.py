@@ -13,8 +13,7 @@ from torch import Tensor
 from mofme.core.weights import load_card
 from mofme.errors import ModelError, MofmeError
 from mofme.vision.label_sets import IGNORE
-from mofme.vision.nets.segmentation import SegmentationNet, fill_backbone
-from mofme.vision.segmenter import load_segmenter
+from mofme.vision.segmenter import SegmentationNet, fill_backbone, load_segmenter
 from mofme.vision.segmenter_training import SegmenterPlan, augment, class_weights, train_segmenter
 
 TWO = (

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from mofme.vision.batch import restore_file
 from mofme.vision.restorer import Restoration
-from mofme.vision.video_colour import planes_of
-from mofme.vision.video_file import read_video
+from mofme.vision.video_file import planes_of, read_video
 from tests.films import as_it_is, each_once
 
 ITU709, ITU601, ITU2020, PQ = 1, 6, 9, 16

@@ -10,12 +10,13 @@ what we measured of it, and of a restorer with such weights (`restorer_experimen
 """
 
 from mofme.measure.result import Check, Figure, Judgement, Result
-from mofme.measure.statistics import difference_of_means
-from mofme.papers.binaryconnect.net import BINARY, DROPOUT, FLOAT
 
 
 def judge(result: Result) -> Result:
     """The same result with its verdict and its row of the ledger, read off its figures."""
+    from mofme.measure.statistics import difference_of_means
+    from mofme.papers.binaryconnect.net import BINARY, DROPOUT, FLOAT
+
     arms = result.names("test error")
 
     def error(arm: str) -> Figure:

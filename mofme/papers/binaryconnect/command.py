@@ -96,7 +96,7 @@ def restorer(
 
     from mofme.papers.binaryconnect.restorer_experiment import as_result, entries, two_models
     from mofme.vision.comparison import compare
-    from mofme.vision.weathered import held_back_sets
+    from mofme.vision.datasets import held_back_sets
 
     both = two_models(model, against)
     with TemporaryDirectory() as made:

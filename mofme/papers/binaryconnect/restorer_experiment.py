@@ -12,8 +12,8 @@ from mofme.files import model_folder
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import FloatArray, bootstrap
 from mofme.vision.comparison import NOTHING, Entry, Trial
+from mofme.vision.datasets import CLEAN
 from mofme.vision.models import load_net, weights_bytes
-from mofme.vision.weathered import CLEAN
 
 ROOM = "binary_restorer"
 QUALITY, KEPT, SIZE, TIME = "PSNR, dB", "Clean photographs kept", "Size on disk", "Time"

@@ -8,18 +8,19 @@ The method itself is the product's: `core/uncertainty.py` (the router), `core/ex
 """
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from mofme.measure.result import Check, Figure, Judgement, Result
-from mofme.vision.benchmark import saved
-from mofme.vision.comparison import BASELINES, COST, NOTHING
-from mofme.vision.nets.unet import FeedForwardKind
+
+if TYPE_CHECKING:
+    from mofme.vision.nets.unet import FeedForwardKind
 
 PARAMETERS, TIME = 72.0, 39.0  # percent saved, with 128 experts
 GAIN, GAINED = 0.1, "gain, dB (seeds)"  # the least of the paper's
 _WIDE = "small-x4"  # feed-forwards as wide as in the paper
 _MOST = "128 experts"
 _EQUAL = "four experts at work in both mixtures"
-_CLAIMS: Mapping[FeedForwardKind, tuple[str, str, str]] = {
+_CLAIMS: Mapping["FeedForwardKind", tuple[str, str, str]] = {
     "generated": (
         "experts generated from the input need over 72 % fewer parameters and 39 % less time than a conventional "
         "mixture's 128",
@@ -36,6 +37,8 @@ _CLAIMS: Mapping[FeedForwardKind, tuple[str, str, str]] = {
 
 def judge_costs(result: Result) -> Result:
     """The same result of `bench` with its verdict and its rows of the ledger, read off its figures."""
+    from mofme.vision.benchmark import saved
+
     judgements, said = [], []
     for kind, words in _CLAIMS.items():
         table = saved(_WIDE, kind, "moe-top4")
@@ -61,6 +64,8 @@ def judge_costs(result: Result) -> Result:
 
 def judge_restorers(result: Result) -> Result:
     """The same of `bench restorers`, which no claim of the paper is read off: the first model beside the best other."""
+    from mofme.vision.comparison import BASELINES, COST, NOTHING
+
     said = []
     for table in [table for table in result.tables() if table != COST]:
         others = [name for name in result.names(table) if name in BASELINES or name.endswith(".onnx")]

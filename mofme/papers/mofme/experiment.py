@@ -28,22 +28,20 @@ from mofme.papers.mofme.result import (
     ROUTERS,
     UNSURE,
     Comparison,
+    ErrorMaps,
     Measured,
     RouterCost,
+    calibration_rows,
     difference_rows,
+    error_maps,
+    plot_calibration,
     plot_quality,
     quality_rows,
     router_cost_rows,
     routers_verdict,
-)
-from mofme.papers.mofme.training import Recipe, name_of, train_or_load
-from mofme.papers.mofme.uncertainty import (
-    ErrorMaps,
-    calibration_rows,
-    error_maps,
-    plot_calibration,
     uncertainty_rows,
 )
+from mofme.papers.mofme.training import Recipe, name_of, train_or_load
 from mofme.vision.benchmark import Arm, title
 from mofme.vision.datasets import load_clean
 from mofme.vision.evaluation import Scores, measure, to_8_bits

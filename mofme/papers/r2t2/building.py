@@ -18,12 +18,11 @@ from mofme.core.weights import checksum
 from mofme.errors import MofmeError, PictureError
 from mofme.papers.r2t2.references import KINDS, METHODS, Choices, Method, References
 from mofme.papers.r2t2.rerouter import RATE_FALLS_TO, Observation, find, observed, pairs_loss
-from mofme.vision.datasets import held_back
+from mofme.vision.datasets import held_back, with_weather
 from mofme.vision.metrics import psnr
 from mofme.vision.picture.file import find_pictures, read_picture
 from mofme.vision.restorer import Restorer
 from mofme.vision.weather import WEATHERS
-from mofme.vision.weathered import with_weather
 
 CROP = 96
 TUNING_CROP = 128

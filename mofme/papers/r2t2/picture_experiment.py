@@ -24,11 +24,10 @@ from mofme.papers.r2t2 import judge_pictures
 from mofme.papers.r2t2.building import Sample, decibels, moved, name_bytes, own_step, sample
 from mofme.papers.r2t2.references import KINDS, Method, References
 from mofme.papers.r2t2.rerouter import Found, find, neighbours_loss, reroute
-from mofme.vision.datasets import held_back
+from mofme.vision.datasets import held_back, with_weather
 from mofme.vision.picture.file import find_pictures, read_picture
 from mofme.vision.restorer import Restorer
 from mofme.vision.weather import WEATHERS
-from mofme.vision.weathered import with_weather
 
 TEST_CROP = 128
 BASE = "as its routers say"

@@ -24,23 +24,22 @@ from mofme.measure.result import Result, save_result
 from mofme.ui.chart import bar_plot, scatter_plot
 from mofme.ui.figures import gallery, save_picture, thumbnail
 from mofme.ui.html import measured_box, result_tables
-from mofme.ui.limits import Limits
 from mofme.ui.models import Engine, Services
 from mofme.ui.runs import Job
+from mofme.ui.service import Limits
 from mofme.ui.tabs.batch import gather
 from mofme.ui.tabs.restore import model_box
 from mofme.ui.uploads import download_button, file_box, new_folder, to_download, without_folders
 from mofme.ui.work import Endpoint, start_and_cancel, status_box, work
 from mofme.vision import evaluation, segmentation_eval
 from mofme.vision.archive import extract, pack
-from mofme.vision.datasets import PairFiles, find_sets
+from mofme.vision.datasets import PairFiles, find_sets, synthesized
 from mofme.vision.label_sets import LabelledFrame, LabelSet, available_label_sets, find_labelled, load_label_set
 from mofme.vision.picture.file import READABLE_SUFFIXES, read_picture
 from mofme.vision.restorer import Restoration, Restorer
 from mofme.vision.segmentation_eval import mean_iou
 from mofme.vision.segmenter import Segmenter, load_segmenter
 from mofme.vision.weather import WEATHERS
-from mofme.vision.weathered import synthesized
 
 # Rooms whose shipped results this tab shows, by how their names start.
 MEASURED = ("ablation", "bench", "classification", "cluster", "restor", "segmentation", "service")

@@ -24,10 +24,9 @@ from mofme.papers.binaryconnect.restorer_experiment import (
 )
 from mofme.vision import comparison
 from mofme.vision.comparison import NOTHING, Entry, Outcome, Trial
-from mofme.vision.datasets import held_back
+from mofme.vision.datasets import CLEAN, held_back
 from mofme.vision.evaluation import Scores
 from mofme.vision.models import build_net, stays_real
-from mofme.vision.weathered import CLEAN
 from tests.vision.tiny_models import save_two_models
 
 BOTH = (

@@ -15,8 +15,7 @@ from playwright.sync_api import Page, expect
 from mofme.errors import ModelError
 from mofme.papers.binaryconnect import tab as binary
 from mofme.papers.binaryconnect.net import DigitNet
-from mofme.papers.binaryconnect.tab import answer_values, answers_html, weights_html
-from mofme.papers.binaryconnect.tab_nets import Reader, read_digit, read_nets
+from mofme.papers.binaryconnect.tab import Reader, answer_values, answers_html, read_digit, read_nets, weights_html
 from mofme.papers.binaryconnect.training import Plan, Run, save_digit_net
 from mofme.ui.models import Engine, Services
 from tests.ui.one_tab import one_tab

@@ -12,8 +12,13 @@ from playwright.sync_api import Page, expect
 
 from mofme.errors import Cancelled, ModelError
 from mofme.papers.binaryconnect import tab as binary
-from mofme.papers.binaryconnect.tab import photo_html, photo_values
-from mofme.papers.binaryconnect.tab_nets import ShippedRestorer, compare_photo, restorers_to_compare
+from mofme.papers.binaryconnect.tab import (
+    ShippedRestorer,
+    compare_photo,
+    photo_html,
+    photo_values,
+    restorers_to_compare,
+)
 from mofme.ui.models import Engine, Services
 from mofme.ui.runs import Job
 from mofme.vision.picture.file import read_picture

@@ -17,8 +17,8 @@ from mofme.papers.carrot import tab_own
 from mofme.papers.carrot.tab import BUDGET, QUALITY, WEIGHT, Dial, answer_html, dollars
 from mofme.papers.carrot.tab_own import own_html, read_own, train_own
 from mofme.papers.carrot.trained_router import TrainedRouter
-from mofme.ui.limits import Limits
 from mofme.ui.runs import Job
+from mofme.ui.service import Limits
 from tests.language.tables.plain_table import save_plain
 from tests.ui.toy_router import CHEAP, DEAR, WordEncoder, toy_router, toy_table
 from tests.ui.visiting import open_tab

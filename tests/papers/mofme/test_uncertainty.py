@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mofme.papers.mofme.uncertainty import ErrorMaps, ause, calibration, error_maps, rank_correlation, sparsification
+from mofme.papers.mofme.result import ErrorMaps, ause, calibration, error_maps, rank_correlation, sparsification
 from mofme.vision.nets.unet import RestorationNet
 from mofme.vision.restorer import Restorer
 

@@ -10,7 +10,7 @@ import torch
 from mofme.core.rerouting import descend, frozen, rerouted, routing_of
 from mofme.language.scoring import choice_likelihoods
 from mofme.language.text import Question
-from mofme.papers.r2t2.answering import Tail, continuous_gates
+from mofme.papers.r2t2.text_experiment import Tail, continuous_gates
 
 if TYPE_CHECKING:
     from mofme.language.pretrained import PretrainedLM

@@ -23,7 +23,7 @@ from mofme.language.tables.table import FloatArray
 from mofme.papers.carrot.serving.answer_cache import AnswerCache, Kept
 from mofme.papers.carrot.serving.chat import ChatRequest, Refused, Tokens, read_request
 from mofme.papers.carrot.serving.config import AUTO, ROUTED_NAMES, Backend, ServingConfig, is_local, token_of
-from mofme.papers.carrot.serving.counters import Counters
+from mofme.papers.carrot.serving.counters import OWN_NAMES, Counters, HostGate, TokenGate
 from mofme.papers.carrot.serving.forwarding import (
     BackendFailed,
     Embed,
@@ -33,7 +33,6 @@ from mofme.papers.carrot.serving.forwarding import (
     StreamedAnswer,
     WholeAnswer,
 )
-from mofme.papers.carrot.serving.gates import OWN_NAMES, HostGate, TokenGate
 
 # Idle connections are given up before servers do so: one that closes as we write on it looks like a dead backend.
 _POOL = httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=2)
