@@ -38,7 +38,7 @@ SURFACES = {"gradio": ({"ui"}, "tab"), "typer": ({"cli", "ui"}, "command")}
 FOR_ALL = {"errors", "files", "_torchvision"}
 VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "misc"}
 PICKLES = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
-MAX_LINES = 350
+LONG, MAX_LINES = 350, 500  # a file that is long is an exception
 
 
 def part_of(path: Path) -> str:
@@ -127,6 +127,7 @@ def test_a_wrong_arrow_is_seen(file: str, source: str) -> None:
 def test_files_are_short() -> None:
     lengths = {str(path): len(source.splitlines()) for path, source in SOURCES.items()}
     assert {path: length for path, length in lengths.items() if length > MAX_LINES} == {}
+    assert sum(length > LONG for length in lengths.values()) <= len(lengths) // 40
 
 
 def test_names_say_what_is_inside() -> None:

@@ -14,20 +14,15 @@ from mofme.language.small_lm import (
     VOCABULARY_FILE,
     Block,
     KeysAndValues,
-    Plan,
     Shape,
     SmallLM,
     Vocabulary,
     _turns,
-    draw_windows,
     generate,
-    learned_parts,
     load_lm,
-    make_corpus,
     save_lm,
-    score_passages,
-    train,
 )
+from mofme.language.small_lm_training import Plan, draw_windows, learned_parts, make_corpus, score_passages, train
 
 TINY = {"vocabulary": 11, "dim": 8, "layers": 2, "heads": 2, "hidden": 6}
 ROUTERS = ("dense", "linear", "mlp", "attention", "mixture", "uncertainty")

@@ -23,7 +23,7 @@ def attention_router(
     """Train the same small mixture of experts with a linear, a two-layer and an attention router, and compare."""
     import torch
 
-    from mofme.language.small_lm import Plan
+    from mofme.language.small_lm_training import Plan
     from mofme.language.text import read_texts
     from mofme.papers.attention_router.experiment import Setting, as_result, compare, plot_losses
 

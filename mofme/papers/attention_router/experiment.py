@@ -18,19 +18,8 @@ from mofme.core.routing import RoutingDecision
 from mofme.core.weights import load_card
 from mofme.files import CARD_FILE
 from mofme.language.scoring import FloatArray, TextScore
-from mofme.language.small_lm import (
-    Corpus,
-    Plan,
-    Shape,
-    SmallLM,
-    Vocabulary,
-    learned_parts,
-    load_lm,
-    make_corpus,
-    save_lm,
-    score_passages,
-    train,
-)
+from mofme.language.small_lm import Shape, SmallLM, Vocabulary, load_lm, save_lm
+from mofme.language.small_lm_training import Corpus, Plan, learned_parts, make_corpus, score_passages, train
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import students_mean
 from mofme.measure.study import plot

@@ -18,18 +18,8 @@ from mofme.core.routers import AttentionRouter, RouterKind
 from mofme.errors import ModelError
 from mofme.files import WEIGHTS
 from mofme.language.scoring import TextScore
-from mofme.language.small_lm import (
-    Plan,
-    Shape,
-    SmallLM,
-    Stopped,
-    Vocabulary,
-    load_lm,
-    make_corpus,
-    next_token_loss,
-    score_passages,
-    train,
-)
+from mofme.language.small_lm import Shape, SmallLM, Vocabulary, load_lm
+from mofme.language.small_lm_training import Plan, Stopped, make_corpus, next_token_loss, score_passages, train
 
 SHIPPED = WEIGHTS / "attention-router"
 # The MLP has as many parameters as the attention router.

@@ -17,19 +17,9 @@ import numpy as np
 from mofme.core.moe import activated_parameters, moe_layers, parameters
 from mofme.files import CARD_FILE
 from mofme.language.pretrained import SmallCausalLM
-from mofme.language.small_lm import (
-    Corpus,
-    Shape,
-    SmallLM,
-    Vocabulary,
-    learned_parts,
-    load_lm,
-    make_corpus,
-    save_lm,
-    score_passages,
-    train,
-)
-from mofme.language.small_lm import Plan as PairPlan
+from mofme.language.small_lm import Shape, SmallLM, Vocabulary, load_lm, save_lm
+from mofme.language.small_lm_training import Corpus, learned_parts, make_corpus, score_passages, train
+from mofme.language.small_lm_training import Plan as PairPlan
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import FloatArray, bootstrap, students_mean, wider
 from mofme.measure.study import Study, fingerprint

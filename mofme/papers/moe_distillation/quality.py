@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from mofme.errors import TableError
 from mofme.language.pretrained import CausalLM
-from mofme.language.small_lm import Corpus
+from mofme.language.small_lm_training import Corpus
 from mofme.measure.statistics import FloatArray
 
 PROMPT, RESPONSE = 32, 64

@@ -15,9 +15,16 @@ import math
 from dataclasses import replace
 
 from mofme.measure.result import Check, Judgement, Result, Row
-from mofme.measure.statistics import clipped
-from mofme.papers.smose.environments import ENVIRONMENTS, PUBLISHED
 
+# Mean returns that the paper reports for SMOSE (its main table), after a million steps.
+PUBLISHED = {
+    "Walker2d": 4224.0,
+    "Hopper": 2816.0,
+    "Ant": 3245.0,
+    "HalfCheetah": 7310.0,
+    "Reacher": -5.49,
+    "Swimmer": 45.4,
+}
 NEARLY = 0.9  # of the paper's return
 TREE_KEEPS = 90.0  # percent
 _NEVER_BELOW_0 = ("Hopper",)  # it earns for every step that it stands
@@ -38,7 +45,7 @@ def judge(result: Result) -> Result:
     judgement = Judgement(
         "one linear expert at a time drives a robot nearly as well as a black box, and a person can read it",
         "half the batch; observations standardised while learning; of a run its best check is kept",
-        f"{len(robots)} of {len(ENVIRONMENTS)} robots, 3 seeds and fewer steps against 1,000,000",
+        f"{len(robots)} of {len(PUBLISHED)} robots, 3 seeds and fewer steps against 1,000,000",
         [Check(f"return in {name}", returns[name], _nearly(name)) for name in robots],
         gates,
         "a linear policy with as many seeds and steps, and more seeds of both",
@@ -63,6 +70,8 @@ def judge(result: Result) -> Result:
 
 def _possible(row: Row) -> Row:
     """Three seeds that lie far apart have a Student's interval that ends where no policy could: it is cut there."""
+    from mofme.measure.statistics import clipped
+
     robot = row.name.split(",")[0]
     figures = {
         name: clipped(

@@ -11,7 +11,7 @@ from mofme.cli.measuring import Command, measures, with_exit_codes
 from mofme.measure.result import Result
 
 if TYPE_CHECKING:
-    from mofme.papers.smose.training import ControlProgress
+    from mofme.papers.smose.experiment import ControlProgress
 
 
 @with_exit_codes
@@ -27,8 +27,8 @@ def train(
     """Train a policy by soft actor-critic, from its last check where it was stopped."""
     import torch
 
-    from mofme.papers.smose.training import ControlPlan
-    from mofme.papers.smose.training import train as learn
+    from mofme.papers.smose.experiment import ControlPlan
+    from mofme.papers.smose.experiment import train as learn
 
     def report(progress: ControlProgress) -> None:
         used = " ".join(f"{share:.0%}" for share in progress.checked.shares_E)

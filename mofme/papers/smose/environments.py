@@ -15,21 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mofme.errors import ModelError
+from mofme.papers.smose import PUBLISHED
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 # An observation (D,) -> an action (A,) and the number of the expert that chose it.
 Act = Callable[[np.ndarray], tuple[np.ndarray, int]]
 
-# Mean returns that the paper reports for SMOSE (its main table), after a million steps.
-PUBLISHED = {
-    "Walker2d": 4224.0,
-    "Hopper": 2816.0,
-    "Ant": 3245.0,
-    "HalfCheetah": 7310.0,
-    "Reacher": -5.49,
-    "Swimmer": 45.4,
-}
 ENVIRONMENTS = tuple(PUBLISHED)
 # Where the episodes begin that neither training nor trees have seen: what is compared is compared on the same ones.
 TEST_SEED = 50_000

@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 from mofme.cli.app import app
 from mofme.core.routers import RouterKind
 from mofme.language.scoring import FloatArray, TextScore
-from mofme.language.small_lm import Plan, Shape
+from mofme.language.small_lm import Shape
+from mofme.language.small_lm_training import Plan
 from mofme.measure.result import load_result
 from mofme.papers.attention_router import experiment
 from mofme.papers.attention_router.experiment import Findings, Measured, Setting, as_result, compare, plot_losses

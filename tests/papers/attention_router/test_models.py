@@ -5,7 +5,8 @@ import torch
 
 from mofme.core.routers import AttentionRouter
 from mofme.errors import Cancelled, ModelError
-from mofme.language.small_lm import Plan, Shape, SmallLM, Vocabulary, load_lm, make_corpus, save_lm, score_passages
+from mofme.language.small_lm import Shape, SmallLM, Vocabulary, load_lm, save_lm
+from mofme.language.small_lm_training import Plan, make_corpus, score_passages
 from mofme.papers.attention_router.models import ROUTERS, SHIPPED, explain, listening, load_entropy, train_briefly
 
 TEXT = "The cat sat on the mat. " * 20

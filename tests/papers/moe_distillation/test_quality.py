@@ -6,7 +6,7 @@ import torch
 
 from mofme.errors import TableError
 from mofme.language.pretrained import SmallCausalLM
-from mofme.language.small_lm import Corpus
+from mofme.language.small_lm_training import Corpus
 from mofme.papers.moe_distillation.quality import (
     Passages,
     cross_entropy,

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mofme.papers.smose import training, trees
+from mofme.papers.smose import experiment, trees
 from mofme.papers.smose.environments import spaces
 from mofme.papers.smose.policy import SparseLinearPolicy
 
@@ -10,7 +10,7 @@ from mofme.papers.smose.policy import SparseLinearPolicy
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Learning begins after a few steps, and trees are fitted on few."""
     monkeypatch.setattr(trees, "_STEPS", 250)
-    monkeypatch.setattr(training, "_RANDOM_STEPS", 40)
+    monkeypatch.setattr(experiment, "_RANDOM_STEPS", 40)
 
 
 @pytest.fixture

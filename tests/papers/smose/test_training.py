@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from mofme.core.weights import load_card
-from mofme.papers.smose import training
+from mofme.papers.smose import experiment
 from mofme.papers.smose.environments import Evaluation
+from mofme.papers.smose.experiment import ControlPlan, ControlProgress, train
 from mofme.papers.smose.policy import load_policy
-from mofme.papers.smose.training import ControlPlan, ControlProgress, train
 
 
 def plan(out: Path, steps: int, seed: int = 0) -> ControlPlan:
@@ -28,7 +28,7 @@ def test_training_is_resumed_and_saved(tmp_path: Path) -> None:
 
 def test_the_policy_of_the_best_check_is_kept_over_all_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     returns = iter([1.0, 3.0, 2.0, 3.5])
-    monkeypatch.setattr(training, "evaluate", lambda *_, **__: Evaluation((next(returns),), (50,), (1.0,)))
+    monkeypatch.setattr(experiment, "evaluate", lambda *_, **__: Evaluation((next(returns),), (50,), (1.0,)))
 
     def kept_after(steps: int) -> tuple[torch.Tensor, torch.Tensor, int]:
         last = train(plan(tmp_path, steps))
@@ -46,11 +46,11 @@ def test_the_policy_of_the_best_check_is_kept_over_all_runs(tmp_path: Path, monk
 
 def test_nothing_is_lost_between_two_runs(tmp_path: Path) -> None:
     train(plan(tmp_path, 60))
-    learner = training.fresh_learner(plan(tmp_path, 60))
-    memory = training.Replay(60, 11, 2)
-    assert training._resume(tmp_path, learner, memory) == 60
-    saved = training.load_file(tmp_path / "state.safetensors")
-    assert {key: value.tolist() for key, value in training._state(learner, 60).items()} == {
+    learner = experiment.fresh_learner(plan(tmp_path, 60))
+    memory = experiment.Replay(60, 11, 2)
+    assert experiment._resume(tmp_path, learner, memory) == 60
+    saved = experiment.load_file(tmp_path / "state.safetensors")
+    assert {key: value.tolist() for key, value in experiment._state(learner, 60).items()} == {
         key: value.tolist() for key, value in saved.items()
     }
     assert len(memory) == 60
