@@ -1,6 +1,7 @@
 """The command line: every command by its name, and the one that opens the app."""
 
 import os
+import ssl
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated, Literal
@@ -14,6 +15,7 @@ from mofme.cli.models import export, models
 from mofme.cli.restore import restore, stream
 from mofme.cli.results import results
 from mofme.cli.train import synthesize, train, train_segmenter, train_tone
+from mofme.errors import MofmeError
 from mofme.papers.attention_router.command import attention_router
 from mofme.papers.binaryconnect import command as binary
 from mofme.papers.carrot import command as route
@@ -31,7 +33,7 @@ from mofme.ui.service import Limits
 def open_app(
     command: Command,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 7860,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
     auth: Annotated[str | None, typer.Option(help="Ask for this user:password.")] = None,
     max_megapixels: Annotated[float, typer.Option(min=0.01, help="Refuse larger pictures.")] = Limits.megapixels,
     max_memory: Annotated[
@@ -40,7 +42,9 @@ def open_app(
     ] = None,
     max_results: Annotated[
         float,
-        typer.Option(min=0, help="Gigabytes of results to fetch; the oldest go first, all in two hours."),
+        typer.Option(
+            min=0, help="Keep so many gigabytes of results; the oldest are removed first, and all after two hours."
+        ),
     ] = 10,
     root_path: Annotated[
         str | None, typer.Option(envvar="GRADIO_ROOT_PATH", help="Path, or address, by which a reverse proxy shows it.")
@@ -60,7 +64,12 @@ def open_app(
         raise typer.BadParameter("a certificate and its key go together", param_hint="--certificate and --key")
 
     for file in filter(None, (certificate, key)):
-        open(file).close()  # Gradio would look for another port instead of telling
+        open(file).close()  # Gradio would look for another port instead of telling, here and below
+    if certificate and key:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+        except ssl.SSLError as error:
+            raise MofmeError(f"{certificate} and {key} are no certificate and its key ({error.reason}).") from error
 
     from mofme.ui.memory import MEMORY, SHARE, of_this_machine
     from mofme.ui.models import Engine, Services, shipped_models

@@ -152,7 +152,10 @@ def open_lpips(command: Command, weights: Path | None) -> Lpips | None:
         return None
 
 
-@measures("segmentation.json, segmentation.csv and the pictures", around=("frames", "labels"))
+@measures(
+    "segmentation, or of a video held out segmentation_held_out, as .json and .csv, and the pictures",
+    around=("frames", "labels"),
+)
 def segmentation(
     command: Command,
     *,
@@ -210,7 +213,7 @@ def segmentation(
     held_out = video if video in segment.left_out else ""
     result = as_result(reports, meaning, counted, command.line, weathered.seeds, block, held_out)
     if command.out is not None:
-        write_csv(command.out / "segmentation.csv", reports, meaning, counted)
+        write_csv(command.out / f"{result.room}.csv", reports, meaning, counted)
     return result
 
 

@@ -69,13 +69,13 @@ def _size(card: "ModelCard") -> str:
     from mofme.files import model_folder
     from mofme.vision.models import weights_bytes
 
-    hours = sum(run.get("hours", 0) for run in card.training.get("runs", ()))
+    hours = sum(run.get("hours", run.get("minutes", 0) / 60) for run in card.training.get("runs", ()))
     size = f"{card.parameters / 1e6:.2f} M parameters, {weights_bytes(model_folder(card.name)) / 1e6:.1f} MB"
     return f"{card.net}, {size}" + (f", trained for {60 * hours:.0f} min" if hours else "")
 
 
 def _validation(card: "ModelCard") -> str:
-    figures: Mapping[str, Any] = card.metrics.get("validation", {})
+    figures: Mapping[str, Any] = card.metrics.get("validation") or card.metrics.get("held_back", {})
     each = [
         f"{name} {figure['input']:.1f} -> {figure['restored']:.1f}"
         if isinstance(figure, Mapping)

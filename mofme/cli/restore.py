@@ -68,7 +68,7 @@ def restore(
     ensemble: Annotated[
         bool,
         typer.Option(
-            "--ensemble", help="Average with the mirror image: closer in rain and snow, no help in haze, twice as slow."
+            "--ensemble", help="Average with the mirror image: a little closer, most in rain and snow, twice as slow."
         ),
     ] = False,
     reroute: Annotated[
@@ -88,10 +88,15 @@ def restore(
         Literal["local", "ray"], typer.Option(help="local, or ray for a folder restored by a cluster.")
     ] = "local",
     address: Annotated[
-        str | None, typer.Option(help="A Ray cluster that runs, as HOST:PORT or auto, in place of one started here.")
+        str | None,
+        typer.Option(help="A Ray cluster that runs, as HOST:PORT or auto, in place of one that --engine ray starts."),
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes, in place of all that fit.", min=1)] = None,
-    gpus_per_worker: Annotated[float, typer.Option(help="Share of a GPU that each process takes.", min=0)] = 0,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes of --engine ray, in place of all that fit.", min=1)
+    ] = None,
+    gpus_per_worker: Annotated[
+        float, typer.Option(help="Share of a GPU that each process of --engine ray takes.", min=0)
+    ] = 0,
 ) -> None:
     """Restore INPUT to OUTPUT, mirroring a folder's tree and leaving out what is there already."""
     from mofme.vision.batch import BatchSettings
@@ -102,6 +107,8 @@ def restore(
     is_folder = bool(address_of(source)) or source.is_dir()
     if engine == "ray" and (reroute or references or not is_folder):
         raise typer.BadParameter("a cluster restores folders, and re-routes none: leave out --engine ray.")
+    if engine == "local" and (address or workers or gpus_per_worker):
+        raise typer.BadParameter("--address, --workers and --gpus-per-worker go with --engine ray.")
     if address_of(output) and not is_folder:
         raise typer.BadParameter(f"to {address_of(output)} only folders are restored.", param_hint="'OUTPUT'")
     warnings.filterwarnings("ignore", module="PIL")  # its remarks on odd metadata say nothing to a user
@@ -117,7 +124,9 @@ def restore(
     if by == "auto" and engine == "ray":  # one choice, measured here, for all workers: so their bytes are the same
         restorer = load_restorer(model, device, by)
         device, by = str(restorer.device), restorer.runtime
-    load = partial(_load, model, device, by, references, reroute, rerouted)
+    # Workers stand in another folder.
+    named = str(Path(model).absolute()) if engine == "ray" and Path(model).is_dir() else model
+    load = partial(_load, named, device, by, references, reroute, rerouted)
     cluster = {"address": address, "workers": workers, "gpus": gpus_per_worker} if engine == "ray" else None
     restore = partial(_restore_folder, cluster) if is_folder else _restore_one
     try:

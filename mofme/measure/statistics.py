@@ -37,22 +37,41 @@ def students_interval(value: float, error: float, count: int) -> Figure:
     return Figure(value, value - half, value + half)
 
 
-def difference_of_means(one: Figure, other: Figure, count: int) -> Figure:
-    """Of two means with Student's intervals over `count` values each, measured apart (Welch, 1947).
+def difference_of_means(one: Figure, other: Figure, counts: tuple[int, int]) -> Figure:
+    """Of two means with Student's intervals over `counts` values, measured apart (Welch, 1947).
 
-    Without an interval where one has none.
+    Without an interval where one has none, or is of a single value.
     """
     value = one.value - other.value
-    if count < 2 or None in (one.low, other.low):
+    if min(counts) < 2 or None in (one.low, other.low):
         return Figure(value)
     from scipy import stats
 
-    quantile = stats.t.ppf(0.975, count - 1)
-    errors = [(figure.value - (figure.low or 0.0)) / quantile for figure in (one, other)]
-    variance = sum(error**2 for error in errors)
-    freedom = variance**2 * (count - 1) / sum(error**4 for error in errors) if variance else 1.0
-    half = float(stats.t.ppf(0.975, freedom) * math.sqrt(variance))
+    # The longer half: the other may have been cut where the figure could not be.
+    halves = [max(figure.value - (figure.low or 0.0), (figure.high or 0.0) - figure.value) for figure in (one, other)]
+    squares = [(half / stats.t.ppf(0.975, count - 1)) ** 2 for half, count in zip(halves, counts, strict=True)]
+    variance = sum(squares)
+    uncertain = sum(square**2 / (count - 1) for square, count in zip(squares, counts, strict=True))
+    half = float(stats.t.ppf(0.975, variance**2 / uncertain if variance else 1.0) * math.sqrt(variance))
     return Figure(value, value - half, value + half)
+
+
+def paired_shares(right_N: FloatArray, others_N: FloatArray) -> Figure:
+    """How many more of the same N questions, in points, are answered rightly (1, else 0) than by another.
+
+    With the interval of Agresti and Min (2005), which has a width where no answer changed: half a question is added to
+    each of the four ways in which two can be right or wrong. A single question has no interval.
+    """
+    gain_N = right_N - others_N
+    value, count = 100 * float(gain_N.mean()), len(gain_N) + 2
+    if len(gain_N) < 2:
+        return Figure(value)
+    from scipy import stats
+
+    centre = float(gain_N.sum()) / count
+    variance = (float(np.abs(gain_N).sum()) + 1) / count - centre**2
+    half = float(stats.norm.ppf(0.975)) * math.sqrt(variance / count)
+    return Figure(value, min(value, 100 * (centre - half)), max(value, 100 * (centre + half)))
 
 
 def clipped(figure: Figure, low: float = -math.inf, high: float = math.inf) -> Figure:

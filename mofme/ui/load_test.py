@@ -85,9 +85,9 @@ class Memory:
 def measure_load(address: str, clients: int, pictures: int, done: Callable[[float], Any] = lambda share: None) -> Load:
     """So many pictures, by so many clients at once. `done` is told the share that is done."""
     load = Load(clients)
-    before, began = _told(address)[_CPU], time.perf_counter()
+    before, began = _told(address, _CPU), time.perf_counter()
     asyncio.run(_work(address, load, small_pictures(pictures), lambda: done(len(load.waits) / pictures)))
-    load.seconds, load.cpu_seconds = time.perf_counter() - began, _told(address)[_CPU] - before
+    load.seconds, load.cpu_seconds = time.perf_counter() - began, _told(address, _CPU) - before
     return load
 
 
@@ -104,9 +104,9 @@ def measure_memory(
 
     async def look(work: asyncio.Task[None]) -> None:
         while not work.done():
-            told = await asyncio.to_thread(_told, address)
+            held = await asyncio.to_thread(_told, address, _RESIDENT)
             memory.minutes.append((time.monotonic() - began) / 60)
-            memory.megabytes.append(told[_RESIDENT] / 1e6)
+            memory.megabytes.append(held / 1e6)
             late(min(1.0, memory.minutes[-1] / minutes))
             await asyncio.wait([work], timeout=_EVERY)
 
@@ -277,10 +277,13 @@ async def _restored(client: httpx.AsyncClient, picture: bytes, refusals: Counter
     return (await client.get(json.loads(data)[0]["url"])).raise_for_status().content
 
 
-def _told(address: str) -> dict[str, float]:
-    """What the server tells Prometheus of itself."""
+def _told(address: str, what: str) -> float:
+    """What the server tells Prometheus of itself. Raises MofmeError where it does not."""
     try:
         text = httpx.get(f"{address}metrics", timeout=_PATIENCE).raise_for_status().text
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise MofmeError(f"{address}: no app tells its /metrics there ({error}).") from error
-    return {sample.name: sample.value for family in text_string_to_metric_families(text) for sample in family.samples}
+    told = {sample.name: sample.value for family in text_string_to_metric_families(text) for sample in family.samples}
+    if what not in told:
+        raise MofmeError(f"{address}: the app does not tell its {what}, which it can on Linux alone.")
+    return told[what]

@@ -2,7 +2,6 @@
 
 import ctypes
 import math
-import os
 import sys
 import threading
 import time
@@ -11,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 from PIL import Image
 
 from mofme.errors import MofmeError
@@ -84,7 +84,7 @@ def needed(values: Iterable[Any]) -> float:
     a file's first bytes, as of a ZIP, it counts as the largest that the app takes.
     """
     paths = [path for value in values for path in (value if isinstance(value, list) else [value])]
-    files = [path for path in paths if isinstance(path, str) and os.path.isfile(path)]
+    files = [path for path in paths if isinstance(path, str) and Path(path).is_file()]
     return WORK_BYTES + PIXEL_BYTES * 1e6 * max(
         (min(MEMORY.megapixels, _megapixels(path)) for path in files), default=0
     )
@@ -101,12 +101,8 @@ def _megapixels(path: str) -> float:
 
 
 def resident() -> float:
-    """Bytes of memory that this process has; 0 where the system does not tell."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:
-        return 0.0
-    return float(pages * os.sysconf("SC_PAGE_SIZE"))
+    """Bytes of memory that this process has."""
+    return float(psutil.Process().memory_info().rss)
 
 
 def give_back() -> None:
@@ -117,13 +113,8 @@ def give_back() -> None:
 
 
 def of_this_machine(root: Path = Path("/")) -> float:
-    """Bytes of memory of the machine, or of the container or unit that this runs in, where that is less; infinite where
-    the system does not tell.
-    """
-    limits = [math.inf]
-    with suppress(OSError, ValueError):
-        (total,) = [line for line in (root / "proc/meminfo").read_text().splitlines() if line.startswith("MemTotal:")]
-        limits.append(1024 * int(total.split()[1]))
+    """Bytes of memory of the machine, or of the container or unit that this runs in, where that is less."""
+    limits = [float(psutil.virtual_memory().total)]
     groups = []
     with suppress(OSError):
         groups = (root / "proc/self/cgroup").read_text().splitlines()

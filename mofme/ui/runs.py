@@ -21,8 +21,12 @@ class Job:
 
     def __init__(self, seconds: float, told: Callable[[float, str], Any] = lambda share, words: None) -> None:
         self._seconds, self._told = seconds, told
-        self._deadline = time.monotonic() + seconds
         self.why_stopped = ""
+        self.begin()
+
+    def begin(self) -> None:
+        """Its time counts from now on."""
+        self._deadline = time.monotonic() + self._seconds
 
     def cancel(self, why: str = "Stopped, as you asked.") -> None:
         """Stop at the next check; `why` is what the visitor is told."""
@@ -64,6 +68,7 @@ class Run:
         self.ended_at: float | None = None
         self._away = away
         self._followers: set[str] = set()
+        self._visits = 0
         self._changed = threading.Condition()
         self._told: tuple[float, str] | None = None
         self._steps = 0
@@ -76,6 +81,7 @@ class Run:
     def follow(self, visitor: str, told: Callable[[float, str], Any]) -> Iterator[Any]:
         """The latest step, and those to come until the end. Raises what the work raised."""
         self._followers.add(visitor)
+        self._visits += 1
         words, steps = None, 0
         try:
             while visitor in self._followers:
@@ -100,7 +106,7 @@ class Run:
             self._changed.notify_all()
             if self._followers or self.ended_at:
                 return
-        timer = threading.Timer(self._away, self._cancel_if_left)
+        timer = threading.Timer(self._away, self._cancel_if_left, (self._visits,))
         timer.daemon = True
         timer.start()
 
@@ -111,8 +117,8 @@ class Run:
         left = visitor not in self._followers
         return left or self.ended_at is not None or self._told != words or self._steps != steps
 
-    def _cancel_if_left(self) -> None:
-        if not self._followers:
+    def _cancel_if_left(self, visits: int) -> None:
+        if not self._followers and visits == self._visits:  # nobody has looked since
             self.job.cancel()
 
     def _run(self, steps: Callable[[Job], Iterator[Any]]) -> None:
@@ -169,8 +175,10 @@ class Runs:
                 run.leave(visitor)
 
     def _in_turn(self, job: Job, steps: Callable[[Job], Iterator[Any]], needed: float) -> Iterator[Any]:
-        with turn(self._turn, job.check_cancelled), at_work(self._work, job), MEMORY.room(needed, job.wait):
-            yield from steps(job)
+        with turn(self._turn, job.check_cancelled):
+            job.begin()  # waiting for others was no work
+            with at_work(self._work, job), MEMORY.room(needed, job.wait):
+                yield from steps(job)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from gradio.components import Component
 from gradio.data_classes import FileData, ImageData
 from gradio.utils import get_upload_folder
 
-from mofme.errors import PictureError, TableError
+from mofme.errors import MofmeError, PictureError, TableError
 from mofme.files import cache_root, only_one, printable
 from mofme.ui.figures import save_picture, thumbnail
 from mofme.ui.memory import MEMORY, needed
@@ -83,9 +83,11 @@ def preview(path: str | None) -> tuple[str | None, str]:
         return path, ""
     try:
         with MEMORY.room(needed([path]), _no_preview):
-            small = thumbnail(read_picture(Path(path)).rgb)
+            small = thumbnail(read_picture(Path(path), MEMORY.megapixels or 100).rgb)
     except PictureError as error:
         return None, f"<p class='problem'>{html.escape(without_folders(str(error)))}</p>"
+    except MofmeError as error:  # there is no memory to show it now: the file itself stays
+        return path, f"<p class='note'>{html.escape(str(error))}</p>"
     shown = new_folder() / f"{secrets.token_hex(12)}.jpg"
     _ORIGINALS[shown.name] = path
     while len(_ORIGINALS) > _MOST_ORIGINALS:
@@ -94,7 +96,7 @@ def preview(path: str | None) -> tuple[str | None, str]:
 
 
 def _no_preview() -> None:
-    raise PictureError("The app is busy: this photo cannot be shown now, and can be restored.")
+    raise MofmeError("The app is busy: this photo cannot be shown now, and can be restored.")
 
 
 def chosen_photo(path: str | None) -> Path:
@@ -171,6 +173,7 @@ class Results:
     """What visitors may still fetch: of so many bytes together, for KEEP_SECONDS at most."""
 
     most_bytes: float = 10e9
+    in_work: set[str] = field(default_factory=set)  # names of folders that stay, however long nothing is written
     _looked: float = 0.0
 
     def clear(self, root: Path) -> None:
@@ -191,7 +194,7 @@ class Results:
         for folder in sorted(changed, key=changed.__getitem__, reverse=True):
             room -= sizes[folder]
             age = now - changed[folder]
-            if age > KEEP_SECONDS or (room < 0 and age > _MOMENT):
+            if folder.name not in self.in_work and (age > KEEP_SECONDS or (room < 0 and age > _MOMENT)):
                 shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -246,7 +249,8 @@ def _clear_kept() -> None:
 
 def without_folders(message: str) -> str:
     """Visitors know their files by name; where the server keeps them is none of their business."""
-    return re.sub(rf"{re.escape(get_upload_folder())}[/\\](?:[^/\\\s]+[/\\])*", "", message)
+    places = "|".join(re.escape(str(place)) for place in (get_upload_folder(), cache_root() / _KEPT))
+    return re.sub(rf"(?:{places})[/\\](?:[^/\\\s]+[/\\])*", "", message)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from gradio.queueing import Event, EventQueue, Queue
 from gradio.themes.utils import colors
 from starlette.middleware import Middleware
 
+from mofme.errors import MofmeError
 from mofme.papers.attention_router import tab as attention_router
 from mofme.papers.binaryconnect import tab as binaryconnect
 from mofme.papers.carrot import tab as carrot
@@ -129,6 +130,7 @@ LAB: dict[str, Sequence[Experiment]] = {
     ),
 }
 EXPERIMENTS = tuple(itertools.chain(*LAB.values()))
+_REMEMBERED = 10_000  # clients
 _SESSIONS = 200  # of visitors, each near a megabyte; Gradio would keep 10,000
 _LAB = "Experiments with what clears the photos: a team of small experts, and a router that picks among them."
 
@@ -156,19 +158,21 @@ class FairQueue(Queue):
     A client is whoever is logged in, or else an address.
     """
 
-    def __init__(self, each: int, **of_gradio: Any) -> None:
-        super().__init__(**of_gradio)
-        self._each = each
+    def __init__(self, each: int, max_size: int | None = None, **of_gradio: Any) -> None:
+        super().__init__(max_size=None, **of_gradio)  # Gradio would also refuse who comes back to see his work
+        self._each, self._most = each, max_size
         self._served: dict[str, int] = {}  # the turn in which a client came last
         self._turn = 0
 
     async def push(self, body: Any, request: Any, username: str | None) -> Any:
         """As Gradio's, which answers whether it was taken, and the event's name or why not."""
-        waiting = self._waiting_for(self.blocks.fns.get(body.fn_index))
+        function = self.blocks.fns.get(body.fn_index)
+        waiting = self._waiting_for(function)
+        comes_back = str(getattr(function, "api_name", "")).startswith("come-back-")
         client = username or _address(request)
         if closing.is_set():
             reason, words = "closing", "The app is being stopped. Try again in a minute."
-        elif self.max_size is not None and len(self) >= self.max_size:
+        elif self._most is not None and len(self) >= self._most and not comes_back:
             reason, words = "queue", f"The app is busy: {len(self)} others wait already. Try again in a few minutes."
         elif waiting and sum(_client(event) == client for event in waiting.queue) >= self._each:
             words = f"You have {self._each} of these waiting already. Send more when some of them are done."
@@ -185,7 +189,11 @@ class FairQueue(Queue):
             self._put_in_order(waiting)
         if taken := super().get_events():
             self._turn += 1
-            self._served[_client(taken[0][0])] = self._turn
+            client = _client(taken[0][0])
+            self._served.pop(client, None)
+            self._served[client] = self._turn
+            while len(self._served) > _REMEMBERED:  # who came so long ago counts as new
+                del self._served[next(iter(self._served))]
         return taken
 
     async def process_events(self, events: list[Event], *more: Any, **named: Any) -> None:
@@ -288,7 +296,8 @@ def serve(services: Services, address: Address, auth: tuple[str, str] | None = N
         about = service.routes(
             lambda: engine.restorer(next(iter(engine.models), None)), lambda: len(window._queue), limits, MEMORY, auth
         )
-        window.launch(
+        _launch(
+            window,
             server_name=address.host,
             server_port=address.port,
             root_path=address.root_path,
@@ -317,6 +326,13 @@ def serve(services: Services, address: Address, auth: tuple[str, str] | None = N
         stop.wait()
         service.finish_work(limits.stopping_seconds)
         window.close(verbose=False)
+
+
+def _launch(window: gr.Blocks, server_port: int, **settings: Any) -> None:
+    try:
+        window.launch(server_port=server_port, **settings)
+    except OSError as error:  # Gradio's words name settings that are not ours
+        raise MofmeError(f"Port {server_port} is taken: is the app open already? Choose another by --port.") from error
 
 
 def theme() -> gr.themes.Base:

@@ -7,6 +7,7 @@ import html
 import inspect
 import logging
 import secrets
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +43,9 @@ _SCROLL = """() => setTimeout(() => {{
   if (shown.getBoundingClientRect().top > window.innerHeight / 2) shown.scrollIntoView({{behavior: "smooth"}});
 }}, 300)"""
 
+
+# Pages that are shown work again at once: each holds one of the 40 threads that all else needs, too.
+_looking_on = threading.BoundedSemaphore(16)
 
 RELOAD_SECONDS = 10.0
 """How long work goes on for a page that was closed: long enough to load it again."""
@@ -177,10 +181,15 @@ def work(
     def come_back(request: gr.Request, progress: Any) -> Iterator[dict[Block, Any]]:
         name = request.query_params.get(queue)
         one = runs.find(name) if name else None
-        if one:
-            yield set_running(True)
-            yield from follow(request, one, progress)
-            yield set_running(False)
+        if one and not _looking_on.acquire(blocking=False):
+            yield {status: "<p class='note'>Too many pages look on: load this one again in a minute.</p>"}
+        elif one:
+            try:
+                yield set_running(True)
+                yield from follow(request, one, progress)
+                yield set_running(False)
+            finally:
+                _looking_on.release()
         elif name:
             yield {status: "<p class='note'>What this link led to is not kept any more: start again.</p>"}
         else:

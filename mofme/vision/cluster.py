@@ -66,9 +66,11 @@ def restore_tree_by_ray(
     worker that dies is replaced, and its files are restored anew, each by itself; one that ends three workers is
     reported. Raises ConfigError if Ray is missing, does not answer, or has no room, and what `load` raises.
     """
+    source, target = source.absolute(), target.absolute()  # workers stand in the folder where Ray was started
     plan = plan_tree(source, target, settings.format)
     with connected(cluster.address) as ray:
-        number = min(cluster.workers or _fitting(ray.cluster_resources(), cluster.gpus), len(plan))
+        fitting = _fitting(ray.cluster_resources(), cluster.gpus)  # of more, some would never start
+        number = min(cluster.workers or fitting, fitting, len(plan))
         together = min(_TOGETHER, max(1, len(plan) // (4 * number or 1)))  # so that all end at about the same time
         make = ray.remote(num_cpus=1, num_gpus=cluster.gpus)(Worker).remote
         ends = ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError

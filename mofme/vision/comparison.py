@@ -166,6 +166,11 @@ def entries(models: Sequence[str], onnx: Sequence[Path]) -> list[Entry]:
     others = [Entry("onnx", str(path.resolve())) for path in onnx]
     chosen = [Entry("nothing"), *(Entry("model", name) for name in models), *others]
     chosen += [Entry("baseline", name) for name in BASELINES]
+    return distinct(chosen)
+
+
+def distinct(chosen: list[Entry]) -> list[Entry]:
+    """The same, which are told apart by their names. Raises MofmeError if two have one name."""
     titles = [entry.title for entry in chosen]
     if twice := {title for title in titles if titles.count(title) > 1}:
         raise MofmeError(f"two restorers have the name {', '.join(sorted(twice))}: rename one, or leave it out")

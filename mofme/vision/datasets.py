@@ -99,13 +99,21 @@ def load_pairs(folders: Sequence[Path]) -> list[Pair]:
 
     Raises MofmeError if there are none, PictureError if one cannot be read, has no partner or another size than it.
     """
-    return [pair for pairs in load_pair_sets(folders).values() for pair in pairs]
+    return [pair for folder in folders for pairs in load_pair_sets([folder]).values() for pair in pairs]
 
 
 def load_pair_sets(folders: Sequence[Path]) -> dict[str, list[Pair]]:
-    """The same by the name of each set: a folder with `input/` and `target/`, or each such subfolder."""
-    found = [item for folder in folders for item in find_sets(folder).items()]
-    return {name: [Pair(*map(_to_uint8, pair.read())) for pair in members] for name, members in found}
+    """The same by the name of each set: a folder with `input/` and `target/`, or each such subfolder.
+
+    Raises MofmeError also for two sets of one name.
+    """
+    sets: dict[str, list[Pair]] = {}
+    for folder in folders:
+        for name, members in find_sets(folder).items():
+            if name in sets:
+                raise MofmeError(f"{folder}: another set is called {name} already; rename one of the folders")
+            sets[name] = [Pair(*map(_to_uint8, pair.read())) for pair in members]
+    return sets
 
 
 def find_sets(folder: Path) -> dict[str, list[PairFiles]]:

@@ -5,7 +5,7 @@ holds empty files of the same names, sizes and times. What they hold is fetched 
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -63,6 +63,8 @@ class Mirror:
                 with path.open("wb") as file:
                     file.truncate(about["size"] or 0)
                 os.utime(path, (_time(about),) * 2)
+                if path.name == REPORT and path.parent != mirror:  # it tells of earlier results, which are no inputs
+                    fetch(f"{address}/{name}", path)
             self._recall(mirror, address)
         except PictureError:
             raise
@@ -78,9 +80,12 @@ class Mirror:
         fetch(f"{address}/{REPORT}", report)
         for (_, output), row in earlier_rows_if_any(report).items():
             path = mirror / output
-            if row["source"] and path.is_file() and path.stat().st_mtime <= time + _SAME_TIME:
-                made = datetime.fromisoformat(row["source"].rpartition(", ")[2]).timestamp()
-                os.utime(path, (made, made))
+            if not path.resolve().is_relative_to(mirror.resolve()):  # anybody may have written the report
+                continue
+            with suppress(ValueError, OverflowError):  # one that was edited
+                if row["source"] and path.is_file() and path.stat().st_mtime <= time + _SAME_TIME:
+                    made = datetime.fromisoformat(row["source"].rpartition(", ")[2]).timestamp()
+                    os.utime(path, (made, made))
 
     def file(self, path: Path, output: Path, *others: Any) -> File:
         """One that is fetched and sent where it has an address: what `restore_tree` takes as `kind`."""

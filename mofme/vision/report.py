@@ -98,10 +98,10 @@ def write_report(path: Path, reports: Iterable[FileReport]) -> None:
     for report in reports:
         key = as_written(report.file), as_written(report.output)
         earlier = rows.get(key)
-        if report.skipped and earlier and not earlier["error"]:
+        if report.skipped and earlier and (earlier["size"] or not earlier["error"]):  # of a video parts may be missing
             continue
         made = {"source": report.source, "settings": report.settings}
-        if report.error and not report.source and earlier:  # an earlier output stays
+        if not report.source and earlier:  # an earlier output stays
             made = {name: earlier[name] for name in made}
         rows[key] = {
             "file": key[0],

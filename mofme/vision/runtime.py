@@ -81,7 +81,12 @@ def open_runtime(name: str, net: RestorationNet) -> Run:
     def keep(what: str, make: Callable[[], bytes]) -> bytes:
         return _kept([*about, what], make)
 
-    compiled = load(keep, lambda: keep("", lambda: graph_of(net)))
+    try:
+        compiled = load(keep, lambda: keep("", lambda: graph_of(net)))
+    except ModelError:
+        raise
+    except Exception as error:  # each raises its own kinds, and ImportError where a library of the system's is missing
+        raise ModelError(f"the runtime {name} is installed and does not work here ({error}); take torch") from error
 
     def run(image: Tensor, context: Tensor, is_common: bool) -> Part:
         height, width = image.shape[-2:]
@@ -111,7 +116,7 @@ def fastest_runtime(load: Callable[[str], Callable[[Tensor], object]], net: Rest
     names = [TORCH, *installed()]
     if names == [TORCH]:
         return TORCH
-    versions = [f"{name} {metadata.version(_package(name))}" for name in names]
+    versions = [f"{name} {_version(_package(name))}" for name in names]
     key = "; ".join(
         [this_machine().cpu, f"{torch.get_num_threads()} threads", checksum(net.state_dict())[:16], *versions]
     )
@@ -184,6 +189,14 @@ def _kept(about: list[str], make: Callable[[], bytes]) -> bytes:
     return content
 
 
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # as of onnxruntime-gpu, which gives the same module
+        others = sorted(set(metadata.packages_distributions().get(package, ())))
+        return " ".join(f"{one} {metadata.version(one)}" for one in others)
+
+
 def _choose(seconds: Mapping[str, float]) -> str:
     best = min(seconds, key=lambda name: seconds[name])
     return best if seconds[best] <= _WORTH * seconds[TORCH] else TORCH
@@ -234,7 +247,7 @@ def _openvino_settings() -> dict[str, Any]:
 
 def _load_openvino(keep: _Keep, graph: Callable[[], bytes]) -> _Compiled:
     core, settings = importlib.import_module("openvino").Core(), _openvino_settings()
-    about = f"openvino {metadata.version('openvino')} {settings} {this_machine().cpu}"
+    about = f"openvino {_version('openvino')} {settings} {this_machine().cpu}"
 
     @lru_cache(_OPEN)
     def compiled(size: _Size | None) -> Any:

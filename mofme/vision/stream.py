@@ -21,7 +21,7 @@ import torch
 
 from mofme.errors import PictureError, PictureTooLargeError
 from mofme.vision.picture.decode import Picture
-from mofme.vision.picture.file import READABLE_SUFFIXES, read_picture
+from mofme.vision.picture.file import READABLE_SUFFIXES, read_first
 from mofme.vision.restorer import Restoration, TemporalSmoother, restore_seen
 from mofme.vision.tiling import shrunk
 from mofme.vision.video_file import READABLE, VideoReader, read_video
@@ -32,6 +32,7 @@ SCHEMES = {"http", "https", "rtsp", "rtsps"}
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds before a source that went away is tried again
 _SILENCE = 8.0  # seconds after which an address that says nothing is taken for gone
 _LOOK_EVERY = 0.1  # seconds between looks into a folder
+_AWAKE = 1.0  # seconds: on Windows Ctrl-C ends no wait, and who waits may be gone
 _FAREWELL = 2.0  # seconds that a reader gets to end
 # A playlist is none of the formats, as for files, and no address leads to another.
 _NETWORK = {
@@ -66,10 +67,14 @@ class Latest(Generic[T]):
             self._ended, self._error = True, self._error or error
             self._changed.notify_all()
 
-    def after(self, number: int) -> tuple[int, T] | None:
-        """Wait for one later than the first `number`: which one it is, and the item; None if there will be none."""
+    def after(self, number: int, is_wanted: Callable[[], bool] = lambda: True) -> tuple[int, T] | None:
+        """Wait for one later than the first `number`: which one it is, and the item; None if there will be none, or it
+        is no longer wanted.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self.number > number or self._ended)
+            while not self._changed.wait_for(lambda: self.number > number or self._ended, _AWAKE):
+                if not is_wanted():
+                    return None
             if self.number > number and self._newest is not None:
                 return self.number, self._newest
             if self._error is not None:
@@ -170,6 +175,9 @@ def restore_stream(
             failed += 1
             tell(f"left out: {error}")
             continue
+        if shot.file:
+            for note in picture.notes:
+                tell(f"{shot.file}: {note}")
         if side is not None and side < max(picture.rgb.shape[1:]):
             alpha, present = (one if one is None else shrunk(one, side) for one in (picture.alpha, picture.present))
             picture = replace(picture, rgb=shrunk(picture.rgb, side), alpha=alpha, present=present)
@@ -247,7 +255,7 @@ def _file(path: Path, max_megapixels: float, stop: Event) -> Iterator[Shot]:
 
 def _address(address: str, name: str, max_megapixels: float, stop: Event) -> Iterator[Shot]:
     try:
-        container = av.open(address, "r", options=_NETWORK, timeout=_SILENCE)
+        container = av.open(address, "r", options=_NETWORK, timeout=_SILENCE, metadata_errors="replace")
     except (av.FFmpegError, OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "it is no address"
         raise PictureError(f"{name}: no video can be read from there ({why}).") from None  # it holds the address
@@ -287,7 +295,7 @@ def _folder(folder: Path, max_megapixels: float, stop: Event) -> Iterator[Shot]:
         waiting = new
         if whole:
             newest = max(whole, key=lambda name: (whole[name], name))
-            shot = partial(read_picture, folder / newest, max_megapixels)
+            shot = partial(read_first, folder / newest, max_megapixels, None)
             yield Shot(shot, time.monotonic(), newest, len(whole) if seen else 1, whole[newest][0])
             seen = {name: about for name, about in (seen | whole).items() if name in there}
 

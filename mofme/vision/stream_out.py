@@ -1,6 +1,8 @@
 """Where restored streams go: to browsers on this machine, to an RTSP server, or as files into a folder."""
 
 import os
+import select
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -111,10 +113,15 @@ class _Viewer(BaseHTTPRequestHandler):
     def _stream(self) -> None:
         self._begin(f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
         number = 0
-        while (found := self._latest.after(number)) is not None:
+        while (found := self._latest.after(number, self._is_there)) is not None:
             number, jpeg = found
             head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
             self.wfile.write(head.encode() + jpeg + b"\r\n")
+
+    def _is_there(self) -> bool:
+        """Whether the viewer is: who goes away sends an end."""
+        ready, _, _ = select.select([self.connection], [], [], 0)
+        return not ready or bool(self.connection.recv(1, socket.MSG_PEEK))
 
     def _begin(self, kind: str) -> None:
         self.send_response(200)

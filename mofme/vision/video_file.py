@@ -391,4 +391,5 @@ def read_video(path: Path, max_megapixels: float = 100) -> Iterator[VideoReader]
 
 
 def open_video(file: BinaryIO) -> InputContainer:
-    return av.open(file, "r", options={"format_whitelist": READABLE})
+    # Old programs write titles in letters of their own.
+    return av.open(file, "r", options={"format_whitelist": READABLE}, metadata_errors="replace")

@@ -3,7 +3,9 @@
 At the end they are joined without being encoded again, in the same way whether the work was stopped or not.
 """
 
+import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,6 +25,7 @@ from mofme.files import atomic_file, only_one
 
 SEGMENT_FRAMES = 48  # what a stop can cost
 _LOCK = "lock"
+_LONGEST = 255 - len("..mofme-segments")  # bytes
 _ALPHA: Final = "matroska_block_additional"  # where VP9 keeps it
 
 
@@ -79,7 +82,10 @@ class Segments:
     """
 
     def __init__(self, output: Path, identity: dict[str, Any] | None) -> None:
-        self.folder = output.with_name(f".{output.name}.mofme-segments")
+        name = output.name
+        if len(os.fsencode(name)) > _LONGEST:  # with what is added it would be no name of a file
+            name = hashlib.sha256(os.fsencode(name)).hexdigest()
+        self.folder = output.with_name(f".{name}.mofme-segments")
         self._identity = json.dumps(identity, sort_keys=True)
         self._lasting = identity is not None
         self._count = 0

@@ -56,6 +56,8 @@ class Tracks:
 
     def __init__(self, source: InputContainer, target: OutputContainer, note: Callable[[str], None]) -> None:
         self._target, self._note = target, note
+        # A recording of TV begins at any time, up to which an MP4 would show nothing.
+        self.start = Fraction(max(source.start_time or 0, 0), av.time_base)
         self._write: dict[int, Callable[[Any], None]] = {}
         self._ends: list[Callable[[], None]] = []
         target.metadata.update({key: value for key, value in source.metadata.items() if key not in _OWN_METADATA})
@@ -78,6 +80,9 @@ class Tracks:
         while (packet := self._next) is not None:
             if until is not None and packet.dts is not None and packet.dts * packet.time_base > until:
                 return
+            if packet.time_base:
+                begun = int(self.start // packet.time_base)
+                packet.pts, packet.dts = (one if one is None else one - begun for one in (packet.pts, packet.dts))
             self._write[packet.stream.index](packet)
             self._next = next(self._packets, None)
 

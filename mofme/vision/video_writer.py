@@ -214,9 +214,11 @@ class VideoWriter:
         times = [*self._segments.times().tolist(), *last.table[:, 2].tolist()]
         packets = (packet for part in (self._segments.packets(), last.packets()) for packet in part)
         lengths = dict(pairwise([*sorted(times), self._last + self._shown]))  # else the last one's is guessed
+        begun = int(tracks.start // base)
         for packet, dts in zip(packets, decoding_times(times, usual), strict=True):
-            packet.dts, packet.time_base, packet.stream = dts, base, stream
-            packet.duration = lengths[cast(int, packet.pts)] - cast(int, packet.pts)
+            shown = cast(int, packet.pts)
+            packet.pts, packet.dts, packet.duration = shown - begun, dts - begun, lengths[shown] - shown
+            packet.time_base, packet.stream = base, stream
             tracks.copy(until=dts * base)
             target.mux(packet)
         if whole:

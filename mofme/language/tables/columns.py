@@ -71,7 +71,7 @@ def is_parquet(path: Path) -> bool:
 def column_names(path: Path) -> list[str]:
     """The names of the columns of a Parquet file, of the first one in a folder, or of a file of text; none of JSON."""
     try:
-        if is_parquet(path):
+        if is_parquet(path) and path.is_file():
             return list(pq.read_schema(path).names)
         if path.is_file() and not {".json", ".jsonl"} & set(path.suffixes):
             with opened(path) as file:
@@ -85,7 +85,7 @@ def column_names(path: Path) -> list[str]:
 
 
 def parquet_files(path: Path) -> list[Path]:
-    return sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    return sorted(file for file in path.rglob("*.parquet") if file.is_file()) if path.is_dir() else [path]
 
 
 def read_columns(path: Path) -> Columns:

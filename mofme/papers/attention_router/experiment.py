@@ -16,6 +16,7 @@ from mofme.core.moe import moe_layers, observe_routing, parameters
 from mofme.core.routers import RouterKind
 from mofme.core.routing import RoutingDecision
 from mofme.core.weights import load_card
+from mofme.errors import ModelError
 from mofme.files import CARD_FILE
 from mofme.language.scoring import FloatArray, TextScore
 from mofme.language.small_lm import Shape, SmallLM, Vocabulary, load_lm, save_lm
@@ -80,7 +81,7 @@ def compare(setting: Setting, seeds: Sequence[int], folder: Path, say: Say) -> F
     """Train and measure every router with every seed.
 
     `folder` keeps trained models by seed and router; those trained by the same plan are not trained again. Raises
-    TableError for a text that is too short.
+    TableError for a text that is too short, ModelError where `folder` holds models of another plan.
     """
     vocabulary = Vocabulary.learn(learned_parts(list(setting.texts.values())), setting.shape.vocabulary)
     corpus = make_corpus(setting.texts, vocabulary, setting.plan.context, setting.passages)
@@ -105,7 +106,11 @@ def _train_unless_there(
     shape = Shape(**{**asdict(setting.shape), "router": router})
     if (path / CARD_FILE).is_file():
         card = load_card(path)
-        if told.items() <= card.training.items() and card.arguments == asdict(shape) and _ALONG in card.training:
+        differing = [name for name, value in told.items() if card.training.get(name) != value]
+        differing += [] if card.arguments == asdict(shape) else ["shape"]
+        if differing:
+            raise ModelError(f"{path} was trained with another {', '.join(differing)}: take another folder")
+        if _ALONG in card.training:
             return
     model = SmallLM(shape, plan.seed)
     along: list[tuple[int, float]] = []

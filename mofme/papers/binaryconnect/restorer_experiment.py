@@ -11,7 +11,7 @@ from mofme.errors import MofmeError
 from mofme.files import model_folder
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import FloatArray, bootstrap
-from mofme.vision.comparison import NOTHING, Entry, Trial
+from mofme.vision.comparison import NOTHING, Entry, Trial, distinct
 from mofme.vision.datasets import CLEAN
 from mofme.vision.models import load_net, weights_bytes
 
@@ -50,8 +50,8 @@ def two_models(binary: str, real: str) -> tuple[Model, Model]:
 
 
 def entries(both: tuple[Model, Model]) -> list[Entry]:
-    """Who takes part in `comparison.compare`."""
-    return [Entry("nothing"), *(model.entry for model in both)]
+    """Who takes part in `comparison.compare`. Raises MofmeError if both have one name."""
+    return distinct([Entry("nothing"), *(model.entry for model in both)])
 
 
 def as_result(trials: Sequence[Trial], both: tuple[Model, Model], command: str, seed: int) -> Result:

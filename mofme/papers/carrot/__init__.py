@@ -23,6 +23,7 @@ JUDGED, OURS = "carrot", "stacked ensemble"
 DOLLARS = "dollars per 1,000 prompts to do as well as the best single model"
 R2 = "R2 of expected costs, mean of the models"
 FRACTION = 50.0  # percent of the best single model's cost
+_PUBLISHED = {"RouterBench, 3 tasks", "LLMRouter", "MMLU-Pro"}
 _SCALE = (
     "three tasks of RouterBench, LLMRouter's questions and MMLU-Pro, of 3,000 to 12,000 prompts and 9 to 11 models, "
     "against all of RouterBench, and SPROUT"
@@ -38,6 +39,7 @@ def judge(result: Result) -> Result:
         for table in tables
         if (money := _money(result, table, JUDGED, 95))
     ]
+    scale = _SCALE if set(tables) <= _PUBLISHED else ", ".join(tables)
     above_hull, above_tasks = (
         [
             Check(f"{table}: AIQ, gain over the {control}", gain)
@@ -50,14 +52,14 @@ def judge(result: Result) -> Result:
         Judgement(
             "estimates come near the best single model for a fraction of its money, above mixtures at random",
             _METHOD,
-            _SCALE,
+            scale,
             [*near, *above_hull],
             _oracle(result, tables, "hull"),
         ),
         Judgement(
             "estimates of each prompt choose better than a table of each task's means",
             f"{_METHOD}; the table is our control, not the paper's",
-            _SCALE,
+            scale,
             above_tasks,
             _oracle(result, tables, "task table"),
             "tables in which models differ within a task",
@@ -94,11 +96,11 @@ def _table(result: Result, table: str) -> list[str]:
 
 
 def _money(result: Result, table: str, router: str, share: int) -> Figure | None:
-    """Percent of the best single model's money for this share of its quality."""
+    """Percent of the best single model's money for this share of its quality; None where that costs nothing."""
     column = f"for {share}% of its quality"
     figure = result.known(f"{table}: {DOLLARS}", router, column)
     best = result.known(f"{table}: {DOLLARS}", "best single", column)
-    return figure.map(lambda dollars: 100 * dollars / best.value) if figure and best else None
+    return figure.map(lambda dollars: 100 * dollars / best.value) if figure and best and best.value else None
 
 
 def _gain(result: Result, table: str, router: str, control: str) -> Figure | None:

@@ -248,18 +248,18 @@ class Linear(Estimator):
     bias_M: FloatArray
 
     def __init__(self, seed: int = 0, by_length: bool = False, penalties: tuple[float, ...] = PENALTIES) -> None:
-        self._penalties = penalties
+        self._wanted = self._penalties = penalties
         self._by_length = by_length
         self._seed = seed
 
     def fit(self, inputs: Inputs, target_NM: FloatArray) -> None:
         x_NF = self._features(inputs)
-        if len(self._penalties) > 1:
-            errors = np.zeros(len(self._penalties))
+        if len(self._wanted) > 1:
+            errors = np.zeros(len(self._wanted))
             for train, test in folds(len(inputs), self._seed):
-                solutions = _solve(x_NF[train], target_NM[train], self._penalties)
+                solutions = _solve(x_NF[train], target_NM[train], self._wanted)
                 errors += [self._error(x_NF[test] @ weights + bias, target_NM[test]) for weights, bias in solutions]
-            self._penalties = (self._penalties[int(errors.argmin())],)
+            self._penalties = (self._wanted[int(errors.argmin())],)
         [(self.weights_FM, self.bias_M)] = _solve(x_NF, target_NM, self._penalties)
 
     def predict(self, inputs: Inputs) -> FloatArray:

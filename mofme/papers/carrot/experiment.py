@@ -29,7 +29,7 @@ CLAIM = (
     "best single model at a fraction of its cost: RouterBench about .77 at $.001, GPT-4 .786 at $.0033."
 )
 TITLES = {
-    "routerbench": "RouterBench, 3 tasks",
+    "routerbench": "RouterBench, {tasks} tasks",
     "llmrouter": "LLMRouter",
     "mmlu_pro": "MMLU-Pro",
     "routellm": "RouteLLM",
@@ -59,8 +59,8 @@ class Measured:
     @property
     def title(self) -> str:
         """The table's name, as people write it."""
-        name = self.comparison.table.name
-        return TITLES.get(name, name)
+        table = self.comparison.table
+        return TITLES.get(table.name, table.name).format(tasks=len(set(table.tasks)))
 
     def aiq(self, router: str) -> Figure | None:
         return as_figure(self.readings[router].aiq_TB)

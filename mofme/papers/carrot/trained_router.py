@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from mofme.core.routing import RoutingDecision
-from mofme.core.weights import ModelCard, load_card
+from mofme.core.weights import ModelCard, check_replaceable, load_card
 from mofme.errors import ModelError
-from mofme.files import CARD_FILE, WEIGHTS, model_folder
+from mofme.files import CARD_FILE, WEIGHTS, check_can_hold, model_folder
 from mofme.language.sentence_encoder import Queries, SentenceEncoder, groups_of
 from mofme.language.tables.table import FloatArray, RoutingTable
 from mofme.papers.carrot.baselines import Hull, TaskTable
@@ -172,9 +172,12 @@ def train_router(
 ) -> ModelCard:
     """Write a router for the table's models to the folder `out`; its card says how it does on prompts held back.
 
-    No prompt is written. Raises TableError if the table is too small, ModelError for an unknown estimator.
+    No prompt is written. Raises TableError if the table is too small, ModelError for an unknown estimator, or where
+    `out` holds another model.
     """
     carrot = CarrotRouter(estimator, seed)
+    check_replaceable(out, NET)
+    check_can_hold(out / CARD_FILE)
     report(f"{table.name}: {len(table)} prompts are embedded")
     queries = (encoder or SentenceEncoder()).queries(table.prompts)
     routers: list[PromptRouter] = [carrot, Hull(), TaskTable()]

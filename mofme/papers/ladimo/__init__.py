@@ -48,7 +48,7 @@ def judge(result: Result) -> Result:
             Check("change of normalized accuracy, points", lost, -allowed),
         ],
         gates,
-        f"about {(lost.half / allowed) ** 2:,.0f} times as many questions",
+        f"about {(lost.half / max(allowed, 1e-9)) ** 2:,.0f} times as many questions",
     )
     perplexity = [quality(arm, "perplexity").value for arm in (DENSE, OURS)]
     said = [

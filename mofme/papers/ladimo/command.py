@@ -11,7 +11,9 @@ from mofme.cli.measuring import Command, measures, with_exit_codes
 from mofme.measure.result import Result
 
 Model = Annotated[str, typer.Argument(help="smollm2 (the pip package's), a folder or a hub's name.")]
-Target = Annotated[float, typer.Option(min=0.01, max=0.9, help="Share of the parameters to activate no more.")]
+Target = Annotated[
+    float, typer.Option(min=0.01, max=0.9, help="Share of the parameters that a word shall no longer use.")
+]
 NumExperts = Annotated[int, typer.Option(min=2, help="Experts in each layer.")]
 Shared = Annotated[int, typer.Option(min=0, help="Neurons of each layer that are always active.")]
 
@@ -37,13 +39,15 @@ def moefy(
     import shutil
     from typing import get_args
 
+    from mofme.core.weights import check_replaceable
     from mofme.language.pretrained import open_pretrained
     from mofme.language.text import read_text
-    from mofme.papers.ladimo.conversion import convert, describe, save_converted
+    from mofme.papers.ladimo.conversion import NET, convert, describe, save_converted
     from mofme.papers.ladimo.converted_layer import Recipe, Split
 
     if split not in get_args(Split):
         raise typer.BadParameter(f"no such split: {split}. Choose from {', '.join(get_args(Split))}.")
+    check_replaceable(out, NET)
     lm = open_pretrained(model)
     ids = [token for path in text for token in lm.tokens(read_text(path))]
     recipe = Recipe(experts, 1, shared, split, tokens, router, seed=seed)  # type: ignore[arg-type]

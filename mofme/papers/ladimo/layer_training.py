@@ -172,6 +172,7 @@ class HiddenStates:
         return int(self.passages * self.length)
 
     def delete(self) -> None:
+        del self._array  # Windows removes no file that is mapped
         self.path.unlink(missing_ok=True)
 
 

@@ -75,7 +75,12 @@ def build(services: Services) -> None:
     with gr.Row():
         with gr.Column(scale=4, min_width=320):
             target = gr.Slider(
-                5, 40, value=20, step=1, label="Parameters to save, %", info="So many of them a word uses no more."
+                5,
+                40,
+                value=20,
+                step=1,
+                label="Parameters to save, %",
+                info="The share of parameters that a word will skip.",
             )
             experts = gr.Radio(list(EXPERTS), value=8, label="Experts in each layer")
             shared = gr.Radio(
@@ -90,7 +95,7 @@ def build(services: Services) -> None:
                 value=8192,
                 step=512,
                 label="Tokens to learn from",
-                info="A token is about four letters. 8,192 take about two minutes on a laptop; ours were 100,000.",
+                info="A token is about four letters. 8,192 take about two minutes on a laptop; we measured up to 100,000.",
                 elem_id="tokens",
             )
             own = file_box(label="Your own text (.txt)", file_types=[".txt"], height=120, elem_id="own-text")

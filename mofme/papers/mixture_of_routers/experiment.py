@@ -4,6 +4,7 @@ Axis names: K tasks, S seeds, N questions of the test part.
 """
 
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -110,11 +111,13 @@ def compare(
 
     `folder` keeps what is finished: stopped and called again with the same arguments it goes on from there. Raises
     TableError for a table that cannot be read or two of one name, ModelError if the encoder is not installed or
-    `folder` holds a study with another setting.
+    `folder` holds a study with another setting, or of a table of the same name with other content.
     """
     if len({table.name for table in tables}) < len(tables):
         raise TableError("two of the tables have the same file name, by which results are kept: rename one")
     study = Study(folder, asdict(setting))
+    for table in tables:
+        Study(folder, {"content": _content(table)}, note=f"table-{table.name}")
     tasks: dict[Path, PreparedTask] = {}
 
     def task_of(table: Path) -> PreparedTask:
@@ -139,6 +142,15 @@ def compare(
                 outcome = study.kept(name, _with_right(Outcome), partial(run, table, arm, seed))
                 outcomes[one.name][arm].append(outcome)
     return Findings(facts, outcomes)
+
+
+def _content(table: Path) -> int:
+    """A number that a table with other content hardly shares; of a folder, that of all its files."""
+    files = sorted(path for path in table.rglob("*") if path.is_file()) if table.is_dir() else [table]
+    number = 0
+    for file in files:
+        number = zlib.crc32(file.read_bytes(), number)
+    return number
 
 
 def run_arm(task: PreparedTask, recipe: Recipe, setting: Setting, seed: int) -> tuple[Classifier, Outcome]:

@@ -35,13 +35,21 @@ def distil(
 
     from mofme.language.text import read_text
     from mofme.papers.moe_distillation import METHODS
-    from mofme.papers.moe_distillation.distillation import Plan, non_activated_mass, open_lm, open_student, save_student
+    from mofme.papers.moe_distillation.distillation import (
+        Plan,
+        check_student_folder,
+        non_activated_mass,
+        open_lm,
+        open_student,
+        save_student,
+    )
     from mofme.papers.moe_distillation.distillation import distil as distil_into
     from mofme.papers.moe_distillation.quality import passages_of
 
     if method not in METHODS:
         raise typer.BadParameter(f"no such method: {method}. Choose from {', '.join(METHODS)}.")
     taught_by, learner = open_lm(teacher), open_student(student, layers)
+    check_student_folder(learner, out)
     prompts = passages_of(read_text(text), taught_by, held_out=passages)
     if method not in ("kd", "gkd"):
         shares = non_activated_mass(taught_by, prompts.held_out_PT[:4]).tolist()

@@ -20,7 +20,7 @@ from mofme.core.losses import augmentation_loss, gkd_loss, kd_loss, router_feedb
 from mofme.core.moe import MoE, moe_layers, observe_routing, replace_routing
 from mofme.core.routing import RoutingDecision
 from mofme.core.training import Run, StepReport, linear
-from mofme.core.weights import as_stored, load_card
+from mofme.core.weights import as_stored, check_replaceable, load_card
 from mofme.errors import ModelError
 from mofme.files import CARD_FILE, WEIGHTS, atomic_file
 from mofme.language.pretrained import CausalLM, PretrainedCausalLM, SmallCausalLM, decoder_layers
@@ -311,6 +311,11 @@ def keep_layers(model: CausalLM, count: int) -> None:
     net.config.num_hidden_layers = count
     if getattr(net.config, "layer_types", None):
         net.config.layer_types = net.config.layer_types[:count]
+
+
+def check_student_folder(student: CausalLM, folder: Path) -> None:
+    """Raises ModelError if `folder` holds a model that writing the student there would destroy."""
+    check_replaceable(folder, NET if isinstance(student, SmallCausalLM) else "a model of transformers")
 
 
 def save_student(

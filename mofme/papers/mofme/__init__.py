@@ -91,6 +91,7 @@ _QUALITY = {
 def judge_quality(result: Result) -> Result:
     """The same of the ablation."""
     judgements, said = [], []
+    steps = result.option("--steps") or 2000
     for (ours, claim), (departs, rivals) in _QUALITY.items():
         rows = {name: f"{ours}, 16 experts minus {rival}, 16 experts" for name, rival in rivals.items()}
         gains = {name: figure for name, row in rows.items() if (figure := result.known("differences", row, GAINED))}
@@ -100,7 +101,7 @@ def judge_quality(result: Result) -> Result:
             Judgement(
                 claim,
                 departs,
-                f"{result.option('--steps')} steps and {len(result.seeds)} seeds of a small net against 200 epochs",
+                f"{steps} steps and {len(result.seeds)} seeds of a small net against 200 epochs",
                 # Nearer to what is claimed than to nothing.
                 [Check(f"gain over {name}, dB", gain, GAIN / 2) for name, gain in gains.items()],
                 [Check.least("least effect that the seeds could tell, dB", gains.values(), GAIN)],

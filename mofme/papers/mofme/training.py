@@ -3,6 +3,7 @@
 All arms of a seed are trained in step with each other: every batch is made once and shown to each of them.
 """
 
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -54,10 +55,11 @@ def train_or_load(
 ) -> dict[Arm, Restorer]:
     """The arms of one seed, loaded from `folder` where they were trained, else trained and saved.
 
-    Raises ModelError, before any training, for an arm that was trained by another recipe.
+    Raises ModelError, before any training, for an arm that was trained by another recipe or on other photographs.
     """
+    shown = _shown(pictures)
     paths = {arm: folder / f"seed-{seed}" / name_of(arm) for arm in arms}
-    missing = [arm for arm in arms if not _is_trained(paths[arm], recipe)]
+    missing = [arm for arm in arms if not _is_trained(paths[arm], recipe, shown)]
     if missing:
         nets = train_arms(missing, pictures, recipe, seed, report)
         for arm, net in nets.items():
@@ -66,7 +68,7 @@ def train_or_load(
                 net="restoration",
                 arguments=_arguments(arm),
                 licence="that of the training photographs",
-                training={**asdict(recipe), "seed": seed},
+                training={**asdict(recipe), "seed": seed, "photographs": shown},
             )
             save_model(paths[arm], card, net.state_dict())
     return {arm: Restorer(load_net(str(path))[0], name_of(arm)) for arm, path in paths.items()}
@@ -123,13 +125,21 @@ def _arguments(arm: Arm) -> dict[str, Any]:
     return {**TINY, "feed_forward": arm.feed_forward, "num_experts": arm.num_experts}
 
 
-def _is_trained(path: Path, recipe: Recipe) -> bool:
+def _shown(pictures: Sequence[Tensor]) -> int:
+    """A number that other photographs hardly share."""
+    number = 0
+    for picture in pictures:
+        number = zlib.crc32(picture.contiguous().numpy().tobytes(), number)
+    return number
+
+
+def _is_trained(path: Path, recipe: Recipe, shown: int) -> bool:
     if not (path / CARD_FILE).is_file():
         return False
     trained = load_card(path).training
-    if differing := [
-        f"{name} {trained.get(name)}" for name, value in asdict(recipe).items() if trained.get(name) != value
-    ]:
+    # Older cards do not tell of photographs.
+    wanted = asdict(recipe) | ({"photographs": shown} if "photographs" in trained else {})
+    if differing := [f"{name} {trained.get(name)}" for name, value in wanted.items() if trained.get(name) != value]:
         raise ModelError(
             f"{path} was trained with {', '.join(differing)}: name another folder for the arms, or train so"
         )

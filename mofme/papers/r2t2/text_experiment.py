@@ -40,12 +40,14 @@ from mofme.core.rerouting import (
     routing_of,
     shifted,
 )
+from mofme.core.weights import load_card
 from mofme.errors import ModelError
+from mofme.files import CARD_FILE
 from mofme.language.pretrained import PretrainedLM, decoder_layers
 from mofme.language.sentence_encoder import SentenceEncoder
 from mofme.language.text import Question
 from mofme.measure.result import Figure, Result, Row, this_machine
-from mofme.measure.statistics import FloatArray, students_mean, wilson
+from mofme.measure.statistics import FloatArray, paired_shares, students_mean, wilson
 from mofme.measure.study import Log, Study, fingerprint
 from mofme.papers.r2t2 import judge_text
 
@@ -226,7 +228,10 @@ def measure(lm: PretrainedLM, setting: Setting, work: Path, report: Report = lam
     """
     encoder = SentenceEncoder()
     name = f"text-{setting.layers}-{setting.k}-{len(setting.pool)}-{setting.tuning}-{setting.seed}"
-    Study(work, {"model": lm.name, "pool": fingerprint(setting.pool)}, note=name)
+    told = {"model": lm.name, "pool": fingerprint(setting.pool)}
+    if (Path(lm.name) / CARD_FILE).is_file():  # one that is converted anew may have the same name
+        told["weights"] = load_card(Path(lm.name)).sha256
+    Study(work, told, note=name)
     log = Log(work / f"{name}.jsonl")
     with continuous_gates(lm.model):
         tail = Tail(lm, setting.layers)
@@ -241,21 +246,31 @@ def _measure(tail: Tail, setting: Setting, encoder: SentenceEncoder, log: Log, r
     tuning, rest = fresh[: setting.tuning], fresh[setting.tuning :]
     library = Library(tail, [setting.pool[index] for index in rest], pool_ND[rest], encoder)
     report(f"{len(library.rows)} of {len(rest)} reference questions are answered rightly")
+    if len(library.rows) < setting.k:
+        raise ModelError(
+            f"{len(library.rows)} reference questions are answered rightly, and {setting.k} are needed: give more"
+        )
     kept = log.rows()
-    done = {row["question"]: row for row in kept if "question" in row}
+    done = {row["asked"]: row for row in kept if "asked" in row}
     rates = next((row["rates"] for row in kept if "rates" in row), None)
     if rates is None:
         rates = _tune(tail, library, [setting.pool[index] for index in tuning], pool_ND[tuning], setting.k)
         log.append({"rates": rates})
     report(f"chosen on tuning questions: {rates}")
     for number, (question, place_D) in enumerate(zip(setting.test, test_ND, strict=True)):
-        if question.context not in done:
+        asked = _asked(question)
+        if asked not in done:
             others = np.random.default_rng([setting.seed, number]).permutation(len(library.rows))[: setting.k]
             arms = dict(_arms(tail, library, question, place_D, setting.k, rates, torch.tensor(others), encoder))
-            done[question.context] = {"question": question.context, "task": question.task, **arms}
-            log.append(done[question.context])
+            done[asked] = {"asked": asked, "question": question.context, "task": question.task, **arms}
+            log.append(done[asked])
         report(f"{number + 1} of {len(setting.test)} questions")
-    return [done[question.context] | {"library": len(library.rows), "rates": rates} for question in setting.test]
+    return [done[_asked(question)] | {"library": len(library.rows), "rates": rates} for question in setting.test]
+
+
+def _asked(question: Question) -> int:
+    """The same words may be asked with other choices."""
+    return fingerprint((question.context, question.choices, question.answer))
 
 
 def _tune(tail: Tail, library: Library, questions: Sequence[Question], places_ND: Tensor, k: int) -> dict[str, float]:
@@ -342,7 +357,8 @@ def as_result(rows: Sequence[Measured], command: str, seed: int) -> Result:
         command=command,
         rows=tables,
         seeds=[seed],
-        interval="95 %; of accuracy Wilson's over the questions, of gains Student's over the questions, paired",
+        interval="95 %; of accuracy Wilson's over the questions, of gains Agresti and Min's over the questions, paired, "
+        "and Student's of nats; p by McNemar's exact test",
         machine=this_machine(threads=1),
     )
     return judge_text(result)
@@ -361,6 +377,6 @@ def _accuracy(rows: Sequence[Measured], arm: str) -> dict[str, Figure]:
 
 def _against(rows: Sequence[Measured], arm: str) -> dict[str, Figure]:
     right_2N, chance_2N = (np.stack([_column(rows, one, name) for one in (arm, BASE)]) for name in ("right", "chance"))
-    figures = {_GAIN: students_mean(100 * (right_2N[0] - right_2N[1]))}
+    figures = {_GAIN: paired_shares(right_2N[0], right_2N[1])}
     log_2N = np.log(chance_2N + 1e-9)
     return figures if arm == VOTE else {**figures, _CHANCE: students_mean(log_2N[0] - log_2N[1])}

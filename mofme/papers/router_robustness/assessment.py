@@ -238,13 +238,15 @@ def waste(runs: Sequence[TwoModelRouter], splits: Sequence[Split], only: Sequenc
     does not), all together, and among prompts of one task, which is what knowing difficulty means. What there is
     nothing to measure on is left out. Raises ValueError if no test prompt is of these tasks.
     """
-    tests = [_of_tasks(part.test, only) for part in splits]
+    # A task of few prompts is not in every split's test.
+    asked = [(run, test) for run, part in zip(runs, splits, strict=True) if (test := _of_tasks(part.test, only))]
+    if not asked:
+        raise ValueError("no test prompt is of these tasks")
+    runs, tests = [run for run, _ in asked], [test for _, test in asked]
     strong_N: BoolArray = np.concatenate([run.to_strong(test.queries) for run, test in zip(runs, tests, strict=True)])
     quality_N2 = np.concatenate([test.table.quality_NM for test in tests])
     cost_N2 = np.concatenate([test.table.cost_NM for test in tests])
     prompts = [prompt for test in tests for prompt in test.table.prompts]
-    if not prompts:
-        raise ValueError("no test prompt is of these tasks")
     good_N2 = quality_N2 >= GOOD
     needed_N = good_N2[:, 0] & ~good_N2[:, 1]
     rows_N = np.array(prompts, object)
@@ -274,8 +276,10 @@ def waste_by_group(runs: Sequence[TwoModelRouter], splits: Sequence[Split]) -> d
     return {ALL: waste(runs, splits)} | {group: waste(runs, splits, only) for group, only in groups.items() if only}
 
 
-def _of_tasks(test: Recorded, only: Sequence[str]) -> Recorded:
-    return test.rows([row for row, task in enumerate(test.table.tasks) if task in only]) if only else test
+def _of_tasks(test: Recorded, only: Sequence[str]) -> Recorded | None:
+    """None where there are none."""
+    rows = [row for row, task in enumerate(test.table.tasks) if not only or task in only]
+    return test.rows(rows) if rows else None
 
 
 def _auc(runs: Sequence[TwoModelRouter], tests: Sequence[Recorded], within: bool) -> Figure | None:

@@ -43,19 +43,22 @@ def robustness(
 
 
 def _of_tables(command: Command, prompts: Prompts, tables: list[Path], seeds: int) -> Result:
+    from mofme.errors import TableError
     from mofme.language.sentence_encoder import SentenceEncoder
     from mofme.language.tables.formats import load_table
     from mofme.papers.router_robustness.experiment import as_result, remembering, study, try_rules
     from mofme.papers.router_robustness.routers import recorded
 
+    names = [path.name.split(".")[0] for path in tables]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise TableError(f"two tables are called {', '.join(twice)}: rename one, or probe them one after the other")
     embed = remembering(SentenceEncoder().queries)
     rules = try_rules(prompts, embed)
     studies = []
-    for path in tables:
+    for name, path in zip(names, tables, strict=True):
         loaded = load_table(path, repair=True)
         for sentence in loaded.repairs:
             command.tell(f"{path.name}: {sentence}")
-        name = path.name.split(".")[0]
         studies.append(study(name, recorded(loaded, embed), prompts, rules, range(seeds), embed, command.tell))
     return as_result(studies, rules, prompts.probes, command.line, range(seeds))
 

@@ -103,11 +103,13 @@ class Rules:
 
 
 def try_rules(prompts: Prompts, embed: Embed) -> Rules:
-    """Guards are tried on the attacks of the first weak model; without recorded attacks only the phrases are."""
+    """Guards are tried on the attacks of the first weak model; without two attacks and two requests, of which the
+    classifier learns from one and is judged by the other, only the phrases are."""
     tried = next(iter(prompts.attacks.values()), [])
     dressed_up = [probe.prompt for probe in own_probes() if probe.category == "jailbreak"]
     found = {"phrases": safety.phrase_guard(tried, prompts.harmless, dressed_up)}
-    if tried:
+    told = [attempt for attempt in tried if attempt.prompts]
+    if min(len({one.attack for one in told}), len({one.request for one in told})) > 1:
         found["classifier"] = safety.classifier_guard(tried, prompts.harmless, dressed_up, embed)
     guards = {name: figures for name, (figures, _) in found.items()}
     return Rules(guards, {name: stopped for name, (_, stopped) in found.items()}, detections(prompts.sentences))
@@ -160,11 +162,14 @@ def study(
     evened: list[TwoModelRouter] = []
     if len(set(data.table.tasks)) > 1:
         report(f"{name}: balanced training")
-        evened = [
-            train(router, balanced(part.fit, seed), part.calibrate)
-            for router in QUICK
-            for part, seed in zip(splits, seeds, strict=True)
-        ]
+        try:
+            evened = [
+                train(router, balanced(part.fit, seed), part.calibrate)
+                for router in QUICK
+                for part, seed in zip(splits, seeds, strict=True)
+            ]
+        except TableError as error:  # all else is measured by now
+            report(f"{name}: balanced training is left out: {error}")
     evened_runs = {router: _runs(evened, router, len(seeds)) for router in QUICK if evened}
     cost_2 = data.table.cost_NM.mean(0)
     return Study(

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 MEASURED = ("llm_robustness",)
 
 CARROT, GUARDED, RULE, COIN, STRONG = (
-    "CARROT, shipped",
-    "CARROT, guarded",
+    "shipped router",
+    "shipped router, guarded",
     "complexity rule",
     "coin flip",
     "always strong",

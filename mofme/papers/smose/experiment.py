@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from mofme.core.training import bf16_pays, fill_moments, moments_of, part_of
-from mofme.core.weights import load_card
+from mofme.core.weights import check_replaceable, load_card
 from mofme.errors import ModelError
 from mofme.files import CARD_FILE, atomic_file
 from mofme.measure.result import Figure, Result, Row, this_machine
@@ -25,10 +25,11 @@ from mofme.measure.statistics import students_mean
 from mofme.measure.study import Study
 from mofme.papers.smose import PUBLISHED, judge
 from mofme.papers.smose.environments import ENVIRONMENTS, TEST_SEED, Evaluation, make, spaces
-from mofme.papers.smose.policy import SparseLinearPolicy, evaluate, load_policy, save_policy
+from mofme.papers.smose.policy import NET, SparseLinearPolicy, evaluate, load_policy, save_policy
 from mofme.papers.smose.sac import BATCH, Critics, Learner, Replay, Standardisation
 from mofme.papers.smose.trees import DistilledTree, distil
 
+_RESUMED = 10_000_000  # far from the seeds of checks and of tests, which training never sees
 _RANDOM_STEPS = 10_000  # acted at random, to learn from and to standardise observations by
 _STATE, _MEMORY, _CURVE = "state.safetensors", "memory.safetensors", "curve.jsonl"
 
@@ -66,8 +67,9 @@ def train(
     """Learn until `plan.steps`, over all resumed runs together; returns the last policy, of raw observations.
 
     The best policy of all checks so far is what lies in `plan.out`, with its card: later ones may be far worse.
-    Raises ModelError if `plan.out` holds a run of another plan.
+    Raises ModelError if `plan.out` holds a run of another plan, or another model.
     """
+    check_replaceable(plan.out, NET)
     plan.out.mkdir(parents=True, exist_ok=True)
     # The steps may be raised later; a run that learnt on raw observations cannot go on with standardised ones.
     told = {key: value for key, value in asdict(plan).items() if key not in ("out", "steps")}
@@ -82,7 +84,7 @@ def train(
     # A resumed run goes on with new episodes and new noise instead of repeating those of its beginning.
     torch.manual_seed(plan.seed + step)
     generator = np.random.default_rng((plan.seed, step))
-    x_D, _ = environment.reset(seed=plan.seed + step)
+    x_D, _ = environment.reset(seed=plan.seed + step + (_RESUMED if step else 0))
     standard = _standardisation(memory)
     started, first = time.monotonic(), step
     while step < plan.steps and not stopped():

@@ -19,6 +19,7 @@ from mofme.ui.service import Limits
 from mofme.ui.tabs.restore import Settings, options
 from mofme.ui.uploads import (
     KEEP_SECONDS,
+    RESULTS,
     Upload,
     download_button,
     file_box,
@@ -83,13 +84,14 @@ def build(services: Services) -> None:
             refuse_addresses(folder)
             gr.Markdown(
                 f"Up to {limits.batch_pictures} files, photos of {limits.megapixels:g} megapixels, "
-                f"{limits.upload_megabytes} MB a file. A file that cannot be read is listed and skipped.",
+                f"{limits.upload_megabytes} MB a file, and {limits.batch_seconds / 60:.0f} minutes of work: what is "
+                "not done by then is listed. A file that cannot be read is listed and skipped.",
                 elem_classes="note",
             )
             buttons = start_and_cancel("Restore all", "restore-all")
             chosen = options(services.engine.models)
         with gr.Column(scale=6, min_width=320):
-            status = status_box("The restored photos appear here.", "batch-status")
+            status = status_box("The restored photos and videos appear here.", "batch-status")
             with gr.Row():
                 archive = download_button("Download ZIP", "archive", min_width=120)
                 report = download_button("Report (CSV)", "report", variant="secondary", min_width=120)
@@ -109,7 +111,7 @@ def build(services: Services) -> None:
         job: Job, paths: list[Upload] | None, model: str | None, strength: float, ensemble: bool, tile: int
     ) -> Iterator[BatchProgress]:
         if not paths:
-            raise PictureError("Choose some photos first, or a ZIP archive of photos.")
+            raise PictureError("Choose some photos or videos first, or a ZIP archive of them.")
         settings = Settings(model, strength, ensemble, tile)
         yield from restore_batch(services.engine, job, paths, settings, limits)
 
@@ -129,7 +131,7 @@ def build(services: Services) -> None:
         limits.batch_seconds,
         Endpoint(
             "batch",
-            "Restore many photos, or ZIP archives of photos. Returns a ZIP, report.csv and the report.",
+            "Restore many photos and videos, or ZIP archives of them. Returns a ZIP, report.csv and the report.",
             {"archive": gr.File, "report": gr.File, "files": gr.JSON},
             _for_programs,
             streams=True,
@@ -176,6 +178,7 @@ def restore_batch(
     all, or too many of them, and Cancelled if the visitor stopped the job.
     """
     folder = new_folder()
+    RESULTS.in_work.add(folder.name)
     source, target = folder / "source", folder / "restored"
     try:
         refused = gather(uploads, source)
@@ -223,6 +226,7 @@ def restore_batch(
         pack(target, progress.archive)
         yield progress
     finally:
+        RESULTS.in_work.discard(folder.name)
         shutil.rmtree(source, ignore_errors=True)
         shutil.rmtree(target, ignore_errors=True)
 

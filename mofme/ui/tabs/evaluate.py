@@ -29,7 +29,7 @@ from mofme.ui.runs import Job
 from mofme.ui.service import Limits
 from mofme.ui.tabs.batch import gather
 from mofme.ui.tabs.restore import model_box
-from mofme.ui.uploads import download_button, file_box, new_folder, to_download, without_folders
+from mofme.ui.uploads import RESULTS, download_button, file_box, new_folder, to_download, without_folders
 from mofme.ui.work import Endpoint, start_and_cancel, status_box, work
 from mofme.vision import evaluation, segmentation_eval
 from mofme.vision.archive import extract, pack
@@ -42,7 +42,7 @@ from mofme.vision.segmenter import Segmenter, load_segmenter
 from mofme.vision.weather import WEATHERS
 
 # Rooms whose shipped results this tab shows, by how their names start.
-MEASURED = ("ablation", "bench", "classification", "cluster", "restor", "segmentation", "service")
+MEASURED = ("ablation", "bench", "classification", "cluster", "restor", "runtimes", "segmentation", "service")
 SHOWN = 3  # worst pictures, and best ones
 _STRIP_SIDE = 400
 _SEED = 0
@@ -137,6 +137,7 @@ def measure(
     nothing can be measured, or if there is too much of it, and Cancelled if the visitor stopped the job.
     """
     folder = new_folder()
+    RESULTS.in_work.add(folder.name)
     source, report = folder / "source", folder / "report"
     report.mkdir()
     try:
@@ -155,6 +156,7 @@ def measure(
                 state.archive = folder / "evaluation.zip"
             yield state
     finally:
+        RESULTS.in_work.discard(folder.name)
         shutil.rmtree(source, ignore_errors=True)
 
 
@@ -244,7 +246,8 @@ def measure_frames(
                 strip, [torch.cat([view.frames[name], view.maps[name]], dim=1) for name in segmentation_eval.STATES]
             )
             before, after = (100 * mean_iou(matrix[weather], counted) for matrix in (report.degraded, report.restored))
-            state.cases[weather].append(Case(f"{frame.name}, {weather}", before, after, strip))
+            if not math.isnan(before + after):  # of a frame without a class that the segmenter knows
+                state.cases[weather].append(Case(f"{frame.name}, {weather}", before, after, strip))
         if report.error:
             state.errors[frame.name] = report.error
         reports.append(dataclasses.replace(report, views={}))

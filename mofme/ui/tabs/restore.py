@@ -192,7 +192,7 @@ def options(models: list[str], thing: str = "photo") -> list[Component]:
             model = model_box(models)
             tile = gr.Dropdown(TILES, value=0, label="Tile size", info="Smaller tiles need less memory.")
         ensemble = gr.Checkbox(
-            label="Take more care", info="Averages two looks: closer in rain and snow, no help in haze, twice as slow."
+            label="Take more care", info="Averages two looks: a little closer, most in rain and snow, twice as slow."
         )
     return [model, strength, ensemble, tile]
 

@@ -103,10 +103,12 @@ def read_to_keep(path: Path, output: Path, kind: str | None = None, max_megapixe
     return [replace(frames[0], notes=_lost_in(frames, kind)), *frames[1:]]
 
 
-def read_first(path: Path, max_megapixels: float = 100) -> Picture:
-    """As `read_picture`; the notes also tell what a PNG of it alone leaves out, such as other frames."""
+def read_first(path: Path, max_megapixels: float = 100, kind: str | None = "png") -> Picture:
+    """As `read_picture`; the notes also tell what a file of it alone leaves out, such as other frames. The file is of
+    `kind`, a value of FORMATS, with None of its own.
+    """
     first = read_picture(path, max_megapixels)
-    return replace(first, notes=_lost_in([first], "png"))
+    return replace(first, notes=_lost_in([first], kind or first.format))
 
 
 def _check_holds(path: Path, frames: Sequence[Picture], kind: str) -> None:

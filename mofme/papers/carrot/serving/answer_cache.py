@@ -1,7 +1,8 @@
 """Answers kept for questions that come again, in the same words or in nearly the same.
 
 Embeddings tell topics apart, not numbers, names or signs ("12 + 5" is next to "12 + 6"), and see the beginning of a
-long text only. So a neighbour's answer serves only short questions that agree in all of these.
+long text only; nor letters beyond ASCII, or which of two did what to the other. So a neighbour's answer serves only
+short questions that agree in all of these.
 """
 
 import re
@@ -18,10 +19,13 @@ from mofme.papers.carrot.serving.config import CacheSettings
 COMPARABLE_CHARACTERS = 500  # well inside the encoder's window
 LARGEST_ANSWER = 262_144  # bytes
 
-# Numbers, negations, names inside a sentence, and signs: what a harmless rewording leaves as it is.
+# Words with letters beyond ASCII, numbers, negations, names inside a sentence, and signs: what a harmless rewording
+# leaves as it is.
 _FIXED = re.compile(
-    r"\d+(?:[.,]\d+)*|\b(?i:not?|never|without|\w+n['\u2019]t)\b|(?<=\s)[A-Z]\w*|[^\w\s.,;:?!'\"\u2019]"
+    r"\w*[^\W\d_A-Za-z]\w*|\d+(?:[.,]\d+)*|\b(?i:not?|never|without|\w+n['\u2019]t)\b|(?<=\s)[A-Z]\w*|[^\w\s.,;:?!'\"\u2019]"
 )
+
+_WORD = re.compile(r"\w+")
 
 Key = tuple[str, str]  # frame and text
 Fixed = tuple[str, ...]
@@ -78,7 +82,7 @@ class AnswerCache:
         """The answer to the nearest request that is similar enough."""
         best, found = self._settings.similarity, None
         for other, other_D in self._groups.get((frame, _fixed(text)), {}).items():
-            if (similarity := float(other_D @ embedding_D)) >= best:
+            if (similarity := float(other_D @ embedding_D)) >= best and not _reordered(other, text):
                 best, found = similarity, other
         return None if found is None else self.same(frame, found)
 
@@ -102,6 +106,12 @@ class AnswerCache:
             del self._groups[group][key[1]]
             if not self._groups[group]:
                 del self._groups[group]
+
+
+def _reordered(one: str, other: str) -> bool:
+    """Whether they are the same words in another order: who did what to whom is then another question."""
+    words, others = (_WORD.findall(text.casefold()) for text in (one, other))
+    return words != others and sorted(words) == sorted(others)
 
 
 def _fixed(text: str) -> Fixed:

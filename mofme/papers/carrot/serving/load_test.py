@@ -177,7 +177,7 @@ def measure_storm(clients: int, requests: int, router: Router) -> Storm:
     with (
         Served(echo(seconds=0.02)) as dying,
         Served(echo(seconds=0.02)) as living,
-        Served(_endpoint(router, [dying, living])) as endpoint,
+        Served(_endpoint(router, [dying, living], clients)) as endpoint,
     ):
         return asyncio.run(_storm(clients, requests, endpoint, dying))
 
@@ -216,12 +216,13 @@ async def _storm(clients: int, requests: int, endpoint: Served, dying: Served) -
     return Storm(clients, requests, lost, duplicated, int(float(fallbacks.split()[1])), seconds, np.array(latencies))
 
 
-def _endpoint(router: Router, backends: Sequence[Served]) -> FastAPI:
+def _endpoint(router: Router, backends: Sequence[Served], clients: int = 1) -> FastAPI:
     listed = [
         {"name": name, "base_url": f"{server.url}/v1", "model": name, "price_in": 1, "price_out": 1}
         for name, server in zip(router.models, backends, strict=True)
     ]
-    config = {"backends": listed, "rule": {"cost_weight": 0.3}}
+    # None is to be turned away: a request counts a moment longer than its client waits.
+    config = {"backends": listed, "rule": {"cost_weight": 0.3}, "limits": {"concurrency": 256 + 2 * clients}}
     return create_app(ServingConfig.model_validate(config), router)
 
 
