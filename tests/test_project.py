@@ -145,7 +145,7 @@ ALLOWED = {
     "8 or 10 bits": "a kind of file",
     "four to a GPU": "what the command beside it asks for",
     "Apache License 2.0": "a licence's version",
-    "CC BY-NC 4.0": "a licence's version",
+    "Python 3.11 to 3.13": "what runs it",
     "Yuan 2.0-M32": "a model's name",
 }
 NOT_PROSE = re.compile(

@@ -26,7 +26,7 @@ from mofme.papers.mofme.command import ablation, routers
 from mofme.papers.r2t2 import command as rerouting
 from mofme.papers.router_robustness.command import robustness
 from mofme.papers.smose import command as control
-from mofme.ui.service import Limits
+from mofme.ui.limits import Limits
 
 
 @with_exit_codes

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mofme.errors import ModelError
+from mofme.ui.limits import Limits
 from mofme.ui.runs import turn
-from mofme.ui.service import Limits
 from mofme.vision.restorer import Restoration, Restorer, available_models
 
 if TYPE_CHECKING:

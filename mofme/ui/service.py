@@ -1,5 +1,5 @@
-"""The app as a service: what it accepts, whether it is well and ready, what it does for Prometheus, a log line for
-every request and piece of work, and how it ends.
+"""The app as a service: whether it is well and ready, what it does for Prometheus, a log line for every request and
+piece of work, and how it ends.
 """
 
 import base64
@@ -23,33 +23,7 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mofme.errors import Cancelled, MofmeError
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Largest picture, upload, batch, prompt and table, longest work and queue, also of one
-    client; `away_seconds` is how long a batch or a video goes on while nobody has its page open, `stopping_seconds` how
-    long the app waits for work when it is stopped.
-
-    Every limit is told to the user when it is met.
-    """
-
-    megapixels: float = 50
-    upload_megabytes: int = 200
-    batch_pictures: int = 500
-    picture_seconds: float = 600
-    batch_seconds: float = 3600
-    away_seconds: float = 600
-    live_seconds: int = 600
-    prompt_characters: int = 20_000
-    table_megabytes: float = 50
-    table_prompts: int = 5000
-    table_models: int = 50
-    training_seconds: float = 1200
-    waiting: int = 20
-    waiting_each: int = 8
-    stopping_seconds: float = 20
-
+from mofme.ui.limits import Limits
 
 if TYPE_CHECKING:
     from mofme.ui.memory import Memory

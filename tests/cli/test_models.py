@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 from typer.testing import CliRunner
 
@@ -13,7 +14,7 @@ CARD = ModelCard(
     net="restoration",
     arguments={"widths": [32, 64]},
     licence="Apache-2.0",
-    training={"runs": [{"hours": 0.5}, {"hours": 1.0}]},
+    training={"runs": [{"minutes": 30}, {"hours": 1.0}]},
     metrics={"validation": {"rain": {"input": 24.04, "restored": 27.51}, "clean_kept": 44.4}},
     parameters=1_234_567,
     sha256="00",
@@ -69,3 +70,12 @@ def test_no_models_and_damaged_cards(monkeypatch):
     monkeypatch.setattr(restorer, "available_models", fail)
     result = run()
     assert result.exit_code == 2 and "card.json" in result.stderr
+
+
+def test_figures_of_photographs_held_back_are_told_where_there_are_no_others(monkeypatch, tmp_path):
+    card = replace(CARD, metrics={"held_back": {"rain": {"input": 1, "restored": 2}}})
+    monkeypatch.setattr(restorer, "available_models", lambda: [card])
+    monkeypatch.setattr(files, "WEIGHTS", tmp_path)
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small" / "card.json").touch()
+    assert "rain 1.0 -> 2.0" in run().stdout

@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -274,3 +275,10 @@ def test_a_file_address_is_a_path(tmp_path, restorer):
     result = run(f"file://{tmp_path}/my%20photos", f"file://{tmp_path}/out")
     assert result.exit_code == 0, result.stderr
     assert (tmp_path / "out/a.png").stat().st_mtime == 1e9 and (tmp_path / "out/report.csv").is_file()
+
+
+@pytest.mark.parametrize("words", [("--workers", 8), ("--address", "auto"), ("--gpus-per-worker", 0.5)])
+def test_options_of_a_cluster_need_one(tmp_path, restorer, words):
+    picture(tmp_path / "in/a.png")
+    result = run(tmp_path / "in", tmp_path / "out", *words)
+    assert result.exit_code == 2 and "engine ray" in re.sub(r"\W+", " ", result.stderr) and not restorer.loaded

@@ -483,3 +483,26 @@ def test_the_readme_watches_a_folder_until_ctrl_c(tmp_path: Path) -> None:
         said
     )
     assert "Traceback" not in said
+
+
+def test_pages_that_a_stream_leaves_out_are_told(tmp_path: Path) -> None:
+    pages = [Image.new("RGB", (8, 6), (level, 0, 0)) for level in (10, 20, 30)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    said: list[str] = []
+    follow(str(tmp_path), 1, said=said)
+    assert said == ["a.tif: 1 of 3 pages restored, the others are left out"]
+
+
+def test_viewers_who_leave_while_nothing_comes_leave_their_places() -> None:
+    with open_output("http://127.0.0.1:0", 1) as (place, _):
+        port = int(place.rpartition(":")[2])
+        for _ in range(VIEWERS):
+            with socket.create_connection(("127.0.0.1", port)) as viewer:
+                viewer.sendall(b"GET /stream.mjpg HTTP/1.0\r\nHost: localhost\r\n\r\n")
+                assert b"multipart" in viewer.recv(4096)
+        for _ in range(100):
+            with httpx.stream("GET", f"{place}/stream.mjpg") as answer:
+                if answer.status_code == 200:
+                    return
+            time.sleep(0.1)
+        pytest.fail("all places stay taken")

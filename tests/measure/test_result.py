@@ -23,7 +23,7 @@ from mofme.measure.result import (
     load_result,
     save_result,
 )
-from mofme.measure.statistics import clipped, difference_of_means, students_mean
+from mofme.measure.statistics import clipped, difference_of_means, paired_shares, students_mean
 
 MACHINE = Machine("A CPU", 4, "Linux", "2.13.0", threads=1, precision="bfloat16")
 
@@ -224,7 +224,7 @@ def test_the_seeds_are_told_and_old_files_are_read(tmp_path: Path) -> None:
 
 def test_two_means_apart_are_compared_as_scipy_does() -> None:
     one, other = np.array([1.26, 1.38, 1.24]), np.array([1.2, 1.4, 1.3])
-    figure = difference_of_means(students_mean(one), students_mean(other), 3)
+    figure = difference_of_means(students_mean(one), students_mean(other), (3, 3))
     low, high = stats.ttest_ind(one, other, equal_var=False).confidence_interval()
     assert (figure.low, figure.high) == pytest.approx((low, high))
     assert clipped(Figure(90, 70, 110), high=100) == Figure(90, 70, 100)
@@ -279,3 +279,18 @@ def test_pages_quote_the_sentence_and_quoting_again_changes_nothing(tmp_path: Pa
     page = refresh("So: <!-- plain: rerouting_pictures -->old<!-- /plain --> Yes.", tmp_path)
     assert "makes photos clearer.<!-- /plain --> Yes." in page
     assert refresh(page, tmp_path) == page
+
+
+def test_a_mean_of_one_value_has_no_interval_to_compare_by() -> None:
+    of_questions = Figure(1.3, 1.1, 1.5)  # of one net, over its questions
+    assert difference_of_means(students_mean(np.array([1.1, 1.2, 1.3])), of_questions, (3, 1)).low is None
+
+
+def test_no_change_is_no_certainty() -> None:
+    same = paired_shares(np.ones(10), np.ones(10))
+    # Half a question in each of four ways: (0.5 + 0.5) / 12 of variance, over 12.
+    assert (same.value, same.high) == (0, pytest.approx(100 * 1.959964 / 12, abs=1e-4))
+    better = paired_shares(np.array([1, 1, 1, 0.0]), np.array([0, 0, 1, 0.0]))
+    centre, variance = 2 / 6, (2 + 1) / 6 - (2 / 6) ** 2
+    low = 100 * (centre - 1.959964 * (variance / 6) ** 0.5)
+    assert (better.value, better.low) == (50, pytest.approx(low, abs=1e-4))

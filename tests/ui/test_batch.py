@@ -1,6 +1,8 @@
 import csv
 import io
+import os
 import shutil
+import time
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,13 +13,13 @@ from gradio.utils import get_upload_folder
 from playwright.sync_api import Page, expect
 
 from mofme.errors import Cancelled, MofmeError, PictureError
+from mofme.ui.limits import Limits
 from mofme.ui.models import Engine, Services
 from mofme.ui.runs import Job
-from mofme.ui.service import Limits
 from mofme.ui.tabs import batch
 from mofme.ui.tabs.batch import BatchProgress, counted, report_table, restore_batch
 from mofme.ui.tabs.restore import Settings
-from mofme.ui.uploads import Upload
+from mofme.ui.uploads import RESULTS, Upload, new_folder
 from mofme.vision.batch import FileReport
 from tests.films import film
 from tests.ui.one_tab import one_tab
@@ -189,3 +191,22 @@ def test_a_person_chooses_a_folder(visit: Callable[..., Page], engine: Engine, p
         expect(page.get_by_text("Done: 2 of 2 restored")).to_be_visible()
         for folder in ("one", "two"):
             expect(page.locator(".table.files")).to_contain_text(f"trip/{folder}/a.jpg")
+
+
+def test_what_is_restored_stays_while_a_slow_file_takes_minutes(
+    engine: Engine, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = tmp_path / "second.jpg"
+    shutil.copyfile(photo, second)
+    steps = restore_batch(engine, Job(60), [photo, second], Settings("small"), Limits())
+    next(steps)
+    folder = Path(next(steps).thumbnails[0][0]).parent
+    for one in (folder, *folder.rglob("*")):
+        os.utime(one, (0, time.time() - 100))
+    monkeypatch.setattr(RESULTS, "most_bytes", 0)
+    monkeypatch.setattr(RESULTS, "_looked", 0.0)
+    new_folder()  # of somebody else
+    *_, last = steps
+    with zipfile.ZipFile(last.archive) as archive:
+        assert set(archive.namelist()) == {photo.name, "second.jpg", "report.csv"}
+    assert not RESULTS.in_work

@@ -12,9 +12,9 @@ from PIL import Image
 
 from mofme.errors import Cancelled, MofmeError
 from mofme.measure.result import load_result
+from mofme.ui.limits import Limits
 from mofme.ui.models import Engine
 from mofme.ui.runs import Job
-from mofme.ui.service import Limits
 from mofme.ui.tabs.evaluate import Case, Measuring, _words, measure
 from mofme.vision.label_sets import load_label_set
 from mofme.vision.picture.file import read_picture
@@ -114,10 +114,13 @@ def test_labelled_frames_are_segmented_in_every_weather(
     (tmp_path / "p" / "labels").mkdir()
     Image.fromarray(frame).save(tmp_path / "p" / "images" / "1.png")
     Image.fromarray((frame[..., 0] == 0).astype(np.uint8)).save(tmp_path / "p" / "labels" / "1.png")
+    picture(tmp_path / "p" / "images" / "0.png", size=(64, 48))
+    Image.new("L", (64, 48), 255).save(tmp_path / "p" / "labels" / "0.png")
     picture(tmp_path / "p" / "images" / "large.png", size=(600, 400))
     picture(tmp_path / "p" / "labels" / "large.png", size=(600, 400))
     state = run(engine, [zipped(tmp_path / "frames.zip", tmp_path / "p", "top/")], limits=Limits(megapixels=0.1))
-    assert (state.done, state.score) == (2, "mIoU")
+    assert (state.done, state.score) == (3, "mIoU")
+    assert not any("0.png" in case.name for cases in state.cases.values() for case in cases)  # there is nothing to see
     assert set(state.cases) == {"rain", "snow", "raindrop", "haze"}
     assert all(0 <= case.before <= 100 for cases in state.cases.values() for case in cases)
     assert "0.1" in state.errors["large.png"]

@@ -99,3 +99,19 @@ def test_an_app_that_is_stopped_begins_nothing(queue: FairQueue) -> None:
     service.closing.set()
     assert "being stopped" in refused(queue, "b")
     assert queue.get_events() is None
+
+
+def test_who_comes_back_is_let_in_however_many_wait(queue: FairQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def taken(*_: object) -> tuple[bool, str, str]:
+        return True, "event", "success"
+
+    monkeypatch.setattr("gradio.queueing.Queue.push", taken)
+    send(queue, *"abcde")
+    queue.blocks.fns[0].api_name = "come-back-work"
+    assert in_a_loop(queue.push(SimpleNamespace(fn_index=0), asked_by("f"), None))[0]
+
+
+def test_clients_of_long_ago_are_forgotten(queue: FairQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mofme.ui.window._REMEMBERED", 2)
+    send(queue, *"abc")
+    assert served(queue, 3) == "abc" and list(queue._served) == ["b", "c"]

@@ -131,3 +131,30 @@ def test_a_page_loaded_again_shows_its_work_and_an_error_goes_with_other_files(b
         page.goto(f"{address}?count=of-long-ago")
         expect(page.locator("#told")).to_contain_text("not kept any more")
         page.close()
+
+
+def test_the_time_away_counts_from_the_last_look() -> None:
+    steps, runs = Steps(), Runs(away=2)
+    run = runs.begin("link", steps, seconds=60)
+    steps.go_on.release()
+    next(run.follow("one", lambda *_: None))
+    runs.leave("one")
+    time.sleep(1.2)
+    next(run.follow("two", lambda *_: None))
+    runs.leave("two")
+    assert not steps.stopped.wait(1.2)  # 2.4 seconds after the first look, 1.2 after the last one
+    assert steps.stopped.wait(30)
+
+
+def test_waiting_for_another_run_is_not_counted() -> None:
+    steps, runs = Steps(), Runs(away=60)
+
+    def quick(job: Job) -> Iterator[int]:
+        job.check()
+        yield 7
+
+    runs.begin("first", steps, 60)
+    second = runs.begin("second", quick, 0.5)
+    time.sleep(0.8)
+    steps.go_on.release(3)
+    assert list(second.follow("two", lambda *_: None)) == [7]

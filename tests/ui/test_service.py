@@ -29,10 +29,10 @@ from starlette.routing import Route
 from mofme.errors import Cancelled, ModelError
 from mofme.papers.carrot.serving import load_test
 from mofme.ui import service
+from mofme.ui.limits import Limits
 from mofme.ui.load_test import free_port, running
 from mofme.ui.memory import Memory
 from mofme.ui.runs import Job
-from mofme.ui.service import Limits
 
 Proxy = Callable[[str, Path], AbstractContextManager[str]]
 

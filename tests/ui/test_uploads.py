@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 from pillow_heif import register_heif_opener
 
-from mofme.ui.uploads import KEEP_SECONDS, kept_folder, own_folder, photo_box, preview
+from mofme.files import cache_root
+from mofme.ui.memory import MEMORY
+from mofme.ui.uploads import KEEP_SECONDS, kept_folder, own_folder, photo_box, preview, without_folders
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
@@ -99,3 +101,19 @@ def test_a_text_that_is_called_a_photo_is_told_at_once_and_promised_nothing(tmp_
     assert "notes.jpg" in problem and "class='problem'" in problem
     with gr.Blocks():
         assert "can be restored" not in str(photo_box("box").alt_text)
+
+
+@pytest.mark.parametrize("held", [5.0, 0.0])  # by others, by nobody
+def test_a_photo_that_cannot_be_shown_now_stays_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: float
+) -> None:
+    path = tmp_path / "a.tif"
+    Image.new("RGB", (8, 8)).save(path)
+    monkeypatch.setattr(MEMORY, "limit", 1.0)
+    monkeypatch.setattr(MEMORY, "held", held)
+    shown, words = preview(str(path))
+    assert shown == str(path) and words
+
+
+def test_where_a_video_is_kept_is_not_told() -> None:
+    assert without_folders(f"{cache_root() / 'unfinished' / 'ab12' / 'restored.mp4'}: full.") == "restored.mp4: full."

@@ -12,9 +12,9 @@ from gradio_client.exceptions import AppError
 from playwright.sync_api import Browser, Page, expect
 
 from mofme.errors import Cancelled, PictureError
+from mofme.ui.limits import Limits
 from mofme.ui.models import Engine, Services
 from mofme.ui.runs import Job
-from mofme.ui.service import Limits
 from mofme.ui.tabs import video
 from mofme.ui.tabs.restore import Settings
 from mofme.ui.tabs.video import VideoProgress, restore_upload

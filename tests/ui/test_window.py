@@ -1,4 +1,5 @@
 import asyncio
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from mofme.cli.app import open_app
+from mofme.errors import MofmeError
 from mofme.ui import window
 from mofme.ui.models import Engine, Services
 from mofme.ui.window import cards
@@ -113,3 +115,20 @@ def test_no_upload_box_fetches_an_address(app: gr.Blocks) -> None:
             fetching = box.async_move_resource_to_block_cache("https://127.0.0.1/a.png")
             with pytest.raises(gr.Error, match="addresses are not fetched"):
                 thread.submit(asyncio.run, fetching).result()
+
+
+def test_what_is_no_certificate_and_no_port_is_told_before_anything_starts(
+    served: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    for name in ("a.pem", "b.pem"):
+        (tmp_path / name).write_text("no PEM")
+    assert run("--certificate", str(tmp_path / "a.pem"), "--key", str(tmp_path / "b.pem")) == 2
+    assert run("--port", "78600") == 2 and served == []
+
+
+def test_a_port_that_is_taken_is_told_in_our_words() -> None:
+    with socket.socket() as taken, gr.Blocks(analytics_enabled=False) as empty:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(MofmeError, match="--port"):
+            window._launch(empty, taken.getsockname()[1], server_name="127.0.0.1", prevent_thread_lock=True, quiet=True)

@@ -3,8 +3,8 @@
 import sys
 from functools import cache
 
+from mofme.ui.limits import Limits
 from mofme.ui.models import Engine, Services
-from mofme.ui.service import Limits
 from mofme.ui.window import Address, serve
 from mofme.vision.models import build_net
 from mofme.vision.restorer import Restorer

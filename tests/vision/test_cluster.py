@@ -239,3 +239,8 @@ def test_a_command_that_is_killed_leaves_no_process_and_goes_on(tmp_path: Path, 
     assert len([one for one in again if one.skipped]) >= 4
     assert contents(tmp_path / "out") == contents(tmp_path / "calm")
     assert [row["file"] for row in rows(tmp_path / "out")] == [one.file for one in expected]
+
+
+def test_more_gpus_than_there_are_also_for_a_number_of_workers(tmp_path, photos):
+    with pytest.raises(ConfigError, match="no room for a worker of 1 CPU and 64 GPUs"):
+        list(restore_tree_by_ray(refuse, photos, tmp_path / "out", Cluster(workers=2, gpus=64), BatchSettings()))

@@ -15,7 +15,16 @@ from typer.testing import CliRunner
 
 from mofme.cli.app import app
 from mofme.errors import MofmeError, PictureError
-from mofme.vision.datasets import clean_crops, held_back, load_clean, load_haze, load_pairs, synthesized, taken_from
+from mofme.vision.datasets import (
+    clean_crops,
+    held_back,
+    load_clean,
+    load_haze,
+    load_pair_sets,
+    load_pairs,
+    synthesized,
+    taken_from,
+)
 from mofme.vision.weather import WEATHERS
 
 
@@ -195,3 +204,15 @@ def test_pictures_taken_from_a_folder_go_by_name(tmp_path: Path) -> None:
         degrade(clean, "a")
     with pytest.raises(PictureError, match=r"a\.png: 64x64 pixels, but the clean picture has 48x32"):
         degrade(torch.zeros(3, 32, 48), "street/a")
+
+
+def test_two_sets_of_one_name_are_refused(tmp_path: Path) -> None:
+    for place in ("a", "b"):
+        for part in ("input", "target"):
+            folder = tmp_path / place / "test" / part
+            folder.mkdir(parents=True)
+            Image.new("RGB", (8, 6)).save(folder / "1.png")
+    folders = [tmp_path / "a/test", tmp_path / "b/test"]
+    with pytest.raises(MofmeError, match="called test already"):
+        load_pair_sets(folders)
+    assert len(load_pairs(folders)) == 2

@@ -217,3 +217,14 @@ def test_a_report_sends_no_codes_and_still_knows_its_files(tmp_path: Path) -> No
     )
     (tmp_path / "out").rename(tmp_path / "in/earlier")
     assert {one.file for one in run(tmp_path)} == {*names, "12: 30.png"}  # earlier results are no inputs
+
+
+def test_a_video_with_missing_parts_stays_one_in_the_report(tmp_path: Path) -> None:
+    path = tmp_path / "report.csv"
+    about = {"source": "5 bytes, 2026-01-01T00:00:00+00:00", "settings": "m, strength 1"}
+    write_report(
+        path, [FileReport("a.mp4", "a.mp4", 64, 48, 1.0, "rain", 0.1, error="a.mp4: 2 parts missing", **about)]
+    )
+    before = path.read_bytes()
+    write_report(path, [FileReport("a.mp4", "a.mp4", skipped=True)])
+    assert path.read_bytes() == before

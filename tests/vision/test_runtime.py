@@ -306,3 +306,24 @@ def test_public_nets_are_those_of_their_papers() -> None:
 )
 def test_kinds_of_work(kind: str, found: str) -> None:
     assert found == kind
+
+
+def test_a_runtime_whose_package_has_another_name_or_that_does_not_load(
+    timed: Timed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = module.metadata.version
+
+    def version(name: str) -> str:
+        if name == "onnxruntime":  # there is onnxruntime-gpu
+            raise module.metadata.PackageNotFoundError(name)
+        return real(name)
+
+    def broken(keep: object, graph: object) -> None:
+        raise ImportError("DLL load failed")
+
+    monkeypatch.setattr(module.metadata, "version", version)
+    monkeypatch.setattr(module.metadata, "packages_distributions", lambda: {"onnxruntime": ["openvino"]})
+    assert fastest_runtime(timed.load, nn.Linear(1, 1)) == "openvino"
+    monkeypatch.setattr(module, "_RUNTIMES", {"onnx": (module.ONNXRUNTIME, broken)})
+    with pytest.raises(ModelError, match="DLL load failed"):
+        module.open_runtime("onnx", load_net("small")[0])

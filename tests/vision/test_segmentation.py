@@ -371,6 +371,8 @@ def test_a_video_held_out_of_the_segmenters_training_has_a_room_of_its_own(data:
     result = load_result("segmentation_held_out", data / "out")
     assert result.verdict.endswith(" The segmenter saw nothing of their video, a.png.")
     assert result.figure("Frames", "measured", "frames").value == 1
+    assert "b.png" in (data / "out/segmentation.csv").read_text()  # both are kept
+    assert (data / "out/segmentation_held_out.csv").exists()
 
 
 def test_degraded_frames_from_a_folder(data: Path) -> None:

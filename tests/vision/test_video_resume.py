@@ -19,7 +19,7 @@ from mofme.vision.batch import BatchSettings, restore_file
 from mofme.vision.restorer import Restoration, Restorer, TemporalSmoother
 from mofme.vision.video import restore_video
 from mofme.vision.video_writer import decoding_times
-from tests.films import each_once, film
+from tests.films import as_it_is, each_once, film
 from tests.vision.tiny_models import save_two_models
 
 SEGMENT = 6  # frames, instead of many
@@ -171,3 +171,10 @@ def test_times_of_decoding_by_hand():
     assert decoding_times([0, 30, 10, 20], 10) == [-10, 0, 10, 20]
     assert decoding_times([0, 10, 20], 10) == [0, 10, 20]
     assert decoding_times([], 10) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names there may be longer than paths")
+def test_a_name_as_long_as_may_be(tmp_path):
+    output = tmp_path / ("x" * 251 + ".mp4")
+    assert restore_file(as_it_is, film(tmp_path / "a.mp4"), output).error == ""
+    assert {path.name for path in tmp_path.iterdir()} == {"a.mp4", output.name}

@@ -317,3 +317,23 @@ def test_colours_that_get_coarser_are_told(tmp_path, kind, is_told):
         file.mux(stream.encode(None))
     (frame,) = restore_video(as_it_is, tmp_path / "a.mkv", tmp_path / "b.mkv")
     assert any("4:2:0" in note for note in frame.notes) == is_told
+
+
+def test_a_title_in_other_letters_stops_nothing(tmp_path):
+    with av.open(tmp_path / "a.avi", "w") as file:
+        file.metadata["title"] = "MARKERMARKER"
+        stream = file.add_stream("mpeg4", 10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        file.mux(stream.encode(av.VideoFrame(64, 48, "yuv420p")))
+        file.mux(stream.encode(None))
+    data = (tmp_path / "a.avi").read_bytes()
+    (tmp_path / "a.avi").write_bytes(data.replace(b"MARKERMARKER", b"M\xfcnchen 2009"))
+    restored(tmp_path / "a.avi", tmp_path / "b.mp4")
+
+
+def test_a_recording_that_begins_late_begins_at_once(tmp_path):
+    source = film(tmp_path / "a.mkv", 8, times=list(range(36_000, 36_008)))  # an hour, at 10 a second
+    restored(source, tmp_path / "b.mp4")
+    with av.open(tmp_path / "b.mp4") as container:
+        assert container.streams.video[0].start_time == 0
+        assert container.duration <= 2 * av.time_base

@@ -21,8 +21,8 @@ from mofme.papers.carrot.curve import worth_routing
 from mofme.papers.carrot.experiment import Measured, as_result, measure
 from mofme.papers.carrot.trained_router import TrainedRouter
 from mofme.ui.html import result_tables
+from mofme.ui.limits import Limits
 from mofme.ui.runs import Job
-from mofme.ui.service import Limits
 
 SPLITS = 3
 

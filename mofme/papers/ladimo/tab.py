@@ -95,7 +95,7 @@ def build(services: Services) -> None:
                 value=8192,
                 step=512,
                 label="Tokens to learn from",
-                info="A token is about four letters. 8,192 take about two minutes on a laptop; we measured up to 100,000.",
+                info="A token is about four letters. 8,192 take about two minutes on a laptop; we tried 100,000.",
                 elem_id="tokens",
             )
             own = file_box(label="Your own text (.txt)", file_types=[".txt"], height=120, elem_id="own-text")

@@ -25,8 +25,8 @@ from mofme.papers.mixture_of_routers.training import (
     train,
     trained_parameters,
 )
+from mofme.ui.limits import Limits
 from mofme.ui.runs import Job
-from mofme.ui.service import Limits
 
 _READING = 0.2  # share of the work
 

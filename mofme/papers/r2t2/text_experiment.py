@@ -357,8 +357,8 @@ def as_result(rows: Sequence[Measured], command: str, seed: int) -> Result:
         command=command,
         rows=tables,
         seeds=[seed],
-        interval="95 %; of accuracy Wilson's over the questions, of gains Agresti and Min's over the questions, paired, "
-        "and Student's of nats; p by McNemar's exact test",
+        interval="95 %; of accuracy Wilson's over the questions, of gains Agresti and Min's over the questions, paired,"
+        " and Student's of nats; p by McNemar's exact test",
         machine=this_machine(threads=1),
     )
     return judge_text(result)

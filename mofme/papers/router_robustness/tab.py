@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 MEASURED = ("llm_robustness",)
 
 CARROT, GUARDED, RULE, COIN, STRONG = (
-    "shipped router",
-    "shipped router, guarded",
+    "CARROT, shipped",
+    "CARROT, guarded",
     "complexity rule",
     "coin flip",
     "always strong",

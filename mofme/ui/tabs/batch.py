@@ -13,9 +13,9 @@ from mofme.errors import ArchiveError, Cancelled, MofmeError, PictureError
 from mofme.files import printable
 from mofme.ui.figures import comparison, gallery, save_picture, thumbnail
 from mofme.ui.html import cell, table
+from mofme.ui.limits import Limits
 from mofme.ui.models import Engine, Services
 from mofme.ui.runs import Job
-from mofme.ui.service import Limits
 from mofme.ui.tabs.restore import Settings, options
 from mofme.ui.uploads import (
     KEEP_SECONDS,

@@ -24,9 +24,9 @@ from mofme.measure.result import Result, save_result
 from mofme.ui.chart import bar_plot, scatter_plot
 from mofme.ui.figures import gallery, save_picture, thumbnail
 from mofme.ui.html import measured_box, result_tables
+from mofme.ui.limits import Limits
 from mofme.ui.models import Engine, Services
 from mofme.ui.runs import Job
-from mofme.ui.service import Limits
 from mofme.ui.tabs.batch import gather
 from mofme.ui.tabs.restore import model_box
 from mofme.ui.uploads import RESULTS, download_button, file_box, new_folder, to_download, without_folders

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from mofme.errors import PictureError
 from mofme.ui.figures import comparison, save_picture, thumbnail
 from mofme.ui.html import notes_html
+from mofme.ui.limits import Limits
 from mofme.ui.models import Engine, Services
 from mofme.ui.runs import Job
-from mofme.ui.service import Limits
 from mofme.ui.tabs.restore import Settings, model_box, options
 from mofme.ui.uploads import download_button, file_box, kept_folder, new_folder, refuse_addresses, to_download
 from mofme.ui.work import Endpoint, plain_errors, start_and_cancel, status_box, work

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from typer.testing import CliRunner
 
 from mofme.cli.app import app
 from mofme.core.routers import RouterKind
+from mofme.errors import ModelError
 from mofme.language.scoring import FloatArray, TextScore
 from mofme.language.small_lm import Shape
 from mofme.language.small_lm_training import Plan
@@ -129,3 +131,11 @@ def test_texts_of_one_name_are_refused(tmp_path: Path) -> None:
         words += ["--text", str(tmp_path / name)]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 2 and "wiki.valid.txt: another text is called 'wiki' too" in done.stderr
+
+
+def test_models_of_another_plan_are_not_replaced(tmp_path: Path) -> None:
+    compare(SMALL, range(1), tmp_path, lambda _: None)
+    before = (tmp_path / "seed-0/linear/model.safetensors").read_bytes()
+    with pytest.raises(ModelError, match="another steps"):
+        compare(replace(SMALL, plan=replace(SMALL.plan, steps=4)), range(1), tmp_path, lambda _: None)
+    assert (tmp_path / "seed-0/linear/model.safetensors").read_bytes() == before

@@ -23,9 +23,9 @@ from mofme.papers.attention_router.tab import (
     train_three,
     visible,
 )
+from mofme.ui.limits import Limits
 from mofme.ui.models import Engine, Services
 from mofme.ui.runs import Job
-from mofme.ui.service import Limits
 from tests.ui.one_tab import one_tab
 
 

@@ -1,6 +1,7 @@
 """What is measured of a restorer with binary weights, on made-up figures and on tiny nets."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -142,3 +143,9 @@ def test_two_thirds_of_the_weights_are_of_one_bit() -> None:
     weights = sum(net.get_parameter(f"{name}.weight").numel() for name in binary)
     assert weights == 8 * 64 * 64 * 9 + 8 * 96 * 96 * 9
     assert not any("router" in name or "half" in name for name in binary)
+
+
+def test_two_of_one_name_are_refused() -> None:
+    both = replace(BOTH[0], entry=Entry("model", "a/mine")), replace(BOTH[1], entry=Entry("model", "b/mine"))
+    with pytest.raises(MofmeError, match="name mine"):
+        entries(both)

@@ -6,14 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 from mofme.cli.app import app
+from mofme.core.weights import ModelCard, load_card, save_model
+from mofme.errors import ModelError
 from mofme.measure.result import load_result
 from mofme.papers.carrot import command, experiment
 from mofme.papers.carrot.carrot import CarrotRouter
 from mofme.papers.carrot.simulation import WORLDS, World
+from mofme.papers.carrot.trained_router import train_router
+from tests.ui.toy_router import WordEncoder, toy_table
 
 PROMPT = "Who wrote the song about a yellow submarine?"
 
@@ -184,3 +189,10 @@ def test_a_folder_that_cannot_be_written_is_named(quick: World, tmp_path: Path) 
     done = CliRunner().invoke(app, ["route", "simulate", "--largest", "4000", "--out", str(blocked)])
     assert done.exit_code == 2
     assert "a-file" in re.sub(r"[\s│]", "", done.stderr)  # a long path takes several lines
+
+
+def test_a_router_does_not_replace_a_model_of_another_kind(tmp_path: Path) -> None:
+    save_model(tmp_path, ModelCard("mine", "restoration", {}, "CC0"), {"w": torch.ones(1)})
+    with pytest.raises(ModelError, match="would be replaced"):
+        train_router(toy_table(), tmp_path, "knn", encoder=WordEncoder())
+    assert load_card(tmp_path).net == "restoration"

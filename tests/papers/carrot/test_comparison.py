@@ -11,7 +11,8 @@ from sklearn.metrics import roc_auc_score
 
 from mofme.language.sentence_encoder import Queries
 from mofme.language.tables.table import FloatArray, RoutingTable
-from mofme.measure.result import Figure, load_result, save_result
+from mofme.measure.result import Figure, Result, Row, load_result, save_result
+from mofme.papers.carrot import DOLLARS, JUDGED, judge
 from mofme.papers.carrot.baselines import BestSingle, Hull, Oracle, Pair, PairRouter, TaskTable
 from mofme.papers.carrot.carrot import Estimate, EstimatingRouter
 from mofme.papers.carrot.comparison import (
@@ -326,3 +327,9 @@ def test_every_prompt_is_decided_by_itself(router: Hull | Oracle) -> None:
     router.fit(TABLE, QUERIES)
     milliseconds = milliseconds_to_choose(router, QUERIES.rows([0, 1, 2]))
     assert milliseconds.shape == (3,) and (milliseconds > 0).all()
+
+
+def test_the_best_model_may_cost_nothing() -> None:
+    names = (JUDGED, "best single")
+    rows = [Row(f"t: {DOLLARS}", name, {"for 95% of its quality": Figure(0.0, 0.0, 0.0)}) for name in names]
+    assert "quality for" not in judge(Result("llm_routing", "", "", "", "", rows)).verdict

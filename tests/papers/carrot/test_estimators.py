@@ -216,3 +216,16 @@ def test_traits_are_of_the_size_of_an_embedding(prompt: str) -> None:
     assert inputs.traits_NF.shape == (1, 8) and np.isfinite(inputs.traits_NF).all()
     assert abs(inputs.traits_NF).max() < 1
     assert inputs.with_length_NF[0, -1] == len(prompt) / 4
+
+
+def test_ridge_chooses_its_penalty_anew_for_other_data() -> None:
+    rng = np.random.default_rng(0)
+    x_NF = rng.normal(size=(200, 6))
+    x_NF /= np.linalg.norm(x_NF, axis=1, keepdims=True)
+    known = Inputs(x_NF, np.zeros((200, 8)), np.zeros(200))
+    noise, signal = rng.normal(size=(200, 2)), x_NF @ rng.normal(size=(6, 2))
+    again, fresh = Linear(), Linear()
+    again.fit(known, noise)
+    again.fit(known, signal)
+    fresh.fit(known, signal)
+    np.testing.assert_array_equal(again.weights_FM, fresh.weights_FM)

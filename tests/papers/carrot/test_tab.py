@@ -17,8 +17,8 @@ from mofme.papers.carrot import tab_own
 from mofme.papers.carrot.tab import BUDGET, QUALITY, WEIGHT, Dial, answer_html, dollars
 from mofme.papers.carrot.tab_own import own_html, read_own, train_own
 from mofme.papers.carrot.trained_router import TrainedRouter
+from mofme.ui.limits import Limits
 from mofme.ui.runs import Job
-from mofme.ui.service import Limits
 from tests.language.tables.plain_table import save_plain
 from tests.ui.toy_router import CHEAP, DEAR, WordEncoder, toy_router, toy_table
 from tests.ui.visiting import open_tab
@@ -185,3 +185,13 @@ def test_a_person_routes_a_prompt_and_trains_on_a_table(visit: Callable[..., Pag
     expect(page.locator("#answer")).to_contain_text("Your router has learnt from 59 prompts")
     page.click("#forget")
     expect(page.locator("#answer")).to_contain_text("The shipped router")
+
+
+def test_what_repeats_in_parquet_counts_each_time(tmp_path: Path) -> None:
+    path = tmp_path / "same.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"prompt": ["x" * 1000] * 20_000}), path)
+    assert path.stat().st_size < 10_000
+    with pytest.raises(TableError, match="larger than the limit"):
+        read_own(path, Limits(table_megabytes=1))
+    with pytest.raises(TableError, match="20,000 rows"):
+        read_own(path, Limits(table_prompts=10))

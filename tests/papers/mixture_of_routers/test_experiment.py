@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from mofme.cli.app import app
 from mofme.core.weights import load_card
-from mofme.errors import TableError
+from mofme.errors import ModelError, TableError
 from mofme.measure.result import load_result, save_result
 from mofme.papers.mixture_of_routers.experiment import (
     ARMS,
@@ -121,3 +121,13 @@ def test_a_difference_on_all_is_said_and_saved(tmp_path: Path) -> None:
     # 72 of 100 without a mixture where the head alone gets half: the gate is passed.
     assert result.verdict.startswith("Reproduced") and "+20.00" in result.verdict
     assert load_result("mixture_of_routers", save_result(result, tmp_path).parent).rows == result.rows
+
+
+def test_another_table_of_the_same_name_is_refused(table: Path, tmp_path: Path) -> None:
+    def again() -> None:
+        compare([table], Setting(steps=1, batch=4), range(1), tmp_path / "arms", lambda _: None)
+
+    again()
+    table.write_text(table.read_text().replace("cat", "owl"))
+    with pytest.raises(ModelError, match="another content"):
+        again()

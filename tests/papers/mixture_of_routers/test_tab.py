@@ -28,9 +28,9 @@ from mofme.papers.mixture_of_routers.tab import (
 )
 from mofme.papers.mixture_of_routers.tab_own import Arm, Trained, read_texts, train_arms
 from mofme.papers.mixture_of_routers.training import Examples, Measured, Task
+from mofme.ui.limits import Limits
 from mofme.ui.models import Engine, Services
 from mofme.ui.runs import Job
-from mofme.ui.service import Limits
 from tests.ui.one_tab import one_tab
 
 

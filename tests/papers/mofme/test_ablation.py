@@ -168,3 +168,9 @@ def test_generated_experts_are_judged_beside_the_conventional_ones() -> None:
     (one,) = judge_quality(Result("ablation_arms", "MoFME", "a claim", "", "x --steps 9", rows, [0, 1, 2])).judgements
     assert one.claim.startswith("experts generated from the input") and one.verdict == "reproduced"
     assert one.gates[0].figure.value == pytest.approx(0.0248, abs=1e-4)  # Student's 4.303 * .01 / sqrt 3
+
+
+def test_arms_of_other_photographs_are_not_taken(tmp_path: Path) -> None:
+    train_or_load(tmp_path, [DENSE], photographs(), SHORT, 0, quiet)
+    with pytest.raises(ModelError, match="trained with photographs"):
+        train_or_load(tmp_path, [DENSE], [255 - picture for picture in photographs()], SHORT, 0, quiet)

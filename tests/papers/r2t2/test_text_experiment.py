@@ -93,3 +93,15 @@ def test_more_questions_begin_with_the_same() -> None:
     all_of_them = questions(9, 0)
     assert drawn(all_of_them, 3, 1) == drawn(all_of_them, 7, 1)[:3]
     assert set(drawn(all_of_them, None, 1)) == set(all_of_them)
+
+
+def test_the_same_words_with_other_choices_are_another_question(lm: PretrainedLM, tmp_path: Path) -> None:
+    one = questions(1, 1)[0]
+    other = replace(one, choices=one.choices[::-1])  # now the other choice is right
+    rows = measure(lm, Setting([one, other], questions(20, 0), layers=1, k=2, tuning=1), tmp_path)
+    assert rows[0][BASE]["chance"] + rows[1][BASE]["chance"] == pytest.approx(1, abs=1e-5)
+
+
+def test_too_few_solved_references_are_told(lm: PretrainedLM, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="are needed"):
+        measure(lm, Setting(questions(1, 1), questions(8, 0), layers=1, k=9, tuning=1), tmp_path)

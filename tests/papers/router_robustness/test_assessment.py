@@ -120,3 +120,10 @@ def test_auc_within_tasks_forgets_what_the_task_says() -> None:
     # In a: the negative above both positives, 0 of 2 pairs; in b: 0 of 2.
     assert auc_inside(score, positive, tasks, ones)[0] == 0
     assert np.isnan(auc_inside(score[:2], positive[1:3], ["a", "a"], np.ones((1, 2)))[0])
+
+
+def test_a_task_that_only_some_splits_test() -> None:
+    with_it = recorded_of([(1, 1), (1, 0)], ["college_mathematics", "law"])
+    without = recorded_of([(1, 1), (1, 0)], ["law", "law"])
+    lines = waste_by_group([Always("strong", True)] * 2, [parts(with_it), parts(without)])
+    assert lines["mathematics"]["of these wasted, %"].value == 100

@@ -124,3 +124,20 @@ def test_a_folder_without_prompts(tmp_path: Path) -> None:
     code, _, error = run("--queries", tmp_path)
     assert code == 2
     assert "has no prompts" in error
+
+
+def test_tasks_that_tell_everything_leave_nothing_to_balance(tmp_path: Path) -> None:
+    path = write_table(tmp_path / "mine.csv")
+    with path.open(encoding="utf-8", newline="") as file:
+        header, *rows = list(csv.reader(file))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *([row[0], "ab"[row[4] == "0"], *row[2:]] for row in rows)])
+    code, _, progress = run("--table", path, "--seeds", 1, "--out", tmp_path)
+    assert code == 0 and "balanced training is left out" in progress
+
+
+def test_two_tables_of_one_name(tmp_path: Path) -> None:
+    tables = [write_table(tmp_path / f"{month}.a.csv") for month in ("a", "b")]
+    twice = tables[0].rename(tmp_path / "x.jan.csv"), tables[1].rename(tmp_path / "x.feb.csv")
+    code, _, error = run("--table", twice[0], "--table", twice[1])
+    assert code == 2 and "two tables are called x" in error

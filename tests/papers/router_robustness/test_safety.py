@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mofme.errors import TableError
+from mofme.papers.router_robustness.experiment import Prompts, try_rules
 from mofme.papers.router_robustness.probes import own_probes
 from mofme.papers.router_robustness.routers import Always
 from mofme.papers.router_robustness.safety import (
@@ -124,3 +125,8 @@ def test_private_data_is_masked_by_words() -> None:
         ]
     )
     assert sentence == Labelled("Ann lives in Rome", frozenset({"PERSON"}), "somebody lives in the gpe")
+
+
+def test_one_attack_leaves_the_classifier_nothing_to_learn_from() -> None:
+    tried = [Attempt("PAIR", f"request {number}", (f"text {number}",), False, True) for number in range(4)]
+    assert list(try_rules(Prompts(tuple(own_probes()), {"weak": tried}, ()), embed).guards) == ["phrases"]

@@ -44,6 +44,9 @@ def test_near_is_near_enough_from_the_similarity_on() -> None:
         ("should I go", "shouldn't I go"),
         ("from German to French", "from French to German"),
         ("costs 1.5 dollars", "costs 15 dollars"),
+        ("is anna taller than ben?", "is ben taller than anna?"),
+        ("wie hoch ist der Ätna?", "wie hoch ist der Örtler?"),
+        ("\u732b\u559c\u6b22\u5403\u4ec0\u4e48?", "\u72d7\u559c\u6b22\u5403\u4ec0\u4e48?"),  # cats, dogs
     ],
 )
 def test_numbers_names_signs_and_negations_must_agree(asked, known) -> None:

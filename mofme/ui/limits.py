@@ -1,0 +1,29 @@
+"""What the app accepts, so that one visitor cannot use up the machine."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Largest picture, upload, batch, prompt and table, longest work and queue, also of one
+    client; `away_seconds` is how long a batch or a video goes on while nobody has its page open, `stopping_seconds` how
+    long the app waits for work when it is stopped.
+
+    Every limit is told to the user when it is met.
+    """
+
+    megapixels: float = 50
+    upload_megabytes: int = 200
+    batch_pictures: int = 500
+    picture_seconds: float = 600
+    batch_seconds: float = 3600
+    away_seconds: float = 600
+    live_seconds: int = 600
+    prompt_characters: int = 20_000
+    table_megabytes: float = 50
+    table_prompts: int = 5000
+    table_models: int = 50
+    training_seconds: float = 1200
+    waiting: int = 20
+    waiting_each: int = 8
+    stopping_seconds: float = 20

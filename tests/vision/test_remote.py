@@ -1,0 +1,47 @@
+"""Folders at addresses: what a report there may do here, and which files there are inputs."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from mofme.vision.batch import FileReport, plan_tree, write_report
+from mofme.vision.remote import mirrored
+
+
+@pytest.fixture
+def memory() -> Iterator[fsspec.AbstractFileSystem]:
+    system = fsspec.filesystem("memory")
+    yield system
+    system.store.clear()
+
+
+@pytest.mark.parametrize("when", ["2020-01-01T00:00:00+00:00", "30.11.2026 15:00"])
+def test_a_strangers_report_touches_nothing_here_and_stops_nothing(
+    tmp_path: Path, when: str, memory: fsspec.AbstractFileSystem
+) -> None:
+    mine = tmp_path / "mine"
+    mine.touch()
+    os.utime(mine, (1, 1))
+    rows = [
+        FileReport(name, output, 1, 1, source=f"1 bytes, {when}") for name, output in (("a", str(mine)), ("b", "b"))
+    ]
+    write_report(tmp_path / "report.csv", rows)
+    memory.put_file(str(tmp_path / "report.csv"), "/strange/report.csv")
+    memory.pipe("/strange/b", b"x")
+    with mirrored(Path("memory://strange")):
+        assert mine.stat().st_mtime == 1
+
+
+def test_results_of_an_earlier_run_at_an_address_are_no_inputs(
+    tmp_path: Path, memory: fsspec.AbstractFileSystem
+) -> None:
+    write_report(tmp_path / "report.csv", [FileReport("a.png", "a.png", 1, 1)])
+    memory.pipe("/shots/in/a.png", b"x")
+    memory.pipe("/shots/in/clear/a.png", b"x")
+    memory.put_file(str(tmp_path / "report.csv"), "/shots/in/clear/report.csv")
+    folder = Path("memory://shots/in")
+    with mirrored(folder) as mirror:
+        assert len(plan_tree(mirror.path(folder), tmp_path / "out")) == 1
