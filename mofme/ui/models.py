@@ -46,13 +46,14 @@ class Engine:
                 self._loaded[name] = self._load(name)
             return self._loaded[name]
 
-    def fast_restorer(self, name: str | None) -> Restorer:
-        """The same, for many pictures, sped up when it is first asked for."""
+    def fast_restorer(self, name: str | None, check: Callable[[], Any] = lambda: None) -> Restorer:
+        """The same, for many pictures, sped up when it is first asked for, which takes a `turn`: it is measured."""
         restorer = self.restorer(name)
-        with self._loading:
-            if name not in self._fast:
-                self._fast[name] = self._speed_up(restorer)
-            return self._fast[name]
+        if name not in self._fast:
+            with self.turn(check):
+                if name not in self._fast:
+                    self._fast[name] = self._speed_up(restorer)
+        return self._fast[name]
 
     def turn(self, check: Callable[[], Any] = lambda: None) -> AbstractContextManager[None]:
         """Nobody else restores inside. `check` is called while somebody does, to raise where it should not wait."""
@@ -60,7 +61,7 @@ class Engine:
 
     def in_turn(self, name: str | None, check: Callable[[], Any]) -> "InTurn":
         """The fast model called `name`, which waits for its `turn` at each picture: others get theirs in between."""
-        return InTurn(self.fast_restorer(name), lambda: self.turn(check))
+        return InTurn(self.fast_restorer(name, check), lambda: self.turn(check))
 
 
 class InTurn:

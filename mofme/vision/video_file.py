@@ -229,7 +229,7 @@ def missing_share(path: Path) -> float:
                 box = file.read(16)
                 length = int.from_bytes(box[:4], "big")
                 length = int.from_bytes(box[8:], "big") if length == 1 else length
-                if length < 8:  # to the end
+                if length < 8 or not box[4:8].strip().isalnum():  # to the end, or what a camera wrote behind all boxes
                     return 0.0
                 whole += length
     return max(whole - size, 0) / max(whole, 1)

@@ -337,3 +337,10 @@ def test_a_recording_that_begins_late_begins_at_once(tmp_path):
     with av.open(tmp_path / "b.mp4") as container:
         assert container.streams.video[0].start_time == 0
         assert container.duration <= 2 * av.time_base
+
+
+def test_what_a_camera_writes_behind_a_film_is_no_part_that_is_missing(tmp_path):
+    source = film(tmp_path / "a.mp4")
+    with source.open("ab") as file:
+        file.write(b"\x7f\xff\xff\xff\x00\x01\x02\x03 a trailer")
+    assert restored(source, tmp_path / "b.mp4").note == ""
