@@ -44,6 +44,7 @@ def temporary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """So do what it caches."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MOFME_CACHE", raising=False)
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
 

@@ -221,6 +221,7 @@ def test_a_file_in_place_of_a_folder_is_refused_before_the_work(
 
 
 def test_bad_input_is_tried_on_all_commands() -> None:
+    assert len(MEASURING) > 20 and len(FOLDERS) > 40  # or others above were skipped
     assert [name for name in ALL if not any(line.startswith(f"{name} ") for line in BAD)] == ["models"]
 
 
@@ -272,3 +273,17 @@ def test_help_does_not_wait_for_torch() -> None:
     code = "import sys, mofme.cli.app; sys.exit(bool({'torch', 'numpy', 'gradio'} & set(sys.modules)))"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("page", ["README.md", "PAPERS.md", "DATA.md", "CONTRIBUTING.md"])
+def test_pages_type_options_that_there_are(page: str) -> None:
+    text = (Path(__file__).parents[2] / page).read_text(encoding="utf-8").replace("\\\n", " ")
+    typed = r"^(?:[A-Z_]+=\S+ )?(?:python -m mofme|torchrun .*? -m mofme|mofme) (.+?)(?:\s+#.*)?$"
+    for line in re.findall(typed, text, re.MULTILINE):
+        words, command, name = shlex.split(line), ROOT, []
+        while words and words[0] in getattr(command, "commands", {}):
+            name.append(words[0])
+            command = command.commands[words.pop(0)]
+        command = command.commands["prompt"] if name == ["route"] else command
+        known = {option for one in command.params for option in (*one.opts, *one.secondary_opts)}
+        assert {word.partition("=")[0] for word in words if word.startswith("--")} <= known, line

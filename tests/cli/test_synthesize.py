@@ -77,6 +77,10 @@ def test_several_weathers_are_mixed_on_one_picture(tmp_path: Path) -> None:
     code, _ = run(clean, tmp_path / "out", "--weather", "rain", "--weather", "haze")
     assert code == 0
     assert names(tmp_path / "out/input") == ["a.png"]
+    mixed = pixels(tmp_path / "out/input/a.png")
+    for weather in ("rain", "haze"):
+        assert run(clean, tmp_path / weather, "--weather", weather)[0] == 0
+        assert (pixels(tmp_path / weather / "input/a.png") != mixed).any()
 
 
 def test_a_bad_file_is_reported_and_skipped(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The endpoints as programs call them, through a real server."""
 
+import http.client
 import re
 import zipfile
 from collections.abc import Iterator
@@ -79,10 +80,10 @@ def call(url: str, payload: dict[str, object], endpoint: str = "restore") -> str
     """Call an endpoint with a made-up file, as a hostile program would, and return the stream of answers."""
     file = {"meta": {"_type": "gradio.FileData"}, **payload}
     data = {
-        "restore": [file, "small", 1, False, 0],
+        "restore": [file, "small", 1, False, 0, False],
         "batch": [[file], "small", 1, False, 0],
         "evaluate": [[file], [file], "small", "camvid"],
-        "robustness": [["coin flip"], ["coding"], file, 50],
+        "video": [file, "small", 1, False, 0],
     }[endpoint]
     started = httpx.post(f"{url}gradio_api/call/{endpoint}", json={"data": data}, timeout=90)
     if started.status_code != 200:
@@ -90,12 +91,19 @@ def call(url: str, payload: dict[str, object], endpoint: str = "restore") -> str
     return httpx.get(f"{url}gradio_api/call/{endpoint}/{started.json()['event_id']}", timeout=90).text
 
 
-@pytest.mark.parametrize("endpoint", ["restore", "batch", "evaluate", "robustness"])
+@pytest.mark.parametrize("endpoint", ["restore", "batch", "evaluate", "video"])
 @pytest.mark.parametrize("payload", [{"path": "/etc/hostname"}, {"path": "http://127.0.0.1:9/a.png"}, {"path": ""}])
 def test_files_that_were_not_uploaded_are_never_read(url: str, payload: dict[str, object], endpoint: str) -> None:
     answer = call(url, payload, endpoint)
     assert "event: error" in answer
     assert "event: complete" not in answer
+
+
+@pytest.mark.parametrize("endpoint", ["restore", "batch"])
+def test_the_same_call_with_an_upload_is_answered(url: str, photo: Path, endpoint: str) -> None:
+    """Or the test above would pass whatever else is wrong with its call."""
+    sent = httpx.post(f"{url}gradio_api/upload", files={"files": ("a.jpg", photo.read_bytes())}, timeout=90)
+    assert "event: complete" in call(url, {"path": sent.json()[0]}, endpoint)
 
 
 def test_uploads_beyond_the_limit_are_refused(url: str) -> None:
@@ -111,7 +119,12 @@ def test_the_plots_of_shipped_results_are_served_and_not_inside_the_page(url: st
     for plot in plots:
         answer = httpx.get(f"{url}{plot}")
         assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
-    assert httpx.get(f"{url}plots/../../README.md").status_code == 404
+    server = httpx.URL(url)
+    for path in ("/plots/../../README.md", "/plots/%2e%2e/%2e%2e/README.md", "/plots/..%2f..%2fREADME.md"):
+        connection = http.client.HTTPConnection(server.host, server.port, timeout=90)  # httpx would take the dots out
+        connection.request("GET", path)
+        assert connection.getresponse().status == 404, path
+        connection.close()
 
 
 @pytest.mark.parametrize("path", ["/etc/hostname", "app.py", "mofme/ui/window.py"])

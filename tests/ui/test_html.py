@@ -1,8 +1,6 @@
 """Tables, bars, coloured numbers and the shipped results."""
 
 import re
-import resource
-import signal
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from mofme.ui.figures import expert_figures, heat_map, save_picture, telling_lay
 from mofme.ui.html import Block, bars, heat_grid, heat_table, measured_by_us, numbered, result_tables
 from mofme.ui.tabs import evaluate
 from mofme.vision.restorer import RoutingMap
+from tests.full_disk import room_for
 
 
 def save(folder: Path, room: str, verdict: str = "Clearer.") -> None:
@@ -271,13 +270,6 @@ def test_legend_of_the_uncertainty_names_its_range(tmp_path: Path) -> None:
 
 def test_a_picture_that_does_not_fit_on_the_disk_leaves_no_half_of_it(tmp_path: Path) -> None:
     noise = torch.rand(3, 200, 200, generator=torch.Generator().manual_seed(0))
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
-    try:
-        with pytest.raises(OSError):
-            save_picture(noise, tmp_path / "small.jpg")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-        signal.signal(signal.SIGXFSZ, handler)
+    with room_for(1000), pytest.raises(OSError):
+        save_picture(noise, tmp_path / "small.jpg")
     assert not (tmp_path / "small.jpg").exists()

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from threading import Semaphore
+from typing import Any
 
 import gradio as gr
 import pytest
@@ -133,16 +134,28 @@ def test_a_page_loaded_again_shows_its_work_and_an_error_goes_with_other_files(b
         page.close()
 
 
-def test_the_time_away_counts_from_the_last_look() -> None:
+def test_the_time_away_counts_from_the_last_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    timers: list[Any] = []
+
+    class Timer:
+        def __init__(self, seconds: float, call: Any, args: tuple[int]) -> None:
+            self.seconds, self.ring = seconds, lambda: call(*args)
+            timers.append(self)
+
+        def start(self) -> None: ...
+
+    monkeypatch.setattr("mofme.ui.runs.threading.Timer", Timer)
     steps, runs = Steps(), Runs(away=2)
     run = runs.begin("link", steps, seconds=60)
     steps.go_on.release()
-    next(run.follow("one", lambda *_: None))
-    runs.leave("one")
-    time.sleep(1.2)
-    next(run.follow("two", lambda *_: None))
-    runs.leave("two")
-    assert not steps.stopped.wait(1.2)  # 2.4 seconds after the first look, 1.2 after the last one
+    for name in ("one", "two"):
+        next(run.follow(name, lambda *_: None))
+        runs.leave(name)
+    first, last = timers[0], timers[-1]
+    assert (first.seconds, last.seconds) == (2, 2)
+    first.ring()
+    assert not steps.stopped.wait(0.1)  # somebody has looked since
+    last.ring()
     assert steps.stopped.wait(30)
 
 

@@ -238,7 +238,8 @@ def test_sigterm_finishes_the_work_tells_others_and_ends_well(served: Served, tm
     client = Client(address, verbose=False, download_files=tmp_path)
     job = client.submit(handle_file(large), ensemble=True, api_name="/restore")
     while not metrics(address)["mofme_in_work",]:
-        time.sleep(0.05)
+        assert not job.done(), "it was restored before it was seen: a larger picture is needed"
+        time.sleep(0.02)
     served.process.send_signal(signal.SIGTERM)
     while httpx.get(f"{address}ready").status_code == 200:
         time.sleep(0.01)

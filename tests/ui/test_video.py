@@ -67,6 +67,7 @@ def test_a_cancelled_video_leaves_nothing(engine: Engine, tmp_path: Path) -> Non
 def test_the_same_video_again_goes_on_and_becomes_the_same(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("MOFME_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(video_writer, "SEGMENT_FRAMES", 2)
     monkeypatch.setattr(video, "LOOK_EVERY", -1.0)

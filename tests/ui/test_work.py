@@ -72,9 +72,9 @@ def test_models_are_loaded_once_and_by_listed_names_only() -> None:
         thread.join()
     assert loaded == ["small"]
     for name in ("/etc", None):
-        with pytest.raises(ModelError):
-            engine.restorer(name)
-            engine.fast_restorer(name)
+        for ask in (engine.restorer, engine.fast_restorer):
+            with pytest.raises(ModelError):
+                ask(name)
 
 
 def test_a_model_is_sped_up_once_and_for_many_pictures_alone() -> None:

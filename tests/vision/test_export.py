@@ -3,6 +3,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,9 +17,10 @@ from torch import Tensor, nn
 from typer.testing import CliRunner, Result
 
 from mofme.cli.app import app
-from mofme.core.weights import ModelCard, load_card, save_model
+from mofme.core.weights import ModelCard, checksum, load_card, save_model
 from mofme.errors import ModelError
 from mofme.files import ASSETS, WEIGHTS
+from mofme.vision import export
 from mofme.vision import restorer as module
 from mofme.vision.export import export_net
 from mofme.vision.models import load_net
@@ -44,6 +46,23 @@ def save_tiny(folder: Path, kind: str) -> Path:
     nn.init.normal_(net.context.project.weight)
     save_model(folder, ModelCard("tiny", "restoration", arguments, "CC0"), net.state_dict())
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def written_once() -> Iterator[None]:
+    """The graph of a net is written once for both formats: it takes longer than all else here."""
+    kept: dict[str, bytes] = {}
+    write = export._whole_net
+
+    def once(net: RestorationNet) -> bytes:
+        key = f"{net} {checksum(net.state_dict())}"
+        if key not in kept:
+            kept[key] = write(net)
+        return kept[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "_whole_net", once)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -438,3 +439,17 @@ def test_filling_continues_what_is_seen() -> None:
 def test_alpha_of_another_size_is_refused(restorer: Restorer) -> None:
     with pytest.raises(ValueError, match="alpha"):
         restorer(torch.zeros(3, 4, 4), alpha=torch.zeros(1, 5, 5))
+
+
+def test_the_readme_restores_a_photo_from_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    (example,) = [block for block in blocks if "from mofme import Restorer" in block]
+    Image.new("RGB", (48, 32), (90, 100, 110)).save(tmp_path / "photo.jpg")
+    monkeypatch.setattr(Restorer, "from_pretrained", lambda *_: Restorer(leaving_all(haze=0.9), "test"))
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "README.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("haze ")
+    with Image.open(tmp_path / "clear.jpg") as image:
+        assert image.size == (48, 32)

@@ -47,7 +47,7 @@ MODELS = ("small", "small-real")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def written_once() -> Iterator[None]:
+def written_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The graph of a net is written once for all runtimes and tests: it takes longer than all else here."""
     kept: dict[str, bytes] = {}
 
@@ -60,6 +60,7 @@ def written_once() -> Iterator[None]:
     write = module.onnx_bytes
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "onnx_bytes", once)
+        patch.setenv("MOFME_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
 
 
@@ -263,6 +264,7 @@ def test_every_runtime_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for name, level in (("input", 120), ("target", 100)):
         save(tmp_path / "pairs" / name / "a.png", level)
     monkeypatch.setattr(runtime_benchmark, "_SIDE", 32)
+    monkeypatch.setattr(runtime_benchmark, "_PICTURE_SIDE", 64)
     tiny = str(save_two_models(tmp_path)[1])
     words = ["bench", "runtimes", str(tmp_path / "pairs"), "--model", tiny, "--repeats", "2"]
     done = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "out")])
