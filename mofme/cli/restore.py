@@ -17,7 +17,7 @@ import typer
 
 from mofme.cli.measuring import Command, ExitCode, with_exit_codes
 from mofme.errors import MofmeError
-from mofme.files import address_of, check_can_hold, on_disk, printable
+from mofme.files import address_of, check_can_hold, model_folder, on_disk, printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -125,7 +125,8 @@ def restore(
         restorer = load_restorer(model, device, by)
         device, by = str(restorer.device), restorer.runtime
     # Workers stand in another folder.
-    named = str(Path(model).absolute()) if engine == "ray" and Path(model).is_dir() else model
+    is_own = Path(model).is_dir() and model_folder(model) == Path(model)  # not the name of a shipped one
+    named = str(Path(model).absolute()) if engine == "ray" and is_own else model
     load = partial(_load, named, device, by, references, reroute, rerouted)
     cluster = {"address": address, "workers": workers, "gpus": gpus_per_worker} if engine == "ray" else None
     restore = partial(_restore_folder, cluster) if is_folder else _restore_one

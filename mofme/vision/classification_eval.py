@@ -22,7 +22,7 @@ from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import FloatArray, bootstrap, bootstrap_percent
 from mofme.vision.datasets import Degrade, picture_names
 from mofme.vision.evaluation import Restores
-from mofme.vision.picture.file import find_pictures, read_picture
+from mofme.vision.picture.file import find_pictures, read_whole
 from mofme.vision.segmenter import of_torchvision
 
 DEFAULT = "efficientnet-lite0"
@@ -159,7 +159,7 @@ def compare(
     for photo in photos:
         for weather, degrade in weathers.items():
             try:
-                clean = read_picture(photo.path).rgb
+                clean = read_whole(photo.path).rgb
                 degraded = degrade(clean, photo.name)
                 told = [classify(x) for x in (clean, degraded, restore(degraded).image)]
                 seen = int(told[0].argmax())

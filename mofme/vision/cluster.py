@@ -107,8 +107,10 @@ def restore_tree_by_ray(
                     continue
                 if given:
                     yield from answer
-                elif files is None:
-                    files = open_files(plan, source, target, settings, answer, kind)
+                else:
+                    tries[""] = 0  # it can be loaded: workers that ended meanwhile were taken away
+                    if files is None:
+                        files = open_files(plan, source, target, settings, answer, kind)
                 share, left_out = (again.popleft(), []) if again else _share(files or iter(()), together)
                 yield from left_out
                 if share:

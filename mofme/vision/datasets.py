@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from mofme.errors import MofmeError, PictureError
 from mofme.vision.picture.decode import Picture
-from mofme.vision.picture.file import find_pictures, read_picture, write_picture
+from mofme.vision.picture.file import find_pictures, read_whole, write_picture
 from mofme.vision.weather import WEATHERS, synthesize
 
 # What public sets add to a scene's number: norain-001.png belongs to rain-001.png, 7_clean.png to 7_rain.png.
@@ -61,7 +61,7 @@ class PairFiles:
         """
         if self.target is None:
             raise PictureError(f"{self.input}: target/ has no picture of this name")
-        weathered, clean = (read_picture(path, max_megapixels).rgb for path in (self.input, self.target))
+        weathered, clean = (read_whole(path, max_megapixels).rgb for path in (self.input, self.target))
         if weathered.shape != clean.shape:
             sizes = " and ".join(f"{picture.shape[2]}x{picture.shape[1]}" for picture in (weathered, clean))
             raise PictureError(f"{self.input} and {self.target} differ in size: {sizes}")
@@ -85,7 +85,7 @@ def load_clean(folders: Sequence[Path], *, validation: bool) -> list[Tensor]:
     paths = [path for path in found if (path in held) == validation]
     for path in paths:
         try:
-            pictures.append(_to_uint8(read_picture(path).rgb))
+            pictures.append(_to_uint8(read_whole(path).rgb))
         except PictureError as error:
             print(f"skipped: {error}")
     if not pictures:
@@ -167,8 +167,8 @@ def load_haze(folder: Path) -> list[HazeScene]:
         transmission = next((folder / "trans").glob(f"{glob.escape(path.stem)}.*"), None)
         if transmission is None:
             raise PictureError(f"{path}: trans/ has no picture of this name")
-        clear = read_picture(path).rgb
-        grey = F.interpolate(read_picture(transmission).rgb[None, :1], clear.shape[-2:], mode="bilinear")[0]
+        clear = read_whole(path).rgb
+        grey = F.interpolate(read_whole(transmission).rgb[None, :1], clear.shape[-2:], mode="bilinear")[0]
         scenes.append(HazeScene(_to_uint8(clear), _to_uint8(grey)))
     if not scenes:
         raise MofmeError(
@@ -246,7 +246,7 @@ def taken_from(folder: Path) -> dict[str, Degrade]:
     def degrade(clean: Tensor, name: str) -> Tensor:
         if name not in paths:
             raise PictureError(f"{folder}: no picture is called {name}")
-        degraded = read_picture(paths[name]).rgb
+        degraded = read_whole(paths[name]).rgb
         if degraded.shape != clean.shape:
             raise PictureError(
                 f"{paths[name]}: {degraded.shape[2]}x{degraded.shape[1]} pixels, "
@@ -281,7 +281,7 @@ def held_back_sets(
         for path, name in zip(paths, picture_names(paths, source), strict=True):
             for title, weathers in HELD_BACK_SETS.items():
                 try:
-                    pair = write_pair(read_picture(path), name, weathers, seed, folder / str(number) / title)
+                    pair = write_pair(read_whole(path), name, weathers, seed, folder / str(number) / title)
                 except PictureError:
                     pair = PairFiles(name, path, path)  # measuring reports what is wrong with it
                 sets[title].append(replace(pair, name=f"{source.resolve().name}/{pair.name}"))

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from mofme.errors import MofmeError, PictureError
-from mofme.vision.picture.file import find_pictures, read_picture
+from mofme.vision.picture.file import find_pictures, read_whole
 
 FOLDER = Path(__file__).with_name("label_sets")
 IGNORE = 255  # class index of a pixel that is not judged
@@ -177,7 +177,7 @@ def read_labelled(frame: LabelledFrame, label_set: LabelSet) -> tuple[Tensor, Te
     """RGB (3, H, W) in [0, 1] and class indices (H, W) uint8. Raises PictureError naming what cannot be used."""
     if frame.labels is None:
         raise PictureError(f"{frame.frame}: no label picture has its name")
-    rgb, labels = read_picture(frame.frame).rgb, label_set.read(frame.labels)
+    rgb, labels = read_whole(frame.frame).rgb, label_set.read(frame.labels)
     if rgb.shape[1:] != labels.shape:
         size, other = (f"{shape[1]}x{shape[0]}" for shape in (rgb.shape[1:], labels.shape))
         raise PictureError(f"{frame.frame}: {size} pixels, but its labels have {other}")

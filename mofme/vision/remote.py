@@ -60,6 +60,8 @@ class Mirror:
                     raise PictureError(f"{address}: holds {name!r}, which no file in a folder can be called.")
                 path = mirror / name
                 path.parent.mkdir(parents=True, exist_ok=True)
+                if path.exists() and path.name not in os.listdir(path.parent):
+                    raise PictureError(f"{address}: {name!r} and another differ by case alone; this system holds one.")
                 with path.open("wb") as file:
                     file.truncate(about["size"] or 0)
                 os.utime(path, (_time(about),) * 2)

@@ -6,6 +6,7 @@ the planes of a picture that did not change stay as they were, to the last bit.
 """
 
 import re
+import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ import av
 import numpy as np
 import torch
 from av.container import InputContainer
+from av.sidedata.sidedata import Type
 from av.stream import Disposition
 from av.video.codeccontext import VideoCodecContext
 from av.video.plane import VideoPlane
@@ -117,12 +119,16 @@ class Planes:
         )
 
 
-def planes_of(frame: av.VideoFrame, quarter_turns: int = 0) -> Planes:
-    """The planes of a decoded frame in any format, turned counter-clockwise. RGB gets the matrix of ITU 709."""
+def planes_of(frame: av.VideoFrame, quarter_turns: int = 0, mirrored: bool = False) -> Planes:
+    """The planes of a decoded frame in any format, turned counter-clockwise as FFmpeg tells it.
+
+    RGB gets the matrix of ITU 709.
+    """
     bits = min(max(8, *(component.bits for component in frame.format.components)), 16)
     planar = frame if _READ_AS_THEY_ARE.fullmatch(frame.format.name) else _as_planar(frame, bits)
     name = planar.format.name
-    planes = [torch.from_numpy(np.rot90(_read(plane, bits), quarter_turns).copy()) for plane in planar.planes]
+    turns, way = quarter_turns + 2 * mirrored, -1 if mirrored else 1  # FFmpeg takes a mirrored row for half a turn
+    planes = [torch.from_numpy(np.rot90(_read(plane, bits)[:, ::way], turns).copy()) for plane in planar.planes]
     most, step = 2**bits - 1, 2 ** (bits - 8)
     alpha_HW = planes.pop() / most if name.startswith(("yuva", "gbrap")) else None
     if alpha_HW is not None and frame.format.has_palette and alpha_HW.min() == 1:
@@ -139,6 +145,14 @@ def planes_of(frame: av.VideoFrame, quarter_turns: int = 0) -> Planes:
     grey = len(planes) == 1
     chroma_2HW = torch.zeros(2, *luma_HW.shape) if grey else (torch.stack(planes[1:]) - 128 * step) / chroma_scale
     return Planes(luma_HW, chroma_2HW, alpha_HW, frame.colorspace, full, bits)
+
+
+def _is_mirrored(frame: av.VideoFrame) -> bool:
+    known: Any = frame.side_data
+    if (found := known.get(Type.DISPLAYMATRIX)) is None:
+        return False
+    matrix = struct.unpack_from("=9i", bytes(found))
+    return matrix[0] * matrix[4] < matrix[1] * matrix[3]
 
 
 def _as_planar(frame: av.VideoFrame, bits: int) -> av.VideoFrame:
@@ -294,7 +308,7 @@ class VideoReader:
         """One of `decoded` as a picture, which takes longer than decoding it."""
         try:
             # FFmpeg tells the turn counter-clockwise, as numpy takes it.
-            planes = planes_of(decoded, round(decoded.rotation / 90))
+            planes = planes_of(decoded, round(decoded.rotation / 90), _is_mirrored(decoded))
         except av.FFmpegError as error:
             raise PictureError(
                 f"{self.path}: frames of the kind {decoded.format.name} cannot be read ({error.strerror})."

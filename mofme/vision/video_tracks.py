@@ -19,6 +19,8 @@ from av.subtitles.stream import SubtitleStream
 # Subtitles that are text, and what they become where the new file cannot hold their kind.
 _TEXT = {"mov_text", "subrip", "ass", "ssa", "webvtt", "text"}
 _TEXT_OF = {"mp4": "mov_text", "mov": "mov_text", "matroska": "subrip", "webm": "webvtt"}
+JUMP = 0.5  # seconds back, by which a clock began anew
+_AAC_RATES = {96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350}
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}  # by channels
 # QuickTime knows some languages by older codes only.
 _QUICKTIME = {
@@ -31,6 +33,14 @@ _COVERS = {"mjpeg": "jpeg", "png": "png"}
 # They describe the file that was read, not the one that is written.
 _OWN_METADATA = {"major_brand", "minor_version", "compatible_brands", "encoder"}
 _OWN_TRACK = ("handler_name", "vendor_id", "encoder", "duration", "bps", "number_of", "_statistics", "rotate", "alpha_")
+
+
+def start_of(source: InputContainer) -> Fraction:
+    """The second at which a file begins. A recording of TV begins at any time, up to which an MP4 would show nothing,
+    or before 0 where its clock runs over; sound may begin a little before the pictures do.
+    """
+    start = Fraction(source.start_time or 0, av.time_base)
+    return start if start > 0 or start < -1 else Fraction(0)
 
 
 def describe(target: Any, source: Any) -> None:
@@ -56,12 +66,17 @@ class Tracks:
 
     def __init__(self, source: InputContainer, target: OutputContainer, note: Callable[[str], None]) -> None:
         self._target, self._note = target, note
-        # A recording of TV begins at any time, up to which an MP4 would show nothing.
-        self.start = Fraction(max(source.start_time or 0, 0), av.time_base)
+        self.start = start_of(source)
+        self._written: dict[int, tuple[int, int]] = {}  # by track, time and length of the packet before
+        self._shifts = Counter[int]()
         self._write: dict[int, Callable[[Any], None]] = {}
         self._ends: list[Callable[[], None]] = []
         target.metadata.update({key: value for key, value in source.metadata.items() if key not in _OWN_METADATA})
         if chapters := source.chapters():
+            for chapter in chapters:
+                if base := chapter["time_base"]:
+                    begun = int(self.start // base)
+                    chapter["start"], chapter["end"] = (max(chapter[end] - begun, 0) for end in ("start", "end"))
             target.set_chapters(chapters)
         followed: list[Stream] = []
         for stream in source.streams:
@@ -73,7 +88,24 @@ class Tracks:
         if len(data) > bool(chapters):
             note("a track of data, such as places or speeds, is left out")
         self._packets: Iterator[Packet[Any]] = source.demux(followed) if followed else iter(())
-        self._next = next(self._packets, None)
+        self._next = self._following()
+
+    def _following(self) -> "Packet[Any] | None":
+        """The next packet. Where parts were joined whose clocks begin anew, it comes behind the one before."""
+        packet = next(self._packets, None)
+        if packet is None or packet.dts is None or not packet.time_base:
+            return packet
+        index, dts = packet.stream.index, packet.dts + self._shifts[packet.stream.index]
+        if index in self._written:
+            last, length = self._written[index]
+            if dts < last - JUMP / packet.time_base:
+                self._shifts[index] += last + length - dts
+                dts = last + length
+            dts = max(dts, last + 1)  # times must rise
+        if packet.pts is not None:
+            packet.pts = max(packet.pts + self._shifts[index], dts)
+        packet.dts, self._written[index] = dts, (dts, packet.duration or 0)
+        return packet
 
     def copy(self, until: Fraction | None = None) -> None:
         """Copy what begins up to this second of the video, or all that is left."""
@@ -84,7 +116,7 @@ class Tracks:
                 begun = int(self.start // packet.time_base)
                 packet.pts, packet.dts = (one if one is None else one - begun for one in (packet.pts, packet.dts))
             self._write[packet.stream.index](packet)
-            self._next = next(self._packets, None)
+            self._next = self._following()
 
     def finish(self) -> None:
         """Write what encoders hold back."""
@@ -97,6 +129,9 @@ class Tracks:
         is_cover = bool(stream.disposition & Disposition.attached_pic)
         format = self._target.format.name
         if isinstance(stream, AudioStream):
+            if stream.codec_context is None:
+                self._note("a track of sound of a kind that is not known is left out")
+                return None
             return self._copied(stream) if _holds(self._target, stream) else self._sound(stream)
         if isinstance(stream, SubtitleStream):
             if _holds(self._target, stream):
@@ -127,7 +162,7 @@ class Tracks:
 
     def _sound(self, stream: AudioStream) -> Callable[[Any], None]:
         encoder = "libopus" if self._target.format.name == "webm" else "aac"
-        rate = stream.rate if encoder == "aac" else 48_000
+        rate = stream.rate if encoder == "aac" and stream.rate in _AAC_RATES else 48_000
         new = cast(AudioStream, self._target.add_stream(encoder, rate, layout=_LAYOUTS.get(stream.channels, "stereo")))
         describe(new, stream)
         self._ends.append(lambda: self._target.mux(new.encode(None)))

@@ -24,7 +24,7 @@ from mofme.errors import PictureError
 from mofme.files import atomic_file
 from mofme.vision.video_file import CONTAINERS, Frame, VideoReader, open_video
 from mofme.vision.video_segments import SEGMENT_FRAMES, Checkpoint, Segment, Segments, segment_of
-from mofme.vision.video_tracks import Tracks, describe, languages
+from mofme.vision.video_tracks import JUMP, Tracks, describe, languages, start_of
 
 _H264 = {"crf": "18"}
 _HEVC = {"crf": "18", "x265-params": "log-level=error"}
@@ -135,12 +135,14 @@ class VideoWriter:
         self._packets: list[av.Packet[Any]] = []
         self._count = 0  # frames in the segment that is being written
         self._coding: Coding | None = None
-        self._last, self._shown = -1, 0  # time of the frame before, and for how long it is shown
+        # Time of the frame before, for how long it is shown, and what is added to times
+        self._last, self._shown, self._shift = min(int(start_of(like.container) // like.time_base), 0) - 1, 0, 0
         self._checkpoint = Checkpoint()
         self.frames, self.notes = 0, list[str]()
         if self.resumed is not None:
             values = self.resumed.values
             self._coding, self._last, self.frames = Coding(**values["coding"]), values["last"], values["frames"]
+            self._shown, self._shift = values.get("shown", 0), values.get("shift", 0)
             self.notes = values["lost"]
 
     @property
@@ -168,7 +170,10 @@ class VideoWriter:
         new = planes.encoded(self._coding.width, self._coding.height, self._coding.format)
         pts, usual = frame.pts, round(1 / (self._like.rate * self._like.time_base))
         if pts is None:
-            pts = self._last + usual
+            pts = self._last + usual - self._shift
+        if self.frames and pts + self._shift < self._last - JUMP / self._like.time_base:
+            self._shift = self._last + self._shown - pts  # parts were joined whose clocks begin anew
+        pts += self._shift
         length = (frame.decoded.duration or 0) * (frame.decoded.time_base or 0) / self._like.time_base
         self._shown = round(length) or usual
         self._last = max(self._last + 1, pts)  # times must rise
@@ -180,6 +185,7 @@ class VideoWriter:
         self.frames += 1
         given = checkpoint or Checkpoint()
         known = {"coding": asdict(self._coding), "last": self._last, "frames": self.frames, "lost": self.notes}
+        known |= {"shown": self._shown, "shift": self._shift}
         self._checkpoint = Checkpoint(given.tensors, {**given.values, **known})
 
     def finish(self, whole: bool) -> None:

@@ -228,3 +228,8 @@ def test_what_is_measured_is_learned_by_nobody() -> None:
 def test_a_short_text_is_told_by_name() -> None:
     with pytest.raises(TableError, match="little is too short"):
         make_corpus({"little": "abc" * 40}, Vocabulary.learn(["abc"], 256), context=16, passages=5)
+
+
+def test_half_a_surrogate_pair_is_a_question_mark() -> None:
+    vocabulary = Vocabulary.learn(["the cat \ud83d"], 256)
+    assert vocabulary.encode("a\ud83d") == vocabulary.encode("a?")

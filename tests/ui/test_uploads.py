@@ -9,12 +9,23 @@ from typing import Any
 
 import gradio as gr
 import pytest
+from gradio.data_classes import ImageData
 from PIL import Image
 from pillow_heif import register_heif_opener
 
 from mofme.files import cache_root
+from mofme.ui import uploads
 from mofme.ui.memory import MEMORY
-from mofme.ui.uploads import KEEP_SECONDS, kept_folder, own_folder, photo_box, preview, without_folders
+from mofme.ui.uploads import (
+    KEEP_SECONDS,
+    RESULTS,
+    kept_folder,
+    new_folder,
+    own_folder,
+    photo_box,
+    preview,
+    without_folders,
+)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
@@ -117,3 +128,24 @@ def test_a_photo_that_cannot_be_shown_now_stays_chosen(
 
 def test_where_a_video_is_kept_is_not_told() -> None:
     assert without_folders(f"{cache_root() / 'unfinished' / 'ab12' / 'restored.mp4'}: full.") == "restored.mp4: full."
+
+
+def test_only_results_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    monkeypatch.setattr(RESULTS, "_looked", 0.0)
+    own = tmp_path / "mofme-main"
+    own.mkdir()
+    os.utime(own, (0, time.time() - KEEP_SECONDS - 60))
+    new_folder()
+    assert own.exists()
+
+
+def test_a_thumbnail_never_takes_its_photos_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "_MOST_ORIGINALS", 1)
+    shown = []
+    for name in ("one.tif", "two.tif"):
+        Image.new("RGB", (1000, 800)).save(tmp_path / name)
+        shown.append(preview(str(tmp_path / name))[0])
+    assert uploads._path_of(ImageData(path=shown[1])) == str(tmp_path / "two.tif")
+    with pytest.raises(gr.Error, match="choose it again"):
+        uploads._path_of(ImageData(path=shown[0]))

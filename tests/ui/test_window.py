@@ -132,3 +132,9 @@ def test_a_port_that_is_taken_is_told_in_our_words() -> None:
         taken.listen()
         with pytest.raises(MofmeError, match="--port"):
             window._launch(empty, taken.getsockname()[1], server_name="127.0.0.1", prevent_thread_lock=True, quiet=True)
+
+
+def test_an_address_of_another_machine_is_told() -> None:
+    assert "--host" in window._why_closed("192.0.2.1", 0)  # TEST-NET-1 of RFC 5737: of no machine
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert "is taken" in window._why_closed("127.0.0.1", taken.getsockname()[1])

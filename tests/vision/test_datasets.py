@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from mofme.cli.app import app
 from mofme.errors import MofmeError, PictureError
 from mofme.vision.datasets import (
+    PairFiles,
     clean_crops,
     held_back,
     load_clean,
@@ -216,3 +217,13 @@ def test_two_sets_of_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(MofmeError, match="called test already"):
         load_pair_sets(folders)
     assert len(load_pairs(folders)) == 2
+
+
+def test_a_pair_that_is_cut_off_is_not_measured(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for name in ("i.jpg", "t.jpg"):
+        Image.fromarray(generator.integers(0, 256, (80, 60, 3), np.uint8)).save(tmp_path / name)
+    data = (tmp_path / "t.jpg").read_bytes()
+    (tmp_path / "t.jpg").write_bytes(data[: len(data) // 2])
+    with pytest.raises(PictureError, match="rows are missing"):
+        PairFiles("i.jpg", tmp_path / "i.jpg", tmp_path / "t.jpg").read()

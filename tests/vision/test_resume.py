@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from mofme.vision.batch import BatchSettings, FileReport, restore_tree, write_report
-from mofme.vision.report import earlier_rows, others_in, version_of
+from mofme.vision.report import earlier_rows, others_in, version_of, why_it_stays
 from mofme.vision.restorer import Restoration
 
 RED, BLUE, GREEN = (200, 0, 0), (0, 0, 200), (0, 200, 0)
@@ -228,3 +228,15 @@ def test_a_video_with_missing_parts_stays_one_in_the_report(tmp_path: Path) -> N
     before = path.read_bytes()
     write_report(path, [FileReport("a.mp4", "a.mp4", skipped=True)])
     assert path.read_bytes() == before
+
+
+def test_a_tree_that_was_copied_to_a_coarser_disk_stays(tmp_path: Path) -> None:
+    source, output = tmp_path / "s.png", tmp_path / "o.png"
+    for path in (source, output):
+        path.write_bytes(b"x")
+        os.utime(path, (1_700_000_001.234567,) * 2)
+    row = {"source": version_of(source), "settings": "old"}
+    for path in (source, output):
+        os.utime(path, (1_700_000_000,) * 2)
+    assert why_it_stays(source, output, row, "old") == (True, "")
+    assert why_it_stays(source, output, row, "new")[1].startswith("made with other settings")

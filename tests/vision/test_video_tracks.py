@@ -1,6 +1,7 @@
 """What a video holds beside its pictures goes along: sound, subtitles, chapters, a cover, fonts; or is told of."""
 
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -344,3 +345,82 @@ def test_what_a_camera_writes_behind_a_film_is_no_part_that_is_missing(tmp_path)
     with source.open("ab") as file:
         file.write(b"\x7f\xff\xff\xff\x00\x01\x02\x03 a trailer")
     assert restored(source, tmp_path / "b.mp4").note == ""
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".webm"])
+def test_sound_of_an_unknown_kind_is_told(tmp_path, suffix):
+    source = film(tmp_path / "a.mp4", frames=4, sound="aac")
+    data = source.read_bytes()
+    at = data.rfind(b"mp4a")
+    source.write_bytes(data[:at] + data[at:].replace(b"mp4a", b"apac", 1).replace(b"esds", b"dapa", 1))
+    *_, last = restore_video(as_it_is, source, tmp_path / f"b{suffix}")
+    assert "a track of sound of a kind that is not known is left out" in last.notes
+
+
+@pytest.mark.parametrize(("sound", "suffix"), [(None, ".mp4"), ("mp2", ".mp4"), ("mp2", ".mkv")])
+def test_joined_recordings_go_on_one_behind_the_other(tmp_path, sound, suffix):
+    part = film(tmp_path / "a.ts", frames=20, sound=sound, size=(128, 48))
+    (tmp_path / "two.ts").write_bytes(part.read_bytes() * 2)
+    restored(tmp_path / "two.ts", tmp_path / f"b{suffix}")
+    with av.open(tmp_path / f"b{suffix}") as container:
+        times = [frame.time for frame in container.decode(video=0)]
+    assert [round(later - one, 1) for one, later in pairwise(times)] == [0.1] * 39
+
+
+def test_sound_of_any_rate_goes_along(tmp_path):
+    with av.open(tmp_path / "a.avi", "w") as container:
+        video = container.add_stream("mjpeg", 15)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuvj420p"
+        tone = container.add_stream("pcm_u8", 11_024, layout="mono")
+        for number in range(4):
+            frame = av.VideoFrame(64, 48, "yuvj420p")
+            frame.pts, frame.time_base = number, Fraction(1, 15)
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        heard = av.AudioFrame.from_ndarray(np.full((1, 3000), 128, np.uint8), "u8", "mono")
+        heard.rate, heard.pts = 11_024, 0
+        container.mux([*tone.encode(heard), *tone.encode(None)])
+    restored(tmp_path / "a.avi", tmp_path / "b.mp4")
+    with av.open(tmp_path / "b.mp4") as container:
+        assert container.streams.audio[0].codec_context.name == "aac"
+
+
+@pytest.mark.parametrize(
+    ("degrees", "flip", "corner"),
+    [(0, {"hflip": True}, (0, -1)), (0, {"vflip": True}, (-1, 0)), (90, {"hflip": True}, (-1, -1))],
+)
+def test_a_mirrored_video_comes_out_as_players_show_it(tmp_path, degrees, flip, corner):
+    with av.open(tmp_path / "a.mp4", "w") as container:
+        video = container.add_stream("libx264", 10)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        video.set_display_rotation(degrees, **flip)
+        spot = np.zeros((48, 64, 3), np.uint8)
+        spot[:16, :16] = 255
+        frame = av.VideoFrame.from_ndarray(spot, "rgb24").reformat(format="yuv420p")
+        frame.pts, frame.time_base = 0, Fraction(1, 10)
+        container.mux([*video.encode(frame), *video.encode(None)])
+    with read_video(tmp_path / "a.mp4") as read:
+        (shown,) = [one.image for one in read]
+    assert shown[:, corner[0], corner[1]].mean() > 0.5
+
+
+def test_a_clock_that_runs_over_squeezes_nothing(tmp_path):
+    source = film(tmp_path / "a.ts", 8, times=list(range(954_420, 954_428)))
+    restored(source, tmp_path / "b.mp4")
+    with av.open(tmp_path / "b.mp4") as container:
+        assert [round(frame.time, 1) for frame in container.decode(video=0)] == [number / 10 for number in range(8)]
+
+
+def test_chapters_move_with_a_recording_that_begins_late(tmp_path):
+    late = film(tmp_path / "late.mkv", 8, times=list(range(36_000, 36_008)))
+    chapter = {"id": 1, "start": 3_600_000, "end": 3_600_400, "time_base": Fraction(1, 1000), "metadata": {}}
+    with av.open(late) as source, av.open(tmp_path / "a.mkv", "w") as target:
+        video = target.add_stream_from_template(source.streams.video[0])
+        target.set_chapters([chapter])
+        for packet in source.demux():
+            if packet.size:
+                packet.stream = video
+                target.mux(packet)
+    restored(tmp_path / "a.mkv", tmp_path / "b.mkv")
+    with av.open(tmp_path / "b.mkv") as container:
+        assert container.chapters()[0]["start"] == 0

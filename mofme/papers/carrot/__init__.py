@@ -9,7 +9,7 @@ neighbours, ridge regression, a network and task means, cost from the prompt's l
 never stand on both sides of a split; a control knows each task's means and nothing else.
 
 `carrot` is the paper on one page. What it learns with: `estimators`, `ensemble`. What it is held against: `baselines`,
-`preference`, `curve`, `comparison`, `within_task`; the rate: `simulation`. In use: `trained_router`, `serving`.
+`curve`, `comparison`; the rate: `simulation`. In use: `trained_router`, `serving`.
 
     python -m mofme route "a prompt" --budget 0.001        python -m mofme route train TABLE --out FOLDER
     python -m mofme route evaluate TABLE...                 python -m mofme route simulate

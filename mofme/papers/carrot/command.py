@@ -111,7 +111,7 @@ def serve(
     command: Command,
     config: Annotated[Path, typer.Argument(help="YAML file of backends and rule, as assets/serve.yaml explains.")],
     host: Annotated[str | None, typer.Option(help="Address to listen on, in place of the file's.")] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port, in place of the file's.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port, in place of the file's.")] = None,
     router: Router = "router",
     check: Annotated[bool, typer.Option("--check", help="Check file, keys and router, then exit.")] = False,
 ) -> None:

@@ -42,7 +42,7 @@ def moefy(
     from mofme.core.weights import check_replaceable
     from mofme.language.pretrained import open_pretrained
     from mofme.language.text import read_text
-    from mofme.papers.ladimo.conversion import NET, convert, describe, save_converted
+    from mofme.papers.ladimo.conversion import NET, PASSAGE, convert, describe, save_converted
     from mofme.papers.ladimo.converted_layer import Recipe, Split
 
     if split not in get_args(Split):
@@ -54,6 +54,7 @@ def moefy(
     with command.counting("layers") as show:
         conversion = convert(lm.model, ids, recipe, target, out / "unfinished", show)
     training, metrics = describe(lm, conversion, [path.name for path in text])
+    training["tokens"] = min(tokens, len(ids)) // PASSAGE * PASSAGE  # whole passages that were there
     card = save_converted(out, lm, conversion.recipe, licence, training, metrics)
     shutil.rmtree(out / "unfinished")
     used = f"{card.metrics['activated parameters']:,.0f} of {card.parameters:,} parameters are activated"
@@ -83,6 +84,7 @@ def dense_to_moe(
     """Compare ours with a uniform top-k, a random split, static pruning and CMoE's way, all at the same target."""
     import torch
 
+    from mofme.errors import TableError
     from mofme.language.pretrained import open_pretrained
     from mofme.language.text import read_questions, read_text
     from mofme.papers.ladimo.converted_layer import Recipe
@@ -91,6 +93,8 @@ def dense_to_moe(
     torch.set_num_threads(1)
     ids = open_pretrained(model).tokens(read_text(text))
     begin = len(ids) * 4 // 5
+    if begin < tokens:  # the result would claim them
+        raise TableError(f"{text} holds {begin:,} tokens to learn from, not {tokens:,}: add text, or lower --tokens")
     setting = Setting(
         learned=ids[:begin],
         measured=ids[begin : begin + measure],

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -135,6 +135,7 @@ def convert_layers(
         for weight in weights:
             digest.update(weight.detach().view(torch.uint8).numpy().data)
     passages_PL = drawn_passages(ids, recipe.tokens, recipe.seed)
+    _check_walk(model, passages_PL[:1, :16])
     Study(work, {**asdict(recipe), "text": int(passages_PL.sum()), "model": digest.hexdigest()}, note="recipe")
     if not any(work.glob("states_*.npy")) and not _profile_file(work, len(layers) - 1).is_file():
         shape = (*passages_PL.shape, int(model.config.hidden_size))
@@ -149,6 +150,25 @@ def convert_layers(
     if report:
         report(len(layers), len(layers))
     return profiles
+
+
+@torch.no_grad()
+def _check_walk(model: PreTrainedModel, ids_BL: Tensor) -> None:
+    """Raises ModelError for a model whose layers have the parts of Llama's and do something else (Gemma, Granite)."""
+    layer = decoder_layers(model)[0]
+    gate_ND, up_ND, down_DN = dense_weights(layer.mlp)
+    out: list[Tensor] = []
+    handle = cast(nn.Module, layer).register_forward_hook(
+        lambda _, __, y: out.append(y[0] if isinstance(y, tuple) else y)
+    )
+    try:
+        model.model(input_ids=ids_BL, use_cache=False)
+    finally:
+        handle.remove()
+    stream_BLD = after_attention(model, layer, embed(model, ids_BL))
+    ours_BLD = stream_BLD + swiglu(layer.post_attention_layernorm(stream_BLD), gate_ND, up_ND) @ down_DN.T
+    if not (ours_BLD - out[0]).norm() <= 1e-3 * out[0].norm():
+        raise ModelError("the model's layers do not compute what Llama's do: only such models can be converted")
 
 
 def quick_products() -> torch.autocast:

@@ -134,6 +134,9 @@ def compare(
         return outcome
 
     facts = [study.kept(table.name, _with_right(TaskFacts), lambda: _facts(task_of(table))) for table in tables]  # noqa: B023
+    names = [one.name for one in facts]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise TableError(f"two of the tables hold a task called {', '.join(twice)}: compare them one after the other")
     outcomes: dict[str, dict[str, list[Outcome]]] = {one.name: {arm: [] for arm in ARMS} for one in facts}
     for seed in seeds:
         for table, one in zip(tables, facts, strict=True):

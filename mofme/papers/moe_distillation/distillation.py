@@ -101,10 +101,13 @@ class _Training:
 
     def __init__(self, teacher: CausalLM, student: CausalLM, passages: Passages, plan: Plan) -> None:
         self.teacher, self.student, self.passages, self.plan = teacher, student, passages, plan
-        widths = [model.logits(passages.held_out_PT[:1, :1]).shape[-1] for model in (teacher, student)]
-        if widths[0] != widths[1]:
+        # Of a token that every model has; where there are as many, they have to be the same ones.
+        widths = [model.logits(torch.zeros(1, 1, dtype=torch.long)).shape[-1] for model in (teacher, student)]
+        words = teacher.decode(passages.held_out_PT[0].tolist())
+        if widths[0] != widths[1] or teacher.encode(words) != student.encode(words):
             raise ModelError(
                 f"teacher and student must share a vocabulary, they have {widths[0]} and {widths[1]} tokens"
+                + (", other ones" if widths[0] == widths[1] else "")
             )
         teacher.module.eval().requires_grad_(False)
         student.module.eval().requires_grad_(True)

@@ -45,7 +45,8 @@ class _Sum:
 
     def add(self, values: Tensor) -> None:
         flat_TD = values.detach().flatten(0, -2)
-        self.total = self.total + flat_TD.sum(dim=0, dtype=torch.float64).cpu()
+        wide = torch.float32 if flat_TD.device.type == "mps" else torch.float64  # which MPS does not have
+        self.total = self.total + flat_TD.sum(dim=0, dtype=wide).cpu().double()
         self.count += len(flat_TD)
 
     def mean(self) -> Tensor:

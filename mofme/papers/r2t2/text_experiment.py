@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mofme.core.gated_experts import GatedFeedForwardExperts
+from mofme.core.moe import moe_layers
 from mofme.core.rerouting import (
     LossOf,
     Neighbours,
@@ -77,9 +78,13 @@ class Tail(nn.Module):
     def __init__(self, lm: PretrainedLM, layers: int) -> None:
         super().__init__()
         every = decoder_layers(lm.model)
+        if not 1 <= layers <= len(every):
+            raise ModelError(f"{lm.name} has {len(every)} layers: {layers} of them cannot be re-routed")
         self.lm = [lm]  # in a list, so that its other layers are no part of this module
         self.first = len(every) - layers
         self.layers = nn.ModuleList(list(lm.model.model.layers)[self.first :])
+        if not moe_layers(self.layers):
+            raise ModelError(f"{lm.name} has no experts to re-route: convert it first by `mofme moefy`")
         self.norm = lm.model.model.norm
         self.head = lm.model.lm_head
 
@@ -231,10 +236,10 @@ def measure(lm: PretrainedLM, setting: Setting, work: Path, report: Report = lam
     told = {"model": lm.name, "pool": fingerprint(setting.pool)}
     if (Path(lm.name) / CARD_FILE).is_file():  # one that is converted anew may have the same name
         told["weights"] = load_card(Path(lm.name)).sha256
-    Study(work, told, note=name)
-    log = Log(work / f"{name}.jsonl")
     with continuous_gates(lm.model):
         tail = Tail(lm, setting.layers)
+        Study(work, told, note=name)
+        log = Log(work / f"{name}.jsonl")
         with frozen(tail):
             return _measure(tail, setting, encoder, log, report)
 
@@ -358,7 +363,7 @@ def as_result(rows: Sequence[Measured], command: str, seed: int) -> Result:
         rows=tables,
         seeds=[seed],
         interval="95 %; of accuracy Wilson's over the questions, of gains Agresti and Min's over the questions, paired,"
-        " and Student's of nats; p by McNemar's exact test",
+        " and Student's of nats",
         machine=this_machine(threads=1),
     )
     return judge_text(result)

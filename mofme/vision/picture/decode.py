@@ -208,14 +208,17 @@ def _picture_of(
         image.info["transparency"] *= 255 // (2 ** header[24] - 1)
     array = _samples(image, file, path, depth)
     array = array.reshape(*array.shape[:2], -1)
-    present = None
+    present, turn = None, orientation_of(image)
     if mended:
+        if image.format == "TIFF":  # which Pillow has turned: back, as its rows are stored
+            turn = orientation
+            array = upright(array, {6: 8, 8: 6}.get(turn, turn))
         if not mended.turned:
             array = np.pad(array, ((0, mended.height - len(array)), (0, 0), (0, 0)))
         rows = np.zeros((*array.shape[:2], 1), np.float32)
         (rows.swapaxes(0, 1) if mended.turned else rows)[mended.first : mended.stop] = 1
-        present = torch.from_numpy(upright(rows, orientation_of(image)).copy()).permute(2, 0, 1)
-    array = upright(array, orientation_of(image))
+        present = torch.from_numpy(upright(rows, turn).copy()).permute(2, 0, 1)
+    array = upright(array, turn)
     alpha = array.shape[2] in (2, 4)
     planes = _to_tensor(array, 2**depth - 1 if depth > 8 else 255)
     picture = Picture(

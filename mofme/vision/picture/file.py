@@ -103,6 +103,14 @@ def read_to_keep(path: Path, output: Path, kind: str | None = None, max_megapixe
     return [replace(frames[0], notes=_lost_in(frames, kind)), *frames[1:]]
 
 
+def read_whole(path: Path, max_megapixels: float = 100) -> Picture:
+    """As `read_picture`, for what is measured or learnt from: raises PictureError also for one that is cut off."""
+    picture = read_picture(path, max_megapixels)
+    if picture.present is not None:
+        raise PictureError(f"{path}: {picture.notes[-1]}; fetch it anew.")
+    return picture
+
+
 def read_first(path: Path, max_megapixels: float = 100, kind: str | None = "png") -> Picture:
     """As `read_picture`; the notes also tell what a file of it alone leaves out, such as other frames. The file is of
     `kind`, a value of FORMATS, with None of its own.

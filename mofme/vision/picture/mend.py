@@ -97,7 +97,7 @@ def _compared(data: bytes, fill: Callable[[bytes, bytes], bytes], error: Excepti
     # Phones write their pictures lying, and HEIC is turned while it is decoded.
     turned = data[4:8] == b"ftyp" and bool(unlike.any(1).all())
     apart = unlike.any(0 if turned else 1)
-    coarse = data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > 1 and bool(apart.any())
+    coarse = data.startswith(b"\xff\xd8") and _scans(data) > 1 and bool(apart.any())
     if coarse:  # a first pass over all of it is there
         apart[:] = False
     rows = np.flatnonzero(~apart)
@@ -106,7 +106,16 @@ def _compared(data: bytes, fill: Callable[[bytes, bytes], bytes], error: Excepti
         stop = int(apart.argmax())
     if apart[first:stop].any():  # no part in one piece
         raise error
-    return Mended(fill(data, bytes(len(junk))), first, stop, len(apart), coarse, turned)
+    return Mended(fill(data, bytes(len(junk))), first, stop, len(apart), coarse, turned=turned)
+
+
+def _scans(data: bytes) -> int:
+    """How many passes of a JPEG's own picture have begun; those of a thumbnail stand in a segment before it."""
+    at = 2
+    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] not in (b"\xda", b""):
+        at += 1 if data[at + 1] == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    end = data.find(_JPEG_END, at)
+    return data.count(b"\xff\xda", at, end if end >= 0 else len(data))
 
 
 def _samples(data: bytes) -> NDArray[np.uint8]:
@@ -118,7 +127,10 @@ def _missing_of_boxes(data: bytes) -> int:
     """How many bytes HEIC and AVIF lack of what their boxes say."""
     at = 0
     while at + 8 <= len(data) and (size := int.from_bytes(data[at : at + 4], "big")):
-        at += int.from_bytes(data[at + 8 : at + 16], "big") if size == 1 else size
+        size = int.from_bytes(data[at + 8 : at + 16], "big") if size == 1 else size
+        if size < 8:  # no box is as small: nobody knows where the next one begins
+            break
+        at += size
     return at - len(data)
 
 
@@ -150,17 +162,18 @@ def _whole_frames(data: bytes) -> Mended | None:
 
 def _png(data: bytes, width: int, height: int) -> Mended:
     """Its rows as far as they unpack, and black ones for the rest."""
-    kept, packed, position = data[:8], b"", 8
+    kept, parts, position = bytearray(data[:8]), list[bytes](), 8
     while position + 8 <= len(data):
         length, kind = struct.unpack_from(">L4s", data, position)
         chunk = data[position : position + 12 + length]
         if kind == b"IDAT":
-            packed += chunk[8 : 8 + length]
-        elif len(chunk) == 12 + length and kind != b"IEND" and not packed:
+            parts.append(chunk[8 : 8 + length])
+        elif len(chunk) == 12 + length and kind != b"IEND" and not parts:
             checksum = struct.pack(">L", zlib.crc32(chunk[4:-4]))
             if kind in _PNG_NEEDED or chunk[-4:] == checksum:
                 kept += chunk[:-4] + checksum
         position += 12 + length
+    packed = b"".join(parts)
     unpacker = zlib.decompressobj(-15)  # without the checksum over all
     row = 1 + -(-width * data[24] * _CHANNELS[data[25]] // 8)
     rows = bytearray()
@@ -176,14 +189,15 @@ def _png(data: bytes, width: int, height: int) -> Mended:
         (b"IEND", b""),
     ):
         kept += struct.pack(">L", len(content)) + kind + content + struct.pack(">L", zlib.crc32(kind + content))
-    return Mended(kept, 0, count, height, doubtful=unpacker.eof and doubtful)
+    return Mended(bytes(kept), 0, count, height, doubtful=unpacker.eof and doubtful)
 
 
 def _tiff(data: bytes, error: Exception) -> Mended:
     """Cut after the last strip that is whole, or where nothing is packed after the last row."""
     try:
         with Image.open(io.BytesIO(data), formats=["TIFF"]) as image:
-            height, tags = image.height, image.tag_v2  # type: ignore[attr-defined]
+            tags = image.tag_v2  # type: ignore[attr-defined]
+            height = int(tags[257])  # as it is stored: Pillow tells of what it turns it to
     except Exception:
         raise error from None
     strips, each = list(zip(tags.get(273, ()), tags.get(279, ()), strict=False)), int(tags.get(278, height))

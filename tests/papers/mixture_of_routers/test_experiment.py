@@ -131,3 +131,10 @@ def test_another_table_of_the_same_name_is_refused(table: Path, tmp_path: Path) 
     table.write_text(table.read_text().replace("cat", "owl"))
     with pytest.raises(ModelError, match="another content"):
         again()
+
+
+def test_tables_of_one_task_are_refused(table: Path, tmp_path: Path) -> None:
+    other = tmp_path / "kinds.txt"
+    other.write_text(table.read_text())
+    with pytest.raises(TableError, match="a task called kinds"):
+        compare([table, other], Setting(steps=1, batch=4), range(1), tmp_path / "arms", lambda _: None)

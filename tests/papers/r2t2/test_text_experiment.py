@@ -105,3 +105,12 @@ def test_the_same_words_with_other_choices_are_another_question(lm: PretrainedLM
 def test_too_few_solved_references_are_told(lm: PretrainedLM, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="are needed"):
         measure(lm, Setting(questions(1, 1), questions(8, 0), layers=1, k=9, tuning=1), tmp_path)
+
+
+def test_what_cannot_be_rerouted_is_told(
+    lm: PretrainedLM, tiny_pretrained: Callable[..., PretrainedLM], tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match="layers: 9 of them cannot"):
+        measure(lm, Setting(questions(1, 1), questions(20, 0), layers=9, k=2, tuning=1), tmp_path / "a")
+    with pytest.raises(ModelError, match="no experts"):
+        measure(tiny_pretrained(), Setting(questions(1, 1), questions(20, 0), layers=1, k=2, tuning=1), tmp_path / "b")

@@ -1,5 +1,6 @@
 """Files that are broken, too large, of no known kind or out of reach are refused in words, and nothing is lost."""
 
+import io
 import os
 import struct
 import zlib
@@ -110,8 +111,9 @@ def test_the_beginning_of_heic_and_avif_is_kept_as_it_lies(tmp_path, kind, share
     exif[0x112] = orientation
     path = tmp_path / f"a{kind}"
     small = Image.fromarray(noise(30, 30)).resize((240, 480), Image.Resampling.BICUBIC)
-    small.save(path, quality=80, exif=exif)
+    small.save(path, quality=80, exif=exif.tobytes())
     whole = read_picture(path).rgb
+    assert kind == ".avif" or whole.shape == ((3, 240, 480) if orientation == 6 else (3, 480, 240))
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     try:
         part = read_picture(path)
@@ -312,3 +314,35 @@ def test_a_failed_write_leaves_the_old_file_and_no_trace(tmp_path):
     assert target.read_bytes() == b"old"
     with pytest.raises(PictureError, match="cannot be written"):  # a folder's parent is a file
         write_picture(target / "b.png", torch.zeros(3, 4, 4), Picture(rgb=torch.zeros(3, 4, 4)))
+
+
+def test_a_box_without_a_size_ends(tmp_path):
+    box = struct.pack(">L4sQ", 1, b"mdat", 0) + bytes(range(1, 200))
+    (tmp_path / "a.heic").write_bytes(struct.pack(">L", 24) + b"ftypheic\0\0\0\0mif1heic" + box)
+    with pytest.raises(PictureError, match="truncated"):
+        read_picture(tmp_path / "a.heic")
+
+
+def test_a_thumbnail_is_no_pass_of_a_cut_jpeg(tmp_path):
+    small = io.BytesIO()
+    Image.fromarray(noise(20, 30)).save(small, "JPEG")
+    thumbnail = small.getvalue()
+    first = struct.pack("<HHHLHHL", 1, 0x112, 3, 1, 1, 0, 26)
+    second = struct.pack("<HHHLL", 2, 0x201, 4, 1, 56) + struct.pack("<HHLLL", 0x202, 4, 1, len(thumbnail), 0)
+    exif = b"Exif\0\0II*\0" + struct.pack("<L", 8) + first + second + thumbnail
+    Image.fromarray(noise(400, 300)).save(tmp_path / "a.jpg", exif=exif)
+    data = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(data[: len(data) // 2])
+    picture = read_picture(tmp_path / "a.jpg")
+    assert picture.present is not None and "rows are missing" in picture.notes[0]
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_what_is_there_of_a_turned_tiff_lies_as_in_the_whole(tmp_path, orientation):
+    path = tmp_path / "a.tif"
+    Image.fromarray(noise(60, 80)).save(path, tiffinfo={0x112: orientation})
+    whole, data = read_picture(path).rgb, path.read_bytes()
+    path.write_bytes(data[: 200 + (len(data) - 200) // 2])
+    part = read_picture(path)
+    assert part.rgb.shape == whole.shape and abs(part.present.mean() - 0.5) < 0.05
+    assert not ((part.rgb - whole).abs() * part.present).any()

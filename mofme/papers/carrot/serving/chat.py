@@ -105,15 +105,13 @@ class ChatRequest:
         return bool((self.body.get("stream_options") or {}).get("include_usage"))
 
     def misfit(self, backend: Backend) -> Refused | None:
-        """Why this backend takes no such query, as far as its settings and a low estimate of the tokens tell."""
+        """Why this backend takes no such query, as far as its settings and an estimate of the tokens tell."""
         if not backend.pictures and self._has_more_than_text:
             return Refused(400, f"{backend.name} takes text only", "does_not_fit")
         asked = self.body.get("max_completion_tokens") or self.body.get("max_tokens")
         needed = self.estimated_tokens(0).into + (asked if _is_count(asked) else 1)
         if backend.context is not None and needed > backend.context:
-            words = (
-                f"{backend.name} takes {backend.context} tokens, question and answer, and this needs {needed} or more"
-            )
+            words = f"{backend.name} takes {backend.context} tokens, question and answer, and this needs about {needed}"
             return Refused(400, words, "context_length_exceeded")
         return None
 
@@ -228,20 +226,25 @@ class StreamRecord:
         self.error = False
         self.tokens: Tokens | None = None
         self.characters = 0
+        self._done = False
+        self._ended: dict[str, bool] = {}  # by choice
 
     def see(self, event: bytes) -> bool:
         """Take an event into account; True if it holds token counts and nothing else."""
         data = b"\n".join(line[5:].strip() for line in event.splitlines() if line.startswith(b"data:"))
         if data == b"[DONE]":
-            self.complete = True
+            self._done = True
         answer = _object_in(data)
         choices = answer.get("choices")
         self.begun = self.begun or (isinstance(choices, list) and bool(choices))
         self.error = self.error or bool(answer.get("error"))
         self.tokens = counted_tokens(answer) or self.tokens
         self.characters += characters_in(answer)
-        if isinstance(choices, list) and any(isinstance(c, dict) and c.get("finish_reason") for c in choices):
-            self.complete = True
+        for choice in choices if isinstance(choices, list) else ():
+            if isinstance(choice, dict):
+                index = str(choice.get("index"))
+                self._ended[index] = self._ended.get(index, False) or bool(choice.get("finish_reason"))
+        self.complete = self._done or (bool(self._ended) and all(self._ended.values()))
         return choices == [] and counted_tokens(answer) is not None
 
 

@@ -109,7 +109,7 @@ class ServingConfig(_Settings):
     best: str | None = None
     cache: CacheSettings = CacheSettings()
     host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535)] = 8100
+    port: Annotated[int, Field(ge=1, le=65535)] = 8100
     token_env: str | None = None  # the variable that holds the token clients must send
     limits: Limits = Limits()
 

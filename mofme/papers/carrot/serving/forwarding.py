@@ -166,13 +166,18 @@ class Forwarder:
 
     async def _ask_once(self, backend: Backend, request: ChatRequest) -> Reply:
         state = self._states[backend.name]
-        if state.failing:  # this request finds out for all others
+        if finds_out := state.failing:  # this request does, for all others
             state.rests_until = time.monotonic() + max(COOL_DOWN, backend.timeout)
         try:
             reply = await self._ask(backend, request, state.places)
+        except asyncio.CancelledError:
+            if finds_out:  # its client has left: the next one finds out
+                state.rests_until = -math.inf
+            raise
         except BackendFailed as failure:
-            rest = min(max(COOL_DOWN, failure.retry_after or 0), LONGEST_COOL_DOWN)
-            state.failing, state.rests_until = True, time.monotonic() + rest
+            if failure.kind != "busy":  # with all its places taken it may be well
+                rest = min(max(COOL_DOWN, failure.retry_after or 0), LONGEST_COOL_DOWN)
+                state.failing, state.rests_until = True, time.monotonic() + rest
             self.on_failure(failure)
             raise
         state.failing, state.rests_until = False, -math.inf
@@ -180,7 +185,11 @@ class Forwarder:
 
     async def _ask(self, backend: Backend, request: ChatRequest, places: asyncio.Semaphore) -> Reply:
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(places)
+            try:
+                async with asyncio.timeout(backend.timeout):
+                    await stack.enter_async_context(places)
+            except TimeoutError:
+                raise BackendFailed(backend, "busy") from None
             try:
                 async with asyncio.timeout(backend.timeout):
                     response = await self.client.send(_message(self.client, backend, request), stream=True)

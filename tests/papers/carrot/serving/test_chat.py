@@ -87,3 +87,13 @@ def test_what_is_no_count_is_not_counted(count) -> None:
 )
 def test_nothing_a_backend_says_stops_us(data) -> None:
     StreamRecord().see(data)
+
+
+def test_a_stream_is_complete_when_all_its_choices_are() -> None:
+    record = StreamRecord()
+    for index, reason in ((0, None), (1, None), (0, "stop")):
+        choice = {"index": index, "delta": {"content": "x"}, "finish_reason": reason}
+        record.see(b"data: " + json.dumps({"choices": [choice]}).encode())
+    assert not record.complete
+    record.see(b"data: " + json.dumps({"choices": [{"index": 1, "delta": {}, "finish_reason": "stop"}]}).encode())
+    assert record.complete

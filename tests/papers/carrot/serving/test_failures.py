@@ -362,3 +362,28 @@ def test_the_result_says_what_was_measured() -> None:
     alone, many = result.rows
     assert alone.figures["added by the endpoint, ms"].value == 3.0
     assert many.figures["requests per second"].value == 50.0
+
+
+def test_a_client_that_leaves_lets_the_next_one_find_out(start, monkeypatch) -> None:
+    monkeypatch.setattr(forwarding, "COOL_DOWN", 0.05)
+    endpoint = start({"weak": FakeBackend(status=500), "strong": FakeBackend()})
+    assert endpoint.ask_raw(EASY).headers["x-mofme-model"] == "strong"
+    weak = endpoint.backends["weak"]
+    weak.status, weak.seconds = 200, 60
+    time.sleep(0.1)
+    with pytest.raises(openai.APITimeoutError):
+        endpoint.ask(EASY, timeout=0.5)
+    deadline = time.monotonic() + 60
+    while not endpoint.metrics()['mofme_requests_total{outcome="left"}'] and time.monotonic() < deadline:
+        time.sleep(0.01)
+    weak.seconds = 0
+    assert endpoint.ask_raw(EASY).headers["x-mofme-model"] == "weak"
+
+
+def test_nobody_waits_behind_all_others_for_a_backend_that_hangs(start) -> None:
+    backends = {"weak": FakeBackend(seconds=60), "strong": FakeBackend()}
+    endpoint = start(backends, {"weak": {"max_concurrent": 1, "timeout": 1}})
+    began = time.monotonic()
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(lambda number: endpoint.ask(f"easy {number}"), range(12)))
+    assert time.monotonic() - began < 8  # 12 s one after the other; 2 s where each waits no longer than a timeout
