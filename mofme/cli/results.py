@@ -62,7 +62,11 @@ def results(
     """List what was measured and its verdicts, print a result's tables, or refresh the pages that quote them."""
     if judge:
         for name in names or available_results(folder):
-            save_result(judged(load_result(name, folder)), folder)
+            result = load_result(name, folder)
+            if result.room != name:
+                command.fail(f"{name}.json is left out: it tells of {result.room}, whose file it would replace")
+                continue
+            save_result(judged(result), folder)
     elif quote:
         for page in names or ():
             command.tell(f"{page}: {'refreshed' if refresh_page(Path(page), folder) else 'up to date'}")

@@ -11,6 +11,7 @@ import copy
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +55,8 @@ def where_time_goes(model: str, image: Tensor) -> dict[str, dict[str, float]]:
         kinds[_kind_in_torch(event.key.removeprefix("aten::"), event.input_shapes)] += event.self_cpu_time_total
     found = {TORCH: kinds}
     if OPENVINO in installed():
-        found[OPENVINO] = _in_openvino(restore, image)
+        with suppress(ModelError):  # whose routing only torch can follow
+            found[OPENVINO] = _in_openvino(restore, image)
     return {name: {kind: 100 * taken / kinds.total() for kind, taken in kinds.items()} for name, kinds in found.items()}
 
 
@@ -124,7 +126,8 @@ def compare_nets(model: str, repeats: int) -> Iterator[tuple[str, Reached]]:
     for name, one in {model: net, **public_nets()}.items():
         ways: dict[str, Callable[[Tensor], object]] = {TORCH: _eager(copy.deepcopy(one))}
         if OPENVINO in installed():
-            ways[OPENVINO] = _compiled(one, picture)
+            with suppress(ModelError):  # as above
+                ways[OPENVINO] = _compiled(one, picture)
         with FlopCounterMode(display=False) as counter:
             ways[TORCH](picture)
         parameters = sum(values.numel() for values in one.parameters())
@@ -266,8 +269,9 @@ def net_rows(nets: Mapping[str, Reached]) -> list[Row]:
                 "GFLOP a CPU s": bootstrap(net.operations / 1e9 / np.array(seconds), np.median),
             },
         )
-        for runtime in next(iter(nets.values())).seconds
+        for runtime in dict.fromkeys(runtime for net in nets.values() for runtime in net.seconds)
         for name, net in nets.items()
+        if runtime in net.seconds
         for seconds in [net.seconds[runtime]]
     ]
 

@@ -322,8 +322,9 @@ def _write_log(plan: TrainingPlan, run: Run, shown: ValidationReport, judged: Ma
     row = {"minutes": round(run.seconds / 60, 2), "steps": run.steps, **shown.flat()}
     row |= {f"gain_{name}": round(gain, 3) for name, gain in judged.items()}
     run.notes["curve"].append(row)
+    columns = dict.fromkeys(name for one in run.notes["curve"] for name in one)  # a resumed run may have other judges
     with atomic_file(plan.out / "curve.csv", "w") as file:
-        writer = csv.DictWriter(file, fieldnames=list(row))
+        writer = csv.DictWriter(file, fieldnames=list(columns))
         writer.writeheader()
         writer.writerows(run.notes["curve"])
     shown.save_sheet(plan.out / "validation.png")

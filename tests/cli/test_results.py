@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from mofme.cli.app import app
 from mofme.errors import ResultError
 from mofme.measure.pages import as_page, refresh
-from mofme.measure.result import Figure, Machine, Result, Row, save_result
+from mofme.measure.result import Figure, Machine, Result, Row, load_result, save_result
 
 RESULT = Result(
     room="rain",
@@ -118,3 +118,13 @@ def test_nothing_measured_is_said(tmp_path: Path) -> None:
     code, _, stderr = run(tmp_path / "empty")
     assert code == 0
     assert "Nothing was measured yet" in stderr
+
+
+def test_a_copy_by_another_name_replaces_no_result(tmp_path: Path) -> None:
+    old = load_result("bench")
+    save_result(dataclasses.replace(old, date="2000-01-01"), tmp_path)
+    (tmp_path / "bench.json").rename(tmp_path / "bench-old.json")
+    save_result(old, tmp_path)
+    code, _, said = run(tmp_path, "--judge")
+    assert code == 1 and "bench-old.json is left out" in said
+    assert load_result("bench", tmp_path).date == old.date

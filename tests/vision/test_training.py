@@ -255,3 +255,13 @@ def test_the_sheet_has_a_row_for_each_weather(tmp_path: Path, count: int) -> Non
         assert sheet.size == (3 * count * 258 + 2, 4 * 258 + 2)
         third = torch.from_numpy(np.array(sheet)[2 : 2 + 256, 2 + 2 * 258 : 2 * 258 + 258])
     assert torch.equal(third.permute(2, 0, 1), (pairs.clean[0] * 255).round().byte())
+
+
+def test_a_run_goes_on_without_its_judges(trained: Path, clean: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(trained, tmp_path / "out")
+    with (out / "curve.csv").open(newline="") as file:
+        before = list(csv.DictReader(file))
+    run(plan(out, clean))  # its minutes are used up: it only concludes
+    with (out / "curve.csv").open(newline="") as file:
+        after = list(csv.DictReader(file))
+    assert len(after) == len(before) + 1 and after[0] == before[0]

@@ -193,13 +193,34 @@ class Measured:
     trees: Sequence[DistilledTree]
 
 
+def _check_comparable(found: Sequence[Path]) -> None:
+    first: dict[tuple[str, bool], tuple[object, Path]] = {}
+    seeds: dict[tuple[str, bool, int], Path] = {}
+    for place in found:
+        policy, environment = load_policy(place)
+        training, group = load_card(place).training, (environment, policy.num_experts > 1)
+        # A linear policy has nothing to balance.
+        how = (policy.num_experts, training.get("balance")) if policy.num_experts > 1 else 1
+        same, other = first.setdefault(group, (how, place))
+        if same != how:
+            raise ModelError(f"{place} and {other} differ in experts or balance: measure them apart")
+        if (twin := seeds.setdefault((*group, training["seed"]), place)) != place:
+            raise ModelError(f"{place} and {twin} are of the same seed: leave one of them out")
+    if not any(mixture for _, mixture in first):
+        raise ModelError("there are linear policies only, which mixtures are compared with: add one of several experts")
+
+
 def measure(
     folder: Path, episodes: int = 20, trees: bool = True, report: Callable[[str], None] = lambda _: None
 ) -> list[Measured]:
-    """Measure every policy below `folder`, and trees in place of its router. Raises ModelError if there is none."""
+    """Measure every policy below `folder`, and trees in place of its router.
+
+    Raises ModelError if there is none, or no mixture, and where two differ in more than their seed or not even in that.
+    """
     found = sorted(path.parent for path in folder.rglob(CARD_FILE))
     if not found:
         raise ModelError(f"{folder} holds no policy: train some with `python -m mofme control train`")
+    _check_comparable(found)
     measured = []
     for place in found:
         policy, environment = load_policy(place)

@@ -117,7 +117,9 @@ class DistilledTree:
 
     def text(self, environment: str) -> str:
         """The tree in words: which comparison of which observation leads to which expert, and the experts' weights."""
-        words: str = export_text(self.tree, feature_names=list(spaces(environment).observations))
+        # Of its own accord it leaves out what lies deeper than 10.
+        names, deepest = list(spaces(environment).observations), max(1, self.tree.get_depth())
+        words: str = export_text(self.tree, feature_names=names, max_depth=deepest)
         weights = ", ".join(f"expert {expert} {weight:.2f}" for expert, weight in enumerate(self.weight_E) if weight)
         return f"{words.replace('class:', 'expert')}Weights: {weights}\n"
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from mofme.cli.app import app
@@ -69,3 +70,19 @@ def test_the_command_line_trains_measures_and_explains(tmp_path: Path) -> None:
     assert told.exit_code == 0 and "A tree of depth 2" in told.output
     assert ElementTree.parse(tmp_path / "tree.svg").getroot().tag.endswith("svg")
     assert run(app, ["control", "train", "Moon", "--out", out]).exit_code == 2
+
+
+def test_a_copy_is_no_other_seed_and_linear_policies_alone_are_refused(
+    tmp_path: Path, policy: SparseLinearPolicy
+) -> None:
+    for name in ("one", "copy"):
+        save_policy(tmp_path / name, policy, "Reacher", {"seed": 0, "steps": 1, "balance": 0.1}, {"return": 0.0})
+    with pytest.raises(ModelError, match="same seed"):
+        measure(tmp_path, episodes=1, trees=False)
+    save_policy(tmp_path / "copy", policy, "Reacher", {"seed": 1, "steps": 1, "balance": 0.2}, {"return": 0.0})
+    with pytest.raises(ModelError, match="experts or balance"):
+        measure(tmp_path, episodes=1, trees=False)
+    linear = SparseLinearPolicy(11, -torch.ones(2), torch.ones(2), num_experts=1)
+    save_policy(tmp_path / "linear/0", linear, "Reacher", {"seed": 0, "steps": 1, "balance": 0.1}, {"return": 0.0})
+    with pytest.raises(ModelError, match="linear policies only"):
+        measure(tmp_path / "linear", episodes=1, trees=False)

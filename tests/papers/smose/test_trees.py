@@ -6,9 +6,10 @@ import pytest
 import torch
 from sklearn.tree import DecisionTreeClassifier
 
-from mofme.papers.smose.environments import TEST_SEED, drive, spaces, visit
+from mofme.papers.smose.environments import TEST_SEED, Evaluation, drive, spaces, visit
 from mofme.papers.smose.policy import SparseLinearPolicy, acting, evaluate
 from mofme.papers.smose.trees import (
+    DistilledTree,
     describe,
     distil,
     expert_tables,
@@ -115,3 +116,12 @@ def test_the_picture_holds_every_comparison_and_every_expert_with_its_share() ->
 @pytest.mark.parametrize("chosen", [[7], [7, 7, 7]])
 def test_a_tree_that_asks_nothing_is_one_leaf(chosen: Sequence[int]) -> None:
     assert words_of(chosen) == ["expert 7, 100.0%"]
+
+
+def test_a_deep_tree_is_told_to_its_leaves() -> None:
+    generator = np.random.default_rng(0)
+    x = generator.random((6000, len(spaces("Hopper").observations)))
+    tree = DecisionTreeClassifier(max_depth=12, random_state=0).fit(x, generator.integers(2, size=6000))
+    assert tree.get_depth() == 12
+    told = DistilledTree(tree, np.ones(2), 12, 1.0, Evaluation((0.0,), (1,), (1.0, 0.0)))
+    assert "truncated" not in told.text("Hopper")
