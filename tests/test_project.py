@@ -296,3 +296,10 @@ def test_every_paper_is_in_the_ledger() -> None:
 def test_what_is_allowed_is_needed(phrase: str) -> None:
     pages = " ".join(" ".join(read(page).split()) for page in QUOTING)
     assert phrase in pages
+
+
+def test_what_is_deployed_lets_a_batch_a_large_machine_and_a_proxy_through() -> None:
+    assert re.search(r"^client_max_body_size 0;", read("deploy/nginx.conf"), re.MULTILINE)  # a batch is one request
+    (most,) = re.findall(r"^TasksMax=(\d+)$", read("deploy/mofme.service"), re.MULTILINE)
+    assert int(most) >= 40 * 128  # Gradio's threads, each with a team of one for each core
+    assert re.search(r"^ENV FORWARDED_ALLOW_IPS=\*$", read("deploy/Dockerfile"), re.MULTILINE)

@@ -151,16 +151,18 @@ class Runs:
 
     def begin(self, name: str, steps: Callable[[Job], Iterator[Any]], seconds: float, needed: float = 0) -> Run:
         """Start the steps, which need so many bytes, in place of an earlier run of that name."""
-        old = [
-            name for name, run in self._runs.items() if run.ended_at and run.ended_at < time.monotonic() - KEEP_SECONDS
-        ]
-        for one in old:
-            del self._runs[one]
+        self._forget_old()
         self._runs[name] = Run(lambda job: self._in_turn(job, steps, needed), seconds, self._away)
         return self._runs[name]
 
     def find(self, name: str) -> Run | None:
+        self._forget_old()
         return self._runs.get(name)
+
+    def _forget_old(self) -> None:
+        for name, run in list(self._runs.items()):
+            if run.ended_at and run.ended_at < time.monotonic() - KEEP_SECONDS:
+                self._runs.pop(name, None)
 
     def cancel(self, visitor: str) -> None:
         """Stop what this visitor follows."""

@@ -211,6 +211,17 @@ def new_folder() -> Path:
 
 
 @contextmanager
+def folder_in_work() -> Iterator[Path]:
+    """A `new_folder` that stays while it is worked on, however long nothing is written."""
+    folder = new_folder()
+    RESULTS.in_work.add(folder.name)
+    try:
+        yield folder
+    finally:
+        RESULTS.in_work.discard(folder.name)
+
+
+@contextmanager
 def kept_folder(name: str) -> Iterator[Path]:
     """The folder of the work called `name`, which whoever does it next finds as it was left, also by an app that was
     killed; it goes when the block ends well.
@@ -231,7 +242,7 @@ def kept_folder(name: str) -> Iterator[Path]:
             stack.enter_context(lock)
             _clear_kept()
         except OSError:
-            folder = new_folder()
+            folder = stack.enter_context(folder_in_work())
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
         try:
             yield folder

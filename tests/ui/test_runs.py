@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, expect
 
 from mofme.errors import Cancelled, PictureError
 from mofme.ui.runs import Job, Runs
+from mofme.ui.uploads import KEEP_SECONDS
 from mofme.ui.work import start_and_cancel, status_box, work
 from tests.ui.one_tab import one_tab
 
@@ -171,3 +172,12 @@ def test_waiting_for_another_run_is_not_counted() -> None:
     time.sleep(0.8)
     steps.go_on.release(3)
     assert list(second.follow("two", lambda *_: None)) == [7]
+
+
+def test_what_ended_long_ago_is_not_found_though_nobody_began_anything() -> None:
+    runs = Runs(away=10)
+    one = runs.begin("a", lambda job: iter(["private"]), 10)
+    assert list(one.follow("me", lambda *_: None)) == ["private"]
+    assert one.ended_at
+    one.ended_at -= KEEP_SECONDS + 1
+    assert runs.find("a") is None

@@ -149,3 +149,17 @@ def test_a_thumbnail_never_takes_its_photos_place(tmp_path: Path, monkeypatch: p
     assert uploads._path_of(ImageData(path=shown[1])) == str(tmp_path / "two.tif")
     with pytest.raises(gr.Error, match="choose it again"):
         uploads._path_of(ImageData(path=shown[0]))
+
+
+def test_a_video_under_way_stays_though_results_are_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
+    (tmp_path / "cache").touch()  # no folder: there is no cache
+    monkeypatch.setenv("MOFME_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(RESULTS, "most_bytes", 0)
+    with kept_folder("one") as folder:
+        (folder / "segment").write_bytes(b"x")
+        for path in (folder / "segment", folder):
+            os.utime(path, (time.time() - 90,) * 2)
+        monkeypatch.setattr(RESULTS, "_looked", 0.0)
+        new_folder()
+        assert (folder / "segment").exists()

@@ -150,8 +150,8 @@ def _table_box(services: Services, own: gr.State) -> None:
                 "(if you know it), and for each model `quality:<name>` from 0 to 1 and `cost:<name>` in dollars.\n"
                 f"{_EXAMPLE}\n"
                 f"Up to {limits.table_prompts:,} prompts, {limits.table_models} models and {limits.table_megabytes:g} "
-                "MB; rows that cannot be used are left out. The router that is trained on it is yours alone, and is "
-                "forgotten when you close the page.",
+                "MB; rows that cannot be used are left out. The router that is trained on it, with your prompts, can "
+                "be reached for two hours by this page's address: share that only with whom you would show the table.",
                 elem_classes="note",
             )
             upload = file_box(label="Your table", file_types=[*TABLE_SUFFIXES], height=140, elem_id="table")

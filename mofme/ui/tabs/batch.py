@@ -19,11 +19,10 @@ from mofme.ui.runs import Job
 from mofme.ui.tabs.restore import Settings, options
 from mofme.ui.uploads import (
     KEEP_SECONDS,
-    RESULTS,
     Upload,
     download_button,
     file_box,
-    new_folder,
+    folder_in_work,
     refuse_addresses,
     to_download,
     without_folders,
@@ -177,58 +176,58 @@ def restore_batch(
     Pictures for which the job's time does not suffice are reported, too. Raises MofmeError if there is no picture at
     all, or too many of them, and Cancelled if the visitor stopped the job.
     """
-    folder = new_folder()
-    RESULTS.in_work.add(folder.name)
-    source, target = folder / "source", folder / "restored"
-    try:
-        refused = gather(uploads, source)
-        plan = plan_tree(source, target)
-        if not plan:
-            reasons = " ".join(f"{printable(report.file)}: {report.reason or report.note}" for report in refused[:3])
-            raise PictureError(f"There is no picture in this upload. {reasons}".strip())
-        if len(plan) > limits.batch_pictures:
-            raise MofmeError(
-                f"{len(plan)} pictures are more than the limit of {limits.batch_pictures}: upload fewer at a time."
-            )
-        restorer = engine.in_turn(settings.model, job.check)
-        how = BatchSettings(**settings.of_restorer(), max_megapixels=limits.megapixels)
-        progress = BatchProgress(len(plan) + sum(1 for report in refused if report.error), refused)
-        yield progress
-        for path, output in plan:
-            try:
-                job.check()
-            except Cancelled:
-                raise
-            except MofmeError as error:
-                # Out of time: what is done is handed out all the same.
-                report = FileReport(str(path), str(output), error=str(error))
-            else:
-                report = restore_file(restorer, path, output, how, on_progress=lambda _: job.check())
-            is_video = path.suffix.lower() in VIDEO_SUFFIXES
-            if not (report.error or is_video) and len(progress.thumbnails) < MOST_THUMBNAILS:
-                # What was just restored kept to the limit already.
-                before, after = (
-                    save_picture(
-                        thumbnail(read_picture(file, math.inf).rgb, THUMBNAIL_SIDE),
-                        folder / f"{name}-{len(progress.thumbnails)}.jpg",
-                    )
-                    for name, file in (("before", path), ("after", output))
+    with folder_in_work() as folder:
+        source, target = folder / "source", folder / "restored"
+        try:
+            refused = gather(uploads, source)
+            plan = plan_tree(source, target)
+            if not plan:
+                reasons = " ".join(
+                    f"{printable(report.file)}: {report.reason or report.note}" for report in refused[:3]
                 )
-                progress.thumbnails.append((str(after), printable(path.relative_to(source).as_posix())))
-                progress.before.append(str(before))
-            # Names as the visitor knows them, not where the server keeps the files.
-            file, result = path.relative_to(source).as_posix(), output.relative_to(target).as_posix()
-            progress.reports.append(replace(report, file=file, output=result, error=without_folders(report.error)))
+                raise PictureError(" ".join(["There is no picture in this upload.", *told]))
+            if len(plan) > limits.batch_pictures:
+                raise MofmeError(
+                    f"{len(plan)} pictures are more than the limit of {limits.batch_pictures}: upload fewer at a time."
+                )
+            restorer = engine.in_turn(settings.model, job.check)
+            how = BatchSettings(**settings.of_restorer(), max_megapixels=limits.megapixels)
+            progress = BatchProgress(len(plan) + sum(1 for report in refused if report.error), refused)
             yield progress
-        write_report(target / "report.csv", progress.reports)
-        progress.archive, progress.report_file = folder / "restored.zip", folder / "report.csv"
-        shutil.copyfile(target / "report.csv", progress.report_file)
-        pack(target, progress.archive)
-        yield progress
-    finally:
-        RESULTS.in_work.discard(folder.name)
-        shutil.rmtree(source, ignore_errors=True)
-        shutil.rmtree(target, ignore_errors=True)
+            for path, output in plan:
+                try:
+                    job.check()
+                except Cancelled:
+                    raise
+                except MofmeError as error:
+                    # Out of time: what is done is handed out all the same.
+                    report = FileReport(str(path), str(output), error=str(error))
+                else:
+                    report = restore_file(restorer, path, output, how, on_progress=lambda _: job.check())
+                is_video = path.suffix.lower() in VIDEO_SUFFIXES
+                if not (report.error or is_video) and len(progress.thumbnails) < MOST_THUMBNAILS:
+                    # What was just restored kept to the limit already.
+                    before, after = (
+                        save_picture(
+                            thumbnail(read_picture(file, math.inf).rgb, THUMBNAIL_SIDE),
+                            folder / f"{name}-{len(progress.thumbnails)}.jpg",
+                        )
+                        for name, file in (("before", path), ("after", output))
+                    )
+                    progress.thumbnails.append((str(after), printable(path.relative_to(source).as_posix())))
+                    progress.before.append(str(before))
+                # Names as the visitor knows them, not where the server keeps the files.
+                file, result = path.relative_to(source).as_posix(), output.relative_to(target).as_posix()
+                progress.reports.append(replace(report, file=file, output=result, error=without_folders(report.error)))
+                yield progress
+            write_report(target / "report.csv", progress.reports)
+            progress.archive, progress.report_file = folder / "restored.zip", folder / "report.csv"
+            shutil.copyfile(target / "report.csv", progress.report_file)
+            pack(target, progress.archive)
+            yield progress
+        finally:
+            shutil.rmtree(source, ignore_errors=True)
+            shutil.rmtree(target, ignore_errors=True)
 
 
 def gather(

@@ -29,7 +29,7 @@ from mofme.ui.models import Engine, Services
 from mofme.ui.runs import Job
 from mofme.ui.tabs.batch import gather
 from mofme.ui.tabs.restore import model_box
-from mofme.ui.uploads import RESULTS, download_button, file_box, new_folder, to_download, without_folders
+from mofme.ui.uploads import download_button, file_box, folder_in_work, to_download, without_folders
 from mofme.ui.work import Endpoint, start_and_cancel, status_box, work
 from mofme.vision import evaluation, segmentation_eval
 from mofme.vision.archive import extract, pack
@@ -136,28 +136,26 @@ def measure(
     versions by name are in `clean`. What the job's time does not suffice for is reported, too. Raises MofmeError if
     nothing can be measured, or if there is too much of it, and Cancelled if the visitor stopped the job.
     """
-    folder = new_folder()
-    RESULTS.in_work.add(folder.name)
-    source, report = folder / "source", folder / "report"
-    report.mkdir()
-    try:
-        root, refused = _unpack(degraded, clean, source)
-        if (root / "images").is_dir() and (root / "labels").is_dir():
-            steps = measure_frames(engine, job, model, root, report, limits, label_set)
-        else:
-            steps = measure_pairs(engine, job, model, root, report, limits)
-        for state in steps:
-            state.errors |= refused
-            if state.result is not None:
-                for number, plot in enumerate(state.plots(), 1):
-                    (report / f"plot-{number}.svg").write_text(plot, encoding="utf-8")
-                save_result(state.result, report)
-                pack(report, folder / "evaluation.zip")
-                state.archive = folder / "evaluation.zip"
-            yield state
-    finally:
-        RESULTS.in_work.discard(folder.name)
-        shutil.rmtree(source, ignore_errors=True)
+    with folder_in_work() as folder:
+        source, report = folder / "source", folder / "report"
+        report.mkdir()
+        try:
+            root, refused = _unpack(degraded, clean, source)
+            if (root / "images").is_dir() and (root / "labels").is_dir():
+                steps = measure_frames(engine, job, model, root, report, limits, label_set)
+            else:
+                steps = measure_pairs(engine, job, model, root, report, limits)
+            for state in steps:
+                state.errors |= refused
+                if state.result is not None:
+                    for number, plot in enumerate(state.plots(), 1):
+                        (report / f"plot-{number}.svg").write_text(plot, encoding="utf-8")
+                    save_result(state.result, report)
+                    pack(report, folder / "evaluation.zip")
+                    state.archive = folder / "evaluation.zip"
+                yield state
+        finally:
+            shutil.rmtree(source, ignore_errors=True)
 
 
 def _unpack(degraded: Sequence[Path], clean: Sequence[Path], folder: Path) -> tuple[Path, dict[str, str]]:

@@ -22,7 +22,7 @@ from mofme.ui.limits import Limits
 from mofme.ui.models import Engine, Services
 from mofme.ui.runs import Job
 from mofme.ui.tabs.restore import Settings, model_box, options
-from mofme.ui.uploads import download_button, file_box, kept_folder, new_folder, refuse_addresses, to_download
+from mofme.ui.uploads import download_button, file_box, folder_in_work, kept_folder, refuse_addresses, to_download
 from mofme.ui.work import Endpoint, plain_errors, start_and_cancel, status_box, work
 from mofme.vision.batch import output_suffix
 from mofme.vision.restorer import TemporalSmoother
@@ -153,45 +153,45 @@ def restore_upload(
     When the job's time is up, what is done by then is the result. Work that was cancelled, or ended with the app, goes
     on where it was when the same video is restored again with the same settings.
     """
-    suffix = output_suffix(upload, None) if upload.suffix.lower() in VIDEO_SUFFIXES else ".mp4"
-    folder = new_folder()
-    output = folder / f"{upload.stem}-restored{suffix}"
-    progress = VideoProgress()
-    restorer = engine.in_turn(settings.model, job.check_cancelled)
-    with upload.open("rb") as file:
-        content = hashlib.file_digest(file, "sha256").hexdigest()
-    what = f"{content} {suffix} {settings} {restorer.version}"
+    with folder_in_work() as folder:
+        suffix = output_suffix(upload, None) if upload.suffix.lower() in VIDEO_SUFFIXES else ".mp4"
+        output = folder / f"{upload.stem}-restored{suffix}"
+        progress = VideoProgress()
+        restorer = engine.in_turn(settings.model, job.check_cancelled)
+        with upload.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        what = f"{content} {suffix} {settings} {restorer.version}"
 
-    def late() -> bool:
-        progress.late = job.late()
-        return progress.late
+        def late() -> bool:
+            progress.late = job.late()
+            return progress.late
 
-    with kept_folder(hashlib.sha256(what.encode()).hexdigest()) as kept:
-        begun, looked = time.monotonic(), 0.0
-        frames = restore_video(
-            restorer,
-            upload,
-            kept / f"restored{suffix}",
-            **settings.of_restorer(),
-            max_megapixels=limits.megapixels,
-            enough=late,
-            known_as=content,
-        )
-        with closing(frames):
-            for frame in frames:
-                job.check_cancelled()
-                if not progress.number:
-                    progress.known = frame.number - 1
-                progress.number, progress.frames, progress.weathers = frame.number, frame.frames, frame.weathers
-                progress.seconds = time.monotonic() - begun
-                if time.monotonic() - looked > LOOK_EVERY:
-                    looked = time.monotonic()
-                    progress.look = _look(frame, folder)
-                    yield progress
-        shutil.move(kept / f"restored{suffix}", output)
-    progress.look, progress.damaged, progress.notes = _look(frame, folder), frame.damaged, frame.notes
-    progress.video = output
-    yield progress
+        with kept_folder(hashlib.sha256(what.encode()).hexdigest()) as kept:
+            begun, looked = time.monotonic(), 0.0
+            frames = restore_video(
+                restorer,
+                upload,
+                kept / f"restored{suffix}",
+                **settings.of_restorer(),
+                max_megapixels=limits.megapixels,
+                enough=late,
+                known_as=content,
+            )
+            with closing(frames):
+                for frame in frames:
+                    job.check_cancelled()
+                    if not progress.number:
+                        progress.known = frame.number - 1
+                    progress.number, progress.frames, progress.weathers = frame.number, frame.frames, frame.weathers
+                    progress.seconds = time.monotonic() - begun
+                    if time.monotonic() - looked > LOOK_EVERY:
+                        looked = time.monotonic()
+                        progress.look = _look(frame, folder)
+                        yield progress
+            shutil.move(kept / f"restored{suffix}", output)
+        progress.look, progress.damaged, progress.notes = _look(frame, folder), frame.damaged, frame.notes
+        progress.video = output
+        yield progress
 
 
 def _look(frame: RestoredFrame, folder: Path) -> tuple[Path, Path]:
