@@ -182,9 +182,7 @@ def restore_batch(
             refused = gather(uploads, source)
             plan = plan_tree(source, target)
             if not plan:
-                reasons = " ".join(
-                    f"{printable(report.file)}: {report.reason or report.note}" for report in refused[:3]
-                )
+                told = [f"{printable(report.file)}: {report.reason or report.note}" for report in refused[:3]]
                 raise PictureError(" ".join(["There is no picture in this upload.", *told]))
             if len(plan) > limits.batch_pictures:
                 raise MofmeError(
