@@ -9,12 +9,14 @@ import sys
 import time
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any, BinaryIO, Literal, TextIO, overload
+from typing import IO, Any
 from unicodedata import category
 from urllib.request import url2pathname
+
+import psutil
 
 if sys.platform != "win32":
     import fcntl
@@ -32,39 +34,27 @@ def _shipped(name: str) -> Path:
 WEIGHTS = _shipped("weights")
 ASSETS = _shipped("assets")
 
-
 _PART = re.compile(r"\.mofme-(?P<process>\d+)-((?P<machine>[0-9a-f]{8})-)?[0-9a-f]+\.part")
 _ADDRESS = re.compile(r"([a-z][a-z0-9+]+):/+(.+)")  # drives of Windows have one letter
 _LEFT_FOR_LONG = 86_400  # seconds
 _JOINERS = "\u200c\u200d"
 
 
-@overload
-def atomic_file(path: Path, mode: Literal["wb"] = "wb") -> AbstractContextManager[BinaryIO]: ...
-@overload
-def atomic_file(path: Path, mode: Literal["w"], errors: str = "strict") -> AbstractContextManager[TextIO]: ...
-def atomic_file(path: Path, mode: str = "wb", errors: str | None = None) -> AbstractContextManager[Any]:
+@contextmanager
+def atomic_file(path: Path, mode: str = "wb", errors: str = "strict") -> Iterator[Any]:
     """Open a file that takes the place of `path` if the block ends well and leaves no trace if not.
 
     Bytes, or with mode "w" UTF-8 text, whose line ends stay as they are written; `errors` is that of `open`. Folders
     above `path` are made. Whatever fails, also on a full disk (OSError), an earlier file at `path` stays as it was.
     """
-    return _atomic_file(path, mode, errors)
-
-
-@contextmanager
-def _atomic_file(path: Path, mode: str, errors: str | None) -> Iterator[IO[Any]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     _clear_once(path.parent)
     # Only a killed process leaves one behind, for `clear_left` to find: the name tells whose it is.
     part = path.parent / f".mofme-{os.getpid()}-{_machine()}-{uuid.uuid4().hex}.part"
+    how: dict[str, Any] = {} if mode == "wb" else {"encoding": "utf-8", "newline": "", "errors": errors}
     try:
-        if mode == "wb":
-            with part.open("xb") as file:
-                yield file
-        else:
-            with part.open("x", encoding="utf-8", newline="", errors=errors) as text:
-                yield text
+        with part.open(mode.replace("w", "x"), **how) as file:
+            yield file
         # Without it a crash of the machine could keep the new name and lose what is in it. Opened anew, because
         # writers of archives and tables may have closed the file.
         with part.open("r+b") as whole:
@@ -79,36 +69,22 @@ def clear_left(folder: Path) -> None:
     """Remove what killed processes left in `folder` of files that they were writing, unless one may still be at it."""
     for part in folder.glob(".mofme-*.part"):
         if found := _PART.fullmatch(part.name):
-            with suppress(OSError):
+            with suppress(OSError, OverflowError):
                 if found["machine"] in (None, _machine()):
-                    is_left = not _runs(int(found["process"]))
+                    is_left = not psutil.pid_exists(int(found["process"]))
                 else:  # nobody here knows whether it runs there
                     is_left = time.time() - part.stat().st_mtime > _LEFT_FOR_LONG
                 if is_left:
                     part.unlink()
 
 
-@lru_cache(maxsize=256)
-def _clear_once(folder: Path) -> None:
-    clear_left(folder)
+_clear_once = lru_cache(maxsize=256)(clear_left)
 
 
 def _machine() -> str:
     """Tells machines apart that share a folder, and containers, whose processes have numbers of their own."""
     space = os.readlink("/proc/self/ns/pid") if os.path.exists("/proc/self/ns/pid") else ""
     return hashlib.sha256(f"{platform.node()} {space}".encode()).hexdigest()[:8]
-
-
-def _runs(process: int) -> bool:
-    if sys.platform == "win32":  # where a file that is in use cannot be removed
-        return False
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True
 
 
 def only_one(path: Path) -> IO[bytes] | None:
@@ -148,13 +124,11 @@ def without_name(error: str, name: str) -> str:
 def check_can_hold(path: Path) -> None:
     """Raise OSError, in words, if no file can be written at `path`; folders above it need not be there yet."""
     try:
-        if path.is_dir():
-            raise IsADirectoryError(f"{path}: is a folder; give the name of a file, or another folder.")
         path.exists()
-    except IsADirectoryError:
-        raise
     except OSError as error:  # of a name that is too long, say
         raise OSError(f"{path}: no file can have this name ({error.strerror}).") from error
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a folder; give the name of a file, or another folder.")
     folder = path.parent
     while not os.path.lexists(folder) and folder != folder.parent:
         folder = folder.parent
@@ -165,33 +139,34 @@ def check_can_hold(path: Path) -> None:
 
 
 def write_table(path: Path, lines: Iterable[Sequence[object]]) -> None:
-    """Write a CSV file, its headings first; it appears whole or not at all. A name on disk may hold any bytes: those
-    that are no text are escaped.
-    """
+    """Write a CSV file, its headings first, whole or not at all. Bytes of names that are no text are escaped."""
     with atomic_file(path, "w", errors="backslashreplace") as file:
         csv.writer(file).writerows(lines)
+
+
+def _walk(folder: Path, closed: list[str]) -> Iterator[tuple[list[Path], list[Path]]]:
+    """Folders and files in each folder below, but hidden ones and what lies behind links to folders."""
+    for root, folders, files in os.walk(folder, onerror=lambda error: closed.append(error.filename)):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield [Path(root, name) for name in folders], [Path(root, name) for name in files if not name.startswith(".")]
 
 
 def find_files(folder: Path, suffixes: Collection[str] | None) -> list[Path]:
     """Every file under `folder` with one of these suffixes, in small letters, or with any; sorted, no hidden names, no
     links to folders.
     """
-    found = []
-    for root, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(root, name) for name in files if not name.startswith(".")]
+    found = [path for _, files in _walk(folder, []) for path in files]
     return sorted(path for path in found if (suffixes is None or path.suffix.lower() in suffixes) and path.is_file())
 
 
 def passed_by(folder: Path) -> str:
     """What `find_files` does not see under `folder`, in one line: what cannot be opened, and where links lead."""
-    closed, linked, empty = list[Path](), list[Path](), list[Path]()
-    for root, folders, files in os.walk(folder, onerror=lambda error: closed.append(Path(error.filename))):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        linked += [path for name in folders if (path := Path(root, name)).is_symlink()]
-        empty += [path for name in files if not name.startswith(".") and not (path := Path(root, name)).is_file()]
+    closed, linked, empty = list[str](), list[Path](), list[Path]()
+    for folders, files in _walk(folder, closed):
+        linked += [path for path in folders if path.is_symlink()]
+        empty += [path for path in files if not path.is_file()]
     kinds = {
-        "folders that cannot be opened": closed,
+        "folders that cannot be opened": map(Path, closed),
         "links to folders": linked,
         "links and pipes without a file": empty,
     }

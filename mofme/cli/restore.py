@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from mofme.papers.r2t2.rerouter import Rerouted, Rerouter
-    from mofme.vision.batch import BatchSettings, FileReport
+    from mofme.vision.batch import BatchSettings
+    from mofme.vision.report import FileReport
     from mofme.vision.restorer import Restorer
 
 Model = Annotated[str, typer.Option(help="A shipped model (see `models`), or a folder from `train`.")]
@@ -174,10 +175,10 @@ def _restore_folder(
 ) -> None:
     """Fill `reports`, and the report file beside the outputs, also when interrupted."""
     from mofme.errors import PictureError
-    from mofme.vision.batch import plan_tree, restore_tree, write_report
-    from mofme.vision.cluster import Cluster, restore_tree_by_ray
+    from mofme.vision.batch import restore_tree
+    from mofme.vision.cluster import restore_tree_by_ray
     from mofme.vision.remote import mirrored, send
-    from mofme.vision.report import REPORT, others_in
+    from mofme.vision.report import REPORT, others_in, plan_tree, write_report
 
     # Ray tells of workers that died where `--json` prints.
     with mirrored(source, target) as mirror, redirect_stdout(sys.stderr):
@@ -204,7 +205,7 @@ def _restore_folder(
         if cluster is None:
             restored = restore_tree(load(), inputs, outputs, settings, on_progress=tell, kind=mirror.file)
         else:
-            restored = restore_tree_by_ray(load, inputs, outputs, Cluster(**cluster), settings, kind=mirror.file)
+            restored = restore_tree_by_ray(load, inputs, outputs, settings, **cluster, kind=mirror.file)
         written = keep()  # what stands in its way is told before the work
         try:
             for report in restored:
@@ -254,8 +255,8 @@ def _restore_one(
 def _one_output(source: Path, output: Path, format: str | None) -> tuple[Path, str | None]:
     """The file to write, and the format of a picture that is to have another. Raises PictureError."""
     from mofme.errors import PictureError
-    from mofme.vision.batch import output_suffix
     from mofme.vision.picture.file import FORMATS
+    from mofme.vision.report import output_suffix
     from mofme.vision.video_file import CONTAINERS, VIDEO_SUFFIXES
 
     if format and f".{format.lower()}" not in FORMATS:

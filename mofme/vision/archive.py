@@ -74,18 +74,18 @@ def _safe_pictures(
     if sum(entry.file_size for entry in entries) > MAX_TOTAL_BYTES:
         raise ArchiveError(f"{zip_path}: unpacks to more than {MAX_TOTAL_BYTES / 2**30:g} GiB.")
     pictures: dict[PurePosixPath, zipfile.ZipInfo] = {}
-    seen = set()
+    seen = set[str]()
     for entry in entries:
         name = _name(entry)
-        path = PurePosixPath(name)
-        if reason := _danger(entry, name):
+        path, reason = PurePosixPath(name), _danger(entry, name)
+        is_picture = path.suffix.lower() in suffixes and not (_is_hidden(path) or entry.is_dir())
+        if is_picture and str(path).casefold() in seen:
+            reason = reason or "occurs twice"
+        if reason:
             raise ArchiveError(f"{zip_path}: refused, because its entry {name!r} {reason}.")
-        if path.suffix.lower() not in suffixes or _is_hidden(path) or entry.is_dir():
-            continue
-        if str(path).casefold() in seen:
-            raise ArchiveError(f"{zip_path}: refused, because its entry {name!r} occurs twice.")
-        seen.add(str(path).casefold())
-        pictures[path] = entry
+        if is_picture:
+            seen.add(str(path).casefold())
+            pictures[path] = entry
     if not pictures:
         others = left_out(_others(entries, suffixes))
         raise ArchiveError(f"{zip_path}: holds no pictures." + (f" Left out: {others}." if others else ""))

@@ -12,35 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from mofme.errors import Cancelled, MofmeError
-from mofme.files import check_can_hold, clear_left
+from mofme.files import check_can_hold, clear_left, printable
 from mofme.vision.picture.decode import Picture
 from mofme.vision.picture.file import FORMATS, read_to_keep, write_frames
-from mofme.vision.report import (
-    REPORT,
-    FileReport,
-    Row,
-    as_written,
-    earlier_rows_if_any,
-    output_suffix,
-    plan_tree,
-    version_of,
-    why_it_stays,
-    write_report,
-)
+from mofme.vision.report import REPORT, FileReport, Row, earlier_rows_if_any, plan_tree, version_of, why_it_stays
 from mofme.vision.restorer import Restoration, TemporalSmoother, restore_seen
 from mofme.vision.video import RestoredFrame, read_ahead, restore_video
 from mofme.vision.video_file import VIDEO_SUFFIXES
-
-__all__ = [
-    "BatchSettings",
-    "FileReport",
-    "output_suffix",
-    "plan_tree",
-    "restore_file",
-    "restore_frames",
-    "restore_tree",
-    "write_report",
-]
 
 _LARGE = 25e6  # pixels: more than one such picture in memory may be too much
 
@@ -60,9 +38,6 @@ class BatchSettings:
     overwrite: bool = False
     max_megapixels: float = 100
 
-    def of_restorer(self) -> dict[str, Any]:
-        return {"strength": self.strength, "ensemble": self.ensemble, "tile": self.tile}
-
     def made_with(self, restorer: Callable[..., Restoration]) -> str:
         """What an output depends on besides its source, for people to read and for programs to compare."""
         version = getattr(restorer, "version", "") or type(restorer).__name__
@@ -81,12 +56,11 @@ def restore_tree(
     """Restore everything under `source` into the same place under `target`, yielding each report when it is due.
 
     Outputs appear whole or not at all, with the time of their source. One that exists is skipped, unless it is to be
-    overwritten or its source was edited since; if it was made with other settings, the report's note says so. Closing
-    the iterator stops the work. `on_progress` is told the file and the share of it that is done. Raises PictureError as
-    `plan_tree` does, at once; a bad file is only reported.
+    overwritten or its source was edited since; if it was made with other settings, the report's note says so. Raises
+    PictureError as `plan_tree` does, at once; a bad file is only reported. `on_progress` is told file and share done.
 
     While a picture is restored, the next is read and the last one written, each in another thread. A report is due when
-    its file is written, and before the next one is: so whoever stops the work has been told of all there is.
+    its file is written, before the next one is: whoever stops the work, by closing, has been told of all there is.
     """
     plan = plan_tree(source, target, settings.format)
     files = open_files(plan, source, target, settings, settings.made_with(restorer), kind)
@@ -109,7 +83,7 @@ def open_files(
         names = path.relative_to(source).as_posix(), output.relative_to(target).as_posix()
         file = (kind or File)(path, output, FileReport(*names), settings, made_with)
         if not settings.overwrite:
-            file.skip(rows.get((as_written(names[0]), as_written(names[1]))))
+            file.skip(rows.get((printable(names[0]), printable(names[1]))))
         yield file
 
 
@@ -185,9 +159,8 @@ def restore_frames(
 
 
 class File:
-    """A picture or video on its way from `path` to `output`, in three steps, which may run in different threads.
-
-    A video is done whole in the second.
+    """A picture or video on its way from `path` to `output`, in three steps, which may run in different threads: a
+    video is done whole in the second.
     """
 
     def __init__(self, path: Path, output: Path, report: FileReport, settings: BatchSettings, made_with: str) -> None:
@@ -224,10 +197,10 @@ class File:
     def restore(self, restorer: Callable[..., Restoration], on_progress: Callable[[float], None] | None) -> None:
         if self.report.skipped or self.report.error:
             return
-        settings = self._settings.of_restorer()
+        how, most = self._settings, self._settings.max_megapixels
+        settings: dict[str, Any] = {"strength": how.strength, "ensemble": how.ensemble, "tile": how.tile}
         with self._step():
             if self._is_video:
-                most = self._settings.max_megapixels
                 frames = restore_video(restorer, self.path, self.output, max_megapixels=most, **settings)
                 self.report = _follow(frames, self.path, self.report, on_progress)
                 self._is_written = True

@@ -9,7 +9,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +22,6 @@ from mofme.vision.restorer import Restoration
 _TOGETHER = 16  # files: what a worker is handed takes far longer than handing it over
 _TRIES = 3  # workers that a file may end, before it is left
 _MEMORY = 80 * 2**20  # bytes for what Ray passes round: names and reports only
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """Where workers run: in a Ray cluster at `address`, or else in one that is started on this machine.
-
-    `workers` is their number, None for as many as fit; each takes a CPU and a share of a GPU, `gpus`.
-    """
-
-    address: str | None = None
-    workers: int | None = None
-    gpus: float = 0.0
 
 
 class Worker:
@@ -55,12 +43,17 @@ def restore_tree_by_ray(
     load: Callable[[], Callable[..., Restoration]],
     source: Path,
     target: Path,
-    cluster: Cluster,
     settings: BatchSettings,
     *,
+    address: str | None = None,
+    workers: int | None = None,
+    gpus: float = 0.0,
     kind: Callable[..., File] = File,
 ) -> Iterator[FileReport]:
     """As `restore_tree`, with the reports in the order in which files are done; every worker calls `load`.
+
+    By a Ray cluster at `address`, or else one that is started on this machine, with as many `workers` or as fit; each
+    takes a CPU and a share of a GPU, `gpus`.
 
     All machines of the cluster see `source` and `target` at the same paths, unless those are mirrors of addresses. A
     worker that dies is replaced, and its files are restored anew, each by itself; one that ends three workers is
@@ -68,11 +61,11 @@ def restore_tree_by_ray(
     """
     source, target = source.absolute(), target.absolute()  # workers stand in the folder where Ray was started
     plan = plan_tree(source, target, settings.format)
-    with connected(cluster.address) as ray:
-        fitting = _fitting(ray.cluster_resources(), cluster.gpus)  # of more, some would never start
-        number = min(cluster.workers or fitting, fitting, len(plan))
+    with connected(address) as ray:
+        fitting = _fitting(ray.cluster_resources(), gpus)  # of more, some would never start
+        number = min(workers or fitting, fitting, len(plan))
         together = min(_TOGETHER, max(1, len(plan) // (4 * number or 1)))  # so that all end at about the same time
-        make = ray.remote(num_cpus=1, num_gpus=cluster.gpus)(Worker).remote
+        make = ray.remote(num_cpus=1, num_gpus=gpus)(Worker).remote
         ends = ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError
         files: Iterator[File] | None = None
         again: deque[list[File]] = deque()
@@ -93,16 +86,18 @@ def restore_tree_by_ray(
                     answer = ray.get(due)
                 except ray.exceptions.RayTaskError as error:  # the model cannot be loaded
                     raise error.cause from None
-                except ends as error:
+                except ends as end:
                     ray.kill(worker)  # it may live where nobody reaches it
                     name = given[0].report.file if len(given) == 1 else ""
                     tries[name] += len(given) < 2
                     if tries[name] < _TRIES:
                         again.extend([file] for file in given)
                     elif given:
-                        yield _given_up(given[0])
+                        why = f"{_TRIES} workers ended at it, perhaps for want of memory"
+                        told = f"{name}: {why}: restore it by itself, with a smaller --tile."
+                        yield replace(given[0].report, error=told)
                     else:
-                        raise ConfigError(f"workers of the cluster end while they load the model ({error})") from None
+                        raise ConfigError(f"workers of the cluster end while they load the model ({end})") from None
                     start()
                     continue
                 if given:
@@ -134,11 +129,6 @@ def _share(files: Iterator[File], together: int) -> tuple[list[File], list[FileR
         if len(share) == together or (share and file.is_alone()):
             break
     return share, left_out
-
-
-def _given_up(file: File) -> FileReport:
-    why = f"{_TRIES} workers ended at it, perhaps for want of memory: restore it by itself, with a smaller --tile."
-    return replace(file.report, error=f"{file.report.file}: {why}")
 
 
 def _fitting(resources: dict[str, float], gpus: float) -> int:

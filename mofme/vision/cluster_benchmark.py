@@ -7,7 +7,6 @@ weighs most. Its CPU time is that of all processes that it starts, Ray's among t
 import filecmp
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any, NamedTuple
 
 import numpy as np
+import psutil
 from PIL import Image
 
 from mofme.errors import ConfigError
@@ -32,9 +32,9 @@ from mofme.vision.benchmark import precision
 from mofme.vision.report import REPORT
 from mofme.vision.restorer import Restorer
 
-_PROCESSES = Path("/proc")
 _LOOK_EVERY = 0.5  # seconds: so much of each process may be missed at its end
 _FRAME, _FRAMES = (1280, 720), 9  # the first of which counts for nothing
+_WRONG = ("lost", "doubled", "unlike")
 _A_MILLION, _HOUR = 1e6, 3600
 
 
@@ -51,12 +51,7 @@ class Outcome:
 
 
 def compare(model: str, runtime: str, pictures: int, side: int, workers: int) -> Iterator[Outcome]:
-    """By one worker of Ray and beside it without Ray, then by `workers` of which one is killed in the middle.
-
-    Raises ConfigError where the system does not tell of processes, and if a run ends otherwise than well.
-    """
-    if not _PROCESSES.is_dir():
-        raise ConfigError("how long processes run is read from /proc, which this system does not have: take Linux.")
+    """By one worker of Ray and beside it without Ray, then by `workers` of which one is killed. Raises ConfigError."""
     with TemporaryDirectory(prefix="mofme-") as root, ThreadPoolExecutor(1) as beside:
         source, here = Path(root, "in"), Path(root, "without Ray")
         names = {path.name for path in _crops(source, pictures, (side, side))}
@@ -111,26 +106,21 @@ def as_result(
         f"{side}x{side}": Figure(one.cpu / pictures),
         "x".join(map(str, _FRAME)): bootstrap(np.array(frames) + added),
     }
-    rows += [
-        Row(
-            "A million frames through Ray",
-            name,
-            {
-                "frames an hour and worker": seconds.map(lambda value: _HOUR / value),
-                "CPU hours": seconds.map(lambda value: _A_MILLION * value / _HOUR),
-                "cost, $": seconds.map(lambda value: _A_MILLION * value * price),
-            },
-        )
-        for name, seconds in each.items()
-    ]
-    wrong = [f"{name} {sum(getattr(run, name) for run in outcomes)}" for name in ("lost", "doubled", "unlike")]
-    figures = rows[1].figures
+    for name, seconds in each.items():
+        figures = {
+            "frames an hour and worker": seconds.map(lambda value: _HOUR / value),
+            "CPU hours": seconds.map(lambda value: _A_MILLION * value / _HOUR),
+            "cost, $": seconds.map(lambda value: _A_MILLION * value * price),
+        }
+        rows.append(Row("A million frames through Ray", name, figures))
+    added_cpu, added_wall = (rows[1].figures[f"added, % of {what}"].text() for what in ("CPU s", "wall clock"))
+    wrong = [f"{name} {sum(getattr(run, name) for run in outcomes)}" for name in _WRONG]
     return Result(
         room="cluster",
         paper="",
         claim="By one worker Ray adds at most 15 %, and a killed worker costs no file.",
-        verdict=f"By one worker Ray adds {figures['added, % of CPU s'].text()} % of CPU time, "
-        f"{figures['added, % of wall clock'].text()} % by the clock. Files of all runs: {', '.join(wrong)}.",
+        verdict=f"By one worker Ray adds {added_cpu} % of CPU time, {added_wall} % by the clock. "
+        f"Files of all runs: {', '.join(wrong)}.",
         command=command,
         rows=rows,
         interval="95 % bootstrap over the frames; of runs there is one each, the first two beside each other",
@@ -139,19 +129,13 @@ def as_result(
 
 
 def _figures(outcome: Outcome, alone: Outcome, beside: Outcome, pictures: int) -> dict[str, Figure]:
-    figures = {
-        "CPU s": Figure(outcome.cpu),
-        "wall clock, s": Figure(outcome.wall),
-        "pictures a CPU s": Figure(pictures / outcome.cpu),
-        "lost": Figure(outcome.lost),
-        "doubled": Figure(outcome.doubled),
-        "unlike": Figure(outcome.unlike),
-    }
+    values = {"CPU s": outcome.cpu, "wall clock, s": outcome.wall, "pictures a CPU s": pictures / outcome.cpu}
+    values |= {name: getattr(outcome, name) for name in _WRONG}
     if outcome is not alone:
-        figures["added, % of CPU s"] = Figure(100 * (outcome.cpu / alone.cpu - 1))
+        values["added, % of CPU s"] = 100 * (outcome.cpu / alone.cpu - 1)
     if outcome is beside:  # of more workers, with nothing beside them, the clock does not tell what Ray adds
-        figures["added, % of wall clock"] = Figure(100 * (outcome.wall / alone.wall - 1))
-    return figures
+        values["added, % of wall clock"] = 100 * (outcome.wall / alone.wall - 1)
+    return {name: Figure(value) for name, value in values.items()}
 
 
 def _crops(folder: Path, count: int, size: tuple[int, int]) -> Iterator[Path]:
@@ -200,24 +184,22 @@ def _run(command: list[str], target: Path, kill: bool) -> _Run:
 
 def _kill_worker(processes: dict[int, float]) -> bool:
     """Kill one that restores, if there is one."""
-    for process in processes:
-        with suppress(OSError):
-            if (_PROCESSES / str(process) / "cmdline").read_bytes().startswith(b"ray::Worker.restore"):
-                os.kill(process, signal.SIGKILL)
+    for number in processes:
+        with suppress(psutil.Error):
+            process = psutil.Process(number)
+            if process.cmdline()[:1] == ["ray::Worker.restore"]:
+                process.kill()
                 return True
     return False
 
 
 def _tree(root: int) -> dict[int, float]:
     """CPU seconds so far of a process and of all below it, by their numbers."""
-    parents, seconds = {}, {}
-    for path in _PROCESSES.glob("[0-9]*/stat"):
-        with suppress(OSError):
-            fields = path.read_text(errors="replace").rpartition(")")[2].split()
-            number = int(path.parent.name)
-            parents[number] = int(fields[1])
-            seconds[number] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    found = {root}
-    while more := {number for number, parent in parents.items() if parent in found} - found:
-        found |= more
-    return {number: seconds[number] for number in found & seconds.keys()}
+    seconds = {}
+    with suppress(psutil.Error):
+        top = psutil.Process(root)
+        for process in (top, *top.children(recursive=True)):
+            with suppress(psutil.Error):
+                times = process.cpu_times()
+                seconds[process.pid] = times.user + times.system
+    return seconds

@@ -5,7 +5,7 @@ holds empty files of the same names, sizes and times. What they hold is fetched 
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -17,7 +17,7 @@ from fsspec.core import url_to_fs
 from mofme.errors import PictureError
 from mofme.files import address_of
 from mofme.vision.batch import File
-from mofme.vision.report import REPORT, FileReport, earlier_rows_if_any
+from mofme.vision.report import REPORT, FileReport, earlier_rows_if_any, time_of_source
 
 _TIMES = ("LastModified", "last_modified", "mtime", "updated")  # what file systems call it
 _SAME_TIME = 2  # seconds
@@ -84,10 +84,9 @@ class Mirror:
             path = mirror / output
             if not path.resolve().is_relative_to(mirror.resolve()):  # anybody may have written the report
                 continue
-            with suppress(ValueError, OverflowError):  # one that was edited
-                if row["source"] and path.is_file() and path.stat().st_mtime <= time + _SAME_TIME:
-                    made = datetime.fromisoformat(row["source"].rpartition(", ")[2]).timestamp()
-                    os.utime(path, (made, made))
+            made = time_of_source(row)
+            if made is not None and path.is_file() and path.stat().st_mtime <= time + _SAME_TIME:
+                os.utime(path, (made, made))
 
     def file(self, path: Path, output: Path, *others: Any) -> File:
         """One that is fetched and sent where it has an address: what `restore_tree` takes as `kind`."""

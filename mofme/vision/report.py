@@ -6,7 +6,6 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +19,7 @@ from mofme.vision.video_file import CONTAINERS, VIDEO_SUFFIXES
 REPORT = "report.csv"
 _FIRST = ("file", "output", "size", "seconds", "weather", "uncertainty", "error", "skipped")
 _COLUMNS = (*_FIRST, "note", "source", "settings")
+_RESTORED = READABLE_SUFFIXES | VIDEO_SUFFIXES
 _SAME_TIME = 2.0  # seconds: what the coarsest file systems keep of a file's time
 
 Row = dict[str, str]
@@ -56,6 +56,14 @@ def version_of(path: Path) -> str:
     return f"{about.st_size} bytes, {datetime.fromtimestamp(about.st_mtime_ns // 1000 / 1e6, UTC).isoformat()}"
 
 
+def time_of_source(row: Row) -> float | None:
+    """Of the file that the output was made of, in seconds since 1970; None if a report does not tell, or was edited."""
+    try:
+        return datetime.fromisoformat(row["source"].rpartition(", ")[2]).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
 def has_time_of(path: Path, other: Path) -> bool:
     """Whether both files are there and of one time."""
     try:
@@ -69,17 +77,13 @@ def why_it_stays(source: Path, output: Path, row: Row | None, settings: str) -> 
 
     An edited `source` is restored again, but never over an output that was changed by other hands.
     """
-    made = None
-    if row is not None:
-        with suppress(ValueError):  # none, or one that was edited
-            made = datetime.fromisoformat(row["source"].rpartition(", ")[2]).timestamp()
+    about, written, made = source.stat(), output.stat().st_mtime, time_of_source(row) if row else None
     if row is None or made is None:
-        newer = source.stat().st_mtime > output.stat().st_mtime + _SAME_TIME
+        newer = about.st_mtime > written + _SAME_TIME
         return True, "older than its source, and by no report made here; --overwrite replaces it" if newer else ""
-    about = source.stat()
     is_same_size = row["source"].partition(" ")[0] == str(about.st_size)
     if not is_same_size or abs(about.st_mtime - made) > _SAME_TIME:
-        if abs(output.stat().st_mtime - made) <= _SAME_TIME:
+        if abs(written - made) <= _SAME_TIME:
             return False, "it took the place of an earlier result, as its source was edited since or is another file"
         return True, "source and result were both changed since; --overwrite replaces the result"
     if row["settings"] != settings:
@@ -88,17 +92,16 @@ def why_it_stays(source: Path, output: Path, row: Row | None, settings: str) -> 
 
 
 def write_report(path: Path, reports: Iterable[FileReport]) -> None:
-    """Write or update report.csv atomically, one row a file and output, sorted.
+    """Write or update report.csv, sorted; earlier rows stay of files that a run skipped or has not come to.
 
-    Of a run that resumes an earlier one, the earlier rows stay for files it skipped or has not come to. Raises
-    PictureError if it cannot be written, or if `path` holds something else, which stays as it is.
+    Raises PictureError if it cannot be written, or if `path` holds something else, which stays as it is.
     """
     try:
         rows = earlier_rows(path)
     except OSError as error:
         raise PictureError(f"{path}: the earlier report cannot be read ({error}).") from error
     for report in reports:
-        key = as_written(report.file), as_written(report.output)
+        key = printable(report.file), printable(report.output)
         earlier = rows.get(key)
         if report.skipped and earlier and (earlier["size"] or not earlier["error"]):  # of a video parts may be missing
             continue
@@ -123,31 +126,22 @@ def write_report(path: Path, reports: Iterable[FileReport]) -> None:
         raise PictureError(f"{path}: the report cannot be written ({error}).") from error
 
 
-def as_written(name: str) -> str:
-    """A name as a report holds it: what is not Unicode escaped, and what would act on a terminal."""
-    return printable(name)
-
-
 def earlier_rows(path: Path) -> dict[tuple[str, str], Row]:
-    """The rows of a report by file and output, none if it is not there; also of one that Excel saved, with semicolons.
-
-    Raises PictureError for another file.
-    """
+    """The rows of a report, also one that Excel saved, by file and output. Raises PictureError for another file."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             text = file.read()
         delimiter = max(",;\t", key=text.partition("\n")[0].count)
         reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
         if tuple(reader.fieldnames or ()) in (_COLUMNS, _FIRST):
-            rows = ({column: as_written(row.get(column) or "") for column in _COLUMNS} for row in reader)
+            rows = ({column: printable(row.get(column) or "") for column in _COLUMNS} for row in reader)
             return {(row["file"], row["output"]): row for row in rows}
     except FileNotFoundError:
         return {}
     except (UnicodeDecodeError, csv.Error):
         pass
-    raise PictureError(
-        f"{path}: is no report of this program, and will not be replaced: move it, or choose another folder."
-    )
+    why = "is no report of this program, and will not be replaced: move it, or choose another folder."
+    raise PictureError(f"{path}: {why}")
 
 
 def earlier_rows_if_any(path: Path) -> dict[tuple[str, str], Row]:
@@ -161,11 +155,10 @@ def earlier_rows_if_any(path: Path) -> dict[tuple[str, str], Row]:
 def plan_tree(source: Path, target: Path, format: str | None = None) -> list[tuple[Path, Path]]:
     """Pair every picture and video under `source` with its output under `target`, which may lie inside `source`.
 
-    With a `format` the suffix of pictures changes, and `a.jpg` that would meet another's `a.png` becomes `a.jpg.png`.
-    A name that the report in `target` tells of stays with its file, whatever came or went beside it since. What other
-    reports under `source` tell of is left out: earlier results, which are not to be restored once more.
-    Videos keep theirs, except of kinds that are only read, which become `.mp4`.
-    Raises PictureError if `source` is no folder, the format is unknown, or an output would replace an input.
+    With a `format` the suffix of pictures changes, and `a.jpg` that would meet another's `a.png` becomes `a.jpg.png`;
+    videos of kinds that are only read become `.mp4`. A name that the report in `target` tells of stays with its file.
+    Earlier results, of which other reports under `source` tell, are left out. Raises PictureError if `source` is no
+    folder, the format is unknown, or an output would replace an input.
     """
     if not source.is_dir():
         raise PictureError(f"{source}: is not a folder.")
@@ -178,15 +171,11 @@ def plan_tree(source: Path, target: Path, format: str | None = None) -> list[tup
     except OSError as error:
         if not (target / REPORT).is_dir():  # which is told when it is read
             raise PictureError(str(error)) from error
-    inputs = find_files(source, READABLE_SUFFIXES | VIDEO_SUFFIXES | {Path(REPORT).suffix})
-    results = _results_of(_reports_in(inputs, source))
-    inputs = [
-        path
-        for path in inputs
-        if path.suffix.lower() != Path(REPORT).suffix and as_written(path.as_posix()) not in results
-    ]
-    if target.resolve().is_relative_to(source.resolve()):  # earlier results are no inputs
-        inputs = [path for path in inputs if not path.resolve().is_relative_to(target.resolve())]
+    found = find_files(source, _RESTORED | {Path(REPORT).suffix})
+    results, inside = _results_of(_reports_in(found, source)), target.resolve()
+    inputs = [path for path in found if path.suffix.lower() in _RESTORED and printable(path.as_posix()) not in results]
+    if inside.is_relative_to(source.resolve()):  # earlier results are no inputs
+        inputs = [path for path in inputs if not path.resolve().is_relative_to(inside)]
     names = _output_names([path.relative_to(source) for path in inputs], format, target, source)
     plan = [(path, target / name) for path, name in zip(inputs, names, strict=True)]
     originals = {path.resolve() for path in inputs}
@@ -198,14 +187,14 @@ def plan_tree(source: Path, target: Path, format: str | None = None) -> list[tup
 
 def others_in(source: Path, target: Path) -> str:
     """What else lies under `source`, beside what `plan_tree` finds there, in one line; empty if nothing does."""
-    known, inside = READABLE_SUFFIXES | VIDEO_SUFFIXES, target.resolve()
+    inside = target.resolve()
     found = [path for path in find_files(source, None) if not path.resolve().is_relative_to(inside)]
     reports = _reports_in(found, source)
-    results = len(_results_of(reports).intersection(as_written(path.as_posix()) for path in found))
+    results = len(_results_of(reports).intersection(printable(path.as_posix()) for path in found))
     named = ", ".join(str(path.relative_to(source)) for path in reports[:5])
     what = "result" if results == 1 else "results"
     earlier = f"{results} {what} of an earlier run (of which {named} tells)" if results else ""
-    counted = left_out(path for path in found if path.suffix.lower() not in known and path not in reports)
+    counted = left_out(path for path in found if path.suffix.lower() not in _RESTORED and path not in reports)
     return "; ".join(filter(None, (counted, earlier, passed_by(source))))
 
 
@@ -216,8 +205,8 @@ def _reports_in(files: Iterable[Path], source: Path) -> list[Path]:
 
 def _results_of(reports: Iterable[Path]) -> set[str]:
     """As they are written."""
-    named = (path.parent / output for path in reports for _, output in earlier_rows_if_any(path) if output)
-    return {as_written(path.as_posix()) for path in named}
+    outputs = (path.parent / output for path in reports for _, output in earlier_rows_if_any(path) if output)
+    return {printable(path.as_posix()) for path in outputs}
 
 
 def _output_names(names: list[Path], format: str | None, target: Path, source: Path) -> list[Path]:
@@ -225,7 +214,7 @@ def _output_names(names: list[Path], format: str | None, target: Path, source: P
     rows = earlier_rows_if_any(target / REPORT)
     suffixes = [output_suffix(name, format) for name in names]
     renamed = [name.with_suffix(suffix) for name, suffix in zip(names, suffixes, strict=True)]
-    inputs = {as_written(name.as_posix()) for name in names}
+    inputs = {printable(name.as_posix()) for name in names}
     owned: dict[str, str] = {}  # output to file
     for file, output in rows:
         if output and (file in inputs or (target / output).exists()):
@@ -233,17 +222,17 @@ def _output_names(names: list[Path], format: str | None, target: Path, source: P
     for name, new in zip(names, renamed, strict=True):
         # Of a run that was killed before it could report: outputs have the time of what they were made of.
         if name != new and not has_time_of(source / new, target / new) and has_time_of(source / name, target / new):
-            owned.setdefault(as_written(new.as_posix()), as_written(name.as_posix()))
+            owned.setdefault(printable(new.as_posix()), printable(name.as_posix()))
     folded = {output.casefold(): file for output, file in reversed(owned.items())}
     # Compared as file systems do that ignore case.
     often = Counter(str(name).casefold() for name in renamed)
     taken = {str(name).casefold() for name, new in zip(names, renamed, strict=True) if name == new}
     found = []
     for name, new, suffix in zip(names, renamed, suffixes, strict=True):
-        file, free = as_written(name.as_posix()), new
+        file, free = printable(name.as_posix()), new
 
         def is_mine(path: Path, file: str = file) -> bool | None:
-            output = as_written(path.as_posix())
+            output = printable(path.as_posix())
             owner = owned.get(output, folded.get(output.casefold()))
             return None if owner is None else owner == file
 

@@ -4,10 +4,9 @@ A thread of its own reads the source and puts each frame where the last one was.
 that one frame takes, however slow the restorer is; frames become pictures only when somebody asks for them.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -84,17 +83,13 @@ class Latest(Generic[T]):
 
 @dataclass(frozen=True)
 class Shot:
-    """A frame or picture that came at this `time.monotonic()`; `picture` reads it, and raises PictureError.
-
-    `file` is its name in a folder, and `made` that file's time in nanoseconds. `count` is how many came with it and
-    are older.
-    """
+    """A frame or picture; `picture` reads it, and raises PictureError."""
 
     picture: Callable[[], Picture]
-    came: float
-    file: str = ""
-    count: int = 1
-    made: int | None = None
+    came: float  # time.monotonic()
+    file: str = ""  # its name in a folder
+    count: int = 1  # how many came with it, and are older
+    made: int | None = None  # that file's time in nanoseconds
 
 
 @dataclass(frozen=True)
@@ -120,10 +115,8 @@ def find_source(text: str, max_megapixels: float = 100) -> Source:
     if path.is_dir():
         return Source(text, partial(_folder, path, max_megapixels), is_files=True)
     if not path.exists():
-        raise PictureError(
-            f"{text}: no such file or folder; a camera is called by its number, and an address begins with "
-            f"rtsp:// or http://."
-        )
+        how = "a camera is called by its number, and an address begins with rtsp:// or http://."
+        raise PictureError(f"{text}: no such file or folder; {how}")
     return Source(text, partial(_file, path, max_megapixels), ends=True, is_files=True)
 
 
@@ -233,24 +226,23 @@ def _read(source: Source, latest: Latest[Shot], stop: Event, tell: Callable[[str
         latest.end()
 
 
-def _shots_of(video: VideoReader) -> Iterator[tuple[Shot, av.VideoFrame]]:
-    def picture(decoded: av.VideoFrame) -> Picture:
+def _shot_of(video: VideoReader, decoded: av.VideoFrame) -> Shot:
+    def picture() -> Picture:
         frame = video.frame_of(decoded)
         return Picture(frame.image, frame.alpha, format="jpeg")
 
-    for decoded in video.decoded():
-        yield Shot(partial(picture, decoded), time.monotonic()), decoded
+    return Shot(picture, time.monotonic())
 
 
 def _file(path: Path, max_megapixels: float, stop: Event) -> Iterator[Shot]:
     """The frames of a video, as fast as it is to be shown."""
     with read_video(path, max_megapixels) as video:
         start = None
-        for number, (shot, decoded) in enumerate(_shots_of(video)):
+        for number, decoded in enumerate(video.decoded()):
             at = float(number / video.rate) if decoded.time is None else decoded.time
             start = time.monotonic() - at if start is None else start
             stop.wait(max(0.0, start + at - time.monotonic()))
-            yield Shot(shot.picture, time.monotonic())
+            yield _shot_of(video, decoded)
 
 
 def _address(address: str, name: str, max_megapixels: float, stop: Event) -> Iterator[Shot]:
@@ -262,8 +254,7 @@ def _address(address: str, name: str, max_megapixels: float, stop: Event) -> Ite
     with container:
         video = VideoReader(name, container, max_megapixels)
         video.stream.thread_type = "SLICE"  # threads for whole frames would keep some of them back
-        for shot, _ in _shots_of(video):
-            yield shot
+        yield from (_shot_of(video, decoded) for decoded in video.decoded())
 
 
 def _camera(index: int, max_megapixels: float, stop: Event) -> Iterator[Shot]:
@@ -304,14 +295,11 @@ def _pictures_in(folder: Path) -> dict[str, tuple[int, int]]:
     """Time and size of each picture in a folder, by its name."""
     found = {}
     try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if not entry.name.startswith(".") and Path(entry.name).suffix.lower() in READABLE_SUFFIXES:
-                    try:
-                        about = entry.stat()
-                    except FileNotFoundError:  # taken away meanwhile
-                        continue
-                    found[entry.name] = about.st_mtime_ns, about.st_size
+        for path in folder.iterdir():
+            if not path.name.startswith(".") and path.suffix.lower() in READABLE_SUFFIXES:
+                with suppress(FileNotFoundError):  # taken away meanwhile
+                    about = path.stat()
+                    found[path.name] = about.st_mtime_ns, about.st_size
     except OSError as error:
         raise PictureError(f"{folder}: this folder cannot be read ({error.strerror}).") from error
     return found

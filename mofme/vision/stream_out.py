@@ -56,10 +56,6 @@ def open_output(text: str, keep: int | None) -> Iterator[tuple[str, Output]]:
                 raise PictureError(f"{without_secrets(text)}: give http://, rtsp:// or a folder.")
 
 
-def _pixels(done: RestoredShot) -> Picture:
-    return Picture(done.restoration.image, done.picture.alpha)
-
-
 class _Folder:
     """Files with name and time that they have in a watched folder, or named by the time; those of others are not
     touched.
@@ -152,23 +148,22 @@ def _host_of(address: str) -> str | None:
 def _served(address: str) -> Iterator[tuple[str, Output]]:
     host = _host_of(address)
     if host not in HERE:
-        raise PictureError(
-            f"{without_secrets(address)}: pictures are shown on this machine only, as http://127.0.0.1:8090; for "
-            f"others, put a server that asks for a password in front of it."
-        )
+        why = "pictures are shown on this machine only, as http://127.0.0.1:8090"
+        others = "for others, put a server that asks for a password in front of it."
+        raise PictureError(f"{without_secrets(address)}: {why}; {others}")
     latest = Latest[bytes]()
+    viewer = partial(_Viewer, latest, BoundedSemaphore(VIEWERS))
     try:
         port = urlsplit(address).port
-        server = _Server(
-            ("127.0.0.1", 8090 if port is None else port), partial(_Viewer, latest, BoundedSemaphore(VIEWERS))
-        )
+        server = _Server(("127.0.0.1", 8090 if port is None else port), viewer)
     except ValueError as error:
         raise PictureError(f"{without_secrets(address)}: a port is a number up to 65535.") from error
     except OSError as error:
         raise PictureError(f"{without_secrets(address)}: cannot be listened on ({error.strerror}).") from error
 
     def show(done: RestoredShot) -> None:
-        latest.put(encode(done.restoration.image, _pixels(done), "jpeg"))
+        image = done.restoration.image
+        latest.put(encode(image, Picture(image, done.picture.alpha), "jpeg"))
 
     Thread(target=server.serve_forever, daemon=True).start()
     try:
@@ -188,9 +183,8 @@ def _published(address: str) -> Iterator[Output]:
         pixels = done.restoration.image.clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).contiguous().numpy()
         try:
             if not opened:
-                container = av.open(
-                    address, "w", format="rtsp", options={"rtsp_transport": "tcp"}, timeout=(_STALLED, _STALLED)
-                )
+                how = {"rtsp_transport": "tcp"}
+                container = av.open(address, "w", format="rtsp", options=how, timeout=(_STALLED, _STALLED))
                 video = container.add_stream("libx264", 30, {"preset": "veryfast", "tune": "zerolatency"})
                 video.height, video.width = (side + side % 2 for side in pixels.shape[:2])
                 video.pix_fmt, video.codec_context.time_base = "yuv420p", _CLOCK

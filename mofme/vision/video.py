@@ -85,10 +85,10 @@ def restore_video(
     """Restore the video `source` to `output`, yielding each frame when it is done; timing, colours and tracks are kept.
 
     The output appears when the last frame was asked for, whole or not at all; as soon as `enough` says so, what is done
-    by then is the whole. Closing the iterator stops the work, as a kill does. If the restorer has a `version`, the
-    next call for the same source, which is `known_as` or else by its size and time, output and settings goes on where
-    the last segment ended, to the same result. Raises PictureError if the source is no video, too large, or the output
-    cannot be written; its suffix decides the kind: .mp4, .m4v, .mov, .mkv or .webm.
+    by then is the whole. Closing the iterator stops the work, as a kill does. If the restorer has a `version`, the next
+    call for the same output, settings and source (`known_as`, or else its size and time) goes on where the last segment
+    ended, to the same result. Raises PictureError if the source is no video or too large, or the output, whose suffix
+    decides the kind (.mp4, .m4v, .mov, .mkv, .webm), cannot be written.
     """
     if output.suffix.lower() not in CONTAINERS:
         raise PictureError(f"{output}: no video is written with this suffix; choose one of {', '.join(CONTAINERS)}.")
@@ -112,9 +112,9 @@ def restore_video(
                 number += 1
                 weathers[restoration.weather_name] += 1
                 uncertainty += restoration.mean_uncertainty
-                known = {"weathers": dict(weathers), "uncertainty": uncertainty}
                 if written:
                     written.result()
+                known = {"weathers": dict(weathers), "uncertainty": uncertainty}
                 checkpoint = Checkpoint(dict(smoother.state), known)
                 written = writing.submit(writer.write, restoration.image, frame, checkpoint)
                 mean = uncertainty / number
@@ -127,20 +127,8 @@ def restore_video(
 
 def _identity(restorer: object, source: Path | str, settings: dict[str, Any]) -> dict[str, Any] | None:
     """What the segments of an earlier run must agree in to be taken up; None if the model does not say which it is."""
-    model = getattr(restorer, "version", "")
-    if not model:
+    if not (model := getattr(restorer, "version", "")):
         return None
-    known: Any = source
-    if isinstance(source, Path):
-        try:
-            stat = source.stat()
-        except OSError:
-            return None  # reading it will fail with a message of its own
-        known = [stat.st_size, stat.st_mtime_ns]
-    return {
-        "source": known,
-        "model": model,
-        "device": str(getattr(restorer, "device", "")),
-        **settings,
-        "av": av.__version__,
-    }
+    known = source if isinstance(source, str) else [source.stat().st_size, source.stat().st_mtime_ns]
+    by = {"model": model, "device": str(getattr(restorer, "device", "")), "av": av.__version__}
+    return {"source": known, **by, **settings}

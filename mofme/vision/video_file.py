@@ -25,6 +25,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -82,12 +83,14 @@ class Planes:
         else:
             luma_1HW, alpha_1HW = _grown(luma_1HW, height, width), _grown(alpha_1HW, height, width)
             chroma_2HW = _grown(chroma_2HW, -(-h * -(-height // h) // rows), -(-w * -(-width // w) // columns))
-        most, step = 2**bits - 1, 2 ** (bits - 8)
-        black, luma_scale, chroma_scale = (0, most, most) if self.full_range else (16 * step, 219 * step, 224 * step)
-        values = [luma_1HW[0] * luma_scale + black, *(_resized(chroma_2HW, h, w) * chroma_scale + 128 * step)]
+        most = 2**bits - 1
+        black, luma_scale, chroma_scale, middle = _levels(bits, self.full_range)
+        values = [luma_1HW[0] * luma_scale + black, *(_resized(chroma_2HW, h, w) * chroma_scale + middle)]
         values += [alpha_1HW[0] * most] * (len(frame.planes) - 3)
         for plane, values_HW in zip(frame.planes, values, strict=True):
-            _write(plane, values_HW.round().clamp(0, most), bits)
+            samples = _rows(plane, bits)
+            samples[:] = 0
+            samples[: plane.height, : plane.width] = values_HW.round().clamp(0, most).cpu().numpy()
         return frame
 
     def on_white(self) -> "Planes":
@@ -96,7 +99,7 @@ class Planes:
             return self
         before = self.rgb()
         after = before * self.alpha_HW + (1 - self.alpha_HW)
-        return replace(replace(self, alpha_HW=None).changed(before, after))
+        return replace(self, alpha_HW=None).changed(before, after)
 
     def _factors(self) -> tuple[int, int]:
         """How many rows and columns of luma share one of chroma."""
@@ -120,16 +123,14 @@ class Planes:
 
 
 def planes_of(frame: av.VideoFrame, quarter_turns: int = 0, mirrored: bool = False) -> Planes:
-    """The planes of a decoded frame in any format, turned counter-clockwise as FFmpeg tells it.
-
-    RGB gets the matrix of ITU 709.
-    """
+    """The planes of a frame in any format, turned counter-clockwise as FFmpeg tells it; RGB as by ITU 709."""
     bits = min(max(8, *(component.bits for component in frame.format.components)), 16)
     planar = frame if _READ_AS_THEY_ARE.fullmatch(frame.format.name) else _as_planar(frame, bits)
     name = planar.format.name
     turns, way = quarter_turns + 2 * mirrored, -1 if mirrored else 1  # FFmpeg takes a mirrored row for half a turn
-    planes = [torch.from_numpy(np.rot90(_read(plane, bits)[:, ::way], turns).copy()) for plane in planar.planes]
-    most, step = 2**bits - 1, 2 ** (bits - 8)
+    arrays = (_rows(plane, bits)[: plane.height, : plane.width].astype(np.float32) for plane in planar.planes)
+    planes = [torch.from_numpy(np.rot90(array[:, ::way], turns).copy()) for array in arrays]
+    most = 2**bits - 1
     alpha_HW = planes.pop() / most if name.startswith(("yuva", "gbrap")) else None
     if alpha_HW is not None and frame.format.has_palette and alpha_HW.min() == 1:
         alpha_HW = None
@@ -140,18 +141,22 @@ def planes_of(frame: av.VideoFrame, quarter_turns: int = 0, mirrored: bool = Fal
         return replace(blank, luma_HW=yuv_3HW[0], chroma_2HW=yuv_3HW[1:])
     unspecified = frame.color_range not in (ColorRange.MPEG, ColorRange.JPEG)
     full = frame.color_range == ColorRange.JPEG or "yuvj" in name or (name.startswith("gray") and unspecified)
-    black, luma_scale, chroma_scale = (0, most, most) if full else (16 * step, 219 * step, 224 * step)
+    black, luma_scale, chroma_scale, middle = _levels(bits, full)
     luma_HW = (planes[0] - black) / luma_scale
     grey = len(planes) == 1
-    chroma_2HW = torch.zeros(2, *luma_HW.shape) if grey else (torch.stack(planes[1:]) - 128 * step) / chroma_scale
+    chroma_2HW = torch.zeros(2, *luma_HW.shape) if grey else (torch.stack(planes[1:]) - middle) / chroma_scale
     return Planes(luma_HW, chroma_2HW, alpha_HW, frame.colorspace, full, bits)
 
 
-def _is_mirrored(frame: av.VideoFrame) -> bool:
+def side_data(frame: av.VideoFrame, kind: Type) -> bytes:
+    """What a frame says of itself, or nothing."""
     known: Any = frame.side_data
-    if (found := known.get(Type.DISPLAYMATRIX)) is None:
-        return False
-    matrix = struct.unpack_from("=9i", bytes(found))
+    found = known.get(kind)
+    return b"" if found is None else bytes(found)
+
+
+def _is_mirrored(frame: av.VideoFrame) -> bool:
+    matrix = struct.unpack_from("=9i", side_data(frame, Type.DISPLAYMATRIX) or bytes(36))
     return matrix[0] * matrix[4] < matrix[1] * matrix[3]
 
 
@@ -168,17 +173,16 @@ def _as_planar(frame: av.VideoFrame, bits: int) -> av.VideoFrame:
     return frame.reformat(format=format, threads=1)  # with more, some samples where two parts meet stay unwritten
 
 
-def _read(plane: VideoPlane, bits: int) -> Any:
-    kind = np.dtype("<u2" if bits > 8 else "u1")
-    rows = np.frombuffer(memoryview(plane), kind).reshape(-1, plane.line_size // kind.itemsize)
-    return rows[: plane.height, : plane.width].astype(np.float32)
+def _levels(bits: int, full_range: bool) -> tuple[int, int, int, int]:
+    """Black and the span of luma, the span and the middle of chroma, as samples hold them."""
+    most, step = 2**bits - 1, 2 ** (bits - 8)
+    return (0, most, most, 128 * step) if full_range else (16 * step, 219 * step, 224 * step, 128 * step)
 
 
-def _write(plane: VideoPlane, values_HW: Tensor, bits: int) -> None:
+def _rows(plane: VideoPlane, bits: int) -> NDArray[Any]:
+    """Its samples, to be read and written in place; rows are longer than the picture is wide."""
     kind = np.dtype("<u2" if bits > 8 else "u1")
-    rows = np.zeros((plane.buffer_size // plane.line_size, plane.line_size // kind.itemsize), kind)
-    rows[: plane.height, : plane.width] = values_HW.cpu().numpy()
-    plane.update(rows.tobytes())
+    return np.frombuffer(memoryview(plane), kind).reshape(-1, plane.line_size // kind.itemsize)
 
 
 def _times(matrix: Tensor, picture_3HW: Tensor) -> Tensor:
@@ -208,15 +212,12 @@ _USUAL_RATE = Fraction(25)
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame: the picture (3, H, W), upright, in [0, 1]; its planes; as it was decoded; when it is shown.
-
-    `pts` counts in the video's time base; None if the file does not tell.
-    """
+    """One frame: the picture (3, H, W), upright, in [0, 1]; its planes; as it was decoded; when it is shown."""
 
     image: Tensor
     planes: Planes
     decoded: av.VideoFrame
-    pts: int | None
+    pts: int | None  # in the video's time base; None if the file does not tell
 
     @property
     def alpha(self) -> Tensor | None:
@@ -261,10 +262,7 @@ class VideoReader:
     """The frames of a video file, one after the other; what cannot be decoded is left out and counted as `damaged`."""
 
     def __init__(self, path: Path | str, container: InputContainer, max_megapixels: float) -> None:
-        """Raises PictureError if there is no video in it, PictureTooLargeError if its frames are too large.
-
-        `path` may be what to call an address.
-        """
+        """Raises PictureError if there is none in it, or too large ones; `path` may be what to call an address."""
         best = container.streams.best("video")
         self.cut_off = missing_share(path) if isinstance(path, Path) else 0.0
         if not isinstance(best, VideoStream) or best.disposition & Disposition.attached_pic:  # a cover
@@ -276,12 +274,11 @@ class VideoReader:
         self.stream.thread_type = "AUTO"
         self.rate = self.stream.average_rate or self.stream.guessed_rate or _USUAL_RATE
         self.time_base = self.stream.time_base or 1 / self.rate
-        self.damaged = 0
-        self.deinterlaced = False
-        # Programs write anything where raw AVI could tell what is transparent, mostly zeros.
-        self._is_raw = container.format.name == "avi" and self.stream.codec_context.name == "rawvideo"
-        # FFmpeg's own decoder of VP9 and VP8 knows no transparency.
+        self.damaged, self.deinterlaced = 0, False
         name = self.stream.codec_context.name
+        # Programs write anything where raw AVI could tell what is transparent, mostly zeros.
+        self._is_raw = container.format.name == "avi" and name == "rawvideo"
+        # FFmpeg's own decoder of VP9 and VP8 knows no transparency.
         self._decoder: VideoCodecContext | None = None
         if name in _DECODES_ALPHA and {"alpha_mode", "ALPHA_MODE"} & self.stream.metadata.keys():
             self._decoder = cast(VideoCodecContext, av.CodecContext.create(_DECODES_ALPHA[name], "r"))
@@ -327,15 +324,15 @@ class VideoReader:
         weaver: _Deinterlacer | None = None
         for frame in self._decoded():
             if weaver is not None and not weaver.takes(frame):
-                yield from weaver.rest()
+                yield from weaver.whole(None)
                 weaver = None
             self._check_size(frame.width, frame.height)
             if weaver is None and frame.interlaced_frame:
                 weaver = _Deinterlacer(frame)
                 self.deinterlaced = True
-            yield from [frame] if weaver is None else weaver.next(frame)
+            yield from [frame] if weaver is None else weaver.whole(frame)
         if weaver is not None:
-            yield from weaver.rest()
+            yield from weaver.whole(None)
 
     def _decoded(self) -> Iterator[av.VideoFrame]:
         packets = self.container.demux(self.stream)
@@ -366,24 +363,17 @@ class _Deinterlacer:
     def __init__(self, like: av.VideoFrame) -> None:
         self._kind = like.width, like.height, like.format.name
         self._graph = av.filter.Graph()
-        start = self._graph.add_buffer(
-            width=like.width, height=like.height, format=like.format, time_base=like.time_base
-        )
+        width, height, _ = self._kind
+        start = self._graph.add_buffer(width=width, height=height, format=like.format, time_base=like.time_base)
         weaver = self._graph.add("bwdif", "mode=send_frame:parity=auto:deint=interlaced")
         self._graph.link_nodes(start, weaver, self._graph.add("buffersink")).configure()
 
     def takes(self, frame: av.VideoFrame) -> bool:
         return (frame.width, frame.height, frame.format.name) == self._kind
 
-    def next(self, frame: av.VideoFrame) -> Iterator[av.VideoFrame]:
+    def whole(self, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
+        """What is ready once this one is there; with None all that is left."""
         self._graph.vpush(frame)
-        yield from self._ready()
-
-    def rest(self) -> Iterator[av.VideoFrame]:
-        self._graph.vpush(None)
-        yield from self._ready()
-
-    def _ready(self) -> Iterator[av.VideoFrame]:
         while True:
             try:
                 yield self._graph.vpull()

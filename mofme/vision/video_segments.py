@@ -6,6 +6,7 @@ At the end they are joined without being encoded again, in the same way whether 
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,7 +25,6 @@ from mofme.errors import PictureError
 from mofme.files import atomic_file, only_one
 
 SEGMENT_FRAMES = 48  # what a stop can cost
-_LOCK = "lock"
 _LONGEST = 255 - len("..mofme-segments")  # bytes
 _ALPHA: Final = "matroska_block_additional"  # where VP9 keeps it
 
@@ -93,16 +93,16 @@ class Segments:
         self._lock: IO[bytes] | None = None
         with suppress(OSError):  # where nothing can be written is told when a segment is
             self.folder.mkdir(exist_ok=True)
-            self._lock = only_one(self.folder / _LOCK)
+            self._lock = only_one(self.folder / "lock")
             if self._lock is None:
-                raise PictureError(
-                    f"{output}: another run is restoring this video; wait for it, or name another output."
-                )
+                why = "another run is restoring this video; wait for it, or name another output."
+                raise PictureError(f"{output}: {why}")
         while self._lasting and (checkpoint := self._known(self._count)) is not None:
             self.checkpoint = checkpoint
             self._count += 1
-        if not self._count:
-            self._remove_all_but(_LOCK)
+        for path in () if self._count else self.folder.glob("*.safetensors"):
+            with suppress(OSError):
+                path.unlink()
 
     def add(self, segment: Segment) -> None:
         """Raises OSError if it cannot be written."""
@@ -132,9 +132,7 @@ class Segments:
 
     def clear(self) -> None:
         """Remove them all."""
-        self._remove_all_but()
-        with suppress(OSError):
-            self.folder.rmdir()
+        shutil.rmtree(self.folder, ignore_errors=True)
         self._count = 0
 
     def close(self) -> None:
@@ -143,12 +141,6 @@ class Segments:
             self._lock.close()
         if not (self._lasting and self._count):
             self.clear()
-
-    def _remove_all_but(self, *names: str) -> None:
-        for path in self.folder.glob("*"):
-            if path.name not in names:
-                with suppress(OSError):
-                    path.unlink()
 
     def _known(self, number: int) -> Checkpoint | None:
         try:

@@ -6,6 +6,7 @@ Each track keeps its language, title and place among the others; what cannot go 
 import io
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from fractions import Fraction
 from typing import Any, cast
 
@@ -28,7 +29,6 @@ _QUICKTIME = {
     **{"fre": "fra", "rum": "ron", "cze": "ces", "slo": "slk", "sqi": "alb", "hye": "arm", "kat": "geo", "mya": "bur"},
     **{"msa": "may", "cym": "wel", "eus": "baq"},
 }
-_HOLD_COVERS = ("mp4", "matroska")
 _COVERS = {"mjpeg": "jpeg", "png": "png"}
 # They describe the file that was read, not the one that is written.
 _OWN_METADATA = {"major_brand", "minor_version", "compatible_brands", "encoder"}
@@ -141,7 +141,7 @@ class Tracks:
             self._note(f"subtitles of the kind {kind or 'unknown'} are left out: this kind of file holds none such")
         elif isinstance(stream, AttachmentStream) and format == "matroska":
             self._target.add_stream_from_template(stream)
-        elif is_cover and kind in _COVERS and format in _HOLD_COVERS:
+        elif is_cover and kind in _COVERS and format in ("mp4", "matroska"):
             return self._cover(stream, _COVERS[kind])
         elif is_cover or isinstance(stream, AttachmentStream):
             self._note("a picture or font that was attached is left out: this kind of file holds none")
@@ -168,10 +168,9 @@ class Tracks:
         self._ends.append(lambda: self._target.mux(new.encode(None)))
 
         def write(packet: Any) -> None:
-            try:
+            frames = []
+            with suppress(av.error.InvalidDataError):
                 frames = packet.decode()
-            except av.error.InvalidDataError:
-                return
             for frame in frames:
                 self._target.mux(new.encode(frame))
 
@@ -185,16 +184,14 @@ class Tracks:
         new.codec_context.subtitle_header = stream.codec_context.subtitle_header
 
         def write(packet: Any) -> None:
-            try:
+            words = None
+            with suppress(av.error.InvalidDataError):
                 words = stream.codec_context.decode2(packet) if packet.size else None
-            except av.error.InvalidDataError:
-                return
-            if words is None or not len(words):
-                return
-            encoded = new.codec_context.encode_subtitle(words)
-            encoded.pts = encoded.dts = packet.pts
-            encoded.duration, encoded.time_base, encoded.stream = packet.duration, packet.time_base, new
-            self._target.mux(encoded)
+            if words:
+                encoded = new.codec_context.encode_subtitle(words)
+                encoded.pts = encoded.dts = packet.pts
+                encoded.duration, encoded.time_base, encoded.stream = packet.duration, packet.time_base, new
+                self._target.mux(encoded)
 
         return write
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from mofme.errors import PictureError
 from mofme.files import atomic_file
-from mofme.vision.video_file import CONTAINERS, Frame, VideoReader, open_video
+from mofme.vision.video_file import CONTAINERS, Frame, VideoReader, open_video, side_data
 from mofme.vision.video_segments import SEGMENT_FRAMES, Checkpoint, Segment, Segments, segment_of
 from mofme.vision.video_tracks import JUMP, Tracks, describe, languages, start_of
 
@@ -32,7 +32,6 @@ _VP9 = {"crf": "24", "b": "0", "cpu-used": "4", "row-mt": "1"}
 _AV1 = {"crf": "20", "preset": "6"}
 _PRORES = {"profile": "4444"}
 _SMALLEST_HEVC = 16  # pixels a side
-_UNSPECIFIED = 2  # of H.264's tables of colours; 0 and 3 are reserved in them
 
 os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder otherwise writes its settings to standard error
 
@@ -69,8 +68,7 @@ class Coding:
 
 def coding_for(container: str, image: Tensor, frame: Frame, like: VideoReader) -> tuple[Coding, list[str]]:
     """How a video that begins with `image` in place of `frame` is encoded in a container, and what is lost."""
-    planes, decoded, notes = frame.planes, frame.decoded, []
-    options: dict[str, str]
+    planes, decoded, notes = frame.planes, frame.decoded, list[str]()
     height, width = image.shape[-2:]
     deep, alpha = planes.bits > 8, planes.alpha_HW is not None
     if alpha and container in ("webm", "matroska"):
@@ -87,11 +85,10 @@ def coding_for(container: str, image: Tensor, frame: Frame, like: VideoReader) -
     if alpha and "yuva" not in format:
         notes.append("what was transparent is on white now: MP4 holds no transparency, MOV, MKV and WebM do")
     if "420" in format:
-        kind, colours = decoded.format, decoded.format.components[1:2]
-        halves = [
-            (part.width * 2 - kind.width, part.height * 2 - kind.height) for part in colours if not kind.has_palette
-        ]
-        if kind.is_rgb or any(max(half) > 1 for half in halves):
+        kind = decoded.format
+        colours = () if kind.has_palette else kind.components[1:2]
+        finer = any(max(2 * part.width - kind.width, 2 * part.height - kind.height) > 1 for part in colours)
+        if kind.is_rgb or finer:
             notes.append("its colours are half as fine as they were (4:2:0)")
     bits = 10 if "10" in format else 8
     if planes.bits > bits:
@@ -99,11 +96,9 @@ def coding_for(container: str, image: Tensor, frame: Frame, like: VideoReader) -
     if encoder != "libx265" and _light(decoded):
         notes.append("what it says of the screen that it was made for is left out; its colours stay HDR")
     if encoder in ("libx264", "libx265") and (width % 2 or height % 2):
-        notes.append(
-            f"it was {width} x {height} pixels and is {width + width % 2} x {height + height % 2} now: only WebM "
-            "holds odd sizes, so its last row or column is there twice"
-        )
-        width, height = width + width % 2, height + height % 2
+        was, width, height = f"{width} x {height}", width + width % 2, height + height % 2
+        why = "only WebM holds odd sizes, so its last row or column is there twice"
+        notes.append(f"it was {was} pixels and is {width} x {height} now: {why}")
     aspect = like.stream.sample_aspect_ratio
     if aspect and decoded.rotation % 180:
         aspect = 1 / aspect
@@ -116,8 +111,9 @@ def coding_for(container: str, image: Tensor, frame: Frame, like: VideoReader) -
         rate=str(like.rate),
         time_base=str(like.time_base),
         matrix=planes.matrix,
-        primaries=_known(decoded.color_primaries),
-        transfer=_known(decoded.color_trc),
+        # Of H.264's tables of colours 0 and 3 are reserved; 2 says nothing.
+        primaries=2 if decoded.color_primaries in (0, 3) else decoded.color_primaries,
+        transfer=2 if decoded.color_trc in (0, 3) else decoded.color_trc,
         full_range=planes.full_range,
         aspect=str(aspect) if aspect else None,
         tag="hvc1" if encoder == "libx265" and container in ("mp4", "mov") else None,
@@ -135,6 +131,7 @@ class VideoWriter:
         self._packets: list[av.Packet[Any]] = []
         self._count = 0  # frames in the segment that is being written
         self._coding: Coding | None = None
+        self._usual = round(1 / (like.rate * like.time_base))  # for how long frames are shown
         # Time of the frame before, for how long it is shown, and what is added to times
         self._last, self._shown, self._shift = min(int(start_of(like.container) // like.time_base), 0) - 1, 0, 0
         self._checkpoint = Checkpoint()
@@ -168,15 +165,12 @@ class VideoWriter:
             planes = planes.on_white()
         planes = replace(planes, full_range=self._coding.full_range)
         new = planes.encoded(self._coding.width, self._coding.height, self._coding.format)
-        pts, usual = frame.pts, round(1 / (self._like.rate * self._like.time_base))
-        if pts is None:
-            pts = self._last + usual - self._shift
+        pts = self._last + self._usual - self._shift if frame.pts is None else frame.pts
         if self.frames and pts + self._shift < self._last - JUMP / self._like.time_base:
             self._shift = self._last + self._shown - pts  # parts were joined whose clocks begin anew
-        pts += self._shift
         length = (frame.decoded.duration or 0) * (frame.decoded.time_base or 0) / self._like.time_base
-        self._shown = round(length) or usual
-        self._last = max(self._last + 1, pts)  # times must rise
+        self._shown = round(length) or self._usual
+        self._last = max(self._last + 1, pts + self._shift)  # times must rise
         new.pts, new.time_base = self._last, self._like.time_base
         new.color_range, new.colorspace = self._encoder.color_range, self._coding.matrix
         new.color_primaries, new.color_trc = self._coding.primaries, self._coding.transfer
@@ -184,8 +178,8 @@ class VideoWriter:
         self._count += 1
         self.frames += 1
         given = checkpoint or Checkpoint()
-        known = {"coding": asdict(self._coding), "last": self._last, "frames": self.frames, "lost": self.notes}
-        known |= {"shown": self._shown, "shift": self._shift}
+        times = {"last": self._last, "shown": self._shown, "shift": self._shift}
+        known = {"coding": asdict(self._coding), "frames": self.frames, "lost": self.notes, **times}
         self._checkpoint = Checkpoint(given.tensors, {**given.values, **known})
 
     def finish(self, whole: bool) -> None:
@@ -216,12 +210,12 @@ class VideoWriter:
         describe(stream, self._like.stream)
         tracks = Tracks(source, target, self.notes.append)
         target.start_encoding()
-        base, usual = self._like.time_base, round(1 / (self._like.rate * self._like.time_base))
+        base = self._like.time_base
         times = [*self._segments.times().tolist(), *last.table[:, 2].tolist()]
         packets = (packet for part in (self._segments.packets(), last.packets()) for packet in part)
         lengths = dict(pairwise([*sorted(times), self._last + self._shown]))  # else the last one's is guessed
         begun = int(tracks.start // base)
-        for packet, dts in zip(packets, decoding_times(times, usual), strict=True):
+        for packet, dts in zip(packets, decoding_times(times, self._usual), strict=True):
             shown = cast(int, packet.pts)
             packet.pts, packet.dts, packet.duration = shown - begun, dts - begun, lengths[shown] - shown
             packet.time_base, packet.stream = base, stream
@@ -252,9 +246,8 @@ class VideoWriter:
 
 
 def decoding_times(times: Sequence[int], step: int) -> list[int]:
-    """When each packet is decoded, given the times in order of decoding at which they are shown.
-
-    None is decoded after it is shown, and each after the one before it; `step` is that of the first ones.
+    """When packets that are shown at these times are decoded, in that order: none after it is shown, and each after
+    the one before it; `step` is that of the first ones.
     """
     shown = sorted(times)
     rank = {time: number for number, time in enumerate(shown)}
@@ -282,24 +275,15 @@ def write_video(output: Path, like: VideoReader, identity: dict[str, Any] | None
 def _light(frame: av.VideoFrame) -> list[str]:
     """How bright the screen was that HDR was made on, and the brightest there is in it, in x265's words."""
     words = []
-    if screen := _side_data(frame, Type.MASTERING_DISPLAY_METADATA):
+    if screen := side_data(frame, Type.MASTERING_DISPLAY_METADATA):
         numbers = struct.unpack_from("=22i", screen)  # ten fractions; whether there are primaries, and luminances
         if all(numbers[20:]):
             x = [Fraction(*numbers[at : at + 2]) for at in range(0, 20, 2)]
-            places = [f"({round(x[at] * 50_000)},{round(x[at + 1] * 50_000)})" for at in range(0, 8, 2)]
+            red, green, blue, white = (
+                f"({round(x[at] * 50_000)},{round(x[at + 1] * 50_000)})" for at in range(0, 8, 2)
+            )
             luminances = f"({round(x[9] * 10_000)},{round(x[8] * 10_000)})"
-            red, green, blue, white = places
             words.append(f"master-display=G{green}B{blue}R{red}WP{white}L{luminances}")
-    if most := _side_data(frame, Type.CONTENT_LIGHT_LEVEL):
+    if most := side_data(frame, Type.CONTENT_LIGHT_LEVEL):
         words.append("max-cll={},{}".format(*struct.unpack_from("=2I", most)))
     return words
-
-
-def _side_data(frame: av.VideoFrame, kind: Type) -> bytes:
-    known: Any = frame.side_data
-    found = known.get(kind)
-    return b"" if found is None else bytes(found)
-
-
-def _known(number: int) -> int:
-    return number if number not in (0, 3) else _UNSPECIFIED

@@ -29,9 +29,10 @@ from mofme.ui.uploads import (
 )
 from mofme.ui.work import AT_ONCE, Endpoint, start_and_cancel, status_box, work
 from mofme.vision.archive import extract, others_packed, pack
-from mofme.vision.batch import BatchSettings, FileReport, plan_tree, restore_file, write_report
+from mofme.vision.batch import BatchSettings, restore_file
 from mofme.vision.picture.file import READABLE_SUFFIXES, read_picture
 from mofme.vision.picture.kinds import other_kind
+from mofme.vision.report import FileReport, plan_tree, write_report
 from mofme.vision.video_file import VIDEO_SUFFIXES
 
 # Where files lie below a chosen folder the browser tells only here: uploads bear their last names alone.

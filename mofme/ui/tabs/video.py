@@ -24,7 +24,7 @@ from mofme.ui.runs import Job
 from mofme.ui.tabs.restore import Settings, model_box, options
 from mofme.ui.uploads import download_button, file_box, folder_in_work, kept_folder, refuse_addresses, to_download
 from mofme.ui.work import Endpoint, plain_errors, start_and_cancel, status_box, work
-from mofme.vision.batch import output_suffix
+from mofme.vision.report import output_suffix
 from mofme.vision.restorer import TemporalSmoother
 from mofme.vision.video import RestoredFrame, restore_video
 from mofme.vision.video_file import VIDEO_SUFFIXES

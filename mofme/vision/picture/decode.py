@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
+from pillow_heif import register_heif_opener
 from torch import Tensor
 
 from mofme.errors import PictureError, PictureTooLargeError
@@ -41,14 +42,8 @@ _pillow_limit = threading.Lock()
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # not of tags that it does not know
 
 Image.init()  # Pillow otherwise registers its decoders one after the other, on demand
-_DECODERS = ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "AVIF"]
-try:
-    from pillow_heif import register_heif_opener
-
-    register_heif_opener()
-    _DECODERS.append("HEIF")
-except ImportError:  # reading HEIC then fails with a message of its own
-    pass
+register_heif_opener()
+_DECODERS = ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "AVIF", "HEIF"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,10 +117,9 @@ def _decode(file: BinaryIO, path: Path, max_megapixels: float, mended: Mended | 
 
 
 def decode_frames(file: BinaryIO, path: Path, max_megapixels: float) -> Iterator[Picture]:
-    """Every frame or page of an open file, which messages call `path`; the limit is on all of them together.
+    """Every frame or page of an open file, as `decode` reads the first; the limit is on all of them together.
 
-    Raises as `decode` does; a file that ends too early ends here with what is there of it. Pages of kinds that are not
-    read are left out.
+    A file that ends too early ends here with what is there of it. Pages of kinds that are not read are left out.
     """
     beginning = file.read(2**14)
     file.seek(0)
@@ -163,10 +157,9 @@ def decode_frames(file: BinaryIO, path: Path, max_megapixels: float) -> Iterator
 
 
 def _pages(image: Image.Image) -> Sequence[int]:
-    """The numbers of all pictures of their own right in an opened file.
+    """The numbers of all pictures of their own right in an opened file; if it is cut off the last may not be there.
 
-    Those of a JPEG belong to its first; smaller copies and masks of a TIFF belong to the page before. Of a file that is
-    cut off the last may not be there.
+    Others of a JPEG belong to its first; smaller copies and masks of a TIFF belong to the page before.
     """
     if image.format != "TIFF":
         return range(1 if image.format == "MPO" else int(getattr(image, "n_frames", 1)))
@@ -220,7 +213,8 @@ def _picture_of(
         present = torch.from_numpy(upright(rows, turn).copy()).permute(2, 0, 1)
     array = upright(array, turn)
     alpha = array.shape[2] in (2, 4)
-    planes = _to_tensor(array, 2**depth - 1 if depth > 8 else 255)
+    samples = torch.from_numpy(array.copy()).permute(2, 0, 1)
+    planes = samples.to(torch.float32, memory_format=torch.contiguous_format).div_(2 ** max(depth, 8) - 1)
     picture = Picture(
         rgb=(planes[:1] if grey else planes[:3]).expand(3, -1, -1).contiguous(),
         alpha=planes[-1:] if alpha else None,
@@ -258,8 +252,6 @@ def _open(file: BinaryIO, path: Path, header: bytes) -> Image.Image:
                 raise PictureError(f"{path}: {why}") from error
             if not isinstance(error, UnidentifiedImageError):
                 raise
-            if header[4:8] == b"ftyp" and "HEIF" not in _DECODERS:
-                raise PictureError(f"{path}: reading HEIC needs `pip install pillow-heif`.") from error
             if header[4:8] == b"ftyp" and header[8:12] in _BRANDS:
                 raise OSError("image file is truncated") from error
             if header.startswith(b"\x89PNG"):  # one of its checksums is wrong, say, which can be mended
@@ -272,12 +264,12 @@ def _open(file: BinaryIO, path: Path, header: bytes) -> Image.Image:
 
 def _bit_depth(image: Image.Image, header: bytes) -> int:
     """Bits per sample that `_samples` will give: 8, or what a PNG or TIFF has above that."""
-    depth = 8
-    if image.format == "PNG":
-        depth = header[24] if not image.tell() else 8  # the frames after the first Pillow makes of 8 bits
-    elif image.format == "TIFF":
-        depth = int(max(image.tag_v2.get(258, (1,))))  # type: ignore[attr-defined]
-    return depth if image.mode in ("I;16", "I;16B", "LA", "RGB", "RGBA") else 8
+    if image.mode in ("I;16", "I;16B", "LA", "RGB", "RGBA"):
+        if image.format == "PNG" and not image.tell():  # the frames after the first Pillow makes of 8 bits
+            return header[24]
+        if image.format == "TIFF":
+            return int(max(image.tag_v2.get(258, (1,))))  # type: ignore[attr-defined]
+    return 8
 
 
 def _samples(image: Image.Image, file: BinaryIO, path: Path, depth: int) -> NDArray[Any]:
@@ -326,21 +318,9 @@ def _deep_samples(image: Image.Image, file: BinaryIO, path: Path, depth: int) ->
 
 
 def _cmyk_to_srgb(image: Image.Image) -> Image.Image:
+    converted = None
     if icc := image.info.get("icc_profile"):
-        try:
+        with contextlib.suppress(ImageCms.PyCMSError, OSError):  # damaged: the plain formula is the best guess left
             srgb = ImageCms.createProfile("sRGB")
             converted = ImageCms.profileToProfile(image, io.BytesIO(icc), srgb, outputMode="RGB")
-            if converted is not None:
-                return converted
-        except (ImageCms.PyCMSError, OSError):
-            pass  # a damaged profile: the plain formula is the best guess left
-    return image.convert("RGB")
-
-
-def _to_tensor(array: NDArray[Any], peak: int) -> Tensor:
-    """(H,W,C) integers 0..peak -> (C,H,W) float32 [0,1], channel by channel to spare memory."""
-    height, width, channels = array.shape
-    planes = torch.empty(channels, height, width)
-    for channel in range(channels):
-        planes[channel].copy_(torch.from_numpy(array[..., channel].copy()))
-    return planes.div_(peak)
+    return converted or image.convert("RGB")

@@ -21,7 +21,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from torch import Tensor
 
 from mofme.vision.picture.decode import Picture
-from mofme.vision.picture.metadata import IPTC_TAG, descriptive_tags, iptc_segment
+from mofme.vision.picture.metadata import IPTC_TAG, descriptive_tags, iptc_segment, png_chunk
 
 _ROWS = 64  # rows compressed at a time, which bounds the memory
 JPEG_SEGMENT = 65_500  # bytes of EXIF or XMP that one JPEG segment holds
@@ -29,12 +29,9 @@ _JPEG_95_LUMA_SUM = 369  # sum of libjpeg's luminance table at quality 95: a low
 
 
 def encode(rgb: Tensor, like: Picture, kind: str) -> bytes:
-    """The file of `rgb` (3,H,W) float [0,1] and what `like` carried, as `kind`, a value of `file.FORMATS`.
-
-    In memory, because Pillow takes a short write to a real file, as on a full disk, for a whole one.
-    """
+    """The file of `rgb` (3,H,W) float [0,1] and what `like` carried, as `kind`, a value of `file.FORMATS`."""
     array, icc = _array_of(rgb, like, kind)
-    file = io.BytesIO()
+    file = io.BytesIO()  # Pillow takes a short write to a real file, as on a full disk, for a whole one
     if kind == "tiff":
         _write_tiff(file, array, icc, like)
     elif array.dtype == np.uint16:
@@ -152,24 +149,17 @@ def _write_png16(file: BinaryIO, array: NDArray[np.uint16], like: Picture, icc: 
     height, width, channels = array.shape
     colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
 
-    def chunk(kind: bytes, data: bytes) -> None:
-        file.write(struct.pack(">L", len(data)) + kind + data + struct.pack(">L", zlib.crc32(kind + data)))
-
-    file.write(b"\x89PNG\r\n\x1a\n")
-    chunk(b"IHDR", struct.pack(">LLBBBBB", width, height, 16, colour_type, 0, 0, 0))
-    for other in like.png_chunks:
-        chunk(*other)
+    chunks = [(b"IHDR", struct.pack(">LLBBBBB", width, height, 16, colour_type, 0, 0, 0)), *like.png_chunks]
     if icc:
-        chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(icc))
+        chunks.append((b"iCCP", b"ICC Profile\0\0" + zlib.compress(icc)))
     if like.dpi:
-        chunk(b"pHYs", struct.pack(">LLB", *(round(value / 0.0254) for value in like.dpi), 1))
+        chunks.append((b"pHYs", struct.pack(">LLB", *(round(value / 0.0254) for value in like.dpi), 1)))
     if like.exif:
-        chunk(b"eXIf", like.exif)
+        chunks.append((b"eXIf", like.exif))
     if like.xmp:
-        chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + like.xmp)
-    for data in _png_rows(array):
-        chunk(b"IDAT", data)
-    chunk(b"IEND", b"")
+        chunks.append((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + like.xmp))
+    chunks += ((b"IDAT", rows) for rows in _png_rows(array))
+    file.write(b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks) + png_chunk(b"IEND", b""))
 
 
 def _png_rows(array: NDArray[np.uint16]) -> Iterator[bytes]:

@@ -14,22 +14,11 @@ from mofme.vision.picture.decode import Picture, decode, decode_frames
 from mofme.vision.picture.encode import JPEG_SEGMENT, encode, encode_frames
 from mofme.vision.picture.metadata import iptc_segment, lost_chunks
 
-FORMATS = {
-    ".jpg": "jpeg",
-    ".jpeg": "jpeg",
-    ".jpe": "jpeg",
-    ".jfif": "jpeg",
-    ".png": "png",
-    ".apng": "png",
-    ".webp": "webp",
-    ".tif": "tiff",
-    ".tiff": "tiff",
-    ".bmp": "bmp",
-    ".heic": "heif",
-    ".heif": "heif",
-    ".hif": "heif",
-    ".avif": "avif",
+_SUFFIXES = {
+    **{"jpeg": "jpg jpeg jpe jfif", "png": "png apng", "webp": "webp", "tiff": "tif tiff", "bmp": "bmp"},
+    **{"heif": "heic heif hif", "avif": "avif"},
 }
+FORMATS = {f".{suffix}": kind for kind, suffixes in _SUFFIXES.items() for suffix in suffixes.split()}
 READABLE_SUFFIXES = frozenset(FORMATS)
 MAX_BYTES = 2**30
 # Pixels a side that a format holds, or its encoder takes.
@@ -42,19 +31,15 @@ T = TypeVar("T")
 def read_picture(path: Path, max_megapixels: float = 100) -> Picture:
     """Read the (first) picture of a file by its content, whatever its suffix, with EXIF orientation applied.
 
-    Palettes become RGB, CMYK becomes sRGB through its own profile, 10-bit HEIC and AVIF become 8 bits.
-    Of several frames or pages it is the first, and `frames` says how many there are: see `read_frames`.
-    Of a file that is cut off what is there; `notes` say what is not. Raises PictureTooLargeError from the header,
-    before decoding, and PictureError for a file that is missing, no picture, or too damaged for anything useful.
+    Palettes become RGB, CMYK becomes sRGB through its own profile, 10-bit HEIC and AVIF become 8 bits. `frames` says
+    how many there are: see `read_frames`. Of a file that is cut off it is what is there; `notes` say what is not.
+    Raises PictureTooLargeError from the header, and PictureError for what is missing, no picture, or too damaged.
     """
     return _read(path, lambda file: decode(file, Path(path), max_megapixels))
 
 
 def read_frames(path: Path, max_megapixels: float = 100) -> list[Picture]:
-    """Read every frame of an animation or page of a file, as `read_picture` does; the limit is on all of them together.
-
-    Of a file that is cut off those before the end.
-    """
+    """Every frame of an animation or page of a file, as by `read_picture`; the limit is on all of them together."""
     return _read(path, lambda file: list(decode_frames(file, Path(path), max_megapixels)))
 
 
@@ -112,66 +97,57 @@ def read_whole(path: Path, max_megapixels: float = 100) -> Picture:
 
 
 def read_first(path: Path, max_megapixels: float = 100, kind: str | None = "png") -> Picture:
-    """As `read_picture`; the notes also tell what a file of it alone leaves out, such as other frames. The file is of
-    `kind`, a value of FORMATS, with None of its own.
-    """
+    """As `read_picture`; its notes tell what a file of it alone (of `kind`, or its own) leaves out, as other frames."""
     first = read_picture(path, max_megapixels)
     return replace(first, notes=_lost_in([first], kind or first.format))
 
 
 def _check_holds(path: Path, frames: Sequence[Picture], kind: str) -> None:
-    """Raise PictureError if a file of this kind, a value of FORMATS, cannot be as large; `path` is what to call it."""
+    """Raise PictureError if a file of this kind, which is called `path`, cannot be as large."""
     largest = _LARGEST.get(kind, 2**31 - 1)
     for frame in frames:
         height, width = frame.rgb.shape[1:]
         if max(height, width) > largest:
-            raise PictureError(
-                f"{path}: {width}x{height} pixels are more than {kind.upper()} holds, which is {largest:,} a side: "
-                f"choose PNG or TIFF, or make the picture smaller."
+            why = (
+                f"more than {kind.upper()} holds, which is {largest:,} a side: choose PNG or TIFF, or make it smaller."
             )
+            raise PictureError(f"{path}: {width}x{height} pixels are {why}")
         if kind == "heif" and min(height, width) < _FLAT:
             try:
                 encode(torch.zeros_like(frame.rgb), Picture(frame.rgb), kind)
             except Exception as error:
-                raise PictureError(
-                    f"{path}: {width}x{height} pixels are too flat for HEIC's encoder: choose PNG or TIFF."
-                ) from error
+                why = "too flat for HEIC's encoder: choose PNG or TIFF."
+                raise PictureError(f"{path}: {width}x{height} pixels are {why}") from error
 
 
 def _lost_in(frames: Sequence[Picture], kind: str) -> tuple[str, ...]:
     """What is left out if these frames of one file are written as this kind, a value of FORMATS: in words."""
-    picture, lost = frames[0], []
-    if len(frames) < picture.frames:
-        what = "pages" if picture.duration is None else "frames"
-        lost.append(f"{len(frames)} of {picture.frames} {what} restored, the others are left out")
-    if len(frames) > 1 and picture.duration is not None and kind in _PAGES:
-        lost.append("the animation became pages, its times are left out")
-    if picture.alpha is not None and kind in ("jpeg", "bmp"):
-        lost.append(f"transparency became white, which {kind.upper()} has instead")
-    if picture.bits == 16 and kind not in ("png", "tiff"):
-        lost.append("16 bits became 8")
-    if kind == "bmp" and (picture.exif or picture.xmp or picture.icc):
-        lost.append("metadata and colour profile are left out")
-    if kind == "jpeg" and max(len(picture.exif or b""), len(picture.xmp or b"")) >= JPEG_SEGMENT:
-        lost.append("metadata too long for JPEG are left out")
-    if picture.icc and picture.icc[16:20] == b"GRAY" and kind in ("webp", "heif", "avif"):
-        lost.append("the profile of its greys is left out: it may look other")
-    if picture.iptc and not (kind == "tiff" or (kind == "jpeg" and iptc_segment(picture.iptc))):
-        lost.append("IPTC captions are left out")
-    if picture.comment and kind != "jpeg":
-        lost.append("the comment of the JPEG is left out")
-    if kind != "png":
-        lost += lost_chunks(picture.png_chunks, picture.icc)
-    return (*picture.notes, *lost)
+    picture, is_animated = frames[0], frames[0].duration is not None
+    exif, xmp, icc = (each or b"" for each in (picture.exif, picture.xmp, picture.icc))
+    what = "frames" if is_animated else "pages"
+    was_clear = picture.alpha is not None and kind in ("jpeg", "bmp")
+    greys = icc[16:20] == b"GRAY" and kind in ("webp", "heif", "avif")
+    caption = kind == "tiff" or (kind == "jpeg" and iptc_segment(picture.iptc or b""))
+    lost = {
+        f"{len(frames)} of {picture.frames} {what} restored, the others are left out": len(frames) < picture.frames,
+        "the animation became pages, its times are left out": len(frames) > 1 and is_animated and kind in _PAGES,
+        f"transparency became white, which {kind.upper()} has instead": was_clear,
+        "16 bits became 8": picture.bits == 16 and kind not in ("png", "tiff"),
+        "metadata and colour profile are left out": kind == "bmp" and (exif or xmp or icc),
+        "metadata too long for JPEG are left out": kind == "jpeg" and max(len(exif), len(xmp)) >= JPEG_SEGMENT,
+        "the profile of its greys is left out: it may look other": greys,
+        "IPTC captions are left out": picture.iptc and not caption,
+        "the comment of the JPEG is left out": picture.comment and kind != "jpeg",
+    }
+    chunks = [] if kind == "png" else lost_chunks(picture.png_chunks, picture.icc)
+    return (*picture.notes, *(words for words, is_lost in lost.items() if is_lost), *chunks)
 
 
 def write_picture(path: Path, rgb: Tensor, like: Picture, format: str | None = None) -> None:
     """Write `rgb` (3,H,W) float [0,1] atomically, with what `like` carried: alpha, grey, depth, EXIF, ICC.
 
-    The format is `format` ("png", "jpg", ...), else the path's suffix, else that of `like`. Lost: alpha in
-    JPEG and BMP (put on white), 16 bits outside PNG and TIFF, grey and its profile in WebP, HEIC and AVIF,
-    EXIF or XMP beyond JPEG's 64 KiB, metadata in BMP, IPTC outside JPEG and TIFF, comments outside JPEG, text,
-    gamma and primaries outside PNG. Raises PictureError if it cannot be written.
+    The format is `format` ("png", "jpg", ...), else the path's suffix, else that of `like`; what it has no place for is
+    lost, such as alpha in JPEG, which is put on white. Raises PictureError if it cannot be written.
     """
     write_frames(path, [replace(like, rgb=rgb)], format)
 

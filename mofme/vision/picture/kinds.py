@@ -36,40 +36,29 @@ _KINDS = {
     ): "ico cur icns tga hdr exr pfm pcx ppm pgm pbm pnm dds ktx2 dcm jxr wdp hdp qoi bpg flif sgi pcd",
     ("a document", "export its pictures first"): "pdf doc docx odt ppt pptx",
     ("an archive", "unpack it first"): "zip cbz rar 7z tar gz tgz bz2 xz zst",
-    (
-        "a film of a kind that is not read",
-        "convert it to MP4 first",
-    ): "rm rmvb m2v mxf divx dv ogm mjpeg y4m r3d swf",
+    ("a film of a kind that is not read", "convert it to MP4 first"): "rm rmvb m2v mxf divx dv ogm mjpeg y4m r3d swf",
     ("a film by another name", "rename it to .mp4"): "insv 360 lrv",
 }
 _BY_SUFFIX = {f".{suffix}": kind for kind, suffixes in _KINDS.items() for suffix in suffixes.split()}
-_MAGIC = {
-    b"GIF8": _GIF,
-    b"FUJIFILMCCD-RAW": _RAW,
-    b"IIRO": _RAW,
-    b"IIU\0": _RAW,
-    b"\xff\x0a": _BY_SUFFIX[".jxl"],
-    b"\0\0\0\x0cJXL ": _BY_SUFFIX[".jxl"],
-    b"\0\0\0\x0cjP": _BY_SUFFIX[".jp2"],
-    b"8BPS": _BY_SUFFIX[".psd"],
-    b"II\xbc": _BY_SUFFIX[".jxr"],
-    b"v/1\x01": _BY_SUFFIX[".exr"],
-    b"#?RADIANCE": _BY_SUFFIX[".hdr"],
-    b"<svg": _BY_SUFFIX[".svg"],
-    b"<!DOCTYPE html": _PAGE,
-    b"<!doctype html": _PAGE,
-    b"<html": _PAGE,
-    b"\x1aE\xdf\xa3": _FILM,
-    b"%PDF": _BY_SUFFIX[".pdf"],
-    b"PK\3\4": _BY_SUFFIX[".zip"],
-    b"Rar!": _BY_SUFFIX[".zip"],
+_BEGINNINGS = {
+    _GIF: (b"GIF8",),
+    _RAW: (b"FUJIFILMCCD-RAW", b"IIRO", b"IIU\0"),
+    _PAGE: (b"<!DOCTYPE html", b"<!doctype html", b"<html"),
+    _FILM: (b"\x1aE\xdf\xa3",),
+    _BY_SUFFIX[".jxl"]: (b"\xff\x0a", b"\0\0\0\x0cJXL "),
+    _BY_SUFFIX[".jp2"]: (b"\0\0\0\x0cjP",),
+    _BY_SUFFIX[".psd"]: (b"8BPS",),
+    _BY_SUFFIX[".exr"]: (b"v/1\x01", b"II\xbc", b"#?RADIANCE"),  # of its kind, JPEG XR and Radiance
+    _BY_SUFFIX[".svg"]: (b"<svg",),
+    _BY_SUFFIX[".pdf"]: (b"%PDF",),
+    _BY_SUFFIX[".zip"]: (b"PK\3\4", b"Rar!"),
 }
 
 
 def other_kind(path: PurePath, header: bytes) -> str:
     """What a file is, by its first bytes or else its name, and what to do; empty if that is not known here."""
     kind = {b"ftypcrx ": _RAW, b"ftypisom": _FILM, b"ftypmp42": _FILM, b"ftypqt  ": _FILM}.get(header[4:12])
-    kind = kind or next((kind for start, kind in _MAGIC.items() if header.startswith(start)), None)
+    kind = kind or next((kind for kind, starts in _BEGINNINGS.items() if header.startswith(starts)), None)
     return _in_words(kind or _BY_SUFFIX.get(path.suffix.lower()) or (_TIFF if header.startswith(_TIFFS) else None))
 
 
@@ -219,12 +208,8 @@ def lost_beside(image: Image.Image, header: bytes) -> list[str]:
             except Exception:  # it is cut off
                 others += 1
                 continue
-        found = [
-            what
-            for _, data in getattr(image, "applist", ())
-            for start, what in _SEGMENTS.items()
-            if data.startswith(start)
-        ]
+        segments = [data for _, data in getattr(image, "applist", ())]
+        found = [what for data in segments for start, what in _SEGMENTS.items() if data.startswith(start)]
         if number:
             xmp = image.info.get("xmp")
             found += without_lost(xmp)[1] if isinstance(xmp, bytes) else []

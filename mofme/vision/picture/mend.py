@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mofme.vision.picture.metadata import png_chunk
+
 _LEAST = 0.1  # share of a picture that is worth restoring
 _UNLIKE = 24  # of 255: what two fillings make of one pixel, if it was decoded from them
 _PADDING = 512  # bytes of zeros that end no file of these kinds which is whole
@@ -169,9 +171,9 @@ def _png(data: bytes, width: int, height: int) -> Mended:
         if kind == b"IDAT":
             parts.append(chunk[8 : 8 + length])
         elif len(chunk) == 12 + length and kind != b"IEND" and not parts:
-            checksum = struct.pack(">L", zlib.crc32(chunk[4:-4]))
-            if kind in _PNG_NEEDED or chunk[-4:] == checksum:
-                kept += chunk[:-4] + checksum
+            whole = png_chunk(kind, chunk[8:-4])
+            if kind in _PNG_NEEDED or chunk == whole:
+                kept += whole
         position += 12 + length
     packed = b"".join(parts)
     unpacker = zlib.decompressobj(-15)  # without the checksum over all
@@ -184,11 +186,8 @@ def _png(data: bytes, width: int, height: int) -> Mended:
             break
     count = min(len(rows) // row, height)
     doubtful = struct.pack(">L", zlib.adler32(rows)) != unpacker.unused_data[:4]
-    for kind, content in (
-        (b"IDAT", zlib.compress(bytes(rows[: count * row]) + bytes((height - count) * row), 1)),
-        (b"IEND", b""),
-    ):
-        kept += struct.pack(">L", len(content)) + kind + content + struct.pack(">L", zlib.crc32(kind + content))
+    black = bytes((height - count) * row)
+    kept += png_chunk(b"IDAT", zlib.compress(bytes(rows[: count * row]) + black, 1)) + png_chunk(b"IEND", b"")
     return Mended(bytes(kept), 0, count, height, doubtful=unpacker.eof and doubtful)
 
 

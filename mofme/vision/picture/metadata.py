@@ -3,6 +3,7 @@
 import contextlib
 import re
 import struct
+import zlib
 from typing import Any, BinaryIO
 
 from numpy.typing import NDArray
@@ -153,6 +154,11 @@ def png_chunks(file: BinaryIO) -> tuple[tuple[bytes, bytes], ...]:
             length = 0
         file.seek(length + 4, 1)
     return tuple((kind, data) for kind, data in found if not data.startswith(_ELSEWHERE))
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    """A chunk of a PNG as a file holds it."""
+    return struct.pack(">L", len(data)) + kind + data + struct.pack(">L", zlib.crc32(kind + data))
 
 
 def webp_is_lossless(file: BinaryIO) -> bool:
