@@ -20,7 +20,7 @@ from mofme.ui.tabs import batch
 from mofme.ui.tabs.batch import BatchProgress, counted, report_table, restore_batch
 from mofme.ui.tabs.restore import Settings
 from mofme.ui.uploads import RESULTS, Upload, new_folder
-from mofme.vision.batch import FileReport
+from mofme.vision.report import FileReport
 from tests.films import film
 from tests.ui.one_tab import one_tab
 

@@ -5,10 +5,14 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image, ImageCms
 
+from mofme.errors import PictureError
+from mofme.vision.picture.decode import Picture
 from mofme.vision.picture.file import read_picture, write_picture
+from mofme.vision.picture.metadata import png_chunk
 
 GPS, CAMERA = 34853, 34665
 
@@ -44,6 +48,16 @@ def as_16_bits(picture):
     return (picture.rgb * 65535).round().permute(1, 2, 0).numpy().astype(np.uint16)
 
 
+def refused(path: Path, match: str, error: type[PictureError] = PictureError) -> None:
+    with pytest.raises(error, match=match):
+        read_picture(path)
+
+
+def written(path: Path, rgb: torch.Tensor, **carried: object) -> Path:
+    write_picture(path, rgb, Picture(rgb=rgb, **carried))
+    return path
+
+
 def resave(path, name):
     picture = read_picture(path)
     target = path.with_name(name)
@@ -53,13 +67,12 @@ def resave(path, name):
 
 def png(bits, colour_type, row, *chunks):
     """A PNG of one row and 3 pixels."""
-
-    def chunk(kind, data):
-        return struct.pack(">L", len(data)) + kind + data + struct.pack(">L", zlib.crc32(kind + data))
-
     header = struct.pack(">LLBBBBB", 3, 1, bits, colour_type, 0, 0, 0)
-    every = (b"IHDR", header), *chunks, (b"IDAT", zlib.compress(b"\0" + row)), (b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in every)
+    return png_of((b"IHDR", header), *chunks, (b"IDAT", zlib.compress(b"\0" + row)), (b"IEND", b""))
+
+
+def png_of(*chunks):
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*each) for each in chunks)
 
 
 def save_grey(path: Path, level: int = 100, size: tuple[int, int] = (40, 32)) -> Path:

@@ -1,3 +1,5 @@
+"""Archives from strangers: pictures come out with their tree, and what is hostile or damaged is refused in words."""
+
 import io
 import os
 import stat
@@ -31,24 +33,19 @@ def names(paths, folder):
     return [path.relative_to(folder).as_posix() for path in paths]
 
 
+def refused(path, match, folder="out"):
+    with pytest.raises(ArchiveError, match=match):
+        extract(path, path.parent / folder)
+
+
 def test_only_pictures_come_out_with_their_tree(tmp_path):
     entries = ["a.png", "sub/ü 漢.JPG", "notes.txt", "inner.zip", ".hidden.png", "__MACOSX/._a.png", "sub/.b/c.png"]
-    path = make_zip(tmp_path / "x.zip", [(name, png()) for name in entries])
-    out = tmp_path / "out"
-    assert names(extract(path, out), out) == ["a.png", "sub/ü 漢.JPG"]
-    assert {file.relative_to(out).as_posix() for file in out.rglob("*") if file.is_file()} == {"a.png", "sub/ü 漢.JPG"}
+    path = make_zip(tmp_path / "x.zip", [(name, png()) for name in [*entries, "sub\\back.png", "aXY.png"]])
+    path.write_bytes(path.read_bytes().replace(b"aXY.png", "aü.png".encode()))  # UTF-8 without the flag
+    out, expected = tmp_path / "out", ["a.png", "sub/ü 漢.JPG", "sub/back.png", "aü.png"]
+    assert names(extract(path, out), out) == expected
+    assert sorted(names((file for file in out.rglob("*") if file.is_file()), out)) == sorted(expected)
     assert (out / "a.png").read_bytes() == png()
-
-
-def test_backslashes_are_folders(tmp_path):
-    path = make_zip(tmp_path / "x.zip", [("sub\\a.png", png())])
-    assert names(extract(path, tmp_path / "out"), tmp_path / "out") == ["sub/a.png"]
-
-
-def test_utf8_names_without_the_flag_are_recognised(tmp_path):
-    path = make_zip(tmp_path / "x.zip", [("aXY.png", png())])
-    path.write_bytes(path.read_bytes().replace(b"aXY.png", "aü.png".encode()))
-    assert names(extract(path, tmp_path / "out"), tmp_path / "out") == ["aü.png"]
 
 
 @pytest.mark.parametrize(
@@ -56,8 +53,7 @@ def test_utf8_names_without_the_flag_are_recognised(tmp_path):
 )
 def test_paths_that_lead_out_refuse_the_whole_archive(tmp_path, name):
     path = make_zip(tmp_path / "x.zip", [("good.png", png()), (name, png())])
-    with pytest.raises(ArchiveError, match=r"x\.zip.*a\.png|x\.zip.*x\.txt"):
-        extract(path, tmp_path / "deep/out")
+    refused(path, r"x\.zip.*a\.png|x\.zip.*x\.txt", "deep/out")
     assert [file.name for file in tmp_path.iterdir()] == ["x.zip"]
 
 
@@ -66,8 +62,7 @@ def test_links_and_special_files_are_refused(tmp_path, kind):
     entry = zipfile.ZipInfo("link.png")
     entry.create_system = 3
     entry.external_attr = (kind | 0o777) << 16
-    with pytest.raises(ArchiveError, match=r"'link\.png' is a link"):
-        extract(make_zip(tmp_path / "x.zip", [(entry, "/etc/passwd")]), tmp_path / "out")
+    refused(make_zip(tmp_path / "x.zip", [(entry, "/etc/passwd")]), r"'link\.png' is a link")
 
 
 def test_encrypted_archives_are_refused_in_words(tmp_path):
@@ -76,25 +71,22 @@ def test_encrypted_archives_are_refused_in_words(tmp_path):
     for signature, offset in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
         data[data.index(signature) + offset] |= 1
     path.write_bytes(data)
-    with pytest.raises(ArchiveError, match=r"'a\.png' is encrypted"):
-        extract(path, tmp_path / "out")
+    refused(path, r"'a\.png' is encrypted")
 
 
 def test_a_bomb_is_refused_by_its_ratio(tmp_path):
-    zeros = bytes(2 * 2**20)  # deflates about 1,000-fold
-    path = make_zip(tmp_path / "x.zip", [("a.png", zeros)], zipfile.ZIP_DEFLATED)
-    with pytest.raises(ArchiveError, match=r"'a\.png' expands more than 100-fold"):
-        extract(path, tmp_path / "out")
-    small = make_zip(tmp_path / "y.zip", [("a.png", bytes(2**20))], zipfile.ZIP_DEFLATED)
-    assert len(extract(small, tmp_path / "out")) == 1  # a flat picture of a megabyte does compress that well
+    bomb, flat = (  # deflated about 1,000-fold; but a flat picture of a megabyte does compress that well
+        make_zip(tmp_path / f"{size}.zip", [("a.png", bytes(size * 2**20))], zipfile.ZIP_DEFLATED) for size in (2, 1)
+    )
+    refused(bomb, r"'a\.png' expands more than 100-fold")
+    assert len(extract(flat, tmp_path / "out")) == 1
 
 
 def test_too_many_entries(tmp_path, monkeypatch):
     monkeypatch.setattr(archive, "MAX_ENTRIES", 3)
     entries = [(f"{number}.png", png()) for number in range(4)]
     assert len(extract(make_zip(tmp_path / "three.zip", entries[:3]), tmp_path / "three")) == 3
-    with pytest.raises(ArchiveError, match="4 files; the limit is 3"):
-        extract(make_zip(tmp_path / "four.zip", entries), tmp_path / "four")
+    refused(make_zip(tmp_path / "four.zip", entries), "4 files; the limit is 3")
 
 
 def test_an_absurd_table_of_contents_is_not_even_loaded(tmp_path):
@@ -104,22 +96,17 @@ def test_an_absurd_table_of_contents_is_not_even_loaded(tmp_path):
         file.truncate(64 * 2**20)
         file.seek(0, io.SEEK_END)
         file.write(end)
-    with pytest.raises(ArchiveError, match="too many files"):
-        extract(tmp_path / "x.zip", tmp_path / "out")
+    refused(tmp_path / "x.zip", "too many files")
 
 
 def test_total_size_is_limited_by_the_claims_and_by_what_comes_out(tmp_path, monkeypatch):
     path = make_zip(tmp_path / "x.zip", [("a.png", bytes(60)), ("b.png", bytes(60))])
     monkeypatch.setattr(archive, "MAX_TOTAL_BYTES", 119)
-    with pytest.raises(ArchiveError, match="unpacks to more than"):
-        extract(path, tmp_path / "claimed")
+    refused(path, "unpacks to more than")
     monkeypatch.setattr(archive, "MAX_TOTAL_BYTES", 120)
     assert len(extract(path, tmp_path / "fits")) == 2
-
-    with zipfile.ZipFile(path) as opened:
-        entry = opened.infolist()[0]
-        with pytest.raises(ArchiveError, match="unpacks to more than"):
-            archive._unpack(opened, entry, tmp_path / "liar.png", 59)
+    with zipfile.ZipFile(path) as opened, pytest.raises(ArchiveError, match="unpacks to more than"):
+        archive._unpack(opened, opened.infolist()[0], tmp_path / "liar.png", 59)
 
 
 def test_a_header_that_claims_too_little_is_refused(tmp_path):
@@ -127,33 +114,22 @@ def test_a_header_that_claims_too_little_is_refused(tmp_path):
     data = path.read_bytes()
     assert data.count(struct.pack("<L", 5000)) == 2
     path.write_bytes(data.replace(struct.pack("<L", 5000), struct.pack("<L", 50)))
-    with pytest.raises(ArchiveError, match=r"x\.zip: cannot be unpacked"):
-        extract(path, tmp_path / "out")
+    refused(path, r"x\.zip: cannot be unpacked")
     assert not (tmp_path / "out/a.png").exists()
 
 
 @pytest.mark.parametrize("second", ["a.png", "A.PNG", "./a.png"])
 @pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
 def test_a_name_that_occurs_twice_is_refused(tmp_path, second):
-    path = make_zip(tmp_path / "x.zip", [("a.png", png()), (second, png())])
-    with pytest.raises(ArchiveError, match="occurs twice"):
-        extract(path, tmp_path / "out")
+    refused(make_zip(tmp_path / "x.zip", [("a.png", png()), (second, png())]), "occurs twice")
 
 
-@pytest.mark.parametrize("content", [b"", b"no zip at all", b"PK\3\4 but cut off"])
-def test_what_is_no_zip(tmp_path, content):
-    (tmp_path / "x.zip").write_bytes(content)
-    with pytest.raises(ArchiveError, match=r"x\.zip: cannot be unpacked"):
-        extract(tmp_path / "x.zip", tmp_path / "out")
-
-
-def test_damage_inside_is_found(tmp_path):
-    path = make_zip(tmp_path / "x.zip", [("a.png", png())])
-    data = bytearray(path.read_bytes())
-    data[data.index(b"IHDR")] ^= 0xFF
-    path.write_bytes(data)
-    with pytest.raises(ArchiveError, match=r"CRC.*a\.png"):
-        extract(path, tmp_path / "out")
+@pytest.mark.parametrize("content", [b"", b"no zip at all", b"PK\3\4 but cut off", None])
+def test_what_is_no_zip_or_holds_no_picture(tmp_path, content):
+    if content is not None:
+        (tmp_path / "x.zip").write_bytes(content)
+    refused(tmp_path / "x.zip", r"x\.zip: cannot be unpacked \(")
+    refused(make_zip(tmp_path / "y.zip", [("notes.txt", "hi")]), "no pictures")
 
 
 @pytest.mark.parametrize("kind", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
@@ -163,8 +139,7 @@ def test_damage_of_any_compression_is_an_archive_error(tmp_path, kind, start):
     data = bytearray(path.read_bytes())
     data[start : start + 50] = b"\xff" * 50
     path.write_bytes(data)
-    with pytest.raises(ArchiveError, match=r"x\.zip: cannot be unpacked"):
-        extract(path, tmp_path / "out")
+    refused(path, r"x\.zip: cannot be unpacked" + (r".*CRC.*a\.png" if kind == zipfile.ZIP_STORED else ""))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems allow no such names")
@@ -176,18 +151,10 @@ def test_a_name_that_no_archive_can_hold(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
-def test_missing_and_empty_archives(tmp_path):
-    with pytest.raises(ArchiveError, match="No such file"):
-        extract(tmp_path / "none.zip", tmp_path / "out")
-    with pytest.raises(ArchiveError, match="no pictures"):
-        extract(make_zip(tmp_path / "x.zip", [("notes.txt", "hi")]), tmp_path / "out")
-
-
 def test_an_existing_file_is_not_replaced(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/a.png").write_text("mine")
-    with pytest.raises(ArchiveError):
-        extract(make_zip(tmp_path / "x.zip", [("a.png", png())]), tmp_path / "out")
+    refused(make_zip(tmp_path / "x.zip", [("a.png", png())]), "a.png")
     assert (tmp_path / "out/a.png").read_text() == "mine"
 
 
@@ -196,8 +163,8 @@ def test_pack_and_extract_are_inverse(tmp_path):
     for name in ("a.png", "sub/ü.png", "report.csv", ".part"):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_bytes(png())
-    pack(source, source / "all.zip")
-    pack(source, source / "all.zip")  # a second time: the old archive is not packed into the new one
+    for _ in range(2):  # the old archive is not packed into the new one
+        pack(source, source / "all.zip")
     with zipfile.ZipFile(source / "all.zip") as packed:
         assert packed.namelist() == ["a.png", "report.csv", "sub/ü.png"]
         assert {entry.compress_type for entry in packed.infolist()} == {zipfile.ZIP_STORED}

@@ -12,35 +12,34 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
-import s3fs
-import torch
-from moto.server import ThreadedMotoServer
 from PIL import Image
 from torch import Tensor
-from typer.testing import CliRunner
 
-from mofme.cli.app import app
 from mofme.errors import ConfigError, ModelError
-from mofme.vision.batch import BatchSettings, FileReport, restore_tree, write_report
-from mofme.vision.cluster import Cluster, connected, restore_tree_by_ray
+from mofme.vision.batch import BatchSettings, restore_tree
+from mofme.vision.cluster import connected, restore_tree_by_ray
+from mofme.vision.report import FileReport, write_report
 from mofme.vision.restorer import Restoration, Restorer
+from tests.films import inverted
 from tests.vision.tiny_models import save_two_models
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray leaves sockets and files to the garbage collector
     pytest.mark.filterwarnings("ignore:Tip.:FutureWarning"),
 ]
-ONE = Cluster(workers=1)
 Load = Callable[[], Callable[..., Restoration]]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def ray() -> Iterator[None]:
     """A cluster on this machine, whose workers reach an S3 server."""
+    from moto.server import ThreadedMotoServer  # not above: workers read this file, too, and would wait for it
+
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -83,15 +82,32 @@ class Fatal:
         if width == 9 or (width == 8 and not self.once.exists()):
             self.once.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return Restoration(1 - image, {"rain": 0.9}, torch.zeros(1, 1), (), 0.0)
+        return inverted(image)
 
 
 def refuse() -> Restorer:
     raise ModelError("no such model")
 
 
-def by_ray(load: Load, source: Path, target: Path, cluster: Cluster = ONE, **settings: object) -> list[FileReport]:
-    reports = list(restore_tree_by_ray(load, source, target, cluster, BatchSettings(**settings)))  # type: ignore[arg-type]
+def command(*words: object) -> Any:
+    from typer.testing import CliRunner
+
+    from mofme.cli.app import app
+
+    return CliRunner().invoke(app, ["restore", *map(str, words)])
+
+
+def s3_with(folder: str) -> Any:
+    import s3fs
+
+    s3 = s3fs.S3FileSystem()
+    s3.mkdir(folder)
+    return s3
+
+
+def by_ray(load: Load, source: Path, target: Path, format: str | None = None, **cluster: Any) -> list[FileReport]:
+    settings = BatchSettings(format=format)
+    reports = list(restore_tree_by_ray(load, source, target, settings, **({"workers": 1} | cluster)))
     write_report(target / "report.csv", reports)
     return sorted(reports, key=lambda report: report.file)
 
@@ -105,60 +121,44 @@ def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
     return found
 
 
-def bytes_of(folder: Path) -> dict[str, bytes]:
-    return {name: content for name, (content, _) in contents(folder).items()}
-
-
-def rows(folder: Path) -> list[dict[str, str]]:
+def rows(folder: Path, *but: str) -> list[dict[str, str]]:
     with (folder / "report.csv").open(encoding="utf-8", newline="") as file:
-        return [row | {"seconds": ""} for row in csv.DictReader(file)]
+        return [{name: row[name] for name in row if name not in ("seconds", *but)} for row in csv.DictReader(file)]
 
 
-def test_same_files_report_and_resume_as_on_one_machine(tmp_path: Path, photos: Path, model: Path) -> None:
-    load = partial(Restorer.from_pretrained, str(model), "cpu")
-    here = list(restore_tree(load(), photos, tmp_path / "here", BatchSettings(format="png")))
-    write_report(tmp_path / "here/report.csv", here)
-    there = by_ray(load, photos, tmp_path / "there", format="png")
-    assert [replace(one, seconds=0) for one in there] == [replace(one, seconds=0) for one in here]
-    assert [one.file for one in there if one.error] == ["broken.png"]
-    assert contents(tmp_path / "there") == contents(tmp_path / "here") and len(contents(tmp_path / "there")) == 12
-    assert rows(tmp_path / "there") == rows(tmp_path / "here")
-
-    (tmp_path / "there/0.png").unlink()
-    again = by_ray(load, photos, tmp_path / "there", format="png")
-    assert [one.file for one in again if not (one.skipped or one.error)] == ["0.png"]
-    assert contents(tmp_path / "there") == contents(tmp_path / "here")
-    assert rows(tmp_path / "there") == rows(tmp_path / "here")
-
-
-def test_a_worker_that_is_killed_costs_no_file_and_one_that_a_file_kills_again_that_file(
+def test_same_as_on_one_machine_though_a_worker_is_killed_and_one_file_kills_all(
     tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mofme.vision.cluster._TRIES", 2)
-    (tmp_path / "here").mkdir()
     Image.new("RGB", (8, 8)).save(photos / "sub/once.png")
-    Image.new("RGB", (9, 8)).save(photos / "sub/always.png")
-    there = by_ray(partial(Fatal, tmp_path / "killed"), photos, tmp_path / "there", Cluster(workers=2))
+    Image.new("RGB", (9, 8)).save(photos / "sub/zz always.png")
+    load = partial(Fatal, tmp_path / "killed")
+    *there, last = by_ray(load, photos, tmp_path / "there", "png", workers=2)
     assert (tmp_path / "killed").exists()
-    assert len({one.file for one in there}) == len(there) == 15
-    assert [one.file for one in there if one.error] == ["broken.png", "sub/always.png"]
-    assert "2 workers ended at it" in next(one.error for one in there if one.file == "sub/always.png")
-    (photos / "sub/always.png").unlink()
-    list(restore_tree(Fatal(tmp_path / "killed"), photos, tmp_path / "here"))
+    assert last.file == "sub/zz always.png" and "2 workers ended at it" in last.error
+
+    (photos / "sub/zz always.png").unlink()
+    here = list(restore_tree(load(), photos, tmp_path / "here", BatchSettings(format="png")))
+    write_report(tmp_path / "here/report.csv", here)
+    assert [replace(one, seconds=0) for one in there] == [replace(one, seconds=0) for one in here]
+    assert [one.file for one in there if one.error] == ["broken.png"]
     assert contents(tmp_path / "there") == contents(tmp_path / "here") and len(contents(tmp_path / "there")) == 13
+    assert rows(tmp_path / "there")[:-1] == rows(tmp_path / "here")
+
+    (tmp_path / "there/0.png").unlink()
+    again = by_ray(load, photos, tmp_path / "there", "png")
+    assert [one.file for one in again if not (one.skipped or one.error)] == ["0.png"]
+    assert contents(tmp_path / "there") == contents(tmp_path / "here")
+    assert rows(tmp_path / "there")[:-1] == rows(tmp_path / "here")
 
 
-def test_a_model_that_cannot_be_loaded_is_told(tmp_path: Path, photos: Path) -> None:
+def test_what_cannot_be_begun_is_told(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError, match=r"^no such model$"):
         by_ray(refuse, photos, tmp_path / "out")
+    for workers in (None, 2):
+        with pytest.raises(ConfigError, match="no room for a worker of 1 CPU and 64 GPUs"):
+            by_ray(refuse, photos, tmp_path / "out", workers=workers, gpus=64)
 
-
-def test_more_gpus_than_there_are(tmp_path: Path, photos: Path) -> None:
-    with pytest.raises(ConfigError, match="no room for a worker of 1 CPU and 64 GPUs"):
-        list(restore_tree_by_ray(refuse, photos, tmp_path / "out", Cluster(gpus=64), BatchSettings()))
-
-
-def test_without_ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, photos: Path) -> None:
     def missing(name: str) -> None:
         raise ImportError(name)
 
@@ -167,24 +167,26 @@ def test_without_ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, photos: Pa
         by_ray(refuse, photos, tmp_path / "out")
 
 
-def test_from_and_to_s3_the_same_as_on_disk(tmp_path: Path, photos: Path, model: Path) -> None:
+def test_from_and_to_s3_the_same_as_on_disk_by_the_runtime_that_was_measured_here(
+    tmp_path: Path, photos: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def restore(*words: object) -> str:
-        how = ["--model", str(model), "--device", "cpu", "--runtime", "torch"]
-        return CliRunner().invoke(app, ["restore", *map(str, words), *how]).stderr
+        return command(*words, "--model", model, "--device", "cpu").stderr
 
-    s3 = s3fs.S3FileSystem()
-    s3.mkdir("shots")
+    monkeypatch.setattr("mofme.vision.restorer.fastest_runtime", lambda load, net: "onnx")
+    s3 = s3_with("shots")
     s3.put(f"{photos}/", "shots/in", recursive=True)
-    told = restore("s3://shots/in", "s3://shots/in/clear", "--engine", "ray", "--workers", 1)
+    told = restore("s3://shots/in", "s3://shots/in/clear", "--engine", "ray", "--workers", 2)
     assert "s3://shots/in/broken.png: not a picture" in told and "12 restored, 1 failed" in told
 
     restore(photos, tmp_path / "here")
     s3.get("shots/in/clear/", f"{tmp_path}/there", recursive=True)
-    assert bytes_of(tmp_path / "there") == bytes_of(tmp_path / "here")
-    same = ("file", "output", "size", "weather", "uncertainty", "skipped", "note", "settings")
-    assert [[row[name] for name in same] for row in rows(tmp_path / "there")] == [
-        [row[name] for name in same] for row in rows(tmp_path / "here")
-    ]
+    there, here = (
+        {name: data for name, (data, _) in contents(tmp_path / place).items()} for place in ("there", "here")
+    )
+    assert there == here
+    assert rows(tmp_path / "there", "error", "source") == rows(tmp_path / "here", "error", "source")
+    assert all("by onnx" in row["settings"] for row in rows(tmp_path / "there") if row["settings"])
 
     # It goes on where it was, also by the other engine: what is gone or was edited is restored again.
     s3.rm("shots/in/clear/0.png")
@@ -194,23 +196,10 @@ def test_from_and_to_s3_the_same_as_on_disk(tmp_path: Path, photos: Path, model:
     assert s3.cat("shots/in/clear/6.png") == s3.cat("shots/in/clear/sub/9.png")
 
 
-def test_all_workers_take_the_runtime_that_was_measured_here(
-    tmp_path: Path, photos: Path, model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mofme.vision.restorer.fastest_runtime", lambda load, net: "onnx")
-    for target, more in (("here", ()), ("there", ("--engine", "ray", "--workers", "2"))):
-        words = ["restore", str(photos), str(tmp_path / target), "--model", str(model), "--device", "cpu", *more]
-        assert "12 restored" in CliRunner().invoke(app, words).stderr
-    assert bytes_of(tmp_path / "there") == bytes_of(tmp_path / "here")
-    assert all("by onnx" in row["settings"] for row in rows(tmp_path / "there") if row["settings"])
-
-
 def test_an_address_that_cannot_be_read_and_names_that_lead_out_are_told(tmp_path: Path) -> None:
-    s3 = s3fs.S3FileSystem()
-    s3.mkdir("hostile")
-    s3.pipe("hostile/in/../../out.png", b"")
+    s3_with("hostile").pipe("hostile/in/../../out.png", b"")
     for address, why in (("s3://hostile/in", "no file in a folder can be called"), ("nowhere://a/b", "cannot be read")):
-        result = CliRunner().invoke(app, ["restore", address, str(tmp_path / "out")])
+        result = command(address, tmp_path / "out")
         assert result.exit_code == 2 and address in result.stderr and why in result.stderr
     assert not (tmp_path / "out").exists()
 
@@ -239,8 +228,3 @@ def test_a_command_that_is_killed_leaves_no_process_and_goes_on(tmp_path: Path, 
     assert len([one for one in again if one.skipped]) >= 4
     assert contents(tmp_path / "out") == contents(tmp_path / "calm")
     assert [row["file"] for row in rows(tmp_path / "out")] == [one.file for one in expected]
-
-
-def test_more_gpus_than_there_are_also_for_a_number_of_workers(tmp_path, photos):
-    with pytest.raises(ConfigError, match="no room for a worker of 1 CPU and 64 GPUs"):
-        list(restore_tree_by_ray(refuse, photos, tmp_path / "out", Cluster(workers=2, gpus=64), BatchSettings()))

@@ -21,7 +21,8 @@ import sys, time
 from pathlib import Path
 import torch
 from mofme.vision import video_writer
-from mofme.vision.batch import restore_tree, write_report
+from mofme.vision.batch import restore_tree
+from mofme.vision.report import write_report
 from mofme.vision.restorer import Restoration
 video_writer.SEGMENT_FRAMES = 4
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from mofme.vision.batch import FileReport, plan_tree, write_report
 from mofme.vision.remote import mirrored
+from mofme.vision.report import FileReport, plan_tree, write_report
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from mofme.vision.picture.file import read_picture
 from mofme.vision.restorer import Restoration
 from mofme.vision.stream import Latest, RestoredShot, find_source, reading, restore_stream
 from mofme.vision.stream_out import open_output
-from tests.films import film
+from tests.films import film, inverted
 
 README = Path(__file__).parents[2] / "README.md"
 GREY = 40
@@ -71,60 +72,57 @@ class Camera:
                 pass
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads, self.server.block_on_close = True, False
         self.address = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.start()
+
+    def start(self) -> None:
+        self.server.daemon_threads, self.server.block_on_close = True, False
+        threading.Thread(target=self.server.serve_forever, args=[0.02], daemon=True).start()
 
     def close(self) -> None:
         self.server.shutdown()
         self.server.server_close()
 
+    def open_again(self) -> None:
+        self.server = ThreadingHTTPServer(self.server.server_address, self.server.RequestHandlerClass)
+        self.start()
+
 
 @pytest.fixture
 def camera() -> Iterator[Callable[..., Camera]]:
-    cameras: list[Camera] = []
+    with contextlib.ExitStack() as stack:
 
-    def start(**how: Any) -> Camera:
-        cameras.append(Camera(**how))
-        return cameras[-1]
+        def start(**how: Any) -> Camera:
+            served = Camera(**how)
+            stack.callback(served.close)
+            return served
 
-    yield start
-    for one in cameras:
-        one.close()
-
-
-def inverted(image: torch.Tensor, **settings: Any) -> Restoration:
-    return Restoration(1 - image, {"rain": 1.0}, torch.zeros(1, 1), (), 0.0)
+        yield start
 
 
 def follow(
     address: str, wanted: int, restorer: Callable[..., Restoration] = inverted, **how: Any
 ) -> list[RestoredShot]:
     said: list[str] = how.pop("said", [])
-    found = []
     with reading(find_source(address), said.append) as latest:
-        for done in restore_stream(restorer, latest, tell=said.append, **how):
-            found.append(done)
-            if len(found) == wanted:
-                break
-    return found
+        return list(islice(restore_stream(restorer, latest, tell=said.append, **how), wanted))
 
 
 def test_a_slow_restorer_gets_the_newest_frame_and_latency_is_bounded(camera: Callable[..., Camera]) -> None:
     served, latencies, behind = camera(every=0.02), [], []
 
     def slow(image: torch.Tensor, **settings: Any) -> Restoration:
-        time.sleep(0.15)
+        time.sleep(0.12)
         return inverted(image)
 
     with reading(find_source(served.address), print) as latest:
         for done in restore_stream(slow, latest, tell=print):
             latencies.append(time.monotonic() - done.shot.came)
             behind.append((served.sent - round(done.picture.rgb.mean().item() * 255) + GREY) % 100)
-            if done.restored == 10:
+            if done.restored == 7:
                 break
-    # 50 frames a second and 6 restored: of 10 x 0.15 s x 50 frames those that came meanwhile are skipped.
-    assert done.skipped > 30 and done.came == done.restored + done.skipped
+    # 50 frames a second and 8 restored: of 7 x 0.12 s x 50 frames those that came meanwhile are skipped.
+    assert done.skipped > 15 and done.came == done.restored + done.skipped
     # One frame's time, not ten, nor does it lag behind what is on the way; a busy machine may stall now and then.
     assert statistics.median(latencies[1:]) < 0.4, latencies
     assert statistics.median(behind[1:]) < 25, behind
@@ -147,29 +145,23 @@ def test_frames_are_restored_and_made_smaller_and_the_brightness_is_steady(camer
 def test_a_source_that_drops_is_tried_again_after_pauses_that_grow(
     camera: Callable[..., Camera], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streams, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(streams, "FIRST_PAUSE", 0.02)
     served, said = camera(frames=5), list[str]()
     assert len(follow(served.address, 12, said=said)) == 12
     assert served.visits >= 3
-    assert re.fullmatch(rf"{served.address}: .*; trying again in 0\.05 s", said[0])
+    assert re.fullmatch(rf"{served.address}: .*; trying again in 0\.02 s", said[0])
 
-    served = camera(frames=5)
     said.clear()
     with reading(find_source(served.address), said.append) as latest:
         assert latest.after(0)
         served.close()
-        while len(said) < 4:
+        limit = time.monotonic() + 20
+        while not (said and said[-1].endswith("in 0.16 s")) and time.monotonic() < limit:
             time.sleep(0.01)
-        port, number = served.server.server_port, latest.number
-        assert [float(line.split()[-2]) for line in said[:4]] == [0.05, 0.1, 0.2, 0.4]
-        with contextlib.ExitStack() as stack:  # another camera at the same address
-            monkeypatch.setattr(ThreadingHTTPServer, "allow_reuse_address", True)
-            server = ThreadingHTTPServer(("127.0.0.1", port), served.server.RequestHandlerClass)
-            stack.callback(server.server_close)
-            stack.callback(server.shutdown)
-            server.daemon_threads, server.block_on_close = True, False
-            threading.Thread(target=server.serve_forever, daemon=True).start()
-            assert latest.after(number)
+        assert [float(line.split()[-2]) for line in said[-4:]] == [0.02, 0.04, 0.08, 0.16]
+        number = latest.number
+        served.open_again()
+        assert latest.after(number)
 
 
 def test_an_address_is_shown_without_its_secrets(capfd: pytest.CaptureFixture[str]) -> None:
@@ -200,18 +192,16 @@ def test_an_address_leads_to_no_other_and_a_playlist_is_none(camera: Callable[..
 
 
 def test_frames_that_are_too_large_end_it(camera: Callable[..., Camera]) -> None:
-    served = camera()
-    source = find_source(served.address, max_megapixels=0.0001)
+    source = find_source(camera().address, max_megapixels=0.0001)
     with reading(source, print) as latest, pytest.raises(PictureTooLargeError, match="32 x 24"):
         latest.after(0)
 
 
 def test_a_video_is_shown_at_its_pace_and_ends(tmp_path: Path) -> None:
     start = time.monotonic()
-    path = film(tmp_path / "film.mp4", frames=6)
-    found = follow(str(path), 99)
-    assert time.monotonic() - start > 0.5  # the last of 6 frames at 10 a second
-    assert found[-1].came == 6 and found[-1].restored >= 3
+    found = follow(str(film(tmp_path / "film.mp4", frames=5)), 99)
+    assert time.monotonic() - start > 0.4  # the last of 5 frames at 10 a second
+    assert found[-1].came == 5 and found[-1].restored >= 3
     with pytest.raises(PictureError, match="such file or folder"):
         find_source(str(tmp_path / "nowhere"))
     (tmp_path / "text.mp4").write_text("no video")
@@ -230,31 +220,28 @@ def test_a_camera_by_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_watched_folder_gives_what_is_new_and_whole(tmp_path: Path) -> None:
-    watched, said = tmp_path / "in", list[str]()
+    watched, said, found = tmp_path / "in", list[str](), list[RestoredShot]()
     watched.mkdir()
     Image.new("RGB", (8, 6), (1, 2, 3)).save(watched / "old.png")
     os.utime(watched / "old.png", (1, 1))
     Image.new("RGB", (8, 6), (9, 9, 9)).save(watched / "newer.png")
-    found: list[RestoredShot] = []
+    whole = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(whole, "png")
+
+    def write() -> None:
+        (watched / "broken.jpg").write_bytes(b"no picture")
+        with (watched / "slow.png").open("wb", buffering=0) as file:
+            for part in range(0, len(whole.getvalue()), 2000):
+                file.write(whole.getvalue()[part : part + 2000])
+                time.sleep(0.04)
+
+    writer = threading.Thread(target=write)
     with reading(find_source(str(watched)), said.append) as latest:
         for done in restore_stream(inverted, latest, tell=said.append):
             found.append(done)
-            if len(found) == 1:  # what is being written is waited for, what is broken is left out
-                whole = io.BytesIO()
-                noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-                Image.fromarray(noise).save(whole, "png")
-                (watched / "broken.jpg").write_bytes(b"no picture")
-
-                def write(data: bytes = whole.getvalue()) -> None:
-                    with (watched / "slow.png").open("wb", buffering=0) as file:
-                        for part in range(0, len(data), 1000):
-                            file.write(data[part : part + 1000])
-                            time.sleep(0.04)
-
-                writer = threading.Thread(target=write)
-                writer.start()
-            else:
+            if len(found) == 2:
                 break
+            writer.start()  # what is being written is waited for, what is broken is left out
     writer.join()
     assert [one.shot.file for one in found] == ["newer.png", "slow.png"]
     assert [one.shot.made for one in found] == [(watched / one.shot.file).stat().st_mtime_ns for one in found]
@@ -263,71 +250,6 @@ def test_a_watched_folder_gives_what_is_new_and_whole(tmp_path: Path) -> None:
     assert (tmp_path / "out/newer.png").stat().st_mtime_ns == found[0].shot.made
     assert found[1].picture.rgb.shape == (3, 64, 64) and not found[1].picture.notes
     assert found[1].failed == 1 and "broken.jpg" in said[0]
-
-
-RTSP_CAMERA = r"""
-import base64, socket, struct, time
-import av
-import numpy as np
-def nals(data):
-    parts = data.replace(b"\0\0\1", b"\0\0\0\1").split(b"\0\0\0\1")
-    return [part.rstrip(b"\0") for part in parts if part.rstrip(b"\0")]
-encoder = av.CodecContext.create("libx264", "w")
-encoder.width, encoder.height, encoder.pix_fmt, encoder.framerate = 64, 48, "yuv420p", 25
-encoder.options = {"tune": "zerolatency", "preset": "ultrafast", "g": "5"}
-frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 128, np.uint8), "rgb24")
-listener = socket.create_server(("127.0.0.1", 0))
-print(listener.getsockname()[1], flush=True)
-for visit in range(2):
-    connection, _ = listener.accept()
-    file, asked = connection.makefile("rb"), []
-    while "PLAY" not in asked:
-        lines = []
-        while line := file.readline().decode().strip():
-            lines.append(line)
-        asked.append(lines[0].split()[0])
-        fields = dict(line.split(": ", 1) for line in lines[1:])
-        more, body = "", ""
-        if asked[-1] == "DESCRIBE":
-            body = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n"
-            body += "m=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n"
-            more = f"Content-Type: application/sdp\r\nContent-Length: {len(body)}\r\n"
-        if asked[-1] == "SETUP":
-            more = "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n"
-        head = f"RTSP/1.0 200 OK\r\nCSeq: {fields['CSeq']}\r\nSession: 1\r\n{more}\r\n"
-        connection.sendall((head + body).encode())
-    print(*[word for word in asked if word != "OPTIONS"], flush=True)
-    sent = 0
-    try:
-        for number in range(80 if visit == 0 else 10**6):  # the first time it hangs up
-            frame.pts = None
-            for packet in encoder.encode(frame):
-                parts = nals(bytes(packet))
-                for part in parts:
-                    last = 0x80 if part is parts[-1] else 0
-                    head = struct.pack(">BBHII", 0x80, last | 96, sent % 65536, number * 3600, 1)
-                    connection.sendall(b"$\0" + struct.pack(">H", 12 + len(part)) + head + part)
-                    sent += 1
-            time.sleep(0.02)
-    except OSError:
-        pass
-    file.close()
-    connection.close()
-"""
-
-
-def test_it_follows_an_rtsp_camera_also_when_it_hung_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "FIRST_PAUSE", 0.05)
-    with subprocess.Popen([sys.executable, "-c", RTSP_CAMERA], stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout
-        port, said = int(server.stdout.readline()), list[str]()
-        try:
-            found = follow(f"rtsp://me:secret@127.0.0.1:{port}/live", 81, said=said)
-        finally:
-            server.kill()
-        assert server.stdout.read() == 2 * "DESCRIBE SETUP PLAY\n"
-    assert all(done.picture.rgb.mean().item() == pytest.approx(128 / 255, abs=0.02) for done in found)
-    assert said and "trying again" in said[0] and not [line for line in said if "secret" in line]
 
 
 def test_latest_wakes_and_ends() -> None:
@@ -349,18 +271,13 @@ def test_the_readme_watches_a_folder_until_ctrl_c(tmp_path: Path) -> None:
     (line,) = [line for line in lines if "incoming/" in line]
     (tmp_path / "incoming").mkdir()
     Image.new("RGB", (48, 32), (90, 100, 110)).save(tmp_path / "incoming/a.jpg")
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(sys.path),
-        "PYTHONUNBUFFERED": "1",
-        "MOFME_CACHE": str(tmp_path / "cache"),
-    }
+    own = {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUNBUFFERED": "1", "MOFME_CACHE": str(tmp_path / "cache")}
     heeding = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # a shell may have it ignored
     run = f"{heeding}\nfrom mofme.cli.app import app\napp()"
     command = [sys.executable, "-c", run, *shlex.split(line), "--runtime", "torch"]  # auto measures for a while first
-    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as running:
-        done = tmp_path / "clear/a.jpg"
-        limit = time.monotonic() + 60
+    done, limit = tmp_path / "clear/a.jpg", time.monotonic() + 60
+    how: dict[str, Any] = {"cwd": tmp_path, "env": os.environ | own, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **how) as running:
         while not done.exists() and running.poll() is None and time.monotonic() < limit:
             time.sleep(0.05)
         running.send_signal(signal.SIGINT)
@@ -370,10 +287,8 @@ def test_the_readme_watches_a_folder_until_ctrl_c(tmp_path: Path) -> None:
             running.kill()  # or what does not end keeps the test from ending
     assert running.returncode == 130, said
     assert read_picture(done).rgb.shape == (3, 32, 48)
-    assert re.search(r"1 frames in, 1 restored, 0 skipped, latency [\d.]+ s, [\d.]+ s at most\ncancelled\n$", said), (
-        said
-    )
-    assert "Traceback" not in said
+    told = r"1 frames in, 1 restored, 0 skipped, latency [\d.]+ s, [\d.]+ s at most\ncancelled\n$"
+    assert re.search(told, said) and "Traceback" not in said, said
 
 
 def test_pages_that_a_stream_leaves_out_are_told(tmp_path: Path) -> None:

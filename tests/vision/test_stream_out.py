@@ -8,22 +8,18 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 import torch
 
 from mofme.errors import PictureError
+from mofme.vision import stream as streams
 from mofme.vision.picture.decode import Picture
 from mofme.vision.picture.file import read_picture
-from mofme.vision.restorer import Restoration
-from mofme.vision.stream import RestoredShot, Shot, find_source, reading
+from mofme.vision.stream import RestoredShot, Shot, find_source, reading, restore_stream
 from mofme.vision.stream_out import VIEWERS, open_output
-
-
-def inverted(image: torch.Tensor, **settings: Any) -> Restoration:
-    return Restoration(1 - image, {"rain": 1.0}, torch.zeros(1, 1), (), 0.0)
+from tests.films import inverted
 
 
 def shot(level: float, file: str = "") -> RestoredShot:
@@ -98,49 +94,78 @@ def test_several_viewers_see_the_newest_and_a_stalled_one_stops_nobody() -> None
         pass
 
 
-# Prints its port, and at the end what it was asked and the times of the packets. A process of its own: PyAV keeps
-# Python's lock while it connects.
+# Keeps what is published to it and gives it to who asks, again and again; the first one it leaves half-way. Prints its
+# port, and what it was asked. A process of its own: PyAV keeps Python's lock while it connects.
 RTSP_SERVER = r"""
-import socket
+import itertools, socket, struct, time
 listener = socket.create_server(("127.0.0.1", 0))
 print(listener.getsockname()[1], flush=True)
-connection, _ = listener.accept()
-file, asked, times = connection.makefile("rb"), [], set()
-while first := file.read(1):
-    if first == b"$":  # a packet amid the requests: channel, length, data
-        channel, data = file.read(1), file.read(int.from_bytes(file.read(2), "big"))
-        if channel == b"\0":
-            times.add(data[4:8])
-        continue
-    lines = [(first + file.readline()).decode().strip()]
-    while line := file.readline().decode().strip():
-        lines.append(line)
-    fields = dict(line.split(": ", 1) for line in lines[1:])
-    body = file.read(int(fields.get("Content-Length", 0))).decode()
-    asked.append(lines[0].split()[0] + (" H264" if "H264/90000" in body else ""))
-    transport = "Transport: " + fields["Transport"] + "\r\n" if "Transport" in fields else ""
-    connection.sendall(f"RTSP/1.0 200 OK\r\nCSeq: {fields['CSeq']}\r\nSession: 1\r\n{transport}\r\n".encode())
-print(*[word for word in asked if word != "OPTIONS"], len(times))
+described, packets = "", []
+for visit in itertools.count():
+    connection, _ = listener.accept()
+    file, asked = connection.makefile("rb"), []
+    while "PLAY" not in asked and (first := file.read(1)):
+        if first == b"$":  # a packet amid the requests: channel, length, data
+            channel, data = file.read(1), file.read(int.from_bytes(file.read(2), "big"))
+            packets += [data] * (channel == b"\0")
+            continue
+        lines = [(first + file.readline()).decode().strip()]
+        while line := file.readline().decode().strip():
+            lines.append(line)
+        fields = dict(line.split(": ", 1) for line in lines[1:])
+        asked.append(lines[0].split()[0])
+        described = file.read(int(fields.get("Content-Length", 0))).decode() or described
+        answer = f"RTSP/1.0 200 OK\r\nCSeq: {fields['CSeq']}\r\nSession: 1\r\n"
+        if "Transport" in fields:
+            answer += f"Transport: {fields['Transport']}\r\n"
+        if asked[-1] == "DESCRIBE":
+            answer += f"Content-Type: application/sdp\r\nContent-Length: {len(described)}\r\n\r\n{described}"
+        connection.sendall((answer + "\r\n" * (asked[-1] != "DESCRIBE")).encode())
+    print(*[word for word in asked if word != "OPTIONS"], len({data[4:8] for data in packets}), flush=True)
+    try:
+        for sent in range(40 if visit == 1 else 10**6) if "PLAY" in asked else ():
+            data, turn = packets[sent % len(packets)], sent // len(packets)
+            (when,) = struct.unpack_from(">I", data, 4)
+            data = data[:2] + struct.pack(">HI", sent % 65536, (when + turn * 90_000) % 2**32) + data[8:]
+            connection.sendall(b"$\0" + struct.pack(">H", len(data)) + data)
+            time.sleep(0.01)
+    except OSError:
+        pass
+    file.close()
+    connection.close()
 """
 
 
-def test_it_publishes_to_an_rtsp_server() -> None:
+def test_rtsp_out_and_in_also_when_the_camera_hung_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "FIRST_PAUSE", 0.05)
+    said, seen = list[str](), list[float]()
     with subprocess.Popen([sys.executable, "-c", RTSP_SERVER], stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout
-        address = f"rtsp://127.0.0.1:{int(server.stdout.readline())}/clear"
-        with open_output(address, 1) as (_, write):
-            for level in (0.2, 0.5, 0.8):
-                write(shot(level))
-        assert server.communicate(timeout=20)[0] == "ANNOUNCE H264 SETUP RECORD TEARDOWN 3\n"
+        address = f"rtsp://me:secret@127.0.0.1:{int(server.stdout.readline())}/clear"
+        try:
+            with open_output(address, 1) as (_, write):
+                for _ in range(10):
+                    write(shot(0.5))
+            with reading(find_source(address), said.append) as latest:
+                for done in restore_stream(inverted, latest, tell=said.append):
+                    seen.append(done.picture.rgb.mean().item())
+                    if said and len(seen) > 20:
+                        break
+        finally:
+            server.kill()
+        assert server.stdout.read() == "ANNOUNCE SETUP RECORD TEARDOWN 10\n" + 2 * "DESCRIBE SETUP PLAY 10\n"
+    assert seen == [pytest.approx(0.5, abs=0.02)] * len(seen)
+    assert "trying again" in said[0]
     with (
         pytest.raises(PictureError, match="no RTSP server") as refused,
-        open_output(address.replace("//", "//me:secret@"), 1) as (_, write),
+        open_output(address, 1) as (_, write),
     ):
         write(shot(0.5))
-    assert "secret" not in str(refused.value)
+    assert "secret" not in "".join([*said, str(refused.value)])
 
 
-def test_viewers_who_leave_while_nothing_comes_leave_their_places() -> None:
+def test_viewers_who_leave_while_nothing_comes_leave_their_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "_AWAKE", 0.1)
     with open_output("http://127.0.0.1:0", 1) as (place, _):
         port = int(place.rpartition(":")[2])
         for _ in range(VIEWERS):
@@ -151,5 +176,5 @@ def test_viewers_who_leave_while_nothing_comes_leave_their_places() -> None:
             with httpx.stream("GET", f"{place}/stream.mjpg") as answer:
                 if answer.status_code == 200:
                     return
-            time.sleep(0.1)
+            time.sleep(0.05)
         pytest.fail("all places stay taken")

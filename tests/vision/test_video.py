@@ -13,22 +13,18 @@ import torch
 from torch import Tensor
 
 from mofme.errors import PictureError, PictureTooLargeError
-from mofme.vision.batch import plan_tree, restore_file, restore_tree
+from mofme.vision.batch import restore_file, restore_tree
+from mofme.vision.report import plan_tree
 from mofme.vision.restorer import Restoration
 from mofme.vision.video import read_ahead, restore_video
 from mofme.vision.video_file import Frame, read_video
 from mofme.vision.video_segments import Checkpoint
 from mofme.vision.video_writer import VideoWriter, write_video
-from tests.films import film
+from tests.films import copied, each_once, film, frames_in, images
 
 
 def as_it_is(image: Tensor, **_: object) -> Restoration:
     return Restoration(image, {"rain": 0.9, "haze": 0.1}, torch.full((6, 8), 0.25), (), 0.0)
-
-
-def images(path: Path) -> Tensor:
-    with read_video(path) as video:
-        return torch.stack([frame.image for frame in video])
 
 
 def restored(source: Path, output: Path) -> Path:
@@ -41,51 +37,44 @@ def psnr(one: Tensor, other: Tensor) -> float:
     return float(-10 * torch.log10((one - other).square().mean()))
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm"])
-def test_size_frames_and_colours_survive(tmp_path, suffix):
-    source = film(tmp_path / "a.mp4")
-    before, after = images(source), images(restored(source, tmp_path / f"b{suffix}"))
-    assert before.shape == after.shape == (8, 3, 48, 64)
-    # A wrong matrix or range would move the red square or the ramp by several per cent: below 30 dB.
-    assert psnr(before, after) > 35
-
-
-def test_uneven_times_stay(tmp_path):
+def test_uneven_times_and_metadata_stay(tmp_path):
     times = [0, 1, 5, 6, 7, 20, 21, 22]
-    output = restored(film(tmp_path / "a.mkv", times=times), tmp_path / "b.mkv")
+    plain = film(tmp_path / "plain.mkv", times=times)
+    source = copied(plain, tmp_path / "a.mkv", lambda to, _: to.metadata.update(title="Søndre gate i regn"))
+    output = restored(source, tmp_path / "b.mkv")
+    assert [round(frame.time * 10) for frame in frames_in(output)] == times
     with av.open(output) as container:
-        assert [round(frame.time * 10) for frame in container.decode(video=0)] == times
+        assert container.metadata["title"] == "Søndre gate i regn"
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm"])
-def test_the_last_frame_is_shown_as_long_as_it_was(tmp_path, suffix):
+def test_frames_survive_and_the_last_is_shown_as_long_as_it_was(tmp_path, suffix):
     """As those of a screen that was recorded, which come when something moves."""
-    source = tmp_path / "a.mkv"
-    with av.open(film(tmp_path / "even.mkv", frames=4, times=[0, 1, 5, 9])) as even, av.open(source, "w") as uneven:
-        copy = uneven.add_stream_from_template(even.streams.video[0])
-        for packet in even.demux(video=0):
-            if packet.size:
-                packet.duration = 3000 if packet.pts == 900 else 1  # milliseconds
-                packet.stream = copy
-                uneven.mux(packet)
-    with av.open(restored(source, tmp_path / f"b{suffix}")) as container:
+
+    def lasting(packet: av.Packet) -> av.Packet:
+        packet.duration = 3000 if packet.pts == 900 else 1  # milliseconds
+        return packet
+
+    even = film(tmp_path / "even.mkv", frames=4, times=[0, 1, 5, 9])
+    source = copied(even, tmp_path / "a.mkv", change=lasting)
+    output = restored(source, tmp_path / f"b{suffix}")
+    # A wrong matrix or range would move the red square or the ramp by several per cent: below 30 dB.
+    assert psnr(images(source), images(output)) > 35
+    with av.open(output) as container:
         last = max((packet for packet in container.demux() if packet.size), key=lambda packet: packet.pts)
         assert [round(float(one * last.time_base), 2) for one in (last.pts, last.duration)] == [0.9, 3.0]
         if suffix in (".mkv", ".webm"):
             assert round(container.duration / av.time_base, 1) == 3.9
 
 
-@pytest.mark.parametrize(
-    ("source", "sound", "output", "heard"),
-    [
-        ("a.mp4", "aac", "b.mp4", "aac"),  # copied
-        ("a.mkv", "pcm_u8", "b.mp4", "aac"),  # MP4 holds no such sound
-        ("a.mp4", "aac", "b.webm", "opus"),
-        ("a.mp4", None, "b.mp4", None),
-    ],
+@each_once(
+    "source, sound, heard, suffix",
+    [("a.mp4", "aac", "aac"), ("a.mkv", "pcm_u8", "aac"), ("a.mp4", None, None)],  # copied, not held by MP4, none
+    [".mp4", ".webm"],
 )
-def test_the_sound_goes_along(tmp_path, source, sound, output, heard):
-    place = restored(film(tmp_path / source, frames=20, sound=sound), tmp_path / output)
+def test_the_sound_goes_along(tmp_path, source, sound, heard, suffix):
+    place = restored(film(tmp_path / source, frames=20, sound=sound), tmp_path / f"b{suffix}")
+    heard = "opus" if suffix == ".webm" else heard
     with av.open(place) as container:
         assert [stream.codec_context.name for stream in container.streams.audio] == ([heard] if heard else [])
         if not heard:
@@ -105,22 +94,8 @@ def test_a_turned_video_comes_out_upright(tmp_path):
     # A display turned by 90 degrees counter-clockwise shows the walking square going up.
     torch.testing.assert_close(seen, torch.rot90(upright, 1, dims=(-2, -1)), atol=0.02, rtol=0)
     output = restored(turned, tmp_path / "b.mp4")
-    with av.open(output) as container:
-        assert next(container.decode(video=0)).rotation == 0
+    assert frames_in(output)[0].rotation == 0
     assert psnr(images(output), seen) > 35
-
-
-def test_metadata_stay(tmp_path):
-    source = tmp_path / "a.mp4"
-    with av.open(film(tmp_path / "plain.mp4")) as plain, av.open(source, "w") as tagged:
-        tagged.metadata["title"] = "Søndre gate i regn"
-        copy = tagged.add_stream_from_template(plain.streams.video[0])
-        for packet in plain.demux(video=0):
-            if packet.dts is not None:
-                packet.stream = copy
-                tagged.mux(packet)
-    with av.open(restored(source, tmp_path / "b.mp4")) as container:
-        assert container.metadata["title"] == "Søndre gate i regn"
 
 
 def test_enough_ends_it_with_a_shorter_video(tmp_path):
@@ -132,25 +107,20 @@ def test_enough_ends_it_with_a_shorter_video(tmp_path):
         assert container.duration / av.time_base < 0.5  # the sound ends with the pictures
 
 
-def test_stopped_half_way_nothing_is_left(tmp_path):
-    source, threads = film(tmp_path / "a.mp4"), threading.active_count()
-    work = restore_video(as_it_is, source, tmp_path / "b.mp4")
-    next(work)
-    work.close()
-    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
-    assert threading.active_count() == threads
-
-
-def test_a_frame_that_cannot_be_restored_ends_it(tmp_path):
+def test_stopped_half_way_or_failing_it_leaves_nothing(tmp_path):
     def fails_late(image: Tensor, **_: object) -> Restoration:
         if next(numbers) == 3:
             raise RuntimeError("out of memory")
         return as_it_is(image)
 
-    source, numbers = film(tmp_path / "a.mp4"), iter(range(8))
+    source, threads, numbers = film(tmp_path / "a.mp4"), threading.active_count(), iter(range(8))
+    work = restore_video(as_it_is, source, tmp_path / "b.mp4")
+    next(work)
+    work.close()
     with pytest.raises(RuntimeError, match="out of memory"):
-        list(restore_video(fails_late, source, tmp_path / "b.mp4"))
+        list(restore_video(fails_late, source, tmp_path / "c.mp4"))
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+    assert threading.active_count() == threads
 
 
 def test_frames_are_read_one_ahead_and_written_one_behind(tmp_path, monkeypatch):
@@ -175,7 +145,7 @@ def test_frames_are_read_one_ahead_and_written_one_behind(tmp_path, monkeypatch)
 
 
 def test_what_is_made_ahead_comes_in_order_and_fails_in_its_place():
-    made = []
+    made, got = [], []
 
     def items() -> Iterator[int]:
         for number in range(1, 4):
@@ -183,7 +153,6 @@ def test_what_is_made_ahead_comes_in_order_and_fails_in_its_place():
             yield number
         raise OSError("no more")
 
-    got = []
     with pytest.raises(OSError, match="no more"):
         for number in read_ahead(items()):
             assert len(made) <= number + 1
@@ -192,51 +161,49 @@ def test_what_is_made_ahead_comes_in_order_and_fails_in_its_place():
 
 
 @pytest.mark.parametrize(
-    "playlist",
-    ["#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{0}\n#EXT-X-ENDLIST\n", "ffconcat version 1.0\nfile {0}\n"],
+    "content",
+    [
+        "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{0}\n#EXT-X-ENDLIST\n",
+        "ffconcat version 1.0\nfile {0}\n",
+        "no video at all",
+        "",
+    ],
 )
-def test_a_playlist_opens_no_other_file(tmp_path, playlist):
-    secret = film(tmp_path / "secret.mp4")
+def test_no_video_is_said_so_and_a_playlist_opens_no_other_file(tmp_path, content):
     hostile = tmp_path / "a.mp4"
-    hostile.write_text(playlist.format(secret))
+    hostile.write_text(content.format(film(tmp_path / "secret.mp4")))
     with pytest.raises(PictureError, match=re.escape(f"{hostile}: cannot be read as a video")):
         restored(hostile, tmp_path / "b.mp4")
-
-
-def test_no_video_is_said_so(tmp_path):
-    (tmp_path / "text.mp4").write_text("no video at all")
-    with pytest.raises(PictureError, match="cannot be read as a video"):
-        restored(tmp_path / "text.mp4", tmp_path / "b.mp4")
-    with av.open(tmp_path / "sound.mp4", "w") as container:
-        stream = container.add_stream("aac", 48_000)
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 4800), np.int16), "s16", "mono")
-        frame.rate, frame.pts = 48_000, 0
-        container.mux([*stream.encode(frame), *stream.encode(None)])
-    with pytest.raises(PictureError, match="there is no video in this file"):
-        restored(tmp_path / "sound.mp4", tmp_path / "b.mp4")
-    with pytest.raises(PictureError, match=r"no video is written with this suffix; choose one of \.mp4"):
-        restored(film(tmp_path / "a.mp4"), tmp_path / "b.avi")
     assert not (tmp_path / "b.mp4").exists()
 
 
-def test_large_frames_are_refused(tmp_path):
+def test_what_cannot_be_begun_is_said(tmp_path):
+    source = film(tmp_path / "a.mp4")
+    with pytest.raises(PictureError, match=r"no video is written with this suffix; choose one of \.mp4"):
+        restored(source, tmp_path / "b.avi")
     with pytest.raises(PictureTooLargeError, match=r"64 x 48 pixels are more than the limit of 0\.003 megapixels"):
-        list(restore_video(as_it_is, film(tmp_path / "a.mp4"), tmp_path / "b.mp4", max_megapixels=0.003))
+        list(restore_video(as_it_is, source, tmp_path / "b.mp4", max_megapixels=0.003))
+    with av.open(tmp_path / "none.mkv", "w") as container:
+        stream = container.add_stream("libx264", 10)
+        stream.width, stream.height = 64, 48
+        container.start_encoding()
+    with pytest.raises(PictureError, match="cannot be read as a video"):
+        restored(tmp_path / "none.mkv", tmp_path / "b.mp4")
 
 
 # The second is found after the last frame that can be read.
 @pytest.mark.parametrize(("broken", "readable"), [(5, 7), (6, 6)])
 def test_damaged_parts_are_told_and_the_rest_is_restored(tmp_path, broken, readable):
-    source = tmp_path / "a.mkv"
-    with av.open(film(tmp_path / "whole.mkv", codec="mpeg4")) as whole, av.open(source, "w") as damaged:
-        copy = damaged.add_stream_from_template(whole.streams.video[0])
-        for number, packet in enumerate(packet for packet in whole.demux(video=0) if packet.dts is not None):
-            if number == broken:
-                junk = av.Packet(b"\0\0\1\0")
-                junk.pts, junk.dts, junk.time_base = packet.pts, packet.dts, packet.time_base
-                packet = junk
-            packet.stream = copy
-            damaged.mux(packet)
+    numbers = iter(range(8))
+
+    def damaged(packet: av.Packet) -> av.Packet:
+        if next(numbers) != broken:
+            return packet
+        junk = av.Packet(b"\0\0\1\0")
+        junk.pts, junk.dts, junk.time_base = packet.pts, packet.dts, packet.time_base
+        return junk
+
+    source = copied(film(tmp_path / "whole.mkv", codec="mpeg4"), tmp_path / "a.mkv", change=damaged)
     report = restore_file(as_it_is, source, tmp_path / "b.mkv")
     assert report.error == f"{source}: 1 of its parts could not be read and is missing in the result."
     assert len(images(tmp_path / "b.mkv")) == readable
@@ -248,9 +215,9 @@ def test_a_folder_may_hold_both(tmp_path):
     film(source / "regn ø.mp4")
     film(source / "old.avi", codec="mpeg4")
     (source / "broken.mov").write_bytes(b"nothing")
-    assert [output.name for _, output in plan_tree(source, target)] == ["broken.mov", "old.mp4", "regn ø.mp4"]
     shares: list[float] = []
     reports = list(restore_tree(as_it_is, source, target, on_progress=lambda path, done: shares.append(done)))
+    assert [report.output for report in reports] == ["broken.mov", "old.mp4", "regn ø.mp4"]
     assert [bool(report.error) for report in reports] == [True, False, False]
     whole = reports[-1]
     assert (whole.file, whole.width, whole.height, whole.weather) == ("regn ø.mp4", 64, 48, "rain")
@@ -263,19 +230,13 @@ def test_a_folder_may_hold_both(tmp_path):
 def test_videos_that_would_meet_get_names_of_their_own(tmp_path):
     for name in ("a.avi", "a.mp4", "a.wmv"):
         (tmp_path / name).touch()
-    assert [output.name for _, output in plan_tree(tmp_path, tmp_path / "out", "png")] == [
-        "a.avi.mp4",
-        "a.mp4",
-        "a.wmv.mp4",
-    ]
+    names = [output.name for _, output in plan_tree(tmp_path, tmp_path / "out", "png")]
+    assert names == ["a.avi.mp4", "a.mp4", "a.wmv.mp4"]
 
 
 def test_frames_without_times_come_at_the_rate_of_the_video(tmp_path):
-    source = film(tmp_path / "a.mp4")
-    with read_video(source) as video, write_video(tmp_path / "b.mp4", video) as writer:
+    with read_video(film(tmp_path / "a.mp4")) as video, write_video(tmp_path / "b.mp4", video) as writer:
         for frame in video:
             writer.write(frame.image, replace(frame, pts=None))
         writer.finish(whole=True)
-    with av.open(tmp_path / "b.mp4") as container:
-        times = [frame.time for frame in container.decode(video=0)]
-    assert np.diff(times) == pytest.approx([0.1] * 7)
+    assert np.diff([frame.time for frame in frames_in(tmp_path / "b.mp4")]) == pytest.approx([0.1] * 7)

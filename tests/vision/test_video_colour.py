@@ -13,7 +13,7 @@ from torch import Tensor
 from mofme.vision.batch import restore_file
 from mofme.vision.restorer import Restoration
 from mofme.vision.video_file import planes_of, read_video
-from tests.films import as_it_is, each_once
+from tests.films import as_it_is, each_once, frames_in, images, written
 
 ITU709, ITU601, ITU2020, PQ = 1, 6, 9, 16
 NARROW, FULL = 1, 2
@@ -36,31 +36,10 @@ def video(
     size: tuple[int, int] = (64, 48),
     options: dict[str, str] | None = None,
 ) -> Path:
-    with av.open(path, "w") as container:
-        stream = container.add_stream(codec, 10, options or {})
-        stream.width, stream.height, stream.pix_fmt = *size, format
-        context = stream.codec_context
-        context.time_base, context.color_range = Fraction(1, 10), colour_range
-        context.colorspace, context.color_primaries, context.color_trc = tags
-        bits = max(component.bits for component in av.VideoFormat(format, *size).components)
-        for number in range(3):
-            rgb = av.VideoFrame.from_ndarray(ramp(bits, size, number), "rgb48le")
-            frame = rgb.reformat(format=format, dst_colorspace=tags[0], dst_color_range=colour_range)
-            frame.pts, frame.time_base, frame.color_range = number, Fraction(1, 10), colour_range
-            frame.colorspace, frame.color_primaries, frame.color_trc = tags
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
-
-
-def decoded(path: Path) -> list[av.VideoFrame]:
-    with av.open(path) as container:
-        return list(container.decode(video=0))
-
-
-def images(path: Path) -> Tensor:
-    with read_video(path) as opened:
-        return torch.stack([frame.image for frame in opened])
+    bits = max(component.bits for component in av.VideoFormat(format, *size).components)
+    ramps = (av.VideoFrame.from_ndarray(ramp(bits, size, number), "rgb48le") for number in range(3))
+    how = {"format": format, "dst_colorspace": tags[0], "dst_color_range": colour_range}
+    return written(path, codec, format, (one.reformat(**how) for one in ramps), tags, colour_range, options)
 
 
 LOSSLESS = [
@@ -96,29 +75,27 @@ def test_planes_of_a_picture_that_did_not_change_stay_to_the_bit(format):
     frame = av.VideoFrame.from_ndarray(levels, "rgb48le").reformat(format=format, threads=1)
     planes = planes_of(frame)
     same = planes.changed(planes.rgb(), planes.rgb())
-    deep = planes.bits > 8
     sampling = {"nv12": "yuv420p", "p010le": "yuv420p10le", "gray": "yuv444p"}.get(format, format)
     again = same.encoded(52, 36, sampling)
     expected = frame if sampling in (format, "yuv444p") else frame.reformat(format=sampling, threads=1)
-    for plane, other in zip(expected.planes, again.planes, strict=False):
-        kind = np.uint16 if deep else np.uint8
-        one, two = (
-            np.frombuffer(memoryview(each), kind).reshape(each.height, -1)[:, : each.width] for each in (plane, other)
-        )
-        np.testing.assert_array_equal(one, two)
+    kind = np.uint16 if planes.bits > 8 else np.uint8
+    for pair in zip(expected.planes, again.planes, strict=False):
+        rows = [np.frombuffer(memoryview(each), kind).reshape(each.height, -1)[:, : each.width] for each in pair]
+        np.testing.assert_array_equal(*rows)
 
 
-@pytest.mark.parametrize("matrix", [ITU709, ITU601, 7, ITU2020])
+@pytest.mark.parametrize(
+    ("matrix", "red", "blue"),
+    [(ITU709, 0.2126, 0.0722), (ITU601, 0.299, 0.114), (7, 0.212, 0.087), (ITU2020, 0.2627, 0.0593)],
+)
 @pytest.mark.parametrize("colour_range", [NARROW, FULL])
-def test_the_matrix_by_hand(matrix, colour_range):
-    red, blue = {ITU709: (0.2126, 0.0722), ITU601: (0.299, 0.114), 7: (0.212, 0.087), ITU2020: (0.2627, 0.0593)}[matrix]
+def test_the_matrix_by_hand(matrix, red, blue, colour_range):
     rgb = np.array([0.75, 0.5, 0.25])
     luma = red * rgb[0] + (1 - red - blue) * rgb[1] + blue * rgb[2]
     values = luma, (rgb[2] - luma) / (2 - 2 * blue), (rgb[0] - luma) / (2 - 2 * red)
     frame = av.VideoFrame(16, 16, "yuv444p16le")
-    scales = (
-        ((219, 16), (224, 128), (224, 128)) if colour_range == NARROW else ((65535 / 256, 0), *2 * [(65535 / 256, 128)])
-    )
+    full = 65535 / 256
+    scales = ((219, 16), (224, 128), (224, 128)) if colour_range == NARROW else ((full, 0), (full, 128), (full, 128))
     for plane, value, (scale, offset) in zip(frame.planes, values, scales, strict=True):
         plane.update(np.full((16, plane.line_size // 2), round((value * scale + offset) * 256), np.uint16).tobytes())
     frame.colorspace, frame.color_range = matrix, colour_range
@@ -137,7 +114,7 @@ def test_of_rgb_the_tags_are_those_of_the_output(tmp_path, name, codec, format, 
     tags = (0, ITU709, 13)  # RGB, with the transfer of sRGB
     source = video(tmp_path / name, codec, format, tags, FULL, options={"crf": "0"})
     assert restore_file(as_it_is, source, tmp_path / f"b{suffix}").error == ""
-    [first, *_] = decoded(tmp_path / f"b{suffix}")
+    [first, *_] = frames_in(tmp_path / f"b{suffix}")
     assert (first.colorspace, first.color_range) == (ITU709, NARROW)
     assert (images(tmp_path / f"b{suffix}") - images(source)).abs().mean() < 1.5 / 255
 
@@ -147,7 +124,7 @@ def test_ten_bits_stay_with_their_tags(tmp_path, tags, suffix):
     source = video(tmp_path / "a.mkv", "ffv1", "yuv420p10le", tags)
     report = restore_file(as_it_is, source, tmp_path / f"b{suffix}")
     assert (report.error, report.note) == ("", "")
-    [first, *_] = decoded(tmp_path / f"b{suffix}")
+    [first, *_] = frames_in(tmp_path / f"b{suffix}")
     assert first.format.components[0].bits == 10
     assert (first.colorspace, first.color_primaries, first.color_trc) == tags
     # Steps of 1/1023 survive the picture that is restored: in 8 bits the mean error would be a quarter of 1/255.
@@ -155,27 +132,24 @@ def test_ten_bits_stay_with_their_tags(tmp_path, tags, suffix):
 
 
 def test_the_restorer_sees_more_than_8_bits(tmp_path):
-    seen: list[Tensor] = []
-
-    def watching(image: Tensor, **_: object) -> Restoration:
-        seen.append(image)
-        return as_it_is(image)
-
-    restore_file(watching, video(tmp_path / "a.mkv", "ffv1", "gbrp10le", (0, 1, 1), FULL), tmp_path / "b.mp4")
-    torch.testing.assert_close(seen[0], torch.from_numpy(ramp(10) / 65535).float().permute(2, 0, 1), atol=1e-4, rtol=0)
+    path = video(tmp_path / "a.mkv", "ffv1", "gbrp10le", (0, 1, 1), FULL)
+    expected = torch.from_numpy(ramp(10) / 65535).float().permute(2, 0, 1)
+    torch.testing.assert_close(images(path)[0], expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(
-    ("size", "format"), [((64, 48), "yuv420p12le"), ((64, 48), "gbrp16le"), ((14, 10), "yuv420p10le")]
+    ("size", "format", "note"),
+    [
+        ((64, 48), "yuv420p12le", "its 12 bits a colour are 10 now"),
+        ((64, 48), "gbrp16le", "its colours are half as fine as they were (4:2:0); its 16 bits a colour are 10 now"),
+        ((14, 10), "yuv420p10le", ""),
+    ],
 )
-def test_what_no_codec_holds_is_said(tmp_path, size, format):
+def test_what_no_codec_holds_is_said(tmp_path, size, format, note):
     source = video(tmp_path / "a.mkv", "ffv1", format, size=size)
     report = restore_file(as_it_is, source, tmp_path / "b.mp4")
-    assert report.error == ""
-    bits = {"yuv420p12le": 12, "gbrp16le": 16}.get(format)
-    coarser = "its colours are half as fine as they were (4:2:0); " if format == "gbrp16le" else ""
-    assert report.note == (f"{coarser}its {bits} bits a colour are 10 now" if bits else "")
-    assert decoded(tmp_path / "b.mp4")[0].format.components[0].bits == 10
+    assert (report.error, report.note) == ("", note)
+    assert frames_in(tmp_path / "b.mp4")[0].format.components[0].bits == 10
 
 
 def test_the_screen_that_hdr_was_made_for_is_still_named(tmp_path):
@@ -183,7 +157,7 @@ def test_the_screen_that_hdr_was_made_for_is_still_named(tmp_path):
     params = f"log-level=error:master-display={screen}:max-cll=1000,400"
     source = video(tmp_path / "a.mp4", "libx265", "yuv420p10le", (ITU2020, 9, PQ), options={"x265-params": params})
     assert restore_file(as_it_is, source, tmp_path / "b.mp4").error == ""
-    before, after = (decoded(tmp_path / name)[0].side_data for name in ("a.mp4", "b.mp4"))
+    before, after = (frames_in(tmp_path / name)[0].side_data for name in ("a.mp4", "b.mp4"))
     for kind in (Type.MASTERING_DISPLAY_METADATA, Type.CONTENT_LIGHT_LEVEL):
         assert bytes(before[kind]) == bytes(after[kind])
 
@@ -193,7 +167,7 @@ def test_the_report_tells_the_size_of_the_output(tmp_path, format, suffix):
     size = (63, 47) if suffix == ".webm" else (64, 48)
     source = video(tmp_path / "a.mkv", "ffv1", format, size=(63, 47))
     report = restore_file(as_it_is, source, tmp_path / f"b{suffix}")
-    [first, *_] = decoded(tmp_path / f"b{suffix}")
+    [first, *_] = frames_in(tmp_path / f"b{suffix}")
     assert (report.width, report.height) == (first.width, first.height) == size
     assert ("63 x 47 pixels and is 64 x 48 now" in report.note) == (size != (63, 47))
     assert (images(tmp_path / f"b{suffix}")[..., :47, :63] - images(source)).abs().mean() < 1.5 / 255
@@ -201,27 +175,22 @@ def test_the_report_tells_the_size_of_the_output(tmp_path, format, suffix):
 
 def combed(path: Path, codec: str, top_first: bool, **options: str) -> Path:
     """A bright bar on grey that moves eight pixels between the two fields of a frame."""
-    with av.open(path, "w") as container:
-        stream = container.add_stream(codec, 25, options)
-        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
-        stream.codec_context.time_base = Fraction(1, 25)
-        stream.codec_context.bit_rate = 4_000_000
-        graph = av.filter.Graph()
-        start = graph.add_buffer(width=128, height=96, format=av.VideoFormat("yuv420p"), time_base=Fraction(1, 25))
-        flag = graph.add("setfield", "tff" if top_first else "bff")
-        graph.link_nodes(start, flag, graph.add("buffersink")).configure()
-        for number in range(6):
-            luma = np.full((144, 128), 128, np.uint8)
-            luma[:96] = 60
-            for field in (0, 1):
-                at = 8 * (2 * number + (field if top_first else 1 - field))
-                luma[field:96:2, at : at + 16] = 220
-            frame = av.VideoFrame.from_ndarray(luma, "yuv420p")
-            frame.pts, frame.time_base = number, Fraction(1, 25)
-            graph.vpush(frame)
-            container.mux(stream.encode(graph.vpull()))
-        container.mux(stream.encode(None))
-    return path
+    graph = av.filter.Graph()
+    start = graph.add_buffer(width=128, height=96, format=av.VideoFormat("yuv420p"), time_base=Fraction(1, 10))
+    flag = graph.add("setfield", "tff" if top_first else "bff")
+    graph.link_nodes(start, flag, graph.add("buffersink")).configure()
+    frames = []
+    for number in range(6):
+        luma = np.full((144, 128), 128, np.uint8)
+        luma[:96] = 60
+        for field in (0, 1):
+            at = 8 * (2 * number + (field if top_first else 1 - field))
+            luma[field:96:2, at : at + 16] = 220
+        frame = av.VideoFrame.from_ndarray(luma, "yuv420p")
+        frame.pts, frame.time_base = number, Fraction(1, 10)
+        graph.vpush(frame)
+        frames.append(graph.vpull())
+    return written(path, codec, "yuv420p", frames, (1, 1, 1), NARROW, options)
 
 
 def combs(image: Tensor) -> float:
@@ -230,25 +199,23 @@ def combs(image: Tensor) -> float:
 
 
 @pytest.mark.parametrize(
-    ("name", "codec", "options"),
+    ("name", "codec", "top_first", "options"),
     [
-        ("a.mpg", "mpeg2video", {"flags": "+ilme+ildct"}),
-        ("a.mp4", "libx264", {"x264-params": "interlaced=1", "crf": "10"}),
-        ("a.mkv", "ffv1", {"flags": "+ilme+ildct"}),
+        ("a.mp4", "libx264", True, {"x264-params": "interlaced=1", "crf": "10"}),
+        ("a.mkv", "ffv1", True, {"flags": "+ilme+ildct"}),
+        ("a.mkv", "ffv1", False, {"flags": "+ilme+ildct"}),
     ],
 )
-@pytest.mark.parametrize("top_first", [True, False])
-def test_interlaced_frames_lose_their_combs(tmp_path, name, codec, options, top_first):
+def test_interlaced_frames_lose_their_combs(tmp_path, name, codec, top_first, options):
     source = combed(tmp_path / name, codec, top_first, **options)
-    frames = decoded(source)
+    frames = frames_in(source)
     assert frames[2].interlaced_frame, "the test's own film must be interlaced"
     report = restore_file(as_it_is, source, tmp_path / "b.mp4")
     assert (report.error, report.note) == ("", "it was interlaced; its frames are whole now")
-    written = decoded(tmp_path / "b.mp4")
-    assert len(written) == len(frames) and not any(frame.interlaced_frame for frame in written)
-    assert [round(frame.time - written[0].time, 3) for frame in written] == [number / 25 for number in range(6)]
-    before, after = (planes_of(frames[3]).rgb(), images(tmp_path / "b.mp4")[3])
-    assert combs(after) < 0.35 * combs(before)
+    after = frames_in(tmp_path / "b.mp4")
+    assert len(after) == len(frames) and not any(frame.interlaced_frame for frame in after)
+    assert [round(frame.time - after[0].time, 3) for frame in after] == [number / 10 for number in range(6)]
+    assert combs(images(tmp_path / "b.mp4")[3]) < 0.35 * combs(planes_of(frames[3]).rgb())
 
 
 HIDDEN = np.s_[:, :24]  # columns that are not seen
@@ -268,21 +235,14 @@ def by_its_mean(image: Tensor, **_: object) -> Restoration:
 
 
 def clip(path: Path, codec: str, format: str, under: int) -> Path:
-    with av.open(path, "w") as container:
-        stream = container.add_stream(codec, 10, {"crf": "4", "b": "0"} if codec == "libvpx-vp9" else {})
-        stream.width, stream.height, stream.pix_fmt = 64, 48, format
-        stream.codec_context.time_base = Fraction(1, 10)
-        for number in range(3):
-            y, x = np.mgrid[0:48, 0:64]
-            samples = np.stack([60 + 2 * x, 80 + 2 * y, 90 + x + y + 5 * number, np.full_like(x, 255)], -1).astype(
-                np.uint8
-            )
-            samples[HIDDEN] = (under, under, under, 0)
-            frame = av.VideoFrame.from_ndarray(samples, "rgba").reformat(format=format, threads=1)
-            frame.pts, frame.time_base = number, Fraction(1, 10)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
+    frames = []
+    for number in range(3):
+        y, x = np.mgrid[0:48, 0:64]
+        samples = np.stack([60 + 2 * x, 80 + 2 * y, 90 + x + y + 5 * number, np.full_like(x, 255)], -1).astype(np.uint8)
+        samples[HIDDEN] = (under, under, under, 0)
+        frames.append(av.VideoFrame.from_ndarray(samples, "rgba").reformat(format=format, threads=1))
+    options = {"crf": "4", "b": "0"} if codec == "libvpx-vp9" else {}
+    return written(path, codec, format, frames, options=options)
 
 
 def seen(path: Path) -> tuple[Tensor, Tensor | None]:
@@ -312,12 +272,8 @@ def test_what_is_seen_does_not_depend_on_what_is_hidden(tmp_path, name, codec, f
 
 
 def test_raw_avi_is_opaque_whatever_it_holds(tmp_path):
-    with av.open(tmp_path / "a.avi", "w") as container:
-        stream = container.add_stream("rawvideo", 10)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "bgra"
-        frame = av.VideoFrame.from_ndarray(np.full((48, 64, 4), (40, 90, 140, 0), np.uint8), "bgra")
-        frame.pts, frame.time_base = 0, Fraction(1, 10)
-        container.mux([*stream.encode(frame), *stream.encode(None)])
+    frame = av.VideoFrame.from_ndarray(np.full((48, 64, 4), (40, 90, 140, 0), np.uint8), "bgra")
+    written(tmp_path / "a.avi", "rawvideo", "bgra", [frame], (0, 2, 2), FULL)
     image, alpha = seen(tmp_path / "a.avi")
     assert alpha is None
     torch.testing.assert_close(image[0, :, 5, 5], torch.tensor([140, 90, 40]) / 255, atol=1e-4, rtol=0)

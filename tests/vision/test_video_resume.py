@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -19,7 +20,7 @@ from mofme.vision.batch import BatchSettings, restore_file
 from mofme.vision.restorer import Restoration, Restorer, TemporalSmoother
 from mofme.vision.video import restore_video
 from mofme.vision.video_writer import decoding_times
-from tests.films import as_it_is, each_once, film
+from tests.films import as_it_is, each_once, film, frames_in
 from tests.vision.tiny_models import save_two_models
 
 SEGMENT = 6  # frames, instead of many
@@ -45,7 +46,7 @@ class Restores:
         return Restoration(image * light, {weather: 0.9}, torch.full((2, 2), float(image.mean())), (), 0.0)
 
 
-def work_until(stop: int, source: Path, output: Path, restores: Restores) -> None:
+def work_until(stop: int, source: Path, output: Path, restores: Callable[..., Restoration]) -> None:
     frames = restore_video(restores, source, output)
     for frame in frames:
         if frame.number == stop:
@@ -78,14 +79,13 @@ def test_it_goes_on_and_becomes_the_same(tmp_path, source, stop, suffix):
 
 
 def test_by_another_runtime_it_becomes_the_same_as_well(tmp_path, source):
-    model = save_two_models(tmp_path / "models")[1]
+    model = str(save_two_models(tmp_path / "models")[1])
     undisturbed, stopped = tmp_path / "undisturbed.mp4", tmp_path / "stopped.mp4"
-    restorer = Restorer.from_pretrained(str(model), "cpu", "openvino")
+    restorer = Restorer.from_pretrained(model, "cpu", "openvino")
     assert restore_file(restorer, source, undisturbed).error == ""
     work_until(SEGMENT + 3, source, stopped, restorer)
     assert list((tmp_path / ".stopped.mp4.mofme-segments").glob("*.safetensors"))
-    again = Restorer.from_pretrained(str(model), "cpu", "openvino")
-    assert restore_file(again, source, stopped).error == ""
+    assert restore_file(Restorer.from_pretrained(model, "cpu", "openvino"), source, stopped).error == ""
     assert stopped.read_bytes() == undisturbed.read_bytes()
 
 
@@ -130,13 +130,7 @@ def test_a_damaged_segment_is_made_again(tmp_path, source):
 
 
 def test_where_the_model_does_not_say_which_it_is_nothing_is_kept(tmp_path, source):
-    def nameless(image: Tensor, **_: object) -> Restoration:
-        return Restoration(image, {"rain": 0.9}, torch.zeros(1, 1), (), 0.0)
-
-    frames = restore_video(nameless, source, tmp_path / "b.mp4")
-    for _ in range(SEGMENT + 3):
-        next(frames)
-    frames.close()
+    work_until(SEGMENT + 3, source, tmp_path / "b.mp4", as_it_is)
     assert not list(tmp_path.iterdir())
 
 
@@ -160,8 +154,7 @@ def test_the_command_goes_on_after_it_was_stopped(tmp_path):
     assert running.returncode == 130 and not output.exists() and list(segments.glob("*.safetensors"))
     assert "start again to go on" in told
     assert CliRunner().invoke(app, words).exit_code == 0
-    with av.open(output) as video:
-        assert len(list(video.decode(video=0))) == FRAMES
+    assert len(frames_in(output)) == FRAMES
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "b.mp4"]
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from mofme.errors import PictureError, PictureTooLargeError
 from mofme.vision.picture.decode import Picture
 from mofme.vision.picture.file import read_picture, write_picture
-from tests.vision.pictures import noise
+from tests.vision.pictures import exif_block, noise, png_of, refused, written
 
 pytestmark = pytest.mark.filterwarnings("ignore:Truncated File Read:UserWarning")
 
@@ -25,17 +25,13 @@ def test_damaged_exif_is_dropped_not_fatal(tmp_path):
 
 
 def bomb_png(width, height):
-    header = b"IHDR" + struct.pack(">LLBBBBB", width, height, 8, 2, 0, 0, 0)
-    data = b"IDAT" + zlib.compress(b"\0")
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">L", len(chunk) - 4) + chunk + struct.pack(">L", zlib.crc32(chunk)) for chunk in (header, data)
-    )
+    header = struct.pack(">LLBBBBB", width, height, 8, 2, 0, 0, 0)
+    return png_of((b"IHDR", header), (b"IDAT", zlib.compress(b"\0")))
 
 
 def test_a_bomb_is_refused_from_its_header(tmp_path):
     (tmp_path / "bomb.png").write_bytes(bomb_png(60_000, 60_000))
-    with pytest.raises(PictureTooLargeError, match=r"bomb\.png: 60000x60000 is 3600\.0 .* 100: make it smaller"):
-        read_picture(tmp_path / "bomb.png")
+    refused(tmp_path / "bomb.png", r"bomb\.png: 60000x60000 is 3600\.0 .* 100: make it smaller", PictureTooLargeError)
 
 
 def test_pillows_own_limit_neither_clashes_nor_is_lost(tmp_path, monkeypatch):
@@ -49,33 +45,23 @@ def test_pillows_own_limit_neither_clashes_nor_is_lost(tmp_path, monkeypatch):
 def test_a_file_over_a_gibibyte_is_refused(tmp_path):
     with (tmp_path / "big.png").open("wb") as file:
         file.truncate(2**30 + 1)  # sparse: takes no space
-    with pytest.raises(PictureTooLargeError, match="1 GiB"):
-        read_picture(tmp_path / "big.png")
+    refused(tmp_path / "big.png", "1 GiB", PictureTooLargeError)
 
 
 def encoded(path, kind):
     if kind.startswith("16"):
         rgb = torch.rand(3, 80, 60, generator=torch.Generator().manual_seed(0))
-        write_picture(path, rgb, Picture(rgb=rgb, bits=16))
-    else:
-        options = {
-            "lzw.tif": {"compression": "tiff_lzw"},
-            "progressive.jpg": {"progressive": True},
-            "lossless.webp": {"lossless": True},
-        }
-        image = Image.fromarray(noise(80, 60))
-        (image.quantize(64) if kind.startswith("palette") else image).save(path, **options.get(kind, {}))
+        return written(path, rgb, bits=16).read_bytes()
+    options = {"lzw.tif": {"compression": "tiff_lzw"}, "progressive.jpg": {"progressive": True}}
+    image = Image.fromarray(noise(80, 60))
+    image = image.quantize(64) if kind.startswith("palette") else image
+    image.save(path, **options.get(kind, {"lossless": True} if kind.startswith("lossless") else {}))
     return path.read_bytes()
 
 
 ROW_BY_ROW = [".jpg", ".png", "palette.png", "16.png", ".webp", "lossless.webp", ".tif", ".bmp"]
 ENCODED = [*ROW_BY_ROW, "progressive.jpg", ".avif", ".heic", "16.tif", "lzw.tif"]
-WHOLE_OR_NOT_AT_ALL = ["lzw.tif"]  # its index stands at the end
-
-
-REFUSED = [(kind, 0.02) for kind in ENCODED] + [
-    (kind, share) for kind in WHOLE_OR_NOT_AT_ALL for share in (0.3, 0.6, 0.9)
-]
+REFUSED = [(kind, 0.02) for kind in ENCODED] + [("lzw.tif", 0.3), ("lzw.tif", 0.9)]  # its index stands at the end
 
 
 @pytest.mark.parametrize(("kind", "share"), REFUSED)
@@ -83,8 +69,7 @@ def test_a_truncated_file_is_refused_where_nothing_useful_is_left(tmp_path, kind
     path = tmp_path / f"a{kind}"
     data = encoded(path, kind)
     path.write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(PictureError, match=kind):
-        read_picture(path)
+    refused(path, kind)
 
 
 @pytest.mark.parametrize("kind", ROW_BY_ROW)
@@ -131,19 +116,13 @@ def test_a_cut_file_that_lies_about_its_size_is_no_bomb(tmp_path):
     at = data.index(b"mdat") - 4
     data[at : at + 4] = b"\x7f\xff\xff\xff"
     (tmp_path / "a.heic").write_bytes(data[:-20])
-    with pytest.raises(PictureError, match=r"a\.heic: damaged or incomplete"):
-        read_picture(tmp_path / "a.heic")
+    refused(tmp_path / "a.heic", r"a\.heic: damaged or incomplete")
 
 
 def test_a_cut_interlaced_png_is_refused_by_that_name(tmp_path):
-    interlaced = zlib.compress(bytes(9))
-    chunks = (b"IHDR" + struct.pack(">LLBBBBB", 9, 9, 8, 2, 0, 0, 1), b"IDAT" + interlaced)
-    (tmp_path / "a.png").write_bytes(
-        b"\x89PNG\r\n\x1a\n"
-        + b"".join(struct.pack(">L", len(one) - 4) + one + struct.pack(">L", zlib.crc32(one)) for one in chunks)
-    )
-    with pytest.raises(PictureError, match="interlaced and cut off"):
-        read_picture(tmp_path / "a.png")
+    header = struct.pack(">LLBBBBB", 9, 9, 8, 2, 0, 0, 1)
+    (tmp_path / "a.png").write_bytes(png_of((b"IHDR", header), (b"IDAT", zlib.compress(bytes(9)))))
+    refused(tmp_path / "a.png", "interlaced and cut off")
 
 
 @pytest.mark.parametrize("missing", [1, 2])
@@ -183,7 +162,7 @@ def chunks_of(data):
     position = 8
     while position < len(data):
         (length,) = struct.unpack_from(">L", data, position)
-        yield data[position + 4 : position + 8 + length]
+        yield data[position + 4 : position + 8], data[position + 8 : position + 8 + length]
         position += 12 + length
 
 
@@ -192,14 +171,24 @@ def test_a_wrong_checksum_beside_the_picture_spoils_nothing(tmp_path, broken):
     data = encoded(tmp_path / "a.png", ".png")
     whole = read_picture(tmp_path / "a.png").rgb
     header, *others = chunks_of(data)
-    with (tmp_path / "a.png").open("wb") as file:
-        file.write(data[:8])
-        for chunk in (header, b"tEXtTitle\0a hill", *others):
-            checksum = zlib.crc32(chunk) ^ chunk.startswith(broken)
-            file.write(struct.pack(">L", len(chunk) - 4) + chunk + struct.pack(">L", checksum))
+    data = bytearray(png_of(header, (b"tEXt", b"Title\0a hill"), *others))
+    at = data.index(broken)
+    data[at + 4 + struct.unpack_from(">L", data, at - 4)[0]] ^= 1
+    (tmp_path / "a.png").write_bytes(data)
     picture = read_picture(tmp_path / "a.png")
     assert torch.equal(picture.rgb, whole) and picture.present is None
     assert picture.notes in ((), ("the file is cut off or damaged: all its rows are there",))
+
+
+def test_a_wrong_checksum_of_the_picture_itself_is_told(tmp_path):
+    data = encoded(tmp_path / "a.png", ".png")
+    whole = read_picture(tmp_path / "a.png").rgb
+    header, *others = chunks_of(data)
+    packed = b"".join(content for kind, content in others if kind == b"IDAT")
+    (tmp_path / "a.png").write_bytes(png_of(header, (b"IDAT", packed[:-4] + b"else"), (b"IEND", b"")))
+    picture = read_picture(tmp_path / "a.png")
+    assert torch.equal(picture.rgb, whole)
+    assert picture.notes == ("the file is cut off or damaged: all its rows are there, but may not all be right",)
 
 
 @pytest.mark.parametrize("size", [(2**31 - 1, 2**31 - 1), (200_000, 200_000)])
@@ -207,22 +196,7 @@ def test_a_damaged_header_that_lies_about_its_size_is_no_bomb(tmp_path, size):
     data = bytearray(bomb_png(*size))
     data[29] ^= 1  # of the header's checksum
     (tmp_path / "a.png").write_bytes(data)
-    with pytest.raises(PictureError, match=r"a\.png: damaged or incomplete"):
-        read_picture(tmp_path / "a.png")
-
-
-def test_a_wrong_checksum_of_the_picture_itself_is_told(tmp_path):
-    data = encoded(tmp_path / "a.png", ".png")
-    whole = read_picture(tmp_path / "a.png").rgb
-    header, *others = chunks_of(data)
-    packed = b"".join(chunk[4:] for chunk in others if chunk.startswith(b"IDAT"))
-    with (tmp_path / "a.png").open("wb") as file:
-        file.write(data[:8])
-        for chunk in (header, b"IDAT" + packed[:-4] + b"else", b"IEND"):
-            file.write(struct.pack(">L", len(chunk) - 4) + chunk + struct.pack(">L", zlib.crc32(chunk)))
-    picture = read_picture(tmp_path / "a.png")
-    assert torch.equal(picture.rgb, whole)
-    assert picture.notes == ("the file is cut off or damaged: all its rows are there, but may not all be right",)
+    refused(tmp_path / "a.png", r"a\.png: damaged or incomplete")
 
 
 @pytest.mark.parametrize("kind", [".bmp", "lossless.webp"])
@@ -239,13 +213,11 @@ def test_much_may_be_missing_of_a_large_file(tmp_path, kind):
 def test_why_a_tiff_is_not_read(tmp_path):
     data = encoded(tmp_path / "a.tif", "lzw.tif")
     (tmp_path / "a.tif").write_bytes(data[: len(data) // 2])
-    with pytest.raises(PictureError, match="is cut off, and what tells how it is to be read stood behind"):
-        read_picture(tmp_path / "a.tif")
+    refused(tmp_path / "a.tif", "is cut off, and what tells how it is to be read stood behind")
     Image.fromarray(noise(8, 8)).save(tmp_path / "b.tif")
     deep = (tmp_path / "b.tif").read_bytes().replace(struct.pack("<3H", 8, 8, 8), struct.pack("<3H", 32, 32, 32))
     (tmp_path / "b.tif").write_bytes(deep)
-    with pytest.raises(PictureError, match="of a kind that is not read"):
-        read_picture(tmp_path / "b.tif")
+    refused(tmp_path / "b.tif", "of a kind that is not read")
 
 
 def test_half_of_a_progressive_jpeg_is_coarse(tmp_path):
@@ -256,9 +228,7 @@ def test_half_of_a_progressive_jpeg_is_coarse(tmp_path):
 
 
 def test_missing_rows_turn_with_the_picture_and_do_not_count(tmp_path):
-    Image.fromarray(noise(80, 60)).save(
-        tmp_path / "a.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0"
-    )
+    Image.fromarray(noise(80, 60)).save(tmp_path / "a.jpg", exif=exif_block(6))
     data = (tmp_path / "a.jpg").read_bytes()
     (tmp_path / "a.jpg").write_bytes(data[: len(data) // 2])
     picture = read_picture(tmp_path / "a.jpg")
@@ -270,38 +240,36 @@ def test_missing_rows_turn_with_the_picture_and_do_not_count(tmp_path):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
+        (None, "no such file"),
         (b"", "empty"),
         (b"dear diary, it rained\n" * 9, "not a picture"),
         (b"\xff\xd8\xff\xe0junk" * 9, ""),
         (b"II*\0", ""),
+        # A box without a size.
+        (
+            struct.pack(">L", 24) + b"ftypheic\0\0\0\0mif1heic" + struct.pack(">L4sQ", 1, b"mdat", 0) + b"x" * 99,
+            "trunc",
+        ),
     ],
 )
 def test_what_is_no_picture_is_refused_by_name(tmp_path, content, reason):
-    (tmp_path / "x.jpg").write_bytes(content)
-    with pytest.raises(PictureError, match=rf"x\.jpg.*{reason}"):
-        read_picture(tmp_path / "x.jpg")
+    if content is not None:
+        (tmp_path / "x.jpg").write_bytes(content)
+    refused(tmp_path / "x.jpg", rf"x\.jpg.*{reason}")
+    refused(tmp_path, "is a folder")
 
 
 @pytest.mark.parametrize("samples", [np.zeros((4, 4), np.float32), np.zeros((4, 4), np.int32)])
 def test_32_bit_samples_are_refused_in_words(tmp_path, samples):
     Image.fromarray(samples).save(tmp_path / "a.tif")
-    with pytest.raises(PictureError, match="8 or 16 bits"):
-        read_picture(tmp_path / "a.tif")
-
-
-def test_missing_files_and_folders(tmp_path):
-    with pytest.raises(PictureError, match="no such file"):
-        read_picture(tmp_path / "none.png")
-    with pytest.raises(PictureError, match="is a folder"):
-        read_picture(tmp_path)
+    refused(tmp_path / "a.tif", "8 or 16 bits")
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="permissions do not bind this user")
 def test_an_unreadable_file(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     (tmp_path / "a.png").chmod(0)
-    with pytest.raises(PictureError, match="no permission"):
-        read_picture(tmp_path / "a.png")
+    refused(tmp_path / "a.png", "no permission")
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_trace(tmp_path):
@@ -314,13 +282,6 @@ def test_a_failed_write_leaves_the_old_file_and_no_trace(tmp_path):
     assert target.read_bytes() == b"old"
     with pytest.raises(PictureError, match="cannot be written"):  # a folder's parent is a file
         write_picture(target / "b.png", torch.zeros(3, 4, 4), Picture(rgb=torch.zeros(3, 4, 4)))
-
-
-def test_a_box_without_a_size_ends(tmp_path):
-    box = struct.pack(">L4sQ", 1, b"mdat", 0) + bytes(range(1, 200))
-    (tmp_path / "a.heic").write_bytes(struct.pack(">L", 24) + b"ftypheic\0\0\0\0mif1heic" + box)
-    with pytest.raises(PictureError, match="truncated"):
-        read_picture(tmp_path / "a.heic")
 
 
 def test_a_thumbnail_is_no_pass_of_a_cut_jpeg(tmp_path):

@@ -10,8 +10,8 @@ from PIL import Image
 
 from mofme.errors import PictureError
 from mofme.vision.picture.decode import Picture
-from mofme.vision.picture.file import find_pictures, read_picture, write_picture
-from tests.vision.pictures import as_16_bits, as_bytes, exif_block, noise, png, resave, smooth
+from mofme.vision.picture.file import read_picture, write_picture
+from tests.vision.pictures import as_16_bits, as_bytes, exif_block, noise, png, resave, smooth, written
 
 pytestmark = pytest.mark.filterwarnings("ignore:Truncated File Read:UserWarning")
 
@@ -38,27 +38,22 @@ def test_alpha_is_kept_by_other_formats(tmp_path, suffix):
 
 
 def test_colour_given_to_a_grey_file_becomes_its_luma(tmp_path):
-    like = Picture(rgb=torch.zeros(3, 1, 1), grey=True)
-    write_picture(tmp_path / "a.png", torch.tensor([1.0, 0.5, 0.0]).reshape(3, 1, 1), like)
-    with Image.open(tmp_path / "a.png") as image:
+    with Image.open(written(tmp_path / "a.png", torch.tensor([1.0, 0.5, 0.0]).reshape(3, 1, 1), grey=True)) as image:
         assert image.getpixel((0, 0)) == 151  # 255 * (.299 * 1 + .587 * .5) = 151.09
 
 
-def test_palette_with_transparency_becomes_rgba(tmp_path):
+def test_palettes_become_rgb_and_one_bit_is_grey(tmp_path):
     image = Image.new("P", (2, 1))
     image.putpalette([255, 0, 0, 0, 0, 255])
     image.putpixel((1, 0), 1)
     image.save(tmp_path / "in.png", transparency=1)
     with Image.open(resave(tmp_path / "in.png", "out.png")) as out:
         assert [out.getpixel((x, 0)) for x in range(2)] == [(255, 0, 0, 255), (0, 0, 255, 0)]
-
-
-def test_bilevel_and_palette_without_transparency(tmp_path):
+    image.save(tmp_path / "opaque.png")
+    opaque = read_picture(tmp_path / "opaque.png")
+    assert not opaque.grey and opaque.alpha is None
     Image.new("1", (3, 2), 1).save(tmp_path / "bilevel.png")
     assert read_picture(tmp_path / "bilevel.png").grey
-    Image.new("P", (3, 2)).save(tmp_path / "palette.png")
-    palette = read_picture(tmp_path / "palette.png")
-    assert not palette.grey and palette.alpha is None
 
 
 @pytest.mark.parametrize("channels", [3, 4])
@@ -86,8 +81,7 @@ def test_16_bit_grey_round_trip_is_exact(tmp_path, suffix):
 
 
 def test_16_bit_grey_tiff_whose_zero_is_white(tmp_path):
-    rgb = torch.zeros(3, 1, 1)
-    write_picture(tmp_path / "a.tif", rgb, Picture(rgb=rgb, grey=True, bits=16))
+    written(tmp_path / "a.tif", torch.zeros(3, 1, 1), grey=True, bits=16)
     black_is_zero, white_is_zero = (struct.pack("<HHLHH", 262, 3, 1, value, 0) for value in (1, 0))
     data = (tmp_path / "a.tif").read_bytes()
     assert data.count(black_is_zero) == 1
@@ -99,39 +93,34 @@ def test_16_bit_grey_tiff_whose_zero_is_white(tmp_path):
 def test_16_bit_grey_with_alpha(tmp_path, target):
     samples = torch.from_numpy(noise(9, 7, 2, np.uint16).astype(np.float32) / 65535)
     grey, alpha = samples[..., 0].expand(3, -1, -1), samples[..., 1][None]
-    write_picture(tmp_path / "in.png", grey, Picture(rgb=grey, alpha=alpha, grey=True, bits=16))
-    first = read_picture(tmp_path / "in.png")
-    assert first.grey
+    written(tmp_path / "in.png", grey, alpha=alpha, grey=True, bits=16)
+    assert read_picture(tmp_path / "in.png").grey
     again = read_picture(resave(tmp_path / "in.png", target))
     assert torch.equal(again.rgb, grey) and torch.equal(again.alpha, alpha) and again.bits == 16
 
 
-def test_16_bit_grey_png_with_one_clear_grey(tmp_path):
-    row, clear = struct.pack(">HHH", 7, 50000, 50001), (b"tRNS", struct.pack(">H", 50000))
-    (tmp_path / "in.png").write_bytes(png(16, 0, row, clear))
-    for picture in (read_picture(tmp_path / "in.png"), read_picture(resave(tmp_path / "in.png", "out.png"))):
-        assert picture.grey and picture.bits == 16
-        assert (picture.rgb[1, 0] * 65535).round().tolist() == [7, 50000, 50001]
-        assert picture.alpha.flatten().tolist() == [1, 0, 1]
-
-
 # Three pixels of grey 1, the clear 2 and 3, at the top of their bytes; of 1 bit 1, 0, 1, where 0 is clear.
 @pytest.mark.parametrize(
-    ("bits", "row", "clear", "greys"),
-    [(1, b"\xa0", 0, [255, 0, 255]), (2, b"\x6c", 2, [85, 170, 255]), (4, b"\x12\x30", 2, [17, 34, 51])],
+    ("bits", "row", "clear", "greys", "most"),
+    [
+        (1, b"\xa0", 0, [255, 0, 255], 255),
+        (2, b"\x6c", 2, [85, 170, 255], 255),
+        (4, b"\x12\x30", 2, [17, 34, 51], 255),
+        (16, struct.pack(">HHH", 7, 50000, 50001), 50000, [7, 50000, 50001], 65535),
+    ],
 )
-def test_grey_png_of_few_bits_with_one_clear_grey(tmp_path, bits, row, clear, greys):
+def test_grey_png_with_one_clear_grey(tmp_path, bits, row, clear, greys, most):
     (tmp_path / "in.png").write_bytes(png(bits, 0, row, (b"tRNS", struct.pack(">H", clear))))
     for picture in (read_picture(tmp_path / "in.png"), read_picture(resave(tmp_path / "in.png", "out.png"))):
-        assert picture.grey and (picture.rgb[0, 0] * 255).round().tolist() == greys
+        assert picture.grey and picture.bits == max(bits, 8)
+        assert (picture.rgb[0, 0] * most).round().tolist() == greys
         assert picture.alpha.flatten().tolist() == [1, 0, 1]
 
 
 def test_premultiplied_16_bit_tiff_is_divided_by_its_alpha(tmp_path):
     # 40000 at half alpha is stored as 20000.
-    rgb = torch.full((3, 1, 1), 20000 / 65535)
     alpha = torch.full((1, 1, 1), 32768 / 65535)
-    write_picture(tmp_path / "in.tif", rgb, Picture(rgb=rgb, alpha=alpha, bits=16))
+    written(tmp_path / "in.tif", torch.full((3, 1, 1), 20000 / 65535), alpha=alpha, bits=16)
     data = (tmp_path / "in.tif").read_bytes()
     entry = struct.pack("<HHLL", 338, 3, 1, 2)
     assert data.count(entry) == 1
@@ -176,11 +165,12 @@ def test_lossless_webp_stays_lossless(tmp_path):
         np.testing.assert_array_equal(np.asarray(image), samples)
 
 
-def test_alpha_is_put_on_white_where_the_format_has_none(tmp_path):
-    rgb = torch.zeros(3, 8, 8)
-    write_picture(tmp_path / "a.bmp", rgb, Picture(rgb=rgb, alpha=torch.full((1, 8, 8), 0.2)))
-    with Image.open(tmp_path / "a.bmp") as image:
-        assert image.getpixel((3, 3)) == (204, 204, 204)  # black at 20 % on white
+def test_alpha_is_put_on_white_where_the_format_has_none_and_values_are_clipped(tmp_path):
+    black = written(tmp_path / "a.bmp", torch.zeros(3, 8, 8), alpha=torch.full((1, 8, 8), 0.2))
+    beyond = written(tmp_path / "a.png", torch.tensor([-1.0, 0.5, 2.0]).reshape(3, 1, 1))
+    with Image.open(black) as one, Image.open(beyond) as other:
+        assert one.getpixel((3, 3)) == (204, 204, 204)  # black at 20 % on white
+        assert other.getpixel((0, 0)) == (0, 128, 255)
 
 
 def test_content_rules_over_the_suffix_in_reading(tmp_path):
@@ -199,19 +189,3 @@ def test_format_then_suffix_then_source_decides_what_is_written(tmp_path):
             assert image.format == expected
     with pytest.raises(PictureError, match=r"'gif'.*\.png"):
         write_picture(tmp_path / "d.gif", picture.rgb, picture, "gif")
-
-
-def test_values_outside_the_range_are_clipped(tmp_path):
-    rgb = torch.tensor([-1.0, 0.5, 2.0]).reshape(3, 1, 1)
-    write_picture(tmp_path / "a.png", rgb, Picture(rgb=rgb))
-    with Image.open(tmp_path / "a.png") as image:
-        assert image.getpixel((0, 0)) == (0, 128, 255)
-
-
-def test_find_pictures_is_sorted_recursive_and_skips_the_hidden(tmp_path):
-    for name in ("b.JPG", "a.png", "sub/c.heic", ".hidden.png", ".trash/d.png", "notes.txt", "sub/deep/ü e.TIFF"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    (tmp_path / "folder.png").mkdir()
-    names = [path.relative_to(tmp_path).as_posix() for path in find_pictures(tmp_path)]
-    assert names == ["a.png", "b.JPG", "sub/c.heic", "sub/deep/ü e.TIFF"]

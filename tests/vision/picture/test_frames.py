@@ -9,21 +9,17 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from mofme.errors import PictureTooLargeError
-from mofme.vision.batch import BatchSettings, FileReport, restore_file
+from mofme.vision.batch import BatchSettings, restore_file
 from mofme.vision.picture.decode import Picture
 from mofme.vision.picture.file import read_frames, read_picture, write_frames
-from mofme.vision.restorer import Restoration
+from mofme.vision.report import FileReport
+from tests.films import inverted
 from tests.vision.pictures import srgb_profile
 
 TIMES = [100, 250, 400]
 ANIMATED = [".png", ".webp", ".avif"]
-
-
-def negative(image: Tensor, **_: object) -> Restoration:
-    return Restoration(1 - image, {"rain": 0.9}, torch.zeros(1, 1), (), 0.0)
 
 
 def samples(number: int, size: tuple[int, int] = (40, 60), channels: int = 3) -> NDArray[np.uint8]:
@@ -36,6 +32,19 @@ def samples(number: int, size: tuple[int, int] = (40, 60), channels: int = 3) ->
     return array
 
 
+def pages(path: Path, **more: object) -> Path:
+    first, *others = (Image.fromarray(samples(number)) for number in range(3))
+    first.save(path, save_all=True, append_images=others, **more)
+    return path
+
+
+def told(number: int) -> bytes:
+    """EXIF that tells of which page it is."""
+    exif = Image.Exif()
+    exif[270] = f"page {number}"
+    return exif.tobytes().removeprefix(b"Exif\0\0")
+
+
 def animation(path: Path, channels: int = 3, **more: object) -> Path:
     first, *others = (Image.fromarray(samples(number, channels=channels)) for number in range(3))
     exact = {"lossless": True, "exact": True} if path.suffix == ".webp" else {}
@@ -44,7 +53,7 @@ def animation(path: Path, channels: int = 3, **more: object) -> Path:
 
 
 def restored(source: Path, output: Path, format: str | None = None, **more: object) -> FileReport:
-    report = restore_file(negative, source, output, BatchSettings(format=format, **more))  # type: ignore[arg-type]
+    report = restore_file(inverted, source, output, BatchSettings(format=format, **more))  # type: ignore[arg-type]
     assert report.error == ""
     return report
 
@@ -102,11 +111,7 @@ def test_every_page_of_a_tiff_is_restored_with_its_size_and_kind(tmp_path: Path,
     pages = []
     for number, (size, grey) in enumerate([((40, 60), False), ((21, 33), True), ((64, 20), False)]):
         rgb = torch.from_numpy(samples(number, size)).permute(2, 0, 1) / 255
-        exif = Image.Exif()
-        exif[270] = f"page {number}"
-        pages.append(
-            Picture(rgb=rgb, grey=grey, bits=bits, format="tiff", exif=exif.tobytes().removeprefix(b"Exif\0\0"))
-        )
+        pages.append(Picture(rgb=rgb, grey=grey, bits=bits, format="tiff", exif=told(number)))
     write_frames(tmp_path / "a.tif", pages)
     assert restored(tmp_path / "a.tif", tmp_path / "b.tif").note == ""
     again = read_frames(tmp_path / "b.tif")
@@ -121,9 +126,8 @@ def test_every_page_of_a_tiff_is_restored_with_its_size_and_kind(tmp_path: Path,
 
 
 def test_pages_that_others_wrote(tmp_path: Path) -> None:
-    first, *others = (Image.fromarray(samples(number)) for number in range(3))
-    first.save(tmp_path / "a.tif", save_all=True, append_images=others, compression="tiff_lzw")
-    first.save(tmp_path / "a.heic", save_all=True, append_images=others)
+    pages(tmp_path / "a.tif", compression="tiff_lzw")
+    pages(tmp_path / "a.heic")
     for suffix in (".tif", ".heic"):
         assert restored(tmp_path / f"a{suffix}", tmp_path / f"b{suffix}").note == ""
         for number, (found, _) in enumerate(frames_of(tmp_path / f"b{suffix}")):
@@ -164,25 +168,18 @@ def test_what_belongs_to_a_page_is_no_page(tmp_path: Path, kind: int) -> None:
     assert restored(tmp_path / "a.tif", tmp_path / "b.png", "png").note == ""
 
 
-def test_pages_of_heic_are_transparent_each_for_itself(tmp_path: Path) -> None:
-    clear = Image.fromarray(samples(1, (80, 64), channels=4))
-    Image.fromarray(samples(0, (80, 64))).save(tmp_path / "a.heic", save_all=True, append_images=[clear])
-    restored(tmp_path / "a.heic", tmp_path / "b.heic")
-    assert [one.alpha is None for one in read_frames(tmp_path / "b.heic")] == [True, False]
-
-
 def test_pages_of_heic_keep_what_each_carries(tmp_path: Path) -> None:
     pages, profile = [], srgb_profile()
     for number, icc in enumerate((profile, None)):
-        exif = Image.Exif()
-        exif[270] = f"page {number}"
-        rgb = torch.from_numpy(samples(number, (80, 64))).permute(2, 0, 1) / 255
-        pages.append(Picture(rgb, format="heif", icc=icc, exif=exif.tobytes().removeprefix(b"Exif\0\0")))
+        planes = torch.from_numpy(samples(number, (80, 64), 3 + number)).permute(2, 0, 1) / 255
+        alpha = planes[3:] if number else None
+        pages.append(Picture(planes[:3], alpha, format="heif", icc=icc, exif=told(number)))
     write_frames(tmp_path / "a.heic", pages)
     with Image.open(tmp_path / "a.heic") as image:
         for number, icc in enumerate((profile, None)):
             image.seek(number)
             assert image.getexif()[270] == f"page {number}" and image.info.get("icc_profile") == icc
+    assert [one.alpha is None for one in read_frames(tmp_path / "a.heic")] == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -197,34 +194,25 @@ def test_pages_of_heic_keep_what_each_carries(tmp_path: Path) -> None:
     ],
 )
 def test_another_format_keeps_them_or_says_so(tmp_path: Path, source: str, format: str, note: str, count: int) -> None:
-    path = tmp_path / source
-    if path.suffix == ".tif":
-        first, *others = (Image.fromarray(samples(number)) for number in range(3))
-        first.save(path, save_all=True, append_images=others)
-    else:
-        animation(path)
+    path = (pages if source.endswith(".tif") else animation)(tmp_path / source)
     assert restored(path, tmp_path / f"out.{format}", format).note == note
     assert len(frames_of(tmp_path / f"out.{format}")) == count
 
 
-def test_the_limit_is_on_all_frames_together(tmp_path: Path) -> None:
-    animation(tmp_path / "a.png")  # three times 2,400 pixels
-    assert len(read_frames(tmp_path / "a.png", 0.0072)) == 3
+def test_the_limit_is_on_all_frames_together_and_a_claim_of_many_costs_nothing(tmp_path: Path) -> None:
+    path = animation(tmp_path / "a.png")  # three times 2,400 pixels
+    assert len(read_frames(path, 0.0072)) == 3
     with pytest.raises(PictureTooLargeError, match=r"a\.png: its 3 frames or pages are together over the limit"):
-        read_frames(tmp_path / "a.png", 0.0071)
-    report = restore_file(negative, tmp_path / "a.png", tmp_path / "b.png", BatchSettings(max_megapixels=0.0071))
+        read_frames(path, 0.0071)
+    report = restore_file(inverted, path, tmp_path / "b.png", BatchSettings(max_megapixels=0.0071))
     assert "together over the limit" in report.error and not (tmp_path / "b.png").exists()
-
-
-def test_a_claim_of_many_frames_costs_nothing(tmp_path: Path) -> None:
-    animation(tmp_path / "a.png")
-    data = bytearray((tmp_path / "a.png").read_bytes())
+    data = bytearray(path.read_bytes())
     chunk = data.index(b"acTL")
     struct.pack_into(">L", data, chunk + 4, 2**31 - 1)
     struct.pack_into(">L", data, chunk + 12, zlib.crc32(data[chunk : chunk + 12]))
-    (tmp_path / "a.png").write_bytes(data)
+    path.write_bytes(data)
     with pytest.raises(PictureTooLargeError):
-        read_frames(tmp_path / "a.png")
+        read_frames(path)
 
 
 def test_an_animation_that_is_cut_off_keeps_what_is_there(tmp_path: Path) -> None:
