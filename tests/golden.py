@@ -51,7 +51,8 @@ from mofme.papers.smose.policy import load_policy
 from mofme.vision.models import build_net
 from mofme.vision.segmenter import load_segmenter
 from mofme.vision.video_file import read_video
-from mofme.vision.weather import WEATHERS, add_distractors, random_weathers
+from mofme.vision.weather import WEATHERS, random_weathers
+from mofme.vision.weather.camera import add_distractors
 from tests.films import film
 
 VALUES = Path(__file__).with_suffix(".json")

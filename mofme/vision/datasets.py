@@ -9,8 +9,9 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,22 +26,14 @@ from mofme.vision.weather import WEATHERS, synthesize
 _TAGS = frozenset({"rain", "norain", "rainy", "snow", "snowy", "haze", "hazy", "clean", "clear", "gt"})
 
 
-@dataclass(frozen=True)
-class _Tensors:
-    def to(self, device: torch.device) -> Self:
-        return type(self)(*(tensor.to(device) for tensor in vars(self).values()))
-
-
-@dataclass(frozen=True)
-class Pair(_Tensors):
+class Pair(NamedTuple):
     """Two aligned pictures (3, H, W), uint8: as the weather left it, and clean."""
 
     weathered: Tensor
     clean: Tensor
 
 
-@dataclass(frozen=True)
-class HazeScene(_Tensors):
+class HazeScene(NamedTuple):
     """A clear picture (3, H, W) and the share of its light that comes through the air (1, H, W), both uint8."""
 
     clear: Tensor
@@ -82,8 +75,7 @@ def load_clean(folders: Sequence[Path], *, validation: bool) -> list[Tensor]:
     # Few photographs may all be named for training: then one of them is held back.
     held = set(filter(held_back, found)) or set(sorted(found, key=_name_checksum)[:1])
     pictures = []
-    paths = [path for path in found if (path in held) == validation]
-    for path in paths:
+    for path in [path for path in found if (path in held) == validation]:
         try:
             pictures.append(_to_uint8(read_whole(path).rgb))
         except PictureError as error:
@@ -94,18 +86,10 @@ def load_clean(folders: Sequence[Path], *, validation: bool) -> list[Tensor]:
     return pictures
 
 
-def load_pairs(folders: Sequence[Path]) -> list[Pair]:
-    """The pairs of some folders, matched as `evaluate restoration` matches them.
-
-    Raises MofmeError if there are none, PictureError if one cannot be read, has no partner or another size than it.
-    """
-    return [pair for folder in folders for pairs in load_pair_sets([folder]).values() for pair in pairs]
-
-
 def load_pair_sets(folders: Sequence[Path]) -> dict[str, list[Pair]]:
-    """The same by the name of each set: a folder with `input/` and `target/`, or each such subfolder.
+    """The pairs of some folders, as `find_sets` finds them, by the name of each set.
 
-    Raises MofmeError also for two sets of one name.
+    Raises MofmeError if there are none, or two sets of one name; PictureError for a pair that is none.
     """
     sets: dict[str, list[Pair]] = {}
     for folder in folders:
@@ -182,10 +166,14 @@ def clean_crops(pictures: Sequence[Tensor], crop: int, batch: int, generator: to
 
     Pictures are drawn by their area's square root, so that large ones, which hold more to see, come up more often.
     """
-    areas = torch.tensor([float(p.shape[-1] * p.shape[-2]) ** 0.5 for p in pictures])
     while True:
-        chosen = torch.multinomial(areas, batch, replacement=True, generator=generator).tolist()
-        yield torch.stack([_crop(pictures[i], crop, generator) for i in chosen])
+        yield torch.stack([_crop(one, crop, generator) for one in large_ones_oftener(pictures, batch, generator)])
+
+
+def large_ones_oftener(pictures: Sequence[Tensor], count: int, generator: torch.Generator) -> list[Tensor]:
+    areas = torch.tensor([float(picture.shape[-1] * picture.shape[-2]) ** 0.5 for picture in pictures])
+    chosen = torch.multinomial(areas, count, replacement=True, generator=generator).tolist()
+    return [pictures[i] for i in chosen]
 
 
 def _crop(picture: Tensor, size: int, generator: torch.Generator) -> Tensor:
@@ -202,6 +190,12 @@ def _crop(picture: Tensor, size: int, generator: torch.Generator) -> Tensor:
     view = int(torch.randint(8, (), generator=generator))
     patch = torch.rot90(patch, view % 4, dims=(-2, -1))
     return patch.flip(-1) if view >= 4 else patch
+
+
+def centre(picture: Tensor, height: int, width: int) -> Tensor:
+    """The middle of a uint8 picture (..., H, W), in [0, 1]."""
+    top, left = (picture.shape[-2] - height) // 2, (picture.shape[-1] - width) // 2
+    return picture[..., top : top + height, left : left + width].float() / 255
 
 
 def _name_checksum(path: Path) -> int:
@@ -229,10 +223,10 @@ def with_weather(clean: Tensor, name: str, weathers: frozenset[str] | str, seed:
 def synthesized(weathers: Iterable[str], seed: int) -> dict[str, Degrade]:
     """By name the weathers that `synthesize --weather all --seed SEED` puts on pictures."""
 
-    def degrade(weather: str) -> Degrade:
-        return lambda clean, name: with_weather(clean, f"{name}_{weather}", weather, seed)
+    def degrade(weather: str, clean: Tensor, name: str) -> Tensor:
+        return with_weather(clean, f"{name}_{weather}", weather, seed)
 
-    return {weather: degrade(weather) for weather in weathers}
+    return {weather: partial(degrade, weather) for weather in weathers}
 
 
 def taken_from(folder: Path) -> dict[str, Degrade]:

@@ -9,6 +9,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -18,24 +19,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mofme.errors import MofmeError
-from mofme.vision.datasets import HazeScene, Pair, load_clean, load_haze, load_pairs
+from mofme.vision.datasets import Pair, large_ones_oftener, load_clean, load_haze, load_pair_sets
 from mofme.vision.nets.unet import CONTEXT_SIZE
-from mofme.vision.weather import (
-    TRAINED,
-    WEATHERS,
-    add_distractors,
-    koschmieder,
-    photograph,
-    random_weathers,
-    synthesize,
-)
-from mofme.vision.weather.haze import add_haze
+from mofme.vision.weather import TRAINED, WEATHERS, random_weathers, synthesize
+from mofme.vision.weather.camera import add_distractors, photograph
+from mofme.vision.weather.haze import add_haze, koschmieder
 from mofme.vision.weather.particles import Draw, on_some, per_picture
 
 _GRID = 16  # of the sides of a canvas: whole blocks of JPEG
-_TURNED_SHARE = 0.05
-_WITHOUT_CONTEXT = 0.15
-_LANDSCAPE = 1.6
 _AT_ONCE = {"cuda": 8}  # scenes: a GPU makes several in about the time of one
 _CPU = torch.device("cpu")
 _NONE: Mapping[Path, float] = MappingProxyType({})
@@ -74,92 +65,75 @@ class Batch(NamedTuple):
     informed: Tensor
 
 
-Make = Callable[[int, Size, Dice], Scenes]
-
-
 @dataclass(frozen=True)
 class Source:
-    """Makes scenes: `make(count, size, dice)`, and how often, beside the shares of the other sources."""
+    """Scenes of a kind, and how often there are any, beside the shares of the other sources.
+
+    `pictures` (C, H, W) are uint8; `make` gets parts of them (B, C, H, W) in [0, 1].
+    """
 
     share: float
-    make: Make
+    pictures: Sequence[Tensor]
+    make: Callable[[Tensor, Dice], Scenes]
+
+    def scenes(self, count: int, size: Size, dice: Dice) -> Scenes:
+        return self.make(_canvases(self.pictures, count, size, dice), dice)
 
 
-def synthesized(pictures: Sequence[Tensor]) -> Make:
-    """Weather by code on clean photographs (uint8), with all its looks; drops mostly as lenses."""
-
-    def make(count: int, size: Size, dice: Dice) -> Scenes:
-        clean = add_distractors(_canvases(pictures, count, size, dice), dice.weather)
-        result = synthesize(clean, random_weathers(count, dice.weather), dice.weather, **TRAINED)
-        return Scenes(result.image, clean, result.labels)
-
-    return make
+def synthesized(clean: Tensor, dice: Dice) -> Scenes:
+    """Weather by code on clean photographs, with all its looks; drops mostly as lenses."""
+    clean = add_distractors(clean, dice.weather)
+    result = synthesize(clean, random_weathers(len(clean), dice.weather), dice.weather, **TRAINED)
+    return Scenes(result.image, clean, result.labels)
 
 
-def hazed(scenes: Sequence[HazeScene]) -> Make:
-    """Haze over the true depth of a scene: t ** g * c for any density g, at times in patches as of smoke, and at times
-    with an even veil c on top."""
-    stacked = [torch.cat((scene.clear, scene.transmission)) for scene in scenes]
-
-    def make(count: int, size: Size, dice: Dice) -> Scenes:
-        clean, transmission = _canvases(stacked, count, size, dice).split((3, 1), 1)
-        draw = Draw(dice.weather, count, clean.device)
-        density = torch.exp(draw.uniform(math.log(0.4), math.log(2.5)))
-        # Even veils are seldom: of them the net learns to darken dull walls and overcast roads.
-        veil = torch.where(draw.chance(0.12), draw.uniform(0.5, 1), 1.0)
-        patches = 1 + per_picture(draw.uniform(0, 1.6) * draw.chance(0.4)) * (draw.smooth(size, (2, 4, 8)) - 0.5)
-        transmission = transmission.clamp_min(0.02) ** (per_picture(density) * patches) * per_picture(veil)
-        strength = torch.where(draw.chance(0.3), 0.13, 0.04)
-        tint = (strength * draw.uniform(-1, 1))[:, None] * torch.tensor([1.0, 0.2, -1.0], device=clean.device)
-        airlight = (draw.uniform(0.55, 1)[:, None] + tint + draw.uniform(-0.01, 0.01, 3)).clamp(0, 1)
-        hazy = koschmieder(clean, transmission.clamp_min(0.05), airlight[:, :, None, None])
-        return Scenes(hazy, clean, _labels(count, clean.device, "haze"))
-
-    return make
+def hazed(scene: Tensor, dice: Dice) -> Scenes:
+    """Haze over the true depth of a scene, whose fourth channel is the transmission t: t ** g * c for any density g, at
+    times in patches as of smoke, and at times with an even veil c on top."""
+    clean, transmission = scene.split((3, 1), 1)
+    draw = Draw(dice.weather, len(clean), clean.device)
+    density = torch.exp(draw.uniform(math.log(0.4), math.log(2.5)))
+    # Even veils are seldom: of them the net learns to darken dull walls and overcast roads.
+    veil = torch.where(draw.chance(0.12), draw.uniform(0.5, 1), 1.0)
+    size = (clean.shape[-2], clean.shape[-1])
+    patches = 1 + per_picture(draw.uniform(0, 1.6) * draw.chance(0.4)) * (draw.smooth(size, (2, 4, 8)) - 0.5)
+    transmission = transmission.clamp_min(0.02) ** (per_picture(density) * patches) * per_picture(veil)
+    strength = torch.where(draw.chance(0.3), 0.13, 0.04)
+    tint = (strength * draw.uniform(-1, 1))[:, None] * torch.tensor([1.0, 0.2, -1.0], device=clean.device)
+    airlight = (draw.uniform(0.55, 1)[:, None] + tint + draw.uniform(-0.01, 0.01, 3)).clamp(0, 1)
+    hazy = koschmieder(clean, transmission.clamp_min(0.05), airlight[:, :, None, None])
+    return Scenes(hazy, clean, _labels(clean, "haze"))
 
 
-def paired(pairs: Sequence[Pair]) -> Make:
-    """Pairs made elsewhere; what weather is on them is not known."""
-    stacked = [torch.cat((pair.weathered, pair.clean)) for pair in pairs]
-
-    def make(count: int, size: Size, dice: Dice) -> Scenes:
-        weathered, clean = _canvases(stacked, count, size, dice).split((3, 3), 1)
-        return Scenes(weathered, clean, torch.full((count, len(WEATHERS)), torch.nan, device=clean.device))
-
-    return make
+def paired(pair: Tensor, dice: Dice) -> Scenes:
+    """Pairs made elsewhere, (B, 6, H, W); what weather is on them is not known."""
+    weathered, clean = pair.split((3, 3), 1)
+    return Scenes(weathered, clean, _labels(clean) * torch.nan)
 
 
-def rained_on(pictures: Sequence[Tensor], pairs: Sequence[Pair]) -> Make:
+def rained_on(layers: Sequence[Tensor], clean: Tensor, dice: Dice) -> Scenes:
     """Real streaks on clean photographs: what a teacher took out of photographs of rain, at times under a haze.
 
     The teacher leaves the veil of a downpour, so the veil comes from the haze.
     """
-    layers = [(pair.weathered.float() - pair.clean.float()).clamp(0, 255).to(torch.uint8) for pair in pairs]
-
-    def make(count: int, size: Size, dice: Dice) -> Scenes:
-        clean = add_distractors(_canvases(pictures, count, size, dice), dice.weather)
-        draw = Draw(dice.weather, count, clean.device)
-        veiled = on_some(clean, draw.chance(0.4).tolist(), add_haze, dice.weather)
-        streaks = _canvases(layers, count, size, dice) * per_picture(draw.uniform(0.7, 1.6))
-        # On a bright ground streaks show less, as light does.
-        rainy = veiled + streaks * (1 - veiled * per_picture(draw.rand()))
-        labels = _labels(count, clean.device, "rain")
-        labels[:, WEATHERS.index("haze")] = torch.nan
-        return Scenes(rainy.clamp(0, 1), clean, labels)
-
-    return make
+    clean = add_distractors(clean, dice.weather)
+    draw = Draw(dice.weather, len(clean), clean.device)
+    veiled = on_some(clean, draw.chance(0.4).tolist(), add_haze, dice.weather)
+    size = (clean.shape[-2], clean.shape[-1])
+    streaks = _canvases(layers, len(clean), size, dice) * per_picture(draw.uniform(0.7, 1.6))
+    # On a bright ground streaks show less, as light does.
+    rainy = veiled + streaks * (1 - veiled * per_picture(draw.rand()))
+    labels = _labels(clean, "rain")
+    labels[:, WEATHERS.index("haze")] = torch.nan
+    return Scenes(rainy.clamp(0, 1), clean, labels)
 
 
-def untouched(pictures: Sequence[Tensor]) -> Make:
+def untouched(clean: Tensor, dice: Dice) -> Scenes:
     """Nothing to do: clean photographs, some of them out of focus, in dull light, or of few colours."""
-
-    def make(count: int, size: Size, dice: Dice) -> Scenes:
-        clean = add_distractors(_canvases(pictures, count, size, dice), dice.weather)
-        draw = Draw(dice.weather, count, clean.device)
-        clean = on_some(clean, draw.chance(0.5).tolist(), _of_few_colours, dice.weather)
-        return Scenes(clean, clean, _labels(count, clean.device))
-
-    return make
+    clean = add_distractors(clean, dice.weather)
+    draw = Draw(dice.weather, len(clean), clean.device)
+    clean = on_some(clean, draw.chance(0.5).tolist(), _of_few_colours, dice.weather)
+    return Scenes(clean, clean, _labels(clean))
 
 
 def sources_of(
@@ -182,15 +156,20 @@ def sources_of(
             f"the shares of pairs, haze, rain layers and identity scenes add up to {sum(given):g}, not to 0...1"
         )
     pictures = [picture.to(device) for picture in load_clean(clean, validation=False)]
-    sources = [Source(1 - sum(given), synthesized(pictures)), Source(identity, untouched(pictures))]
+    sources = [Source(1 - sum(given), pictures, synthesized), Source(identity, pictures, untouched)]
     for folder, share in pairs.items():
-        sources.append(Source(share, paired([pair.to(device) for pair in load_pairs([folder])])))
+        sources.append(Source(share, [torch.cat(pair).to(device) for pair in _pairs(folder)], paired))
     for folder, share in haze.items():
-        sources.append(Source(share, hazed([scene.to(device) for scene in load_haze(folder)])))
+        sources.append(Source(share, [torch.cat(scene).to(device) for scene in load_haze(folder)], hazed))
     for folder, share in rain_layers.items():
-        layers = [pair.to(device) for pair in load_pairs([folder])]
-        sources.append(Source(share, rained_on(pictures, layers)))
+        added = [pair.weathered.float() - pair.clean for pair in _pairs(folder)]
+        layers = [layer.clamp(0, 255).to(device, torch.uint8) for layer in added]
+        sources.append(Source(share, pictures, partial(rained_on, layers)))
     return [source for source in sources if source.share > 0]
+
+
+def _pairs(folder: Path) -> list[Pair]:
+    return [pair for some in load_pair_sets([folder]).values() for pair in some]
 
 
 def batches(
@@ -213,7 +192,7 @@ def batches(
         picked = [recent[place][0] for place in chosen]
         crops = [_window(torch.cat((one.weathered, one.clean), 1)[0], (crop, crop), dice) for one in picked]
         weathered, clean = torch.stack(crops).split(3, 1)
-        informed = (torch.rand(batch, generator=dice.choices) >= _WITHOUT_CONTEXT).float().to(clean.device)
+        informed = (torch.rand(batch, generator=dice.choices) >= 0.15).float().to(clean.device)
         labels = torch.cat([one.labels for one in picked])
         thumbnails = torch.cat([recent[place][1] for place in chosen])
         yield Batch(weathered, clean, labels, thumbnails, informed)
@@ -225,14 +204,14 @@ def some_scenes(sources: Sequence[Source], canvas: int, least: int, dice: Dice, 
     size = _canvas_size(canvas, least, dice)
     shares = torch.tensor([float(source.share) for source in sources])
     source = sources[int(torch.multinomial(shares, 1, generator=dice.choices))]
-    scenes = source.make(count, size, dice)
+    scenes = source.scenes(count, size, dice)
     weathered, clean = photograph(scenes.weathered, scenes.clean, dice.weather)
     return Scenes(weathered, clean, scenes.labels)
 
 
 def _canvas_size(canvas: int, least: int, dice: Dice) -> Size:
     """Upright, square or landscape, of about canvas x canvas pixels: a thumbnail squeezes pictures of all shapes."""
-    aspect = _LANDSCAPE ** (2 * dice.roll() - 0.5)  # more landscapes than portraits
+    aspect = 1.6 ** (2 * dice.roll() - 0.5)  # more landscapes than portraits
     sides = (max(least, canvas / aspect**0.5), max(least, canvas * aspect**0.5))
     height, width = (-(-round(side) // _GRID) * _GRID for side in sides)
     return height, width
@@ -240,13 +219,11 @@ def _canvas_size(canvas: int, least: int, dice: Dice) -> Size:
 
 def _canvases(pictures: Sequence[Tensor], count: int, size: Size, dice: Dice) -> Tensor:
     """Parts (count, C, *size) in [0, 1] of uint8 pictures, large ones more often, at any scale, mostly upright."""
-    areas = torch.tensor([float(picture.shape[-1] * picture.shape[-2]) ** 0.5 for picture in pictures])
-    chosen = torch.multinomial(areas, count, replacement=True, generator=dice.choices).tolist()
-    return torch.stack([_canvas(pictures[i], size, dice) for i in chosen])
+    return torch.stack([_canvas(one, size, dice) for one in large_ones_oftener(pictures, count, dice.choices)])
 
 
 def _canvas(picture: Tensor, size: Size, dice: Dice) -> Tensor:
-    if dice.roll() < _TURNED_SHARE:
+    if dice.roll() < 0.05:
         picture = picture.rot90(1 if dice.roll() < 0.5 else 3, dims=(-2, -1))
     if dice.roll() < 0.5:
         picture = picture.flip(-1)
@@ -275,6 +252,6 @@ def _of_few_colours(clean: Tensor, draw: Draw) -> Tensor:
     return (colour + per_picture(draw.uniform(0.45, 0.95)) * (clean - mean)).clamp(0, 1)
 
 
-def _labels(count: int, device: torch.device, *present: str) -> Tensor:
+def _labels(pictures: Tensor, *present: str) -> Tensor:
     row = [float(name in present) for name in WEATHERS]
-    return torch.tensor([row] * count, device=device)
+    return torch.tensor([row] * len(pictures), device=pictures.device)

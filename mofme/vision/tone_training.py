@@ -22,8 +22,6 @@ from mofme.vision.weather import WEATHERS
 _CANVAS = 224  # nearly whole pictures, small: thumbnails are made of them
 _LEAST_SIDE = 128
 _HAZY = WEATHERS.index("haze")
-# Errors below 30 dB PSNR count ever less: what a tone can mend is larger.
-_FLOOR = 1e-3
 _TOLD = ("model", "samples", "identity", "steps", "batch", "learning_rate", "seed")
 
 
@@ -132,13 +130,18 @@ def fit(samples: ToneSamples, plan: TonePlan, report: Callable[[str], None]) -> 
     for _ in run:
         batch = samples[torch.randint(len(samples.rest_N), (plan.batch,))]
         tone = net(batch.before.float() / 255, batch.after.float() / 255)
-        loss = run.learn(10 * torch.log10(batch.error_B(tone) + _FLOOR).mean())
+        loss = run.learn(_decibels(batch, tone))
         schedule.step()
         if run.due(100):
-            untouched = 10 * torch.log10(batch.error_B(torch.zeros_like(tone)) + _FLOOR).mean()
+            untouched = _decibels(batch, torch.zeros_like(tone))
             report(f"step {run.steps}  gain {untouched.item() - loss:+.2f} dB on the batch")
     net.load_state_dict(run.trained.state_dict())
     return net.eval()
+
+
+def _decibels(batch: ToneSamples, tone: Tensor) -> Tensor:
+    """Minus the PSNR; errors below 30 dB count ever less: what a tone can mend is larger."""
+    return 10 * torch.log10(batch.error_B(tone) + 1e-3).mean()
 
 
 def _thumbnails(images: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ The schedule runs over time, not steps: a run takes the minutes it is given, on 
 had done since its last checkpoint is all that is lost.
 """
 
-import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,8 +21,9 @@ from mofme.core.moe import observe_routing
 from mofme.core.training import Run, bf16_pays, cosine
 from mofme.core.weights import ModelCard, load_card, save_packed
 from mofme.errors import ModelError, MofmeError
-from mofme.files import atomic_file
-from mofme.vision.datasets import Pair, load_clean, load_pair_sets
+from mofme.files import write_table
+from mofme.vision.datasets import Pair, centre, load_clean, load_pair_sets
+from mofme.vision.evaluation import to_8_bits
 from mofme.vision.metrics import objective, psnr
 from mofme.vision.models import BINARY_RATE, SIZES, build_net, load_net, stays_real
 from mofme.vision.nets.unet import RestorationNet
@@ -31,15 +31,8 @@ from mofme.vision.restorer import Restorer
 from mofme.vision.scenes import Batch, Dice, Source, batches, sources_of
 from mofme.vision.weather import WEATHERS, synthesize
 
-_WARMUP_STEPS = 300
-_LARGE_CROPS_FROM = 0.65
-_EMA_DECAY = 0.999
-_SIDE = 256
-_PER_WEATHER = 8
-_AT_ONCE = 4
-_EXACT = 100.0
-
-_Tensors = tuple[Tensor, ...] | list[Tensor]
+_SIDE = 256  # of pictures to validate on
+_CROPS_EACH = 6
 
 
 @dataclass(frozen=True)
@@ -48,7 +41,7 @@ class TrainingPlan:
 
     `pairs`, `haze` and `rain_layers` are folders, each with its share of the scenes; `identity` is that of scenes with
     nothing to do, and synthesized weather has the rest. Weather is put on canvases of about `canvas` x `canvas` pixels,
-    of which `crops_each` crops are taken. `judges` are folders of pairs that are never trained on: the gain on them is
+    of which several crops are taken. `judges` are folders of pairs that are never trained on: the gain on them is
     told with each validation.
 
     `binary` gives most layers weights of one bit, after they are filled from `init`: a trained net to start from.
@@ -67,11 +60,9 @@ class TrainingPlan:
     batch: int = 8
     crop: int = 128
     canvas: int = 320
-    crops_each: int = 6
     learning_rate: float = 1e-3
     seed: int = 0
     validate_minutes: float = 10.0
-    save_seconds: float = 120.0
     sources: str = ""
     licence: str = ""
     binary: bool = False
@@ -114,7 +105,7 @@ def train(plan: TrainingPlan, report: Callable[[str], None] = print, device: str
         optimizer,
         seconds=60 * plan.minutes,
         schedule=cosine(floor=0.01),
-        warm_up=_WARMUP_STEPS,
+        warm_up=300,
         clip=1.0,
         average=average,
     )
@@ -123,8 +114,8 @@ def train(plan: TrainingPlan, report: Callable[[str], None] = print, device: str
     if run.resume(plan.out / "state.pt"):
         tell(f"resumed at step {run.steps}, {run.seconds / 60:.1f} of {plan.minutes:g} minutes")
     # A resumed run goes on with new pictures instead of repeating those of its first minutes.
-    generator = torch.Generator(accelerator.device)
-    generator.manual_seed(plan.seed + 7919 * accelerator.process_index + run.steps)
+    seed = plan.seed + 7919 * accelerator.process_index + run.steps
+    generator = torch.Generator(accelerator.device).manual_seed(seed)
     shares = {name: getattr(plan, name) for name in ("pairs", "haze", "rain_layers", "identity")}
     supply = _supply(plan, sources_of(plan.clean, **shares, device=accelerator.device), generator, run)
     check = validation_pairs(load_clean(plan.clean, validation=True), seed=0)
@@ -151,9 +142,10 @@ def train(plan: TrainingPlan, report: Callable[[str], None] = print, device: str
             training={"data": plan.sources, "runs": [*history, told], "curve": run.notes["curve"]},
             metrics={"validation": shown.figures(), **({"judged_gain": judged} if judged else {})},
         )
-        tell(shown.line())
+        kept = f"clean pictures keep {shown.kept_clean:.1f} dB"
+        tell(f"validation, gain in dB: {_signed(shown.gains())}; {kept}")
         if judged:
-            tell("never trained on, gain in dB: " + "  ".join(f"{name} {gain:+.2f}" for name, gain in judged.items()))
+            tell(f"never trained on, gain in dB: {_signed(judged)}")
         save_packed(plan.out, card, average.module)
 
     for _ in run:
@@ -167,7 +159,7 @@ def train(plan: TrainingPlan, report: Callable[[str], None] = print, device: str
         if run.steps % 100 == 0 or run.steps == 20:
             left = plan.minutes - run.seconds / 60
             tell(f"step {run.steps}  loss {loss:.4f}  {run.steps / run.seconds:.2f} steps/s  {left:.1f} minutes left")
-        if accelerator.is_main_process and run.seconds - run.notes["last_save"] > plan.save_seconds:
+        if accelerator.is_main_process and run.seconds - run.notes["last_save"] > 120:
             run.notes["last_save"] = run.seconds
             if run.seconds - run.notes["last_validation"] > 60 * plan.validate_minutes:
                 run.notes["last_validation"] = run.seconds
@@ -195,8 +187,8 @@ class _SharedRun(Run):
 def _optimizer(net: RestorationNet, rate: float) -> torch.optim.Optimizer:
     """Weights that become signs learn at a rate of their own, and are not drawn to 0, where they would change them."""
     binary = [layer.weight for _, layer in binary_layers(net)]
-    known = set(map(id, binary))
-    groups: list[dict[str, Any]] = [{"params": [part for part in net.parameters() if id(part) not in known]}]
+    real = [part for part in net.parameters() if not any(part is one for one in binary)]
+    groups: list[dict[str, Any]] = [{"params": real}]
     if binary:
         groups.append({"params": binary, "lr": BINARY_RATE * rate, "weight_decay": 0.0})
     optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
@@ -208,19 +200,15 @@ def _supply(plan: TrainingPlan, sources: Sequence[Source], generator: torch.Gene
     """Endless batches; late ones of larger crops, and fewer of them."""
     dice = Dice(torch.Generator().manual_seed(generator.initial_seed() % 2**31), generator)
     large = round(plan.crop * 5 / 3 / 8) * 8
-    few = max(1, round(plan.batch * (plan.crop / large) ** 2))
-    stages = [
-        batches(sources, plan.canvas, crop, count, plan.crops_each, dice)
-        for crop, count in ((plan.crop, plan.batch), (large, few))
-    ]
+    sizes = (plan.crop, plan.batch), (large, max(1, round(plan.batch * (plan.crop / large) ** 2)))
+    stages = [batches(sources, plan.canvas, *size, _CROPS_EACH, dice) for size in sizes]
     while True:
-        yield next(stages[run.seconds > _LARGE_CROPS_FROM * 60 * plan.minutes])
+        yield next(stages[run.seconds > 0.65 * 60 * plan.minutes])
 
 
 @torch.no_grad()
-def _moving_average(averaged: _Tensors, current: _Tensors, count: Tensor | int) -> None:
-    decay = min(_EMA_DECAY, (1 + int(count)) / (10 + int(count)))
-    torch._foreach_lerp_(averaged, current, 1 - decay)
+def _moving_average(averaged: Any, current: Any, count: Tensor | int) -> None:
+    torch._foreach_lerp_(averaged, current, 1 - min(0.999, (1 + int(count)) / (10 + int(count))))
 
 
 @dataclass(frozen=True)
@@ -246,13 +234,6 @@ class ValidationReport:
     def gains(self) -> dict[str, float]:
         return {name: self.restored[name] - self.untouched[name] for name in self.restored}
 
-    def line(self) -> str:
-        gains = "  ".join(f"{name} {gain:+.2f}" for name, gain in self.gains().items())
-        return f"validation, gain in dB: {gains}; clean pictures keep {self.kept_clean:.1f} dB"
-
-    def flat(self) -> dict[str, float]:
-        return {**{f"gain_{k}": round(v, 3) for k, v in self.gains().items()}, "clean": round(self.kept_clean, 2)}
-
     def figures(self) -> dict[str, dict[str, float] | float]:
         weathers = {
             name: {"input": round(self.untouched[name], 2), "restored": round(value, 2)}
@@ -276,12 +257,10 @@ def validation_pairs(pictures: Sequence[Tensor], seed: int) -> ValidationPairs:
         raise MofmeError(
             f"no photograph held back for validation is {_SIDE} x {_SIDE} pixels or larger: add some that are"
         )
-    chosen = large[:: max(1, len(large) // _PER_WEATHER)][:_PER_WEATHER]
-    clean = torch.stack([_centre(picture) for picture in chosen])
+    chosen = large[:: max(1, len(large) // 8)][:8]
+    clean = torch.stack([centre(picture, _SIDE, _SIDE) for picture in chosen])
     generator = torch.Generator().manual_seed(seed)
-    weathered = {
-        name: synthesize(clean, [frozenset({name})] * len(clean), generator).image.clamp(0, 1) for name in WEATHERS
-    }
+    weathered = {name: synthesize(clean, [name] * len(clean), generator).image for name in WEATHERS}
     return ValidationPairs(weathered, clean)
 
 
@@ -290,20 +269,18 @@ def validate(net: nn.Module, pairs: ValidationPairs, device: torch.device) -> Va
     """Restore every validation picture in full precision and measure it."""
 
     def restore(batch: Tensor) -> Tensor:
-        parts = [net(part.to(device)).image.clamp(0, 1).cpu() for part in batch.split(_AT_ONCE)]
-        return (torch.cat(parts) * 255).round() / 255
+        return to_8_bits(torch.cat([net(part.to(device)).image.cpu() for part in batch.split(4)]))
 
     was_training = net.training
     net.eval()
     outputs = {name: restore(weathered) for name, weathered in pairs.weathered.items()}
-    report = ValidationReport(
-        {name: _mean_psnr(weathered, pairs.clean) for name, weathered in pairs.weathered.items()},
-        {name: _mean_psnr(output, pairs.clean) for name, output in outputs.items()},
-        _mean_psnr(restore(pairs.clean), pairs.clean),
-        {name: (pairs.weathered[name][:2], output[:2], pairs.clean[:2]) for name, output in outputs.items()},
-    )
+    kept_clean = _mean_psnr(restore(pairs.clean), pairs.clean)
     net.train(was_training)
-    return report
+    before, after = (
+        {name: _mean_psnr(seen, pairs.clean) for name, seen in those.items()} for those in (pairs.weathered, outputs)
+    )
+    samples = {name: (pairs.weathered[name][:2], output[:2], pairs.clean[:2]) for name, output in outputs.items()}
+    return ValidationReport(before, after, kept_clean, samples)
 
 
 def judge(net: RestorationNet, sets: Mapping[str, Sequence[Pair]], device: torch.device) -> dict[str, float]:
@@ -312,28 +289,29 @@ def judge(net: RestorationNet, sets: Mapping[str, Sequence[Pair]], device: torch
 
     def gain(pair: Pair) -> float:
         weathered, clean = (part.float()[None] / 255 for part in (pair.weathered, pair.clean))
-        restored = (restorer(weathered[0]).image[None] * 255).round() / 255
+        restored = to_8_bits(restorer(weathered[0]).image[None])
         return _mean_psnr(restored, clean) - _mean_psnr(weathered, clean)
 
     return {name: sum(map(gain, pairs)) / len(pairs) for name, pairs in sets.items()}
 
 
 def _write_log(plan: TrainingPlan, run: Run, shown: ValidationReport, judged: Mapping[str, float]) -> None:
-    row = {"minutes": round(run.seconds / 60, 2), "steps": run.steps, **shown.flat()}
-    row |= {f"gain_{name}": round(gain, 3) for name, gain in judged.items()}
+    row = {
+        "minutes": round(run.seconds / 60, 2),
+        "steps": run.steps,
+        **{f"gain_{name}": round(gain, 3) for name, gain in shown.gains().items()},
+    }
+    row |= {"clean": round(shown.kept_clean, 2), **{f"gain_{name}": round(gain, 3) for name, gain in judged.items()}}
     run.notes["curve"].append(row)
-    columns = dict.fromkeys(name for one in run.notes["curve"] for name in one)  # a resumed run may have other judges
-    with atomic_file(plan.out / "curve.csv", "w") as file:
-        writer = csv.DictWriter(file, fieldnames=list(columns))
-        writer.writeheader()
-        writer.writerows(run.notes["curve"])
+    curve = run.notes["curve"]
+    columns = list(dict.fromkeys(name for one in curve for name in one))  # a resumed run may have other judges
+    write_table(plan.out / "curve.csv", [columns, *([one.get(name, "") for name in columns] for one in curve)])
     shown.save_sheet(plan.out / "validation.png")
 
 
+def _signed(gains: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {gain:+.2f}" for name, gain in gains.items())
+
+
 def _mean_psnr(a: Tensor, b: Tensor) -> float:
-    return psnr(a, b).clamp(max=_EXACT).mean().item()
-
-
-def _centre(picture: Tensor) -> Tensor:
-    top, left = (picture.shape[-2] - _SIDE) // 2, (picture.shape[-1] - _SIDE) // 2
-    return picture[:, top : top + _SIDE, left : left + _SIDE].float() / 255
+    return psnr(a, b).clamp(max=100).mean().item()

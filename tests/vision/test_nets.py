@@ -11,6 +11,7 @@ from mofme.vision.nets.unet import FeedForwardBlock, FeedForwardKind, Restoratio
 
 KINDS: tuple[FeedForwardKind, ...] = ("dense", "moe", "mofme", "generated")
 ROUTERS: tuple[FeedForwardKind, ...] = ("mofme-linear", "mofme-attention", "mofme-mixture")
+ALL = (*KINDS, *ROUTERS)
 
 
 def tiny(kind: FeedForwardKind = "mofme") -> RestorationNet:
@@ -31,7 +32,7 @@ def count(net: nn.Module) -> int:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=8)
+@settings(max_examples=5, deadline=None)
 @given(rows=st.integers(1, 6), columns=st.integers(1, 6), batch=st.integers(1, 2))
 def test_any_size_that_is_a_multiple_of_8(kind: FeedForwardKind, rows: int, columns: int, batch: int) -> None:
     image = torch.rand(batch, 3, 8 * rows, 8 * columns)
@@ -58,42 +59,25 @@ def test_a_pictures_own_context_may_be_handed_over() -> None:
     torch.testing.assert_close(net(image, net.encode_context(image)).image, own)
     assert not torch.allclose(net(image, net.encode_context(other)).image, own)
 
-
-@pytest.mark.parametrize("part", [0, 1])
-def test_context_scales_and_shifts(part: int) -> None:
-    net = awake(tiny())
-    image, context = torch.rand(1, 3, 32, 40), torch.zeros(1, 2, 16)
-    neutral = net(image, context).image
-    context[:, part] = 1
-    assert not torch.allclose(net(image, context).image, neutral)
+    neutral = torch.zeros(1, 2, 16)
+    for part in (0, 1):  # scale and shift
+        context = neutral.clone()
+        context[:, part] = 1
+        assert not torch.allclose(net(image, context).image, net(image, neutral).image)
 
 
-@pytest.mark.parametrize("size", [(12, 16), (16, 12), (7, 7)])
+@pytest.mark.parametrize("size", [(12, 16), (16, 12)])
 def test_other_sizes_are_refused(size: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="multiples of 8"):
         tiny()(torch.rand(1, 3, *size))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL)
 def test_gradients_reach_every_parameter(kind: FeedForwardKind) -> None:
     net = awake(tiny(kind))
     output = net(torch.rand(2, 3, 64, 64))
     (output.image.square().mean() + output.weather_BW.square().mean()).backward()
     assert [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()] == []
-
-
-@pytest.mark.parametrize("kind", ROUTERS)
-def test_a_net_with_another_router_learns_in_one_step(kind: FeedForwardKind) -> None:
-    net = awake(tiny(kind))
-    image, clean = torch.rand(2, 1, 3, 32, 32)
-    optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
-    before = (net(image).image - clean).square().mean()
-    before.backward()
-    routers = {name: p for name, p in net.named_parameters() if ".router." in name}
-    assert routers
-    assert [name for name, p in routers.items() if p.grad is None or not p.grad.any()] == []
-    optimizer.step()
-    assert (net(image).image - clean).square().mean() < before
 
 
 def test_mofme_has_few_parameters_more_than_dense_and_moe_has_many() -> None:
@@ -110,13 +94,9 @@ def test_mofme_has_few_parameters_more_than_dense_and_moe_has_many() -> None:
     assert count(RestorationNet(**arguments, feed_forward="mofme")) == dense + mofme
 
 
-@pytest.mark.parametrize("kind", KINDS + ROUTERS)
-def test_one_expert_is_allowed(kind: FeedForwardKind) -> None:
-    layer = feed_forward(kind, 8, 16, num_experts=1)
-    assert layer(torch.rand(2, 3, 5, 8)).shape == (2, 3, 5, 8)
-
-
-def test_an_unknown_feed_forward_is_refused() -> None:
+def test_one_expert_is_allowed_and_an_unknown_feed_forward_is_not() -> None:
+    for kind in ALL:
+        assert feed_forward(kind, 8, 16, num_experts=1)(torch.rand(2, 3, 5, 8)).shape == (2, 3, 5, 8)
     with pytest.raises(ValueError, match=r"dense, moe, .*mofme.* got 'sparse'"):
         feed_forward("sparse", 8, 16, 4)  # type: ignore[arg-type]
 

@@ -1,4 +1,5 @@
 from itertools import islice
+from pathlib import Path
 
 import pytest
 import torch
@@ -6,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mofme.vision.datasets import HazeScene, Pair
-from mofme.vision.scenes import Dice, Scenes, Size, Source, batches, hazed, paired, rained_on, synthesized, untouched
+from mofme.vision.scenes import Dice, Scenes, Source, batches, hazed, paired, sources_of, synthesized, untouched
+from tests.vision.pictures import save_grey
 
 CPU = torch.device("cpu")
 
@@ -21,21 +22,16 @@ def noise(height: int = 70, width: int = 90, highest: int = 255, channels: int =
     return torch.randint(highest + 1, (channels, height, width), generator=generator, dtype=torch.uint8)
 
 
-def of_one_grey(value: float, name: float) -> Source:
-    """Scenes that are `value` all over, with `name` for every label."""
-
-    def make(count: int, size: Size, dice: Dice) -> Scenes:
-        clean = torch.full((count, 3, *size), value)
-        return Scenes(clean, clean, torch.full((count, 4), name))
-
-    return Source(0.5, make)
+def labelled(share: float, name: float) -> Source:
+    """Scenes with `name` for every label."""
+    return Source(share, [noise()], lambda clean, _: Scenes(clean, clean, torch.full((len(clean), 4), name)))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(height=st.integers(5, 90), width=st.integers(5, 90), seed=st.integers(0, 99))
 def test_pairs_stay_aligned_at_every_scale(height: int, width: int, seed: int) -> None:
     clean = noise(height, width, highest=200)
-    scenes = paired([Pair(weathered=clean + 50, clean=clean)])(2, (32, 48), dice(seed))
+    scenes = Source(1, [torch.cat((clean + 50, clean))], paired).scenes(2, (32, 48), dice(seed))
     assert scenes.weathered.shape == scenes.clean.shape == (2, 3, 32, 48)
     assert scenes.labels.isnan().all(), "nobody knows what weather it is"
     torch.testing.assert_close(scenes.weathered - scenes.clean, torch.full_like(scenes.clean, 50 / 255))
@@ -45,20 +41,22 @@ def test_haze_is_thickest_where_the_transmission_is_least() -> None:
     # Behind a transmission of 0 is the airlight alone, at least .55 - .04 - .01 bright; what is near keeps its black.
     transmission = torch.full((1, 64, 64), 255, dtype=torch.uint8)
     transmission[:, :, :32] = 0
-    scene = HazeScene(torch.zeros(3, 64, 64, dtype=torch.uint8), transmission)
-    upright = [hazed([scene])(1, (64, 64), dice(seed)) for seed in range(20)]
+    scene = torch.cat((torch.zeros(3, 64, 64, dtype=torch.uint8), transmission))
+    upright = [Source(1, [scene], hazed).scenes(1, (64, 64), dice(seed)) for seed in range(20)]
     halves = torch.cat([scenes.weathered for scenes in upright]).mean(dim=(1, 2)).sort(dim=1).values
     assert halves[:, -1].min() > 0.4
     assert halves[:, 0].min() == 0, "some have no even veil"
     assert all(scenes.labels.tolist() == [[0, 0, 0, 1]] for scenes in upright)
 
 
-def test_layers_add_only_what_the_rain_added() -> None:
-    dark, bright = torch.full((3, 64, 64), 60, dtype=torch.uint8), torch.full((3, 64, 64), 90, dtype=torch.uint8)
-    black = [torch.zeros(3, 64, 64, dtype=torch.uint8)]
-    nothing = rained_on(black, [Pair(weathered=dark, clean=bright)])
-    some = rained_on(black, [Pair(weathered=bright, clean=dark)])
-    without, rainy = (make(40, (64, 64), dice()) for make in (nothing, some))
+def test_layers_add_only_what_the_rain_added(tmp_path: Path) -> None:
+    # One pair is 30 levels darker than its clean picture, the other as much brighter.
+    places = {"0/input/a": 60, "0/target/a": 90, "1/input/a": 90, "1/target/a": 60, "black/a": 0, "black/b": 0}
+    for place, level in places.items():
+        save_grey(tmp_path / f"{place}.png", level, (64, 64))
+    folders = ({tmp_path / name: 0.9} for name in "01")
+    kinds = [sources_of([tmp_path / "black"], rain_layers=layers)[-1] for layers in folders]
+    without, rainy = (kind.scenes(40, (64, 64), dice()) for kind in kinds)
     unveiled = without.weathered.amax(dim=(1, 2, 3)) == without.clean.amax(dim=(1, 2, 3))
     assert 12 <= unveiled.sum() <= 36, "three in five have no veil"
     gained = (rainy.weathered - rainy.clean)[unveiled].mean(dim=(1, 2, 3))
@@ -69,14 +67,11 @@ def test_layers_add_only_what_the_rain_added() -> None:
     assert rainy.labels[:, 3].isnan().all()
 
 
-def test_where_nothing_is_to_be_done_both_are_the_same() -> None:
-    scenes = untouched([noise()])(10, (32, 32), dice())
+def test_weather_is_put_on_photographs_or_not() -> None:
+    scenes = Source(1, [noise()], untouched).scenes(10, (32, 32), dice())
     assert torch.equal(scenes.weathered, scenes.clean)
     assert not scenes.labels.any()
-
-
-def test_weather_is_put_on_photographs() -> None:
-    scenes = synthesized([noise()])(12, (64, 64), dice())
+    scenes = Source(1, [noise()], synthesized).scenes(12, (64, 64), dice())
     changed = (scenes.weathered != scenes.clean).flatten(1).any(dim=1)
     assert torch.equal(changed, scenes.labels.any(dim=1))
 
@@ -84,19 +79,14 @@ def test_weather_is_put_on_photographs() -> None:
 def test_the_thumbnail_is_that_of_the_whole_canvas() -> None:
     # A ramp of columns: a crop holds a part of it, the thumbnail all of it.
     ramp = torch.arange(240, dtype=torch.uint8).expand(3, 240, 240)
-    source = Source(1, lambda count, size, dice: paired([Pair(ramp, ramp)])(count, size, dice))
-    for batch in islice(batches([source], 224, 32, 4, 4, dice()), 5):
+    for batch in islice(batches([Source(1, [torch.cat((ramp, ramp))], paired)], 224, 32, 4, 4, dice()), 5):
         assert batch.thumbnails.shape == (4, 3, 64, 64)
         spread = [part.amax(dim=(1, 2, 3)) - part.amin(dim=(1, 2, 3)) for part in (batch.thumbnails, batch.weathered)]
         assert (spread[0] > 2 * spread[1]).all()
 
 
 def test_shares_and_the_part_without_context() -> None:
-    sources = [
-        of_one_grey(0.2, 0.0),
-        Source(0.25, of_one_grey(0.2, 1.0).make),
-        Source(0.25, of_one_grey(0.2, 2.0).make),
-    ]
+    sources = [labelled(0.5, 0.0), labelled(0.25, 1.0), labelled(0.25, 2.0)]
     some = list(islice(batches(sources, 16, 16, 8, 1, dice()), 60))
     labels = torch.cat([batch.labels[:, 0] for batch in some])
     # 480 scenes: the deviation of a share of one half is .023, of the 85 % it is .016.
@@ -112,14 +102,13 @@ def test_no_two_crops_of_a_batch_are_of_one_canvas(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("mofme.vision.scenes._AT_ONCE", {"cpu": at_once})
     count = 0
 
-    def make(number: int, size: Size, dice: Dice) -> Scenes:
+    def make(clean: Tensor, _: Dice) -> Scenes:
         nonlocal count
-        labels = torch.arange(count, count + number).float()[:, None].expand(-1, 4)
-        count += number
-        clean = torch.full((number, 3, *size), 0.5)
+        labels = torch.arange(count, count + len(clean)).float()[:, None].expand(-1, 4)
+        count += len(clean)
         return Scenes(clean, clean, labels)
 
-    endless = batches([Source(1, make)], 16, 16, 3, 3, dice())
+    endless = batches([Source(1, [noise()], make)], 16, 16, 3, 3, dice())
     for batch in islice(endless, 10):
         assert len(set(batch.labels[:, 0].tolist())) == 3
     # Three to begin with, then one for each batch of three; or as many as are made at once.

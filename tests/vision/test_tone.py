@@ -1,21 +1,19 @@
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
 from mofme.core.weights import ModelCard, save_model
 from mofme.errors import ModelError, MofmeError
 from mofme.files import WEIGHTS_FILE
-from mofme.vision.datasets import HazeScene
 from mofme.vision.models import load_net, load_tone, weights_bytes
 from mofme.vision.nets.tone import ToneNet, apply_tone
 from mofme.vision.restorer import Restorer
 from mofme.vision.scenes import Source, hazed
 from mofme.vision.tone_training import TonePlan, ToneSamples, fit, gather, train_tone
+from tests.vision.pictures import save_grey
 from tests.vision.tiny_models import leaving_all
 
 TINY = {"widths": [8, 8, 8], "blocks": [1, 1, 1], "feed_forward": "dense"}
@@ -40,12 +38,9 @@ def samples(count: int = 256) -> ToneSamples:
     return ToneSamples(after, after, clean, torch.zeros(count), torch.ones(count))
 
 
-def test_it_starts_by_changing_nothing() -> None:
-    thumbnails = torch.rand(2, 3, 64, 64)
-    assert torch.equal(ToneNet().eval()(thumbnails, thumbnails), torch.zeros(2, 2, 3))
-
-
 def test_a_tone_is_a_gain_and_an_offset_for_each_colour() -> None:
+    thumbnails = torch.rand(2, 3, 64, 64)
+    assert torch.equal(ToneNet().eval()(thumbnails, thumbnails), torch.zeros(2, 2, 3))  # before it is trained
     tone = torch.tensor([[math.log(2), 0, math.log(0.5)], [0.1, 0, 0.2]])
     image = torch.full((3, 1, 1), 0.4)
     torch.testing.assert_close(apply_tone(image, tone).flatten(), torch.tensor([0.9, 0.4, 0.4]))
@@ -68,16 +63,12 @@ def test_the_picture_may_be_on_a_gpu() -> None:
     torch.testing.assert_close(restored.cpu(), restorer(image).image, atol=1e-4, rtol=0)
 
 
-def test_strength_counts_for_the_tone_too() -> None:
-    image, restorer = picture(), Restorer(leaving_all(0.95), "test", tone=constant(0.2, 0.0))
+def test_strength_counts_for_the_tone_and_tiles_have_that_of_the_whole() -> None:
+    image, restorer = picture(90, 140), Restorer(leaving_all(0.95), "test", tone=constant(0.2, -0.05))
     full = restorer(image).image
     assert torch.equal(restorer(image, strength=0).image, image)
     torch.testing.assert_close(restorer(image, strength=0.5).image, (image + full) / 2)
-
-
-def test_tiles_have_the_tone_of_the_whole() -> None:
-    image, restorer = picture(90, 140), Restorer(leaving_all(0.95), "test", tone=constant(0.2, -0.05))
-    torch.testing.assert_close(restorer(image, tile=32).image, restorer(image).image, atol=1e-4, rtol=0)
+    torch.testing.assert_close(restorer(image, tile=32).image, full, atol=1e-4, rtol=0)
 
 
 def test_the_error_of_a_sample_adds_what_thumbnails_do_not_show() -> None:
@@ -91,7 +82,7 @@ def test_the_error_of_a_sample_adds_what_thumbnails_do_not_show() -> None:
 def test_it_learns_what_the_pictures_lack() -> None:
     made = samples()
     draws = torch.get_rng_state()
-    trained = fit(made, TonePlan(Path(), (), steps=150, batch=16), lambda line: None)
+    trained = fit(made, TonePlan(Path(), (), steps=100, batch=12), lambda line: None)
     assert torch.equal(torch.get_rng_state(), draws)  # the caller draws on as if nothing had been trained
     with torch.no_grad():
         tone = trained(made.before.float() / 255, made.after.float() / 255)
@@ -101,7 +92,8 @@ def test_it_learns_what_the_pictures_lack() -> None:
 
 def test_samples_are_what_the_restorer_takes_for_hazy() -> None:
     photograph = (picture(150, 170) * 255).to(torch.uint8)
-    sources = [Source(1.0, hazed([HazeScene(photograph, torch.full((1, 150, 170), 128, dtype=torch.uint8))]))]
+    scene = torch.cat((photograph, torch.full((1, 150, 170), 128, dtype=torch.uint8)))
+    sources = [Source(1.0, [scene], hazed)]
     found = gather(leaving_all(0.75), sources, 16, 0, lambda line: None)
     assert found.before.shape == found.after.shape == found.clean.shape == (16, 3, 64, 64)
     torch.testing.assert_close(found.weight_N, torch.full((16,), 0.5), atol=0.02, rtol=0)
@@ -114,11 +106,8 @@ def test_samples_are_what_the_restorer_takes_for_hazy() -> None:
 
 def test_it_is_kept_beside_its_model(tmp_path: Path) -> None:
     photographs = tmp_path / "photographs"
-    photographs.mkdir()
     for number in range(3):
-        Image.fromarray(np.random.default_rng(number).integers(60, 200, (140, 150, 3), np.uint8)).save(
-            photographs / f"{number}.png"
-        )
+        save_grey(photographs / f"{number}.png", 60 + 40 * number, (150, 140))
     model = tmp_path / "mine"
     save_model(model, ModelCard("mine", "restoration", TINY, "CC0"), leaving_all(0.9).state_dict())
     assert load_tone(str(model)) is None

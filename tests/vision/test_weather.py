@@ -7,29 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mofme.vision.weather import (
-    TRAINED,
-    WEATHERS,
-    add_distractors,
-    koschmieder,
-    photograph,
-    random_weathers,
-    synthesize,
-)
+from mofme.vision.weather import TRAINED, WEATHERS, random_weathers, synthesize
+from mofme.vision.weather.camera import add_distractors, photograph
 from mofme.vision.weather.falling import _lens_streaks, _near_flakes, _splashes
-from mofme.vision.weather.haze import add_veil, random_airlight, random_depth
-from mofme.vision.weather.particles import (
-    Draw,
-    disc,
-    gaussian,
-    impulses,
-    motion,
-    peak_one,
-    stretched_gaussian,
-    to_frequency,
-    to_picture,
-    warp,
-)
+from mofme.vision.weather.haze import add_veil, koschmieder, random_airlight, random_depth
+from mofme.vision.weather.particles import Draw, disc, gaussian, impulses, motion, peak_one, to_picture
 from mofme.vision.weather.raindrop import _kernel, add_any_drops, add_lens_drops, add_raindrops, add_soft_discs
 
 
@@ -49,7 +31,7 @@ def pictures(batch: int, height: int = 64, width: int = 80, seed: int = 1) -> Te
 def one_impulse(transfer: Tensor, side: int, amplitude: float = 1.0) -> Tensor:
     field = torch.zeros(1, 1, side, side)
     field[..., side // 2, side // 2] = amplitude
-    return to_picture(to_frequency(field) * transfer[:, None], (side, side))[0, 0]
+    return to_picture(torch.fft.rfft2(field) * transfer[:, None], (side, side))[0, 0]
 
 
 def second_moments(picture: Tensor, angle: float) -> tuple[float, float]:
@@ -62,30 +44,25 @@ def second_moments(picture: Tensor, angle: float) -> tuple[float, float]:
     return float((picture * along**2).sum() / total), float((picture * across**2).sum() / total)
 
 
-@pytest.mark.parametrize(("length", "degrees", "sigma"), [(20.0, 30.0, 2.0), (31.5, -45.0, 1.0), (8.0, 0.0, 3.0)])
-def test_a_streak_has_the_length_angle_and_width_asked_for(length: float, degrees: float, sigma: float) -> None:
+def test_streaks_discs_and_blurs_are_as_large_as_asked_for() -> None:
+    side = (129, 129)
+
+    def moments(transfer: Tensor, angle: float) -> tuple[float, float]:
+        return second_moments(one_impulse(transfer, 129), angle)
+
     # A line of length L blurred by a Gaussian of s has variance L^2/12 + s^2 along and s^2 across.
-    side, angle = 129, math.radians(degrees)
-    transfer = motion(torch.tensor([length]), torch.tensor([angle]), (side, side))
-    transfer = transfer * gaussian(torch.tensor([sigma]), (side, side))
-    along, across = second_moments(one_impulse(transfer, side), angle)
-    assert along == pytest.approx(length**2 / 12 + sigma**2, rel=2e-3)
-    assert across == pytest.approx(sigma**2, rel=5e-3)
-
-
-def test_a_disc_has_the_variance_of_a_disc() -> None:
+    for length, degrees, sigma in ((20.0, 30.0, 2.0), (31.5, -45.0, 1.0), (8.0, 0.0, 3.0)):
+        angle = math.radians(degrees)
+        line = motion(torch.tensor([length]), torch.tensor([angle]), side) * gaussian(torch.tensor([sigma]), side)
+        assert moments(line, angle) == (
+            pytest.approx(length**2 / 12 + sigma**2, rel=2e-3),
+            pytest.approx(sigma**2, rel=5e-3),
+        )
     # Along any direction a uniform disc of radius R has variance R^2/4; here 6^2/4 + 1 for the blur.
-    transfer = disc(torch.tensor([6.0]), (65, 65)) * gaussian(torch.tensor([1.0]), (65, 65))
-    along, across = second_moments(one_impulse(transfer, 65), 0.4)
-    assert along == pytest.approx(10.0, rel=2e-3)
-    assert across == pytest.approx(10.0, rel=2e-3)
-
-
-def test_a_stretched_blur_is_as_tall_and_as_wide_as_asked_for() -> None:
-    transfer = stretched_gaussian(torch.tensor([5.0]), torch.tensor([2.0]), (65, 65))
-    down, across = second_moments(one_impulse(transfer, 65), 0.0)
-    assert down == pytest.approx(25.0, rel=2e-3)
-    assert across == pytest.approx(4.0, rel=2e-3)
+    soft = disc(torch.tensor([6.0]), side) * gaussian(torch.tensor([1.0]), side)
+    assert moments(soft, 0.4) == pytest.approx((10, 10), rel=2e-3)
+    tall = gaussian(torch.tensor([5.0]), side, wide_B=torch.tensor([2.0]))
+    assert moments(tall, 0.0) == pytest.approx((25, 4), rel=2e-3)
 
 
 @pytest.mark.parametrize("side", [64, 65])
@@ -104,21 +81,10 @@ def test_impulses_are_as_dense_and_as_strong_as_asked_for() -> None:
     assert 0.5 <= float(field[field > 0].min()) < 0.51
     assert float(field[field > 0].mean()) == pytest.approx(0.75, abs=0.01)
     assert float(field.max()) <= 1
-
-
-def test_at_least_one_particle_falls_where_one_is_asked_for() -> None:
     none = impulses(torch.zeros(8), (9, 9), draw(8))
     some = impulses(torch.zeros(8), (9, 9), draw(8), at_least_one=True)
     assert int((none > 0).sum()) == 0
     assert (some > 0).sum((1, 2, 3)).tolist() == [1] * 8
-
-
-def test_warp_samples_at_the_shifted_place() -> None:
-    picture = pictures(1)
-    shift = torch.zeros(1, 2, 64, 80)
-    shift[:, 0], shift[:, 1] = 3, -2
-    moved = warp(picture, shift)
-    torch.testing.assert_close(moved[..., 2:, :-3], picture[..., :-2, 3:], atol=1e-4, rtol=0)
 
 
 def test_koschmieder_by_hand() -> None:
@@ -126,19 +92,6 @@ def test_koschmieder_by_hand() -> None:
     clean = torch.tensor([0.2, 0.4, 1.0]).view(1, 3, 1, 1)
     hazy = koschmieder(clean, torch.full((1, 1, 1, 1), 0.25), torch.tensor([0.8, 0.6, 1.0]).view(1, 3, 1, 1))
     assert hazy.flatten().tolist() == pytest.approx([0.65, 0.55, 1.0])
-
-
-def test_a_veil_through_which_everything_passes_changes_nothing() -> None:
-    clean = pictures(3)
-    assert torch.equal(add_veil(clean, torch.ones(3), 0.6, draw(3)), clean)
-
-
-def test_depth_is_relative_and_mostly_grows_upwards() -> None:
-    depth = random_depth(torch.full((200, 3, 48, 48), 0.5), draw(200))
-    torch.testing.assert_close(depth.mean((1, 2, 3)), torch.ones(200))
-    assert float(depth.min()) > 0
-    farther_at_top = depth[:, :, :12].mean((1, 2, 3)) > depth[:, :, -12:].mean((1, 2, 3))
-    assert 0.55 < float(farther_at_top.float().mean()) < 0.95
 
 
 def test_a_thing_is_hazed_as_a_whole() -> None:
@@ -168,7 +121,7 @@ def test_the_thickest_fog_leaves_something_to_restore() -> None:
     assert float(foggy.diff(dim=-1).abs().mean((1, 2, 3)).min()) > 0.07
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     height=st.integers(1, 40),
     width=st.integers(1, 40),
@@ -188,15 +141,21 @@ def test_any_weather_on_any_size_stays_a_picture(
         assert bool(names) or torch.equal(image, clean_one)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("name", WEATHERS)
-def test_pictures_of_any_float_type(name: str, dtype: torch.dtype) -> None:
-    clean = torch.rand(1, 3, 24, 32, generator=seeded())
-    image = synthesize(clean.to(dtype), [name], seeded(1)).image
-    assert image.dtype == dtype
-    # Before the sensor and at the end pictures are rounded to their type, by up to 2^-9: that may cross an 8-bit step.
-    expected = synthesize(clean.to(dtype).float(), [name], seeded(1)).image
-    assert (image.float() - expected).abs().max() < 1 / 255 + 2**-8
+def test_looks_of_training_stay_pictures_and_are_decided_by_the_seed() -> None:
+    for size in ((29, 33), (64, 80)):
+        first, second = (synthesize(pictures(8, *size), WEATHERS * 2, seeded(5), **TRAINED).image for _ in range(2))
+        assert torch.equal(first, second)
+        assert first.isfinite().all() and first.min() >= 0 and first.max() <= 1
+
+
+def test_pictures_of_any_float_type() -> None:
+    for dtype in (torch.float64, torch.float16, torch.bfloat16):
+        clean = torch.rand(4, 3, 24, 32, generator=seeded()).to(dtype)
+        image, expected = (synthesize(one, WEATHERS, seeded(1)).image for one in (clean, clean.float()))
+        assert image.dtype == dtype
+        # Before the sensor and at the end pictures are rounded to their type, by up to 2^-9: that may cross an 8-bit
+        # step.
+        assert (image.float() - expected).abs().max() < 1 / 255 + 2**-8
 
 
 def test_the_seed_decides_and_the_input_is_left_alone() -> None:
@@ -204,36 +163,9 @@ def test_the_seed_decides_and_the_input_is_left_alone() -> None:
     before = clean.clone()
     weathers = [*WEATHERS, frozenset({"rain", "haze"})]
     first = synthesize(clean, weathers, seeded(3)).image
-    assert torch.equal(first, synthesize(clean, weathers, seeded(3)).image)
     other = synthesize(clean, weathers, seeded(4)).image
     assert ((first - other).abs().amax((1, 2, 3)) > 0.01).all()
     assert torch.equal(clean, before)
-
-
-@pytest.mark.parametrize(
-    ("name", "least", "most"),
-    [("rain", 0.02, 0.2), ("snow", 0.02, 0.2), ("raindrop", 0.008, 0.1), ("haze", 0.08, 0.35)],
-)
-def test_each_weather_changes_a_picture_by_a_sensible_amount(name: str, least: float, most: float) -> None:
-    clean = pictures(48)
-    change = (synthesize(clean, [name] * 48, seeded()).image - clean).abs().mean((1, 2, 3))
-    assert least < float(change.mean()) < most
-    assert float(change.min()) > 5e-4
-
-
-def test_streaks_and_flakes_brighten_a_dark_picture() -> None:
-    dark = torch.full((16, 3, 64, 64), 0.1)
-    for name in ("rain", "snow"):
-        peak = synthesize(dark, [name] * 16, seeded()).image.amax((1, 2, 3))
-        assert float(peak.min()) > 0.15
-        assert float(peak.mean()) > 0.45
-
-
-def test_drops_leave_the_rest_of_the_picture_untouched() -> None:
-    clean = pictures(32, 96, 96)
-    changed = (add_raindrops(clean, draw(32)) != clean).any(1).float().mean((1, 2))
-    assert float(changed.min()) > 0
-    assert 0.05 < float(changed.mean()) < 0.5
 
 
 def test_near_drops_have_a_dark_side() -> None:
@@ -260,14 +192,6 @@ def test_near_flakes_are_large_and_soft() -> None:
     assert (eroded.amax((1, 2, 3)) > 0.3 * flakes[shown].amax((1, 2, 3))).all()
 
 
-@pytest.mark.parametrize("size", [(7, 33), (64, 80)])
-def test_looks_of_training_stay_pictures_and_are_decided_by_the_seed(size: tuple[int, int]) -> None:
-    clean = pictures(8, *size)
-    first, second = (synthesize(clean, WEATHERS * 2, seeded(5), **TRAINED).image for _ in range(2))
-    assert torch.equal(first, second)
-    assert first.isfinite().all() and first.min() >= 0 and first.max() <= 1
-
-
 def test_distractors_change_a_few_pictures_and_leave_the_rest_alone() -> None:
     clean = pictures(200, 32, 48)
     before = clean.clone()
@@ -276,14 +200,9 @@ def test_distractors_change_a_few_pictures_and_leave_the_rest_alone() -> None:
     # 15 % out of focus, 15 % in dull light, some both: 1 - .85^2 = 28 %.
     assert float(changed) == pytest.approx(0.28, abs=0.1)
     assert 0 <= float(result.min()) <= float(result.max()) <= 1
-    assert torch.equal(result, add_distractors(clean, seeded()))
-    assert not torch.equal(result, add_distractors(clean, seeded(1)))
     assert torch.equal(clean, before)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (7, 33)])
-def test_distractors_on_odd_sizes(size: tuple[int, int]) -> None:
-    assert add_distractors(torch.rand(40, 3, *size), seeded()).isfinite().all()
+    for size in ((1, 1), (7, 33)):
+        assert add_distractors(torch.rand(40, 3, *size), seeded()).isfinite().all()
 
 
 def test_the_training_mixture_has_its_shares() -> None:
@@ -293,7 +212,6 @@ def test_the_training_mixture_has_its_shares() -> None:
     assert single == pytest.approx({"rain": 0.23, "snow": 0.21, "raindrop": 0.23, "haze": 0.19}, abs=0.02)
     assert share[frozenset()] == pytest.approx(0.08, abs=0.01)
     assert sum(value for names, value in share.items() if len(names) == 2) == pytest.approx(0.06, abs=0.01)
-    assert drawn == random_weathers(6000, seeded())
 
 
 def test_mistakes_are_explained() -> None:
@@ -301,6 +219,9 @@ def test_mistakes_are_explained() -> None:
         synthesize(torch.rand(1, 3, 8, 8), ["hail"], seeded())
     with pytest.raises(ValueError, match="2 pictures need as many sets of weathers, got 1"):
         synthesize(torch.rand(2, 3, 8, 8), ["rain"], seeded())
+    odd = torch.rand(40, 3, 20, 30)
+    with pytest.raises(ValueError, match="multiples of 16"):  # no blocks of JPEG
+        photograph(odd, odd, seeded())
 
 
 def test_what_is_alike_stays_alike_unless_only_the_input_is_compressed() -> None:
@@ -326,21 +247,11 @@ def test_weather_stays_where_it_was() -> None:
     assert (change[:, 10:14, 20:24].mean(dim=(1, 2)) > 5 * change[:, :, 40:].mean(dim=(1, 2))).all()
 
 
-def test_sides_that_are_no_blocks_of_jpeg() -> None:
-    odd = torch.rand(40, 3, 20, 30)
-    with pytest.raises(ValueError, match="multiples of 16"):
-        photograph(odd, odd, seeded())
-
-
-@pytest.mark.parametrize("add", [add_lens_drops, add_soft_discs, add_any_drops])
-def test_drops_cover_some_of_every_picture(add: object) -> None:
+def test_drops_cover_some_of_every_picture() -> None:
     clean = pictures(12, 96, 128, 7)
-    seen = add(clean, draw(12))  # type: ignore[operator]
-    assert seen.shape == clean.shape
-    assert seen.isfinite().all()
-    changed = ((seen - clean).abs().amax(dim=1) > 0.02).float().mean(dim=(1, 2))
-    assert (changed > 0.005).all()
-    assert torch.equal(seen, add(clean, draw(12)))  # type: ignore[operator]
+    for add in (add_raindrops, add_lens_drops, add_soft_discs, add_any_drops):
+        changed = ((add(clean, draw(12)) - clean).abs().amax(dim=1) > 0.02).float().mean(dim=(1, 2))
+        assert (changed > 0.005).all()
 
 
 def test_one_drop_is_a_disc_of_its_radius_that_shows_what_it_is_given() -> None:
@@ -350,9 +261,7 @@ def test_one_drop_is_a_disc_of_its_radius_that_shows_what_it_is_given() -> None:
     kernel = _kernel(inner, (none, two), torch.tensor([10.0]), torch.ones(1), (64, 64))
     colour, alpha = kernel[0, :3], kernel[0, 3]
     assert alpha.sum().item() == pytest.approx(314.16, rel=0.02)
-    assert alpha[0, 0] == 1
-    assert alpha[0, 9] == 1
-    assert alpha[0, 12] == 0
+    assert alpha[0, [0, 9, 12]].tolist() == [1, 1, 0]
     torch.testing.assert_close(colour, 0.6 * alpha.expand(3, -1, -1))
 
 
@@ -361,7 +270,5 @@ def test_what_is_above_is_seen_below() -> None:
     clean = torch.zeros(24, 3, 128, 128)
     clean[:, :, :64] = 1
     seen = add_lens_drops(clean, draw(24))
-    in_the_sky = 1 - seen[:, :, :56]
-    on_the_ground = seen[:, :, 72:]
-    assert in_the_sky.mean() > 0.02
-    assert on_the_ground.mean() > 0.02
+    assert (1 - seen[:, :, :56]).mean() > 0.02
+    assert seen[:, :, 72:].mean() > 0.02

@@ -8,8 +8,10 @@ an untrained net returns its input. Feed-forwards stand at 1/4 and 1/8, where a 
 Feature maps are (B, C, H, W), channels_last in memory.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from typing import Literal, get_args
 
 import torch
@@ -40,7 +42,12 @@ FeedForwardKind = Literal[
     "mofme-mixture",
     "generated",
 ]
-_PASSES = 8  # the paper does not say how many
+_ROUTERS: Mapping[FeedForwardKind, Callable[[int, int, int], Router]] = {
+    "mofme-linear": LinearRouter,
+    "mofme-attention": AttentionRouter,
+    "mofme-mixture": MixtureOfRouters,
+    "mofme-sampled": partial(UncertaintyRouter, samples=8),  # the paper does not say how many
+}
 
 
 def feed_forward(kind: FeedForwardKind, dim: int, hidden: int, num_experts: int) -> nn.Module:
@@ -57,23 +64,9 @@ def feed_forward(kind: FeedForwardKind, dim: int, hidden: int, num_experts: int)
         return MoE(LinearRouter(dim, num_experts, top_k), FeedForwardExperts(dim, hidden, num_experts))
     if kind not in get_args(FeedForwardKind):
         raise ValueError(f"feed-forward must be one of {', '.join(get_args(FeedForwardKind))}, got {kind!r}")
-    router = _router(kind, dim, num_experts, top_k=min(4, num_experts))
+    router = _ROUTERS.get(kind, UncertaintyRouter)(dim, num_experts, min(4, num_experts))
     experts = GeneratedModulationExperts if kind == "generated" else FeatureModulatedExperts
     return MoE(router, experts(dim, hidden, num_experts))
-
-
-def _router(kind: FeedForwardKind, dim: int, num_experts: int, top_k: int) -> Router:
-    match kind:
-        case "mofme-linear":
-            return LinearRouter(dim, num_experts, top_k)
-        case "mofme-attention":
-            return AttentionRouter(dim, num_experts, top_k)
-        case "mofme-mixture":
-            return MixtureOfRouters(dim, num_experts, top_k)
-        case "mofme-sampled":
-            return UncertaintyRouter(dim, num_experts, top_k, samples=_PASSES)
-        case _:
-            return UncertaintyRouter(dim, num_experts, top_k)
 
 
 class SpatialBlock(nn.Module):
@@ -130,9 +123,7 @@ class RestorationNet(nn.Module):
         half, quarter, eighth = widths
         n_half, n_quarter, n_eighth = blocks
 
-        def stage(channels: int, depth: int) -> nn.Sequential:
-            return nn.Sequential(*(_block(channels, feed_forward, num_experts, expansion) for _ in range(depth)))
-
+        stage = partial(_stage, kind=feed_forward, num_experts=num_experts, expansion=expansion)
         self.stem = nn.Conv2d(3 * 4, half, 3, padding=1)
         self.encoder_half = nn.Sequential(*(SpatialBlock(half) for _ in range(n_half)))
         self.to_quarter = nn.Conv2d(half, quarter, 2, stride=2)
@@ -184,9 +175,9 @@ class RestorationNet(nn.Module):
         return NetOutput(torch.addcmul(offset, image, gain.exp()), self.weather(eighth).mean(dim=(-2, -1)))
 
 
-def _block(channels: int, kind: FeedForwardKind, num_experts: int, expansion: int) -> nn.Sequential:
-    layer = feed_forward(kind, channels, expansion * channels, num_experts)
-    return nn.Sequential(SpatialBlock(channels), FeedForwardBlock(channels, layer))
+def _stage(channels: int, depth: int, kind: FeedForwardKind, num_experts: int, expansion: int) -> nn.Sequential:
+    layers = (feed_forward(kind, channels, expansion * channels, num_experts) for _ in range(depth))
+    return nn.Sequential(*(nn.Sequential(SpatialBlock(channels), FeedForwardBlock(channels, one)) for one in layers))
 
 
 class _Context(nn.Module):
@@ -194,14 +185,10 @@ class _Context(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.features = nn.Sequential(
-            nn.Conv2d(3, 16, 3, stride=2, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(16, 32, 3, stride=2, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(32, 64, 3, stride=2, padding=1),
-            nn.ReLU(),
-        )
+        layers: list[nn.Module] = []
+        for inputs, outputs in pairwise((3, 16, 32, 64)):
+            layers += [nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), nn.ReLU()]
+        self.features = nn.Sequential(*layers)
         self.project = nn.Linear(64, 2 * channels)
         nn.init.zeros_(self.project.weight)
         nn.init.zeros_(self.project.bias)

@@ -1,38 +1,27 @@
 """Synthetic bad weather on clean photographs: batched, seeded, on any device, from no data files."""
 
+from bisect import bisect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, combinations
 
 import torch
 from torch import Tensor
 
-from mofme.vision.weather.camera import add_distractors, photograph
 from mofme.vision.weather.falling import add_any_rain, add_any_snow, add_rain, add_snow
-from mofme.vision.weather.haze import add_haze, koschmieder
+from mofme.vision.weather.haze import add_haze
 from mofme.vision.weather.particles import Draw, on_some, per_picture
 from mofme.vision.weather.raindrop import add_any_drops, add_raindrops
 
-__all__ = [
-    "TRAINED",
-    "WEATHERS",
-    "Weathered",
-    "add_distractors",
-    "koschmieder",
-    "photograph",
-    "random_weathers",
-    "synthesize",
-]
-
-WEATHERS = ("rain", "snow", "raindrop", "haze")
+# In training: how many pictures have one weather alone, and how many none; the others have two.
+_SHARES = {"rain": 0.23, "snow": 0.21, "raindrop": 0.23, "haze": 0.19}
+_CLEAN_SHARE = 0.08
+WEATHERS = tuple(_SHARES)
 
 Add = Callable[[Tensor, Draw], Tensor]
 
 # What `synthesize` draws with in training.
 TRAINED: Mapping[str, Add] = {"raindrops": add_any_drops, "rain": add_any_rain, "snow": add_any_snow}
-
-_SINGLE_SHARES = {"rain": 0.23, "snow": 0.21, "raindrop": 0.23, "haze": 0.19}
-_CLEAN_SHARE = 0.08
-_SENSOR_NOISE = 2 / 255
 
 
 @dataclass(frozen=True)
@@ -76,20 +65,13 @@ def synthesize(
 def random_weathers(batch: int, generator: torch.Generator) -> list[frozenset[str]]:
     """The training mixture: mostly one weather a picture, 8 % clean, 6 % two at once."""
     values = torch.rand(batch, 2, generator=generator, device=generator.device).tolist()
-    pairs = [frozenset({a, b}) for i, a in enumerate(WEATHERS) for b in WEATHERS[i + 1 :]]
-    return [_pick(first, pairs[int(second * len(pairs))]) for first, second in values]
-
-
-def _pick(value: float, pair: frozenset[str]) -> frozenset[str]:
-    for name, share in _SINGLE_SHARES.items():
-        if value < share:
-            return frozenset({name})
-        value -= share
-    return frozenset() if value < _CLEAN_SHARE else pair
+    pairs = [frozenset(pair) for pair in combinations(WEATHERS, 2)]
+    others = [*(frozenset({name}) for name in WEATHERS), frozenset[str]()]
+    ends = list(accumulate([*_SHARES.values(), _CLEAN_SHARE]))
+    return [[*others, pairs[int(second * len(pairs))]][bisect(ends, first)] for first, second in values]
 
 
 def _photograph(image: Tensor, draw: Draw) -> Tensor:
     """Noise of a sensor and the steps of 8 bits, which a restorer must not make visible in a smooth sky."""
-    shape = image.shape
-    grain = torch.randn(shape, generator=draw.generator, device=draw.generator.device).to(image.device)
-    return ((image + per_picture(draw.uniform(0, _SENSOR_NOISE)) * grain) * 255).round() / 255
+    grain = torch.randn(image.shape, generator=draw.generator, device=draw.generator.device).to(image.device)
+    return ((image + per_picture(draw.uniform(0, 2 / 255)) * grain) * 255).round() / 255

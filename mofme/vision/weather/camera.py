@@ -22,24 +22,16 @@ from mofme.vision.weather.particles import (
     particle_scale,
     peak_one,
     per_picture,
-    to_frequency,
     to_picture,
 )
 
-_SHARPENED_SHARE = 0.3
-_TONED_SHARE = 0.5
-_COMPRESSED_SHARE = 0.2
-_INPUT_COMPRESSED_SHARE = 0.2
 _JPEG_BLOCK = 16
 
 
 def photograph(weathered: Tensor, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Both pictures (B,3,H,W) in [0,1] as a camera would have taken them; sides are multiples of 16."""
     draw = Draw(generator, len(clean), clean.device)
-    sharpened, toned, both, one = (
-        draw.chance(share).tolist()
-        for share in (_SHARPENED_SHARE, _TONED_SHARE, _COMPRESSED_SHARE, _INPUT_COMPRESSED_SHARE)
-    )
+    sharpened, toned, both, one = (draw.chance(share).tolist() for share in (0.3, 0.5, 0.2, 0.2))
     pair = torch.cat((weathered, clean), 1)
     pair = on_some(pair, sharpened, _sharpen, generator)
     pair = on_some(pair, toned, _set_tone, generator)
@@ -73,15 +65,10 @@ def _compress(image: Tensor, draw: Draw, low: int, high: int) -> Tensor:
     return (torch.cat(parts, 1) * 255).round() / 255
 
 
-_OUT_OF_FOCUS_SHARE = 0.15
-_DULL_SHARE = 0.15
-
-
 def add_distractors(clean: Tensor, generator: torch.Generator) -> Tensor:
     """Some of the pictures (B,3,H,W) in [0,1] changed into others that are as clean; the rest bit for bit."""
     draw = Draw(generator, len(clean), clean.device)
-    blurred = draw.chance(_OUT_OF_FOCUS_SHARE).tolist()
-    dull = draw.chance(_DULL_SHARE).tolist()
+    blurred, dull = (draw.chance(0.15).tolist() for _ in range(2))
     return on_some(on_some(clean, blurred, _out_of_focus, generator), dull, _in_dull_light, generator)
 
 
@@ -96,7 +83,7 @@ def _out_of_focus(clean: Tensor, draw: Draw) -> Tensor:
     kernel = peak_one(disc(radius, size) * gaussian(0.5 + radius * draw.uniform(0, 0.4), size), size)
     density = 0.15 * draw.rand().square() / (math.pi * radius**2)
     points = impulses(density, size, draw, 0.2, at_least_one=True)
-    discs = to_picture(to_frequency(points) * kernel[:, None], size).clamp(0, 1)
+    discs = to_picture(torch.fft.rfft2(points) * kernel[:, None], size).clamp(0, 1)
     # A lamp has a colour of its own, a stone or a leaf that of its place.
     lamp = draw.uniform(0.7, 1)[:, None] - draw.uniform(0.3, 0.6)[:, None] * draw.rand(3)
     own = (soft * per_picture(draw.uniform(0.4, 2))).clamp(0, 1)

@@ -21,7 +21,6 @@ from mofme.vision.weather.particles import (
     particle_scale,
     peak_one,
     per_picture,
-    to_frequency,
     to_picture,
     warp,
 )
@@ -94,7 +93,7 @@ def _streaks(size: Size, heavy: Tensor, angle: Tensor, draw: Draw) -> Tensor:
         transfer = peak_one(transfer * gaussian(sigma, size), size)
         # Squared, most drops are faint and few are bright.
         drops = impulses(coverage / (2.5 * sigma * length), size, draw, 0.35, at_least_one=True).square()
-        spectrum = spectrum + to_frequency(drops) * (transfer * strength[:, None, None])[:, None]
+        spectrum = spectrum + torch.fft.rfft2(drops) * (transfer * strength[:, None, None])[:, None]
     cells = max(1, round(min(size) / 12))
     flicker = 0.55 + 0.9 * draw.smooth(size, (cells, 3 * cells))
     return (to_picture(spectrum, size) * flicker).clamp(0, 1)
@@ -112,7 +111,7 @@ def _near_streaks(size: Size, angle: Tensor, draw: Draw) -> Tensor:
     coverage = 0.004 + 0.05 * draw.rand().square()
     drops = impulses(coverage / (width * length), size, draw, 0.3, at_least_one=True)
     drops = drops * per_picture(draw.uniform(0.2, 1) * draw.chance(0.4))
-    return to_picture(to_frequency(drops) * peak_one(transfer, size)[:, None], size).clamp(0, 1)
+    return to_picture(torch.fft.rfft2(drops) * peak_one(transfer, size)[:, None], size).clamp(0, 1)
 
 
 def _fine_streaks(size: Size, angle: Tensor, draw: Draw) -> Tensor:
@@ -122,7 +121,7 @@ def _fine_streaks(size: Size, angle: Tensor, draw: Draw) -> Tensor:
     transfer = motion(length, angle + draw.uniform(-0.04, 0.04), size) * torch.sinc(u) * torch.sinc(v)
     drops = impulses(draw.uniform(0.01, 0.12) / length, size, draw, 0.3, at_least_one=True)
     drops = drops * per_picture(draw.uniform(0.1, 0.5) * draw.chance(0.25))
-    return to_picture(to_frequency(drops) * peak_one(transfer, size)[:, None], size).clamp(0, 1)
+    return to_picture(torch.fft.rfft2(drops) * peak_one(transfer, size)[:, None], size).clamp(0, 1)
 
 
 def _lens_streaks(size: Size, angle: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
@@ -141,7 +140,7 @@ def _lens_streaks(size: Size, angle: Tensor, draw: Draw) -> tuple[Tensor, Tensor
     half, whole = (peak_one(line * motion(part, tilt + math.pi / 2, size), size) for part in (width / 2, width))
     coverage = 0.004 + 0.04 * draw.rand().square()
     drops = impulses(coverage / (width * length), size, draw, 0.4, at_least_one=True)
-    spectrum = to_frequency(drops * per_picture(draw.uniform(0.3, 1) * draw.chance(0.25)))
+    spectrum = torch.fft.rfft2(drops * per_picture(draw.uniform(0.3, 1) * draw.chance(0.25)))
     sided = draw.chance(0.6)[:, None, None]
     bright = to_picture(spectrum * torch.where(sided, half * aside, half)[:, None], size)
     dark = to_picture(spectrum * torch.where(sided, half * aside.conj(), whole)[:, None], size)
@@ -159,7 +158,7 @@ def _splashes(size: Size, draw: Draw) -> Tensor:
     leap = motion(radius * draw.uniform(1, 3), torch.zeros_like(radius), size)
     transfer = (ring + draw.rand()[:, None, None] * leap) * gaussian(0.3 + 0.2 * radius, size)
     drops = impulses(draw.uniform(0.005, 0.04) / radius**2, size, draw, 0.3, at_least_one=True) * ground
-    bursts = to_picture(to_frequency(drops) * peak_one(transfer, size)[:, None], size).clamp(0, 1)
+    bursts = to_picture(torch.fft.rfft2(drops) * peak_one(transfer, size)[:, None], size).clamp(0, 1)
     spray = ground * draw.smooth(size, (3, 6)) * per_picture(draw.uniform(0, 0.3))
     return per_picture(draw.chance(0.2).float()) * (per_picture(draw.uniform(0.3, 0.9)) * bursts + spray).clamp(0, 1)
 
@@ -202,7 +201,7 @@ def _near_flakes(size: Size, draw: Draw) -> Tensor:
     density = draw.uniform(0.01, 0.12) / (math.pi * radius**2 + 2 * radius * length)
     flakes = impulses(density, size, draw, 0.3, at_least_one=True)
     flakes = flakes * per_picture(draw.uniform(0.2, 0.85) * draw.chance(0.4))
-    near = to_picture(to_frequency(flakes) * transfer[:, None], size)
+    near = to_picture(torch.fft.rfft2(flakes) * transfer[:, None], size)
     bend = per_picture(radius * draw.uniform(0.1, 0.4)) * (2 * draw.smooth(size, (12,), 2) - 1)
     return warp(near, bend).clamp(0, 1)
 
@@ -225,7 +224,7 @@ def _flakes(size: Size, draw: Draw) -> Tensor:
         transfer = peak_one(transfer * motion(length, fall + draw.uniform(-0.3, 0.3), size), size)
         density = amount * coverage * draw.uniform(0.3, 1.7) / (math.pi * radius**2 + 2 * radius * length)
         flakes = impulses(density, size, draw, 0.35, at_least_one=True)
-        spectrum = spectrum + to_frequency(flakes) * (transfer * strength[:, None, None])[:, None]
+        spectrum = spectrum + torch.fft.rfft2(flakes) * (transfer * strength[:, None, None])[:, None]
     alpha = to_picture(spectrum, size)
     # Bending the plane by noise about as fine as the flakes makes no two of them alike.
     cells = max(1, round(min(size) / (5 * scale)))

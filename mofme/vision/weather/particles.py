@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Size = tuple[int, int]
+
 
 @dataclass(frozen=True)
 class Draw:
@@ -38,7 +40,7 @@ class Draw:
         """True with this probability, shape (B,)."""
         return self.rand() < probability
 
-    def smooth(self, size: tuple[int, int], cells: tuple[int, ...], channels: int = 1) -> Tensor:
+    def smooth(self, size: Size, cells: tuple[int, ...], channels: int = 1) -> Tensor:
         """Noise (B, channels, H, W) in [0, 1], mean .5: an octave for each of `cells` across, halving."""
         field = torch.zeros(self.batch, channels, *size, device=self.device)
         total = 0.0
@@ -70,14 +72,9 @@ def on_some(
     return image.index_copy(0, index, changed.to(image.dtype))
 
 
-Size = tuple[int, int]
-
-_USUAL_SIDE = 512
-
-
 def particle_scale(size: Size) -> float:
     """How much larger particles are drawn than in a usual picture; 1 for everything up to 512 pixels."""
-    return max(1.0, min(size) / _USUAL_SIDE)
+    return max(1.0, min(size) / 512)
 
 
 @lru_cache(maxsize=16)
@@ -93,16 +90,12 @@ def motion(length_B: Tensor, angle_B: Tensor, size: Size) -> Tensor:
     return torch.sinc(length_B[:, None, None] * along)
 
 
-def gaussian(sigma_B: Tensor, size: Size) -> Tensor:
-    """Transfer (B, V, U) of a Gaussian of standard deviation `sigma` pixels."""
-    return stretched_gaussian(sigma_B, sigma_B, size)
-
-
-def stretched_gaussian(tall_B: Tensor, wide_B: Tensor, size: Size) -> Tensor:
-    """Transfer (B, V, U) of a Gaussian of standard deviations `tall` downwards and `wide` across, in pixels."""
-    v, u = frequencies(size, tall_B.device)
-    downwards = torch.exp(-2 * math.pi**2 * (tall_B[:, None, None] * v) ** 2)
-    return downwards * torch.exp(-2 * math.pi**2 * (wide_B[:, None, None] * u) ** 2)
+def gaussian(sigma_B: Tensor, size: Size, wide_B: Tensor | None = None) -> Tensor:
+    """Transfer (B, V, U) of a Gaussian of standard deviation `sigma` downwards and `wide`, or the same, across."""
+    v, u = frequencies(size, sigma_B.device)
+    across = sigma_B if wide_B is None else wide_B
+    downwards = torch.exp(-2 * math.pi**2 * (sigma_B[:, None, None] * v) ** 2)
+    return downwards * torch.exp(-2 * math.pi**2 * (across[:, None, None] * u) ** 2)
 
 
 def disc(radius_B: Tensor, size: Size) -> Tensor:
@@ -131,11 +124,6 @@ def impulses(density_B: Tensor, size: Size, draw: Draw, faintest: float = 1.0, a
         density = torch.maximum(density, field.amin((-2, -1), keepdim=True) * (1 + 1e-4) + 1e-9)
     # Below the density, the same number divided by it is again uniform in [0, 1).
     return torch.where(field < density, faintest + (1 - faintest) * field / density, 0.0)
-
-
-def to_frequency(field: Tensor) -> Tensor:
-    """(B, C, H, W) -> complex (B, C, V, U)."""
-    return torch.fft.rfft2(field)
 
 
 def to_picture(spectrum: Tensor, size: Size) -> Tensor:

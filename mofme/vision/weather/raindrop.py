@@ -22,8 +22,6 @@ from mofme.vision.weather.particles import (
     particle_scale,
     peak_one,
     per_picture,
-    stretched_gaussian,
-    to_frequency,
     to_picture,
     warp,
 )
@@ -99,8 +97,8 @@ def _drops(size: Size, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
         tall = sigma * stretch
         density = coverage * share[:, layer] / (math.pi * radius**2 * stretch)
         drops = impulses(density, size, draw, 0.75, at_least_one=layer == 0)
-        transfer = peak_one(stretched_gaussian(tall, sigma, size), size)
-        spectrum = to_frequency(drops * 1.25) * transfer[:, None]
+        transfer = peak_one(gaussian(tall, size, wide_B=sigma), size)
+        spectrum = torch.fft.rfft2(drops * 1.25) * transfer[:, None]
         height = height + spectrum
         # The slope of a Gaussian is -(x - centre) / sigma^2 times it: so its slope tells where the centre is.
         slope = spectrum * (-2j * math.pi * sigma[:, None, None, None])
@@ -189,7 +187,7 @@ def _layers(
         # Drops that overlap cover less than the sum of them.
         density = -torch.log1p(-cover) * share[:, number] / (math.pi * own**2)
         places = impulses(density, size, draw, at_least_one=number == 1)
-        spectrum = spectrum + to_frequency(places) * to_frequency(kernel)
+        spectrum = spectrum + torch.fft.rfft2(places) * torch.fft.rfft2(kernel)
     blur = gaussian(softness * radius, size)
     layers = to_picture(spectrum * blur[:, None], size)
     # No drop is quite round.
