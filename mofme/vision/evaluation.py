@@ -1,10 +1,9 @@
 """How much closer to the clean picture a restorer brings pictures taken in bad weather."""
 
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,21 +15,11 @@ from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import bootstrap
 from mofme.vision.datasets import PairFiles
 from mofme.vision.metrics import Lpips, psnr, rgb_to_y, ssim
+from mofme.vision.restorer import Restoration
 
 PSNR_CAP = 100.0  # dB given to equal pictures, so that a mean exists
-
-
-class Restored(Protocol):
-    @property
-    def image(self) -> Tensor: ...
-    @property
-    def seconds(self) -> float: ...
-
-
-class Restores(Protocol):
-    """What is measured: `Restorer`, or anything that restores one picture (3, H, W) in [0, 1]."""
-
-    def __call__(self, image: Tensor, /) -> Restored: ...
+# What is measured: `Restorer`, or anything that restores one picture (3, H, W) in [0, 1].
+Restores = Callable[[Tensor], Restoration]
 
 
 @dataclass(frozen=True)
@@ -52,8 +41,6 @@ TABLES = {
     "ssim_y": "SSIM of luma",
     "lpips": "LPIPS, lower is better",
 }
-CLEAN_TABLE = "Clean photographs, compared with themselves"
-TIME_TABLE = "Time"
 _KEPT_WELL = 40.0  # dB to itself: the eye sees no change in a picture that keeps as much
 
 
@@ -71,9 +58,7 @@ class PairReport:
 
     def gain(self, metric: str) -> float | None:
         """Restored minus input, in the metric's own unit (for LPIPS less is better); None if not measured."""
-        if self.input is None or self.restored is None:
-            return None
-        before, after = getattr(self.input, metric), getattr(self.restored, metric)
+        before, after = (getattr(scores, metric, None) for scores in (self.input, self.restored))
         return None if before is None or after is None else after - before
 
 
@@ -83,22 +68,12 @@ def evaluate(
     """Restore and measure pair by pair. A pair that cannot be measured is reported with its error."""
     for pair in pairs:
         try:
-            yield _evaluate_pair(restorer, pair, lpips, max_megapixels)
+            weathered, clean = pair.read(max_megapixels)
+            restoration = restorer(weathered)
+            before, after = (measure(image, clean, lpips) for image in (weathered, to_8_bits(restoration.image)))
+            yield PairReport(pair.name, clean.shape[2], clean.shape[1], restoration.seconds, before, after)
         except (MofmeError, ValueError) as error:
             yield PairReport(pair.name, error=str(error))
-
-
-def _evaluate_pair(restorer: Restores, pair: PairFiles, lpips: Lpips | None, max_megapixels: float) -> PairReport:
-    weathered, clean = pair.read(max_megapixels)
-    restoration = restorer(weathered)
-    return PairReport(
-        pair.name,
-        width=clean.shape[2],
-        height=clean.shape[1],
-        seconds=restoration.seconds,
-        input=measure(weathered, clean, lpips),
-        restored=measure(to_8_bits(restoration.image), clean, lpips),
-    )
 
 
 @torch.inference_mode()
@@ -121,8 +96,7 @@ def as_result(sets: Mapping[str, Sequence[PairReport]], command: str, seeds: Seq
     A set whose inputs equal their targets shows how much of a clean photograph is kept. Raises MofmeError if no pair
     could be measured.
     """
-    measured = {name: [report for report in reports if report.restored] for name, reports in sets.items()}
-    measured = {name: reports for name, reports in measured.items() if reports}
+    measured = {name: some for name, all in sets.items() if (some := [report for report in all if report.restored])}
     if not measured:
         errors = [report.error for reports in sets.values() for report in reports]
         raise MofmeError(f"no pair could be measured: {'; '.join(errors[:3])}")
@@ -134,18 +108,25 @@ def as_result(sets: Mapping[str, Sequence[PairReport]], command: str, seeds: Seq
     }
     clean = [name for name in measured if means["psnr_rgb", name]["input"].value == PSNR_CAP]
     rows = [Row(TABLES[metric], name, figures) for (metric, name), figures in means.items() if name not in clean]
-    for name in clean:
-        psnr_rgb, ssim_rgb = (means[metric, name]["restored"] for metric in ("psnr_rgb", "ssim_rgb"))
-        rows.append(Row(CLEAN_TABLE, name, _kept(_decibels(measured[name]), psnr_rgb, ssim_rgb)))
+    kept = {name: [one.restored.psnr_rgb for one in measured[name] if one.restored] for name in clean}
+    for name, decibels in kept.items():
+        figures = {
+            "pictures": Figure(len(decibels)),
+            "PSNR, dB": means["psnr_rgb", name]["restored"],
+            "worst, dB": Figure(min(decibels)),
+            f"below {_KEPT_WELL:.0f} dB": Figure(sum(value < _KEPT_WELL for value in decibels)),
+            "SSIM": means["ssim_rgb", name]["restored"],
+        }
+        rows.append(Row("Clean photographs, compared with themselves", name, figures))
     for name, reports in measured.items():
         seconds = statistics.fmean(report.seconds for report in reports)
-        rows.append(Row(TIME_TABLE, name, {"pictures": Figure(len(reports)), "seconds a picture": Figure(seconds)}))
+        rows.append(Row("Time", name, {"pictures": Figure(len(reports)), "seconds a picture": Figure(seconds)}))
     gains = {row.name: row.figures["gain"] for row in rows if row.table == TABLES["psnr_rgb"]}
     return Result(
         room="restoration",
         paper="MoFME, arXiv 2312.16610",
         claim="Experts as modulations restore pictures 0.1 to 0.2 dB better than the baselines.",
-        verdict=_verdict(gains, {name: _decibels(measured[name]) for name in clean}),
+        verdict=_verdict(gains, kept),
         command=command,
         rows=rows,
         seeds=seeds,
@@ -156,47 +137,24 @@ def as_result(sets: Mapping[str, Sequence[PairReport]], command: str, seeds: Seq
 
 def _means(reports: Sequence[PairReport], metric: str) -> dict[str, Figure]:
     """Means, with intervals, of pairs that were measured."""
-    values = {
-        "input": [getattr(report.input, metric) for report in reports],
-        "restored": [getattr(report.restored, metric) for report in reports],
-        "gain": [report.gain(metric) for report in reports],
-    }
-    return {column: bootstrap(np.array(numbers)) for column, numbers in values.items()}
-
-
-def _kept(decibels: Sequence[float], psnr_rgb: Figure, ssim_rgb: Figure) -> dict[str, Figure]:
-    return {
-        "pictures": Figure(len(decibels)),
-        "PSNR, dB": psnr_rgb,
-        "worst, dB": Figure(min(decibels)),
-        f"below {_KEPT_WELL:.0f} dB": Figure(sum(value < _KEPT_WELL for value in decibels)),
-        "SSIM": ssim_rgb,
-    }
-
-
-def _decibels(reports: Sequence[PairReport]) -> list[float]:
-    return [report.restored.psnr_rgb for report in reports if report.restored]
+    before, after = (
+        np.array([getattr(getattr(report, state), metric) for report in reports]) for state in ("input", "restored")
+    )
+    return {"input": bootstrap(before), "restored": bootstrap(after), "gain": bootstrap(after - before)}
 
 
 def _verdict(gains: Mapping[str, Figure], clean: Mapping[str, Sequence[float]]) -> str:
     """One sentence: which sets gain, which lose, and which may do either, by the intervals of their gains."""
-    groups: dict[str, list[str]] = {
-        words: [] for words in ("closer to the truth", "further from it", "neither for sure", "one picture only")
-    }
+    words = {1: "closer to the truth", -1: "further from it", 0: "neither for sure", None: "one picture only"}
+    groups: dict[int | None, list[str]] = {side: [] for side in words}
     for name, gain in gains.items():
-        sure = {1: "closer to the truth", 0: "neither for sure", -1: "further from it"}[gain.side()]
-        groups["one picture only" if gain.low is None else sure].append(name)
-    parts = [
-        f"{words}: " + ", ".join(f"{name} ({gains[name].value:+.2f} dB)" for name in names)
-        for words, names in groups.items()
-        if names
-    ]
+        groups[None if gain.low is None else gain.side()].append(f"{name} ({gain.value:+.2f} dB)")
+    parts = [f"{words[side]}: {', '.join(told)}" for side, told in groups.items() if told]
     parts += [
         f"{name} keep {statistics.fmean(kept):.1f} dB to themselves, the worst {min(kept):.1f} dB"
         for name, kept in clean.items()
     ]
-    sentence = "; ".join(parts)
-    return f"{sentence[0].upper()}{sentence[1:]}."
+    return "; ".join([parts[0][:1].upper() + parts[0][1:], *parts[1:]]) + "."
 
 
 def write_csv(path: Path, sets: Mapping[str, Sequence[PairReport]]) -> None:
@@ -205,17 +163,12 @@ def write_csv(path: Path, sets: Mapping[str, Sequence[PairReport]]) -> None:
     lines: list[list[object]] = [["set", "name", "width", "height", "seconds", *columns, "error"]]
     for name, reports in sets.items():
         for report in reports:
-            numbers = [
-                "" if number is None else f"{number:.6g}"
-                for metric in METRICS
-                for number in (
-                    getattr(report.input, metric, None),
-                    getattr(report.restored, metric, None),
-                    report.gain(metric),
-                )
-            ]
-            seconds = f"{report.seconds:.4g}"
-            lines.append([name, report.name, report.width, report.height, seconds, *numbers, report.error])
+            numbers: list[float | None] = []
+            for metric in METRICS:
+                numbers += [getattr(scores, metric, None) for scores in (report.input, report.restored)]
+                numbers.append(report.gain(metric))
+            told = ["" if number is None else f"{number:.6g}" for number in numbers]
+            lines.append([name, report.name, report.width, report.height, f"{report.seconds:.4g}", *told, report.error])
     write_table(path, lines)
 
 

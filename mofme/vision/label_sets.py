@@ -50,7 +50,20 @@ class LabelSet:
                 pixels = np.asarray(image.convert("RGB") if colours else image)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise PictureError(f"{path}: cannot be read as a label picture ({error}).") from error
-        return torch.from_numpy(self._from_colours(pixels) if colours else self._from_values(pixels, path))
+        if colours:
+            pixels = _code(pixels)
+            known = {_code(np.array(colour)).item(): index for index, colour in enumerate(self.colours)}
+        else:
+            known = {value: index for index, values in enumerate(self.values) for value in values}
+            known |= dict.fromkeys(self.ignore, IGNORE)
+        labels = np.full(pixels.shape, IGNORE, np.uint8)
+        for value, index in known.items():
+            labels[pixels == value] = index
+        if not colours and len(unknown := np.setdiff1d(pixels, list(known))):
+            raise PictureError(
+                f"{path}: {self.name} has no class for the grey value {unknown[0]}: choose another label set."
+            )
+        return torch.from_numpy(labels)
 
     def paint(self, classes: Tensor) -> Tensor:
         """Class indices (H, W) -> this set's colours, (3, H, W) in [0, 1]; what is no class is black."""
@@ -73,25 +86,6 @@ class LabelSet:
             )
         return torch.tensor(indices)
 
-    def _from_values(self, pixels: np.ndarray, path: Path) -> np.ndarray:
-        known = {value: index for index, values in enumerate(self.values) for value in values}
-        known |= dict.fromkeys(self.ignore, IGNORE)
-        labels = np.full(pixels.shape, IGNORE, np.uint8)
-        for value in np.unique(pixels).tolist():
-            if int(value) not in known:
-                raise PictureError(
-                    f"{path}: {self.name} has no class for the grey value {value}: choose another label set."
-                )
-            labels[pixels == value] = known[int(value)]
-        return labels
-
-    def _from_colours(self, pixels: np.ndarray) -> np.ndarray:
-        codes = _code(pixels)
-        labels = np.full(codes.shape, IGNORE, np.uint8)
-        for index, colour in enumerate(self.colours):
-            labels[codes == _code(np.array(colour))] = index
-        return labels
-
 
 def available_label_sets() -> list[str]:
     """The keys of the label sets that come with the package."""
@@ -104,11 +98,12 @@ def load_label_set(name: str) -> LabelSet:
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
         classes = plain["classes"]
+        colours = (map(int, entry["colour"]) for entry in classes)
         loaded = LabelSet(
             key=path.stem,
             name=str(plain["name"]),
             classes=tuple(str(entry["name"]) for entry in classes),
-            colours=tuple((int(red), int(green), int(blue)) for red, green, blue in (one["colour"] for one in classes)),
+            colours=tuple((red, green, blue) for red, green, blue in colours),
             values=tuple(tuple(map(int, entry["values"])) for entry in classes),
             ignore=tuple(map(int, plain.get("ignore", ()))),
             onto={key: dict(names) for key, names in plain.get("onto", {}).items()},

@@ -4,6 +4,7 @@ A confusion matrix is (C, C + 1) int64: row the true class, column the predicted
 that are none of the classes. Matrices of several frames add up; they may carry leading axes.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,8 +27,6 @@ STATES = ("clean", "degraded", "restored")
 TABLE = "mIoU, %"
 ALL = "mean of the weathers"
 WON_BACK = "loss won back, %"
-_RESAMPLES = 2000
-_AT_A_TIME = 100  # so that sets of many classes fit into memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,13 +67,23 @@ def evaluate_segmentation(
     `label_set` is that of the labels, onto which the segmenter's classes are mapped. The first `pictures` frames that
     can be used carry views. Raises MofmeError if no class can be mapped.
     """
-    place = segmenter.label_set.mapped_onto(label_set)
-    shown = 0
+    place, classes = segmenter.label_set.mapped_onto(label_set), len(label_set.classes)
     for frame in frames:
         try:
-            report = _evaluate_frame(segmenter, place, restorer, frame, label_set, weathers, shown < pictures)
-            shown += 1
-            yield report
+            clean, labels = read_labelled(frame, label_set)
+            if not (labels != IGNORE).any():
+                raise PictureError(f"{frame.labels}: not a pixel of it is of a class of {label_set.name}")
+            clean_map = place[segmenter(clean)]
+            degraded, restored, views = {}, {}, {}
+            for weather, degrade in weathers.items():
+                weathered = to_8_bits(degrade(clean, Path(frame.name).with_suffix("").as_posix()))
+                shown = {"clean": clean, "degraded": weathered, "restored": to_8_bits(restorer(weathered).image)}
+                maps = {"clean": clean_map, **{state: place[segmenter(shown[state])] for state in STATES[1:]}}
+                degraded[weather], restored[weather] = (confusion(maps[one], labels, classes) for one in STATES[1:])
+                if pictures > 0:
+                    views[weather] = View(shown, {state: label_set.paint(map_) for state, map_ in maps.items()})
+            pictures -= 1
+            yield FrameReport(frame.name, confusion(clean_map, labels, classes), degraded, restored, views)
         except (MofmeError, ValueError) as error:
             yield FrameReport(frame.name, error=str(error))
 
@@ -93,12 +102,11 @@ def write_csv(path: Path, reports: Sequence[FrameReport], label_set: LabelSet, c
     for report in reports:
         if report.clean is None:
             lines.append([report.name, "", *[""] * (len(names) * len(STATES)), report.error])
+            continue
         for weather, degraded in report.degraded.items():
-            matrices = [matrix for matrix in (report.clean, degraded, report.restored[weather]) if matrix is not None]
-            columns = [torch.cat([torch.tensor([mean_iou(matrix, counted)]), iou(matrix)]) for matrix in matrices]
-            cells = [
-                "" if value != value else f"{value:.6g}" for value in torch.stack(columns, dim=1).flatten().tolist()
-            ]
+            matrices = torch.stack([report.clean, degraded, report.restored[weather]])
+            columns = torch.cat([mean_ious(matrices, counted)[:, None], iou(matrices)], dim=1)
+            cells = ["" if value != value else f"{value:.6g}" for value in columns.T.flatten().tolist()]
             lines.append([report.name, weather, *cells, ""])
     write_table(path, lines)
 
@@ -108,33 +116,6 @@ def write_views(folder: Path, report: FrameReport) -> None:
     for weather, view in report.views.items():
         path = folder / f"{Path(report.name).with_suffix('')}_{weather}.png"
         write_picture(path, view.sheet(), Picture(view.sheet()), "png")
-
-
-def _evaluate_frame(
-    segmenter: Segmenter,
-    place: Tensor,
-    restorer: Restores,
-    frame: LabelledFrame,
-    label_set: LabelSet,
-    weathers: Mapping[str, Degrade],
-    with_views: bool,
-) -> FrameReport:
-    clean, labels = read_labelled(frame, label_set)
-    if not (labels != IGNORE).any():
-        raise PictureError(f"{frame.labels}: not a pixel of it is of a class of {label_set.name}")
-    classes = len(label_set.classes)
-    clean_map = place[segmenter(clean)]
-    degraded, restored, views = {}, {}, {}
-    for weather, degrade in weathers.items():
-        weathered = to_8_bits(degrade(clean, Path(frame.name).with_suffix("").as_posix()))
-        frames = {"clean": clean, "degraded": weathered, "restored": to_8_bits(restorer(weathered).image)}
-        maps = {"clean": clean_map, **{state: place[segmenter(frames[state])] for state in STATES[1:]}}
-        degraded[weather] = confusion(maps["degraded"], labels, classes)
-        restored[weather] = confusion(maps["restored"], labels, classes)
-        if with_views:
-            painted = {state: label_set.paint(map_) for state, map_ in maps.items()}
-            views[weather] = View(frames, painted)
-    return FrameReport(frame.name, confusion(clean_map, labels, classes), degraded, restored, views)
 
 
 def confusion(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
@@ -157,58 +138,11 @@ def mean_iou(matrix: Tensor, counted: Tensor | None = None) -> float:
 
 
 def mean_ious(matrices: Tensor, counted: Tensor | None = None) -> Tensor:
-    """`mean_iou` of each of (N, C, C + 1) matrices, (N,)."""
+    """`mean_iou` of each of (..., C, C + 1) matrices."""
     occurs = matrices.sum(dim=-1) > 0
     if counted is not None:
         occurs = occurs & counted
     return iou(matrices).where(occurs, torch.nan).nanmean(dim=-1)
-
-
-@dataclass(frozen=True, eq=False)
-class Summary:
-    """One weather: mIoU by state, shares of 1 with intervals, and `iou` (C,) by state, NaN for a class without pixels.
-
-    The matrices of all frames are added up before an IoU is computed, as is usual. `won_back` is
-    (restored - degraded) / (clean - degraded); None where the weather costs nothing beyond chance.
-    """
-
-    miou: Mapping[str, Figure]
-    gain: Figure
-    won_back: Figure | None
-    iou: Mapping[str, Tensor]
-
-
-def summarize(
-    reports: Sequence[FrameReport], counted: Tensor, block: int = 1
-) -> tuple[dict[str, Summary], Figure | None]:
-    """The weathers' summaries, and the mean share won back over those weathers that cost something.
-
-    `counted` (C,) bool are the classes to judge; intervals are 95 %, over frames drawn anew, `block` neighbours at a
-    time, for those of a video hardly differ. Raises MofmeError if no frame could be measured, or if the labels show
-    none of these classes.
-    """
-    measured = [report for report in reports if report.clean is not None]
-    if not measured:
-        raise MofmeError(f"no frame could be measured: {'; '.join(report.error for report in reports[:3])}")
-    if not any((report.clean.sum(dim=-1) > 0)[counted].any() for report in measured if report.clean is not None):
-        raise MofmeError("the labels show no class that the segmenter knows: choose another segmenter, or label set")
-    summaries, shares = {}, []
-    for weather in measured[0].degraded:
-        states = [(report.clean, report.degraded[weather], report.restored[weather]) for report in measured]
-        matrices = torch.stack([torch.stack([m for m in frame if m is not None]) for frame in states]).double()
-        drawn = _drawn_mious(matrices, counted, block)
-        clean, degraded, restored = drawn.unbind(dim=1)
-        share = (restored - degraded) / (clean - degraded)
-        cost = _figure(clean - degraded)
-        costs = (cost.value if cost.low is None else cost.low) > 0
-        shares += [share] * costs
-        summaries[weather] = Summary(
-            miou={state: _figure(values) for state, values in zip(STATES, drawn.unbind(dim=1), strict=True)},
-            gain=_figure(restored - degraded),
-            won_back=_figure(share) if costs else None,
-            iou=dict(zip(STATES, iou(matrices.sum(dim=0)).unbind(), strict=True)),
-        )
-    return summaries, _figure(torch.stack(shares).mean(dim=0)) if shares else None
 
 
 def as_result(
@@ -221,54 +155,65 @@ def as_result(
     held_out: str = "",
 ) -> Result:
     """The measurement in the schema of all rooms, in one of its own for a video that is `held_out` of the segmenter's
-    training. Raises MofmeError if no frame could be measured.
+    training.
+
+    The matrices of all frames are added up before an IoU is computed, as is usual. `counted` (C,) bool are the classes
+    to judge; intervals are 95 %, over frames drawn anew, `block` neighbours at a time, for those of a video hardly
+    differ. What is won back is (restored - degraded) / (clean - degraded), in weathers that cost something beyond
+    chance. Raises MofmeError if no frame could be measured, or if the labels show none of these classes.
     """
-    summaries, mean = summarize(reports, counted, block)
-    rows = []
-    for weather, summary in summaries.items():
-        figures = {state: summary.miou[state].percent() for state in STATES}
-        if summary.won_back is not None:
-            figures[WON_BACK] = summary.won_back.percent()
+    measured = [(report.clean, report) for report in reports if report.clean is not None]
+    if not measured:
+        raise MofmeError(f"no frame could be measured: {'; '.join(report.error for report in reports[:3])}")
+    if not any(clean.sum(dim=-1)[counted].any() for clean, _ in measured):
+        raise MofmeError("the labels show no class that the segmenter knows: choose another segmenter, or label set")
+    rows, classes, shares, gains = [], [], [], {}
+    for weather in measured[0][1].degraded:
+        states = [torch.stack([clean, one.degraded[weather], one.restored[weather]]) for clean, one in measured]
+        matrices = torch.stack(states).double()
+        drawn = _drawn_mious(matrices, counted, block).unbind(dim=1)
+        clean, degraded, restored = drawn
+        figures = {state: _figure(values).percent() for state, values in zip(STATES, drawn, strict=True)}
+        gains[weather] = _figure(restored - degraded)
+        cost = _figure(clean - degraded)
+        if (cost.value if cost.low is None else cost.low) > 0:
+            shares.append((restored - degraded) / (clean - degraded))
+            figures[WON_BACK] = _figure(shares[-1]).percent()
         rows.append(Row(TABLE, weather, figures))
-    if mean is not None and len(summaries) > 1:
-        rows.append(Row(TABLE, ALL, {WON_BACK: mean.percent()}))
-    for weather, summary in summaries.items():
-        for index, name in enumerate(label_set.classes):
-            values = {state: summary.iou[state][index].item() for state in STATES}
-            if counted[index] and all(value == value for value in values.values()):
-                figures = {state: Figure(100 * value) for state, value in values.items()}
-                rows.append(Row(f"IoU of the classes, %: {weather}", name, figures))
-    frames = sum(report.clean is not None for report in reports)
-    rows.append(Row("Frames", "measured", {"frames": Figure(frames), "failed": Figure(len(reports) - frames)}))
+        for name, known, ious in zip(label_set.classes, counted, iou(matrices.sum(dim=0)).T.tolist(), strict=True):
+            if known and not any(map(math.isnan, ious)):
+                percent = {state: Figure(100 * value) for state, value in zip(STATES, ious, strict=True)}
+                classes.append(Row(f"IoU of the classes, %: {weather}", name, percent))
+    won = {row.name: row.figures.get(WON_BACK) for row in rows}
+    mean = _figure(torch.stack(shares).mean(dim=0)).percent() if shares else None
+    if mean is not None and len(rows) > 1:
+        rows.append(Row(TABLE, ALL, {WON_BACK: mean}))
+    counts = {"frames": Figure(len(measured)), "failed": Figure(len(reports) - len(measured))}
+    told = _verdict(won, gains, mean, len(measured))
     return Result(
         room="segmentation_held_out" if held_out else "segmentation",
         paper="MoFME, arXiv 2312.16610",
         claim="Restored pictures serve downstream segmentation in bad weather.",
-        verdict=_verdict(summaries, mean, frames)
-        + f" The segmenter saw nothing of their video, {held_out}." * bool(held_out),
+        verdict=told + f" The segmenter saw nothing of their video, {held_out}." * bool(held_out),
         command=command,
-        rows=rows,
+        rows=[*rows, *classes, Row("Frames", "measured", counts)],
         seeds=seeds,
         interval="95 % bootstrap over the frames" if block == 1 else f"95 % bootstrap over blocks of {block} frames",
         machine=this_machine(torch.get_num_threads()),
     )
 
 
-def _verdict(summaries: Mapping[str, Summary], mean: Figure | None, frames: int) -> str:
+def _verdict(won: Mapping[str, Figure | None], gains: Mapping[str, Figure], mean: Figure | None, frames: int) -> str:
     if mean is None:
         return f"On {frames} frames the weather costs the segmenter nothing beyond chance."
-    shares = ", ".join(
-        f"{weather} {summary.won_back.percent().text()} %" if summary.won_back else f"{weather} costs nothing"
-        for weather, summary in summaries.items()
-    )
-    sides = {weather: summary.gain.side() for weather, summary in summaries.items()}
+    shares = ", ".join(f"{name} {share.text()} %" if share else f"{name} costs nothing" for name, share in won.items())
     beside = "; ".join(
         f"{words} the degraded frames in {', '.join(at)}"
         for words, side in (("below", -1), ("neither for sure above nor below", 0))
-        if (at := [weather for weather, one in sides.items() if one == side])
+        if (at := [weather for weather, gain in gains.items() if gain.side() == side])
     )
     return (
-        f"Restoring wins back {mean.percent().text()} % of the mIoU that weather costs, "
+        f"Restoring wins back {mean.text()} % of the mIoU that weather costs, "
         f"{beside or 'never below the degraded frames'} ({shares}; {frames} frames)."
     )
 
@@ -281,18 +226,11 @@ def _drawn_mious(matrices: Tensor, counted: Tensor, block: int) -> Tensor:
     owner_N = torch.arange(len(matrices)) // block
     count = int(owner_N[-1]) + 1
     generator = torch.Generator().manual_seed(0)  # the same frames for every weather
-    drawn = torch.randint(count, (_RESAMPLES if count > 1 else 0, count), generator=generator)
-    times = torch.cat(
-        [torch.ones(1, count), torch.zeros(len(drawn), count).scatter_add_(1, drawn, torch.ones(drawn.shape))]
-    )
-    return torch.cat(
-        [
-            mean_ious(torch.tensordot(some.double(), matrices, dims=1).flatten(0, 1), counted).unflatten(
-                0, (-1, len(STATES))
-            )
-            for some in times[:, owner_N].split(_AT_A_TIME)
-        ]
-    )
+    drawn = torch.randint(count, (2000 if count > 1 else 0, count), generator=generator)
+    chosen = torch.zeros(len(drawn), count).scatter_add_(1, drawn, torch.ones(drawn.shape))
+    times = torch.cat([torch.ones(1, count), chosen])[:, owner_N].double()
+    # Some at a time, so that sets of many classes fit into memory.
+    return torch.cat([mean_ious(torch.tensordot(some, matrices, dims=1), counted) for some in times.split(100)])
 
 
 def _figure(values: Tensor) -> Figure:

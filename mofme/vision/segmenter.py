@@ -36,8 +36,12 @@ _STAGES = (
     (6, 3, 1, 320, 1),
 )
 _FINE, _MIDDLE, _COARSE, _LAST = 1, 2, 4, 6  # the stages whose output is used: a 4th, 8th, 16th and 32nd of the size
-_MEAN = (0.485, 0.456, 0.406)
-_DEVIATION = (0.229, 0.224, 0.225)
+# What nets expect their input to be: (x - mean) / deviation, for RGB in [0, 1].
+NORMALISATIONS = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "symmetric": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+}
 
 
 class SegmentationNet(nn.Module):
@@ -48,8 +52,8 @@ class SegmentationNet(nn.Module):
 
     def __init__(self, classes: int, width: int = 96) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None], persistent=False)
-        self.register_buffer("deviation", torch.tensor(_DEVIATION)[:, None, None], persistent=False)
+        for name, values in zip(("mean", "deviation"), NORMALISATIONS["imagenet"], strict=True):
+            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
         self.stem = _convolution(3, 32, kernel=3, stride=2)
         self.stages = nn.ModuleList()
         channels = 32
@@ -113,11 +117,9 @@ class _InvertedResidual(nn.Module):
 def _convolution(
     channels: int, out: int, kernel: int = 1, stride: int = 1, groups: int = 1, activation: bool = True
 ) -> nn.Sequential:
-    layers: list[nn.Module] = [
-        nn.Conv2d(channels, out, kernel, stride, padding=kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(out, eps=1e-3, momentum=0.01),
-    ]
-    return nn.Sequential(*layers, nn.ReLU6(inplace=True)) if activation else nn.Sequential(*layers)
+    convolution = nn.Conv2d(channels, out, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
+    last = [nn.ReLU6(inplace=True)] if activation else []
+    return nn.Sequential(convolution, nn.BatchNorm2d(out, eps=1e-3, momentum=0.01), *last)
 
 
 def _resize(x: Tensor, like: Tensor) -> Tensor:
@@ -125,12 +127,6 @@ def _resize(x: Tensor, like: Tensor) -> Tensor:
 
 
 SHIPPED = "segmenter"
-# What an ONNX net expects its input to be: (x - mean) / deviation, for RGB in [0, 1].
-NORMALISATIONS = {
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "symmetric": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
-}
 
 
 @dataclass(frozen=True)
@@ -147,23 +143,19 @@ class Segmenter:
     def __call__(self, image: Tensor) -> Tensor:
         """The class of each pixel, (H, W) int64, of a frame (3, H, W). Raises ModelError for an unusable output."""
         scores = self.scores(image[None]).cpu()
-        size = image.shape[-2:]
+        known = len(self.label_set.classes)
         if scores.ndim == 3:
-            classes = F.interpolate(scores[None].double(), size=size, mode="nearest-exact")[0, 0].long()
-            if classes.min() < 0 or classes.max() >= len(self.label_set.classes):
-                raise self._misfit(f"class {int(classes.max())}")
-            return classes
-        if scores.shape[1] != len(self.label_set.classes):
-            raise self._misfit(f"{scores.shape[1]} classes")
-        if scores.shape[-2:] != size:
-            scores = F.interpolate(scores.float(), size=size, mode="bilinear", align_corners=False)
-        return scores.argmax(dim=1)[0]
-
-    def _misfit(self, what: str) -> ModelError:
-        return ModelError(
-            f"{self.name} answers with {what}, but {self.label_set.name} has {len(self.label_set.classes)}: "
-            "name the label set it was trained on (--segmenter-labels)"
-        )
+            fits, what = bool(scores.min() >= 0 and scores.max() < known), f"class {int(scores.max())}"
+        else:
+            fits, what = scores.shape[1] == known, f"{scores.shape[1]} classes"
+        if not fits:
+            raise ModelError(
+                f"{self.name} answers with {what}, but {self.label_set.name} has {known}: "
+                "name the label set it was trained on (--segmenter-labels)"
+            )
+        if scores.ndim == 3:
+            return F.interpolate(scores[None].double(), size=image.shape[-2:], mode="nearest-exact")[0, 0].long()
+        return (_resize(scores.float(), image) if scores.shape[-2:] != image.shape[-2:] else scores).argmax(dim=1)[0]
 
 
 def load_segmenter(
@@ -189,12 +181,11 @@ def _from_folder(folder: Path, device: str) -> Segmenter:
     own = folder / f"{labels}.json"
     label_set = load_label_set(str(own) if own.is_file() else labels)
     net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Segmenter(
-        card.name,
-        label_set,
-        lambda image: net(image.to(device, memory_format=torch.channels_last)),
-        card.training.get("leave_out", ()),
-    )
+
+    def scores(image: Tensor) -> Tensor:
+        return net(image.to(device, memory_format=torch.channels_last))
+
+    return Segmenter(card.name, label_set, scores, card.training.get("leave_out", ()))
 
 
 def _from_onnx(path: Path, label_set: LabelSet, normalisation: str) -> Segmenter:
@@ -207,29 +198,26 @@ def _from_onnx(path: Path, label_set: LabelSet, normalisation: str) -> Segmenter
         size = tuple(want or have for want, have in zip(net.size, image.shape[2:], strict=True))
         if size != image.shape[2:]:
             image = F.interpolate(image, size=size, mode="bilinear", antialias=True)
-        return _as_scores(net((image.cpu() - mean) / deviation), path)
+        answer = net((image.cpu() - mean) / deviation)
+        if answer.ndim == 4 and answer.shape[1] == 1:
+            answer = answer[:, 0]
+        if answer.ndim not in (3, 4) or len(answer) != 1:
+            raise ModelError(
+                f"{path}: its first output has the shape {tuple(answer.shape)}, "
+                "expected logits (1, classes, height, width) or classes (1, height, width)"
+            )
+        return answer
 
     return Segmenter(path.stem, label_set, scores)
-
-
-def _as_scores(answer: Tensor, path: Path) -> Tensor:
-    if answer.ndim == 4 and answer.shape[1] == 1:
-        answer = answer[:, 0]
-    if answer.ndim not in (3, 4) or len(answer) != 1:
-        raise ModelError(
-            f"{path}: its first output has the shape {tuple(answer.shape)}, "
-            "expected logits (1, classes, height, width) or classes (1, height, width)"
-        )
-    return answer
 
 
 def _from_torchvision(name: str, label_set: LabelSet, device: str) -> Segmenter:
     from torchvision import models
 
-    if name not in models.list_models(module=models.segmentation):
+    if name not in (known := models.list_models(module=models.segmentation)):
         raise ModelError(
             f"no segmenter is called {name!r}: shipped is {SHIPPED}; or give a folder that `train-segmenter` wrote, an "
-            f"ONNX file, or a model of torchvision: {', '.join(models.list_models(module=models.segmentation))}"
+            f"ONNX file, or a model of torchvision: {', '.join(known)}"
         )
     net, prepare = of_torchvision(name, f"--segmenter {SHIPPED}")
     net = net.to(device)

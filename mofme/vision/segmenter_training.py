@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,9 +25,6 @@ from mofme.vision.segmentation_eval import confusion, iou, mean_iou
 from mofme.vision.segmenter import SegmentationNet, fill_backbone
 
 _CROP = (256, 320)
-_WARMUP_STEPS = 50
-_BACKBONE_SHARE = 0.25  # of the learning rate: what ImageNet taught is worth keeping
-_SAVE_EVERY = 50
 
 
 @dataclass(frozen=True)
@@ -48,8 +46,7 @@ class SegmenterPlan:
     leave_out: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Frame:
+class _Frame(NamedTuple):
     rgb: Tensor  # (3, H, W) uint8
     labels: Tensor  # (H, W) uint8
 
@@ -74,10 +71,11 @@ def train_segmenter(plan: SegmenterPlan, report: Callable[[str], None] = print) 
     backbone = list(net.backbone().parameters())
     known = set(map(id, backbone))
     decoder = [parameter for parameter in net.parameters() if id(parameter) not in known]
-    rates = (plan.learning_rate * (_BACKBONE_SHARE if plan.pretrained else 1), plan.learning_rate)
+    # What ImageNet taught is worth keeping.
+    rates = [plan.learning_rate * (0.25 if plan.pretrained else 1), plan.learning_rate]
     optimizer = torch.optim.AdamW([{"params": backbone}, {"params": decoder}], weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, list(rates), total_steps=plan.steps + 1, pct_start=min(0.3, _WARMUP_STEPS / plan.steps)
+        optimizer, rates, total_steps=plan.steps + 1, pct_start=min(0.3, 50 / plan.steps)
     )
     weights = class_weights([frame.labels for frame in training], len(label_set.classes))
     chosen_by_user = {key: getattr(plan, key) for key in ("steps", "batch", "learning_rate", "seed", "pretrained")}
@@ -87,15 +85,14 @@ def train_segmenter(plan: SegmenterPlan, report: Callable[[str], None] = print) 
     for step in run:
         generator = torch.Generator().manual_seed(plan.seed + 100_003 * step)  # so that a resumed run sees the same
         chosen = torch.randint(len(training), (plan.batch,), generator=generator).tolist()
-        crops = [augment(training[i].rgb, training[i].labels, generator) for i in chosen]
-        images = torch.stack([image for image, _ in crops]).contiguous(memory_format=torch.channels_last)
-        labels = torch.stack([labels for _, labels in crops]).long()
+        crops = (augment(training[i].rgb, training[i].labels, generator) for i in chosen)
+        images, labels = (torch.stack(parts) for parts in zip(*crops, strict=True))
         net.train()
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16_pays(torch.device("cpu"))):
-            logits = net(images)
-        loss = run.learn(F.cross_entropy(logits.float(), labels, weights, ignore_index=label_sets.IGNORE))
+            logits = net(images.contiguous(memory_format=torch.channels_last))
+        loss = run.learn(F.cross_entropy(logits.float(), labels.long(), weights, ignore_index=label_sets.IGNORE))
         schedule.step()
-        if run.due(_SAVE_EVERY):
+        if run.due(50):
             report(f"step {run.steps}  loss {loss:.3f}  {run.seconds / 60:.1f} minutes")
             run.save()
     figures = _validate(run.trained, held_back, label_set)

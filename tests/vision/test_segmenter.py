@@ -7,14 +7,17 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
+from onnx import TensorProto, helper
 from PIL import Image
 from torch import Tensor
 
 from mofme.core.weights import load_card
 from mofme.errors import ModelError, MofmeError
+from mofme.vision import segmenter_training
 from mofme.vision.label_sets import IGNORE
 from mofme.vision.segmenter import SegmentationNet, fill_backbone, load_segmenter
 from mofme.vision.segmenter_training import SegmenterPlan, augment, class_weights, train_segmenter
+from tests.vision.test_onnx import write_net
 
 TWO = (
     '{"name": "Two", "classes": [{"name": "dark", "colour": [0, 0, 0], "values": [0]}, '
@@ -29,11 +32,11 @@ def two(tmp_path: Path) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("size", [(64, 96), (45, 33), (1, 1)])
-def test_the_net_takes_any_size(size: tuple[int, int]) -> None:
+def test_the_net_takes_any_size() -> None:
     net = SegmentationNet(classes=5, width=8).eval()
     with torch.inference_mode():
-        assert net(torch.rand(2, 3, *size)).shape == (2, 5, *size)
+        for size in ((45, 33), (1, 1)):
+            assert net(torch.rand(2, 3, *size)).shape == (2, 5, *size)
 
 
 def test_only_the_features_of_a_classifier_are_taken() -> None:
@@ -57,24 +60,13 @@ def test_the_shipped_one_loads_without_the_package_its_features_came_in(monkeypa
 
 def write_onnx(path: Path, *, size: tuple[int | str, int | str], label_map: bool = False, shrink: int = 1) -> None:
     """Logits (1, 2, h, w): 0 for class 0 and, for class 1, red as the net is given it minus .5; or their argmax."""
-    onnx = pytest.importorskip("onnx")
-    helper, number = onnx.helper, onnx.TensorProto
     weight = np.zeros((2, 3, 1, 1), np.float32)
     weight[1, 0] = 1
-    bias = np.array([0, -0.5], np.float32)
-    nodes = [helper.make_node("Conv", ["x", "weight", "bias"], ["y"], strides=[shrink, shrink])]
-    outputs = [helper.make_tensor_value_info("y", number.FLOAT, [1, 2, None, None])]
-    if label_map:
-        nodes.append(helper.make_node("ArgMax", ["y"], ["z"], axis=1, keepdims=1))
-        outputs = [helper.make_tensor_value_info("z", number.INT64, [1, 1, None, None])]
-    graph = helper.make_graph(
-        nodes,
-        "tiny",
-        [helper.make_tensor_value_info("x", number.FLOAT, [1, 3, *size])],
-        outputs,
-        [onnx.numpy_helper.from_array(weight, "weight"), onnx.numpy_helper.from_array(bias, "bias")],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    nodes = [helper.make_node("Conv", ["x", "weight", "bias"], ["logits"], strides=[shrink, shrink])]
+    last = {"op_type": "ArgMax", "axis": 1, "keepdims": 1} if label_map else {"op_type": "Identity"}
+    nodes.append(helper.make_node(inputs=["logits"], outputs=["y"], **last))
+    kind = TensorProto.INT64 if label_map else TensorProto.FLOAT
+    write_net(path, nodes, (1, 3, *size), gives=kind, weight=weight, bias=np.array([0, -0.5], np.float32))
 
 
 def left_red() -> Tensor:
@@ -83,11 +75,10 @@ def left_red() -> Tensor:
     return image
 
 
-@pytest.mark.parametrize("size", [("h", "w"), (8, 12), (16, 24)])
+@pytest.mark.parametrize("size", [("h", "w"), (16, 24)])
 @pytest.mark.parametrize("label_map", [False, True])
 @pytest.mark.parametrize("shrink", [1, 2])
 def test_onnx(tmp_path: Path, two: str, size: tuple[int | str, int | str], label_map: bool, shrink: int) -> None:
-    pytest.importorskip("onnxruntime")
     path = tmp_path / "tiny.onnx"
     write_onnx(path, size=size, label_map=label_map, shrink=shrink)
     segmenter = load_segmenter(str(path), labels=two, normalisation="none")
@@ -99,7 +90,6 @@ def test_onnx(tmp_path: Path, two: str, size: tuple[int | str, int | str], label
 
 
 def test_onnx_is_normalised_as_imagenet_unless_told_otherwise(tmp_path: Path, two: str) -> None:
-    pytest.importorskip("onnxruntime")
     path = tmp_path / "tiny.onnx"
     write_onnx(path, size=("h", "w"))
     # The net's limit is .5. Red .6 is (.6 - .485) / .229 = .502 for ImageNet, .59 is .459; symmetric, .6 is .2.
@@ -114,17 +104,11 @@ def test_onnx_is_normalised_as_imagenet_unless_told_otherwise(tmp_path: Path, tw
         assert segmenter(torch.full((3, 2, 2), red)).unique().tolist() == [expected]
     with pytest.raises(ModelError, match="imagenet, symmetric, none"):
         load_segmenter(str(path), two, "odd")
-
-
-def test_onnx_with_another_number_of_classes(tmp_path: Path) -> None:
-    pytest.importorskip("onnxruntime")
-    path = tmp_path / "tiny.onnx"
-    write_onnx(path, size=("h", "w"))
     with pytest.raises(ModelError, match="2 classes, but CamVid has 11"):
         load_segmenter(str(path))(left_red())
 
 
-def test_torchvision_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*_: Any, **__: Any) -> None:
         raise URLError("no network")
 
@@ -132,9 +116,8 @@ def test_torchvision_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.hub.os.path.exists", lambda _: False)
     with pytest.raises(ModelError, match="lraspp_mobilenet_v3_large cannot be downloaded"):
         load_segmenter("lraspp_mobilenet_v3_large")
-
-
-def test_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelError, match=r"(?s)segmenter.*ONNX.*lraspp_mobilenet_v3_large"):
+        load_segmenter("nosuch")
     from torchvision import models  # after mofme, which cures it beside a CPU build of torch
 
     def untrained(name: str, weights: object) -> torch.nn.Module:
@@ -144,11 +127,6 @@ def test_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
     segmenter = load_segmenter("lraspp_mobilenet_v3_large")
     assert segmenter.label_set.name == "Pascal VOC"
     assert segmenter(torch.rand(3, 30, 40)).shape == (30, 40)
-
-
-def test_an_unknown_name_lists_the_choice() -> None:
-    with pytest.raises(ModelError, match=r"(?s)segmenter.*ONNX.*lraspp_mobilenet_v3_large"):
-        load_segmenter("nosuch")
 
 
 def test_class_weights_by_hand() -> None:
@@ -161,7 +139,7 @@ def test_augmented_frames_keep_their_labels() -> None:
     rgb = torch.zeros(3, 360, 480, dtype=torch.uint8)
     rgb[:, :, 200:] = 255
     labels = (rgb[0] > 0).byte()
-    for seed in range(10):
+    for seed in range(6):
         image, classes = augment(rgb, labels, torch.Generator().manual_seed(seed))
         assert image.shape == (3, 256, 320)
         assert classes.shape == (256, 320)
@@ -171,7 +149,8 @@ def test_augmented_frames_keep_their_labels() -> None:
             assert (bright[classes == 1].mean() - bright[classes == 0].mean()) > 0.3
 
 
-def test_training_writes_a_model_and_resumes(tmp_path: Path, two: str) -> None:
+def test_training_writes_a_model_and_resumes(tmp_path: Path, two: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segmenter_training, "_CROP", (48, 64))
     for part in ("frames", "labels"):
         (tmp_path / part).mkdir()
     random = np.random.default_rng(0)
@@ -200,9 +179,11 @@ def test_training_writes_a_model_and_resumes(tmp_path: Path, two: str) -> None:
     assert not any(line.startswith("step") for line in lines)  # it was done already
 
     # The card would tell of the new settings, the weights are those of the old.
-    for other in ({"steps": 2}, {"batch": 3}, {"learning_rate": 0.1}, {"seed": 1}, {"label_set": "camvid"}):
+    for other in ({"steps": 2}, {"label_set": "camvid"}):
         with pytest.raises(ModelError, match=r"state\.pt is of a run with other settings .*'steps': 1"):
             train_segmenter(replace(plan, **other), lines.append)
+    with pytest.raises(MofmeError, match="too few frames"):
+        train_segmenter(replace(plan, leave_out=("street",)), lines.append)
     (tmp_path / "mine/state.pt").unlink()
     with pytest.raises(ModelError, match=r"mine holds a model.*another folder"):
         train_segmenter(plan, lines.append)
@@ -213,11 +194,3 @@ def test_training_writes_a_model_and_resumes(tmp_path: Path, two: str) -> None:
     train_segmenter(replace(plan, label_set=str(camvid), out=tmp_path / "other"), lines.append)
     camvid.unlink()
     assert load_segmenter(str(tmp_path / "other")).label_set.name == "Two"
-
-
-def test_too_few_frames_to_train_on(tmp_path: Path, two: str) -> None:
-    for part in ("frames", "labels"):
-        (tmp_path / part).mkdir()
-        Image.new("L", (40, 40)).save(tmp_path / part / "a.png")
-    with pytest.raises(MofmeError, match="too few frames"):
-        train_segmenter(SegmenterPlan(tmp_path / "frames", tmp_path / "labels", tmp_path / "out", two))

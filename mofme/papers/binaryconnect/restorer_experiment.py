@@ -10,8 +10,8 @@ from mofme.core.moe import parameters
 from mofme.errors import MofmeError
 from mofme.files import model_folder
 from mofme.measure.result import Figure, Result, Row, this_machine
-from mofme.measure.statistics import FloatArray, bootstrap
-from mofme.vision.comparison import NOTHING, Entry, Trial, distinct
+from mofme.measure.statistics import bootstrap
+from mofme.vision.comparison import NOTHING, Entry, Trial, by_set, distinct, values
 from mofme.vision.datasets import CLEAN
 from mofme.vision.models import load_net, weights_bytes
 
@@ -56,10 +56,8 @@ def entries(both: tuple[Model, Model]) -> list[Entry]:
 
 def as_result(trials: Sequence[Trial], both: tuple[Model, Model], command: str, seed: int) -> Result:
     """A row a weather, clean photographs, size and time. Raises MofmeError if nothing was measured."""
-    measured = [trial for trial in trials if not trial.error]
-    if not measured:
-        raise MofmeError(f"no photograph could be measured: {'; '.join(trial.error for trial in trials[:3])}")
-    sets = {name: [trial for trial in measured if trial.set == name] for name in dict.fromkeys(t.set for t in measured)}
+    sets = by_set(trials)
+    measured = [trial for among in sets.values() for trial in among]
     real = both[1]
     quality = [Row(KEPT if name == CLEAN else QUALITY, name, _quality(among, both)) for name, among in sets.items()]
     rows = [
@@ -81,13 +79,9 @@ def as_result(trials: Sequence[Trial], both: tuple[Model, Model], command: str, 
     )
 
 
-def _psnr(trials: Sequence[Trial], title: str) -> FloatArray:
-    return np.array([trial.outcomes[title].scores.psnr_rgb for trial in trials])
-
-
 def _quality(trials: Sequence[Trial], both: tuple[Model, Model]) -> dict[str, Figure]:
-    binary, real = (_psnr(trials, model.entry.title) for model in both)
-    untouched = {} if trials[0].set == CLEAN else {"input": bootstrap(_psnr(trials, NOTHING))}
+    binary, real = (values(trials, model.entry.title, "psnr_rgb") for model in both)
+    untouched = {} if trials[0].set == CLEAN else {"input": bootstrap(values(trials, NOTHING, "psnr_rgb"))}
     return {
         "photographs": Figure(len(trials)),
         **untouched,
