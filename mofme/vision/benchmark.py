@@ -6,7 +6,6 @@ process for each arm.
 """
 
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -33,21 +32,9 @@ _SMALL = {name: value for name, value in SIZES["small"].items() if name not in (
 # "tiny-x4", the ablation's, is small enough to be trained many times over.
 TINY: Mapping[str, Any] = {"widths": [16, 32, 64], "blocks": [1, 1, 2], "expansion": 4}
 
-BACKBONES: Mapping[str, Callable[[FeedForwardKind, int], nn.Module]] = {
-    "small": lambda kind, num_experts: RestorationNet(**_SMALL, feed_forward=kind, num_experts=num_experts),
-    "small-x4": lambda kind, num_experts: RestorationNet(
-        **_SMALL, feed_forward=kind, num_experts=num_experts, expansion=4
-    ),
-    "tiny-x4": lambda kind, num_experts: RestorationNet(**TINY, feed_forward=kind, num_experts=num_experts),
-}
+BACKBONES: Mapping[str, Mapping[str, Any]] = {"small": _SMALL, "small-x4": {**_SMALL, "expansion": 4}, "tiny-x4": TINY}
 # Not getrusage: its maximum goes from a parent to its children, so a large parent would hide them all.
-_TELL_PEAK = """
-from pathlib import Path
-status = Path("/proc/self/status")
-if status.exists():
-    (peak,) = (line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    print(1024 * int(peak))
-"""
+_TELL_PEAK = "import re; print(1024 * int(re.search(r'VmHWM:\\s*(\\d+)', open('/proc/self/status').read())[1]))"
 TITLES: Mapping[FeedForwardKind, str] = {
     "dense": "dense",
     "moe": "conventional MoE",
@@ -84,10 +71,6 @@ class Cost:
     milliseconds: tuple[float, ...]
     peak_bytes: int | None
 
-    @property
-    def median(self) -> float:
-        return statistics.median(self.milliseconds)
-
     def ratios_to(self, other: "Cost") -> list[float]:
         """For every repeat, this time over the other's in the same repeat, when the machine was the same."""
         return [mine / theirs for mine, theirs in zip(self.milliseconds, other.milliseconds, strict=True)]
@@ -111,7 +94,7 @@ def measure(
     # oneDNN compiles code for every number of tokens an expert gets and keeps the latest 1,024: with many arms in turn
     # a conventional mixture would be compiled anew at every run, and look up to twice as slow as it is.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "20000")
-    nets = [_build(backbone, arm) for arm in chosen]
+    nets = [build(backbone, arm) for arm in chosen]
     image = _picture(side)
     macs = [_count_macs(net, image) for net in nets]  # runs every net once: the first time counts for nothing
     times: list[list[float]] = [[] for _ in nets]
@@ -133,7 +116,7 @@ def measure(
 
 def precision() -> str:
     """What the nets compute in here."""
-    return "bfloat16" if _half() else "float32"
+    return "bfloat16" if bf16_pays(torch.device("cpu")) else "float32"
 
 
 def peak_of(function: Callable[..., None], *words: str) -> int | None:
@@ -152,10 +135,11 @@ def peak_of(function: Callable[..., None], *words: str) -> int | None:
     return int(lines[-1]) if lines and answer.returncode == 0 else None
 
 
-def _build(backbone: str, arm: Arm) -> nn.Module:
+def build(backbone: str, arm: Arm, seed: int = 0) -> RestorationNet:
+    """An untrained net; draws of the caller are left as they would be."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        net = BACKBONES[backbone](arm.feed_forward, arm.num_experts).eval()
+        torch.manual_seed(seed)
+        net = RestorationNet(**BACKBONES[backbone], **arm._asdict()).eval()
     return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -164,12 +148,8 @@ def _picture(side: int) -> torch.Tensor:
     return picture.contiguous(memory_format=torch.channels_last)
 
 
-def _half() -> bool:
-    return bf16_pays(torch.device("cpu"))
-
-
 def _restore(net: nn.Module, image: torch.Tensor) -> None:
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=_half()):
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=precision() == "bfloat16"):
         net(image)
 
 
@@ -193,13 +173,21 @@ def run_once(
     """Build and run one arm in this process, for `peak_of`; without `kind` only set the threads."""
     torch.set_num_threads(int(threads))
     if kind is not None:
-        _restore(_build(backbone, Arm(kind, int(num_experts))), _picture(int(side)))
+        _restore(build(backbone, Arm(kind, int(num_experts))), _picture(int(side)))
 
 
 def as_result(costs: Mapping[str, Sequence[Cost]], command: str) -> Result:
     """The costs of each backbone, and what MoFME saves there against conventional mixtures of as many experts."""
-    rows = [row for backbone, measured in costs.items() for row in cost_rows(backbone, measured)]
-    rows += [row for backbone, measured in costs.items() for row in saved_rows(backbone, measured)]
+    rows = [
+        Row(f"Cost on {backbone}", title(cost.arm), _figures(cost, measured[0]))  # the dense one comes first
+        for backbone, measured in costs.items()
+        for cost in measured
+    ]
+    for backbone, measured in costs.items():
+        # Both kinds of MoFME, against two and against four at work.
+        for rival, kind in product(_EXPERT_KINDS[:2], _EXPERT_KINDS[2:]):
+            for count, figures in savings(measured, kind, rival).items():
+                rows.append(Row(saved(backbone, kind, rival), _experts(count), figures))
     return Result(
         room="bench",
         paper="MoFME, arXiv 2312.16610",
@@ -210,23 +198,6 @@ def as_result(costs: Mapping[str, Sequence[Cost]], command: str) -> Result:
         interval="95 % bootstrap of the median over the repeats",
         machine=this_machine(torch.get_num_threads(), precision()),
     )
-
-
-def cost_rows(backbone: str, costs: Sequence[Cost]) -> list[Row]:
-    """What each arm costs; the dense one comes first."""
-    return [Row(f"Cost on {backbone}", title(cost.arm), _figures(cost, costs[0])) for cost in costs]
-
-
-def saved_rows(backbone: str, costs: Sequence[Cost]) -> list[Row]:
-    """What both kinds of MoFME save at each number of experts, against two and against four at work."""
-    pairs: Sequence[tuple[FeedForwardKind, FeedForwardKind]] = list(
-        product(("moe", "moe-top4"), ("mofme", "generated"))
-    )
-    return [
-        Row(saved(backbone, kind, rival), _experts(count), figures)
-        for rival, kind in pairs
-        for count, figures in savings(costs, kind, rival).items()
-    ]
 
 
 def saved(backbone: str, kind: FeedForwardKind = "mofme", rival: FeedForwardKind = "moe") -> str:
@@ -250,19 +221,16 @@ def _figures(cost: Cost, dense: Cost) -> dict[str, Figure]:
 def savings(costs: Sequence[Cost], kind: FeedForwardKind, rival: FeedForwardKind) -> dict[int, dict[str, Figure]]:
     """By number of experts, in percent of what the rival needs."""
     by_arm = {cost.arm: cost for cost in costs}
-    found = {}
-    for cost in costs:
-        other = by_arm.get(Arm(rival, cost.arm.num_experts))
-        if cost.arm.feed_forward != kind or other is None or cost.arm.num_experts == 1:  # one is no mixture
-            continue
-        ratios = np.array(cost.ratios_to(other))
-        figures = {
-            "parameters saved, %": Figure(100 * (1 - cost.parameters / other.parameters)),
-            "time saved, %": bootstrap(100 * (1 - ratios), np.median),
-        }
-        if cost.peak_bytes is not None and other.peak_bytes:
-            figures["peak memory saved, %"] = Figure(100 * (1 - cost.peak_bytes / other.peak_bytes))
-        found[cost.arm.num_experts] = figures
+    found: dict[int, dict[str, Figure]] = {}
+    for arm, cost in by_arm.items():
+        other = by_arm.get(Arm(rival, arm.num_experts))
+        if arm.feed_forward == kind and other is not None and arm.num_experts > 1:  # one is no mixture
+            figures = found[arm.num_experts] = {
+                "parameters saved, %": Figure(100 * (1 - cost.parameters / other.parameters)),
+                "time saved, %": bootstrap(100 * (1 - np.array(cost.ratios_to(other))), np.median),
+            }
+            if cost.peak_bytes is not None and other.peak_bytes:
+                figures["peak memory saved, %"] = Figure(100 * (1 - cost.peak_bytes / other.peak_bytes))
     return found
 
 

@@ -49,15 +49,13 @@ def judge_costs(result: Result) -> Result:
             gate = Check.least("least saving of time that the repeats could tell, %", [time], TIME)
             judgements.append(Judgement(*words, parts, [gate]))
     for backbone in (table.removeprefix("Cost on ") for table in result.tables() if table.startswith("Cost on ")):
-        for count in result.names(saved(backbone)):
-            usual = result.figure(saved(backbone), count, "time saved, %").value
-            parameters, equal = (
-                result.figure(saved(backbone, rival="moe-top4"), count, f"{what} saved, %").value
-                for what in ("parameters", "time")
-            )
+        usual, equal = saved(backbone), saved(backbone, rival="moe-top4")
+        for count in result.names(usual):
+            parameters = result.figure(equal, count, "parameters saved, %").value
+            times = [result.figure(table, count, "time saved, %").value for table in (equal, usual)]
             said.append(
-                f"With {count} on {backbone} ours saves {parameters:.0f} % of parameters and {equal:.0f} % of time, "
-                f"{usual:.0f} % against two at work."
+                f"With {count} on {backbone} ours saves {parameters:.0f} % of parameters and {times[0]:.0f} % of time, "
+                f"{times[1]:.0f} % against two at work."
             )
     return result.judged(judgements, said or ["Nothing was compared with the paper's claim: one expert is no mixture."])
 
@@ -113,11 +111,10 @@ def judge_quality(result: Result) -> Result:
             f"{gain.noise()} of the seeds."
             for name, gain in gains.items()
         ]
-    ranking = [
-        f"{row.name} {row.figures['Spearman, parts of a picture'].text(signed=True, digits=2)}"
-        for row in result.rows
-        if row.table == "uncertainty"
-    ]
-    if ranking:
-        said.append(f"How it ranks the errors within a picture, where 0 is chance: {'; '.join(ranking)}.")
+    ranked = {
+        row.name: row.figures["Spearman, parts of a picture"] for row in result.rows if row.table == "uncertainty"
+    }
+    if ranked:
+        told = "; ".join(f"{name} {figure.text(signed=True, digits=2)}" for name, figure in ranked.items())
+        said.append(f"How it ranks the errors within a picture, where 0 is chance: {told}.")
     return result.judged(judgements, said)

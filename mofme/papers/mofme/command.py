@@ -49,11 +49,7 @@ def ablation(
     from mofme.papers.mofme.experiment import run_ablation
 
     lpips = open_lpips(command, lpips_weights)
-    found = run_ablation(training.setting(command), lpips, arm or ())
-    result = found.result(command.line)
-    if command.out is not None:
-        found.write(result, command.out)
-    return result
+    return run_ablation(training.setting(command), command.line, lpips, arm or (), command.out)
 
 
 @measures("routers.json and its plot")

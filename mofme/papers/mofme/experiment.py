@@ -4,7 +4,6 @@ The ablation and the comparison of routers share their arms, so that what one ha
 """
 
 import json
-import time
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -29,7 +28,6 @@ from mofme.papers.mofme.result import (
     UNSURE,
     Comparison,
     ErrorMaps,
-    Measured,
     RouterCost,
     calibration_rows,
     difference_rows,
@@ -43,12 +41,13 @@ from mofme.papers.mofme.result import (
 )
 from mofme.papers.mofme.training import Recipe, name_of, train_or_load
 from mofme.vision.benchmark import Arm, title
-from mofme.vision.datasets import load_clean
+from mofme.vision.datasets import centre, load_clean
 from mofme.vision.evaluation import Scores, measure, to_8_bits
 from mofme.vision.metrics import Lpips
 from mofme.vision.models import load_net
 from mofme.vision.nets.unet import STRIDE
 from mofme.vision.restorer import Restorer
+from mofme.vision.runtime import in_turn
 from mofme.vision.weather import WEATHERS, synthesize
 
 _SIDE = 256
@@ -98,60 +97,13 @@ class Sample(NamedTuple):
     clean: Tensor
 
 
-@dataclass(frozen=True)
-class Ablation:
-    """What was measured: every arm's scores, and the error maps of those that tell how unsure they are."""
+def run_ablation(
+    setting: Setting, command: str, lpips: Lpips | None = None, names: Collection[str] = (), out: Path | None = None
+) -> Result:
+    """The result of all arms, or of those `names`, as `mofme-16`.
 
-    seeds: Sequence[int]
-    pictures: int  # in each weather
-    measured: Sequence[Measured]
-    unsure: Mapping[str, list[list[ErrorMaps]]]  # by weather
-
-    def result(self, command: str) -> Result:
-        """The result that `command` has measured."""
-        ranking = [row for name, rows in self.unsure.items() for row in uncertainty_rows(name, rows)]
-        result = Result(
-            room="ablation" if len(self.measured) == len(ABLATION.arms) else "ablation_arms",
-            paper="MoFME, arXiv 2312.16610",
-            claim=_CLAIM,
-            verdict="",
-            command=command,
-            seeds=self.seeds,
-            interval="95 %; Student's over the seeds, bootstrap over pictures",
-            machine=this_machine(torch.get_num_threads()),
-            rows=[
-                *quality_rows(ABLATION, self.measured),
-                *difference_rows(ABLATION, self.measured),
-                *ranking,
-                *(row for name, rows in self.unsure.items() for row in calibration_rows(name, rows)),
-            ],
-        )
-        return judge_quality(result)
-
-    def write(self, result: Result, folder: Path) -> None:
-        """Write a page, a table of all scores, and two plots, by the name of the result."""
-        with atomic_file(folder / f"{result.room}.md", "w") as file:
-            file.write(as_page(result))
-        write_table(folder / f"{result.room}.csv", self._lines())
-        quality, differences = quality_rows(ABLATION, self.measured), difference_rows(ABLATION, self.measured)
-        plot_quality(quality, differences, folder / f"{result.room}-quality.png")
-        plot_calibration(self.unsure, folder / f"{result.room}-uncertainty.png")
-
-    def _lines(self) -> Iterator[list[object]]:
-        yield ["arm", "experts", "seed", "weather", "picture", *METRICS]
-        for one in self.measured:
-            for seed, scores in zip(self.seeds, one.scores, strict=True):
-                for index, score_of in enumerate(scores):
-                    numbers = [getattr(score_of, metric) for metric in METRICS]
-                    shown = ["" if number is None else f"{number:.6g}" for number in numbers]
-                    weather, picture = divmod(index, self.pictures)
-                    yield [one.arm.feed_forward, one.arm.num_experts, seed, WEATHERS[weather], picture, *shown]
-
-
-def run_ablation(setting: Setting, lpips: Lpips | None = None, names: Collection[str] = ()) -> Ablation:
-    """Of all arms, or of those `names`, as `mofme-16`.
-
-    Raises MofmeError for a name that no arm has, and where there is no photograph to train on, or none to hold back.
+    The folder `out` gets a page, a table of all scores, and two plots, by the name of the result. Raises MofmeError for
+    a name that no arm has, and where there is no photograph to train on, or none to hold back.
     """
     arms = {arm: told for arm, told in ABLATION.arms.items() if not names or name_of(arm) in names}
     if unknown := set(names) - set(map(name_of, arms)):
@@ -159,17 +111,50 @@ def run_ablation(setting: Setting, lpips: Lpips | None = None, names: Collection
         raise MofmeError(f"no arm is called {', '.join(sorted(unknown))}: choose from {known}")
     pictures, chosen = setting.photographs()
     scores: dict[Arm, list[list[Scores]]] = {arm: [] for arm in arms}
-    maps: dict[Arm, list[list[ErrorMaps]]] = {arm: [[] for _ in WEATHERS] for arm in UNSURE if arm in arms}
+    maps: dict[str, list[list[ErrorMaps]]] = {title(arm): [[] for _ in WEATHERS] for arm in UNSURE if arm in arms}
     for _, arm, restorer in setting.arms(replace(ABLATION, arms=arms), pictures):
         scores[arm].append(list(score(restorer, chosen, lpips)))
-        if arm in maps:
-            _add_maps(maps[arm], restorer, chosen)
-    shipped: list[list[ErrorMaps]] = [[] for _ in WEATHERS]
-    _add_maps(shipped, Restorer(load_net("small")[0], "small"), chosen)
+        if arm in UNSURE:
+            _add_maps(maps[title(arm)], restorer, chosen)
     # The shipped model comes last, with its control.
-    unsure = {title(arm): rows for arm, rows in maps.items()} | {"small": shipped}
-    measured = [Measured(arm, rows) for arm, rows in scores.items()]
-    return Ablation(setting.seeds, len(chosen) // len(WEATHERS), measured, unsure)
+    maps["small"] = [[] for _ in WEATHERS]
+    _add_maps(maps["small"], Restorer(load_net("small")[0], "small"), chosen)
+    quality, differences = quality_rows(ABLATION, scores), difference_rows(ABLATION, scores)
+    result = Result(
+        room="ablation" if len(scores) == len(ABLATION.arms) else "ablation_arms",
+        paper="MoFME, arXiv 2312.16610",
+        claim=_CLAIM,
+        verdict="",
+        command=command,
+        seeds=setting.seeds,
+        interval="95 %; Student's over the seeds, bootstrap over pictures",
+        machine=this_machine(torch.get_num_threads()),
+        rows=[
+            *quality,
+            *differences,
+            *(row for name, rows in maps.items() for row in uncertainty_rows(name, rows)),
+            *(row for name, rows in maps.items() for row in calibration_rows(name, rows)),
+        ],
+    )
+    result = judge_quality(result)
+    if out is not None:
+        with atomic_file(out / f"{result.room}.md", "w") as file:
+            file.write(as_page(result))
+        write_table(out / f"{result.room}.csv", _lines(scores, len(chosen) // len(WEATHERS), setting.seeds))
+        plot_quality(quality, differences, out / f"{result.room}-quality.png")
+        plot_calibration(maps, out / f"{result.room}-uncertainty.png")
+    return result
+
+
+def _lines(scores: Mapping[Arm, list[list[Scores]]], pictures: int, seeds: Sequence[int]) -> Iterator[list[object]]:
+    yield ["arm", "experts", "seed", "weather", "picture", *METRICS]
+    for arm, rows in scores.items():
+        for seed, of_seed in zip(seeds, rows, strict=True):
+            for index, one in enumerate(of_seed):
+                numbers = [getattr(one, metric) for metric in METRICS]
+                shown = ["" if number is None else f"{number:.6g}" for number in numbers]
+                weather, picture = divmod(index, pictures)
+                yield [*arm, seed, WEATHERS[weather], picture, *shown]
 
 
 def compare_routers(setting: Setting, command: str, plotted: Path | None = None) -> Result:
@@ -185,8 +170,7 @@ def compare_routers(setting: Setting, command: str, plotted: Path | None = None)
         scores[arm].append(_kept_scores(folder, restorer, chosen))
         restorers[arm] = restorer
     costs = _router_costs(restorers, chosen[0])
-    measured = [Measured(arm, rows) for arm, rows in scores.items()]
-    quality, differences = quality_rows(ROUTERS, measured), difference_rows(ROUTERS, measured)
+    quality, differences = quality_rows(ROUTERS, scores), difference_rows(ROUTERS, scores)
     if plotted is not None:
         plot_quality(quality, differences, plotted)
     return Result(
@@ -194,7 +178,7 @@ def compare_routers(setting: Setting, command: str, plotted: Path | None = None)
         paper="MoFME, Mixture of Routers, Yuan 2.0-M32 (arXiv 2312.16610, 2503.23362, 2405.17976)",
         claim="Each of the three papers finds its router better than a linear one: by 0.1 to 0.2 dB in restoration, by "
         "about 1 % on average, by 0.008 nats",
-        verdict=routers_verdict(measured, costs, setting.recipe, len(chosen) // len(WEATHERS)),
+        verdict=routers_verdict(scores, costs, setting.recipe, len(chosen) // len(WEATHERS)),
         command=command,
         rows=[*quality, *differences, *router_cost_rows(costs)],
         seeds=setting.seeds,
@@ -206,19 +190,16 @@ def compare_routers(setting: Setting, command: str, plotted: Path | None = None)
 
 def samples(pictures: Sequence[Tensor], seed: int, limit: int | None = None) -> list[Sample]:
     """Centre crops of held-back uint8 photographs, at most 256 pixels a side, each with each of the four weathers."""
-    cleans = [_centre(picture) for picture in pictures[:limit]]
+    cleans = [
+        centre(picture, *(min(_SIDE, side // STRIDE * STRIDE) for side in picture.shape[-2:]))
+        for picture in pictures[:limit]
+    ]
     generator = torch.Generator().manual_seed(seed)
     return [
         Sample(weather, synthesize(clean[None], [weather], generator).image[0], clean)
         for weather in WEATHERS
         for clean in cleans
     ]
-
-
-def _centre(picture: Tensor) -> Tensor:
-    height, width = (min(_SIDE, side // STRIDE * STRIDE) for side in picture.shape[-2:])
-    top, left = (picture.shape[-2] - height) // 2, (picture.shape[-1] - width) // 2
-    return picture[:, top : top + height, left : left + width].float() / 255
 
 
 def score(restorer: Restorer, chosen: Sequence[Sample], lpips: Lpips | None) -> Iterator[Scores]:
@@ -232,9 +213,9 @@ def _kept_scores(folder: Path, restorer: Restorer, chosen: Sequence[Sample]) -> 
     shown = zlib.crc32(b"".join(sample.weathered.numpy().tobytes() for sample in chosen))
     path = folder / f"scores-{shown:08x}-{load_card(folder).sha256[:8]}.json"
     if not path.is_file():
-        text = json.dumps([asdict(one) for one in score(restorer, chosen, None)])
+        measured = [asdict(one) for one in score(restorer, chosen, None)]
         with atomic_file(path, "w") as file:
-            file.write(text)
+            json.dump(measured, file)
     return [Scores(**one) for one in json.loads(path.read_text(encoding="utf-8"))]
 
 
@@ -244,15 +225,10 @@ def _add_maps(maps: list[list[ErrorMaps]], restorer: Restorer, chosen: Sequence[
 
 
 def _router_costs(restorers: Mapping[Arm, Restorer], sample: Sample) -> dict[Arm, RouterCost]:
-    """CPU time of one picture, in turn, so that whatever else the machine does hits all alike; one round warms up."""
-    taken: dict[Arm, list[float]] = {arm: [] for arm in restorers}
-    for _ in range(_REPEATS + 1):
-        for arm, restorer in restorers.items():
-            began = time.process_time()
-            restorer(sample.weathered)
-            taken[arm].append(1000 * (time.process_time() - began))
+    """With the CPU time of one picture."""
     costs = {}
-    for arm, restorer in restorers.items():
-        routers = sum(parameters(layer.router) for layer in moe_layers(restorer.net).values())
-        costs[arm] = RouterCost(parameters(restorer.net), routers, np.array(taken[arm][1:]))
+    for arm, seconds in in_turn(restorers, sample.weathered, _REPEATS).items():
+        net = restorers[arm].net
+        routers = sum(parameters(layer.router) for layer in moe_layers(net).values())
+        costs[arm] = RouterCost(parameters(net), routers, 1000 * np.array(seconds))
     return costs

@@ -9,6 +9,7 @@ part is taken away. The size of the change that the net made to the picture serv
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from mofme.vision.weather import WEATHERS
 
 _CELL = 8  # a picture of up to 2,048 pixels has one cell of the uncertainty map for every 8 x 8 pixels
 _PARTS = 20
+_TAKEN_AWAY = np.linspace(0, 95, _PARTS)  # percent
 _GUESSES = {"uncertainty": "the routers' uncertainty", "change": "the size of the change (control)"}
 RANKED = "Spearman, parts of a picture"
 
@@ -56,9 +58,7 @@ def error_maps(restorer: Restorer, weathered: Tensor, clean: Tensor) -> ErrorMap
 
 def rank_correlation(guess: FloatArray, error: FloatArray) -> float:
     """Spearman's rho; 0 where one of the two is constant, as then it ranks nothing."""
-    if np.ptp(guess) == 0 or np.ptp(error) == 0:
-        return 0.0
-    return float(spearmanr(guess, error).statistic)
+    return float(spearmanr(guess, error).statistic) if np.ptp(guess) and np.ptp(error) else 0.0
 
 
 def sparsification(guess: FloatArray, error: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -81,18 +81,18 @@ def ause(guess: FloatArray, error: FloatArray) -> float:
     """Area between the two curves of `sparsification`, as a share of what a random order leaves: 0 ranks perfectly,
     1 no better than chance, above 1 worse.
     """
-    if not error.any() or np.ptp(error) == 0:
+    if not np.ptp(error):
         return 1.0
     curve, best = sparsification(guess, error)
     return float((curve - best).mean() / (1 - best).mean())
 
 
-def calibration(maps: Sequence[ErrorMaps], bins: int = 10) -> list[tuple[float, float]]:
-    """All cells of all pictures in `bins` equally filled bins of rising uncertainty: mean uncertainty, root mean
-    square error of each.
+def calibration(maps: Sequence[Sequence[ErrorMaps]], bins: int = 10) -> list[tuple[float, float]]:
+    """All cells of all pictures of all weathers in `bins` equally filled bins of rising uncertainty: mean uncertainty,
+    root mean square error of each.
     """
-    uncertainty = np.concatenate([one.uncertainty for one in maps])
-    error = np.concatenate([one.error for one in maps])
+    pictures = list(chain.from_iterable(maps))
+    uncertainty, error = (np.concatenate([getattr(one, of) for one in pictures]) for of in ("uncertainty", "error"))
     order = np.argsort(uncertainty, kind="stable")
     return [
         (float(uncertainty[part].mean()), float(np.sqrt(np.square(error[part]).mean())))
@@ -104,35 +104,27 @@ def uncertainty_rows(name: str, maps: Sequence[Sequence[ErrorMaps]]) -> list[Row
     """How well the routers' uncertainty ranks errors, beside the control; `maps` holds the pictures of each weather."""
     rows = []
     for guess, title_of_guess in _GUESSES.items():
-        within = [[rank_correlation(getattr(m, guess), m.error) for m in pictures] for pictures in maps]
-        areas = [[ause(getattr(m, guess), m.error) for m in pictures] for pictures in maps]
-        between = [
-            rank_correlation(
-                np.array([getattr(m, guess).mean() for m in pictures]),
-                np.array([np.sqrt(np.square(m.error).mean()) for m in pictures]),
-            )
-            for pictures in maps
-        ]
-        rows.append(
-            Row(
-                "uncertainty",
-                f"{title_of_guess}, {name}",
-                {
-                    RANKED: bootstrap(np.array(within).mean(axis=0)),
-                    "AUSE (0 best, 1 chance)": bootstrap(np.array(areas).mean(axis=0)),
-                    "Spearman, pictures of a weather": Figure(float(np.mean(between))),
-                },
-            )
+        within, areas = (
+            np.mean([[measure(getattr(one, guess), one.error) for one in pictures] for pictures in maps], axis=0)
+            for measure in (rank_correlation, ause)
         )
+        means = [[getattr(one, guess).mean() for one in pictures] for pictures in maps]
+        errors = [[np.sqrt(np.square(one.error).mean()) for one in pictures] for pictures in maps]
+        between = [rank_correlation(np.array(mean), np.array(error)) for mean, error in zip(means, errors, strict=True)]
+        figures = {
+            RANKED: bootstrap(within),
+            "AUSE (0 best, 1 chance)": bootstrap(areas),
+            "Spearman, pictures of a weather": Figure(float(np.mean(between))),
+        }
+        rows.append(Row("uncertainty", f"{title_of_guess}, {name}", figures))
     return rows
 
 
 def calibration_rows(name: str, maps: Sequence[Sequence[ErrorMaps]]) -> list[Row]:
     """Mean uncertainty and error of the tenths of all parts of all pictures."""
-    tenths = calibration([one for pictures in maps for one in pictures])
     return [
         Row(f"calibration: {name}", f"tenth {number}", {"uncertainty": Figure(mean), "RMS error": Figure(error)})
-        for number, (mean, error) in enumerate(tenths, start=1)
+        for number, (mean, error) in enumerate(calibration(maps), start=1)
     ]
 
 
@@ -140,20 +132,24 @@ def plot_calibration(maps: Mapping[str, Sequence[Sequence[ErrorMaps]]], path: Pa
     """Error in the tenths of rising uncertainty; and the error left as the most uncertain parts are taken away."""
     with plot(path, 9, 3.6, columns=(1, 1)) as (left, right):
         for name, weathers in maps.items():
-            pictures = [one for pictures in weathers for one in pictures]
-            left.plot(range(1, 11), [error for _, error in calibration(pictures)], "o-", label=name)
-            curves = np.array([sparsification(one.uncertainty, one.error)[0] for one in pictures if one.error.any()])
-            shares = np.linspace(0, 95, curves.shape[1])
-            right.plot(shares, curves.mean(axis=0), label=name)
-        best = np.array([sparsification(one.error, one.error)[1] for one in pictures if one.error.any()])
-        change = np.array([sparsification(one.change, one.error)[0] for one in pictures if one.error.any()])
-        right.plot(shares, change.mean(axis=0), color="0.4", linestyle="--", label="size of the change (control)")
-        right.plot(shares, best.mean(axis=0), color="0.6", linestyle=":", label="by the error itself (best)")
+            left.plot(range(1, 11), [error for _, error in calibration(weathers)], "o-", label=name)
+            right.plot(_TAKEN_AWAY, _left(weathers, "uncertainty"), label=name)
+        right.plot(_TAKEN_AWAY, _left(weathers, "change"), color="0.4", linestyle="--", label=_GUESSES["change"])
+        right.plot(
+            _TAKEN_AWAY, _left(weathers, "error"), color="0.6", linestyle=":", label="by the error itself (best)"
+        )
         left.set(xlabel="tenth of all parts, by uncertainty", ylabel="RMS error")
         right.set(xlabel="most uncertain parts taken away, %", ylabel="error left, relative")
         for axes in (left, right):
             axes.set_ylim(bottom=0)
             axes.legend(fontsize="small")
+
+
+def _left(maps: Sequence[Sequence[ErrorMaps]], guess: str) -> FloatArray:
+    """The mean curve of `sparsification` over the pictures with an error."""
+    pictures = [one for one in chain.from_iterable(maps) if one.error.any()]
+    curve: FloatArray = np.mean([sparsification(getattr(one, guess), one.error)[0] for one in pictures], axis=0)
+    return curve
 
 
 def _per_cell(difference: Tensor) -> FloatArray:
@@ -177,17 +173,14 @@ class Comparison:
 
 
 _DENSE, _MOE, _LINEAR = Arm("dense", 1), Arm("moe", 16), Arm("mofme-linear", 16)
-_SAMPLED, _CLOSED = Arm("mofme-sampled", 16), Arm("mofme", 16)
+_SAMPLED, _CLOSED, _GENERATED = Arm("mofme-sampled", 16), Arm("mofme", 16), Arm("generated", 16)
 _ATTENTION, _MIXTURE = Arm("mofme-attention", 16), Arm("mofme-mixture", 16)
-_GENERATED = Arm("generated", 16)
+_FEW, _MANY = Arm("mofme", 4), Arm("mofme", 64)
 UNSURE = (_CLOSED, _SAMPLED)  # the arms whose uncertainty is looked at
 # 16 experts for every kind; fewer and more for the one that the paper is about. What the paper claims comes first, then
 # what each part of MoFME adds.
 ABLATION = Comparison(
-    {
-        arm: title(arm)
-        for arm in (_DENSE, _MOE, _LINEAR, _SAMPLED, _CLOSED, _GENERATED, Arm("mofme", 4), Arm("mofme", 64))
-    },
+    {arm: title(arm) for arm in (_DENSE, _MOE, _LINEAR, _SAMPLED, _CLOSED, _GENERATED, _FEW, _MANY)},
     [
         (_CLOSED, _MOE),
         (_SAMPLED, _MOE),
@@ -199,8 +192,8 @@ ABLATION = Comparison(
         (_CLOSED, _LINEAR),
         (_SAMPLED, _LINEAR),
         (_CLOSED, _SAMPLED),
-        (Arm("mofme", 64), _CLOSED),
-        (_CLOSED, Arm("mofme", 4)),
+        (_MANY, _CLOSED),
+        (_CLOSED, _FEW),
     ],
 )
 _OTHERS = (_SAMPLED, _CLOSED, _ATTENTION, _MIXTURE)
@@ -217,17 +210,8 @@ ROUTERS = Comparison(
 )
 
 
-@dataclass(frozen=True)
-class Measured:
-    """Scores of one arm: for each seed those of all samples, in the order of the weathers and then of the pictures."""
-
-    arm: Arm
-    scores: Sequence[Sequence[Scores]]
-
-    def values(self, metric: str) -> FloatArray:
-        """(S, W, P), NaN where the metric was not measured."""
-        rows = [[getattr(score, metric) for score in seed] for seed in self.scores]
-        return np.asarray(rows, dtype=float).reshape(len(rows), len(WEATHERS), -1)
+# Scores of each arm: for each seed those of all samples, in the order of the weathers and then of the pictures.
+Measured = Mapping[Arm, Sequence[Sequence[Scores]]]
 
 
 @dataclass(frozen=True)
@@ -239,29 +223,28 @@ class RouterCost:
     milliseconds: FloatArray
 
 
-def quality_rows(compared: Comparison, measured: Sequence[Measured]) -> list[Row]:
+def values(seeds: Sequence[Sequence[Scores]], metric: str) -> FloatArray:
+    """(S, W, P), NaN where the metric was not measured."""
+    rows = [[getattr(score, metric) for score in seed] for seed in seeds]
+    return np.asarray(rows, dtype=float).reshape(len(rows), len(WEATHERS), -1)
+
+
+def quality_rows(compared: Comparison, measured: Measured) -> list[Row]:
     """A table a metric: each arm on each weather; the interval is over the seeds."""
     rows = []
     for metric in compared.metrics:
-        for one in measured:
-            values_SWP = one.values(metric)
+        for arm, seeds in measured.items():
+            values_SWP = values(seeds, metric)
             if not np.isnan(values_SWP).any():
                 columns = {**dict(zip(WEATHERS, values_SWP.mean(axis=2).T, strict=True)), MEAN: values_SWP.mean((1, 2))}
                 figures = {name: students_mean(values_S) for name, values_S in columns.items()}
-                rows.append(Row(METRICS[metric], compared.arms[one.arm], figures))
+                rows.append(Row(METRICS[metric], compared.arms[arm], figures))
     return rows
 
 
-def gains(compared: Comparison, measured: Sequence[Measured]) -> dict[tuple[Arm, Arm], dict[str, Figure]]:
-    """What one arm gains over another on the same pictures and seeds, in dB of PSNR, where both were measured."""
-    by_arm = {one.arm: one for one in measured}
-    pairs = [pair for pair in compared.pairs if by_arm.keys() >= {*pair}]
-    return {(first, second): difference(by_arm[first], by_arm[second]) for first, second in pairs}
-
-
-def difference(first: Measured, second: Measured) -> dict[str, Figure]:
+def gain(first: Sequence[Sequence[Scores]], second: Sequence[Sequence[Scores]]) -> dict[str, Figure]:
     """PSNR of the first minus the second: over seeds, over pictures, and the share of pictures that are better."""
-    gain_SWP = first.values("psnr_rgb") - second.values("psnr_rgb")
+    gain_SWP = values(first, "psnr_rgb") - values(second, "psnr_rgb")
     return {
         OVER_SEEDS: students_mean(gain_SWP.mean(axis=(1, 2))),
         "gain, dB (pictures)": bootstrap(gain_SWP.mean(axis=(0, 1))),
@@ -269,10 +252,13 @@ def difference(first: Measured, second: Measured) -> dict[str, Figure]:
     }
 
 
-def difference_rows(compared: Comparison, measured: Sequence[Measured]) -> list[Row]:
+def difference_rows(compared: Comparison, measured: Measured) -> list[Row]:
+    """What one arm gains over another on the same pictures and seeds, where both were measured."""
+    names = compared.arms
     return [
-        Row("differences", f"{compared.arms[first]} minus {compared.arms[second]}", figures)
-        for (first, second), figures in gains(compared, measured).items()
+        Row("differences", f"{names[first]} minus {names[second]}", gain(measured[first], measured[second]))
+        for first, second in compared.pairs
+        if measured.keys() >= {first, second}
     ]
 
 
@@ -293,12 +279,9 @@ def router_cost_rows(costs: Mapping[Arm, RouterCost]) -> list[Row]:
     ]
 
 
-def routers_verdict(
-    measured: Sequence[Measured], costs: Mapping[Arm, RouterCost], recipe: Recipe, pictures: int
-) -> str:
+def routers_verdict(measured: Measured, costs: Mapping[Arm, RouterCost], recipe: Recipe, pictures: int) -> str:
     """What each router gains over the linear one; `pictures` were measured in each weather."""
-    found = gains(ROUTERS, measured)
-    gained = {arm: found[arm, _LINEAR][OVER_SEEDS] for arm in _OTHERS}
+    gained = {arm: gain(measured[arm], measured[_LINEAR])[OVER_SEEDS] for arm in _OTHERS}
     said = ", ".join(f"{ROUTERS.arms[arm]} {figure.text(signed=True, digits=2)}" for arm, figure in gained.items())
     best = max(gained, key=lambda arm: gained[arm].value)
     time = float(np.median(costs[best].milliseconds / costs[_LINEAR].milliseconds))
@@ -308,10 +291,10 @@ def routers_verdict(
         if gained[best].value > 0
         else "none has a higher mean than the linear router"
     )
-    linear = next(one for one in measured if one.arm == _LINEAR)
+    linear_SWP = values(measured[_LINEAR], "psnr_rgb")
     return (
-        f"Against the linear router's {linear.values('psnr_rgb').mean():.2f} dB after {recipe.steps} steps, the mean "
-        f"of {len(linear.scores)} seeds and of four weathers on {pictures} held-back photographs, the "
+        f"Against the linear router's {linear_SWP.mean():.2f} dB after {recipe.steps} steps, the mean "
+        f"of {len(linear_SWP)} seeds and of four weathers on {pictures} held-back photographs, the "
         f"others gain, in dB: {said}; {conclusion}, and {f'{certain} of {len(gained)}' if certain else 'none'} gains "
         "beyond the noise of the seeds."
     )

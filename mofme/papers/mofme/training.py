@@ -7,7 +7,6 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,16 +17,12 @@ from mofme.core.training import Run, cosine
 from mofme.core.weights import ModelCard, load_card, save_model
 from mofme.errors import ModelError
 from mofme.files import CARD_FILE
-from mofme.vision.benchmark import TINY, Arm
+from mofme.vision.benchmark import TINY, Arm, build
 from mofme.vision.datasets import clean_crops
 from mofme.vision.metrics import objective, rmse_loss
 from mofme.vision.models import load_net
-from mofme.vision.nets.unet import RestorationNet
 from mofme.vision.restorer import Restorer
 from mofme.vision.weather import random_weathers, synthesize
-
-_WARMUP_STEPS = 100
-_EMA_DECAY = 0.995
 
 
 def name_of(arm: Arm) -> str:
@@ -59,14 +54,12 @@ def train_or_load(
     """
     shown = _shown(pictures)
     paths = {arm: folder / f"seed-{seed}" / name_of(arm) for arm in arms}
-    missing = [arm for arm in arms if not _is_trained(paths[arm], recipe, shown)]
-    if missing:
-        nets = train_arms(missing, pictures, recipe, seed, report)
-        for arm, net in nets.items():
+    if missing := [arm for arm in arms if not _is_trained(paths[arm], recipe, shown)]:
+        for arm, net in train_arms(missing, pictures, recipe, seed, report).items():
             card = ModelCard(
                 name=f"{name_of(arm)}-seed-{seed}",
                 net="restoration",
-                arguments=_arguments(arm),
+                arguments={**TINY, **arm._asdict()},
                 licence="that of the training photographs",
                 training={**asdict(recipe), "seed": seed, "photographs": shown},
             )
@@ -89,7 +82,11 @@ def train_arms(
         for step, *_ in zip(*runs, strict=True):
             clean = next(cleans)
             weathered = synthesize(clean, random_weathers(recipe.batch, generator), generator)
-            losses = [_learn(run, weathered.image, clean, weathered.labels) for run in runs]
+            losses = []
+            for run in runs:
+                with observe_routing(run.net) as routing:
+                    output = run.net(weathered.image)
+                losses.append(run.learn(objective(output, clean, weathered.labels, routing, rmse_loss)))
             if (step + 1) % 100 == 0:
                 shown = "  ".join(f"{name_of(arm)} {loss:.3f}" for arm, loss in zip(arms, losses, strict=True))
                 report(f"seed {seed}, step {step + 1} of {recipe.steps}: {shown}")
@@ -97,10 +94,7 @@ def train_arms(
 
 
 def _begin(arm: Arm, recipe: Recipe, seed: int) -> Run:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        net = RestorationNet(**_arguments(arm))
-    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net = build("tiny-x4", arm, seed).train()
     optimizer = torch.optim.AdamW(
         net.parameters(), recipe.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True
     )
@@ -109,28 +103,15 @@ def _begin(arm: Arm, recipe: Recipe, seed: int) -> Run:
         optimizer,
         steps=recipe.steps,
         schedule=cosine(floor=0.01),
-        warm_up=_WARMUP_STEPS,
+        warm_up=100,
         clip=1.0,
-        average=AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(_EMA_DECAY)),
+        average=AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.995)),
     )
-
-
-def _learn(run: Run, weathered: Tensor, clean: Tensor, labels_BW: Tensor) -> float:
-    with observe_routing(run.net) as routing:
-        output = run.net(weathered)
-    return run.learn(objective(output, clean, labels_BW, routing, rmse_loss))
-
-
-def _arguments(arm: Arm) -> dict[str, Any]:
-    return {**TINY, "feed_forward": arm.feed_forward, "num_experts": arm.num_experts}
 
 
 def _shown(pictures: Sequence[Tensor]) -> int:
     """A number that other photographs hardly share."""
-    number = 0
-    for picture in pictures:
-        number = zlib.crc32(picture.contiguous().numpy().tobytes(), number)
-    return number
+    return zlib.crc32(b"".join(picture.contiguous().numpy().tobytes() for picture in pictures))
 
 
 def _is_trained(path: Path, recipe: Recipe, shown: int) -> bool:

@@ -1,9 +1,9 @@
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from typer.testing import CliRunner
 
 from mofme.cli.app import app
@@ -14,19 +14,17 @@ from mofme.papers.mofme.training import Recipe
 from mofme.vision.benchmark import Arm
 from mofme.vision.evaluation import Scores
 from mofme.vision.weather import WEATHERS
+from tests.vision.pictures import save_grey
 
 LINEAR = Arm("mofme-linear", 16)
 
 
-def measured(gains: Sequence[Sequence[float]]) -> list[Measured]:
+def measured(gains: Sequence[Sequence[float]]) -> Measured:
     """Every router's PSNR is 20 dB and its gains, one for each seed; the linear router's gains are 0."""
-    return [
-        Measured(
-            arm,
-            [[Scores(20 + gain + picture, 0.5, 20, 0.5) for _ in WEATHERS for picture in (0, 1)] for gain in of_seeds],
-        )
+    return {
+        arm: [[Scores(20 + gain + picture, 0.5, 20, 0.5) for _ in WEATHERS for picture in (0, 1)] for gain in of_seeds]
         for arm, of_seeds in zip(ROUTERS.arms, [[0.0] * len(gains[0]), *gains], strict=True)
-    ]
+    }
 
 
 def test_differences_are_paired_by_seed() -> None:
@@ -57,11 +55,9 @@ def test_the_verdict_names_the_best_and_counts_what_is_certain() -> None:
 
 def test_the_command_trains_measures_and_finds_both_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photographs = tmp_path / "photos"
-    photographs.mkdir()
-    noise = np.random.default_rng(0)
     for number in range(3):
-        Image.fromarray(noise.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(photographs / f"{number}.png")
-    monkeypatch.setattr(Recipe, "__init__", _short)
+        save_grey(photographs / f"{number}.png", 60 * number)
+    monkeypatch.setattr(training, "Recipe", partial(Recipe, batch=2, crop=16))
     monkeypatch.setattr(experiment, "_REPEATS", 1)
     words = ["evaluate", "routers", str(photographs), "--arms", str(tmp_path / "arms"), "--out", str(tmp_path)]
     words += ["--seeds", "1", "--steps", "2"]
@@ -76,13 +72,6 @@ def test_the_command_trains_measures_and_finds_both_again(tmp_path: Path, monkey
     after = load_result("routers", tmp_path)
     quality = [[row for row in result.rows if row.table != "cost"] for result in (before, after)]
     assert quality[0] == quality[1]
-
-
-def _short(self: Recipe, steps: int) -> None:
-    for name, value in {"steps": steps, "batch": 2, "crop": 16, "learning_rate": 1e-3}.items():
-        object.__setattr__(self, name, value)
-
-
-def test_a_folder_without_photographs_is_told(tmp_path: Path) -> None:
-    done = CliRunner().invoke(app, ["evaluate", "routers", str(tmp_path), "--arms", str(tmp_path / "arms")])
+    words[2] = str(tmp_path / "arms")  # without photographs
+    done = CliRunner().invoke(app, words)
     assert done.exit_code == 2 and "error" in done.stderr

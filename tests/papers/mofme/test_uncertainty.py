@@ -1,8 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from mofme.papers.mofme.result import ErrorMaps, ause, calibration, error_maps, rank_correlation, sparsification
 from mofme.vision.nets.unet import RestorationNet
@@ -11,28 +9,14 @@ from mofme.vision.restorer import Restorer
 ERRORS = np.array([4.0, 1.0, 3.0, 2.0])
 
 
-def test_the_error_itself_ranks_perfectly() -> None:
-    assert rank_correlation(ERRORS, ERRORS) == pytest.approx(1)
-    assert ause(ERRORS, ERRORS) == pytest.approx(0)
-
-
-def test_the_order_is_all_that_counts() -> None:
-    guess = np.array([0.9, 0.1, 0.8, 0.7])
-    assert rank_correlation(guess, ERRORS) == pytest.approx(1)
-    assert ause(guess, ERRORS) == pytest.approx(0)
-
-
-def test_a_constant_guess_is_chance() -> None:
-    constant = np.full(4, 0.2)
-    assert rank_correlation(constant, ERRORS) == 0
+def test_the_order_of_the_errors_is_all_that_counts() -> None:
+    guess, constant = np.array([0.9, 0.1, 0.8, 0.7]), np.full(4, 0.2)
+    assert rank_correlation(guess, ERRORS) == pytest.approx(1) and ause(guess, ERRORS) == pytest.approx(0)
+    assert rank_correlation(-ERRORS, ERRORS) == pytest.approx(-1) and ause(-ERRORS, ERRORS) > 1  # worse than chance
     # Of equal guesses none comes first: what is left always has the mean error.
     np.testing.assert_allclose(sparsification(constant, ERRORS)[0], 1)
-    assert ause(constant, ERRORS) == pytest.approx(1)
-
-
-def test_the_opposite_order_is_worse_than_chance() -> None:
-    assert rank_correlation(-ERRORS, ERRORS) == pytest.approx(-1)
-    assert ause(-ERRORS, ERRORS) > 1
+    assert rank_correlation(constant, ERRORS) == 0 and ause(constant, ERRORS) == pytest.approx(1)
+    assert ause(guess, np.zeros(4)) == 1  # no error leaves nothing to rank
 
 
 def test_sparsification_by_hand() -> None:
@@ -43,19 +27,10 @@ def test_sparsification_by_hand() -> None:
     assert curve[0] == best[0] == pytest.approx(1)
     assert curve[5] == pytest.approx(3 / 2.5)
     assert best[5] == pytest.approx(2 / 2.5)
-
-
-def test_no_error_leaves_nothing_to_rank() -> None:
-    assert ause(np.array([0.1, 0.2]), np.zeros(2)) == 1
-
-
-@given(st.lists(st.floats(0, 1), min_size=2, max_size=60), st.integers(0, 2**16))
-def test_nothing_beats_the_error_itself(errors: list[float], seed: int) -> None:
-    error = np.array(errors)
-    guess = np.random.default_rng(seed).random(len(error))
-    if error.mean() > 1e-6:
+    for seed in range(20):
+        guess, error = np.random.default_rng(seed).random((2, 2 + 3 * seed))
         curve, best = sparsification(guess, error)
-        assert (curve >= best - 1e-9).all()
+        assert (curve >= best - 1e-9).all()  # nothing beats the error itself
 
 
 def test_calibration_sorts_into_equal_bins() -> None:
@@ -64,7 +39,7 @@ def test_calibration_sorts_into_equal_bins() -> None:
         ErrorMaps(np.array([0.1, 0.9]), np.zeros(2), np.array([3.0, 0.0])),
         ErrorMaps(np.array([0.8, 0.3]), np.zeros(2), np.array([1.0, 4.0])),
     ]
-    (low, low_error), (high, high_error) = calibration(maps, bins=2)
+    (low, low_error), (high, high_error) = calibration([maps[:1], maps[1:]], bins=2)
     assert (low, high) == (pytest.approx(0.2), pytest.approx(0.85))
     assert (low_error, high_error) == (pytest.approx(12.5**0.5), pytest.approx(0.5**0.5))
 
