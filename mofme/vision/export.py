@@ -5,10 +5,9 @@
 All are RGB in [0, 1]; H and W are any multiples of 8. The thumbnail is the mean of the whole picture over a grid: who
 restores a picture in parts hands every part that of the whole. The tone net is not in the file, nor is tiling.
 
-MoFME's feed-forward blocks become 1x1 convolutions over (B, C, H, W), for runtimes that compile a fixed graph: a graph
-of tokens, with layer norm, sorting and scattering, keeps such a runtime busy with moving data between layouts. Here all
-is pointwise products, convolutions and maxima; what is constant is folded into their weights. The same numbers come
-out, but for rounding, and for scores that are exactly equal at the last place: then all of those stay.
+MoFME's feed-forward blocks become 1x1 convolutions over (B, C, H, W), for runtimes that compile a fixed graph: of one
+of tokens they spend their time on moving data between layouts. What is constant is folded into the weights. The same
+numbers come out, but for rounding, and for scores that are exactly equal at the last place: then all of those stay.
 """
 
 import copy
@@ -39,8 +38,6 @@ from mofme.vision.onnx import load_onnx
 from mofme.vision.picture.file import read_picture
 from mofme.vision.tiling import thumbnail
 
-_BELOW_ALL = -2.0  # weights of length 1 lie above
-
 
 def folded(net: RestorationNet) -> RestorationNet:
     """A copy of `net`, in which every block with MoFME's own router and experts is a FoldedBlock; others stay."""
@@ -48,11 +45,9 @@ def folded(net: RestorationNet) -> RestorationNet:
     for name, module in list(net.named_modules()):
         if isinstance(module, FeedForwardBlock) and isinstance(module.layer, MoE):
             router, experts = module.layer.router, module.layer.experts
-            if not (isinstance(router, UncertaintyRouter) and isinstance(experts, FeatureModulatedExperts)):
-                continue
-            if router.samples is None:
-                above, _, last = name.rpartition(".")
-                setattr(net.get_submodule(above), last, FoldedBlock(module.norm, router, experts))
+            of_mofme = isinstance(router, UncertaintyRouter) and isinstance(experts, FeatureModulatedExperts)
+            if of_mofme and router.samples is None:
+                net.set_submodule(name, FoldedBlock(module.norm, router, experts))
     return net
 
 
@@ -95,19 +90,16 @@ class FoldedBlock(nn.Module):
         weights = calibrated * (self.sum(calibrated * calibrated) + TINY).rsqrt()
         weights = weights * (weights >= self._kth_largest(weights)).to(weights.dtype)
         modulated = self.beta(weights) + normed * self.gamma(weights)
-        self.uncertainty = _uncertainty(noise[:, :1], self.sum(score * score)[:, :1] / score.shape[1])
+        spread = self.sum(score * score)[:, :1] / score.shape[1]
+        noise, signal = (noise[:, :1] + TINY).sqrt(), (spread + TINY).sqrt()
+        self.uncertainty = noise / (noise + signal)
         y: Tensor = x + self.contract(F.gelu(self.expand(modulated)))
         return y
 
     def _kth_largest(self, weights: Tensor) -> Tensor:
         for _ in range(self.top_k - 1):
-            weights = weights.masked_fill(weights >= weights.amax(dim=1, keepdim=True), _BELOW_ALL)
+            weights = weights.masked_fill(weights >= weights.amax(dim=1, keepdim=True), -2.0)  # below all, of length 1
         return weights.amax(dim=1, keepdim=True)
-
-
-def _uncertainty(variance: Tensor, spread: Tensor) -> Tensor:
-    noise, signal = (variance + TINY).sqrt(), (spread + TINY).sqrt()
-    return noise / (noise + signal)
 
 
 def _pointwise(weight_OI: Tensor, bias_O: Tensor | None = None) -> nn.Conv2d:
@@ -118,12 +110,13 @@ def _pointwise(weight_OI: Tensor, bias_O: Tensor | None = None) -> nn.Conv2d:
     return layer
 
 
-_OPSET = 17  # the first with layer normalisation
-_TOLERANCE = 1 / 255
 METADATA_FILE = "metadata.json"  # within a TorchScript file
 ONNX = "onnx==1.23.2"
 ONNXRUNTIME = "onnxruntime==1.32.0"
 OPENVINO = "openvino==2026.4.1"
+
+# Image and thumbnail, so small that feed-forwards do not work in parts, whose number would be fixed.
+EXAMPLE = torch.linspace(0, 1, 3 * 48 * 64).view(1, 3, 48, 64), torch.full((1, 3, CONTEXT_SIZE, CONTEXT_SIZE), 0.5)
 
 Metadata = dict[str, str]
 Restore = Callable[[Tensor, Tensor], Tensor]
@@ -167,7 +160,7 @@ def export_net(name: str, path: Path, format: str = "onnx") -> float:
                 f"{name} cannot be exported as {format}: a file holds fixed steps, and which ones this net takes "
                 "depends on the picture, as in a conventional mixture"
             ) from error
-        if not difference <= _TOLERANCE:
+        if not difference <= 1 / 255:
             raise ModelError(
                 f"{name} cannot be exported as {format}: the file would restore pictures otherwise than the net, by up "
                 f"to {255 * difference:.1f} of 255 levels"
@@ -207,20 +200,14 @@ def _largest_difference(*both: Restore) -> float:
     return torch.stack(found).max().item()
 
 
-def _example() -> tuple[Tensor, Tensor]:
-    """So small that feed-forwards do not work in parts, whose number would be fixed."""
-    return torch.rand(1, 3, 48, 64), torch.rand(1, 3, CONTEXT_SIZE, CONTEXT_SIZE)
-
-
 def onnx_bytes(module: nn.Module, example: tuple[Tensor, ...], inputs: list[str], outputs: list[str]) -> bytes:
     """The ONNX model of `module`. The first input and what is of its size, the first output, take any height and width,
     as do outputs called `..._map`.
     """
     content = io.BytesIO()
     size = {2: "height", 3: "width"}
-    anywhere = {
-        name: {axis: f"{name}_{side}" for axis, side in size.items()} for name in outputs if name.endswith("_map")
-    }
+    maps = [name for name in outputs if name.endswith("_map")]
+    anywhere = {name: {axis: f"{name}_{side}" for axis, side in size.items()} for name in maps}
     # Both ways that torch offers without onnxscript are deprecated, and remark on every size that is checked.
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
@@ -229,7 +216,7 @@ def onnx_bytes(module: nn.Module, example: tuple[Tensor, ...], inputs: list[str]
             example,
             content,  # type: ignore[arg-type]  # takes files, too
             dynamo=False,
-            opset_version=_OPSET,
+            opset_version=17,  # the first with layer normalisation
             input_names=inputs,
             output_names=outputs,
             dynamic_axes={inputs[0]: size, outputs[0]: size, **anywhere},
@@ -238,7 +225,7 @@ def onnx_bytes(module: nn.Module, example: tuple[Tensor, ...], inputs: list[str]
 
 
 def _whole_net(module: nn.Module) -> bytes:
-    return onnx_bytes(module, _example(), ["image", "thumbnail"], ["restored"])
+    return onnx_bytes(module, EXAMPLE, ["image", "thumbnail"], ["restored"])
 
 
 def _write_onnx(module: nn.Module, path: Path, about: Metadata) -> None:
@@ -260,18 +247,13 @@ def _write_openvino(module: nn.Module, path: Path, about: Metadata) -> None:
 
 def _load_openvino(path: Path) -> Restore:
     """In full precision, as the other runtimes do."""
-    compiled: Any = (
-        importlib.import_module("openvino")
-        .Core()
-        .compile_model(
-            path, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-        )
-    )
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    compiled: Any = importlib.import_module("openvino").Core().compile_model(path, "CPU", settings)
     return lambda *inputs: torch.from_numpy(compiled([one.numpy() for one in inputs])[0])
 
 
 def _write_torchscript(module: nn.Module, path: Path, about: Metadata) -> None:
-    traced = torch.jit.trace(module, _example(), check_trace=False)
+    traced = torch.jit.trace(module, EXAMPLE, check_trace=False)
     torch.jit.save(traced, path, _extra_files={METADATA_FILE: json.dumps(about)})
 
 

@@ -18,7 +18,6 @@ from mofme.errors import ModelError
 from mofme.vision.tiling import pad_to, thumbnail
 
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-_MULTIPLES = (1, 8, 16, 32, 64)  # what sides may have to be multiples of, tried in this order
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +76,7 @@ class OnnxRestorer:
 
     def __init__(self, net: OnnxNet) -> None:
         self._net = net
-        self._multiples = list(_MULTIPLES)
+        self._multiples = [1, 8, 16, 32, 64]  # what sides may have to be multiples of, tried in this order
 
     def __call__(self, image: Tensor) -> Tensor:
         """(3, H, W) -> (3, H, W). Raises ModelError if the net does not restore pictures of this size."""
@@ -99,11 +98,11 @@ class OnnxRestorer:
 
     def _run(self, part: Tensor, window: list[int], whole: list[Tensor]) -> Tensor:
         for tried, multiple in enumerate(self._multiples):
-            height, width = (
+            sides = (
                 want or -(-least // multiple) * multiple for want, least in zip(self._net.size, window, strict=True)
             )
             try:
-                restored = self._restore(pad_to(part, height, width), whole)[:, : part.shape[1], : part.shape[2]]
+                restored = self._restore(pad_to(part, *sides), whole)[:, : part.shape[1], : part.shape[2]]
             except ModelError as error:
                 if None not in self._net.size:
                     raise

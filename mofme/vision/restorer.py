@@ -17,27 +17,22 @@ from torch.nn import functional as F
 from mofme.core.moe import ObservedRouting, observe_routing
 from mofme.core.training import bf16_pays
 from mofme.errors import ModelError
-from mofme.vision.models import available_models, load_net, load_tone
+from mofme.vision.models import available_models as available_models
+from mofme.vision.models import load_net, load_tone
 from mofme.vision.nets.tone import TONE_SIZE, ToneNet, apply_tone, trust
 from mofme.vision.nets.unet import CONTEXT_SIZE, RestorationNet
 from mofme.vision.runtime import AUTO, TORCH, Part, fastest_runtime, open_runtime
-from mofme.vision.tiling import Tile, pad_to_stride, thumbnail, tiles
+from mofme.vision.tiling import Tile, pad_to, thumbnail, tiles
 from mofme.vision.weather import WEATHERS
-
-__all__ = ["Restoration", "Restorer", "RoutingMap", "TemporalSmoother", "available_models", "restore_seen"]
 
 DEFAULT_TILE = 768
 HALO = 96
 _MAP_CELLS = 256
-# Some 26 are compiled for every size of picture. oneDNN would keep 1,024, and 150 small pictures of random sizes leave
-# 723 MB in use; with 64 it is 335 MB, and 10 ms a tile where more than two sizes take turns. In training, whose steps
-# need more than 64, all are kept.
+# Some 26 are compiled for every size of picture. oneDNN would keep 1,024, which after 150 small pictures take 723 MB;
+# with 64 it is 335 MB, and 10 ms a tile where more than two sizes take turns. Training needs more.
 _KERNELS = 64
-# Sides that an ensemble mirrors: left and right alone, as skies are above, and rain and streaks of snow fall.
-_MIRRORED: tuple[tuple[int, ...], ...] = ((), (-1,))
 _REACH = 8  # pixels around one that say how visible it could be: more than a soft edge is wide
 _MEMORY = 0.95  # of the frames before in the average: it forgets within about a second
-_FRAME = "frame"
 _CUT = 0.1  # mean difference between two frames, of [0, 1], from which on another scene has begun
 
 
@@ -71,7 +66,7 @@ class Restoration:
     @property
     def weather_name(self) -> str:
         """The most likely weather, or "clear" when none is likely."""
-        name = max(self.weather, key=lambda weather: self.weather[weather])
+        name = max(self.weather, key=self.weather.__getitem__)
         return name if self.weather[name] >= 0.5 else "clear"
 
     @property
@@ -88,10 +83,10 @@ class TemporalSmoother:
 
     def see(self, thumbnail: Tensor) -> None:
         """The next frame, made small, (3, h, w) in [0, 1]: estimates from now on are of it."""
-        last = self.state.get(_FRAME)
+        last = self.state.get("frame")
         if last is not None and (thumbnail.shape != last.shape or (thumbnail - last.to(thumbnail)).abs().mean() > _CUT):
             self.state.clear()
-        self.state[_FRAME] = thumbnail
+        self.state["frame"] = thumbnail
 
     def mean(self, name: str, estimate: Tensor) -> Tensor:
         """The average up to this frame, of the same shape as what is estimated of it alone."""
@@ -134,9 +129,8 @@ class Restorer:
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(_KERNELS))  # read when the first net runs
         net, card = load_net(name)
         tone = load_tone(name)
-        if runtime == AUTO:
-            return cls(net, card.name, device, tone).fastest()
-        return cls(net, card.name, device, tone, runtime)
+        built = cls(net, card.name, device, tone, TORCH if runtime == AUTO else runtime)
+        return built.fastest() if runtime == AUTO else built
 
     def fastest(self) -> Self:
         """The same by the runtime that is fastest, of those installed, on a CPU; see `from_pretrained`."""
@@ -171,11 +165,10 @@ class Restorer:
         """Restore `image` (3, H, W), RGB in [0, 1], any size from 1 x 1, of any float type and on any device.
 
         Colours that `alpha` (1, H, W) hides do not count, and come out as they are.
-        `strength` blends from the input (0) to the restored picture (1). `ensemble` averages it with
-        what comes of the mirror image, in twice the time. `explain` adds maps of the experts,
-        for which torch runs. `tile` is the side in pixels of the parts worked on at a
-        time. `steady` remembers the earlier frames of a video, so that its brightness does not flicker.
-        `on_progress` is told the share that is done; what it raises stops the work.
+        `strength` blends from the input (0) to the restored picture (1). `ensemble` averages it with what comes of the
+        mirror image, in twice the time. `explain` adds maps of the experts, for which torch runs. `tile` is the side in
+        pixels of the parts worked on at a time. `steady` remembers the earlier frames of a video, so that its
+        brightness does not flicker. `on_progress` is told the share that is done; what it raises stops the work.
         """
         if image.ndim != 3 or image.shape[0] != 3 or not image.numel():
             raise ValueError(f"a picture has the shape (3, height, width), got {tuple(image.shape)}")
@@ -189,7 +182,7 @@ class Restorer:
         start = time.perf_counter()
         height, width = image.shape[-2:]
         parts = list(tiles(height, width, tile or DEFAULT_TILE, HALO))
-        views = _MIRRORED if ensemble else _MIRRORED[:1]
+        views: tuple[tuple[int, ...], ...] = ((), (-1,)) if ensemble else ((),)  # skies are above, and rain falls
         whole = thumbnail(image, CONTEXT_SIZE).to(self.device, torch.float32)
         contexts = [self.net.encode_context(whole.flip(view)[None]) for view in views]
         if steady is not None:
@@ -201,7 +194,7 @@ class Restorer:
         for done, part in enumerate(parts):
             outer = image[:, *part.outer].to(self.device, torch.float32)
             # Padded before it is mirrored: so its coarse grid falls on that of the mirrored picture.
-            padded = pad_to_stride(outer)
+            padded = pad_to(outer)
             result = torch.zeros_like(outer)
             for number, (view, context) in enumerate(zip(views, contexts, strict=True)):
                 seen = padded.flip(view)[None]
@@ -217,9 +210,7 @@ class Restorer:
                     grid.add(part, routing, padded.shape[-2:], explain)
                     for share_11HW in output.uncertainty if isinstance(output, Part) else ():
                         grid.add_uncertainty(part, share_11HW.flatten(), share_11HW.shape[1:], padded.shape[-2:])
-                    rows, columns = part.inner
-                    area = (rows.stop - rows.start) * (columns.stop - columns.start)
-                    weather_W += output.weather_BW[0].float().cpu() * area
+                    weather_W += output.weather_BW[0].float().cpu() * image[0, *part.inner].numel()
                 if on_progress is not None:
                     on_progress((done * len(views) + number + 1) / (len(parts) * len(views)))
             restored[:, *part.inner] = part.crop(result.div_(len(views)).clamp_(0, 1)).to(restored)
@@ -282,18 +273,17 @@ class _Grid:
 
     def _paste(self, target: Tensor, tile: Tile, values_TC: Tensor, shape: tuple[int, ...], padded: torch.Size) -> None:
         _, rows, columns = shape
-        values_CHW = values_TC.float().T.unflatten(-1, (rows, columns))
-        stride = padded[0] // rows
+        pooled = F.avg_pool2d(
+            values_TC.float().T.unflatten(-1, (rows, columns)), 3, stride=1, padding=1, count_include_pad=False
+        )
         # Sampled at the centre of each cell that this tile is responsible for.
-        index = []
         cells = []
-        for inner, outer, count in zip(tile.inner, tile.outer, (rows, columns), strict=True):
-            first, last = -(-inner.start // self.cell), -(-inner.stop // self.cell)
-            centres = torch.arange(first, last, device=target.device) * self.cell + self.cell // 2 - outer.start
-            index.append((centres // stride).clamp(0, count - 1))
-            cells.append(slice(first, last))
-        pooled = F.avg_pool2d(values_CHW, 3, stride=1, padding=1, count_include_pad=False)
-        target[:, cells[0], cells[1]] += pooled[:, index[0]][:, :, index[1]]
+        for axis, (inner, outer) in enumerate(zip(tile.inner, tile.outer, strict=True), start=1):
+            cells.append(slice(-(-inner.start // self.cell), -(-inner.stop // self.cell)))
+            centres = torch.arange(cells[-1].start, cells[-1].stop, device=target.device) * self.cell + self.cell // 2
+            place = (centres - outer.start) // (padded[0] // rows)
+            pooled = pooled.index_select(axis, place.clamp(0, shape[axis] - 1))
+        target[:, *cells] += pooled
 
 
 def fill_hidden(image: Tensor, alpha: Tensor) -> Tensor:

@@ -14,12 +14,12 @@ import importlib.util
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from mofme.core.weights import checksum
 from mofme.errors import ModelError
 from mofme.files import atomic_file, cache_root
 from mofme.measure.result import this_machine
-from mofme.vision.export import ONNXRUNTIME, OPENVINO, FoldedBlock, folded, onnx_bytes
+from mofme.vision.export import EXAMPLE, ONNXRUNTIME, OPENVINO, FoldedBlock, folded, onnx_bytes
 from mofme.vision.nets.unet import RestorationNet
 
 TORCH, AUTO = "torch", "auto"
@@ -48,6 +48,7 @@ _CODE = [_HERE, _HERE.with_name("export.py"), *_HERE.parent.glob("nets/*.py"), *
 
 _Size = tuple[int, int]
 _Compiled = Callable[[list[NDArray[np.float32]], _Size | None], list[NDArray[np.float32]]]
+Way = TypeVar("Way", bound=Hashable)
 _Keep = Callable[[str, Callable[[], bytes]], bytes]
 
 
@@ -73,14 +74,10 @@ def open_runtime(name: str, net: RestorationNet) -> Run:
     package, load = _RUNTIMES[name]
     if not _is_installed(name):
         raise ModelError(f"the runtime {name} is not installed: pip install {package}")
-    settings = [
-        value for module in net.modules() for value in vars(module).items() if isinstance(value[1], float | int)
-    ]
+    settings = [one for module in net.modules() for one in vars(module).items() if isinstance(one[1], float | int)]
     about = [checksum(net.state_dict()), f"{net} {settings}", f"{TORCH} {metadata.version(TORCH)}"]
 
-    def keep(what: str, make: Callable[[], bytes]) -> bytes:
-        return _kept([*about, what], make)
-
+    keep = partial(_kept, about)
     try:
         compiled = load(keep, lambda: keep("", lambda: graph_of(net)))
     except ModelError:
@@ -102,7 +99,7 @@ def graph_of(net: RestorationNet) -> bytes:
     graph = _Graph(net)
     if moe_layers(graph.net):
         raise ModelError("a runtime cannot follow how this model chooses its experts; take torch")
-    example = torch.rand(1, 3, 48, 64), torch.rand(1, 2, net.context.project.out_features // 2)
+    example = EXAMPLE[0], torch.zeros(1, 2, net.context.project.out_features // 2)
     with torch.no_grad():
         maps = [f"uncertainty{number}_map" for number in range(len(graph(*example)) - 2)]
     return onnx_bytes(graph, example, ["image", "context"], ["restored", "weather", *maps])
@@ -121,13 +118,11 @@ def fastest_runtime(load: Callable[[str], Callable[[Tensor], object]], net: Rest
         [this_machine().cpu, f"{torch.get_num_threads()} threads", checksum(net.state_dict())[:16], *versions]
     )
     path = cache_root() / "runtimes.json"
-    try:
-        kept: dict[str, dict[str, float]] = json.loads(path.read_text(encoding="utf-8"))
+    kept: dict[str, dict[str, float]] = {}
+    with suppress(OSError, ValueError, TypeError):
+        kept = dict(json.loads(path.read_text(encoding="utf-8")))
+    with suppress(KeyError, TypeError, AttributeError):
         return _choose(kept[key])
-    except (OSError, ValueError):
-        kept = {}
-    except (KeyError, TypeError, AttributeError):
-        kept = kept if isinstance(kept, dict) else {}
     picture = torch.rand(3, _SIDE, _SIDE, generator=torch.Generator().manual_seed(0))
     ways: dict[str, Callable[[Tensor], object]] = {}
     for name in names:
@@ -137,11 +132,8 @@ def fastest_runtime(load: Callable[[str], Callable[[Tensor], object]], net: Rest
             if name == TORCH:
                 raise
     kept[key] = {name: min(times) for name, times in in_turn(ways, picture, _REPEATS).items()}
-    try:
-        with atomic_file(path, "w") as file:
-            json.dump(kept, file, indent=1)
-    except OSError:  # it is measured again next time
-        pass
+    with suppress(OSError), atomic_file(path, "w") as file:  # it is measured again next time
+        json.dump(kept, file, indent=1)
     return _choose(kept[key])
 
 
@@ -150,26 +142,31 @@ def installed() -> list[str]:
     return [name for name in _RUNTIMES if _is_installed(name)]
 
 
-def in_turn(ways: Mapping[str, Callable[[Tensor], object]], picture: Tensor, repeats: int) -> dict[str, list[float]]:
+def in_turn(ways: Mapping[Way, Callable[[Tensor], object]], picture: Tensor, repeats: int) -> dict[Way, list[float]]:
     """CPU seconds that each way takes for a picture, every repeat of all in turn, on the same machine for all.
 
     A first run of each counts for nothing.
     """
-    taken: dict[str, list[float]] = {name: [] for name in ways}
+    taken: dict[Way, list[float]] = {name: [] for name in ways}
     for restore in ways.values():
         restore(picture)
     for _ in range(repeats):
         for name, restore in ways.items():
-            start = time.process_time()
-            restore(picture)
-            taken[name].append(time.process_time() - start)
+            taken[name].append(cpu_seconds(partial(restore, picture)))
     return taken
 
 
-def _kept(about: list[str], make: Callable[[], bytes]) -> bytes:
-    """The bytes that the cache keeps for `about` and the code here; made if there are none, or they are damaged."""
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """CPU seconds of this process that `work` takes."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def _kept(about: list[str], what: str, make: Callable[[], bytes]) -> bytes:
+    """What the cache keeps of `about`, `what` and the code here; made if there is nothing, or it is damaged."""
     code = [file.read_bytes() for file in sorted(_CODE)]
-    name = hashlib.sha256(b"\n".join([*map(str.encode, about), *code])).hexdigest()
+    name = hashlib.sha256(b"\n".join([*map(str.encode, [*about, what]), *code])).hexdigest()
     path = cache_root() / "graphs" / f"{name}.bin"
     try:
         kept = path.read_bytes()
@@ -198,7 +195,7 @@ def _version(package: str) -> str:
 
 
 def _choose(seconds: Mapping[str, float]) -> str:
-    best = min(seconds, key=lambda name: seconds[name])
+    best = min(seconds, key=seconds.__getitem__)
     return best if seconds[best] <= _WORTH * seconds[TORCH] else TORCH
 
 
@@ -227,10 +224,6 @@ def _load_onnx(keep: _Keep, graph: Callable[[], bytes]) -> _Compiled:
     return lambda inputs, size: session.run(None, dict(zip(("image", "context"), inputs, strict=True)))
 
 
-def _precision() -> str:
-    return "bf16" if bf16_pays(torch.device("cpu")) else "f32"
-
-
 def compile_openvino(graph: bytes, size: _Size | None, **more: Any) -> Any:
     """An ONNX model whose input is `image`, for any size or for one, with precision and threads as torch has them."""
     core = importlib.import_module("openvino").Core()
@@ -241,8 +234,12 @@ def compile_openvino(graph: bytes, size: _Size | None, **more: Any) -> Any:
 
 
 def _openvino_settings() -> dict[str, Any]:
-    threads = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "NUM_STREAMS": 1}
-    return {"INFERENCE_PRECISION_HINT": _precision(), **threads}
+    hint = "bf16" if bf16_pays(torch.device("cpu")) else "f32"
+    return {
+        "INFERENCE_PRECISION_HINT": hint,
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "NUM_STREAMS": 1,
+    }
 
 
 def _load_openvino(keep: _Keep, graph: Callable[[], bytes]) -> _Compiled:

@@ -8,11 +8,11 @@ have them, with random weights, which cost what trained ones do.
 """
 
 import copy
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ from mofme.vision.export import onnx_bytes
 from mofme.vision.metrics import psnr
 from mofme.vision.models import load_net
 from mofme.vision.restorer import Restorer
-from mofme.vision.runtime import TORCH, compile_openvino, graph_of, in_turn, installed
+from mofme.vision.runtime import TORCH, compile_openvino, cpu_seconds, graph_of, in_turn, installed
 
 OPENVINO = "openvino"
 CONVOLUTIONS, PRODUCTS, STEPS, MOVES = "convolutions", "products at each position", "steps on each value", "moving data"
@@ -97,26 +97,17 @@ class Reached:
 
 def public_nets() -> dict[str, nn.Module]:
     """Nets whose size everybody knows, by name; from (1, 3, H, W) to one tensor."""
-    resnet, mobilenet = torchvision.models.resnet18(), torchvision.models.mobilenet_v3_large()
+    dncnn: list[nn.Module] = [nn.Conv2d(3, 64, 3, padding=1), nn.ReLU()]
+    for _ in range(15):
+        dncnn += [nn.Conv2d(64, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
+    dncnn.append(nn.Conv2d(64, 3, 3, padding=1))
+    srcnn = [nn.Conv2d(3, 64, 9, padding=4), nn.ReLU(), nn.Conv2d(64, 32, 1), nn.ReLU(), nn.Conv2d(32, 3, 5, padding=2)]
     return {
-        "DnCNN, 17 layers of 64 (Zhang et al. 2017)": _dncnn(17, 64),
-        "SRCNN, 9-1-5 (Dong et al. 2014)": nn.Sequential(
-            nn.Conv2d(3, 64, 9, padding=4),
-            nn.ReLU(),
-            nn.Conv2d(64, 32, 1),
-            nn.ReLU(),
-            nn.Conv2d(32, 3, 5, padding=2),
-        ),
-        "ResNet-18, features (He et al. 2016)": nn.Sequential(*list(resnet.children())[:-2]),
-        "MobileNetV3-Large, features (Howard et al. 2019)": mobilenet.features,
+        "DnCNN, 17 layers of 64 (Zhang et al. 2017)": nn.Sequential(*dncnn),
+        "SRCNN, 9-1-5 (Dong et al. 2014)": nn.Sequential(*srcnn),
+        "ResNet-18, features (He et al. 2016)": nn.Sequential(*list(torchvision.models.resnet18().children())[:-2]),
+        "MobileNetV3-Large, features (Howard et al. 2019)": torchvision.models.mobilenet_v3_large().features,
     }
-
-
-def _dncnn(depth: int, channels: int) -> nn.Module:
-    layers: list[nn.Module] = [nn.Conv2d(3, channels, 3, padding=1), nn.ReLU()]
-    for _ in range(depth - 2):
-        layers += [nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Conv2d(channels, 3, 3, padding=1))
 
 
 def compare_nets(model: str, repeats: int) -> Iterator[tuple[str, Reached]]:
@@ -157,9 +148,10 @@ def _compiled(net: Any, picture: Tensor) -> Callable[[Tensor], object]:
 
 
 FULL = "torch, float32"
-PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+_FASTER, _LOST = "times as fast as torch", "lost, dB"
+_PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 _SIDE = 1024  # of the matrices
-_PRODUCTS = 20  # so many at a time last longer than a tick of the clock
+_PRODUCTS = 20
 
 
 class _FullPrecision(Restorer):
@@ -194,26 +186,19 @@ def compare_runtimes(model: str, pairs: Sequence[PairFiles], repeats: int) -> It
         image, clean = pair.read()
         with FlopCounterMode(display=False) as counter:
             restorers[TORCH](image)
-        decibels = {name: _psnr(restore(image).image, clean) for name, restore in restorers.items()}
+        decibels = {name: psnr(one(image).image[None], clean[None]).item() for name, one in restorers.items()}
         for _ in range(repeats):
-            seconds = {}
-            for name, restore in restorers.items():
-                start = time.process_time()
-                restore(image)
-                seconds[name] = time.process_time() - start
-            yield Trial(counter.get_total_flops(), image[0].numel(), seconds, decibels, matrix_peaks())
+            seconds = {name: cpu_seconds(partial(restore, image)) for name, restore in restorers.items()}
+            yield Trial(counter.get_total_flops(), image[0].numel(), seconds, decibels, _matrix_peaks())
 
 
-def matrix_peaks() -> dict[str, float]:
+def _matrix_peaks() -> dict[str, float]:
     """Operations a CPU second of torch.mm, in each precision."""
     found = {}
-    for name, dtype in PRECISIONS.items():
-        one, other = (torch.rand(_SIDE, _SIDE).to(dtype) for _ in range(2))
-        one @ other  # the first time, which compiles, does not count
-        start = time.process_time()
-        for _ in range(_PRODUCTS):
-            one @ other
-        found[name] = 2 * _PRODUCTS * _SIDE**3 / max(time.process_time() - start, 1e-9)
+    for name, dtype in _PRECISIONS.items():
+        matrix = torch.rand(_SIDE, _SIDE).to(dtype)
+        (taken,) = in_turn({name: matrix.mm}, matrix, _PRODUCTS).values()
+        found[name] = 2 * _SIDE**3 * len(taken) / max(sum(taken), 1e-9)
     return found
 
 
@@ -221,22 +206,23 @@ def as_result(model: str, trials: Sequence[Trial], command: str, beside: Sequenc
     """A row a runtime, one a precision of products, and `beside`. Raises ModelError if nothing was measured."""
     if not trials:
         raise ModelError("there are no pairs to measure runtimes on")
-    names = list(trials[0].seconds)
-    peaks = {name: bootstrap(np.array([trial.peaks[name] for trial in trials]) / 1e9, np.median) for name in PRECISIONS}
-    rows = [Row(f"Runtimes of {model}", name, _figures(name, trials)) for name in names]
+    runtimes = {name: _figures(name, trials) for name in trials[0].seconds}
+    peaks = {
+        name: bootstrap(np.array([trial.peaks[name] for trial in trials]) / 1e9, np.median) for name in _PRECISIONS
+    }
+    rows = [Row(f"Runtimes of {model}", name, figures) for name, figures in runtimes.items()]
     rows += [Row("Products of large matrices", name, {"GFLOP a CPU s": peak}) for name, peak in peaks.items()]
     rows += beside
-    others = [name for name in names if name not in (TORCH, FULL)]
     told = [
-        f"{name}: {_ratio(name, trials).text()} times as fast, {_lost(name, trials).text()} dB lost" for name in others
+        f"{name}: {figures[_FASTER].text()} times as fast, {figures[_LOST].text()} dB lost"
+        for name, figures in runtimes.items()
+        if name not in (TORCH, FULL)
     ]
     return Result(
         room="runtimes",
         paper="",
         claim="Another runtime is at least 1.5 times as fast as eager torch, and at most 0.01 dB worse than float32.",
-        verdict=f"Against eager torch in {precision()}. {'; '.join(told)}."
-        if told
-        else "No other runtime is installed.",
+        verdict=f"Against eager torch in {precision()}. {'; '.join(told) or 'No other runtime is installed'}.",
         command=command,
         rows=rows,
         interval="95 % bootstrap of the median over the repeats, of dB of the mean over them",
@@ -276,26 +262,16 @@ def net_rows(nets: Mapping[str, Reached]) -> list[Row]:
     ]
 
 
-def _psnr(restored: Tensor, clean: Tensor) -> float:
-    return psnr(restored[None], clean[None]).item()
-
-
-def _ratio(name: str, trials: Sequence[Trial]) -> Figure:
-    return bootstrap(np.array([trial.seconds[TORCH] / trial.seconds[name] for trial in trials]), np.median)
-
-
-def _lost(name: str, trials: Sequence[Trial]) -> Figure:
-    return bootstrap(np.array([trial.decibels[FULL] - trial.decibels[name] for trial in trials]))
-
-
 def _figures(name: str, trials: Sequence[Trial]) -> dict[str, Figure]:
-    per_megapixel = [1e6 * trial.seconds[name] / trial.pixels for trial in trials]
-    figures = {
-        "CPU s a megapixel": bootstrap(np.array(per_megapixel), np.median),
-        "times as fast as torch": _ratio(name, trials),
-        "lost, dB": _lost(name, trials),
+    def median(values: Iterable[float]) -> Figure:
+        return bootstrap(np.array(list(values)), np.median)
+
+    return {
+        "CPU s a megapixel": median(1e6 * trial.seconds[name] / trial.pixels for trial in trials),
+        _FASTER: median(trial.seconds[TORCH] / trial.seconds[name] for trial in trials),
+        _LOST: bootstrap(np.array([trial.decibels[FULL] - trial.decibels[name] for trial in trials])),
+        **{
+            f"of the {of} peak, %": median(100 * t.operations / t.seconds[name] / t.peaks[of] for t in trials)
+            for of in _PRECISIONS
+        },
     }
-    for of in PRECISIONS:
-        share = [100 * trial.operations / trial.seconds[name] / trial.peaks[of] for trial in trials]
-        figures[f"of the {of} peak, %"] = bootstrap(np.array(share), np.median)
-    return figures

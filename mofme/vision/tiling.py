@@ -23,10 +23,8 @@ class Tile:
 
     def crop(self, restored: Tensor) -> Tensor:
         """The inner part of a result (..., h, w) that was computed for the outer one."""
-        rows, columns = (
-            slice(inner.start - outer.start, inner.stop - outer.start)
-            for inner, outer in zip(self.inner, self.outer, strict=True)
-        )
+        both = zip(self.inner, self.outer, strict=True)
+        rows, columns = (slice(inner.start - outer.start, inner.stop - outer.start) for inner, outer in both)
         return restored[..., rows, columns]
 
 
@@ -41,13 +39,9 @@ def tiles(height: int, width: int, size: int, halo: int) -> Iterator[Tile]:
             yield Tile((rows[0], columns[0]), (rows[1], columns[1]))
 
 
-def pad_to_stride(image: Tensor) -> Tensor:
-    """Pad (..., 3, H, W) right and below to multiples of 8, as `pad_to` does."""
-    return pad_to(image, _round_up(image.shape[-2]), _round_up(image.shape[-1]))
-
-
-def pad_to(image: Tensor, height: int, width: int) -> Tensor:
-    """Pad (..., 3, H, W) right and below to a size: by reflection as far as it goes, then by repetition."""
+def pad_to(image: Tensor, height: int | None = None, width: int | None = None) -> Tensor:
+    """Pad (..., 3, H, W) right and below, by default to multiples of 8: by reflection, then repetition."""
+    height, width = height or _round_up(image.shape[-2]), width or _round_up(image.shape[-1])
     right, bottom = width - image.shape[-1], height - image.shape[-2]
     mirrored = (0, min(right, image.shape[-1] - 1), 0, min(bottom, image.shape[-2] - 1))
     if any(mirrored):
@@ -75,10 +69,9 @@ def shrunk(image: Tensor, side: int) -> Tensor:
 
 
 def _spans(length: int, size: int, halo: int) -> list[tuple[slice, slice]]:
-    starts = range(0, length, size)
     return [
         (slice(start, min(start + size, length)), slice(max(start - halo, 0), min(start + size + halo, length)))
-        for start in starts
+        for start in range(0, length, size)
     ]
 
 

@@ -15,14 +15,20 @@ ANY: Shape = (1, 3, "h", "w")
 
 
 def write_net(
-    path: Path, nodes: list[onnx.NodeProto], given: Shape = ANY, kind: int = TensorProto.FLOAT, **constants: object
+    path: Path,
+    nodes: list[onnx.NodeProto],
+    given: Shape = ANY,
+    kind: int = TensorProto.FLOAT,
+    gives: int | None = None,
+    beside: dict[str, Shape] | None = None,
+    **constants: object,
 ) -> Path:
-    """An ONNX file that maps "x" to "y" by the nodes; constants are named by keyword."""
+    """An ONNX file that maps "x", and what else is `beside`, to "y" by the nodes; constants are named by keyword."""
     graph = helper.make_graph(
         nodes,
         "net",
-        [helper.make_tensor_value_info("x", kind, given)],
-        [helper.make_tensor_value_info("y", kind, None)],
+        [helper.make_tensor_value_info(name, kind, shape) for name, shape in {"x": given, **(beside or {})}.items()],
+        [helper.make_tensor_value_info("y", gives or kind, None)],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
@@ -98,13 +104,8 @@ def test_a_net_of_a_fixed_size_sees_windows_without_seams(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("beside", [(1, 1, 64, 64), (1, 3, 64, 32), (1, 3, "h", "h"), (2,)])
 def test_beside_the_picture_there_may_be_a_thumbnail_only(tmp_path: Path, beside: Shape) -> None:
-    given = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in (("x", ANY), ("z", beside))
-    ]
     nodes = [helper.make_node("ReduceMean", ["z"], ["mean"], keepdims=0), helper.make_node("Add", ["x", "mean"], ["y"])]
-    graph = helper.make_graph(nodes, "net", given, [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)])
-    path = tmp_path / "two.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    path = write_net(tmp_path / "two.onnx", nodes, beside={"z": beside})
     with pytest.raises(ModelError, match=r"two\.onnx: beside the picture it takes .*, expected nothing or a thumbnail"):
         load_onnx(path)
 

@@ -48,45 +48,36 @@ def picture(height: int, width: int) -> Tensor:
     return 0.3 + 0.4 * torch.rand(3, height, width, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize(
-    ("size", "tile", "ensemble"), [((203, 301), 64, False), ((64, 333), 64, False), ((211, 67), 96, True)]
-)
+@pytest.mark.parametrize(("size", "tile", "ensemble"), [((203, 301), 64, False), ((211, 67), 96, True)])
 def test_tiles_leave_no_trace(size: tuple[int, int], tile: int, ensemble: bool) -> None:
     restorer, image = make_restorer(blocks=(2, 2, 4)), picture(*size)
-    whole = restorer(image, tile=512, ensemble=ensemble)
-    tiled = restorer(image, tile=tile, ensemble=ensemble)
+    whole, tiled = (restorer(image, tile=side, ensemble=ensemble, explain=True) for side in (512, tile))
     assert (whole.image - image).abs().max() > 8 / 255, "the net must change something"
     assert (whole.image - tiled.image).abs().max() < 1 / 255
-
-
-def test_tiles_leave_no_trace_in_the_maps() -> None:
-    restorer, image = make_restorer(), picture(203, 301)
-    whole, tiled = (restorer(image, tile=tile, explain=True) for tile in (512, 64))
     torch.testing.assert_close(tiled.uncertainty, whole.uncertainty, atol=0.02, rtol=0)
     for a, b in zip(tiled.routing, whole.routing, strict=True):
         assert (a.weights_EHW - b.weights_EHW).abs().mean() < 0.02
 
 
-def test_strength_blends() -> None:
+def test_strength_blends_and_the_input_is_left_as_it_is() -> None:
     restorer, image = make_restorer(), picture(40, 56)
+    before = image.clone()
     full = restorer(image).image
     assert torch.equal(restorer(image, strength=0).image, image)
     torch.testing.assert_close(restorer(image, strength=0.25).image, 0.75 * image + 0.25 * full)
+    strided = image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    torch.testing.assert_close(restorer(strided).image, full)
+    full += 1  # the result belongs to the caller
+    assert torch.equal(image, before)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 37), (37, 1), (2, 3), (9, 8)])
 def test_small_and_thin_pictures(size: tuple[int, int]) -> None:
     for ensemble in (False, True):
-        restored = make_restorer()(torch.rand(3, *size), ensemble=ensemble, explain=True)
+        restored = make_restorer()((torch.rand(3, *size) > 0.5).float(), ensemble=ensemble, explain=True)
         assert restored.image.shape == (3, *size)
-        assert restored.image.isfinite().all()
+        assert restored.image.min() >= 0 and restored.image.max() <= 1
         assert restored.uncertainty.shape == (-(-size[0] // 8), -(-size[1] // 8))
-
-
-def test_results_stay_in_range() -> None:
-    restored = make_restorer()((torch.rand(3, 64, 64) > 0.5).float()).image
-    assert restored.min() >= 0
-    assert restored.max() <= 1
 
 
 def test_the_ensemble_is_the_mean_of_the_mirrored_views() -> None:
@@ -100,15 +91,12 @@ def test_the_ensemble_is_the_mean_of_the_mirrored_views() -> None:
     assert (expected - restorer(image).image).abs().max() > 1e-3, "views must differ"
 
 
-@pytest.mark.parametrize(("ensemble", "steps"), [(False, 6), (True, 12)])
-def test_progress_rises_to_one(ensemble: bool, steps: int) -> None:
-    told: list[float] = []
-    make_restorer()(picture(100, 150), tile=64, ensemble=ensemble, on_progress=told.append)
-    assert told == pytest.approx([(i + 1) / steps for i in range(steps)])
-
-
-def test_what_progress_raises_stops_the_work() -> None:
-    told: list[float] = []
+def test_progress_rises_to_one_and_what_it_raises_stops_the_work() -> None:
+    for ensemble, steps in ((False, 6), (True, 12)):
+        told: list[float] = []
+        make_restorer()(picture(100, 150), tile=64, ensemble=ensemble, on_progress=told.append)
+        assert told == pytest.approx([(i + 1) / steps for i in range(steps)])
+    told.clear()
 
     def stop(share: float) -> None:
         told.append(share)
@@ -120,47 +108,23 @@ def test_what_progress_raises_stops_the_work() -> None:
     assert len(told) == 2
 
 
-def test_the_input_is_left_as_it_is() -> None:
-    image = torch.rand(3, 50, 70)
-    before = image.clone()
-    restored = make_restorer()(image).image
-    restored += 1  # the result belongs to the caller
-    assert torch.equal(image, before)
-
-
-def test_memory_layout_does_not_matter() -> None:
-    restorer, image = make_restorer(), picture(50, 70)
-    strided = image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
-    torch.testing.assert_close(restorer(strided).image, restorer(image).image)
-
-
-@pytest.mark.parametrize("size", [(100, 150), (16, 8)])
-def test_routing_maps(size: tuple[int, int]) -> None:
-    restored = make_restorer()(torch.rand(3, *size), explain=True)
-    assert len(restored.routing) == 3  # one each at 1/4 down, 1/8, and 1/4 up
+def test_maps_of_routing_and_uncertainty() -> None:
+    restored = make_restorer()(torch.rand(3, 100, 150), explain=True)
+    assert len({routing.layer for routing in restored.routing}) == 3  # one each at 1/4 down, 1/8, and 1/4 up
     for routing in restored.routing:
-        assert routing.weights_EHW.shape == (4, -(-size[0] // 8), -(-size[1] // 8))
+        assert routing.weights_EHW.shape == (4, 13, 19)
         assert (routing.weights_EHW >= 0).all()
         assert routing.shares().sum().item() == pytest.approx(1)
-    assert len({routing.layer for routing in restored.routing}) == 3
-
-
-def test_no_routing_unless_asked_for() -> None:
-    assert make_restorer()(picture(16, 16)).routing == ()
-
-
-def test_uncertainty() -> None:
-    restored = make_restorer()(torch.rand(3, 100, 150))
     assert restored.uncertainty.shape == (13, 19)
-    assert (restored.uncertainty > 0).all()
-    assert (restored.uncertainty < 1).all()
+    assert restored.uncertainty.min() > 0 and restored.uncertainty.max() < 1
     assert restored.mean_uncertainty == pytest.approx(restored.uncertainty.mean().item())
-    assert make_restorer(kind="dense")(torch.rand(3, 100, 150)).mean_uncertainty == 0
+    plain = make_restorer(kind="dense")(torch.rand(3, 100, 150))
+    assert plain.mean_uncertainty == 0 and plain.routing == ()
 
 
-@pytest.mark.parametrize(("side", "cells"), [(2048, 256), (2049, 129), (5000, 157)])
+@pytest.mark.parametrize(("side", "cells"), [(2048, 256), (2049, 129)])
 def test_maps_have_at_most_256_cells_a_side(side: int, cells: int) -> None:
-    # 2049 pixels need cells of 16: 128.1 of them; 5000 need cells of 32: 156.25.
+    # 2049 pixels need cells of 16: 128.1 of them.
     restored = make_restorer()(torch.rand(3, 8, side), explain=True)
     assert restored.uncertainty.shape == (1, cells)
     assert restored.routing[0].weights_EHW.shape == (4, 1, cells)
@@ -198,37 +162,31 @@ def test_the_weather_it_names() -> None:
     probabilities = make_restorer()(picture(40, 40)).weather
     assert tuple(probabilities) == WEATHERS
     assert all(0 < p < 1 for p in probabilities.values())
-
-    def named(**weather: float) -> str:
-        return Restoration(torch.zeros(3, 1, 1), weather, torch.zeros(1, 1), (), 0.0).weather_name
-
-    assert named(rain=0.6, snow=0.9) == "snow"
-    assert named(rain=0.4, snow=0.49) == "clear"
+    for weather, name in (({"rain": 0.6, "snow": 0.9}, "snow"), ({"rain": 0.4, "snow": 0.49}, "clear")):
+        assert Restoration(torch.zeros(3, 1, 1), weather, torch.zeros(1, 1), (), 0.0).weather_name == name
 
 
-@pytest.mark.parametrize("shape", [(1, 8, 8), (4, 8, 8), (1, 3, 8, 8), (3, 0, 8), (8, 8)])
-def test_what_is_no_picture_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="shape"):
-        make_restorer()(torch.zeros(shape))
+def test_floats_of_any_type() -> None:
+    restorer = make_restorer()
+    for dtype in (torch.float64, torch.float16, torch.bfloat16):
+        image = picture(50, 70).to(dtype)
+        restored = restorer(image).image
+        assert restored.dtype == dtype
+        torch.testing.assert_close(restored.float(), restorer(image.float()).image, atol=1 / 255, rtol=0)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
-def test_floats_of_any_type(dtype: torch.dtype) -> None:
-    restorer, image = make_restorer(), picture(50, 70).to(dtype)
-    restored = restorer(image).image
-    assert restored.dtype == dtype
-    torch.testing.assert_close(restored.float(), restorer(image.float()).image, atol=1 / 255, rtol=0)
-
-
-def test_integers_are_refused_in_words() -> None:
+def test_what_is_no_picture_or_strength_is_refused() -> None:
+    restorer = make_restorer()
+    for shape in ((1, 8, 8), (1, 3, 8, 8), (3, 0, 8), (8, 8)):
+        with pytest.raises(ValueError, match="shape"):
+            restorer(torch.zeros(shape))
     with pytest.raises(ValueError, match=r"floats in \[0, 1\], got torch.uint8"):
-        make_restorer()(torch.zeros(3, 8, 8, dtype=torch.uint8))
-
-
-@pytest.mark.parametrize("strength", [-0.1, 1.1, float("nan")])
-def test_strength_out_of_range_is_refused(strength: float) -> None:
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        make_restorer()(picture(8, 8), strength=strength)
+        restorer(torch.zeros(3, 8, 8, dtype=torch.uint8))
+    for strength in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            restorer(picture(8, 8), strength=strength)
+    with pytest.raises(ValueError, match="alpha"):
+        restorer(torch.zeros(3, 4, 4), alpha=torch.zeros(1, 5, 5))
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not tell its memory")
@@ -244,8 +202,8 @@ def resident():
     return int(status.split("VmRSS:")[1].split()[0])
 
 restorer, sizes = Restorer.from_pretrained("small", "cpu"), random.Random(0)
-for number in range(60):
-    restorer(torch.rand(3, sizes.randint(16, 120), sizes.randint(16, 120)))
+for number in range(40):
+    restorer(torch.rand(3, sizes.randint(16, 90), sizes.randint(16, 90)))
     if number == 9:
         print(resident())
 print(resident())
@@ -254,28 +212,20 @@ print(resident())
     clean = {name: value for name, value in os.environ.items() if not name.endswith("_CACHE_CAPACITY")}
     clean["OMP_NUM_THREADS"] = "1"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT, env=clean)
-    ten, sixty = map(int, told.stdout.split())
-    assert sixty < 1.1 * ten  # with every kernel kept it is 1.6 times as much
+    ten, forty = map(int, told.stdout.split())
+    assert forty < 1.1 * ten  # with every kernel kept of 60 it is 1.6 times as much
 
 
-def test_a_mean_moves_by_a_twentieth():
-    steady, grey = TemporalSmoother(), torch.full((3, 4, 4), 0.5)
-    steady.see(grey)
-    assert steady.mean("tone", torch.tensor([1.0])) == 1
-    steady.see(grey + 0.05)
-    assert steady.mean("tone", torch.tensor([3.0])).item() == pytest.approx(1.1)  # 1 + (3 - 1) / 20
-    assert steady.mean("context", torch.tensor([7.0])) == 7  # another name, another mean
-    steady.see(grey)
-    assert steady.mean("tone", torch.tensor([1.1])).item() == pytest.approx(1.1)
-
-
-@pytest.mark.parametrize("next_frame", [torch.full((3, 4, 4), 0.8), torch.full((3, 2, 4), 0.5)])
-def test_a_cut_begins_anew(next_frame):
-    steady = TemporalSmoother()
-    steady.see(torch.full((3, 4, 4), 0.5))
-    steady.mean("tone", torch.tensor([1.0]))
-    steady.see(next_frame)
-    assert steady.mean("tone", torch.tensor([3.0])) == 3
+def test_a_mean_moves_by_a_twentieth_until_a_cut():
+    for next_frame in (torch.full((3, 4, 4), 0.8), torch.full((3, 2, 4), 0.5)):
+        steady, grey = TemporalSmoother(), torch.full((3, 4, 4), 0.5)
+        steady.see(grey)
+        assert steady.mean("tone", torch.tensor([1.0])) == 1
+        steady.see(grey + 0.05)
+        assert steady.mean("tone", torch.tensor([3.0])).item() == pytest.approx(1.1)  # 1 + (3 - 1) / 20
+        assert steady.mean("context", torch.tensor([7.0])) == 7  # another name, another mean
+        steady.see(next_frame)
+        assert steady.mean("tone", torch.tensor([3.0])) == 3
 
 
 class Alternating:
@@ -325,10 +275,17 @@ def restorer() -> Restorer:
     return Restorer.from_pretrained("small", "cpu")
 
 
-def scene(height: int = 48, width: int = 64) -> NDArray[np.uint8]:
+def scene() -> NDArray[np.uint8]:
     """A veiled gradient, which the shipped model clears."""
-    y, x = np.mgrid[0:height, 0:width]
-    return (150 + np.stack([x, y, x + y], -1) * 80 // (height + width)).astype(np.uint8)
+    y, x = np.mgrid[0:48, 0:64]
+    return (150 + np.stack([x, y, x + y], -1) * 80 // 112).astype(np.uint8)
+
+
+def seen() -> tuple[Tensor, Tensor]:
+    """It as a picture, and an alpha that hides its first rows."""
+    alpha = torch.ones(1, 48, 64)
+    alpha[:, HIDDEN] = 0
+    return torch.from_numpy(scene()).permute(2, 0, 1) / 255, alpha
 
 
 def rgba(under: int) -> Image.Image:
@@ -337,13 +294,8 @@ def rgba(under: int) -> Image.Image:
     return Image.fromarray(samples)
 
 
-def grey_alpha(under: int) -> Image.Image:
-    samples = np.array(rgba(under))
-    return Image.fromarray(samples[..., [1, 3]])
-
-
 def palette(under: int) -> Image.Image:
-    samples = scene(48, 64)[..., 0] // 4
+    samples = scene()[..., 0] // 4
     samples[HIDDEN] = 255
     image = Image.fromarray(samples).convert("P")
     image.putpalette([level * 4 for level in range(64) for _ in range(3)] + [0] * (191 * 3) + [under] * 3)
@@ -359,14 +311,7 @@ def one_clear_colour(under: int) -> Image.Image:
 
 @pytest.mark.parametrize(
     ("make", "suffix"),
-    [
-        (rgba, ".png"),
-        (rgba, ".webp"),
-        (rgba, ".tif"),
-        (grey_alpha, ".png"),
-        (palette, ".png"),
-        (one_clear_colour, ".png"),
-    ],
+    [(rgba, ".webp"), (rgba, ".tif"), (palette, ".png"), (one_clear_colour, ".png")],
 )
 def test_what_is_seen_does_not_depend_on_it(
     tmp_path: Path, restorer: Restorer, make: Callable[[int], Image.Image], suffix: str
@@ -391,11 +336,8 @@ def test_what_is_seen_does_not_depend_on_it(
 
 
 def test_16_bits_with_alpha(restorer: Restorer) -> None:
-    image = torch.from_numpy(scene()).permute(2, 0, 1) / 255
-    alpha = torch.ones(1, 48, 64)
-    alpha[:, HIDDEN] = 0
-    others = image.clone()
-    others[:, HIDDEN] = 0
+    image, alpha = seen()
+    others = image * alpha
     for options in ({}, {"ensemble": True}, {"tile": 64}, {"steady": TemporalSmoother()}):
         a, b = (restorer(one, alpha=alpha, **options) for one in (image, others))  # type: ignore[arg-type]
         if "steady" not in options:
@@ -404,23 +346,21 @@ def test_16_bits_with_alpha(restorer: Restorer) -> None:
 
 
 def test_soft_edges_count_as_little_as_they_are_seen(restorer: Restorer) -> None:
-    image = torch.from_numpy(scene()).permute(2, 0, 1) / 255
-    alpha = torch.ones(1, 48, 64)
-    alpha[:, :20], alpha[:, 20] = 0, 2 / 255
-    others = image.clone()
-    others[:, :21] = 0
+    image, alpha = seen()
+    alpha[:, 20] = 2 / 255
+    others = image * (alpha == 1)
     a, b = (restorer(one, alpha=alpha).image for one in (image, others))
     assert (a[:, 21:] - b[:, 21:]).abs().max() < 4 / 255  # more where bfloat16 rounds the other way
     # Without any change wanted, all that was held is held, also at the edge.
     assert torch.equal(restorer(others, alpha=alpha, strength=0).image, others)
 
 
-@pytest.mark.parametrize("level", [1.0, 0.3, 0.0])
-def test_an_evenly_transparent_picture_is_restored_as_an_opaque_one(restorer: Restorer, level: float) -> None:
-    image = torch.from_numpy(scene()).permute(2, 0, 1) / 255
+def test_an_evenly_transparent_picture_is_restored_as_an_opaque_one(restorer: Restorer) -> None:
+    image, _ = seen()
     plain = restorer(image).image
-    restored = restorer(image, alpha=torch.full((1, 48, 64), level)).image
-    assert torch.equal(restored, plain if level else image)
+    for level in (1.0, 0.3, 0.0):
+        restored = restorer(image, alpha=torch.full((1, 48, 64), level)).image
+        assert torch.equal(restored, plain if level else image)
 
 
 def test_filling_continues_what_is_seen() -> None:
@@ -434,11 +374,6 @@ def test_filling_continues_what_is_seen() -> None:
     assert filled[1].abs().max() == 0, "no green was seen"
     red = filled[0, 0]
     assert red[16] > 0.9 and red[47] < 0.1 and (red.diff() <= 1e-6).all()
-
-
-def test_alpha_of_another_size_is_refused(restorer: Restorer) -> None:
-    with pytest.raises(ValueError, match="alpha"):
-        restorer(torch.zeros(3, 4, 4), alpha=torch.zeros(1, 5, 5))
 
 
 def test_the_readme_restores_a_photo_from_python(

@@ -22,28 +22,14 @@ from mofme.papers.r2t2.rerouter import explain
 from mofme.vision import restorer as restorer_module
 from mofme.vision import runtime as module
 from mofme.vision import runtime_benchmark
-from mofme.vision.export import onnx_bytes
 from mofme.vision.models import load_net
 from mofme.vision.nets.unet import RestorationNet
 from mofme.vision.picture.file import read_picture
 from mofme.vision.restorer import Restorer, TemporalSmoother
 from mofme.vision.runtime import fastest_runtime
-from mofme.vision.runtime_benchmark import (
-    CONVOLUTIONS,
-    FULL,
-    MOVES,
-    PRODUCTS,
-    STEPS,
-    Trial,
-    _kind_in_openvino,
-    _kind_in_torch,
-    as_result,
-    public_nets,
-)
+from mofme.vision.runtime_benchmark import FULL, KINDS, Trial, _kind_in_openvino, _kind_in_torch, as_result, public_nets
 from tests.vision.pictures import save_grey as save
 from tests.vision.tiny_models import save_two_models
-
-MODELS = ("small", "small-real")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -73,11 +59,10 @@ def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def photo() -> Tensor:
     """Real rain, and sides that are no multiples of 8."""
-    return read_picture(ASSETS / "before-after.jpg").rgb[:, 20:201, 100:353]
+    return read_picture(ASSETS / "before-after.jpg").rgb[:, 20:121, 100:233]
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+@pytest.mark.parametrize(("name", "runtime"), [("small", "onnx"), ("small", "openvino"), ("small-real", "openvino")])
 @pytest.mark.usefixtures("full_precision")
 def test_it_tells_what_torch_tells(name: str, runtime: str, photo: Tensor) -> None:
     mine, other = Restorer.from_pretrained(name, "cpu"), Restorer.from_pretrained(name, "cpu", runtime)
@@ -158,7 +143,8 @@ def test_what_it_makes_of_a_net_is_kept(
     monkeypatch.setenv("MOFME_CACHE", str(tmp_path))
     binary, tiny = map(str, save_two_models(tmp_path / "models"))
     made: list[bool] = []
-    monkeypatch.setattr(module, "onnx_bytes", lambda *how: made.append(True) or onnx_bytes(*how))
+    write = module.onnx_bytes
+    monkeypatch.setattr(module, "onnx_bytes", lambda *how: made.append(True) or write(*how))
 
     def restored(name: str = tiny) -> Tensor:
         return Restorer.from_pretrained(name, "cpu", runtime)(photo[:, :40, :48]).image
@@ -167,11 +153,11 @@ def test_what_it_makes_of_a_net_is_kept(
     assert torch.equal(restored(), expected) and len(made) == 1
     kept = list(tmp_path.glob("graphs/*.bin"))
     assert len(kept) == (1 if runtime == "onnx" else 2)  # OpenVINO keeps what it makes of the ONNX model beside it
-    for damaged in (b"", kept[0].read_bytes()[:10_000], b"broken" * 1000):
+    for damaged in (b"", kept[0].read_bytes()[:10_000]):
         for path in kept:
             path.write_bytes(damaged)
         assert torch.equal(restored(), expected)
-    assert len(made) == 4
+    assert len(made) == 3
     monkeypatch.setattr(module, "bf16_pays", lambda device: not bf16_pays(device))
     restored()
     assert len(list(tmp_path.glob("graphs/*.bin"))) == (1 if runtime == "onnx" else 3)
@@ -182,8 +168,8 @@ def test_what_it_makes_of_a_net_is_kept(
     module.open_runtime(runtime, net)
     monkeypatch.setattr(module, "_KEPT", 2)
     other = restored(binary)
-    assert len(made) == 6 and len(list(tmp_path.glob("graphs/*"))) == 2
-    assert torch.equal(restored(binary), other) and len(made) == 6
+    assert len(made) == 5 and len(list(tmp_path.glob("graphs/*"))) == 2
+    assert torch.equal(restored(binary), other) and len(made) == 5
     (tmp_path / "file").touch()
     monkeypatch.setenv("MOFME_CACHE", str(tmp_path / "file"))  # nothing can be kept there
     assert torch.equal(restored(binary), other)
@@ -245,15 +231,8 @@ def test_ratios_shares_and_loss_by_hand() -> None:
     )
     result = as_result("small", [trial, trial], "command")
     found = {row.name: {name: figure.value for name, figure in row.figures.items()} for row in result.rows}
-    assert found["openvino"] == pytest.approx(
-        {
-            "CPU s a megapixel": 2.0,
-            "times as fast as torch": 2.0,
-            "lost, dB": 0.25,
-            "of the bfloat16 peak, %": 10.0,
-            "of the float32 peak, %": 40.0,
-        }
-    )
+    # A megapixel takes 2 s.
+    assert list(found["openvino"].values()) == pytest.approx([2, 2, 0.25, 10, 40])
     assert found[FULL]["times as fast as torch"] == 0.5 and found[FULL]["lost, dB"] == 0
     assert found["bfloat16"] == {"GFLOP a CPU s": 40}
     with pytest.raises(ModelError, match="no pairs"):
@@ -264,7 +243,7 @@ def test_every_runtime_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for name, level in (("input", 120), ("target", 100)):
         save(tmp_path / "pairs" / name / "a.png", level)
     monkeypatch.setattr(runtime_benchmark, "_SIDE", 32)
-    monkeypatch.setattr(runtime_benchmark, "_PICTURE_SIDE", 64)
+    monkeypatch.setattr(runtime_benchmark, "_PICTURE_SIDE", 32)
     tiny = str(save_two_models(tmp_path)[1])
     words = ["bench", "runtimes", str(tmp_path / "pairs"), "--model", tiny, "--repeats", "2"]
     done = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "out")])
@@ -292,22 +271,18 @@ def test_public_nets_are_those_of_their_papers() -> None:
         assert net.eval()(torch.rand(1, 3, 32, 32)).ndim == 4
 
 
-@pytest.mark.parametrize(
-    ("kind", "found"),
-    [
-        (CONVOLUTIONS, _kind_in_torch("mkldnn_convolution", [[1, 8, 9, 9], [8, 8, 3, 3]])),
-        (PRODUCTS, _kind_in_torch("mkldnn_convolution", [[1, 8, 9, 9], [8, 8, 1, 1]])),
-        (PRODUCTS, _kind_in_torch("addmm", [])),
-        (MOVES, _kind_in_torch("copy_", [])),
-        (STEPS, _kind_in_torch("gelu", [])),
-        (CONVOLUTIONS, _kind_in_openvino("Convolution", "brgconv_avx512_amx_bf16")),
-        (PRODUCTS, _kind_in_openvino("Convolution", "brgconv_avx512_amx_1x1_bf16")),
-        (MOVES, _kind_in_openvino("Reorder", "jit_uni_bf16")),
-        (STEPS, _kind_in_openvino("Subgraph", "jit_avx512_bf16")),
-    ],
-)
-def test_kinds_of_work(kind: str, found: str) -> None:
-    assert found == kind
+def test_kinds_of_work() -> None:
+    shape = [1, 8, 9, 9]
+    in_torch = [
+        ("mkldnn_convolution", [shape, [8, 8, 3, 3]]),
+        ("mkldnn_convolution", [shape, [8, 8, 1, 1]]),
+        ("gelu", []),
+        ("copy_", []),
+        ("addmm", []),
+    ]
+    assert [_kind_in_torch(*each) for each in in_torch] == [*KINDS, KINDS[1]]
+    names = ["Convolution brgconv_bf16", "Convolution brgconv_1x1_bf16", "Subgraph jit_bf16", "Reorder jit_bf16"]
+    assert [_kind_in_openvino(*name.split()) for name in names] == list(KINDS)
 
 
 def test_a_runtime_whose_package_has_another_name_or_that_does_not_load(
