@@ -40,37 +40,30 @@ class Kept:
     tokens: Tokens
 
 
-@dataclass(frozen=True)
-class _Entry:
-    kept: Kept
-    expires: float
-    group: tuple[str, Fixed] | None  # None where there is no embedding to compare by
-
-
 class AnswerCache:
-    """The `size` answers used last, each for `ttl` seconds. A `frame` is everything of a request but its text.
+    """The `size` answers used last, each for `ttl` seconds, by everything of a request but its text, and by its text.
 
-    What may serve as a neighbour is kept by frame and fixed words, so that a look-up meets no other text.
+    What may serve as a neighbour is kept by that frame and fixed words, so that a look-up meets no other text.
     """
 
     def __init__(self, settings: CacheSettings, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings, self._clock = settings, clock
-        self._entries: OrderedDict[Key, _Entry] = OrderedDict()
+        self._entries: OrderedDict[Key, tuple[Kept, float]] = OrderedDict()  # each with the time that it is good until
         self._groups: dict[tuple[str, Fixed], dict[str, FloatArray]] = {}  # the embeddings by their texts
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def same(self, frame: str, text: str) -> Kept | None:
+    def same(self, key: Key) -> Kept | None:
         """The answer to the very same request."""
-        entry = self._entries.get((frame, text))
-        if entry is None:
+        if key not in self._entries:
             return None
-        if entry.expires <= self._clock():
-            self._drop((frame, text))
+        kept, expires = self._entries[key]
+        if expires <= self._clock():
+            self._drop(key)
             return None
-        self._entries.move_to_end((frame, text))
-        return entry.kept
+        self._entries.move_to_end(key)
+        return kept
 
     def compares(self, text: str) -> bool:
         """Whether neighbours can serve for this text, so that it is worth embedding."""
@@ -78,42 +71,41 @@ class AnswerCache:
             return False
         return question_of(text) == text  # else the encoder would not see the examples in it
 
-    def nearest(self, frame: str, text: str, embedding_D: FloatArray) -> Kept | None:
+    def nearest(self, key: Key, embedding_D: FloatArray) -> Kept | None:
         """The answer to the nearest request that is similar enough."""
         best, found = self._settings.similarity, None
-        for other, other_D in self._groups.get((frame, _fixed(text)), {}).items():
-            if (similarity := float(other_D @ embedding_D)) >= best and not _reordered(other, text):
+        for other, other_D in self._groups.get(_group(key), {}).items():
+            if (similarity := float(other_D @ embedding_D)) >= best and not _reordered(other, key[1]):
                 best, found = similarity, other
-        return None if found is None else self.same(frame, found)
+        return None if found is None else self.same((key[0], found))
 
-    def keep(self, frame: str, text: str, embedding_D: FloatArray | None, kept: Kept) -> None:
+    def keep(self, key: Key, embedding_D: FloatArray | None, kept: Kept) -> None:
         """Answers above LARGEST_ANSWER are not kept."""
         if len(kept.content) > LARGEST_ANSWER:
             return
-        if (frame, text) in self._entries:
-            self._drop((frame, text))
-        group = None
+        if key in self._entries:
+            self._drop(key)
         if embedding_D is not None:
-            group = frame, _fixed(text)
-            self._groups.setdefault(group, {})[text] = embedding_D
-        self._entries[frame, text] = _Entry(kept, self._clock() + self._settings.ttl, group)
+            self._groups.setdefault(_group(key), {})[key[1]] = embedding_D
+        self._entries[key] = kept, self._clock() + self._settings.ttl
         while len(self._entries) > self._settings.size:
             self._drop(next(iter(self._entries)))
 
     def _drop(self, key: Key) -> None:
-        group = self._entries.pop(key).group
-        if group is not None:
-            del self._groups[group][key[1]]
+        del self._entries[key]
+        group = _group(key) if len(key[1]) <= COMPARABLE_CHARACTERS else None  # a long text is in none
+        if group in self._groups:
+            self._groups[group].pop(key[1], None)
             if not self._groups[group]:
                 del self._groups[group]
+
+
+def _group(key: Key) -> tuple[str, Fixed]:
+    """The frame, and the words and signs that both texts must have, in this order."""
+    return key[0], tuple(_FIXED.findall(key[1]))
 
 
 def _reordered(one: str, other: str) -> bool:
     """Whether they are the same words in another order: who did what to whom is then another question."""
     words, others = (_WORD.findall(text.casefold()) for text in (one, other))
     return words != others and sorted(words) == sorted(others)
-
-
-def _fixed(text: str) -> Fixed:
-    """The words and signs that both texts must have, in this order."""
-    return tuple(_FIXED.findall(text))

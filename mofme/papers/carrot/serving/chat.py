@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import AsyncGenerator, AsyncIterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeGuard
@@ -37,10 +38,9 @@ def refusal_body(content: bytes, otherwise: str) -> dict[str, Any]:
     """A backend's refusal as OpenAI writes it, of whatever shape: a text for an error, a `detail`, a list of one, a
     page of a proxy in between, of which `otherwise` is said.
     """
-    try:
+    answer = None
+    with suppress(ValueError, RecursionError):
         answer = json.loads(content, parse_constant=no_number)
-    except (ValueError, RecursionError):
-        answer = None
     answer = answer[0] if isinstance(answer, list) and answer else answer
     answer = answer if isinstance(answer, dict) else {}
     error = answer.get("error")
@@ -92,14 +92,16 @@ class ChatRequest:
         """Whether one answer may serve again: no dice were asked for, and only one answer."""
         return bool(self.text) and not self.body.get("temperature") and self.body.get("n") in (None, 1)
 
-    def frame(self) -> str:
-        """A digest of everything but the last user message's text."""
+    @cached_property
+    def key(self) -> tuple[str, str]:
+        """What it is kept by: a digest of everything but the last user message's text, and that text."""
         messages = list(self.body["messages"])
         last = max(i for i, message in enumerate(messages) if message.get("role") == "user")
         content = messages[last].get("content")
         others = [part for part in content if _texts([part]) == []] if isinstance(content, list) else []
         messages[last] = {**messages[last], "content": others}
-        return hashlib.sha256(json.dumps({**self.body, "messages": messages}, sort_keys=True).encode()).hexdigest()
+        frame = json.dumps({**self.body, "messages": messages}, sort_keys=True)
+        return hashlib.sha256(frame.encode()).hexdigest(), self.text
 
     def wants_usage(self) -> bool:
         return bool((self.body.get("stream_options") or {}).get("include_usage"))
@@ -118,9 +120,8 @@ class ChatRequest:
     @cached_property
     def _has_more_than_text(self) -> bool:
         messages: list[dict[str, Any]] = self.body["messages"]
-        contents = [message.get("content") for message in messages]
-        parts = [part for content in contents if isinstance(content, list) for part in content]
-        kinds = {str(part.get("type")) for part in parts if isinstance(part, dict)}
+        listed = [content for message in messages if isinstance(content := message.get("content"), list)]
+        kinds = {str(part.get("type")) for content in listed for part in content if isinstance(part, dict)}
         return bool(kinds - {"text", "refusal"}) or any(message.get("images") for message in messages)
 
     def content_for(self, backend: Backend) -> bytes:
@@ -146,12 +147,13 @@ def read_request(content: bytes) -> ChatRequest:
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages or not all(isinstance(message, dict) for message in messages):
         raise Refused(400, "messages must be a list of at least one object with role and content", "invalid_messages")
-    if not isinstance(body.get("model"), str | None):
-        raise Refused(400, "model must be a text, the name of a model", "invalid_model")
-    if not isinstance(body.get("stream"), bool | None):
-        raise Refused(400, "stream must be true or false", "invalid_stream")
-    if not isinstance(body.get("stream_options"), dict | None):
-        raise Refused(400, "stream_options must be an object", "invalid_stream_options")
+    for name, kind, words in (
+        ("model", str, "a text, the name of a model"),
+        ("stream", bool, "true or false"),
+        ("stream_options", dict, "an object"),
+    ):
+        if not isinstance(body.get(name), kind | None):
+            raise Refused(400, f"{name} must be {words}", f"invalid_{name}")
     return ChatRequest(body)
 
 
@@ -221,9 +223,7 @@ class StreamRecord:
     """What a stream has said so far: whether its answer began and came to its end, its error, and its tokens."""
 
     def __init__(self) -> None:
-        self.begun = False
-        self.complete = False
-        self.error = False
+        self.begun = self.complete = self.error = False
         self.tokens: Tokens | None = None
         self.characters = 0
         self._done = False
@@ -232,25 +232,20 @@ class StreamRecord:
     def see(self, event: bytes) -> bool:
         """Take an event into account; True if it holds token counts and nothing else."""
         data = b"\n".join(line[5:].strip() for line in event.splitlines() if line.startswith(b"data:"))
-        if data == b"[DONE]":
-            self._done = True
-        answer = _object_in(data)
-        choices = answer.get("choices")
-        self.begun = self.begun or (isinstance(choices, list) and bool(choices))
+        self._done = self._done or data == b"[DONE]"
+        answer: Any = None
+        with suppress(ValueError, RecursionError):
+            answer = json.loads(data)
+        answer = answer if isinstance(answer, dict) else {}
+        choices, tokens = answer.get("choices"), counted_tokens(answer)
+        listed = choices if isinstance(choices, list) else []
+        self.begun = self.begun or bool(listed)
         self.error = self.error or bool(answer.get("error"))
-        self.tokens = counted_tokens(answer) or self.tokens
+        self.tokens = tokens or self.tokens
         self.characters += characters_in(answer)
-        for choice in choices if isinstance(choices, list) else ():
+        for choice in listed:
             if isinstance(choice, dict):
                 index = str(choice.get("index"))
                 self._ended[index] = self._ended.get(index, False) or bool(choice.get("finish_reason"))
         self.complete = self._done or (bool(self._ended) and all(self._ended.values()))
-        return choices == [] and counted_tokens(answer) is not None
-
-
-def _object_in(data: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(data)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        return choices == [] and tokens is not None

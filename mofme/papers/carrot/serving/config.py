@@ -140,12 +140,17 @@ class ServingConfig(_Settings):
                 raise ValueError(f"{field} must be the name of an environment variable, not what it holds")
             if variable and not os.environ.get(variable):
                 raise ValueError(f"{field} names the environment variable {variable}, which is not set: export it")
-            if variable and not _fits_a_header(os.environ[variable]):
+            if variable and not all("!" <= sign <= "~" for sign in os.environ[variable]):
                 raise ValueError(
                     f"{field}: what {variable} holds cannot be sent: it has a blank, a line break or a sign beyond "
                     "ASCII in it; export it again"
                 )
         return self
+
+    @property
+    def token(self) -> str | None:
+        """What clients must send, from the environment."""
+        return os.environ.get(self.token_env) if self.token_env else None
 
     @property
     def best_backend(self) -> Backend:
@@ -154,21 +159,12 @@ class ServingConfig(_Settings):
         return max(self.backends, key=lambda backend: backend.price_in + backend.price_out)
 
 
-def _fits_a_header(secret: str) -> bool:
-    return all("!" <= sign <= "~" for sign in secret)
-
-
 def is_local(host: str) -> bool:
     """Whether only this machine can reach a server that listens there."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def token_of(config: ServingConfig) -> str | None:
-    """What clients must send, from the environment."""
-    return os.environ.get(config.token_env) if config.token_env else None
 
 
 def load_config(path: Path, **changes: Any) -> ServingConfig:

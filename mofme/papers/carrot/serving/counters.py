@@ -3,7 +3,7 @@
 import re
 import secrets
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from starlette.requests import HTTPConnection
@@ -19,38 +19,36 @@ _PORT = re.compile(r":\d*$")
 
 
 @dataclass
-class TokenGate:
-    """Turns away whoever does not send the token, except from `/health`."""
+class Gate:
+    """Turns away whom `refusal` finds a reason for, before anything is read."""
 
     app: ASGIApp
-    token: str
+    refusal: Callable[[HTTPConnection], Refused | None]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] != "/health":
-            given = HTTPConnection(scope).headers.get("authorization", "")
-            if not secrets.compare_digest(given.encode(), f"Bearer {self.token}".encode()):
-                refused = Refused(401, "send the token of this server as the API key", "invalid_api_key")
-                await JSONResponse(refused.body(), 401, {"www-authenticate": "Bearer"})(scope, receive, send)
-                return
-        await self.app(scope, receive, send)
+        app = self.app
+        if scope["type"] == "http" and (refused := self.refusal(HTTPConnection(scope))):
+            app = JSONResponse(refused.body(), refused.status, refused.headers)
+        await app(scope, receive, send)
 
 
-@dataclass
-class HostGate:
-    """Turns away who asks by another name than these: a web page may not reach us under a name of its own."""
+def without_token(token: str, client: HTTPConnection) -> Refused | None:
+    """Of whoever does not send the token, except to `/health`."""
+    given = client.headers.get("authorization", "")
+    # Not `client.url`, which is made of what the client says is our name.
+    if client.scope["path"] == "/health" or secrets.compare_digest(given.encode(), f"Bearer {token}".encode()):
+        return None
+    words = "send the token of this server as the API key"
+    return Refused(401, words, "invalid_api_key", {"www-authenticate": "Bearer"})
 
-    app: ASGIApp
-    names: Sequence[str]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            host = HTTPConnection(scope).headers.get("host", "")
-            if _PORT.sub("", host).lower() not in self.names:
-                words = f"{host!r} is no name of this machine: ask {self.names[0]}, or set host and token_env"
-                refused = Refused(400, words, "invalid_host")
-                await JSONResponse(refused.body(), 400)(scope, receive, send)
-                return
-        await self.app(scope, receive, send)
+def by_another_name(names: Sequence[str], client: HTTPConnection) -> Refused | None:
+    """Of who asks by another name than these: a web page may not reach us under a name of its own."""
+    host = client.headers.get("host", "")
+    if _PORT.sub("", host).lower() in names:
+        return None
+    words = f"{host!r} is no name of this machine: ask {names[0]}, or set host and token_env"
+    return Refused(400, words, "invalid_host")
 
 
 # How a request ends: with an answer, one from the cache, the client's own mistake, no answer from any backend,
@@ -115,7 +113,6 @@ class Counters:
 
 
 def _labels(**labels: str) -> str:
-    escaped = {
-        key: value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n") for key, value in labels.items()
-    }
+    """Names in them are plain ASCII: of what has to be escaped they can hold two signs."""
+    escaped = {key: value.replace("\\", r"\\").replace('"', r"\"") for key, value in labels.items()}
     return "{" + ",".join(f'{key}="{value}"' for key, value in escaped.items()) + "}"

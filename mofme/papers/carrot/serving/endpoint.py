@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Coroutine
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
@@ -21,9 +22,9 @@ from starlette.types import Message, Receive, Scope, Send
 
 from mofme.language.tables.table import FloatArray
 from mofme.papers.carrot.serving.answer_cache import AnswerCache, Kept
-from mofme.papers.carrot.serving.chat import ChatRequest, Refused, Tokens, read_request
-from mofme.papers.carrot.serving.config import AUTO, ROUTED_NAMES, Backend, ServingConfig, is_local, token_of
-from mofme.papers.carrot.serving.counters import OWN_NAMES, Counters, HostGate, TokenGate
+from mofme.papers.carrot.serving.chat import ChatRequest, Refused, Tokens, characters_in, counted_tokens, read_request
+from mofme.papers.carrot.serving.config import AUTO, ROUTED_NAMES, Backend, ServingConfig, is_local
+from mofme.papers.carrot.serving.counters import OWN_NAMES, Counters, Gate, by_another_name, without_token
 from mofme.papers.carrot.serving.forwarding import (
     BackendFailed,
     Embed,
@@ -101,10 +102,10 @@ def create_app(config: ServingConfig, router: Router, embed: Embed | None = None
         refused = Refused(error.status_code, message, "not_found" if error.status_code == 404 else "not_allowed")
         return JSONResponse(refused.body(), error.status_code, error.headers)
 
-    if token := token_of(config):
-        app.add_middleware(TokenGate, token=token)
+    if config.token:
+        app.add_middleware(Gate, refusal=partial(without_token, config.token))
     elif is_local(config.host):
-        app.add_middleware(HostGate, names=(*OWN_NAMES, config.host))
+        app.add_middleware(Gate, refusal=partial(by_another_name, (*OWN_NAMES, config.host)))
     return app
 
 
@@ -117,21 +118,13 @@ def _unknown_model(name: str) -> Refused:
 
 
 @dataclass
-class _Lookup:
-    """What the cache needs to keep the answer to a request."""
-
-    frame: str
-    text: str
-    embedding_D: FloatArray | None
-
-
-@dataclass
 class _Query:
-    """A request, the backend that it would have cost the price of without us, and its place in the cache if any."""
+    """A request, the backend that it would have cost the price of without us, and whether it is one for the cache."""
 
     request: ChatRequest
     baseline: Backend
-    lookup: _Lookup | None = None
+    cached: bool
+    embedding_D: FloatArray | None = None
 
 
 @dataclass
@@ -195,15 +188,14 @@ class ChatEndpoint:
         named = next((backend for backend in self.config.backends if backend.name == request.model), None)
         if named is None and request.model not in ROUTED_NAMES:
             raise _unknown_model(request.model)
-        query = _Query(request, named or self.config.best_backend)
+        cached = self.config.cache.enabled and request.cacheable
+        query = _Query(request, named or self.config.best_backend, cached)
         try:
             async with asyncio.timeout_at(deadline):
-                if self.config.cache.enabled and request.cacheable:
-                    query.lookup = await self._look_up(request)
-                    if kept := self._known(query.lookup):
-                        self.counters.saved += query.baseline.dollars(kept.tokens.into, kept.tokens.out)
-                        await _cached(request, kept)(*asgi)
-                        return "cached"
+                if cached and (kept := await self._known(query)):
+                    self.counters.saved += query.baseline.dollars(kept.tokens.into, kept.tokens.out)
+                    await _cached(request, kept)(*asgi)
+                    return "cached"
                 order = [named.name] if named else await self.choice.order(request.prompt)
                 reply = await self.forwarder.forward(request, order)
         except TimeoutError:
@@ -218,7 +210,7 @@ class ChatEndpoint:
         if reply.status != 200:
             await _json(reply.answer, headers, reply.status)(*asgi)
             return "refused"
-        tokens = reply.tokens(query.request)
+        tokens = counted_tokens(reply.answer) or query.request.estimated_tokens(characters_in(reply.answer))
         cost = self._book(reply.backend, query, tokens)
         self._keep(query, Kept(reply.backend.name, json.dumps(reply.answer).encode(), tokens))
         await _priced(reply.answer, headers, cost)(*asgi)
@@ -231,7 +223,7 @@ class ChatEndpoint:
             await send({"type": "http.response.start", "status": 200, "headers": _raw({**STREAM_HEADERS, **headers})})
             async with aclosing(reply.events(deadline)) as events:
                 async for event in events:
-                    if query.lookup:
+                    if query.cached:
                         content += event
                     await send({"type": "http.response.body", "body": event, "more_body": True})
         finally:  # what was said has to be paid for, whether it came to its end or not
@@ -256,31 +248,28 @@ class ChatEndpoint:
 
         return send_in_time
 
-    async def _look_up(self, request: ChatRequest) -> _Lookup:
-        frame, text, embedding = request.frame(), request.text, None
-        if self.embed and self.cache.compares(text) and not self.cache.same(frame, text):
+    async def _known(self, query: _Query) -> Kept | None:
+        kept = self.cache.same(query.request.key)
+        if kept is None and self.embed and self.cache.compares(query.request.text):
+            loop = asyncio.get_running_loop()
             with suppress(Exception):  # a text that the encoder stumbles over is looked up by its words alone
-                embedding = await asyncio.get_running_loop().run_in_executor(self.thread, self.embed, text)
-        return _Lookup(frame, text, embedding)
-
-    def _known(self, lookup: _Lookup) -> Kept | None:
-        kept = self.cache.same(lookup.frame, lookup.text)
-        if kept is None and lookup.embedding_D is not None:
-            kept = self.cache.nearest(lookup.frame, lookup.text, lookup.embedding_D)
+                query.embedding_D = await loop.run_in_executor(self.thread, self.embed, query.request.text)
+        if query.embedding_D is not None:
+            kept = self.cache.nearest(query.request.key, query.embedding_D)
         self.counters.cache_hits += kept is not None
         self.counters.cache_misses += kept is None
         return kept
 
     def _keep(self, query: _Query, kept: Kept) -> None:
-        if query.lookup:
-            self.cache.keep(query.lookup.frame, query.lookup.text, query.lookup.embedding_D, kept)
+        if query.cached:
+            self.cache.keep(query.request.key, query.embedding_D, kept)
 
     def _book(self, backend: Backend, query: _Query, tokens: Tokens, answered: bool = True) -> float:
         self.counters.answers[backend.name] += answered
         return self.counters.spend(backend, query.baseline, tokens)
 
     def _cache_word(self, query: _Query) -> str:
-        return "miss" if query.lookup else "skipped" if self.config.cache.enabled else "off"
+        return "miss" if query.cached else "skipped" if self.config.cache.enabled else "off"
 
 
 def _cached(request: ChatRequest, kept: Kept) -> Response:

@@ -25,9 +25,6 @@ from mofme.papers.carrot.serving.chat import (
     ChatRequest,
     Refused,
     StreamRecord,
-    Tokens,
-    characters_in,
-    counted_tokens,
     error_body,
     no_number,
     refusal_body,
@@ -58,9 +55,6 @@ class WholeAnswer:
     backend: Backend
     status: int
     answer: dict[str, Any]
-
-    def tokens(self, request: ChatRequest) -> Tokens:
-        return counted_tokens(self.answer) or request.estimated_tokens(characters_in(self.answer))
 
 
 @dataclass
@@ -295,14 +289,8 @@ class Router(Protocol):
 
     @property
     def models(self) -> Sequence[str]: ...
-    def route(
-        self,
-        prompt: str,
-        *,
-        cost_weight: float | None = None,
-        budget: float | None = None,
-        quality: float | None = None,
-    ) -> Routed: ...
+    @property
+    def route(self) -> Callable[..., Routed]: ...
 
 
 class ModelChoice:
@@ -324,10 +312,8 @@ class ModelChoice:
         if not self._choosable:
             raise ConfigError(f"backends: the router knows none of them. Name at least one of {known}")
         self._config, self._router, self._thread = config, router, thread
-        self._order = list(dict.fromkeys([*config.fallbacks, *names]))
-        self.calls = 0
-        self.seconds = 0.0
-        self.failures = 0
+        self._order = [*config.fallbacks, *names]
+        self.calls, self.seconds, self.failures = 0, 0.0, 0
 
     async def order(self, prompt: str) -> list[str]:
         """All backends' names in the order to try them: the chosen one, the fallbacks, the rest."""
@@ -356,4 +342,4 @@ def choose(routed: Routed, rule: Rule, names: Sequence[str]) -> str:
         return names[int(within_budget(estimate, rule.budget)[0])]
     if rule.quality is not None:
         return names[int(at_least_quality(estimate, rule.quality)[0])]
-    return names[int(routed.decision.logits_TE[0, columns].argmax())]
+    return names[int(routed.utility_M[columns].argmax())]

@@ -18,7 +18,6 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp
 
-from mofme.language.tables.table import FloatArray
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import bootstrap
 from mofme.papers.carrot.serving.config import ServingConfig
@@ -28,6 +27,7 @@ from mofme.papers.carrot.trained_router import Routed
 
 _TEXT = "Three friends share {token} marbles and each keeps a third of them. How many does each of them have, and why?"
 _RESAMPLES = 1000
+ADDED, ADDED_CPU = "added by the endpoint, ms", "CPU added, ms"
 
 
 class Served:
@@ -102,59 +102,23 @@ class DrawingRouter:
     timed: Router | None = None
     models: tuple[str, ...] = ("first", "second")
 
-    def route(
-        self,
-        prompt: str,
-        *,
-        cost_weight: float | None = None,
-        budget: float | None = None,
-        quality: float | None = None,
-    ) -> Routed:
+    def route(self, prompt: str, **dial: float) -> Routed:
         if self.timed:
-            self.timed.route(prompt, cost_weight=cost_weight, budget=budget, quality=quality)
+            self.timed.route(prompt, **dial)
         model = self.models[zlib.crc32(prompt.encode()) % len(self.models)]
         equal_M = np.ones(len(self.models))
         return Routed(model, self.models, equal_M, equal_M, (), equal_M)
 
 
-@dataclass(frozen=True)
-class Overhead:
-    """Seconds (requests,) of the same requests, in turn: sent to the backend directly, and through the endpoint.
+Figures = dict[str, Figure]
 
-    `cpu_` is the processor's time, with the client's and the backend's own; it hardly grows on a busy machine.
+
+def measure_overhead(requests: int, router: Router) -> Figures:
+    """What the endpoint adds to a request, and what it takes without: direct and through the endpoint alternate.
+
+    One request at a time, after ten to warm up. The CPU's time, with the client's and the backend's own, hardly grows
+    on a busy machine.
     """
-
-    direct: FloatArray
-    through: FloatArray
-    cpu_direct: FloatArray
-    cpu_through: FloatArray
-
-    def added(self) -> Figure:
-        """Median milliseconds."""
-        return _median((self.through - self.direct) * 1e3)
-
-    def added_cpu(self) -> Figure:
-        return _median((self.cpu_through - self.cpu_direct) * 1e3)
-
-
-@dataclass(frozen=True)
-class Storm:
-    """`clients` at once sent `requests`, each with a token of its own, while one of two backends died.
-
-    Lost: no answer came, or one without the token. Duplicated: answers above one that a token was seen in.
-    """
-
-    clients: int
-    requests: int
-    lost: int
-    duplicated: int
-    fallbacks: int
-    seconds: float
-    latencies: FloatArray
-
-
-def measure_overhead(requests: int, router: Router) -> Overhead:
-    """One request at a time, after ten to warm up; direct and through the endpoint alternate."""
     taken: list[list[float]] = []
     with (
         Served(echo()) as backend,
@@ -168,21 +132,31 @@ def measure_overhead(requests: int, router: Router) -> Overhead:
                 client.post(f"{server.url}/v1/chat/completions", json=_body(number)).raise_for_status()
                 row += [time.perf_counter() - began, time.process_time() - cpu_began]
             taken.append(row)
-    direct, cpu_direct, through, cpu_through = np.array(taken[10:]).T
-    return Overhead(direct, through, cpu_direct, cpu_through)
+    direct, cpu_direct, through, cpu_through = 1e3 * np.array(taken[10:]).T
+    return {
+        "backend alone, ms": bootstrap(direct, np.median, _RESAMPLES),
+        ADDED: bootstrap(through - direct, np.median, _RESAMPLES),
+        "added at the 95th percentile, ms": Figure(float(np.quantile(through - direct, 0.95))),
+        ADDED_CPU: bootstrap(cpu_through - cpu_direct, np.median, _RESAMPLES),
+    }
 
 
-def measure_storm(clients: int, requests: int, router: Router) -> Storm:
-    """The backend dies at once, with all it was doing, after a third of the answers; it is dead for the last third."""
+def measure_storm(clients: int, requests: int, router: Router) -> Figures:
+    """`clients` at once send `requests`, each with a token of its own, while one of two backends dies.
+
+    It dies at once, with all it was doing, after a third of the answers, and is dead for the last third. Lost: no
+    answer came, or one without the token. Doubled: answers above one that a token was seen in.
+    """
     with (
         Served(echo(seconds=0.02)) as dying,
         Served(echo(seconds=0.02)) as living,
         Served(_endpoint(router, [dying, living], clients)) as endpoint,
     ):
-        return asyncio.run(_storm(clients, requests, endpoint, dying))
+        measured = asyncio.run(_storm(clients, requests, endpoint, dying))
+    return {what: Figure(value) for what, value in measured.items()}
 
 
-async def _storm(clients: int, requests: int, endpoint: Served, dying: Served) -> Storm:
+async def _storm(clients: int, requests: int, endpoint: Served, dying: Served) -> dict[str, float]:
     waiting = iter(range(requests))
     seen: Counter[int] = Counter()
     latencies: list[float] = []
@@ -210,10 +184,15 @@ async def _storm(clients: int, requests: int, endpoint: Served, dying: Served) -
         await asyncio.gather(kill(), *(ask_on(client, waiting) for _ in range(clients)))
         seconds = time.perf_counter() - began
         metrics = (await client.get(f"{endpoint.url}/metrics")).text
-    fallbacks = next(line for line in metrics.splitlines() if line.startswith("mofme_fallbacks_total "))
-    lost = sum(seen[number] == 0 for number in range(requests))
-    duplicated = sum(max(0, count - 1) for count in seen.values())
-    return Storm(clients, requests, lost, duplicated, int(float(fallbacks.split()[1])), seconds, np.array(latencies))
+    [fallbacks] = [line.split()[1] for line in metrics.splitlines() if line.startswith("mofme_fallbacks_total ")]
+    return {
+        "requests": requests,
+        "lost": sum(seen[number] == 0 for number in range(requests)),
+        "doubled": sum(max(0, count - 1) for count in seen.values()),
+        "answered by the other backend": int(float(fallbacks)),
+        "requests per second": requests / seconds,
+        "median time, ms": 1e3 * float(np.median(latencies)),
+    }
 
 
 def _endpoint(router: Router, backends: Sequence[Served], clients: int = 1) -> FastAPI:
@@ -234,49 +213,22 @@ def _body(number: int) -> dict[str, Any]:
     return {"model": "auto", "messages": [{"role": "user", "content": _TEXT.format(token=_token(number))}]}
 
 
-def as_result(overheads: Mapping[str, Overhead], storms: Mapping[str, Storm], command: str) -> Result:
+def as_result(overheads: Mapping[str, Figures], storms: Mapping[str, Figures], clients: int, command: str) -> Result:
     """Overheads and storms by the name of what routed."""
-    asked = " and ".join(f"{storm.requests} {name}" for name, storm in storms.items())
-    lost, doubled = (sum(getattr(storm, what) for storm in storms.values()) for what in ("lost", "duplicated"))
-    added = [f"{o.added().value:.1f} ms {name} ({o.added_cpu().value:.1f} of CPU)" for name, o in overheads.items()]
-    clients = next(iter(storms.values())).clients
+    asked = " and ".join(f"{storm['requests'].value:.0f} {name}" for name, storm in storms.items())
+    lost, doubled = (sum(storm[what].value for storm in storms.values()) for what in ("lost", "doubled"))
+    added = [f"{o[ADDED].value:.1f} ms {name} ({o[ADDED_CPU].value:.1f} of CPU)" for name, o in overheads.items()]
+    title = f"{clients} clients at once, one of two backends dies"
     return Result(
         room="llm_serving",
         paper="CARROT (arXiv 2502.03261)",
         claim="None about serving; ours: 50 clients lose no answer and get none twice while a backend dies.",
-        verdict=f"Of requests of {clients} clients at once, {asked}, {lost} were lost and {doubled} doubled while one "
-        f"of two backends died; the endpoint added {' and '.join(added)} to a request at the median.",
+        verdict=f"Of requests of {clients} clients at once, {asked}, {lost:.0f} were lost and {doubled:.0f} doubled "
+        f"while one of two backends died; the endpoint added {' and '.join(added)} to a request at the median.",
         command=command,
-        rows=[Row("one request at a time", name, _times(overhead)) for name, overhead in overheads.items()]
-        + [_storm_row(name, storm) for name, storm in storms.items()],
+        rows=[Row("one request at a time", name, overhead) for name, overhead in overheads.items()]
+        + [Row(title, name, storm) for name, storm in storms.items()],
         seeds=(0,),
         machine=this_machine(threads=torch.get_num_threads()),
         interval=f"95 %, of the median, {_RESAMPLES} bootstrap resamples of the requests",
     )
-
-
-def _times(overhead: Overhead) -> dict[str, Figure]:
-    late = float(np.quantile(overhead.through - overhead.direct, 0.95))
-    return {
-        "backend alone, ms": _median(overhead.direct * 1e3),
-        "added by the endpoint, ms": overhead.added(),
-        "added at the 95th percentile, ms": Figure(late * 1e3),
-        "CPU added, ms": overhead.added_cpu(),
-    }
-
-
-def _storm_row(name: str, storm: Storm) -> Row:
-    figures = {
-        "requests": storm.requests,
-        "lost": storm.lost,
-        "doubled": storm.duplicated,
-        "answered by the other backend": storm.fallbacks,
-        "requests per second": storm.requests / storm.seconds,
-        "median time, ms": float(np.median(storm.latencies)) * 1e3,
-    }
-    title = f"{storm.clients} clients at once, one of two backends dies"
-    return Row(title, name, {what: Figure(value) for what, value in figures.items()})
-
-
-def _median(values: FloatArray) -> Figure:
-    return bootstrap(values, np.median, _RESAMPLES)
