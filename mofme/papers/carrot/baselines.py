@@ -3,14 +3,13 @@
 Between two models, prompts are scored by P(the strong one wins), learnt from embeddings: RouteLLM (arXiv 2406.18665)
 for the similarity-weighted ranking, RoRF (Not Diamond) for the forest.
 
-Axis names: N prompts, M models, D numbers of an embedding, S settings, K prompts left out of a fit.
+Axis names: N prompts, M models, T tasks, D numbers of an embedding, S settings, K prompts left out of a fit.
 """
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
 
 import numpy as np
 from sklearn.ensemble import RandomForestClassifier
@@ -20,7 +19,7 @@ from sklearn.neural_network import MLPClassifier
 from mofme.language.sentence_encoder import Queries, question_of
 from mofme.language.tables.table import BoolArray, FloatArray, IntArray, RoutingTable
 from mofme.papers.carrot.carrot import Estimate, EstimatingRouter, PromptRouter
-from mofme.papers.carrot.curve import Curve, aiq
+from mofme.papers.carrot.curve import Curve, aiq, best_model
 
 Kind = Literal["logistic", "neighbours", "network", "forest"]
 
@@ -46,23 +45,19 @@ class Preference(ABC):
         return scores_K
 
 
-class Classifier(Preference):
-    """By one of scikit-learn's classifiers."""
+class Logistic(Preference):
+    """Logistic regression; the base of those by another of scikit-learn's classifiers."""
 
     model: LogisticRegression | MLPClassifier | RandomForestClassifier
+
+    def fit(self, embeddings_ND: FloatArray, wins_N: BoolArray) -> None:
+        self.model = LogisticRegression(C=3.0, max_iter=2000).fit(embeddings_ND, wins_N)
 
     def score(self, embeddings_ND: FloatArray) -> FloatArray:
         return np.asarray(self.model.predict_proba(embeddings_ND)[:, 1], dtype=np.float64)
 
 
-class Logistic(Classifier):
-    """Logistic regression."""
-
-    def fit(self, embeddings_ND: FloatArray, wins_N: BoolArray) -> None:
-        self.model = LogisticRegression(C=3.0, max_iter=2000).fit(embeddings_ND, wins_N)
-
-
-class Network(Classifier):
+class Network(Logistic):
     """A hidden layer of 64 units, 20 epochs of Adam."""
 
     def fit(self, embeddings_ND: FloatArray, wins_N: BoolArray) -> None:
@@ -72,8 +67,8 @@ class Network(Classifier):
             self.model.partial_fit(embeddings_ND, wins_N, classes=[False, True])
 
 
-class Forest(Classifier):
-    """A random forest of 100 trees, as in RoRF; the training prompts are scored by the trees that did not see them."""
+class Forest(Logistic):
+    """A random forest, as in RoRF; the training prompts are scored by the trees that did not see them."""
 
     def fit(self, embeddings_ND: FloatArray, wins_N: BoolArray) -> None:
         self.model = RandomForestClassifier(
@@ -112,14 +107,12 @@ class Neighbours(Preference):
         return np.asarray((weight_NK * self.wins_N[nearest_NK]).sum(1) / weight_NK.sum(1))
 
 
-PREFERENCES: Mapping[Kind, Callable[[], Preference]] = {
+PREFERENCES: Mapping[Kind, type[Preference]] = {
     "logistic": Logistic,
     "neighbours": Neighbours,
     "network": Network,
     "forest": Forest,
 }
-
-
 # Shares of prompts for the strong model that the thresholds are calibrated to.
 SHARES: FloatArray = np.linspace(0, 1, 41)
 # Weak enough a penalty to name nearly every task that can be named from embeddings of length 1.
@@ -169,16 +162,11 @@ class Oracle(EstimatingRouter):
         self.row_of = {prompt: row for row, prompt in enumerate(truth.prompts)}
 
     def fit(self, table: RoutingTable, queries: Queries) -> None:
-        """There is nothing to learn."""
+        """Nothing is learnt."""
 
     def estimate(self, queries: Queries) -> Estimate:
         rows = [self.row_of[prompt] for prompt in queries.prompts]
         return Estimate(self.truth.quality_NM[rows], self.truth.cost_NM[rows])
-
-
-def best_model(table: RoutingTable) -> int:
-    """Index of the model of the highest mean quality, the cheaper one of two as good."""
-    return int(np.lexsort((table.cost_NM.mean(0), -table.quality_NM.mean(0)))[0])
 
 
 class TaskTable(EstimatingRouter):
@@ -193,30 +181,22 @@ class TaskTable(EstimatingRouter):
 
     def fit(self, table: RoutingTable, queries: Queries) -> None:
         tasks, task_N = np.unique(np.array(table.tasks), return_inverse=True)
-        self.means = Estimate(
-            np.stack([table.quality_NM[task_N == task].mean(0) for task in range(len(tasks))]),
-            np.stack([table.cost_NM[task_N == task].mean(0) for task in range(len(tasks))]),
+        of_task = [task_N == task for task in range(len(tasks))]
+        self.quality_TM, self.cost_TM = (
+            np.stack([values_NM[rows].mean(0) for rows in of_task]) for values_NM in (table.quality_NM, table.cost_NM)
         )
         self.classifier = None
         if len(tasks) > 1:
-            self.classifier = LogisticRegression(C=_INVERSE_PENALTY, max_iter=2000, tol=1e-3).fit(
-                queries.embeddings_ND, task_N
-            )
-
-    def predict_task(self, queries: Queries) -> IntArray:
-        """Row of the table (N,) that each prompt is held to belong to: its task's place in alphabetical order."""
-        if self.classifier is None:
-            return np.zeros(len(queries), dtype=np.int64)
-        task_N: FloatArray | IntArray = self.classifier.predict(queries.embeddings_ND)
-        return task_N.astype(np.int64)
+            classifier = LogisticRegression(C=_INVERSE_PENALTY, max_iter=2000, tol=1e-3)
+            self.classifier = classifier.fit(queries.embeddings_ND, task_N)
 
     def estimate(self, queries: Queries) -> Estimate:
-        task_N = self.predict_task(queries)
-        return Estimate(self.means.quality_NM[task_N], self.means.cost_NM[task_N])
+        known = self.classifier
+        task_N = np.zeros(len(queries), int) if known is None else known.predict(queries.embeddings_ND).astype(int)
+        return Estimate(self.quality_TM[task_N], self.cost_TM[task_N])
 
 
-@dataclass(frozen=True)
-class Pair:
+class Pair(NamedTuple):
     """Indices of two models."""
 
     strong: int

@@ -6,22 +6,20 @@ of cost. Axis names: N prompts, M models, S settings.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mofme.core.routing import RoutingDecision
 from mofme.core.training import part_of
 from mofme.core.weights import ModelCard, as_stored, read_as, save_model
 from mofme.errors import ModelError, TableError
 from mofme.language.sentence_encoder import Queries
 from mofme.language.tables.table import FloatArray, IntArray, RoutingTable
-from mofme.papers.carrot.ensemble import Ensemble, Means, Network
-from mofme.papers.carrot.estimators import Estimator, Inputs, Linear, NearestNeighbours, TaskMeans
+from mofme.papers.carrot.ensemble import Ensemble, Network
+from mofme.papers.carrot.estimators import Estimator, Inputs, Linear, Means, NearestNeighbours, TaskMeans
 
 NET = "llm-router"
 _FEWEST = 20
@@ -84,32 +82,20 @@ def at_least_quality(estimate: Estimate, quality: float) -> IntArray:
     return np.where(np.isfinite(able).any(1), able.argmin(1), estimate.quality_NM.argmax(1))
 
 
-def as_decision(utility_NM: FloatArray) -> RoutingDecision:
-    """The choice in the core's own words: one prompt is a token, one model an expert, and all weight is on one."""
-    logits_NM = torch.from_numpy(utility_NM)
-    weights_NM = torch.nn.functional.one_hot(logits_NM.argmax(1), logits_NM.shape[1]).to(logits_NM.dtype)
-    return RoutingDecision(weights_NM, logits_NM)
-
-
 def _ensemble(seed: int) -> Ensemble:
-    parts = {
-        "tasks": TaskMeans(),
-        "knn": NearestNeighbours(seed=seed),
-        "linear": Linear(seed),
-        "network": Network(seed),
-    }
+    parts = {"tasks": TaskMeans(), "knn": NearestNeighbours(seed), "linear": Linear(seed), "network": Network(seed)}
     return Ensemble(parts, seed)
 
 
 QUALITY_ESTIMATORS: Mapping[str, Callable[[int], Estimator]] = {
     "ensemble": _ensemble,
-    "knn": lambda seed: NearestNeighbours(seed=seed, per_model=True),
+    "knn": lambda seed: NearestNeighbours(seed, per_model=True),
     "linear": Linear,
     "network": Network,
 }
 COST_ESTIMATORS: Mapping[str, Callable[[int], Estimator]] = {
     "length": lambda seed: Linear(seed, by_length=True),
-    "knn": lambda seed: NearestNeighbours(seed=seed, per_model=True),
+    "knn": lambda seed: NearestNeighbours(seed, per_model=True),
     "means": lambda seed: Means(),
 }
 # The paper's own estimators carry its name; the others are ours.
@@ -131,8 +117,7 @@ class CarrotRouter(EstimatingRouter):
     def __init__(
         self, quality_estimator: str = "ensemble", seed: int = 0, cost_estimator: str = "length", name: str = ""
     ) -> None:
-        known = ((quality_estimator, QUALITY_ESTIMATORS), (cost_estimator, COST_ESTIMATORS))
-        for estimator, choices in known:
+        for estimator, choices in ((quality_estimator, QUALITY_ESTIMATORS), (cost_estimator, COST_ESTIMATORS)):
             if estimator not in choices:
                 raise ModelError(f"no estimator is called {estimator!r}: choose {', '.join(choices)}")
         self.quality_estimator, self.cost_estimator = quality_estimator, cost_estimator
@@ -169,7 +154,7 @@ class CarrotRouter(EstimatingRouter):
     def save(self, folder: Path, card: ModelCard) -> ModelCard:
         """Write the router to `folder`, without any prompt; `card` tells about data and figures."""
         names = sorted(set(self.tasks)) if self.known else []
-        arguments: dict[str, Any] = {
+        arguments = {
             "quality_estimator": self.quality_estimator,
             "cost_estimator": self.cost_estimator,
             "models": list(self.models),
@@ -181,9 +166,7 @@ class CarrotRouter(EstimatingRouter):
         state = self._state()
         if self.known:
             state["task_of_known"] = torch.tensor([names.index(task) for task in self.tasks])
-        return save_model(
-            folder, ModelCard(card.name, NET, arguments, card.licence, card.training, card.metrics), state
-        )
+        return save_model(folder, replace(card, net=NET, arguments=arguments), state)
 
     @classmethod
     def load(cls, folder: Path) -> "CarrotRouter":
@@ -204,8 +187,8 @@ class CarrotRouter(EstimatingRouter):
         return read_as(folder, NET, filled)
 
     def _state(self) -> dict[str, Tensor]:
-        parts = {"quality": self.quality, "cost": self.cost}
-        return {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state().items()}
+        parts = (("quality", self.quality), ("cost", self.cost))
+        return {f"{name}.{key}": value for name, part in parts for key, value in part.state().items()}
 
     def _load(self, state: Mapping[str, Tensor]) -> None:
         self.quality.load(part_of(state, "quality"))

@@ -54,9 +54,7 @@ def prompt(
         raise typer.BadParameter("give one of --budget, --cost-weight and --quality")
     if not prompt.strip():
         raise typer.BadParameter("the prompt is blank")
-    routed = TrainedRouter.from_pretrained(router).route(
-        prompt, cost_weight=cost_weight, budget=budget, quality=quality
-    )
+    routed = TrainedRouter.from_pretrained(router).route(prompt, cost_weight, budget, quality)
     if as_json:
         typer.echo(json.dumps(routed.as_json(), indent=1))
     else:
@@ -167,9 +165,10 @@ def routing_server(
     overheads = {name: measure_overhead(requests, each) for name, each in routers.items()}
     storms = {name: measure_storm(clients, requests, each) for name, each in routers.items()}
     for name, storm in storms.items():
-        if storm.lost or storm.duplicated:
-            command.fail(f"{name}: {storm.lost} answers were lost, {storm.duplicated} came twice")
-    return as_result(overheads, storms, command.line)
+        lost, doubled = storm["lost"].value, storm["doubled"].value
+        if lost or doubled:
+            command.fail(f"{name}: {lost:.0f} answers were lost, {doubled:.0f} came twice")
+    return as_result(overheads, storms, clients, command.line)
 
 
 @measures("llm_routing_rate.json")
@@ -225,7 +224,7 @@ def _measured(command: Command, table: RoutingTable, splits: int, seed: int) -> 
     from mofme.language.sentence_encoder import SentenceEncoder, groups_of
     from mofme.papers.carrot.baselines import BestSingle, ComplexityRule, Hull, Oracle, PairRouter, TaskTable
     from mofme.papers.carrot.carrot import CarrotRouter
-    from mofme.papers.carrot.comparison import compare, milliseconds_to_choose, milliseconds_to_embed
+    from mofme.papers.carrot.comparison import compare, milliseconds
     from mofme.papers.carrot.curve import worth_routing
     from mofme.papers.carrot.experiment import measure
 
@@ -245,12 +244,10 @@ def _measured(command: Command, table: RoutingTable, splits: int, seed: int) -> 
     comparison = compare(table, queries, routers, splits, seed, groups_of(queries), command.tell)
     command.tell(f"{table.name}: intervals and times")
     timed = queries.rows(comparison.trials[-1].test_n[:_TIMED])
-    encoder = SentenceEncoder(remember=False)
     return measure(
         comparison,
         worth,
-        milliseconds_to_embed(encoder.queries, timed.prompts),
-        {router.name: milliseconds_to_choose(router, timed) for router in routers},
+        *milliseconds(routers, timed, SentenceEncoder(remember=False).queries),
         judged=["carrot", "stacked ensemble", "pair, logistic"],
         seed=seed,
     )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import combinations
 from time import thread_time
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from mofme.language.sentence_encoder import Queries, grouped_splits
 from mofme.language.tables.table import FloatArray, IntArray, RoutingTable
 from mofme.measure.result import Figure
 from mofme.measure.statistics import percentiles, students_interval, wider
-from mofme.papers.carrot.baselines import BestSingle, Pair, StrongOrWeak, choose_pair
+from mofme.papers.carrot.baselines import BestSingle, Pair, StrongOrWeak, TaskTable, choose_pair
 from mofme.papers.carrot.carrot import EstimatingRouter, PromptRouter, plug_in
 from mofme.papers.carrot.curve import Curve, aiq, curve_of, hull_of, quality_at
 
@@ -32,11 +33,10 @@ ChoiceArray = NDArray[np.int16]  # a fourth of the memory: there is one for ever
 
 @dataclass(frozen=True)
 class Trial:
-    """What the routers, trained on a split's other prompts, chose for its test prompts.
+    """What the routers, trained on a split's other prompts, chose for its test prompts (the rows `test_n`).
 
-    `test_n` holds the rows of the test prompts, `choices` each router's choices (S, n). `quality` holds the quality
-    (n, M) that routers with an estimate expected, `cost_r2` how well they expected costs; `scores` the score (n,) of
-    those between the two models of `pair`.
+    Of each router its choices (S, n); of those with an estimate the quality (n, M) that they expected and how well they
+    expected costs; of those between the two models of `pair` the scores (n,).
     """
 
     test_n: IntArray
@@ -49,13 +49,9 @@ class Trial:
     def only(self, wanted_N: NDArray[np.bool_]) -> "Trial":
         """The same trial, of the test prompts that are wanted alone."""
         keep_n = wanted_N[self.test_n]
-        return Trial(
-            self.test_n[keep_n],
-            self.pair,
-            {name: choice_Sn[:, keep_n] for name, choice_Sn in self.choices.items()},
-            {name: quality_nM[keep_n] for name, quality_nM in self.quality.items()},
-            {name: score_n[keep_n] for name, score_n in self.scores.items()},
-        )
+        choices = {name: choice_Sn[:, keep_n] for name, choice_Sn in self.choices.items()}
+        quality, scores = ({name: of_n[keep_n] for name, of_n in each.items()} for each in (self.quality, self.scores))
+        return Trial(self.test_n[keep_n], self.pair, choices, quality, scores)
 
 
 @dataclass(frozen=True)
@@ -145,7 +141,7 @@ def read(comparison: Comparison, weight_BN: FloatArray, routers: Sequence[str] |
 
     NaN where a draw holds no test prompt of a trial.
     """
-    names = comparison.routers if routers is None else routers
+    names = routers or comparison.routers
     figures: dict[str, list[FloatArray]] = {name: [] for name in names}
     for trial in comparison.trials:
         weight_Bn = weight_BN[:, trial.test_n]
@@ -191,38 +187,37 @@ def as_figure(figure_TB: FloatArray) -> Figure | None:
     return wider(Figure(value, 2 * value - high, 2 * value - low), students_interval(value, float(error), trials))
 
 
-def milliseconds_to_embed(embed: Callable[[Sequence[str]], Queries], prompts: Sequence[str]) -> FloatArray:
-    """Processor time of this thread to embed each prompt by itself, after one for warming up."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # what other threads do would not be counted
-    try:
-        embed(prompts[:1])
-        return np.array([_milliseconds(partial(embed, [prompt])) for prompt in prompts])
-    finally:
-        torch.set_num_threads(threads)
-
-
-def milliseconds_to_choose(router: PromptRouter, queries: Queries) -> FloatArray:
-    """Processor time of this thread for one decision on each embedded prompt, after one for warming up.
+def milliseconds(
+    routers: Sequence[PromptRouter], queries: Queries, embed: Callable[[Sequence[str]], Queries]
+) -> tuple[FloatArray, dict[str, FloatArray]]:
+    """Processor time of this thread, prompt by prompt after one to warm up: to embed it, and for a router's decision.
 
     A router that estimates makes one estimate and applies the plug-in rule once; another is asked for its whole dial.
     """
-
-    def choose(query: Queries) -> None:
-        if isinstance(router, EstimatingRouter):
-            plug_in(router.estimate(query), 0.5).argmax(1)
-        else:
-            router.sweep(query)
-
-    choose(queries.rows([0]))
     singles = [queries.rows([row]) for row in range(len(queries))]
-    return np.array([_milliseconds(partial(choose, query)) for query in singles])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # what other threads do would not be counted
+    try:
+        embedding = _milliseconds(embed, [single.prompts for single in singles])
+    finally:
+        torch.set_num_threads(threads)
+    return embedding, {router.name: _milliseconds(partial(_decide, router), singles) for router in routers}
 
 
-def _milliseconds(work: Callable[[], object]) -> float:
-    start = thread_time()
-    work()
-    return 1000 * (thread_time() - start)
+def _decide(router: PromptRouter, query: Queries) -> None:
+    if isinstance(router, EstimatingRouter):
+        plug_in(router.estimate(query), 0.5).argmax(1)
+    else:
+        router.sweep(query)
+
+
+def _milliseconds(work: Callable[[Any], object], items: Sequence[Any]) -> FloatArray:
+    times = []
+    for item in (items[0], *items):
+        start = thread_time()
+        work(item)
+        times.append(1000 * (thread_time() - start))
+    return np.array(times[1:])
 
 
 ENOUGH = 25  # test prompts of a task in a split
@@ -230,26 +225,8 @@ MEAN = "mean of the tasks"
 DEALT = "dealt out"
 EACH = 5  # prompts on which one of two models wins, for the pair to count
 GOOD = 0.5  # quality from here on counts as correct
-
-
-@dataclass(frozen=True)
-class WithinTask:
-    """What `router` knows inside one task, over all trials; `prompts` is the mean number of test prompts.
-
-    `correct` is the AUC of its P(correct), averaged over the models; `better` that of which of two models answers
-    better where they differ, averaged over the pairs (of a router between two models, its own pair). `gain` is what
-    its AIQ on this task's prompts alone is above the control's; `lost` what it loses when its choices are dealt out
-    among these prompts at random. A curve is drawn from the best of many settings, which favours a router with many
-    different ones over the control, yet not over itself: `lost` is the cleaner figure. None where most trials
-    have nothing to tell apart.
-    """
-
-    task: str
-    prompts: float
-    correct: Figure | None
-    better: Figure | None
-    gain: Figure | None
-    lost: Figure | None
+PROMPTS, RIGHT, BETTER = "test prompts", "AUC, is it right", "AUC, which is better"
+GAIN, LOST = "AIQ, gain over the task table", "AIQ, gain over its choices dealt out at random"
 
 
 def auc(score_n: FloatArray, positive_n: NDArray[np.bool_], weight_Bn: FloatArray) -> FloatArray:
@@ -265,30 +242,37 @@ def auc(score_n: FloatArray, positive_n: NDArray[np.bool_], weight_Bn: FloatArra
     return np.divide(won_B, pairs_B, out=np.full(len(pairs_B), np.nan), where=pairs_B > 0)
 
 
-def within_tasks(comparison: Comparison, router: str, control: str, weight_BN: FloatArray) -> list[WithinTask]:
-    """One line for each task with `ENOUGH` test prompts a split on average; with several tasks, their mean last."""
+def within_tasks(comparison: Comparison, router: str, weight_BN: FloatArray) -> dict[str, dict[str, Figure | None]]:
+    """What a router knows inside each task with `ENOUGH` test prompts a split on average, and in the mean of several.
+
+    RIGHT is the AUC of its P(correct), averaged over the models; BETTER that of which of two models answers better
+    where they differ, averaged over the pairs (of a router between two models, its own pair). GAIN is what its AIQ on
+    the task's prompts alone is above the task table's; LOST what it loses when its choices are dealt out among these
+    prompts at random: the cleaner figure, as a curve is drawn from the best of many settings, which favours whoever has
+    many. None where most trials have nothing to tell apart.
+    """
     task_N = np.array(comparison.table.tasks)
-    lines, values = [], []
+    known: dict[str, tuple[float, FloatArray]] = {}
     for task in sorted(set(comparison.table.tasks)):
         inside = replace(comparison, trials=[_dealt(trial.only(task_N == task), router) for trial in comparison.trials])
         prompts = float(np.mean([len(trial.test_n) for trial in inside.trials]))
         if prompts < ENOUGH:
             continue
-        readings = read(inside, weight_BN, sorted({router, control, DEALT}))
-        value_FTB = np.stack(
-            [
-                _each_trial(inside, weight_BN, router, auc_of_correct),
-                _each_trial(inside, weight_BN, router, auc_of_better),
-                readings[router].aiq_TB - readings[control].aiq_TB,
-                readings[router].aiq_TB - readings[DEALT].aiq_TB,
-            ]
+        aucs = (
+            [kind(comparison, trial, router, weight_BN[:, trial.test_n]) for trial in inside.trials]
+            for kind in (auc_of_correct, auc_of_better)
         )
-        lines.append(WithinTask(task, prompts, *map(_figure, value_FTB)))
-        values.append(value_FTB)
-    if len(lines) > 1:
-        prompts = float(np.mean([line.prompts for line in lines]))
-        lines.append(WithinTask(MEAN, prompts, *map(_figure, _mean_over_tasks(values))))
-    return lines
+        readings = read(inside, weight_BN, sorted({router, TaskTable.name, DEALT}))
+        gains = (readings[router].aiq_TB - readings[other].aiq_TB for other in (TaskTable.name, DEALT))
+        known[task] = prompts, np.stack([*map(np.stack, aucs), *gains])
+    if len(known) > 1:
+        counts, values = zip(*known.values(), strict=True)
+        known[MEAN] = float(np.mean(counts)), _mean_over_tasks(values)
+    names = (PROMPTS, RIGHT, BETTER, GAIN, LOST)
+    return {
+        task: dict(zip(names, [Figure(round(prompts)), *map(_figure, value_FTB)], strict=True))
+        for task, (prompts, value_FTB) in known.items()
+    }
 
 
 def _dealt(trial: Trial, router: str) -> Trial:
@@ -311,13 +295,6 @@ def _mean_over_tasks(values: Sequence[FloatArray]) -> FloatArray:
     total_FTB = np.where(known_KFTB, value_KFTB, 0).sum(0)
     count_FTB = known_KFTB.sum(0)
     return np.divide(total_FTB, count_FTB, out=np.full(total_FTB.shape, np.nan), where=count_FTB > 0)
-
-
-Auc = Callable[[Comparison, Trial, str, FloatArray], FloatArray]
-
-
-def _each_trial(comparison: Comparison, weight_BN: FloatArray, router: str, figure: Auc) -> FloatArray:
-    return np.stack([figure(comparison, trial, router, weight_BN[:, trial.test_n]) for trial in comparison.trials])
 
 
 def auc_of_correct(comparison: Comparison, trial: Trial, router: str, weight_Bn: FloatArray) -> FloatArray:

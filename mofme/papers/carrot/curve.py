@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mofme.language.tables.table import FloatArray, IntArray, RoutingTable
+from mofme.measure.result import Figure
 from mofme.measure.statistics import percentiles
 
 LEAST_GAIN = 0.01  # of quality
@@ -79,54 +80,49 @@ def cost_to_reach(curve: Curve, quality: float) -> float:
     return float(np.interp(quality, hull.quality_S, hull.cost_S, right=np.nan))
 
 
+def best_model(table: RoutingTable) -> int:
+    """Index of the model of the highest mean quality, the cheaper one of two as good."""
+    return int(np.lexsort((table.cost_NM.mean(0), -table.quality_NM.mean(0)))[0])
+
+
 @dataclass(frozen=True)
 class Worth:
     """Go or no-go, before any router is trained: what a perfect choice would bring over the best single model.
 
     The oracle knows every outcome, luck included: its gain is the most that a router could bring, not what to expect.
-
-    Qualities are means in [0, 1], intervals of 95 %.
-
-    best_single: the model of the highest mean quality, the cheapest of equals.
-    oracle_quality: of the best choices whose mean cost is that of the best single at most.
-    gain, gain_interval: quality of the oracle over the best single.
-    saving, saving_interval: share of the cost saved by asking the cheapest model that does as well, prompt by prompt.
-    disagreement: share of the prompts on which some models do well where others fail (qualities .5 or more apart).
+    Qualities are means in [0, 1]. `gain` is of the best choices whose mean cost is at most that of the best single
+    model; `saving` the share of its cost that is saved by asking the cheapest that does as well, prompt by prompt.
+    Models disagree on a prompt where some do well and others fail (qualities .5 or more apart).
     """
 
     best_single: str
     best_quality: float
     oracle_quality: float
-    gain: float
-    gain_interval: tuple[float, float]
-    saving: float
-    saving_interval: tuple[float, float]
+    gain: Figure
+    saving: Figure
     disagreement: float
 
     @property
     def can_pay(self) -> bool:
         """Whether the gain or the saving is, with 95 % confidence, worth the trouble."""
-        return self.gain_interval[0] > LEAST_GAIN or self.saving_interval[0] > LEAST_SAVING
+        return self.gain.side(LEAST_GAIN) > 0 or self.saving.side(LEAST_SAVING) > 0
 
     @property
     def verdict(self) -> str:
-        gain, saving = self.gain_interval, self.saving_interval
-        figures = (
-            f"a perfect choice would raise the mean quality by {self.gain:.3f} ({gain[0]:.3f} to {gain[1]:.3f}) over "
-            f"{self.best_single} alone ({self.best_quality:.3f}) at no higher cost, or save {self.saving:.0%} "
-            f"({saving[0]:.0%} to {saving[1]:.0%}) of its cost; the models disagree on {self.disagreement:.0%} of the "
-            "prompts"
+        gain, saving = self.gain, self.saving
+        return (
+            f"routing {'can pay' if self.can_pay else 'cannot pay here'}: a perfect choice would raise the mean "
+            f"quality by {gain.value:.3f} ({gain.low:.3f} to {gain.high:.3f}) over {self.best_single} alone "
+            f"({self.best_quality:.3f}) at no higher cost, or save {saving.value:.0%} ({saving.low:.0%} to "
+            f"{saving.high:.0%}) of its cost; the models disagree on {self.disagreement:.0%} of the prompts"
         )
-        return f"routing {'can pay' if self.can_pay else 'cannot pay here'}: {figures}"
 
 
 def worth_routing(table: RoutingTable, seed: int = 0) -> Worth:
     """Intervals from 1,000 bootstrap samples of the prompts; the best single model is chosen anew in each."""
-    quality_M, cost_M = table.quality_NM.mean(0), table.cost_NM.mean(0)
-    best = int(np.lexsort((cost_M, -quality_M))[0])
-    rows_N = np.arange(len(table))
-    choice_N = best_within(table, float(cost_M[best]))
-    oracle_N = table.quality_NM[rows_N, choice_N]
+    best = best_model(table)
+    quality, cost = float(table.quality_NM.mean(0)[best]), float(table.cost_NM.mean(0)[best])
+    oracle_N = table.quality_NM[np.arange(len(table)), best_within(table, cost)]
     able_NM = table.quality_NM >= table.quality_NM[:, [best]]
     cheapest_N = np.where(able_NM, table.cost_NM, np.inf).min(1)
 
@@ -137,16 +133,11 @@ def worth_routing(table: RoutingTable, seed: int = 0) -> Worth:
         weight_N = np.bincount(generator.integers(count, size=count), minlength=count)
         gains.append((weight_N @ oracle_N - (weight_N @ table.quality_NM).max()) / count)
         savings.append(_saving(float(weight_N @ cheapest_N), float(weight_N @ table.cost_NM[:, best])))
-    return Worth(
-        table.models[best],
-        float(quality_M[best]),
-        float(oracle_N.mean()),
-        float(oracle_N.mean() - quality_M[best]),
-        percentiles(np.array(gains)),
-        _saving(float(cheapest_N.mean()), float(cost_M[best])),
-        percentiles(np.array(savings)),
-        float((np.ptp(table.quality_NM, axis=1) >= 0.5).mean()),
-    )
+    oracle = float(oracle_N.mean())
+    gain = Figure(oracle - quality, *percentiles(np.array(gains)))
+    saving = Figure(_saving(float(cheapest_N.mean()), cost), *percentiles(np.array(savings)))
+    disagreement = float((np.ptp(table.quality_NM, axis=1) >= 0.5).mean())
+    return Worth(table.models[best], quality, oracle, gain, saving, disagreement)
 
 
 def best_within(table: RoutingTable, dollars: float) -> IntArray:

@@ -4,6 +4,8 @@ Axis names: N prompts, M models, F features of a prompt, P parts of an ensemble.
 """
 
 from collections.abc import Mapping
+from copy import copy
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,7 +15,7 @@ from torch.nn import functional as F
 
 from mofme.core.training import part_of
 from mofme.language.tables.table import FloatArray
-from mofme.papers.carrot.estimators import Estimator, Inputs, State, as_array, as_tensor, contrasts, folds
+from mofme.papers.carrot.estimators import Estimator, Inputs, State, as_array, contrasts, folds
 
 _WIDTH = 64
 _DROPOUT = 0.5
@@ -57,9 +59,6 @@ class Network(Estimator):
         hidden = F.gelu(F.linear(torch.from_numpy(inputs.all_NF).float(), p["trunk.weight"], p["trunk.bias"]))
         return as_array(torch.sigmoid(F.linear(hidden, p["heads.weight"], p["heads.bias"])))
 
-    def untrained(self) -> "Network":
-        return Network(self._seed)
-
     def state(self) -> dict[str, Tensor]:
         return dict(self.parameters)
 
@@ -90,27 +89,6 @@ def _train(net: nn.Module, x_NF: Tensor, y_NM: Tensor, train: Tensor, held: Tens
     net.load_state_dict(best_state)
 
 
-class Means(Estimator):
-    """Each model's mean, whatever the prompt: what an estimator has to do better than."""
-
-    mean_M: FloatArray
-
-    def fit(self, inputs: Inputs, target_NM: FloatArray) -> None:
-        self.mean_M = target_NM.mean(0)
-
-    def predict(self, inputs: Inputs) -> FloatArray:
-        return np.tile(self.mean_M, (len(inputs), 1))
-
-    def untrained(self) -> "Means":
-        return Means()
-
-    def state(self) -> dict[str, Tensor]:
-        return {"mean": as_tensor(self.mean_M)}
-
-    def load(self, state: State) -> None:
-        self.mean_M = as_array(state["mean"])
-
-
 class Ensemble(Estimator):
     """Several estimators, weighted by what each of them adds on prompts that it did not learn from.
 
@@ -120,9 +98,10 @@ class Ensemble(Estimator):
     own: an estimator may know one and not the other, and only the contrasts decide the choice.
     """
 
+    learnt: ClassVar[Mapping[str, str]] = {"level": "level_P", "contrast": "contrast_P"}
+
     def __init__(self, parts: Mapping[str, Estimator], seed: int = 0) -> None:
-        self.parts = parts
-        self._seed = seed
+        self.parts, self._seed = parts, seed
         self.level_P = self.contrast_P = np.full(len(parts), 1 / len(parts))
 
     def fit(self, inputs: Inputs, target_NM: FloatArray) -> None:
@@ -131,8 +110,8 @@ class Ensemble(Estimator):
         unseen_PNM = np.zeros((len(self.parts), *target_NM.shape))
         for train, test in folds(len(inputs), self._seed):
             for index, trained in enumerate(self.parts.values()):
-                part = trained.untrained()
-                part.fit(inputs.rows(train), target_NM[train])
+                part = copy(trained)
+                part.refit(inputs.rows(train), target_NM[train])
                 unseen_PNM[index, test] = part.predict(inputs.rows(test))
         level_NP = np.stack([values_NM.mean(1) for values_NM in unseen_PNM], 1)
         contrast_NP = np.stack([contrasts(values_NM).ravel() for values_NM in unseen_PNM], 1)
@@ -143,18 +122,13 @@ class Ensemble(Estimator):
         values_PNM = np.stack([part.predict(inputs) for part in self.parts.values()])
         level_N1 = np.tensordot(self.level_P, values_PNM.mean(2), 1)[:, None]
         offsets_PNM = values_PNM - values_PNM.mean(2, keepdims=True)
-        mixed_NM: FloatArray = level_N1 + np.tensordot(self.contrast_P, offsets_PNM, 1)
-        return mixed_NM
-
-    def untrained(self) -> "Ensemble":
-        return Ensemble({name: part.untrained() for name, part in self.parts.items()}, self._seed)
+        return np.asarray(level_N1 + np.tensordot(self.contrast_P, offsets_PNM, 1))
 
     def state(self) -> dict[str, Tensor]:
-        weights = {"level": as_tensor(self.level_P), "contrast": as_tensor(self.contrast_P)}
         parts = {f"{name}.{key}": value for name, part in self.parts.items() for key, value in part.state().items()}
-        return {**weights, **parts}
+        return {**super().state(), **parts}
 
     def load(self, state: State) -> None:
-        self.level_P, self.contrast_P = as_array(state["level"]), as_array(state["contrast"])
+        super().load(state)
         for name, part in self.parts.items():
             part.load(part_of(state, name))

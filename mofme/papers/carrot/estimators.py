@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -88,22 +89,26 @@ def _traits(prompt: str) -> list[float]:
 class Estimator(ABC):
     """Learns M numbers of each prompt. Its state is tensors only; loading it back gives the same predictions."""
 
+    learnt: ClassVar[Mapping[str, str]] = {}  # the arrays that are its state: their names in files and here
+
     @abstractmethod
-    def fit(self, inputs: Inputs, target_NM: FloatArray) -> None: ...
+    def fit(self, inputs: Inputs, target_NM: FloatArray) -> None:
+        """Choose the settings, if there are any, and learn."""
+
+    def refit(self, inputs: Inputs, target_NM: FloatArray) -> None:
+        """Learn anew, with the settings that were chosen."""
+        self.fit(inputs, target_NM)
 
     @abstractmethod
     def predict(self, inputs: Inputs) -> FloatArray:
         """Estimates (N, M), not clipped to any range."""
 
-    @abstractmethod
-    def untrained(self) -> "Estimator":
-        """Another one with the settings that `fit` chose for this one."""
+    def state(self) -> dict[str, Tensor]:
+        return {name: as_tensor(getattr(self, own)) for name, own in self.learnt.items()}
 
-    @abstractmethod
-    def state(self) -> dict[str, Tensor]: ...
-
-    @abstractmethod
-    def load(self, state: State) -> None: ...
+    def load(self, state: State) -> None:
+        for name, own in self.learnt.items():
+            setattr(self, own, as_array(state[name]))
 
 
 def folds(count: int, seed: int) -> Iterator[tuple[IntArray, IntArray]]:
@@ -134,19 +139,16 @@ def as_array(tensor: Tensor) -> FloatArray:
 class NearestNeighbours(Estimator):
     """Cosine k nearest neighbours: the mean of what the models made of the most similar prompts.
 
-    k is the one of NEIGHBOURS with the least error in 5-fold cross-validation, if it is not given: one for all models,
-    by the error of contrasts, or `per_model` each its own, by its squared error (CARROT).
+    k is the one of NEIGHBOURS with the least error in 5-fold cross-validation: one for all models, by the error of
+    contrasts, or `per_model` each its own, by its squared error (CARROT).
     """
 
     known_DN: NDArray[np.float32]  # this way round, so that one prompt is compared with all in half the time
     target_NM: FloatArray
     k_M: IntArray
 
-    def __init__(self, k: int | IntArray | None = None, seed: int = 0, per_model: bool = False) -> None:
-        self._wanted = k
-        self._seed = seed
-        self._per_model = per_model
-        self._last: tuple[FloatArray, IntArray, NDArray[np.float32]] | None = None
+    def __init__(self, seed: int = 0, per_model: bool = False) -> None:
+        self._seed, self._per_model = seed, per_model
 
     @property
     def k(self) -> int:
@@ -154,17 +156,18 @@ class NearestNeighbours(Estimator):
         return int(self.k_M.max())
 
     def fit(self, inputs: Inputs, target_NM: FloatArray) -> None:
-        k_M = self._best_k(inputs.embeddings_ND, target_NM) if self._wanted is None else self._wanted
-        self.k_M = np.minimum(np.broadcast_to(k_M, target_NM.shape[1]), len(inputs))
+        self.k_M = self._best_k(inputs.embeddings_ND, target_NM)
+        self.refit(inputs, target_NM)
+
+    def refit(self, inputs: Inputs, target_NM: FloatArray) -> None:
+        self.k_M = np.minimum(self.k_M, len(inputs))
         self.known_DN = _columns(inputs.embeddings_ND)
         self.target_NM = target_NM
 
     def predict(self, inputs: Inputs) -> FloatArray:
         estimate_NM = np.zeros((len(inputs), self.target_NM.shape[1]))
         for start in range(0, len(inputs), _CHUNK):
-            chunk_ND = inputs.embeddings_ND[start : start + _CHUNK]
-            rows, similarity = _search(self.known_DN, chunk_ND, self.k)
-            self._last = inputs.embeddings_ND, rows, similarity
+            rows, similarity = _search(self.known_DN, inputs.embeddings_ND[start : start + _CHUNK], self.k)
             nearest = rows if (self.k_M == self.k).all() else _in_order(rows, similarity)
             for k in np.unique(self.k_M):
                 of_k_M = self.k_M == k
@@ -172,20 +175,10 @@ class NearestNeighbours(Estimator):
         return estimate_NM
 
     def nearest(self, embedding_1D: FloatArray, count: int) -> tuple[IntArray, FloatArray]:
-        """Rows and cosine similarities of the `count` nearest known prompts, nearest first.
-
-        Of a prompt that was just estimated they are known already.
-        """
-        last = self._last
-        if last is not None and last[0] is embedding_1D and count <= self.k:
-            _, rows, similarity = last
-        else:
-            rows, similarity = _search(self.known_DN, embedding_1D, min(count, self.known_DN.shape[1]))
-        order = np.argsort(-similarity[0], kind="stable")[:count]
+        """Rows and cosine similarities of the `count` nearest known prompts, nearest first."""
+        rows, similarity = _search(self.known_DN, embedding_1D, min(count, self.known_DN.shape[1]))
+        order = np.argsort(-similarity[0], kind="stable")
         return rows[0][order], similarity[0][order].astype(np.float64)
-
-    def untrained(self) -> "NearestNeighbours":
-        return NearestNeighbours(self.k_M, self._seed, self._per_model)
 
     def state(self) -> dict[str, Tensor]:
         known = torch.from_numpy(self.known_DN.T.copy())
@@ -244,23 +237,25 @@ class Linear(Estimator):
     the values themselves for costs (`by_length`), which budgets are held against.
     """
 
+    learnt: ClassVar[Mapping[str, str]] = {"weights": "weights_FM", "bias": "bias_M"}
     weights_FM: FloatArray
     bias_M: FloatArray
+    penalty: float
 
-    def __init__(self, seed: int = 0, by_length: bool = False, penalties: tuple[float, ...] = PENALTIES) -> None:
-        self._wanted = self._penalties = penalties
-        self._by_length = by_length
-        self._seed = seed
+    def __init__(self, seed: int = 0, by_length: bool = False) -> None:
+        self._seed, self._by_length = seed, by_length
 
     def fit(self, inputs: Inputs, target_NM: FloatArray) -> None:
         x_NF = self._features(inputs)
-        if len(self._wanted) > 1:
-            errors = np.zeros(len(self._wanted))
-            for train, test in folds(len(inputs), self._seed):
-                solutions = _solve(x_NF[train], target_NM[train], self._wanted)
-                errors += [self._error(x_NF[test] @ weights + bias, target_NM[test]) for weights, bias in solutions]
-            self._penalties = (self._wanted[int(errors.argmin())],)
-        [(self.weights_FM, self.bias_M)] = _solve(x_NF, target_NM, self._penalties)
+        errors = np.zeros(len(PENALTIES))
+        for train, test in folds(len(inputs), self._seed):
+            solutions = _solve(x_NF[train], target_NM[train], PENALTIES)
+            errors += [self._error(x_NF[test] @ weights + bias, target_NM[test]) for weights, bias in solutions]
+        self.penalty = PENALTIES[int(errors.argmin())]
+        self.refit(inputs, target_NM)
+
+    def refit(self, inputs: Inputs, target_NM: FloatArray) -> None:
+        [(self.weights_FM, self.bias_M)] = _solve(self._features(inputs), target_NM, (self.penalty,))
 
     def predict(self, inputs: Inputs) -> FloatArray:
         return self._features(inputs) @ self.weights_FM + self.bias_M
@@ -271,19 +266,8 @@ class Linear(Estimator):
     def _features(self, inputs: Inputs) -> FloatArray:
         return inputs.with_length_NF if self._by_length else inputs.all_NF
 
-    def untrained(self) -> "Linear":
-        return Linear(self._seed, self._by_length, self._penalties)
 
-    def state(self) -> dict[str, Tensor]:
-        return {"weights": as_tensor(self.weights_FM), "bias": as_tensor(self.bias_M)}
-
-    def load(self, state: State) -> None:
-        self.weights_FM, self.bias_M = as_array(state["weights"]), as_array(state["bias"])
-
-
-def _solve(
-    x_NF: FloatArray, target_NM: FloatArray, penalties: tuple[float, ...]
-) -> list[tuple[FloatArray, FloatArray]]:
+def _solve(x_NF: FloatArray, target_NM: FloatArray, penalties: Sequence[float]) -> list[tuple[FloatArray, FloatArray]]:
     """Weights and bias of least squares with each penalty on the weights: one decomposition does for all."""
     mean_F, mean_M = x_NF.mean(0), target_NM.mean(0)
     centred_NF = x_NF - mean_F
@@ -302,6 +286,7 @@ class TaskMeans(Estimator):
     Most of what embeddings tell of a prompt is its task. Without tasks, these are the means over all prompts.
     """
 
+    learnt: ClassVar[Mapping[str, str]] = {"weights": "weights_FT", "bias": "bias_T", "means": "means_TM"}
     weights_FT: FloatArray
     bias_T: FloatArray
     means_TM: FloatArray
@@ -324,13 +309,15 @@ class TaskMeans(Estimator):
         odds_NT = np.exp(logits_NT - logits_NT.max(1, keepdims=True))
         return odds_NT / odds_NT.sum(1, keepdims=True) @ self.means_TM
 
-    def untrained(self) -> "TaskMeans":
-        return TaskMeans()
 
-    def state(self) -> dict[str, Tensor]:
-        means = as_tensor(self.means_TM)
-        return {"weights": as_tensor(self.weights_FT), "bias": as_tensor(self.bias_T), "means": means}
+class Means(Estimator):
+    """Each model's mean, whatever the prompt: what an estimator has to do better than."""
 
-    def load(self, state: State) -> None:
-        self.weights_FT, self.bias_T = as_array(state["weights"]), as_array(state["bias"])
-        self.means_TM = as_array(state["means"])
+    learnt: ClassVar[Mapping[str, str]] = {"mean": "mean_M"}
+    mean_M: FloatArray
+
+    def fit(self, inputs: Inputs, target_NM: FloatArray) -> None:
+        self.mean_M = target_NM.mean(0)
+
+    def predict(self, inputs: Inputs) -> FloatArray:
+        return np.tile(self.mean_M, (len(inputs), 1))

@@ -13,10 +13,14 @@ from mofme.measure.study import plot
 from mofme.papers.carrot import DOLLARS, JUDGED, R2, judge
 from mofme.papers.carrot.baselines import BestSingle, Hull, Oracle, TaskTable
 from mofme.papers.carrot.comparison import (
+    BETTER,
     DRAWS,
+    GAIN,
+    LOST,
+    PROMPTS,
+    RIGHT,
     Comparison,
     Reading,
-    WithinTask,
     as_figure,
     draw_weights,
     read,
@@ -34,15 +38,13 @@ TITLES = {
     "mmlu_pro": "MMLU-Pro",
     "routellm": "RouteLLM",
 }
-# What a router has to beat, in words.
-CONTROLS = {
-    Hull.name: "the hull of single models",
-    BestSingle.name: "the best single model for the same money",
-    TaskTable.name: "the task table",
-}
+CONTROLS = (Hull.name, BestSingle.name, TaskTable.name)  # what a router has to beat
 UNTRAINED = (Hull.name, BestSingle.name, Oracle.name)
 BUDGETS = (0.1, 0.25, 0.5, 1.0)  # of what the best single model costs
 TARGETS = (0.95, 0.99, 1.0)  # of the quality that the best single model has
+
+
+Figures = Mapping[str, Figure | None]
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Measured:
     comparison: Comparison
     worth: Worth
     readings: Mapping[str, Reading]
-    within: Mapping[str, Sequence[WithinTask]]
+    within: Mapping[str, Mapping[str, Figures]]
     embedding_ms: FloatArray
     choice_ms: Mapping[str, FloatArray]
 
@@ -61,9 +63,6 @@ class Measured:
         """The table's name, as people write it."""
         table = self.comparison.table
         return TITLES.get(table.name, table.name).format(tasks=len(set(table.tasks)))
-
-    def aiq(self, router: str) -> Figure | None:
-        return as_figure(self.readings[router].aiq_TB)
 
     def gain(self, router: str, control: str) -> Figure | None:
         """What a router has above a control: quality for as much money as the best single model costs, or else AIQ."""
@@ -77,22 +76,13 @@ class Measured:
         return self._over_trials(router, lambda curve, best: quality_at(curve, share * float(best.cost_S[0])))
 
     def cost_of(self, router: str, share: float) -> Figure | None:
-        """Dollars a prompt for this share of the best single model's quality; None if some split never gets there."""
-        return self._over_trials(router, lambda curve, best: cost_to_reach(curve, share * float(best.quality_S[0])))
-
-    def cost_r2(self, router: str) -> Figure | None:
-        """How well a router expects costs; None for one that expects nothing."""
-        known = [trial.cost_r2.get(router, np.nan) for trial in self.comparison.trials]
-        return as_figure(np.array(known)[:, None])
+        """Dollars per 1,000 prompts for this share of the best single model's quality; None if a split never has it."""
+        cost = self._over_trials(router, lambda curve, best: cost_to_reach(curve, share * float(best.quality_S[0])))
+        return cost and cost.map(lambda dollars: 1000 * dollars)
 
     def _over_trials(self, router: str, read_off: Callable[[Curve, Curve], float]) -> Figure | None:
         curves = zip(self.comparison.curves(router), self.comparison.curves(BestSingle.name), strict=True)
         return as_figure(np.array([read_off(curve, best) for curve, best in curves])[:, None])
-
-    def milliseconds(self, router: str) -> tuple[float, float]:
-        """Median processor time of one decision, without and with the embedding of its prompt."""
-        choice = float(np.median(self.choice_ms[router]))
-        return choice, choice + float(np.median(self.embedding_ms))
 
 
 def measure(
@@ -106,7 +96,7 @@ def measure(
 ) -> Measured:
     """Read all figures off a comparison; within tasks, those of the routers `judged`."""
     weight_BN = draw_weights(comparison, draws, seed)
-    within = {name: within_tasks(comparison, name, TaskTable.name, weight_BN) for name in judged}
+    within = {name: within_tasks(comparison, name, weight_BN) for name in judged}
     return Measured(comparison, worth, read(comparison, weight_BN), within, embedding_ms, choice_ms)
 
 
@@ -127,33 +117,27 @@ def as_result(tables: Sequence[Measured], command: str, seed: int) -> Result:
     return judge(result)
 
 
-Figures = Mapping[str, Figure | None]
-
-
 def _rows(measured: Measured) -> list[Row]:
     """Of every table, rows by name, without the figures that could not be had."""
-    routers = measured.comparison.routers
-    costs = {name: {share: measured.cost_of(name, share) for share in TARGETS} for name in routers}
-    times = {name: measured.milliseconds(name) for name in routers if name not in UNTRAINED}
+    routers, r2 = measured.comparison.routers, [trial.cost_r2 for trial in measured.comparison.trials]
+    choice_ms = {name: float(np.median(measured.choice_ms[name])) for name in routers if name not in UNTRAINED}
+    embedding_ms = float(np.median(measured.embedding_ms))
     tables: dict[str, Mapping[str, Figures]] = {
         "can routing pay?": {measured.worth.best_single: _worth(measured.worth)},
-        "AIQ": {name: {"AIQ": measured.aiq(name), **_gains(measured, name)} for name in routers},
+        "AIQ": {name: {"AIQ": as_figure(measured.readings[name].aiq_TB), **_gains(measured, name)} for name in routers},
         "quality for a share of what the best single model costs": {
             name: {f"for {share:.0%} of its cost": measured.quality_for(name, share) for share in BUDGETS}
             for name in routers
         },
         DOLLARS: {
-            name: {
-                f"for {share:.0%} of its quality": cost and cost.map(lambda dollars: 1000 * dollars)
-                for share, cost in of_name.items()
-            }
-            for name, of_name in costs.items()
+            name: {f"for {share:.0%} of its quality": measured.cost_of(name, share) for share in TARGETS}
+            for name in routers
         },
-        R2: {name: {"R2": measured.cost_r2(name)} for name in routers if name in measured.comparison.trials[0].cost_r2},
+        R2: {name: {"R2": as_figure(np.array([[of[name]] for of in r2]))} for name in routers if name in r2[0]},
         "within tasks": _within(measured),
         "processor time of one prompt, ms, median": {
-            name: {"without embedding": Figure(without), "with embedding": Figure(with_it)}
-            for name, (without, with_it) in times.items()
+            name: {"without embedding": Figure(choice), "with embedding": Figure(choice + embedding_ms)}
+            for name, choice in choice_ms.items()
         },
     }
     return [
@@ -168,8 +152,8 @@ def _worth(worth: Worth) -> Figures:
     return {
         "quality": Figure(worth.best_quality),
         "of the best choice for as much": Figure(worth.oracle_quality),
-        "gain": Figure(worth.gain, *worth.gain_interval),
-        "cost that could be saved, %": Figure(worth.saving, *worth.saving_interval).percent(),
+        "gain": worth.gain,
+        "cost that could be saved, %": worth.saving.percent(),
         "prompts on which models disagree, %": Figure(100 * worth.disagreement),
     }
 
@@ -186,21 +170,16 @@ def _within(measured: Measured) -> Mapping[str, Figures]:
     """What the routers know beyond the task: .5 and a gain of 0 are nothing."""
     rows: dict[str, dict[str, Figure | None]] = {}
     for name, lines in measured.within.items():
-        for line in lines:
-            row = rows.setdefault(line.task, {"test prompts": Figure(round(line.prompts))})
-            row[f"{name}: AUC, is it right"] = line.correct
-            row[f"{name}: AUC, which is better"] = line.better
-            if name == JUDGED:
-                row["AIQ, gain over the task table"] = line.gain
-            if line.lost is not None:
-                row[f"{name}: AIQ, gain over its choices dealt out at random"] = line.lost
+        for task, figures in lines.items():
+            row = rows.setdefault(task, {PROMPTS: figures[PROMPTS]})
+            for column in (RIGHT, BETTER, *([GAIN] if name == JUDGED else []), LOST):
+                row[column if column == GAIN else f"{name}: {column}"] = figures[column]
     return rows
 
 
-def mean_curve(comparison: Comparison, router: str) -> Curve:
+def _mean_curve(comparison: Comparison, router: str) -> Curve:
     """A router's curve, its settings averaged over the trials."""
-    both = np.mean([(curve.cost_S, curve.quality_S) for curve in comparison.curves(router)], axis=0)
-    return Curve(*both)
+    return Curve(*np.mean([(curve.cost_S, curve.quality_S) for curve in comparison.curves(router)], axis=0))
 
 
 def plot_curves(measured: Measured, path: Path) -> None:
@@ -210,10 +189,10 @@ def plot_curves(measured: Measured, path: Path) -> None:
         for router in comparison.routers:
             if router == BestSingle.name:
                 continue
-            hull = hull_of(mean_curve(comparison, router))
+            hull = hull_of(_mean_curve(comparison, router))
             line = {Hull.name: "--", Oracle.name: ":"}.get(router)  # bounds
             axes.plot(1000 * hull.cost_S, hull.quality_S, line or "-", label=router, color="0.5" if line else None)
-        single = mean_curve(comparison, Hull.name)
+        single = _mean_curve(comparison, Hull.name)
         axes.plot(1000 * single.cost_S, single.quality_S, "k.", markersize=5)
         for model, cost, quality in zip(comparison.table.models, single.cost_S, single.quality_S, strict=True):
             axes.annotate(

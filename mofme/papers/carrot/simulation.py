@@ -80,7 +80,7 @@ class World:
 
     @cached_property
     def cost_MG(self) -> FloatArray:
-        """The mean cost of each model."""
+        """Mean costs."""
         first_G = np.indices(self.shape)[0].ravel() / _SIDES[self.dim]
         return np.outer(_COSTS, 1 + 0.25 * np.cos(2 * math.pi * first_G))
 
@@ -127,14 +127,14 @@ def optimal_share(world: World, n: int) -> float:
 
 def held_out_share(world: World, kept: Sample, held: Sample) -> float:
     """The window a half, a quarter, ... as wide as the space whose means of `kept` fit the outcomes of `held` best."""
+
+    def error(share: float) -> float:
+        """The summed squared error of the estimated qualities, less what no estimate changes."""
+        mean_MG = window_means(world, kept, kept.outcome_MG, share)
+        return float((mean_MG * (mean_MG * held.count_G - 2 * held.outcome_MG)).sum())
+
     halvings = range(1, max(2, int(math.log2(kept.count_G.sum()) / world.dim)))
-    return min((2.0 ** (-world.dim * power) for power in halvings), key=lambda s: _error(world, kept, held, s))
-
-
-def _error(world: World, kept: Sample, held: Sample, share: float) -> float:
-    """The summed squared error of the estimated qualities, less what no estimate changes."""
-    mean_MG = window_means(world, kept, kept.outcome_MG, share)
-    return float((mean_MG * (mean_MG * held.count_G - 2 * held.outcome_MG)).sum())
+    return min((2.0 ** (-world.dim * power) for power in halvings), key=error)
 
 
 def window_means(world: World, sample: Sample, sums_MG: FloatArray, share: float) -> FloatArray:

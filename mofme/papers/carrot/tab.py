@@ -2,7 +2,6 @@
 
 import html
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
@@ -51,23 +50,17 @@ _FAR = 0.35  # cosine; unrelated sentences seldom come closer
 _SHOWN = 200  # characters of a known prompt
 
 
-@dataclass(frozen=True)
-class Dial:
-    """The widgets' values: `weight` from 0 (quality only) to 1 (cost only), `budget` in dollars per 1,000 prompts,
-    `least` in percent. Only the one that `way` names counts.
+def route_by(
+    router: "TrainedRouter", prompt: str, way: str, weight: float, budget: float | None, least: float
+) -> "Routed":
+    """By the one widget that `way` names: `weight` from 0 (quality only) to 1 (cost only), `budget` in dollars per
+    1,000 prompts, `least` in percent.
     """
-
-    way: str
-    weight: float
-    budget: float
-    least: float
-
-    def route(self, router: "TrainedRouter", prompt: str) -> "Routed":
-        if self.way == BUDGET:
-            return router.route(prompt, budget=self.budget / 1000)
-        if self.way == QUALITY:
-            return router.route(prompt, quality=self.least / 100)
-        return router.route(prompt, cost_weight=self.weight**_POWER)
+    if way == BUDGET:
+        return router.route(prompt, budget=(budget or 0) / 1000)
+    if way == QUALITY:
+        return router.route(prompt, quality=least / 100)
+    return router.route(prompt, cost_weight=weight**_POWER)
 
 
 def build(services: Services) -> None:
@@ -103,7 +96,7 @@ def build(services: Services) -> None:
     ) -> tuple["Routed", str]:
         check_typed(prompt, services.limits.prompt_characters, "prompt")
         router = own.router if own else services.prompt_router()
-        return Dial(way, weight, budget or 0, least).route(router, prompt), _knows(router, own is not None)
+        return route_by(router, prompt, way, weight, budget, least), _knows(router, own is not None)
 
     dial = [way, weight, budget, least]
     shown = shows(route, [prompt, *dial, own], {answer: lambda routed: answer_html(*routed)}, answer, "route")

@@ -16,7 +16,7 @@ from mofme.language.tables.table import RoutingTable
 from mofme.papers.carrot import JUDGED
 from mofme.papers.carrot.baselines import BestSingle, Hull, TaskTable
 from mofme.papers.carrot.carrot import CarrotRouter, PromptRouter
-from mofme.papers.carrot.comparison import compare, milliseconds_to_choose, milliseconds_to_embed
+from mofme.papers.carrot.comparison import compare, milliseconds
 from mofme.papers.carrot.curve import worth_routing
 from mofme.papers.carrot.experiment import Measured, as_result, measure
 from mofme.papers.carrot.trained_router import TrainedRouter
@@ -67,8 +67,7 @@ def train_own(table: RoutingTable, estimator: str, job: Job) -> OwnRouter:
     encoder = SentenceEncoder(remember=False)  # a visitor's prompts leave no trace
     queries = _embed(encoder, table.prompts, job)
     carrot = CarrotRouter(estimator)
-    paper = estimator == "knn"  # whose verdict is said of no other
-    carrot.name = JUDGED if paper else "your router"
+    carrot.name = JUDGED if estimator == "knn" else "your router"  # the paper's verdict is said of no other
     routers: list[PromptRouter] = [carrot, BestSingle(), Hull(), TaskTable()]
     done = 0
 
@@ -80,13 +79,8 @@ def train_own(table: RoutingTable, estimator: str, job: Job) -> OwnRouter:
     comparison = compare(table, queries, routers, SPLITS, groups=groups_of(queries), report=compared)
     job.report(0.95, "Intervals")
     timed = queries.rows(comparison.trials[-1].test_n[:_TIMED])
-    measured = measure(
-        comparison,
-        worth_routing(table),
-        milliseconds_to_embed(encoder.queries, timed.prompts),
-        {router.name: milliseconds_to_choose(router, timed) for router in routers},
-        judged=[JUDGED],
-    )
+    times = milliseconds(routers, timed, encoder.queries)
+    measured = measure(comparison, worth_routing(table), *times, judged=[JUDGED])
     job.check()
     carrot.fit(table, queries)
     return OwnRouter(TrainedRouter(carrot, encoder), measured)

@@ -7,23 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from mofme.core.routing import RoutingDecision
 from mofme.core.weights import ModelCard, check_replaceable, load_card
 from mofme.errors import ModelError
 from mofme.files import CARD_FILE, WEIGHTS, check_can_hold, model_folder
 from mofme.language.sentence_encoder import Queries, SentenceEncoder, groups_of
 from mofme.language.tables.table import FloatArray, RoutingTable
 from mofme.papers.carrot.baselines import Hull, TaskTable
-from mofme.papers.carrot.carrot import (
-    NET,
-    CarrotRouter,
-    Estimate,
-    PromptRouter,
-    as_decision,
-    at_least_quality,
-    plug_in,
-    within_budget,
-)
+from mofme.papers.carrot.carrot import NET, CarrotRouter, Estimate, at_least_quality, plug_in, within_budget
 from mofme.papers.carrot.comparison import Comparison, compare
 from mofme.papers.carrot.curve import aiq
 
@@ -49,7 +39,7 @@ class Neighbour:
 class Routed:
     """The choice for one prompt: expected quality in [0, 1] and cost in dollars of M models, and what is near it.
 
-    The chosen model has the largest utility (M,).
+    `utility_M` is what the weight of cost goes by: of a choice by it the chosen model has the largest.
     """
 
     model: str
@@ -58,11 +48,6 @@ class Routed:
     cost_M: FloatArray
     neighbours: tuple[Neighbour, ...]
     utility_M: FloatArray
-
-    @property
-    def decision(self) -> RoutingDecision:
-        """The choice in the core's own words: one token, M experts, all weight on one."""
-        return as_decision(self.utility_M[None])
 
     def as_json(self) -> dict[str, Any]:
         """Plain values: `model`, `models` (quality and cost of each), `neighbours`."""
@@ -92,7 +77,8 @@ class TrainedRouter:
         """By the name of a shipped router or the folder of one. Raises ModelError if it is missing or damaged."""
         folder = model_folder(name)
         if not (folder / CARD_FILE).is_file():
-            names = ", ".join(available_routers()) or "none"
+            cards = [load_card(path.parent) for path in sorted(WEIGHTS.glob(f"*/{CARD_FILE}"))]
+            names = ", ".join(card.name for card in cards if card.net == NET) or "none"
             raise ModelError(f"no router is called {name!r}: shipped are {names}; or give a folder of `route train`")
         return cls(CarrotRouter.load(folder), name=load_card(folder).name)
 
@@ -118,21 +104,14 @@ class TrainedRouter:
         queries = self.queries([prompt])
         estimate = self.estimate(queries)
         utility_NM = plug_in(estimate, cost_weight or 0.0, self.carrot.scale)
-        chosen_N = utility_NM.argmax(1)
         if budget is not None:
-            chosen_N = within_budget(estimate, budget)
-        if quality is not None:
-            chosen_N = at_least_quality(estimate, quality)
-        if budget is not None or quality is not None:  # neither rule has a utility: the chosen one alone is wanted
-            utility_NM = np.eye(len(self.models))[chosen_N]
-        return Routed(
-            self.models[int(chosen_N[0])],
-            self.models,
-            estimate.quality_NM[0],
-            estimate.cost_NM[0],
-            self._neighbours(queries),
-            utility_NM[0],
-        )
+            [chosen] = within_budget(estimate, budget)
+        elif quality is not None:
+            [chosen] = at_least_quality(estimate, quality)
+        else:
+            [chosen] = utility_NM.argmax(1)
+        expected = (estimate.quality_NM[0], estimate.cost_NM[0])
+        return Routed(self.models[chosen], self.models, *expected, self._neighbours(queries), utility_NM[0])
 
     def _neighbours(self, queries: Queries) -> tuple[Neighbour, ...]:
         known = self.carrot.known
@@ -146,19 +125,14 @@ class TrainedRouter:
         return tuple(near)
 
 
-def available_routers(folder: Path = WEIGHTS) -> list[str]:
-    """The names of the routers below `folder`."""
-    return [path.parent.name for path in sorted(folder.glob(f"*/{CARD_FILE}")) if load_card(path.parent).net == NET]
-
-
 def _check(cost_weight: float | None, budget: float | None, quality: float | None) -> None:
-    if sum(dial is not None for dial in (cost_weight, budget, quality)) > 1:
+    dials = {"cost_weight": cost_weight, "budget": budget, "quality": quality}
+    given = {name: value for name, value in dials.items() if value is not None}
+    if len(given) > 1:
         raise ValueError("give one of cost_weight, budget and quality")
-    for name, share in (("cost_weight", cost_weight), ("quality", quality)):
-        if share is not None and not 0 <= share <= 1:
-            raise ValueError(f"{name} is {share}: it has to be from 0 to 1")
-    if budget is not None and not budget >= 0:
-        raise ValueError(f"budget is {budget}: it has to be 0 or above")
+    for name, value in given.items():
+        if not 0 <= value <= (np.inf if name == "budget" else 1):
+            raise ValueError(f"{name} is {value}: it has to be {'0 or above' if name == 'budget' else 'from 0 to 1'}")
 
 
 def train_router(
@@ -180,8 +154,7 @@ def train_router(
     check_can_hold(out / CARD_FILE)
     report(f"{table.name}: {len(table)} prompts are embedded")
     queries = (encoder or SentenceEncoder()).queries(table.prompts)
-    routers: list[PromptRouter] = [carrot, Hull(), TaskTable()]
-    comparison = compare(table, queries, routers, _SPLITS, seed, groups_of(queries), report)
+    comparison = compare(table, queries, [carrot, Hull(), TaskTable()], _SPLITS, seed, groups_of(queries), report)
     report(f"{table.name}: all prompts, {carrot.name}")
     carrot.fit(table, queries)
     training = {
@@ -197,9 +170,9 @@ def train_router(
     return carrot.save(out, card)
 
 
-def _metrics(comparison: Comparison) -> dict[str, float | int | str]:
+def _metrics(comparison: Comparison) -> dict[str, float | str]:
     splits = f"mean of {len(comparison.trials)} splits, a fifth of the prompts, near-duplicates kept together"
-    metrics: dict[str, float | int | str] = {"held back": splits}
+    metrics: dict[str, float | str] = {"held back": splits}
     dearest_T = [float(comparison.table.cost_NM[trial.test_n].mean(0).max()) for trial in comparison.trials]
     for name in comparison.routers:
         curves = comparison.curves(name)
