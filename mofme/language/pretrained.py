@@ -48,8 +48,7 @@ class PretrainedLM:
 
     def tokens(self, text: str) -> list[int]:
         """Token ids of a text, without any begin or end mark."""
-        ids: list[int] = self.tokenizer.encode(readable(text), add_special_tokens=False)
-        return ids
+        return list(self.tokenizer.encode(readable(text), add_special_tokens=False))
 
 
 def open_pretrained(name: str = PACKAGED, cache: Path | None = None) -> PretrainedLM:
@@ -183,8 +182,7 @@ class SmallCausalLM(CausalLM):
 
     def __init__(self, model: SmallLM, vocabulary: Vocabulary) -> None:
         super().__init__(model)
-        self.model = model
-        self.vocabulary = vocabulary
+        self.model, self.vocabulary = model, vocabulary
 
     def logits(self, ids_BT: Tensor) -> Tensor:
         logits_BTV: Tensor = self.model(ids_BT)

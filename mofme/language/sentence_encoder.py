@@ -76,15 +76,13 @@ class SentenceEncoder:
         net.blocks.to(fastest_precision())
         return net
 
-    def embed(self, prompts: Sequence[str], report: Callable[[int, int], None] | None = None) -> FloatArray:
-        """Embeddings (N, 384), rows of length 1; `report` is told how many of how many are done."""
+    def embed(self, prompts: Sequence[str]) -> FloatArray:
+        """Embeddings (N, 384), rows of length 1."""
         questions = [question_of(prompt) for prompt in prompts]
         known = self._cache.get(questions) if self._cache else {}
         missing = list(dict.fromkeys(question for question in questions if question not in known))
         missing.sort(key=len)  # a batch is as long as its longest
         for start in range(0, len(missing), _KEPT_AT_ONCE):
-            if report:
-                report(len(prompts) - len(missing) + start, len(prompts))
             new: dict[str, VectorArray] = {}
             for first in range(start, min(start + _KEPT_AT_ONCE, len(missing)), _BATCH):
                 batch = missing[first : first + _BATCH]
@@ -93,10 +91,7 @@ class SentenceEncoder:
             if self._cache:
                 self._cache.put(new)
             known.update(new)
-        if report:
-            report(len(prompts), len(prompts))
-        rows = [known[question] for question in questions]
-        return np.array(rows, np.float64).reshape(len(questions), DIM)
+        return np.array([known[question] for question in questions], np.float64).reshape(len(questions), DIM)
 
     def queries(self, prompts: Sequence[str]) -> Queries:
         """The prompts with their embeddings, as routers take them."""
@@ -106,11 +101,9 @@ class SentenceEncoder:
 def question_of(prompt: str) -> str:
     """What of a prompt is worth embedding: the question itself, not the worked examples in front of it.
 
-    The encoder reads 256 tokens. RouterBench's ARC and Winogrande prompts open with the same worked examples, longer
-    than that: embedded as they stand, they would all be one point. So of a few-shot prompt this is the last question,
-    of any other the prompt as it is; of very long ones, the start and the end. Few-shot means: it ends with "Answer:"
-    or the like left open, and two such were filled in before. Only this prompt is looked at, so that a live prompt is
-    treated as those of a table were.
+    The encoder reads 256 tokens; RouterBench's prompts open with the same worked examples, longer than that, and would
+    all be one point. So of a few-shot prompt, which ends with "Answer:" or the like left open after two that were
+    filled in, this is the last question; of any other the prompt as it is, and of very long ones the start and the end.
     """
     question = prompt.strip()
     if cue := _OPEN_ANSWER.search(question):
@@ -125,15 +118,12 @@ def question_of(prompt: str) -> str:
 class EmbeddingCache:
     """Float32 vectors by version and text in one SQLite file; several processes may use it at once.
 
-    Of a text a checksum is kept only. The cache is a convenience and never the reason why something fails: what cannot
-    be read is computed again, a damaged file is begun anew, and where nothing can be written nothing is. At most
-    `limit` vectors stay, the youngest.
+    Of a text a checksum is kept only. Nothing fails because of it: what cannot be read is computed again, a damaged
+    file is begun anew, and where nothing can be written nothing is. At most `limit` vectors stay, the youngest.
     """
 
     def __init__(self, path: Path, version: str, limit: int = 200_000) -> None:
-        self.path = path
-        self.version = version
-        self.limit = limit
+        self.path, self.version, self.limit = path, version, limit
 
     def get(self, texts: Sequence[str]) -> dict[str, VectorArray]:
         """The vectors of those texts that are known."""
@@ -195,18 +185,12 @@ def near_duplicates(embeddings_ND: FloatArray, threshold: float = 0.95) -> IntAr
     return group_N
 
 
-def same_text(prompts: Sequence[str]) -> IntArray:
-    """Groups (N,) of the prompts that differ by white space and case at most."""
-    number: dict[str, int] = {}
-    return np.array([number.setdefault(" ".join(prompt.casefold().split()), len(number)) for prompt in prompts], int)
-
-
-def groups_of(queries: Queries, threshold: float = 0.95) -> IntArray:
+def groups_of(queries: Queries) -> IntArray:
     """Groups (N,) of the prompts that are near-duplicates, or the same but for white space and case."""
-    group_N = near_duplicates(queries.embeddings_ND, threshold)
-    same_N = same_text(queries.prompts)
-    _, first_N = np.unique(same_N, return_index=True)
-    return _joined(group_N, np.arange(len(group_N)), first_N[same_N])
+    number: dict[str, int] = {}
+    texts = (" ".join(prompt.casefold().split()) for prompt in queries.prompts)
+    first_N = np.array([number.setdefault(text, row) for row, text in enumerate(texts)], int)
+    return _joined(near_duplicates(queries.embeddings_ND), np.arange(len(first_N)), first_N)
 
 
 def grouped_splits(

@@ -98,8 +98,7 @@ class Block(nn.Module):
 
     def __init__(self, shape: Shape, layer: int) -> None:
         super().__init__()
-        self.heads = shape.heads
-        self.layer = layer
+        self.heads, self.layer = shape.heads, layer
         self.attention_norm = nn.RMSNorm(shape.dim)
         self.query_key_value = nn.Linear(shape.dim, 3 * shape.dim, bias=False)
         self.attention_out = nn.Linear(shape.dim, shape.dim, bias=False)
@@ -128,19 +127,13 @@ class Block(nn.Module):
 
 
 @torch.inference_mode()
-def generate(
-    model: SmallLM, ids_BT: Tensor, count: int, temperature: float = 1.0, generator: torch.Generator | None = None
-) -> Tensor:
-    """`count` tokens (B, count) that follow `ids_BT`, drawn at this temperature; the likeliest at temperature 0."""
+def generate(model: SmallLM, ids_BT: Tensor, count: int, generator: torch.Generator | None = None) -> Tensor:
+    """`count` tokens (B, count) that follow `ids_BT`, drawn at temperature 1."""
     past = KeysAndValues()
     written: list[Tensor] = []
     for _ in range(count):
         logits_BV = model(written[-1] if written else ids_BT, past)[:, -1]
-        if temperature > 0:
-            probabilities_BV = (logits_BV / temperature).softmax(-1)
-            written.append(torch.multinomial(probabilities_BV, 1, generator=generator))
-        else:
-            written.append(logits_BV.argmax(-1, keepdim=True))
+        written.append(torch.multinomial(logits_BV.softmax(-1), 1, generator=generator))
     return torch.cat([ids_BT[:, :0], *written], dim=1)
 
 
@@ -203,13 +196,11 @@ class Vocabulary:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text."""
-        ids: list[int] = self._tokenizer.encode(readable(text)).ids
-        return ids
+        return list(self._tokenizer.encode(readable(text)).ids)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids; bytes that make no character become the sign for it."""
-        text: str = self._tokenizer.decode(list(ids))
-        return text
+        return str(self._tokenizer.decode(list(ids)))
 
     def save(self, folder: Path) -> None:
         with atomic_file(folder / VOCABULARY_FILE, "w") as file:

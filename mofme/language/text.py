@@ -4,6 +4,7 @@ import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from mofme.errors import TableError
 from mofme.language.tables.columns import numbered_records, text_of
 
 OWN_PROMPTS = Path(__file__).with_name("own_prompts.jsonl")  # 196 of seven categories, simple and hard ones: ours
-_LETTERS = list("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+_LETTERS = list(ascii_uppercase)
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,8 @@ def read_questions(path: Path, tasks: tuple[str, ...] = (), limit: int | None = 
     `ground_truth`); perhaps a task (`task`, `task_name` or `category`), of which `tasks` keeps some. Lines without
     choices are passed over. Raises TableError naming the file and the line, or if nothing is left.
     """
-    found = [
-        question
-        for number, row in numbered_records(path)
-        if (question := _question(row, path, number, tasks)) is not None
-    ]
+    asked = (_question(row, path, number, tasks) for number, row in numbered_records(path))
+    found = [question for question in asked if question is not None]
     if not found:
         raise TableError(f"{path} holds no multiple-choice question" + (f" of {', '.join(tasks)}" if tasks else ""))
     if limit is None or limit >= len(found):

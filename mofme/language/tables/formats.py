@@ -5,8 +5,8 @@ One's own is CSV or Parquet: a row a prompt, or a row for each answer of a model
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,8 +25,7 @@ _SHOWN = 200  # letters of the names of columns
 _LONG = {"id", "prompt", "model", "quality", "cost"}
 
 
-@dataclass(frozen=True)
-class Format:
+class Format(NamedTuple):
     """One way of publishing a table: its name, what its files look like, how to tell and how to read them."""
 
     name: str

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -40,8 +40,7 @@ _EXAMPLE = '{"models": {"gpt-4o": [2.5, 10]}}'  # dollars per million tokens in 
 _LIST_PRICES = Path(__file__).with_name("prices.json")
 
 
-@dataclass(frozen=True)
-class Price:
+class Price(NamedTuple):
     """Dollars per million tokens, of the prompt and of the answer."""
 
     input: float
@@ -64,7 +63,7 @@ class Prices:
         except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise TableError(f"{path} cannot be read as prices ({error}): it has to look like {_EXAMPLE}") from error
         for name, price in models.items():
-            if not (0 <= price.input < math.inf and 0 <= price.output < math.inf):
+            if not all(0 <= dollars < math.inf for dollars in price):
                 raise TableError(f"{path}: the price of {name} has to be two numbers, zero or above")
         return cls(models)
 
@@ -109,8 +108,7 @@ _RIGHT = {WEAK: "mixtral_8x7b_correct", STRONG: "gpt4_1106_correct"}
 
 
 def is_routerbench(path: Path) -> bool:
-    table = _file_in(path, "routerbench*.csv*")
-    names = column_names(table) if table else []
+    names = column_names(_file_in(path, "routerbench*.csv*"))
     return "prompt" in names and any(name.endswith(_COST) for name in names)
 
 
@@ -119,23 +117,16 @@ def read_routerbench(path: Path, _prices: Prices | None) -> RawTable:
 
     The prompts are kept whole, worked examples included: `question_of` finds the question in them.
     """
-    columns = read_columns(_file_in(path, "routerbench*.csv*") or path)
+    columns = read_columns(_file_in(path, "routerbench*.csv*"))
     models = [name.removesuffix(_COST) for name in columns if name.endswith(_COST)]
     scores = [f"{model}|score" if f"{model}|score" in columns else model for model in models]
     if missing := [name for name in scores if name not in columns]:
         raise TableError(f"{path} has costs but no scores of {', '.join(missing)}")
     prompts = [_joined(cell) for cell in texts(columns["prompt"])]
     tasks = columns.get("eval_name") or columns.get("task") or [""] * len(prompts)
-    return RawTable(
-        path,
-        "routerbench",
-        prompts,
-        texts(tasks),
-        models,
-        numbers(columns, scores),
-        numbers(columns, [model + _COST for model in models]),
-        texts(columns.get("sample_id", [])),
-    )
+    cost_NM = numbers(columns, [model + _COST for model in models])
+    ids = texts(columns.get("sample_id", []))
+    return RawTable(path, "routerbench", prompts, texts(tasks), models, numbers(columns, scores), cost_NM, ids)
 
 
 def _joined(cell: str) -> str:
@@ -177,16 +168,10 @@ def read_llmrouter(path: Path, prices: Prices | None) -> RawTable:
         if sorted(record["scores"]) != models:
             raise TableError(f"{path}: question {row} was not answered by the same models as the first")
     prompts = [str(record["question"]) for record in records]
-    tokens_N = _tokens(prompts)
-    return RawTable(
-        path,
-        "llmrouter",
-        prompts,
-        [task_of.get(prompt, "") for prompt in prompts],
-        models,
-        np.array([[number(record["scores"][model]) for model in models] for record in records]),
-        np.stack([prices.cost(model, tokens_N, ANSWER_TOKENS) for model in models], 1),
-    )
+    tasks = [task_of.get(prompt, "") for prompt in prompts]
+    quality_NM = np.array([[number(record["scores"][model]) for model in models] for record in records])
+    cost_NM = np.stack([prices.cost(model, _tokens(prompts), ANSWER_TOKENS) for model in models], 1)
+    return RawTable(path, "llmrouter", prompts, tasks, models, quality_NM, cost_NM)
 
 
 def _llmrouter_files(path: Path) -> list[Path]:
@@ -212,18 +197,14 @@ def _llmrouter_records(file: Path) -> list[dict[str, Any]]:
 
 def _prices_in(file: Path) -> Prices:
     try:
-        listed = {
-            str(name): Price(float(entry["input_price"]), float(entry["output_price"]))
-            for name, entry in read_json(file).items()
-        }
+        pairs = {str(name): (entry["input_price"], entry["output_price"]) for name, entry in read_json(file).items()}
+        return Prices({name: Price(*map(float, pair)) for name, pair in pairs.items()})
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise TableError(f"{file} needs an input_price and an output_price for each model: {error}") from error
-    return Prices(listed)
 
 
 def is_mmlu_pro(path: Path) -> bool:
-    table = _file_in(path, "mmlu_pro*.csv*")
-    names = column_names(table) if table else []
+    names = column_names(_file_in(path, "mmlu_pro*.csv*"))
     return "question_id" in names and any(name.endswith(_CORRECT) for name in names)
 
 
@@ -234,7 +215,7 @@ def read_mmlu_pro(path: Path, prices: Prices | None) -> RawTable:
     shown are not paid for. An answer that could not be read counts as wrong.
     """
     prices = prices or Prices.load()
-    table = _file_in(path, "mmlu_pro*.csv*") or path
+    table = _file_in(path, "mmlu_pro*.csv*")
     columns = read_columns(table)
     beside = sorted(table.parent.glob("*questions.jsonl*"))
     if not beside:
@@ -341,9 +322,9 @@ def _sprout_models(file: Path) -> list[str]:
     return [field.name for field in structs if {part.name for part in field.type} >= set(_FIELDS)]
 
 
-def _file_in(path: Path, pattern: str) -> Path | None:
-    """The file itself, or the first one in a folder that has such a name."""
-    return path if path.is_file() else next(iter(sorted(path.glob(pattern))), None)
+def _file_in(path: Path, pattern: str) -> Path:
+    """The first file in a folder that has such a name, or else the path itself."""
+    return min(path.glob(pattern), default=path)
 
 
 def _tokens(passages: Sequence[str]) -> FloatArray:

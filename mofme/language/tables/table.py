@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,19 +25,7 @@ BELOW_CHANCE = 1e-3  # the probability of a false alarm in a whole table
 _OPTION = re.compile(r"^[^\S\n]*\(?([A-Z])[).:]\s", re.MULTILINE)
 
 
-class Rows(Protocol):
-    """What both kinds of table have."""
-
-    @property
-    def prompts(self) -> Sequence[str]: ...
-    @property
-    def quality_NM(self) -> FloatArray: ...
-    @property
-    def cost_NM(self) -> FloatArray: ...
-
-
-def blank_prompts(table: Rows) -> BoolArray:
-    return np.array([not prompt.strip() for prompt in table.prompts], bool)
+Rows: TypeAlias = "RoutingTable | RawTable"
 
 
 def first_of_kind(table: Rows) -> IntArray:
@@ -46,41 +34,24 @@ def first_of_kind(table: Rows) -> IntArray:
     return np.array([first.setdefault(prompt, row) for row, prompt in enumerate(table.prompts)], int)
 
 
-def repeated(table: Rows) -> BoolArray:
-    return first_of_kind(table) != np.arange(len(table.prompts))
-
-
-def blanks(table: Rows) -> BoolArray:
-    return np.asarray(~np.isfinite(table.quality_NM + table.cost_NM).all(1))
-
-
-def outside(table: Rows) -> BoolArray:
-    return np.asarray(((table.quality_NM < 0) | (table.quality_NM > 1)).any(1))
-
-
-def negative_costs(table: Rows) -> BoolArray:
-    return np.asarray((table.cost_NM < 0).any(1))
-
-
 # What is wrong with a row, in words, and which rows it is wrong with.
 WRONG_ROWS: Mapping[str, Callable[[Rows], BoolArray]] = {
-    "blank prompts": blank_prompts,
-    "prompts that stand there twice": repeated,
-    "qualities or costs that are blank or no numbers": blanks,
-    "qualities outside 0 to 1": outside,
-    "costs below zero": negative_costs,
+    "blank prompts": lambda table: np.array([not prompt.strip() for prompt in table.prompts], bool),
+    "prompts that stand there twice": lambda table: first_of_kind(table) != np.arange(len(table.prompts)),
+    "qualities or costs that are blank or no numbers": lambda table: np.asarray(
+        ~np.isfinite(table.quality_NM + table.cost_NM).all(1)
+    ),
+    "qualities outside 0 to 1": lambda table: np.asarray(((table.quality_NM < 0) | (table.quality_NM > 1)).any(1)),
+    "costs below zero": lambda table: np.asarray((table.cost_NM < 0).any(1)),
 }
 
 
 @dataclass(frozen=True)
 class RoutingTable:
-    """N prompts x M models, checked when it is made.
+    """N prompts x M models, checked when it is made: raises TableError, naming the rows, counted from 1.
 
     `quality_NM` is in [0, 1], `cost_NM` in dollars for the whole query, never below zero. `tasks` names where each
     prompt comes from ("" where nobody knows). `repairs` says what was changed on the way here, one sentence each.
-
-    Raises TableError, naming the rows counted from 1, for shapes that disagree, blanks, values out of range and
-    repeated prompts.
     """
 
     name: str
@@ -123,10 +94,8 @@ class RoutingTable:
 
     def keep_models(self, names: Sequence[str]) -> "RoutingTable":
         """The table of these models only, in this order. Raises TableError for a model that it does not have."""
-        columns = columns_of(names, self.models, self.name)
-        return replace(
-            self, models=tuple(names), quality_NM=self.quality_NM[:, columns], cost_NM=self.cost_NM[:, columns]
-        )
+        at = columns_of(names, self.models, self.name)
+        return replace(self, models=tuple(names), quality_NM=self.quality_NM[:, at], cost_NM=self.cost_NM[:, at])
 
 
 @dataclass(frozen=True)
@@ -163,8 +132,8 @@ class RawTable:
         )
 
     def keep_models(self, names: Sequence[str]) -> "RawTable":
-        columns = columns_of(names, self.models, self.path)
-        return replace(self, models=names, quality_NM=self.quality_NM[:, columns], cost_NM=self.cost_NM[:, columns])
+        at = columns_of(names, self.models, self.path)
+        return replace(self, models=names, quality_NM=self.quality_NM[:, at], cost_NM=self.cost_NM[:, at])
 
     def checked(self, repair: bool) -> RoutingTable:
         """The table, if it has no fault or `repair` is asked for. Raises TableError, naming every fault."""
@@ -180,8 +149,8 @@ class RawTable:
         if not table.prompts or not table.models:
             mended = f" after repair ({'; '.join(repairs)})" if faults else ""
             raise TableError(f"{self.path} has no prompts or no models{mended}")
-        columns = (table.quality_NM, table.cost_NM, tuple(table.tasks))
-        return RoutingTable(table.name, tuple(table.prompts), tuple(table.models), *columns, repairs)
+        names = (table.name, tuple(table.prompts), tuple(table.models))
+        return RoutingTable(*names, table.quality_NM, table.cost_NM, tuple(table.tasks), repairs)
 
 
 class Fault(NamedTuple):
@@ -195,11 +164,11 @@ class Fault(NamedTuple):
 Check = Callable[[RawTable], Fault | None]
 
 
-def dropping(what: str, find: Callable[[RawTable], BoolArray]) -> Check:
-    """A check whose repair is to leave out the rows that `find` marks."""
+def dropping(what: str, find: Callable[[RawTable], BoolArray] | None = None) -> Check:
+    """A check whose repair is to leave out the rows that `find` marks, by default as WRONG_ROWS has it."""
 
     def check(table: RawTable) -> Fault | None:
-        wrong_N = find(table)
+        wrong_N = (find or WRONG_ROWS[what])(table)
         if not wrong_N.any():
             return None
         rows = rows_in_words(table.numbers()[wrong_N])
@@ -228,7 +197,8 @@ def sparse_models(table: RawTable) -> Fault | None:
 
 def repeats(table: RawTable) -> Fault | None:
     """Rows that ask the same become one, with the mean of their outcomes."""
-    owner_N, repeated_N = first_of_kind(table), repeated(table)
+    owner_N = first_of_kind(table)
+    repeated_N = owner_N != np.arange(len(owner_N))
     if not repeated_N.any():
         return None
     count_N = np.bincount(owner_N, minlength=len(owner_N))[:, None].clip(1)
@@ -267,20 +237,17 @@ def below_chance(table: RawTable) -> Fault | None:
         return None
     gone = np.array([task in broken for task in table.tasks], bool)
     what = "; ".join(sentence for sentences in broken.values() for sentence in sentences)
-    return Fault(
-        f"a broken column: {what}",
-        f"dropped {int(gone.sum())} rows of {', '.join(sorted(broken)) or 'the table'}: {what}",
-        table.keep(~gone),
-    )
+    repair = f"dropped {int(gone.sum())} rows of {', '.join(sorted(broken)) or 'the table'}: {what}"
+    return Fault(f"a broken column: {what}", repair, table.keep(~gone))
 
 
 CHECKS: tuple[Check, ...] = (
-    dropping("blank prompts", blank_prompts),
+    dropping("blank prompts"),
     dropping("one id but different prompts (the models were not asked the same)", misaligned),
     sparse_models,
-    dropping("qualities or costs that are blank or no numbers", blanks),
-    dropping("qualities outside 0 to 1", outside),
-    dropping("costs below zero", negative_costs),
+    dropping("qualities or costs that are blank or no numbers"),
+    dropping("qualities outside 0 to 1"),
+    dropping("costs below zero"),
     repeats,
     below_chance,
 )
