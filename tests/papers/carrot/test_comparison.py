@@ -13,19 +13,22 @@ from mofme.language.sentence_encoder import Queries
 from mofme.language.tables.table import FloatArray, RoutingTable
 from mofme.measure.result import Figure, Result, Row, load_result, save_result
 from mofme.papers.carrot import DOLLARS, JUDGED, judge
-from mofme.papers.carrot.baselines import BestSingle, Hull, Oracle, Pair, PairRouter, TaskTable
+from mofme.papers.carrot.baselines import BestSingle, Hull, Oracle, PairRouter, TaskTable
 from mofme.papers.carrot.carrot import Estimate, EstimatingRouter
 from mofme.papers.carrot.comparison import (
+    BETTER,
+    GAIN,
+    LOST,
     MEAN,
+    PROMPTS,
+    RIGHT,
     Comparison,
     Reading,
-    Trial,
     as_figure,
     auc,
     compare,
     draw_weights,
-    milliseconds_to_choose,
-    milliseconds_to_embed,
+    milliseconds,
     read,
     within_tasks,
 )
@@ -124,18 +127,18 @@ def test_routers_never_see_the_prompts_they_are_judged_on() -> None:
         assert prompts == set(TABLE.prompts) - {TABLE.prompts[row] for row in trial.test_n}
 
 
-def test_the_same_seed_makes_the_same_comparison() -> None:
-    for one, other in zip(comparison().trials, compared().trials, strict=True):
-        assert (one.test_n == other.test_n).all()
-        assert all((one.choices[name] == other.choices[name]).all() for name in comparison().routers)
+def test_the_same_seed_makes_the_same_splits_whatever_the_order_of_the_models() -> None:
+    moved = TABLE.keep_models([TABLE.models[model] for model in (2, 0, 1)])
+    routers = [BestSingle(), Hull(), TaskTable()]
+    one, other = (compare(table, QUERIES, routers, splits=2, seed=1) for table in (TABLE, moved))
+    for trial, again in zip(one.trials, other.trials, strict=True):
+        assert (trial.test_n == again.test_n).all()
+    one, other = (read(each, np.ones((1, COUNT))) for each in (one, other))
+    for name in one:
+        assert one[name].aiq_TB == pytest.approx(other[name].aiq_TB)
 
 
-def test_nobody_beats_the_oracle() -> None:
-    for reading in readings().values():
-        assert (reading.aiq_TB <= readings()["oracle"].aiq_TB + 1e-3).all()
-
-
-def test_the_first_reading_is_that_of_the_curve() -> None:
+def test_the_first_reading_is_that_of_the_curve_and_nobody_beats_the_oracle() -> None:
     for number, trial in enumerate(comparison().trials):
         truth = TABLE.rows(trial.test_n)
         best = curve_of(trial.choices["best single"], truth)
@@ -143,18 +146,16 @@ def test_the_first_reading_is_that_of_the_curve() -> None:
             curve = curve_of(trial.choices[name], truth)
             assert reading.aiq_TB[number, 0] == pytest.approx(aiq(curve, truth.cost_NM.mean(0).max()))
             assert reading.quality_TB[number, 0] == pytest.approx(quality_at(curve, best.cost_S[0]))
-
-
-def test_draws_are_of_whole_groups_with_replacement() -> None:
-    assert (weights()[0] == 1).all()
-    assert (weights()[:, 0::2] == weights()[:, 1::2]).all()
-    assert (weights().sum(1) == COUNT).all()
+    for reading in readings().values():
+        assert (reading.aiq_TB <= readings()["oracle"].aiq_TB + 1e-3).all()
 
 
 def test_the_bootstrap_against_a_loop() -> None:
-    """Each drawn prompt as a row of its own, as often as it was drawn."""
+    """Each drawn prompt as a row of its own, as often as it was drawn; drawn are whole groups with replacement."""
+    assert (weights()[0] == 1).all() and (weights().sum(1) == COUNT).all()
+    assert (weights()[:, 0::2] == weights()[:, 1::2]).all()
     for number, trial in enumerate(comparison().trials):
-        for draw in range(1, 5):
+        for draw in (1, 2):
             place_n = np.repeat(np.arange(len(trial.test_n)), weights()[draw, trial.test_n].astype(int))
             row_n = trial.test_n[place_n]
             cost_nM, quality_nM = TABLE.cost_NM[row_n], TABLE.quality_NM[row_n]
@@ -205,44 +206,35 @@ def test_auc_against_scikit_learn() -> None:
 
 
 def test_a_router_that_knows_the_answers_knows_more_than_the_task() -> None:
-    lines = {line.task: line for line in within_tasks(compared(1.0), "carrot", "task table", weights())}
+    lines = within_tasks(compared(1.0), "carrot", weights())
     assert list(lines) == ["maths", "verse", MEAN]
     for line in lines.values():
-        assert line.correct and line.correct.value == 1
-        assert line.better and line.better.value == 1
-        assert line.lost and line.lost.low and line.lost.low > 0
-    assert 45 < lines["maths"].prompts < 75
+        right, better, lost = line[RIGHT], line[BETTER], line[LOST]
+        assert right and better and (right.value, better.value) == (1, 1)
+        assert lost and lost.side() == 1
+    prompts = lines["maths"][PROMPTS]
+    assert prompts and 45 < prompts.value < 75
 
 
-def test_the_task_table_knows_nothing_within_a_task() -> None:
-    lines = within_tasks(comparison(), "task table", "task table", weights())
-    for line in lines:
-        assert line.gain == Figure(0, 0, 0)
-        assert line.correct == line.better == Figure(0.5, 0.5, 0.5)
+def test_the_task_table_knows_nothing_within_a_task_and_a_pair_router_by_its_score_alone() -> None:
+    for line in within_tasks(comparison(), "task table", weights()).values():
+        assert line[GAIN] == Figure(0, 0, 0)
+        assert line[RIGHT] == line[BETTER] == Figure(0.5, 0.5, 0.5)
+    line = within_tasks(comparison(), "pair, logistic", weights())[MEAN]
+    assert line[RIGHT] is None and line[BETTER] and line[BETTER].side(0.5) == 0
 
 
-def test_a_pair_router_is_judged_by_its_score_alone() -> None:
-    line = within_tasks(comparison(), "pair, logistic", "task table", weights())[-1]
-    assert line.correct is None
-    assert line.better and line.better.low is not None and line.better.low < 0.5 < (line.better.high or 0)
-
-
-def test_a_trial_with_nothing_to_tell_apart_does_not_count() -> None:
+def test_a_trial_with_nothing_to_tell_apart_does_not_count_nor_does_a_small_task() -> None:
+    rare = replace(comparison(), table=replace(TABLE, tasks=("rare",) * 8 + TABLE.tasks[8:]))
+    assert list(within_tasks(rare, "carrot", weights())) == ["maths", "verse", MEAN]
     first, *others = comparison().trials
     empty = replace(comparison(), trials=[first.only(np.zeros(COUNT, bool)), *others])
-    without = replace(comparison(), trials=others)
-    lines = [within_tasks(each, "carrot", "task table", weights()) for each in (empty, without)]
-    for one, other in zip(*lines, strict=True):
-        assert one.better and other.better and one.better.value == pytest.approx(other.better.value)
+    one, other = (within_tasks(each, "carrot", weights()) for each in (empty, replace(comparison(), trials=others)))
+    for task, line in one.items():
+        assert line[BETTER] and line[BETTER].value == pytest.approx(other[task][BETTER].value)  # type: ignore[union-attr]
     alike = replace(comparison(), table=replace(TABLE, quality_NM=np.ones_like(TABLE.quality_NM)))
-    for line in within_tasks(alike, "carrot", "task table", weights()):
-        assert line.better is None and line.correct is None and line.gain
-
-
-def test_small_tasks_are_left_out() -> None:
-    rare = replace(TABLE, tasks=("rare",) * 8 + TABLE.tasks[8:])
-    lines = within_tasks(replace(comparison(), table=rare), "carrot", "task table", weights())
-    assert "rare" not in [line.task for line in lines]
+    for line in within_tasks(alike, "carrot", weights()).values():
+        assert line[BETTER] is None and line[RIGHT] is None and line[GAIN]
 
 
 def test_gains_are_paired_and_claimed_only_above_zero() -> None:
@@ -271,62 +263,32 @@ def test_the_result_can_be_written_and_read(tmp_path: Path) -> None:
     save_result(result, tmp_path)
     assert load_result("llm_routing", tmp_path) == result
     headings, lines = result.tables()["world: AIQ"]
-    assert headings[1:] == [
-        "AIQ",
-        "AIQ, gain over the hull",
-        "quality, gain over the best single",
-        "AIQ, gain over the task table",
-    ]
+    gains = ["AIQ, gain over the hull", "quality, gain over the best single", "AIQ, gain over the task table"]
+    assert headings[1:] == ["AIQ", *gains]
     assert [line[0] for line in lines] == list(comparison().routers)
     time = {row.name: row.figures for row in result.rows if "processor time" in row.table}
     assert time["carrot"]["without embedding"].value == 2
     assert time["carrot"]["with embedding"].value == 22
 
 
-def test_what_was_measured_does_not_depend_on_the_order_of_the_models() -> None:
-    order = [2, 0, 1]
-    table = TABLE.keep_models([TABLE.models[model] for model in order])
-    moved = compare(table, QUERIES, [BestSingle(), Hull(), TaskTable()], splits=2, seed=1)
-    as_was = compare(TABLE, QUERIES, [BestSingle(), Hull(), TaskTable()], splits=2, seed=1)
-    one, other = (read(each, np.ones((1, COUNT))) for each in (moved, as_was))
-    for name in one:
-        assert one[name].aiq_TB == pytest.approx(other[name].aiq_TB)
-
-
-def test_a_trial_of_some_prompts_only() -> None:
-    quality_nM: FloatArray = np.arange(6.0).reshape(3, 2)
-    trial = Trial(np.array([4, 7, 9]), Pair(0, 1), {"r": np.array([[0, 1, 0]], np.int16)}, {"r": quality_nM}, {})
-    wanted_N = np.zeros(10, bool)
-    wanted_N[[7, 9]] = True
-    some = trial.only(wanted_N)
-    assert some.test_n.tolist() == [7, 9]
-    assert some.choices["r"].tolist() == [[1, 0]]
-    assert some.quality["r"].tolist() == [[2, 3], [4, 5]]
-
-
-def test_every_prompt_is_embedded_by_itself_on_one_thread() -> None:
+@pytest.mark.parametrize("router", [Hull(), Oracle(TABLE)])
+def test_every_prompt_is_timed_by_itself_on_one_thread(router: Hull | Oracle) -> None:
     asked: list[Sequence[str]] = []
 
     def embed(prompts: Sequence[str]) -> Queries:
         assert torch.get_num_threads() == 1
         asked.append(tuple(prompts))
-        return Queries(prompts, np.eye(1))
+        return QUERIES
 
+    router.fit(TABLE, QUERIES)
     torch.set_num_threads(2)
     try:
-        milliseconds = milliseconds_to_embed(embed, ["p", "q", "r"])
+        embedding, choice = milliseconds([router], QUERIES.rows([0, 1, 2]), embed)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(1)
-    assert asked == [("p",), ("p",), ("q",), ("r",)]  # the first to warm up
-    assert milliseconds.shape == (3,) and (milliseconds >= 0).all()
-
-
-@pytest.mark.parametrize("router", [Hull(), Oracle(TABLE)])
-def test_every_prompt_is_decided_by_itself(router: Hull | Oracle) -> None:
-    router.fit(TABLE, QUERIES)
-    milliseconds = milliseconds_to_choose(router, QUERIES.rows([0, 1, 2]))
-    assert milliseconds.shape == (3,) and (milliseconds > 0).all()
+    assert asked == [("prompt 0",), ("prompt 0",), ("prompt 1",), ("prompt 2",)]  # the first to warm up
+    assert embedding.shape == choice[router.name].shape == (3,) and (choice[router.name] > 0).all()
 
 
 def test_the_best_model_may_cost_nothing() -> None:

@@ -35,24 +35,15 @@ def test_excess_risk_by_hand() -> None:
 
 
 @pytest.mark.parametrize("world", WORLDS, ids=lambda world: world.name)
-def test_the_oracle_loses_nothing(world: World) -> None:
-    assert excess_risk(world.utility_MG, world.utility_MG.argmax(0)) == 0
-    # Nor does the plug-in rule on the truth: quality and cost are what make the utility.
-    assert excess_risk(world.utility_MG, by_window(world, everything_known(world), 1e-9)) == pytest.approx(0, abs=1e-12)
-
-
-@pytest.mark.parametrize("world", WORLDS, ids=lambda world: world.name)
-def test_qualities_are_probabilities_and_make_the_utility_with_the_cost(world: World) -> None:
-    assert world.quality_MG.min() >= 0
-    assert world.quality_MG.max() <= 1
+def test_a_world_is_possible_and_its_oracle_loses_nothing(world: World) -> None:
+    assert world.quality_MG.min() >= 0 and world.quality_MG.max() <= 1
     utility_MG = (1 - COST_WEIGHT) * world.quality_MG - COST_WEIGHT * world.cost_MG
     np.testing.assert_allclose(utility_MG, world.utility_MG + 0.2)
-
-
-@pytest.mark.parametrize("world", WORLDS, ids=lambda world: world.name)
-def test_every_model_is_best_somewhere(world: World) -> None:
-    shares = np.bincount(world.utility_MG.argmax(0), minlength=3) / world.utility_MG.shape[1]
-    assert (shares > 0.15).all()
+    best_G = world.utility_MG.argmax(0)
+    assert (np.bincount(best_G, minlength=3) > 0.15 * len(best_G)).all()  # every model is best somewhere
+    assert excess_risk(world.utility_MG, best_G) == 0
+    # Nor does the plug-in rule on the truth: quality and cost are what make the utility.
+    assert excess_risk(world.utility_MG, by_window(world, everything_known(world), 1e-9)) == pytest.approx(0, abs=1e-12)
 
 
 @pytest.mark.parametrize("world", [WORLDS[0], WORLDS[3], WORLDS[4], WORLDS[5]], ids=lambda world: world.name)
@@ -66,13 +57,15 @@ def test_small_leads_are_as_rare_as_the_margin_says(world: World) -> None:
     assert slope == pytest.approx(world.margin, rel=0.12)
 
 
-def test_the_rates_by_hand() -> None:
+def test_rates_and_windows_by_hand() -> None:
+    # d = 2, gamma = 1: n^(-2 / 4), 1 / 100 of the space for 10,000 queries.
+    assert optimal_share(PLANE, 10_000) == pytest.approx(0.01)
     # gamma (1 + alpha) / (2 gamma + d): 2/3, 2/4, 2/5, 4/6, 1.5/4 and 1.5/2.
     assert [-world.rate for world in WORLDS] == pytest.approx([2 / 3, 0.5, 0.4, 2 / 3, 0.375, 0.75])
 
 
 def test_samples_have_the_means_of_the_world() -> None:
-    n = 3_000_000
+    n = 1_000_000
     sample = SPACE.sample(n, np.random.default_rng(0))
     assert sample.count_G.sum() == n
     for sums_MG, mean_MG in ((sample.outcome_MG, SPACE.quality_MG), (sample.cost_MG, SPACE.cost_MG)):
@@ -102,8 +95,8 @@ def test_window_means_are_those_of_a_direct_sum(world: World) -> None:
 
 
 @pytest.mark.parametrize("world", [LINE, PLANE, SPACE], ids=lambda world: world.name)
-@pytest.mark.parametrize("share", [4e-4, 5e-3])
-def test_a_windows_means_are_as_noisy_as_those_of_a_cube(world: World, share: float) -> None:
+def test_a_windows_means_are_as_noisy_as_those_of_a_cube(world: World) -> None:
+    share = 4e-4
     # One query a cell, of variance 1: the mean of a cube with `share` of the G cells has the variance 1 / (share G).
     cells = world.cost_MG.shape[1]
     noise_MG = np.random.default_rng(2).normal(size=(3, cells))
@@ -136,19 +129,10 @@ def test_hold_out_narrows_the_window_with_more_queries() -> None:
     assert shares[1] < shares[0]
 
 
-def test_the_optimal_window_by_hand() -> None:
-    # d = 2, gamma = 1: n^(-2 / 4), 1 / 100 of the space for 10,000 queries.
-    assert optimal_share(PLANE, 10_000) == pytest.approx(0.01)
-
-
-def test_the_same_seed_gives_the_same_risks_and_another_does_not() -> None:
-    first, again, other = (simulate(PLANE, 2_000, seed) for seed in (1, 1, 2))
-    assert first == again != other
-    assert len(first) == len(POLICIES)
-
-
 def test_more_queries_help_the_plug_in_rule_and_not_the_controls() -> None:
-    few, many = (np.mean([simulate(PLANE, n, seed) for seed in range(2)], axis=0) for n in (1_000, 64_000))
+    risks = {n: [simulate(PLANE, n, seed) for seed in range(2)] for n in (1_000, 64_000)}
+    assert simulate(PLANE, 1_000, 1) == risks[1_000][1] != risks[1_000][0] and len(risks[1_000][0]) == len(POLICIES)
+    few, many = (np.mean(of_seeds, axis=0) for of_seeds in risks.values())
     assert (many[:2] < few[:2] / 4).all()
     assert (many[[2, 4]] > few[[2, 4]] / 2).all()
 
@@ -156,11 +140,6 @@ def test_more_queries_help_the_plug_in_rule_and_not_the_controls() -> None:
 def power_law(sizes: list[int], slope: float, seeds: int, spread: float) -> FloatArray:
     noise = np.exp(spread * np.random.default_rng(0).normal(size=(len(sizes), seeds)))
     return np.asarray(sizes, float)[:, None] ** slope * noise
-
-
-def test_the_slope_of_an_exact_power_law() -> None:
-    figure = slope_of([10, 100, 1000], power_law([10, 100, 1000], -0.6, seeds=4, spread=0))
-    assert [figure.value, figure.low, figure.high] == pytest.approx([-0.6] * 3)
 
 
 def test_the_slope_of_a_noisy_power_law_lies_in_its_interval() -> None:

@@ -2,7 +2,7 @@
 
 import csv
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow
@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect
 
 from mofme.errors import Cancelled, MofmeError, TableError
 from mofme.papers.carrot import tab_own
-from mofme.papers.carrot.tab import BUDGET, QUALITY, WEIGHT, Dial, answer_html, dollars
+from mofme.papers.carrot.tab import BUDGET, QUALITY, WEIGHT, answer_html, dollars, route_by
 from mofme.papers.carrot.tab_own import own_html, read_own, train_own
 from mofme.papers.carrot.trained_router import TrainedRouter
 from mofme.ui.limits import Limits
@@ -46,31 +46,30 @@ def table(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("dial", "prompt", "model"),
     [
-        (Dial(WEIGHT, 0, 0, 0), SUM, DEAR),
-        (Dial(WEIGHT, 1, 9, 99), SUM, CHEAP),
-        (Dial(WEIGHT, 0.7, 0, 0), RHYME, CHEAP),  # .343 of cost: .657 * .1 of quality is not worth .343 * .9
-        (Dial(BUDGET, 0, 0.5, 99), SUM, CHEAP),  # dollars per 1,000: .1 and 1
-        (Dial(BUDGET, 1, 2, 0), SUM, DEAR),
-        (Dial(QUALITY, 0, 0, 70), RHYME, CHEAP),
-        (Dial(QUALITY, 0, 0, 70), SUM, DEAR),
+        ((WEIGHT, 0, 0, 0), SUM, DEAR),
+        ((WEIGHT, 1, 9, 99), SUM, CHEAP),
+        ((WEIGHT, 0.7, 0, 0), RHYME, CHEAP),  # .343 of cost: .657 * .1 of quality is not worth .343 * .9
+        ((BUDGET, 0, 0.5, 99), SUM, CHEAP),  # dollars per 1,000: .1 and 1
+        ((BUDGET, 1, 2, 0), SUM, DEAR),
+        ((QUALITY, 0, 0, 70), RHYME, CHEAP),
+        ((QUALITY, 0, 0, 70), SUM, DEAR),
     ],
 )
-def test_only_the_widget_that_is_shown_counts(router: TrainedRouter, dial: Dial, prompt: str, model: str) -> None:
-    assert dial.route(router, prompt).model == model
+def test_only_the_widget_that_is_shown_counts(
+    router: TrainedRouter, dial: tuple[str, float, float, float], prompt: str, model: str
+) -> None:
+    assert route_by(router, prompt, *dial).model == model
 
 
 def test_an_answer_names_the_choice_the_others_and_what_is_near(router: TrainedRouter) -> None:
-    page = answer_html(Dial(QUALITY, 0, 0, 70).route(router, RHYME), "It knows <i>.")
+    page = answer_html(router.route(RHYME, quality=0.7), "It knows <i>.")
     assert "Ask <b>cheap</b>" in page
     assert "Expected quality 80 %, $0.10 per 1,000 prompts" in page
     assert "The best, dear &lt;b&gt;, is expected to be 10 points better, for $1.00" in page
     assert re.findall(r"<tr class=chosen><td>(.*?)</td>", page) == ["cheap"]
     assert "find a rhyme" in page and "<td>rhymes</td>" in page and "<td>all</td>" in page
     assert "dear <b>" not in page and "<i>." not in page
-
-
-def test_a_prompt_like_nothing_known_is_said_to_be_so(router: TrainedRouter) -> None:
-    assert "do not trust" not in answer_html(router.route(SUM), "")
+    assert "do not trust" not in page
     assert "do not trust" in answer_html(router.route("zebra quagga okapi"), "")
 
 
@@ -92,20 +91,19 @@ def test_limits_of_tables_are_told(table: Path, limits: Limits, words: str) -> N
         read_own(table, limits)
 
 
-def test_what_parquet_unpacks_to_counts(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("rows", "megabytes"), [([f"{'x' * 1000}{row}" for row in range(2000)], 0.1), (["x" * 1000] * 20_000, 1)]
+)
+def test_what_parquet_unpacks_to_counts_and_what_repeats_each_time(
+    tmp_path: Path, rows: list[str], megabytes: float
+) -> None:
     path = tmp_path / "packed.parquet"
-    column = pyarrow.array(["x" * 1000 + str(row) for row in range(2000)])
-    pyarrow.parquet.write_table(pyarrow.table({"prompt": column}), path, compression="zstd")
+    pyarrow.parquet.write_table(pyarrow.table({"prompt": rows}), path, compression="zstd")
     assert path.stat().st_size < 100_000
     with pytest.raises(TableError, match="larger than the limit"):
-        read_own(path, Limits(table_megabytes=0.1))
-
-
-@pytest.mark.parametrize("name", ["table.csv", "table.parquet", "table.pickle"])
-def test_no_table_is_answered_in_words(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(b"\x80\x04\x95\xff")
-    with pytest.raises(TableError, match=name):
-        read_own(tmp_path / name, Limits())
+        read_own(path, Limits(table_megabytes=megabytes))
+    with pytest.raises(TableError, match="000 rows"):
+        read_own(path, Limits(table_prompts=10))
 
 
 def test_a_table_that_keeps_one_model_tells_why(tmp_path: Path) -> None:
@@ -140,31 +138,20 @@ def test_training_stops_when_asked_and_refuses_what_says_nothing(monkeypatch: py
         train_own(toy_table(), "telepathy", Job(600))
 
 
-@pytest.fixture(scope="module")
-def client(url: str) -> Iterator[Client]:
+def test_route_answers_programs_and_says_what_cannot_be(url: str) -> None:
     client = Client(url, verbose=False)
-    yield client
-    client.close()
-
-
-def test_route_answers_programs(client: Client) -> None:
     answer = client.predict(RHYME, way=QUALITY, least=70, api_name="/route")
     assert answer["model"] == CHEAP
     assert answer["models"][DEAR]["quality"] == pytest.approx(0.9, abs=0.01)
     assert answer["models"][CHEAP]["cost"] == pytest.approx(1e-4, rel=0.01)
     assert {near["task"] for near in answer["neighbours"]} == {"rhymes"}
-
-
-@pytest.mark.parametrize(("prompt", "words"), [(" ", "Type a prompt"), ("x" * 501, "limit of 500")])
-def test_prompts_that_cannot_be_routed_are_answered_in_words(client: Client, prompt: str, words: str) -> None:
-    with pytest.raises(AppError, match=words):
-        client.predict(prompt, api_name="/route")
-
-
-@pytest.mark.parametrize("changes", [{"way": "by magic"}, {"weight": 7}, {"least": -1}, {"budget": -1}])
-def test_dials_are_not_turned_beyond_their_ends(client: Client, changes: dict[str, object]) -> None:
-    with pytest.raises(AppError):
-        client.predict(SUM, **changes, api_name="/route")
+    for prompt, words in ((" ", "Type a prompt"), ("x" * 501, "limit of 500")):
+        with pytest.raises(AppError, match=words):
+            client.predict(prompt, api_name="/route")
+    for beyond in ({"way": "by magic"}, {"weight": 7}, {"least": -1}, {"budget": -1}):
+        with pytest.raises(AppError):
+            client.predict(SUM, **beyond, api_name="/route")
+    client.close()
 
 
 def test_a_person_routes_a_prompt_and_trains_on_a_table(visit: Callable[..., Page], url: str, table: Path) -> None:
@@ -185,13 +172,3 @@ def test_a_person_routes_a_prompt_and_trains_on_a_table(visit: Callable[..., Pag
     expect(page.locator("#answer")).to_contain_text("Your router has learnt from 59 prompts")
     page.click("#forget")
     expect(page.locator("#answer")).to_contain_text("The shipped router")
-
-
-def test_what_repeats_in_parquet_counts_each_time(tmp_path: Path) -> None:
-    path = tmp_path / "same.parquet"
-    pyarrow.parquet.write_table(pyarrow.table({"prompt": ["x" * 1000] * 20_000}), path)
-    assert path.stat().st_size < 10_000
-    with pytest.raises(TableError, match="larger than the limit"):
-        read_own(path, Limits(table_megabytes=1))
-    with pytest.raises(TableError, match="20,000 rows"):
-        read_own(path, Limits(table_prompts=10))

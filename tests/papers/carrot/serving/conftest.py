@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -11,17 +11,8 @@ import pytest
 from mofme.papers.carrot.serving.config import ServingConfig
 from mofme.papers.carrot.serving.endpoint import create_app
 from mofme.papers.carrot.serving.load_test import Served
+from mofme.papers.carrot.trained_router import Routed
 from tests.papers.carrot.serving.fake_backend import FakeBackend
-
-
-@dataclass
-class Expectation:
-    """What a router says of one prompt."""
-
-    model: str
-    models: Sequence[str]
-    quality_M: np.ndarray
-    cost_M: np.ndarray
 
 
 class WordRouter:
@@ -32,13 +23,14 @@ class WordRouter:
     def __init__(self) -> None:
         self.prompts: list[str] = []
 
-    def route(self, prompt: str, **rule: float) -> Expectation:
+    def route(self, prompt: str, **rule: float) -> Routed:
         self.prompts.append(prompt)
         if "stumble" in prompt:
             raise RuntimeError("the router stumbled")
         hard = "hard" in prompt
         quality = np.array([0.2 if hard else 0.9, 0.9, 0.9])
-        return Expectation("strong" if hard else "weak", self.models, quality, np.array([1e-5, 1e-4, 1e-3]))
+        cost = np.array([1e-5, 1e-4, 1e-3])
+        return Routed("strong" if hard else "weak", self.models, quality, cost, (), quality)
 
 
 @dataclass
@@ -51,14 +43,23 @@ class Endpoint:
     machines: dict[str, Served]
     client: openai.OpenAI
 
-    def ask(self, text: str, **settings: Any) -> Any:
-        settings = {"model": "auto", **settings}
-        return self.client.chat.completions.create(messages=[{"role": "user", "content": text}], **settings)
-
     def ask_raw(self, text: str, **settings: Any) -> Any:
-        settings = {"model": "auto", **settings}
-        messages: Any = [{"role": "user", "content": text}]
-        return self.client.chat.completions.with_raw_response.create(messages=messages, **settings)
+        settings = {"model": "auto", "messages": [{"role": "user", "content": text}], **settings}
+        return self.client.chat.completions.with_raw_response.create(**settings)
+
+    def ask(self, text: str, **settings: Any) -> Any:
+        return self.ask_raw(text, **settings).parse()
+
+    def model_for(self, text: str, **settings: Any) -> str:
+        """Who answered, once all of the answer has come."""
+        raw = self.ask_raw(text, **settings)
+        raw.http_response.read()
+        return str(raw.headers["x-mofme-model"])
+
+    def said(self, text: str, **settings: Any) -> str:
+        """What a stream says."""
+        with self.ask(text, stream=True, **settings) as stream:
+            return "".join(chunk.choices[0].delta.content or "" for chunk in stream)
 
     def metrics(self) -> dict[str, float]:
         with urlopen(f"{self.url}/metrics") as page:
@@ -99,23 +100,16 @@ def start(client: openai.OpenAI, stopping: ThreadPoolExecutor) -> Iterator[Start
         running.extend(machines.values())
         prices = {"weak": (1, 2), "strong": (10, 20)}  # dollars per million tokens
         listed = [
-            {
-                "name": name,
-                "base_url": f"{machine.url}/v1",
-                "model": f"vendor/{name}",
-                "price_in": prices.get(name, (0, 0))[0],
-                "price_out": prices.get(name, (0, 0))[1],
-                "timeout": 120,
-                **(options or {}).get(name, {}),
-            }
+            {"name": name, "base_url": f"{machine.url}/v1", "model": f"vendor/{name}"}
+            | dict(zip(("price_in", "price_out"), prices.get(name, (0, 0)), strict=True))
+            | (options or {}).get(name, {})
             for name, machine in machines.items()
         ]
         config = ServingConfig.model_validate({"backends": listed, "rule": {"cost_weight": 0.5}, **settings})
         router = WordRouter()
         served = Served(create_app(config, router, embed)).__enter__()
         running.append(served)
-        ours = client.with_options(base_url=f"{served.url}/v1")
-        return Endpoint(served.url, router, backends, machines, ours)
+        return Endpoint(served.url, router, backends, machines, client.with_options(base_url=f"{served.url}/v1"))
 
     yield begin
     for server in running:

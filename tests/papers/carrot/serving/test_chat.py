@@ -39,11 +39,8 @@ def test_events_are_the_same_wherever_the_chunks_end(parts, cuts) -> None:
     assert split(chunks) == whole
 
 
-def test_a_rest_without_end_is_dropped() -> None:
+def test_a_rest_without_end_is_dropped_and_an_event_without_end_an_error(monkeypatch) -> None:
     assert split([b"data: a\n\nda", b"ta: b"]) == [b"data: a\n\n"]
-
-
-def test_an_event_without_end_is_an_error(monkeypatch) -> None:
     monkeypatch.setattr(chat, "LONGEST_EVENT", 100)
     with pytest.raises(ValueError, match="without end"):
         split([b"x" * 60, b"x" * 60])
@@ -64,11 +61,15 @@ def test_what_a_stream_said() -> None:
     assert record.complete and not record.error
 
 
-def test_a_finish_reason_is_an_end_and_an_error_is_one() -> None:
-    finished, failed = StreamRecord(), StreamRecord()
-    finished.see(event(choices=[{"delta": {}, "finish_reason": "length"}]))
-    failed.see(event(error={"message": "no"}))
-    assert finished.complete and failed.error
+def test_a_stream_is_complete_when_all_its_choices_are() -> None:
+    record = StreamRecord()
+    for index, reason in ((0, None), (1, None), (0, "stop")):
+        record.see(event(choices=[{"index": index, "delta": {"content": "x"}, "finish_reason": reason}]))
+    assert not record.complete
+    record.see(event(choices=[{"index": 1, "delta": {}, "finish_reason": "length"}]))
+    assert record.complete and not record.error
+    record.see(event(error={"message": "no"}))
+    assert record.error
 
 
 @pytest.mark.parametrize("count", [-5, 10**400, 1.5, "3", None])
@@ -87,13 +88,3 @@ def test_what_is_no_count_is_not_counted(count) -> None:
 )
 def test_nothing_a_backend_says_stops_us(data) -> None:
     StreamRecord().see(data)
-
-
-def test_a_stream_is_complete_when_all_its_choices_are() -> None:
-    record = StreamRecord()
-    for index, reason in ((0, None), (1, None), (0, "stop")):
-        choice = {"index": index, "delta": {"content": "x"}, "finish_reason": reason}
-        record.see(b"data: " + json.dumps({"choices": [choice]}).encode())
-    assert not record.complete
-    record.see(b"data: " + json.dumps({"choices": [{"index": 1, "delta": {}, "finish_reason": "stop"}]}).encode())
-    assert record.complete

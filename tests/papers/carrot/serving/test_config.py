@@ -1,18 +1,18 @@
 """The settings of the endpoint, and the choice that follows from them."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
-from mofme.core.routing import RoutingDecision
 from mofme.errors import ConfigError
-from mofme.papers.carrot.carrot import Estimate, as_decision, plug_in
+from mofme.papers.carrot.carrot import Estimate, plug_in
 from mofme.papers.carrot.serving.config import Rule, ServingConfig, load_config
 from mofme.papers.carrot.serving.endpoint import create_app
 from mofme.papers.carrot.serving.forwarding import choose
+from mofme.papers.carrot.serving.load_test import DrawingRouter
+from mofme.papers.carrot.trained_router import Routed
 
 BACKEND = {"name": "weak", "base_url": "http://127.0.0.1:1/v1", "model": "m", "price_in": 1, "price_out": 2}
 GOOD = {"backends": [BACKEND], "rule": {"cost_weight": 0.3}}
@@ -21,7 +21,7 @@ EXAMPLE = Path(__file__).parents[4] / "assets" / "serve.yaml"
 
 def write(folder: Path, settings: object) -> Path:
     path = folder / "serve.yaml"
-    path.write_text(settings if isinstance(settings, str) else yaml.safe_dump(settings), encoding="utf-8")
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
     return path
 
 
@@ -35,19 +35,10 @@ def test_the_example_is_a_good_one(monkeypatch) -> None:
     assert config.rule.dial() == {"cost_weight": 0.3}
 
 
-def test_it_is_for_this_machine_only_and_keeps_no_answers_unless_told(tmp_path) -> None:
-    config = load_config(write(tmp_path, GOOD))
-    assert config.host == "127.0.0.1"
-    assert not config.cache.enabled
-
-
-def test_the_command_line_goes_before_the_file(tmp_path) -> None:
-    assert load_config(write(tmp_path, {**GOOD, "port": 1}), port=2).port == 2
-
-
-def test_the_dearest_is_the_best_unless_said(tmp_path) -> None:
-    dear = {**BACKEND, "name": "dear", "price_out": 9}
-    both = {**GOOD, "backends": [dear, BACKEND]}
+def test_what_goes_unsaid_and_what_the_command_line_says(tmp_path) -> None:
+    config = load_config(write(tmp_path, {**GOOD, "port": 1}), port=2)
+    assert (config.host, config.port, config.cache.enabled) == ("127.0.0.1", 2, False)
+    both = {**GOOD, "backends": [{**BACKEND, "name": "dear", "price_out": 9}, BACKEND]}
     assert load_config(write(tmp_path, both)).best_backend.name == "dear"
     assert load_config(write(tmp_path, {**both, "best": "weak"})).best_backend.name == "weak"
 
@@ -105,38 +96,23 @@ def test_a_key_that_no_header_can_hold_is_found_before_the_first_request(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("content", "words"),
     [
-        ("backends: [a\nkey: sk-secret", "is not YAML in line 2"),
-        ("", "holds no settings"),
-        ("- a", "holds no settings"),
-        ("!!python/object/apply:os.system ['true']", "is not YAML"),
+        (b"backends: [a\nkey: sk-secret", "is not YAML in line 2"),
+        (b"", "holds no settings"),
+        (b"- a", "holds no settings"),
+        (b"!!python/object/apply:os.system ['true']", "is not YAML"),
+        (b"\xff\xfe\x00", "UTF-8"),
+        (None, "cannot be read"),
     ],
 )
-def test_what_is_not_yaml(tmp_path, text, words) -> None:
+def test_what_is_no_file_of_yaml(tmp_path, content, words) -> None:
+    path = tmp_path / "serve.yaml"
+    if content is not None:
+        path.write_bytes(content)
     with pytest.raises(ConfigError, match=words) as raised:
-        load_config(write(tmp_path, text))
+        load_config(path)
     assert "secret" not in str(raised.value)
-
-
-def test_a_file_that_is_not_there_or_not_text(tmp_path) -> None:
-    with pytest.raises(ConfigError, match="cannot be read"):
-        load_config(tmp_path / "none.yaml")
-    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ConfigError, match="UTF-8"):
-        load_config(tmp_path / "bytes.yaml")
-
-
-@pytest.mark.parametrize("dial", [{"cost_weight": 0.0}, {"budget": 0.001}, {"quality": 0.8}])
-def test_the_rule_is_given_to_the_router_as_it_stands(dial) -> None:
-    assert Rule(**dial).dial() == dial
-
-
-class Router:
-    models = ("weak", "strong")
-
-    def route(self, prompt: str, **dial: float) -> None:
-        raise NotImplementedError
 
 
 @pytest.mark.parametrize(
@@ -150,21 +126,10 @@ def test_backends_that_the_router_does_not_know(names, fallbacks, words) -> None
     backends = [{**BACKEND, "name": name} for name in names]
     config = ServingConfig.model_validate({**GOOD, "backends": backends, "fallbacks": fallbacks})
     with pytest.raises(ConfigError, match=words):
-        create_app(config, Router())
+        create_app(config, DrawingRouter(models=("weak", "strong")))
 
 
-@dataclass
-class Expectation:
-    model = "best"
-    models = ("best", "middle", "cheap")
-    quality_M = np.array([0.9, 0.8, 0.3])
-    cost_M = np.array([10.0, 4.0, 1.0])
-    cost_weight: float = 0.0
-
-    @property
-    def decision(self) -> RoutingDecision:
-        estimate = Estimate(self.quality_M[None], self.cost_M[None])
-        return as_decision(plug_in(estimate, self.cost_weight, scale=10.0))
+MODELS, QUALITY, COST = ("best", "middle", "cheap"), np.array([0.9, 0.8, 0.3]), np.array([10.0, 4.0, 1.0])
 
 
 @pytest.mark.parametrize(
@@ -184,4 +149,5 @@ class Expectation:
     ],
 )
 def test_the_rule_among_a_part_of_the_models(rule, chosen) -> None:
-    assert choose(Expectation(rule.cost_weight or 0.0), rule, ["cheap", "middle"]) == chosen
+    utility_NM = plug_in(Estimate(QUALITY[None], COST[None]), rule.cost_weight or 0.0, scale=10.0)
+    assert choose(Routed("best", MODELS, QUALITY, COST, (), utility_NM[0]), rule, ["cheap", "middle"]) == chosen
