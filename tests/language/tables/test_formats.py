@@ -16,7 +16,6 @@ from mofme.errors import TableError
 from mofme.language.tables import columns
 from mofme.language.tables.columns import content_of, number, read_columns, read_json, read_json_lines
 from mofme.language.tables.formats import load_table
-from mofme.language.tables.published import Prices
 from mofme.language.tables.table import RoutingTable
 from mofme.language.text import read_text
 from tests.language.tables.plain_table import save_plain
@@ -38,34 +37,32 @@ def test_csv(tmp_path: Path) -> None:
     assert table.repairs == ()
 
 
-def test_parquet(tmp_path: Path) -> None:
+def test_parquet_and_gzip(tmp_path: Path) -> None:
     columns = {"prompt": ["p", "q"], "quality:a": [1.0, 0.0], "cost:a": [0.1, 0.2]}
     pq.write_table(pa.table(columns), tmp_path / "mine.parquet")
     table = load_table(tmp_path / "mine.parquet")
     assert table.prompts == ("p", "q") and table.cost_NM.tolist() == [[0.1], [0.2]]
+    (tmp_path / "t.csv.gz").write_bytes(gzip.compress(TABLE))
+    assert load_table(tmp_path / "t.csv.gz").prompts == ("p",)
 
 
 @pytest.mark.parametrize(
-    ("row", "problem"),
+    ("rows", "problem"),
     [
-        ("p2,,,1,1,1", r"qualities or costs that are blank or no numbers in 1 rows \(31\)"),
-        ("p2,,1,1,1,", r"qualities or costs that are blank or no numbers in 1 rows \(31\)"),
-        ("p2,,1,1,good,1", r"qualities or costs that are blank or no numbers in 1 rows \(31\)"),
-        ("p2,,1,1,nan,1", r"qualities or costs that are blank or no numbers in 1 rows \(31\)"),
-        ("p2,,1,inf,1,1", r"qualities or costs that are blank or no numbers in 1 rows \(31\)"),
-        ("p2,,1,-0.001,1,1", r"costs below zero in 1 rows \(31\)"),
-        ("p2,,1.5,1,1,1", r"qualities outside 0 to 1 in 1 rows \(31\)"),
-        ("p2,,1,1,-0.5,1", r"qualities outside 0 to 1 in 1 rows \(31\)"),
-        ("   ,,1,1,1,1", r"blank prompts in 1 rows \(31\)"),
+        (["p2,,,1,1,1", "p2,,1,1,1,", "p2,,1,1,good,1", "p2,,1,1,nan,1", "p2,,1,inf,1,1"], "blank or no numbers"),
+        (["p2,,1,-0.001,1,1"], "costs below zero"),
+        (["p2,,1.5,1,1,1", "p2,,1,1,-0.5,1"], "qualities outside 0 to 1"),
+        (["   ,,1,1,1,1"], "blank prompts"),
     ],
 )
-def test_a_bad_row_is_refused_by_name_and_dropped_on_repair(tmp_path: Path, row: str, problem: str) -> None:
+def test_a_bad_row_is_refused_by_name_and_dropped_on_repair(tmp_path: Path, rows: list[str], problem: str) -> None:
     good = [f"good {i},,1,1,0,1" for i in range(30)]
-    path = written(tmp_path, HEADER + "\n".join([*good, row]) + "\n")
-    with pytest.raises(TableError, match=rf"mine\.csv .*{problem}.*--repair"):
-        load_table(path)
-    table = load_table(path, repair=True)
-    assert len(table) == 30 and len(table.repairs) == 1 and "dropped 1 rows (31)" in table.repairs[0]
+    for row in rows:
+        path = written(tmp_path, HEADER + "\n".join([*good, row]) + "\n")
+        with pytest.raises(TableError, match=rf"mine\.csv .*{problem} in 1 rows \(31\).*--repair"):
+            load_table(path)
+        table = load_table(path, repair=True)
+        assert len(table) == 30 and len(table.repairs) == 1 and "dropped 1 rows (31)" in table.repairs[0]
 
 
 def test_repeated_prompts_are_averaged_on_repair(tmp_path: Path) -> None:
@@ -113,6 +110,8 @@ def test_one_row_an_answer(tmp_path: Path) -> None:
     table = load_table(path)
     assert table.prompts == ("p", "q") and table.models == ("a", "b")
     assert table.quality_NM.tolist() == [[1, 0], [0.5, 1]] and table.cost_NM.tolist() == [[0.1, 0.2]] * 2
+    with pytest.raises(TableError, match="row 2 is a second answer of a to 1"):
+        load_table(written(tmp_path, LONG + "1,p,a,1,1\n1,p,a,0,1\n"), repair=True)
 
 
 def test_models_that_were_asked_different_prompts_are_refused(tmp_path: Path) -> None:
@@ -123,11 +122,6 @@ def test_models_that_were_asked_different_prompts_are_refused(tmp_path: Path) ->
         load_table(path)
     table = load_table(path, repair=True)
     assert len(table) == 38 and "q" not in table.prompts and "other" not in table.prompts
-
-
-def test_two_answers_of_one_model_to_one_question(tmp_path: Path) -> None:
-    with pytest.raises(TableError, match="row 2 is a second answer of a to 1"):
-        load_table(written(tmp_path, LONG + "1,p,a,1,1\n1,p,a,0,1\n"), repair=True)
 
 
 CHARACTERS = st.characters(exclude_categories=["Cs"])
@@ -161,11 +155,6 @@ def test_what_is_written_is_read_back_exactly(table: RoutingTable) -> None:
 TABLE = b"prompt,quality:a,cost:a\np,1,1\n"
 
 
-def test_gzipped_or_not(tmp_path: Path) -> None:
-    (tmp_path / "t.csv.gz").write_bytes(gzip.compress(TABLE))
-    assert load_table(tmp_path / "t.csv.gz").prompts == ("p",)
-
-
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -188,7 +177,9 @@ def test_damaged_files_are_refused_by_name(tmp_path: Path, name: str, content: b
         load_table(tmp_path / name, repair=True)
 
 
-def test_files_above_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_above_the_limit_and_long_cells_below_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "t.csv").write_bytes(TABLE + b"x" * 200_000 + b",1,1\n")
+    assert len(read_columns(tmp_path / "t.csv")["prompt"][1]) == 200_000
     monkeypatch.setattr(columns, "MAX_BYTES", 1000)
     (tmp_path / "large.csv").write_bytes(TABLE + b"q" * 1000)
     (tmp_path / "bomb.csv.gz").write_bytes(gzip.compress(TABLE + b"q" * 100_000))
@@ -196,11 +187,6 @@ def test_files_above_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for name in ("large.csv", "bomb.csv.gz"):
         with pytest.raises(TableError, match="split it"):
             content_of(tmp_path / name)
-
-
-def test_prompts_longer_than_a_cell_of_csv_usually_is(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_bytes(TABLE + b"x" * 200_000 + b",1,1\n")
-    assert len(read_columns(tmp_path / "t.csv")["prompt"][1]) == 200_000
 
 
 def test_json_that_is_none(tmp_path: Path) -> None:
@@ -215,16 +201,10 @@ def test_json_that_is_none(tmp_path: Path) -> None:
         read_json_lines(tmp_path / "b.jsonl")
 
 
-@pytest.mark.parametrize(
-    ("cell", "value"), [("1", 1), (" 1e-3 ", 0.001), (True, 1), ("False", 0), ("true", 1), (0.25, 0.25)]
-)
-def test_numbers(cell: object, value: float) -> None:
-    assert number(cell) == value
-
-
-@pytest.mark.parametrize("cell", ["", None, "nan", "good", "inf", float("nan"), float("-inf"), [1]])
-def test_what_is_no_number(cell: object) -> None:
-    assert math.isnan(number(cell))
+def test_numbers() -> None:
+    cells = {"1": 1, " 1e-3 ": 0.001, True: 1, "False": 0, "true": 1, 0.25: 0.25}
+    assert [number(cell) for cell in cells] == list(cells.values())
+    assert all(math.isnan(number(cell)) for cell in ("", None, "nan", "good", "inf", math.nan, -math.inf, [1]))
 
 
 LINES = [
@@ -242,8 +222,10 @@ def written_excel(mark: str, comma: bool) -> str:
     return "\r\n".join(mark.join(map(cell, line)) for line in LINES) + "\r\n"
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
-@pytest.mark.parametrize(("mark", "comma"), [(",", False), (";", False), (";", True), ("\t", False), ("\t", True)])
+@pytest.mark.parametrize(
+    ("encoding", "mark", "comma"),
+    [("utf-8", ",", False), ("utf-8-sig", ";", False), ("cp1252", ";", True), ("utf-16", "\t", False)],
+)
 def test_a_table_of_any_kind_is_the_same_table(tmp_path: Path, encoding: str, mark: str, comma: bool) -> None:
     (tmp_path / "a.csv").write_bytes(written_excel(mark, comma).encode(encoding))
     table = load_table(tmp_path / "a.csv")
@@ -300,13 +282,13 @@ def test_letters_that_cannot_be_told_are_not_guessed(tmp_path: Path, content: by
         load_table(tmp_path / "a.csv")
 
 
-@pytest.mark.parametrize("name", ["a.xlsx", "a.xls", "a.csv", "a.txt"])
-@pytest.mark.parametrize("start", [b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"])
-def test_who_has_a_workbook_is_told_what_to_do(tmp_path: Path, name: str, start: bytes) -> None:
-    (tmp_path / name).write_bytes(start + bytes(100))
-    for read in (load_table, read_columns, read_text):
-        with pytest.raises(TableError, match=r"is a workbook, .* save it as CSV"):
-            read(tmp_path / name)
+@pytest.mark.parametrize("name", ["a.xlsx", "a.csv", "a.txt"])
+def test_who_has_a_workbook_is_told_what_to_do(tmp_path: Path, name: str) -> None:
+    for start in (b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"):
+        (tmp_path / name).write_bytes(start + bytes(100))
+        for read in (load_table, read_columns, read_text):
+            with pytest.raises(TableError, match=r"is a workbook, .* save it as CSV"):
+                read(tmp_path / name)
 
 
 def test_what_is_no_table_is_told_by_its_columns(tmp_path: Path) -> None:
@@ -320,8 +302,3 @@ def test_texts_and_lines_of_json_are_read_alike(tmp_path: Path, encoding: str) -
     assert read_text(tmp_path / "a.txt") == "Größe\r\n"
     (tmp_path / "a.jsonl").write_bytes('{"text": "Größe"}\r\n\r\n{"text": "zwei"}'.encode(encoding))
     assert read_json_lines(tmp_path / "a.jsonl") == [{"text": "Größe"}, {"text": "zwei"}]
-
-
-def test_prices_are_read_as_windows_saves_them(tmp_path: Path) -> None:
-    (tmp_path / "prices.json").write_bytes('{"models": {"a": [1, 2]}}'.encode("utf-8-sig"))
-    assert Prices.load(tmp_path / "prices.json").models["a"].output == 2

@@ -18,11 +18,8 @@ from mofme.language.tables.published import Price, Prices
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> Path:
-    with (
-        gzip.open(path, "wt", encoding="utf-8", newline="")
-        if path.suffix == ".gz"
-        else path.open("w", encoding="utf-8", newline="") as file
-    ):
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "wt", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
@@ -51,15 +48,8 @@ def routerbench_rows() -> list[dict[str, Any]]:
         ("a.3", "arc", ["Another order. Who?"], "", 1.0),
     ]
     return [
-        {
-            "sample_id": id_,
-            "eval_name": task,
-            "prompt": str(prompt),
-            "gpt|score": gpt,
-            "meta/llama|score": llama,
-            "gpt|total_cost": 0.002,
-            "meta/llama|total_cost": 0.0001,
-        }
+        {"sample_id": id_, "eval_name": task, "prompt": str(prompt), "gpt|score": gpt, "meta/llama|score": llama}
+        | {"gpt|total_cost": 0.002, "meta/llama|total_cost": 0.0001}
         for id_, task, prompt, gpt, llama in rows
     ]
 
@@ -70,9 +60,7 @@ def test_routerbench(tmp_path: Path) -> None:
     assert table.prompts == ("Why?", "Example one\n\nHow?")
     assert table.quality_NM.tolist() == [[1, 0], [0.5, 1]]
     assert table.cost_NM.tolist() == [[0.002, 0.0001]] * 2
-
-
-def test_routerbench_as_its_makers_name_the_columns(tmp_path: Path) -> None:
+    # As its makers name the columns.
     rows = [{key.removesuffix("|score"): value for key, value in row.items()} for row in routerbench_rows()[:2]]
     assert load_table(write_csv(tmp_path / "rb.csv", rows)).quality_NM.tolist() == [[1, 0], [0.5, 1]]
 
@@ -97,41 +85,27 @@ def test_routerbench_costs_without_scores(tmp_path: Path) -> None:
 
 def sprout_file(path: Path, rows: list[tuple[str, float | None, float | None]]) -> Path:
     def answer(score: float | None, output: float) -> dict[str, Any]:
-        return {
-            "num_input_tokens": 100.0,
-            "num_output_tokens": output,
-            "response": "an answer " * 3,
-            "score": score,
-            "judge_response": "a judgement",
-        }
+        counts = {"num_input_tokens": 100.0, "num_output_tokens": output}
+        return {**counts, "response": "an answer " * 3, "score": score, "judge_response": "a judgement"}
 
-    pq.write_table(
-        pa.Table.from_pylist(
-            [
-                {
-                    "key": f"math-{i}",
-                    "dataset": "math",
-                    "dataset_level": "Level 1",
-                    "dataset_idx": i,
-                    "prompt": prompt,
-                    "golden_answer": "42",
-                    "small": answer(small, 50.0),
-                    "large": answer(large, 200.0),
-                }
-                for i, (prompt, small, large) in enumerate(rows)
-            ]
-        ),
-        path,
-    )
+    records = [
+        {"key": f"math-{i}", "dataset": "math", "dataset_level": "Level 1", "dataset_idx": i, "prompt": prompt}
+        | {"golden_answer": "42", "small": answer(small, 50.0), "large": answer(large, 200.0)}
+        for i, (prompt, small, large) in enumerate(rows)
+    ]
+    pq.write_table(pa.Table.from_pylist(records), path)
     return path
 
 
 def test_sprout(tmp_path: Path) -> None:
-    table = load_table(sprout_file(tmp_path / "train.parquet", [("1 + 1?", 1.0, 1.0), ("e?", 0.0, 0.5)]), prices=PRICES)
+    path = sprout_file(tmp_path / "train.parquet", [("1 + 1?", 1.0, 1.0), ("e?", 0.0, 0.5)])
+    table = load_table(path, prices=PRICES)
     assert table.name == "sprout" and table.models == ("small", "large") and table.tasks == ("math", "math")
     assert table.quality_NM.tolist() == [[1, 1], [0, 0.5]]
     # 100 tokens in and 50 out at 1 and 2 dollars a million: 200 millionths; 100 and 200 at 10 and 20: 5,000.
     np.testing.assert_allclose(table.cost_NM, [[200e-6, 5000e-6]] * 2, rtol=1e-12)
+    with pytest.raises(TableError, match="no price for small"):
+        load_table(path)
 
 
 def test_sprout_in_several_files(tmp_path: Path) -> None:
@@ -142,19 +116,13 @@ def test_sprout_in_several_files(tmp_path: Path) -> None:
     assert sorted(table.prompts) == ["first", "last"]
 
 
-def test_sprout_without_a_price(tmp_path: Path) -> None:
-    with pytest.raises(TableError, match="no price for small"):
-        load_table(sprout_file(tmp_path / "s.parquet", [("p", 1.0, 1.0)]))
-
-
 # LLMRouter
 
 
 def llmrouter_folder(folder: Path, test_questions: list[str]) -> Path:
     def records(questions: list[str], score: float) -> bytes:
-        return gzip.compress(
-            json.dumps([{"question": q, "scores": {"large": 1.0, "small": score}} for q in questions]).encode()
-        )
+        listed = [{"question": q, "scores": {"large": 1.0, "small": score}} for q in questions]
+        return gzip.compress(json.dumps(listed).encode())
 
     train = ["q" * 40, "r" * 80]
     (folder / "dcrouter_train.json.gz").write_bytes(records(train, 0.0))
@@ -168,18 +136,16 @@ def llmrouter_folder(folder: Path, test_questions: list[str]) -> Path:
 
 
 def test_llmrouter(tmp_path: Path) -> None:
-    table = load_table(llmrouter_folder(tmp_path, ["new"]))
+    folder = llmrouter_folder(tmp_path, ["new"])
+    table = load_table(folder)
     assert table.name == "llmrouter" and table.models == ("large", "small")
     assert table.tasks == ("gsm8k", "mbpp", "math")
     assert table.quality_NM.tolist() == [[1, 0], [1, 0], [1, 0.5]]
     # 40 characters are 10 tokens at .1, and 200 tokens of answer at .2 dollars a million: 41 millionths.
     assert table.cost_NM[0, 1] == pytest.approx(41e-6, rel=1e-12)
     assert table.cost_NM[0, 0] == pytest.approx(210e-6, rel=1e-12)
-
-
-def test_llmrouter_at_prices_of_ones_own(tmp_path: Path) -> None:
-    table = load_table(llmrouter_folder(tmp_path, ["new"]), prices=PRICES)
-    assert table.cost_NM[0, 1] == pytest.approx(410e-6, rel=1e-12)  # 10 tokens at 1 and 200 at 2 dollars a million
+    own = load_table(folder, prices=PRICES)
+    assert own.cost_NM[0, 1] == pytest.approx(410e-6, rel=1e-12)  # 10 tokens at 1 and 200 at 2 dollars a million
 
 
 def test_llmrouter_test_questions_that_are_copies_of_training_questions(tmp_path: Path) -> None:
@@ -190,18 +156,15 @@ def test_llmrouter_test_questions_that_are_copies_of_training_questions(tmp_path
     assert table.prompts == ("q" * 40, "r" * 80, "new")
     assert table.quality_NM[0].tolist() == [1, 0.25]  # outcomes 0 and .5 of the small model
     assert "merged" in table.repairs[0]
-
-
-def test_llmrouter_one_file_alone(tmp_path: Path) -> None:
-    folder = llmrouter_folder(tmp_path, ["new", "q" * 40])
     assert load_table(folder / "dcrouter_test.json.gz").prompts == ("new", "q" * 40)
 
 
-def test_llmrouter_questions_answered_by_other_models(tmp_path: Path) -> None:
+def test_llmrouter_without_questions_or_with_other_models_is_a_fault(tmp_path: Path) -> None:
     records = [{"question": "a", "scores": {"m": 1.0}}, {"question": "b", "scores": {"n": 1.0}}]
-    (tmp_path / "dcrouter_train.json").write_text(json.dumps(records))
-    with pytest.raises(TableError, match="question 2 was not answered by the same models"):
-        load_table(tmp_path)
+    for content, words in (([], "has no questions"), (records, "question 2 was not answered by the same models")):
+        (tmp_path / "dcrouter_train.json").write_text(json.dumps(content))
+        with pytest.raises(TableError, match=words):
+            load_table(tmp_path)
 
 
 # MMLU-Pro
@@ -236,8 +199,12 @@ def test_mmlu_pro_takes_ten_models_unless_told(tmp_path: Path) -> None:
         load_table(folder, models=["gpt-9"])
 
 
-def test_mmlu_pro_without_its_questions(tmp_path: Path) -> None:
-    (mmlu_pro_folder(tmp_path) / "mmlu_pro_questions.jsonl.gz").unlink()
+def test_mmlu_pro_without_its_questions_or_columns_is_a_fault(tmp_path: Path) -> None:
+    questions = mmlu_pro_folder(tmp_path) / "mmlu_pro_questions.jsonl.gz"
+    path = write_csv(tmp_path / "mmlu_pro.csv", [{"question_id": 1, "small|correct": 1}])
+    with pytest.raises(TableError, match=r"mmlu_pro.csv lacks the columns category, small\|out_chars"):
+        load_table(path, prices=PRICES)
+    questions.unlink()
     with pytest.raises(TableError, match="holds no texts"):
         load_table(tmp_path, models=["all"], prices=PRICES)
 
@@ -247,47 +214,23 @@ def test_mmlu_pro_without_its_questions(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["notes.txt", "table.csv", "entries.json"])
 def test_other_files_are_refused_and_the_formats_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(TableError, match="is not there"):
+        load_table(tmp_path / name)
     (tmp_path / name).write_text('{"a": 1}')
     with pytest.raises(TableError, match=name) as caught:
         load_table(tmp_path / name)
     assert all(format.name in str(caught.value) for format in FORMATS)
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(TableError, match="is not there"):
-        load_table(tmp_path / "none.csv")
-
-
-def test_mmlu_pro_without_its_columns_is_a_fault(tmp_path: Path) -> None:
-    write_json_lines(
-        tmp_path / "mmlu_pro_questions.jsonl.gz", [{"question_id": 1, "question": "Why?", "options": ["a", "b"]}]
-    )
-    path = write_csv(tmp_path / "mmlu_pro.csv", [{"question_id": 1, "small|correct": 1}])
-    with pytest.raises(TableError, match=r"mmlu_pro.csv lacks the columns category, small\|out_chars"):
-        load_table(path, prices=PRICES)
-
-
-def test_llmrouter_without_questions_is_a_fault(tmp_path: Path) -> None:
-    (tmp_path / "dcrouter_train.json").write_text("[]")
-    with pytest.raises(TableError, match="has no questions"):
-        load_table(tmp_path)
-
-
 def routellm_mmlu(path: Path, gpt4_right_of_40: int) -> Path:
     """40 questions in each of two subjects; GPT-4 has all of anatomy right and the given number of mathematics."""
-    return write_csv(
-        path,
-        [
-            {
-                "domain": domain,
-                "prompt": f"Question {i} of {domain}?\nA. 1\nB. 2\nC. 3\nD. 4\nAnswer:",
-                "mixtral_8x7b_correct": int(i < 20),
-                "gpt4_1106_correct": int(domain == "anatomy" or i < gpt4_right_of_40),
-            }
-            for domain in ("anatomy", "mathematics")
-            for i in range(40)
-        ],
-    )
+    rows = [
+        {"domain": domain, "prompt": f"Question {i} of {domain}?\nA. 1\nB. 2\nC. 3\nD. 4\nAnswer:"}
+        | {"mixtral_8x7b_correct": int(i < 20), "gpt4_1106_correct": int(domain == "anatomy" or i < gpt4_right_of_40)}
+        for domain in ("anatomy", "mathematics")
+        for i in range(40)
+    ]
+    return write_csv(path, rows)
 
 
 def test_routellm_mmlu(tmp_path: Path) -> None:
@@ -308,7 +251,7 @@ def test_routellm_a_subject_below_chance_is_refused_or_dropped(tmp_path: Path) -
     assert "dropped 40 rows of mathematics" in table.repairs[0]
 
 
-def test_routellm_gsm8k(tmp_path: Path) -> None:
+def test_routellm_gsm8k_alone_or_in_a_folder(tmp_path: Path) -> None:
     mixtral = "mistralai/Mixtral-8x7B-Instruct-v0.1"
     row = {"prompt": "How many eggs?!!", published.STRONG: True, mixtral: False}
     row |= {f"{published.STRONG}_response": "x" * 40, f"{mixtral}_response": "x" * 80}
@@ -316,13 +259,7 @@ def test_routellm_gsm8k(tmp_path: Path) -> None:
     assert table.quality_NM.tolist() == [[1, 0]] and table.tasks == ("gsm8k",)
     # 16 characters in, 40 or 80 out, at 10 and 30 dollars a million, or .60 and .60.
     np.testing.assert_allclose(table.cost_NM, [[(4 * 10 + 10 * 30) * 1e-6, (4 + 20) * 0.6e-6]], rtol=1e-12)
-
-
-def test_routellm_a_folder_holds_all_of_it(tmp_path: Path) -> None:
     routellm_mmlu(tmp_path / "mmlu.csv", 38)
-    mixtral = "mistralai/Mixtral-8x7B-Instruct-v0.1"
-    row = {"prompt": "Eggs?", published.STRONG: True, mixtral: False}
-    write_csv(tmp_path / "gsm8k.csv", [row | {f"{published.STRONG}_response": "x", f"{mixtral}_response": "x"}])
     assert sorted(set(load_table(tmp_path).tasks)) == ["anatomy", "gsm8k", "mathematics"]
 
 
@@ -330,50 +267,24 @@ def test_routellm_a_folder_holds_all_of_it(tmp_path: Path) -> None:
 
 
 @real
-def test_the_real_routerbench() -> None:
-    with pytest.raises(TableError, match=r"different prompts.*in 28 rows"):
-        load_table(DATA / "routerbench_part")
-    table = load_table(DATA / "routerbench_part", repair=True)
-    assert (len(table), len(table.models)) == (3148, 11)  # 3,178 less 28, and 2 repeated prompts
-    assert set(table.tasks) == {"arc-challenge", "mbpp", "winogrande"}
+@pytest.mark.parametrize(
+    ("part", "fault", "size"),
+    [
+        # 3,178 less 28, and 2 repeated prompts.
+        ("routerbench_part", "different prompts.*in 28 rows", (3148, 11, 3)),
+        ("llmrouter_ulab", "repeated prompts in 119 rows", (5608 + 500 - 119, 9, 14)),
+        ("mmlu_pro_28models", "qualities or costs that are blank or no numbers in 30 rows", (11843, 10, 14)),
+        # 14,042 + 1,319 less 105 repeats, less the 270 of the broken column.
+        ("routellm", r"gpt-4-1106-preview scores 0\.030 on high_school_mathematics", (14986, 2, 57)),
+    ],
+)
+def test_the_real_tables(part: str, fault: str, size: tuple[int, int, int]) -> None:
+    [form] = [each for each in FORMATS if each.matches(DATA / part)]
+    raw = form.read(DATA / part, None)
+    raw = raw.keep_models(form.models) if form.models else raw
+    with pytest.raises(TableError, match=fault):
+        raw.checked(repair=False)
+    table = raw.checked(repair=True)
+    assert (len(table), len(table.models), len(set(table.tasks))) == size
+    assert "" not in table.tasks and np.all(table.cost_NM >= 0)
     assert not any(prompt.startswith("['") for prompt in table.prompts)
-    gpt4 = table.keep_models(["gpt-4-1106-preview"])
-    assert gpt4.cost_NM.mean() == pytest.approx(0.005, abs=1e-4)
-
-
-@real
-def test_the_real_llmrouter() -> None:
-    assert len(load_table(DATA / "llmrouter_ulab" / "dcrouter_train.json.gz")) == 5608
-    raw = published.read_llmrouter(DATA / "llmrouter_ulab", None)
-    with pytest.raises(TableError, match="repeated prompts in 119 rows"):
-        raw.checked(repair=False)
-    table = raw.checked(repair=True)
-    assert (len(table), len(table.models), len(set(table.tasks))) == (5608 + 500 - 119, 9, 14)
-    assert "" not in table.tasks
-
-
-@real
-def test_the_real_mmlu_pro() -> None:
-    raw = published.read_mmlu_pro(DATA / "mmlu_pro_28models", None)
-    ten = raw.keep_models(published.TEN_MODELS)
-    with pytest.raises(TableError, match="qualities or costs that are blank or no numbers in 30 rows"):
-        ten.checked(repair=False)
-    table = ten.checked(repair=True)
-    assert (len(table), len(table.models), len(set(table.tasks))) == (11843, 10, 14)
-    prices = Prices.load()
-    assert len({prices.models[model] for model in table.models}) == 10
-    everything = raw.checked(repair=True)
-    assert (len(everything), len(everything.models)) == (11843, 28)
-    assert "DeepSeek-Coder-V2" in everything.repairs[0]
-
-
-@real
-def test_the_real_routellm() -> None:
-    raw = published.read_routellm(DATA / "routellm", None)
-    with pytest.raises(TableError, match=r"gpt-4-1106-preview scores 0\.030 on high_school_mathematics"):
-        raw.checked(repair=False)
-    table = raw.checked(repair=True)
-    # 14,042 + 1,319 less 105 repeats, less the 270 of the broken column.
-    assert (len(table), len(table.models)) == (14986, 2)
-    assert "high_school_mathematics" not in table.tasks
-    assert np.all(table.cost_NM > 0)

@@ -22,9 +22,6 @@ def test_rows_and_models_are_taken_in_the_order_given() -> None:
     part = TABLE.rows([2, 0]).keep_models(["b", "a"])
     assert part.prompts == ("r", "p") and part.tasks == ("", "x") and part.models == ("b", "a")
     assert part.quality_NM.tolist() == [[0, 0], [0, 1]]
-
-
-def test_a_model_that_is_not_there() -> None:
     with pytest.raises(TableError, match="no model c: it has a, b"):
         TABLE.keep_models(["a", "c"])
 
@@ -34,10 +31,7 @@ def test_a_model_that_is_not_there() -> None:
     [
         ({"prompts": ("p", " ", "r")}, r"blank prompts in 1 rows \(2\)"),
         ({"prompts": ("p", "q", "p")}, r"twice in 1 rows \(3\)"),
-        (
-            {"quality_NM": np.array([[1, 0], [0, np.nan], [0, 0]])},
-            r"qualities or costs that are blank or no numbers in 1 rows \(2\)",
-        ),
+        ({"quality_NM": np.array([[1, 0], [0, np.nan], [0, 0]])}, r"blank or no numbers in 1 rows \(2\)"),
         ({"quality_NM": np.full((3, 2), 1.01)}, r"outside 0 to 1 in 3 rows \(1, 2, 3\)"),
         ({"cost_NM": np.array([[0, 0], [0, 0], [0, -1e-9]])}, r"below zero in 1 rows \(3\)"),
         ({"cost_NM": np.full((2, 2), 0.1)}, r"need \(3, 2\)"),
@@ -82,32 +76,28 @@ def as_raw(table: RoutingTable) -> RawTable:
 
 
 @given(raw=raw_tables())
-def test_repair_gives_a_table_or_says_that_nothing_is_left(raw: RawTable) -> None:
+def test_a_raw_table_is_taken_as_it_is_or_repaired_or_refused(raw: RawTable) -> None:
+    faulty = any(check(raw) for check in CHECKS) or not raw.prompts or not raw.models
+    try:
+        table = raw.checked(repair=False)
+        assert not faulty and table.repairs == ()
+        assert table.prompts == tuple(raw.prompts) and table.models == tuple(raw.models)
+    except TableError as error:
+        assert faulty and "some.csv" in str(error)
     try:
         table = raw.checked(repair=True)
     except TableError as error:
         assert "no prompts or no models" in str(error)
         return
     assert set(table.prompts) <= set(raw.prompts) and set(table.models) <= set(raw.models)
-    again = as_raw(table).checked(repair=False)  # nothing is left to mend
+    columns = (table.prompts, table.tasks, table.models, table.quality_NM, table.cost_NM)
+    again = RawTable(Path("x"), table.name, *columns).checked(repair=False)  # nothing is left to mend
     np.testing.assert_array_equal(again.quality_NM, table.quality_NM)
     # Untouched rows keep their numbers.
+    kept = [raw.models.index(model) for model in table.models]
     for row, prompt in enumerate(table.prompts):
         if raw.prompts.count(prompt) == 1:
-            columns = [raw.models.index(model) for model in table.models]
-            np.testing.assert_array_equal(table.cost_NM[row], raw.cost_NM[raw.prompts.index(prompt), columns])
-
-
-@given(raw=raw_tables())
-def test_without_repair_a_raw_table_is_taken_as_it_is_or_refused(raw: RawTable) -> None:
-    faulty = any(check(raw) for check in CHECKS) or not raw.prompts or not raw.models
-    try:
-        table = raw.checked(repair=False)
-    except TableError as error:
-        assert faulty and "some.csv" in str(error)
-        return
-    assert not faulty and table.repairs == ()
-    assert table.prompts == tuple(raw.prompts) and table.models == tuple(raw.models)
+            np.testing.assert_array_equal(table.cost_NM[row], raw.cost_NM[raw.prompts.index(prompt), kept])
 
 
 @pytest.mark.parametrize(
@@ -155,24 +145,19 @@ def test_many_empty_lines_take_no_longer_than_their_number() -> None:
     assert options_in("\n" * 2_000_000 + "A) one\n\n \t\nB) two") == 2
 
 
-def test_list_prices() -> None:
-    assert Prices.load().models["gpt-4-1106-preview"] == Price(10, 30)
-
-
 def test_a_query_costs_its_tokens() -> None:
     prices = Prices({"m": Price(2, 8)})
     # 1,000 tokens at 2 and 500 at 8 dollars a million: .002 + .004.
     np.testing.assert_allclose(prices.cost("m", np.array([1000.0]), np.array([500.0])), [0.006], rtol=1e-12)
-
-
-def test_a_file_of_ones_own(tmp_path: Path) -> None:
-    (tmp_path / "p.json").write_text(json.dumps({"models": {"mine": [1, 2.5]}}))
-    assert Prices.load(tmp_path / "p.json").models == {"mine": Price(1, 2.5)}
-
-
-def test_a_model_without_a_price() -> None:
     with pytest.raises(TableError, match=r"no price for gpt-9.*--prices"):
-        Prices.load().cost("gpt-9", np.ones(1), 1.0)
+        prices.cost("gpt-9", np.ones(1), 1.0)
+
+
+def test_prices_are_the_list_prices_or_ones_own(tmp_path: Path) -> None:
+    assert Prices.load().models["gpt-4-1106-preview"] == Price(10, 30)
+    for encoding in ("utf-8", "utf-8-sig"):  # as Windows saves it
+        (tmp_path / "p.json").write_text(json.dumps({"models": {"mine": [1, 2.5]}}), encoding)
+        assert Prices.load(tmp_path / "p.json").models == {"mine": Price(1, 2.5)}
 
 
 @pytest.mark.parametrize(
@@ -183,11 +168,8 @@ def test_a_model_without_a_price() -> None:
     ],
 )  # fmt: skip
 def test_a_file_that_holds_no_prices(tmp_path: Path, content: str) -> None:
+    with pytest.raises(TableError, match=r"p\.json cannot be read"):
+        Prices.load(tmp_path / "p.json")  # it is not there
     (tmp_path / "p.json").write_text(content)
     with pytest.raises(TableError, match=r"p\.json"):
-        Prices.load(tmp_path / "p.json")
-
-
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(TableError, match=r"p\.json cannot be read"):
         Prices.load(tmp_path / "p.json")
