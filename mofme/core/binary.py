@@ -15,16 +15,29 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+class _StraightThrough(torch.autograd.Function):
+    """The signs of `of`, through which the gradient passes to w as it is."""
+
+    @staticmethod
+    def forward(ctx: object, w: Tensor, of: Tensor) -> Tensor:
+        # Several times faster than a comparison and a choice.
+        return torch.copysign(torch.ones((), dtype=of.dtype, device=of.device), of)
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
+
+
 def sign(w: Tensor) -> Tensor:
     """+1 where w >= 0, -1 elsewhere (Eq. 1); the gradient passes straight through to w."""
-    return _straight_through(w, _signs(w + 0.0))  # -0.0 + 0.0 is +0.0
+    return _StraightThrough.apply(w, w.detach() + 0.0)  # type: ignore[no-untyped-call]  # -0.0 + 0.0 is +0.0
 
 
 def stochastic_sign(w: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """+1 with probability clip((w + 1) / 2, 0, 1), else -1 (Eq. 2 and 3); the gradient passes straight through to w."""
     chance = torch.rand(w.shape, dtype=w.dtype, device=w.device, generator=generator)
     # 1 - chance <= (w + 1) / 2 where 2 chance + w - 1 >= 0: fewer passes over memory, and these take the time.
-    return _straight_through(w, _signs(chance.mul_(2).add_(w.detach() - 1)))
+    return _StraightThrough.apply(w, chance.mul_(2).add_(w.detach() - 1))  # type: ignore[no-untyped-call]
 
 
 def clip_weights(weights: Iterable[Tensor]) -> None:
@@ -52,10 +65,16 @@ class BinaryWeights:
     """
 
     weight: Tensor
+    bias: Any
     scale: nn.Parameter | None
     training: bool
-    stochastic: bool = False
+    stochastic: bool
     real_at_test: bool = False
+
+    def _begin(self, stochastic: bool) -> None:
+        nn.init.uniform_(self.weight, -1, 1)
+        self.stochastic = stochastic
+        self.scale = None
 
     def working_weight(self) -> Tensor:
         """The weight as it is used now."""
@@ -63,21 +82,21 @@ class BinaryWeights:
             return stochastic_sign(self.weight) if self.stochastic else sign(self.weight)
         return self.weight if self.real_at_test else sign(self.weight)
 
+    def _finish(self, y: Tensor, *axes: int) -> Tensor:
+        if self.scale is not None:
+            y = y * self.scale.view(-1, *axes)
+        return y if self.bias is None else y + self.bias.view(-1, *axes)
+
 
 class BinaryLinear(BinaryWeights, nn.Linear):
     """(..., D) -> (..., F) with weights of -1 and +1."""
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, stochastic: bool = False) -> None:
         super().__init__(in_features, out_features, bias)
-        nn.init.uniform_(self.weight, -1, 1)
-        self.stochastic = stochastic
-        self.scale = None
+        self._begin(stochastic)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.linear(x, self.working_weight())
-        if self.scale is not None:
-            y = y * self.scale
-        return y if self.bias is None else y + self.bias
+        return self._finish(F.linear(x, self.working_weight()))
 
 
 class BinaryConv2d(BinaryWeights, nn.Conv2d):
@@ -85,15 +104,10 @@ class BinaryConv2d(BinaryWeights, nn.Conv2d):
 
     def __init__(self, *args: object, stochastic: bool = False, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
-        nn.init.uniform_(self.weight, -1, 1)
-        self.stochastic = stochastic
-        self.scale = None
+        self._begin(stochastic)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self._conv_forward(x, self.working_weight(), None)
-        if self.scale is not None:
-            y = y * self.scale[:, None, None]
-        return y if self.bias is None else y + self.bias[:, None, None]
+        return self._finish(self._conv_forward(x, self.working_weight(), None), 1, 1)
 
 
 def binary_layers(model: nn.Module) -> Iterator[tuple[str, BinaryLinear | BinaryConv2d]]:
@@ -116,7 +130,9 @@ def binarise(model: nn.Module, keep: Callable[[str], bool] = lambda name: False)
         if type(layer) in (nn.Linear, nn.Conv2d) and not keep(name)
     ]
     for name, layer in chosen:
-        _replace(model, name, _binary(layer))
+        magnitude = layer.get_parameter("weight").detach().abs()
+        binary = _replace(model, name, (BinaryLinear, BinaryConv2d), layer.weight / magnitude.max().clamp_min(1e-12))
+        binary.scale = nn.Parameter(magnitude.flatten(1).mean(1))
     return [name for name, _ in chosen]
 
 
@@ -126,7 +142,10 @@ def unbinarise(model: nn.Module) -> None:
     It costs what a layer of real weights costs, no more and no less.
     """
     for name, layer in list(binary_layers(model)):
-        _replace(model, name, _ordinary(layer))
+        weight = layer.working_weight()
+        if layer.scale is not None:
+            weight = weight * layer.scale.view(-1, *[1] * (weight.ndim - 1))
+        _replace(model, name, (nn.Linear, nn.Conv2d), weight)
 
 
 @torch.no_grad()
@@ -151,66 +170,18 @@ def recalibrate(model: nn.Module, batches: list[Tensor]) -> None:
 
 
 @torch.no_grad()
-def _binary(layer: nn.Linear | nn.Conv2d) -> BinaryLinear | BinaryConv2d:
-    kind = BinaryLinear if isinstance(layer, nn.Linear) else BinaryConv2d
-    binary = kind(*_arguments(layer)).to(layer.weight)
-    magnitude = layer.weight.abs().flatten(1)
-    binary.weight.copy_(layer.weight / magnitude.max().clamp_min(1e-12))
-    binary.scale = nn.Parameter(magnitude.mean(1))
-    if layer.bias is not None and binary.bias is not None:
-        binary.bias.copy_(layer.bias)
-    return binary.train(layer.training)
-
-
-@torch.no_grad()
-def _ordinary(layer: BinaryLinear | BinaryConv2d) -> nn.Linear | nn.Conv2d:
-    kind = nn.Linear if isinstance(layer, BinaryLinear) else nn.Conv2d
-    ordinary = kind(*_arguments(layer)).to(layer.weight)
-    weight = layer.working_weight()
-    if layer.scale is not None:
-        weight = weight * layer.scale.view(-1, *[1] * (weight.ndim - 1))
-    ordinary.weight.copy_(weight)
-    if ordinary.bias is not None and layer.bias is not None:
-        ordinary.bias.copy_(layer.bias)
-    return ordinary.train(layer.training)
-
-
-def _arguments(layer: nn.Linear | nn.Conv2d) -> tuple[Any, ...]:
-    """What another layer of the same shape is made with."""
+def _replace(model: nn.Module, name: str, kinds: tuple[type[nn.Linear], type[nn.Conv2d]], weight: Tensor) -> nn.Module:
+    """Put a new layer, of one of these kinds and with this weight, where that of this name is; returns it."""
+    layer: Any = model.get_submodule(name)
+    has_bias = layer.bias is not None
     if isinstance(layer, nn.Linear):
-        return layer.in_features, layer.out_features, layer.bias is not None
-    return (
-        layer.in_channels,
-        layer.out_channels,
-        layer.kernel_size,
-        layer.stride,
-        layer.padding,
-        layer.dilation,
-        layer.groups,
-        layer.bias is not None,
-        layer.padding_mode,
-    )
-
-
-def _replace(model: nn.Module, name: str, layer: nn.Module) -> None:
+        new: Any = kinds[0](layer.in_features, layer.out_features, has_bias)
+    else:
+        shape = layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding, layer.dilation
+        new = kinds[1](*shape, layer.groups, has_bias, layer.padding_mode)
+    new.to(layer.weight).weight.copy_(weight)
+    if has_bias:
+        new.bias.copy_(layer.bias)
     parent, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(parent), attribute, layer)
-
-
-def _signs(w: Tensor) -> Tensor:
-    """Several times faster than a comparison and a choice."""
-    return torch.copysign(torch.ones((), dtype=w.dtype, device=w.device), w)
-
-
-class _StraightThrough(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: object, w: Tensor, binary: Tensor) -> Tensor:
-        return binary
-
-    @staticmethod
-    def backward(ctx: object, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient, None
-
-
-def _straight_through(w: Tensor, binary: Tensor) -> Tensor:
-    return _StraightThrough.apply(w, binary)  # type: ignore[no-untyped-call]
+    setattr(model.get_submodule(parent), attribute, new.train(layer.training))
+    return new

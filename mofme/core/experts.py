@@ -52,17 +52,15 @@ class FeedForwardExperts(Experts):
         gates_N1 = weights_TE[token_N, expert_N].unsqueeze(-1)
         counts = torch.bincount(expert_N, minlength=self.num_experts).tolist()
         y_TD = torch.zeros_like(x_TD)
-        blocks = zip(token_N.split(counts), gates_N1.split(counts), *self._each_expert(), strict=True)
+        # Unbound at once: the gradient of E single selections would be E tensors as large as all experts together.
+        stacked = (self.expand_EHD, self.expand_bias_EH, self.contract_EDH, self.contract_bias_ED)
+        experts = (parameter.unbind() for parameter in stacked)
+        blocks = zip(token_N.split(counts), gates_N1.split(counts), *experts, strict=True)
         for tokens, gates_n1, expand_HD, expand_bias_H, contract_DH, contract_bias_D in blocks:
             if len(tokens):
                 y = _two_layers(x_TD[tokens], expand_HD, expand_bias_H, contract_DH, contract_bias_D)
                 y_TD.index_add_(0, tokens, (y * gates_n1).to(y_TD.dtype))
         return y_TD
-
-    def _each_expert(self) -> list[tuple[Tensor, ...]]:
-        # Unbound at once: the gradient of E single selections would be E tensors as large as all experts together.
-        stacked = (self.expand_EHD, self.expand_bias_EH, self.contract_EDH, self.contract_bias_ED)
-        return [parameter.unbind() for parameter in stacked]
 
 
 class FeatureModulatedExperts(Experts):

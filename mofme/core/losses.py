@@ -1,10 +1,8 @@
 """Losses of routing and of distillation. They read decisions and logits, and live outside routers and models.
 
-Those of balance keep a router from giving all its work to a few experts: Shazeer et al. 2017 (arXiv 1701.06538),
-Riquelme et al. 2021 (arXiv 2106.05974), Fedus et al. 2022 (arXiv 2101.03961). Those of distillation say what a student
-learns from a teacher's distribution: Hinton et al. 2015 (KD, arXiv 1503.02531), Agarwal et al. 2024 (GKD, arXiv
-2306.13649), and Every Expert Matters (arXiv 2502.12947), whose teacher is a mixture of experts. Nothing here knows of
-text: the last axis is the choices. Axis names beside those of `routing.py`: T tokens or positions, V choices.
+Of balance: Shazeer et al. 2017 (arXiv 1701.06538), Riquelme et al. 2021 (arXiv 2106.05974), Fedus et al. 2022 (arXiv
+2101.03961). Of distillation: Hinton et al. 2015 (KD, arXiv 1503.02531), Agarwal et al. 2024 (GKD, arXiv 2306.13649),
+Every Expert Matters (arXiv 2502.12947). Axis names beside those of `routing.py`: T tokens or positions, V choices.
 """
 
 from collections.abc import Sequence
@@ -63,17 +61,12 @@ def kd_loss(student_TV: Tensor, teacher_TV: Tensor, labels_T: Tensor) -> Tensor:
     return 0.5 * true_T.mean() + 0.5 * kl_divergence(teacher_TV, student_TV)
 
 
-def gkd_loss(student_TV: Tensor, teacher_TV: Tensor) -> Tensor:
-    """KL(student || teacher), for positions that the student wrote itself (GKD on its own samples, reverse KL)."""
-    return kl_divergence(student_TV, teacher_TV)
+def gkd_loss(student_TV: Tensor, *teachers_TV: Tensor) -> Tensor:
+    """KL(student || teacher), for positions that the student wrote itself (GKD on its own samples, reverse KL).
 
-
-def augmentation_loss(student_TV: Tensor, teachers_TV: Sequence[Tensor]) -> Tensor:
-    """Knowledge augmentation (KA): the mean over M samplings of the teacher's experts of KL(student || teacher^m).
-
-    The losses are averaged, not the teacher's outputs. With one teacher it is `gkd_loss`.
+    Of several teachers, samplings of one's experts, the losses are averaged: knowledge augmentation (KA).
     """
-    return torch.stack([gkd_loss(student_TV, teacher_TV) for teacher_TV in teachers_TV]).mean()
+    return torch.stack([kl_divergence(student_TV, teacher_TV) for teacher_TV in teachers_TV]).mean()
 
 
 def router_feedback_loss(

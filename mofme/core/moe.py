@@ -64,21 +64,24 @@ def activated_parameters(model: nn.Module, active_L: Iterable[float] | None = No
 
 @dataclass(frozen=True)
 class ObservedRouting:
-    """A decision taken while observing: which layer took it, and the leading shape its tokens came in."""
+    """A decision taken while observing: which layer took it, the leading shape its tokens came in, and where it was
+    asked for the tokens (T, D) themselves.
+    """
 
     layer: str
     leading_shape: tuple[int, ...]
     decision: RoutingDecision
+    x_TD: Tensor | None = None
 
 
 @contextmanager
-def observe_routing(model: nn.Module) -> Iterator[list[ObservedRouting]]:
+def observe_routing(model: nn.Module, tokens: bool = False) -> Iterator[list[ObservedRouting]]:
     """Collect every decision that the MoE layers of `model` take for this thread inside the block, in order.
 
-    Gradients flow through what is collected, so that losses can read it.
+    Gradients flow through what is collected, so that losses can read it. With `tokens` it keeps those in memory, too.
     """
     observed: list[ObservedRouting] = []
-    handles = [handle for name, layer in moe_layers(model).items() for handle in _hooks(name, layer, observed)]
+    handles = [handle for name, layer in moe_layers(model).items() for handle in _hooks(name, layer, observed, tokens)]
     try:
         yield observed
     finally:
@@ -86,7 +89,7 @@ def observe_routing(model: nn.Module) -> Iterator[list[ObservedRouting]]:
             handle.remove()
 
 
-def _hooks(name: str, layer: MoE, observed: list[ObservedRouting]) -> list[RemovableHandle]:
+def _hooks(name: str, layer: MoE, observed: list[ObservedRouting], tokens: bool) -> list[RemovableHandle]:
     # Only a layer's own router is hooked: a router that wraps others would otherwise be seen several times.
     leading_shape: tuple[int, ...] = ()
 
@@ -94,8 +97,8 @@ def _hooks(name: str, layer: MoE, observed: list[ObservedRouting]) -> list[Remov
         nonlocal leading_shape
         leading_shape = tuple(args[0].shape[:-1])
 
-    def record(_: nn.Module, __: tuple[Tensor], decision: RoutingDecision) -> None:
-        observed.append(ObservedRouting(name, leading_shape, decision))
+    def record(_: nn.Module, args: tuple[Tensor], decision: RoutingDecision) -> None:
+        observed.append(ObservedRouting(name, leading_shape, decision, args[0] if tokens else None))
 
     return [
         layer.register_forward_pre_hook(this_thread_only(enter)),

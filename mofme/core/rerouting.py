@@ -6,8 +6,8 @@ solved, gradient descent and kernel regression lower the neighbours' loss under 
     L(r) = sum_i K(x_i, x) loss(f(x_i, r), y_i) / sum_i K(x_i, x),
 
 which the caller hands over as `loss_of(r)`; with the loss of the sample itself in its place they give the oracle.
-Steps, rates and k are the paper's. Our readings: K is Gaussian, as wide as the neighbours are far; a sample of many
-tokens is routed by the mean of its tokens' weights, layer by layer, and moving that mean shifts all tokens alike.
+Our readings: K is Gaussian, as wide as the neighbours are far; a sample is routed by the mean of its tokens' weights,
+layer by layer, and moving that mean shifts all tokens alike.
 
 Axis names: N references, k neighbours, S samples, R routing weights of a sample: all experts of all layers in a row.
 """

@@ -29,14 +29,13 @@ class LinearRouter(ScoreRouter):
 
 
 class MLPRouter(ScoreRouter):
-    """Scores W silu(W' x): the control for routers with more parameters than the linear one.
-
-    Without `hidden` it has as many parameters as the attention router (3 D E), up to half a hidden feature.
+    """Scores W silu(W' x): the control for routers with more parameters than the linear one. It has as many as the
+    attention router (3 D E), up to half a hidden feature.
     """
 
-    def __init__(self, dim: int, num_experts: int, top_k: int = 2, hidden: int | None = None) -> None:
+    def __init__(self, dim: int, num_experts: int, top_k: int = 2) -> None:
         super().__init__(num_experts, top_k)
-        hidden = hidden or max(1, round(3 * dim * num_experts / (dim + num_experts)))
+        hidden = max(1, round(3 * dim * num_experts / (dim + num_experts)))
         self.expand = nn.Linear(dim, hidden, bias=False)
         self.score = nn.Linear(hidden, num_experts, bias=False)
 

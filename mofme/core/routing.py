@@ -46,9 +46,7 @@ class Router(nn.Module, ABC):
 class ScoreRouter(Router):
     """A router that scores the experts and takes the best (Shazeer et al. 2017): a subclass says how it scores.
 
-        p = softmax(logits(x)), of which the top k stay; for k > 1 they are scaled to sum to 1.
-
-    The softmax comes first: taken after the selection, a top-1 weight would be the constant 1 and teach nothing.
+    p = softmax(logits(x)), of which the top k stay; for k > 1 they are scaled to sum to 1.
     """
 
     def __init__(self, num_experts: int, top_k: int) -> None:
@@ -62,7 +60,10 @@ class ScoreRouter(Router):
 
     def forward(self, x_TD: Tensor) -> RoutingDecision:
         logits_TE = self.logits(x_TD)
-        return RoutingDecision(top_k_weights(expert_probabilities(logits_TE), self.top_k), logits_TE)
+        weights_TE = keep_top_k(expert_probabilities(logits_TE), self.top_k)
+        if self.top_k > 1:  # a single one, scaled, would be the constant 1 and teach nothing
+            weights_TE = weights_TE / weights_TE.sum(dim=-1, keepdim=True)
+        return RoutingDecision(weights_TE, logits_TE)
 
 
 class Experts(nn.Module, ABC):
@@ -99,15 +100,6 @@ def expert_probabilities(logits_TE: Tensor) -> Tensor:
     """The softmax over the experts, by hand: `torch.softmax` would put the experts of a token side by side again."""
     odds_TE = (logits_TE - logits_TE.detach().amax(dim=-1, keepdim=True)).exp()
     return odds_TE / odds_TE.sum(dim=-1, keepdim=True)
-
-
-def top_k_weights(probabilities_TE: Tensor, k: int) -> Tensor:
-    """The k largest probabilities of every token, for k > 1 scaled to sum to 1; 0 elsewhere.
-
-    A single one stays as it is: scaled, it would be the constant 1 and teach the router nothing.
-    """
-    weights_TE = keep_top_k(probabilities_TE, k)
-    return weights_TE / weights_TE.sum(dim=-1, keepdim=True) if k > 1 else weights_TE
 
 
 def keep_top_k(scores_TE: Tensor, k: int) -> Tensor:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,14 +48,6 @@ class StepReport:
     step: int
     steps: int
     loss: float
-
-
-class Stateful(Protocol):
-    """What can be kept and filled again: nets, optimizers, schedules of torch."""
-
-    def state_dict(self) -> Any: ...
-
-    def load_state_dict(self, state_dict: Any) -> Any: ...
 
 
 class Run:
@@ -159,14 +151,14 @@ class Run:
         elapsed, self._tick = now - self._tick, now
         return elapsed
 
-    def resume(self, path: Path, settings: Mapping[str, Any] | None = None, **others: Stateful) -> bool:
+    def resume(self, path: Path, settings: Mapping[str, Any] | None = None, **others: Any) -> bool:
         """Go on from what `save` wrote to `path`, if anything; true if so. `others` are kept beside net and optimizer.
 
         Raises ModelError if the file is damaged, of a run with other `settings` or of another net; and where there is a
         model without it, which a new run would replace.
         """
         self._path, self._settings = path, settings
-        self._parts: dict[str, Stateful] = {"net": self.net, "optimizer": self.optimizer, **others}
+        self._parts: dict[str, Any] = {"net": self.net, "optimizer": self.optimizer, **others}
         if self.average is not None:
             self._parts["average"] = self.average
         device = next(self.net.parameters()).device

@@ -64,7 +64,9 @@ class UncertaintyRouter(Router):
         calibrated_TE = centred_TE / (variance_TE / noise_T1.clamp_min(TINY) + RIDGE)
         length_T1 = (calibrated_TE.square().sum(dim=-1, keepdim=True) + TINY).sqrt()
         weights_TE = keep_top_k(calibrated_TE / length_T1, self.top_k)
-        return RoutingDecision(weights_TE, mean_TE, _uncertainty(centred_TE, noise_T1))
+        noise_T = (noise_T1.squeeze(-1) + TINY).sqrt()
+        signal_T = (centred_TE.square().mean(dim=-1) + TINY).sqrt()
+        return RoutingDecision(weights_TE, mean_TE, noise_T / (noise_T + signal_T))
 
     def moments(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance (T, E) of the scores under input dropout.
@@ -78,9 +80,3 @@ class UncertaintyRouter(Router):
             return expert_scores(x_TD, weight_ED), expert_scores(x_TD.square(), variance_ED)
         passes_MTE = torch.stack([self.score(F.dropout(x_TD, self.dropout)) for _ in range(self.samples)])
         return passes_MTE.mean(dim=0), passes_MTE.var(dim=0)
-
-
-def _uncertainty(centred_TE: Tensor, noise_T1: Tensor) -> Tensor:
-    noise_T = (noise_T1.squeeze(-1) + TINY).sqrt()
-    signal_T = (centred_TE.square().mean(dim=-1) + TINY).sqrt()
-    return noise_T / (noise_T + signal_T)

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -20,7 +21,6 @@ from mofme.core.binary import binary_layers
 from mofme.errors import ModelError
 from mofme.files import CARD_FILE, WEIGHTS_FILE, atomic_file
 
-_BIT_VALUES = (128, 64, 32, 16, 8, 4, 2, 1)
 Model = TypeVar("Model", bound=nn.Module)
 Read = TypeVar("Read")
 
@@ -87,7 +87,7 @@ def load_state(folder: Path, card: ModelCard) -> dict[str, Tensor]:
     path = folder / WEIGHTS_FILE
     if not path.is_file():
         raise ModelError(f"{path} is missing: download the model again")
-    if _sha256(path) != card.sha256:
+    if hashlib.sha256(path.read_bytes()).hexdigest() != card.sha256:
         raise ModelError(f"{path} is damaged: its checksum differs from the one in {CARD_FILE}; download it again")
     try:
         state: dict[str, Tensor] = load_file(path)
@@ -151,9 +151,7 @@ def checksum(state: Mapping[str, Tensor]) -> str:
 
 def pack_signs(weight: Tensor) -> Tensor:
     """uint8 (ceil(n / 8),) holding one bit for each of the n weights, 1 for +1; the last byte is filled with zeros."""
-    bits = (weight.detach().cpu().flatten() >= 0).to(torch.uint8)
-    bits = nn.functional.pad(bits, (0, -len(bits) % 8))
-    return (bits.view(-1, 8) * torch.tensor(_BIT_VALUES, dtype=torch.uint8)).sum(1, dtype=torch.uint8)
+    return torch.from_numpy(np.packbits((weight.detach().cpu().flatten() >= 0).numpy()))
 
 
 def unpack_signs(packed: Tensor, shape: torch.Size | tuple[int, ...]) -> Tensor:
@@ -161,10 +159,5 @@ def unpack_signs(packed: Tensor, shape: torch.Size | tuple[int, ...]) -> Tensor:
     count = math.prod(shape)
     if packed.dtype != torch.uint8 or packed.numel() != -(-count // 8):
         raise ValueError(f"{packed.numel()} bytes of packed signs do not hold weights of shape {tuple(shape)}")
-    bits = (packed[:, None] & torch.tensor(_BIT_VALUES, dtype=torch.uint8)) != 0
-    return torch.where(bits.flatten()[:count], 1.0, -1.0).view(shape)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    bits = torch.from_numpy(np.unpackbits(packed.numpy(), count=count))
+    return (2.0 * bits - 1).view(shape)

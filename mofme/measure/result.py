@@ -164,7 +164,8 @@ class Judgement:
         said = f"{self.verdict.capitalize()}: {self.claim}."
         if self.bearing:
             wanted = "where the claim wants it" if self.bearing in self.parts else "where it had to be"
-            said += f" {_capital(self.bearing.text())}, {wanted} {self.bearing.wanted()}."
+            text = self.bearing.text()
+            said += f" {text[:1].upper()}{text[1:]}, {wanted} {self.bearing.wanted()}."
         return said + (f" It would take {self.needed}." if self.needed and self.verdict is Verdict.UNSEEN else "")
 
 
@@ -291,7 +292,12 @@ def load_result(room: str, folder: Path = RESULTS) -> Result:
             Row(row["table"], row["name"], {name: Figure(**figure) for name, figure in row["figures"].items()})
             for row in plain.pop("rows")
         ]
-        judgements = [_judgement(one) for one in plain.pop("judgements", ())]
+        judgements = []
+        for one in plain.pop("judgements", ()):
+            one.pop("verdict", None)  # what was decided is decided again: a file cannot claim what its figures do not
+            for kind in ("parts", "gates"):
+                one[kind] = [Check(c["name"], Figure(**c["figure"]), c["level"], c["below"]) for c in one[kind]]
+            judgements.append(Judgement(**one))
         result = Result(**{**plain, "rows": rows, "machine": Machine(**plain["machine"]), "judgements": judgements})
         _check_finite(result)
         return result
@@ -313,19 +319,6 @@ def as_plain(result: Result) -> dict[str, Any]:
         return {name: value for name, value in fields if not (name in ("values", "judgements") and not value)}
 
     return asdict(result, dict_factory=without_empty)
-
-
-def _judgement(plain: dict[str, Any]) -> Judgement:
-    """What was decided is decided again: a file cannot claim what its figures do not."""
-    checks = {
-        kind: [Check(one["name"], Figure(**one["figure"]), one["level"], one["below"]) for one in plain[kind]]
-        for kind in ("parts", "gates")
-    }
-    return Judgement(plain["claim"], plain["departs"], plain["scale"], **checks, needed=plain["needed"])
-
-
-def _capital(words: str) -> str:
-    return words[:1].upper() + words[1:]
 
 
 def _is_gain(column: str) -> bool:

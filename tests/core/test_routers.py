@@ -44,10 +44,6 @@ def softmax(scores: Sequence[float]) -> list[float]:
     return [one / sum(odds) for one in odds]
 
 
-def linear_scores(router: LinearRouter, x: Sequence[float]) -> list[float]:
-    return product(router.score.weight, x)
-
-
 def mlp_scores(router: MLPRouter, x: Sequence[float]) -> list[float]:
     return product(router.score.weight, [h / (1 + math.exp(-h)) for h in product(router.expand.weight, x)])
 
@@ -67,7 +63,12 @@ def mixture_scores(router: MixtureOfRouters, x: Sequence[float]) -> list[float]:
     ]
 
 
-SCORES = {"linear": linear_scores, "mlp": mlp_scores, "attention": attention_scores, "mixture": mixture_scores}
+SCORES = {
+    "linear": lambda router, x: product(router.score.weight, x),
+    "mlp": mlp_scores,
+    "attention": attention_scores,
+    "mixture": mixture_scores,
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -84,20 +85,6 @@ def test_it_equals_a_loop_over_numbers(kind: RouterKind, top_k: int) -> None:
         assert logits.tolist() == pytest.approx(scores, abs=1e-12)
         assert weights.tolist() == pytest.approx([p[i] / total if i in chosen else 0.0 for i in range(5)], abs=1e-12)
     assert decision.uncertainty_T is None
-
-
-@given(kind=st.sampled_from(KINDS), **SIZES)
-def test_weights_are_a_distribution_over_k_experts(
-    kind: RouterKind, tokens: int, dim: int, experts: int, seed: int, data: st.DataObject
-) -> None:
-    top_k = data.draw(st.integers(1, experts))
-    torch.manual_seed(seed)
-    decision = ROUTERS[kind](dim, experts, top_k)(torch.randn(tokens, dim))
-    assert decision.weights_TE.shape == decision.logits_TE.shape == (tokens, experts)
-    assert decision.chosen_TE.sum(dim=-1).tolist() == [top_k] * tokens
-    assert (decision.weights_TE >= 0).all()
-    if top_k > 1:
-        torch.testing.assert_close(decision.weights_TE.sum(dim=-1), torch.ones(tokens))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -172,22 +159,14 @@ def test_one_router_is_its_only_member_to_the_last_bit(
     assert torch.equal(ours.logits_TE, theirs.logits_TE)
 
 
-def test_a_mixture_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least 1 router"):
-        MixtureOfRouters(4, 5, num_routers=0)
-
-
 def test_the_largest_scores_stay_and_the_rest_become_zero() -> None:
     scores = torch.tensor([[0.1, 0.5, 0.4], [-3.0, -1.0, -2.0]])
     # Signed scores are ranked by value, not by size: -1 and -2 are the two largest of the second row.
     assert keep_top_k(scores, 2).tolist() == [[0, 0.5, pytest.approx(0.4)], [0, -1, -2]]
     assert torch.equal(keep_top_k(scores, 3), scores)
-
-
-@pytest.mark.parametrize("k", [0, -1, 4])
-def test_a_k_that_is_not_a_number_of_experts_is_refused(k: int) -> None:
-    with pytest.raises(ValueError, match=f"k = {k}"):
-        keep_top_k(torch.ones(2, 3), k)
+    for k in (0, 4):
+        with pytest.raises(ValueError, match=f"k = {k}"):
+            keep_top_k(scores, k)
 
 
 @given(

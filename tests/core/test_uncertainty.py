@@ -5,8 +5,6 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -73,22 +71,6 @@ def test_the_weights_do_not_change_with_the_scale_of_the_scores(factor: float) -
     torch.testing.assert_close(after.uncertainty_T, before.uncertainty_T)
 
 
-@given(
-    tokens=st.integers(0, 6), dim=st.integers(1, 6), experts=st.integers(2, 6), seed=st.integers(0, 99), data=st.data()
-)
-def test_uncertainty_weights_are_part_of_a_unit_vector(
-    tokens: int, dim: int, experts: int, seed: int, data: st.DataObject
-) -> None:
-    top_k = data.draw(st.integers(1, experts))
-    torch.manual_seed(seed)
-    decision = UncertaintyRouter(dim, experts, top_k)(torch.randn(tokens, dim))
-    assert (decision.chosen_TE.sum(dim=-1) <= top_k).all()
-    assert (decision.weights_TE.norm(dim=-1) <= 1 + 1e-5).all()
-    if top_k == experts:
-        torch.testing.assert_close(decision.weights_TE.norm(dim=-1), torch.ones(tokens))
-    assert ((decision.uncertainty_T >= 0) & (decision.uncertainty_T <= 1)).all()
-
-
 @pytest.mark.parametrize("samples", [None, 4])
 def test_the_same_rule_holds_in_training_and_in_inference(samples: int | None) -> None:
     torch.manual_seed(0)
@@ -111,10 +93,7 @@ def test_passes_that_happen_to_agree_give_a_certain_decision() -> None:
     centred = router.score(x) - router.score(x).mean(dim=-1, keepdim=True)
     torch.testing.assert_close(decision.weights_TE, F.normalize(centred, dim=-1))
     assert decision.uncertainty_T.tolist() == pytest.approx([0] * 5, abs=1e-3)
-
-
-def test_a_single_expert_has_no_weight() -> None:
-    assert UncertaintyRouter(6, 1, top_k=1)(torch.randn(5, 6)).weights_TE.tolist() == [[0]] * 5
+    assert UncertaintyRouter(6, 1, top_k=1)(x).weights_TE.tolist() == [[0]] * 5  # nobody to stand out from
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

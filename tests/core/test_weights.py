@@ -1,6 +1,5 @@
 import dataclasses
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -30,26 +29,19 @@ def state() -> dict[str, Tensor]:
 
 def test_what_was_saved_comes_back(tmp_path: Path) -> None:
     folder = tmp_path / "weights" / "tiny"
-    saved = save_model(folder, CARD, state())
-    card = load_card(folder)
-    assert card == saved
+    card = save_model(folder, CARD, state())
     # 3 * 4 + 3 + 1 numbers.
-    assert card == dataclasses.replace(CARD, parameters=16, sha256=card.sha256)
+    assert load_card(folder) == card == dataclasses.replace(CARD, parameters=16, sha256=card.sha256)
     loaded = load_state(folder, card)
     assert loaded.keys() == state().keys()
     for name, tensor in state().items():
         # Half precision keeps 11 bits: to within 2^-11 of the value.
         torch.testing.assert_close(loaded[name], tensor, rtol=2**-11, atol=0)
         assert loaded[name].dtype == tensor.dtype
-
-
-def test_the_files_are_safetensors_and_json(tmp_path: Path) -> None:
-    card = save_model(tmp_path, CARD, state())
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["card.json", "model.safetensors"]
-    weights = tmp_path / "model.safetensors"
+    assert sorted(path.name for path in folder.iterdir()) == ["card.json", "model.safetensors"]
+    weights = folder / "model.safetensors"
     assert load_file(weights)["weight"].dtype == torch.float16
     assert hashlib.sha256(weights.read_bytes()).hexdigest() == card.sha256
-    assert json.loads((tmp_path / "card.json").read_text(encoding="utf-8"))["licence"] == "CC BY-NC 4.0"
 
 
 def test_parameters_that_share_or_stride_memory_are_saved(tmp_path: Path) -> None:
@@ -59,23 +51,18 @@ def test_parameters_that_share_or_stride_memory_are_saved(tmp_path: Path) -> Non
     assert loaded["transposed"].tolist() == loaded["whole"].tolist() == matrix.T.tolist()
 
 
-@pytest.mark.parametrize("at", [0, 100, -1])
-def test_a_changed_byte_is_refused(tmp_path: Path, at: int) -> None:
+def test_damaged_and_missing_weights_are_refused(tmp_path: Path) -> None:
     card = save_model(tmp_path, CARD, state())
     weights = tmp_path / "model.safetensors"
-    content = bytearray(weights.read_bytes())
-    content[at] ^= 1
-    weights.write_bytes(content)
-    with pytest.raises(ModelError, match=r"model\.safetensors is damaged"):
-        load_state(tmp_path, card)
-
-
-def test_truncated_and_missing_weights_are_refused(tmp_path: Path) -> None:
-    card = save_model(tmp_path, CARD, state())
-    weights = tmp_path / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-10])
-    with pytest.raises(ModelError, match="damaged"):
-        load_state(tmp_path, card)
+    content = weights.read_bytes()
+    for damaged in (content[:-10], bytes([content[0] ^ 1]) + content[1:], content[:-1] + bytes([content[-1] ^ 1])):
+        weights.write_bytes(damaged)
+        with pytest.raises(ModelError, match=r"model\.safetensors is damaged"):
+            load_state(tmp_path, card)
+    # Of no weights at all, though the checksum fits.
+    weights.write_bytes(b"no weights at all")
+    with pytest.raises(ModelError, match=r"model\.safetensors holds no weights"):
+        load_state(tmp_path, dataclasses.replace(card, sha256=hashlib.sha256(b"no weights at all").hexdigest()))
     weights.unlink()
     with pytest.raises(ModelError, match=r"model\.safetensors is missing"):
         load_state(tmp_path, card)
@@ -85,13 +72,10 @@ def test_truncated_and_missing_weights_are_refused(tmp_path: Path) -> None:
     "content", [b"", b"{", b"[]", b'"text"', b"null", b"{}", b'{"name": "x"}', b"\xff\xfe\x00", b'{"surprise": 1}']
 )
 def test_what_is_no_card_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "card.json").write_bytes(content)
-    with pytest.raises(ModelError, match=r"card\.json"):
-        load_card(tmp_path)
-
-
-def test_a_missing_card_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"card\.json is missing"):
+        load_card(tmp_path)
+    (tmp_path / "card.json").write_bytes(content)
+    with pytest.raises(ModelError, match=r"card\.json is not"):
         load_card(tmp_path)
 
 
@@ -110,13 +94,6 @@ def test_what_is_not_finite_is_refused_and_what_was_there_stays(tmp_path: Path, 
         save_model(tmp_path, CARD, {"weight": torch.tensor([1.0, number])})
     assert load_card(tmp_path) == kept
     assert load_state(tmp_path, kept).keys() == state().keys()
-
-
-def test_a_file_that_is_no_weights_is_refused_though_its_checksum_fits(tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors").write_bytes(b"no weights at all")
-    card = dataclasses.replace(CARD, sha256=hashlib.sha256(b"no weights at all").hexdigest())
-    with pytest.raises(ModelError, match=r"model\.safetensors holds no weights"):
-        load_state(tmp_path, card)
 
 
 @pytest.mark.parametrize(("numbers", "words"), [(1_000, 1), (1, 1_000)])  # no room for the weights; for the card

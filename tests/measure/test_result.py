@@ -39,7 +39,7 @@ rows = st.builds(Row, st.text(), st.text(), st.dictionaries(st.text(), figures))
 machines = st.builds(Machine, st.text(), st.integers(1), st.text(), st.text(), st.none() | st.integers(1), st.text())
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=10)
 @given(st.lists(rows), st.lists(st.integers()), machines, st.text())
 def test_what_is_saved_is_loaded(
     tmp_path: Path, rows: list[Row], seeds: list[int], machine: Machine, verdict: str
@@ -53,18 +53,16 @@ def test_what_is_saved_is_loaded(
     assert available_results(tmp_path) == ["room"]
 
 
-@pytest.mark.parametrize("number", [float("nan"), float("inf")])
-@pytest.mark.parametrize("place", ["value", "low", "high"])
-def test_what_is_no_number_is_neither_saved_nor_loaded(tmp_path: Path, number: float, place: str) -> None:
-    good = result(Row("t", "rain", {"gain, dB": Figure(1, 0, 2)}))
-    path = save_result(good, tmp_path)
+@pytest.mark.parametrize("bad", [Figure(float("nan")), Figure(1, float("-inf"), 2), Figure(1, 0, float("inf"))])
+def test_what_is_no_number_is_neither_saved_nor_loaded(tmp_path: Path, bad: Figure) -> None:
+    path = save_result(result(Row("t", "rain", {"gain, dB": Figure(1, 0, 2)})), tmp_path)
     before = path.read_bytes()
-    bad = result(Row("t", "rain", {"gain, dB": dataclasses.replace(Figure(1, 0, 2), **{place: number})}))
+    wrong = result(Row("t", "rain", {"gain, dB": bad}))
     with pytest.raises(ResultError, match="rain, gain, dB"):
-        save_result(bad, tmp_path)
+        save_result(wrong, tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["room.json"]
     assert path.read_bytes() == before
-    path.write_text(json.dumps(dataclasses.asdict(bad)), encoding="utf-8")
+    path.write_text(json.dumps(dataclasses.asdict(wrong)), encoding="utf-8")
     with pytest.raises(ResultError, match="rain, gain, dB"):
         load_result("room", tmp_path)
 
@@ -74,30 +72,21 @@ def test_what_is_no_number_is_neither_saved_nor_loaded(tmp_path: Path, number: f
     ["", "{", "[]", "null", "{}", '{"rows": []}', '{"rows": [{"table": "t", "name": "n"}], "machine": {}}', "\xff"],
 )
 def test_a_file_that_is_no_result_is_refused_by_name(tmp_path: Path, content: str) -> None:
+    with pytest.raises(ResultError, match="'room'"):
+        load_result("room", tmp_path)
     (tmp_path / "room.json").write_text(content, encoding="latin-1")
     with pytest.raises(ResultError, match=r"room\.json"):
         load_result("room", tmp_path)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"rows": [{"table": "t", "name": "n", "figures": {"dB": {"value": "many"}}}]},
-        {"rows": [{"table": "t", "name": "n", "figures": {"dB": {"value": 1, "spread": 2}}}]},
-        {"machine": {"cpu": "A CPU"}},
-        {"surprise": 1},
-    ],
-)
-def test_a_result_with_something_else_inside_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
+def test_a_result_with_something_else_inside_is_refused(tmp_path: Path) -> None:
     path = save_result(result(), tmp_path)
-    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **change}), encoding="utf-8")
-    with pytest.raises(ResultError, match=r"room\.json is not a result"):
-        load_result("room", tmp_path)
-
-
-def test_a_room_without_a_result_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ResultError, match="'elsewhere'"):
-        load_result("elsewhere", tmp_path)
+    good = json.loads(path.read_text(encoding="utf-8"))
+    wrong = [{"rows": [{"table": "t", "name": "n", "figures": {"dB": one}}]} for one in ({"value": "many"}, {"it": 1})]
+    for change in (*wrong, {"machine": {"cpu": "A CPU"}}, {"surprise": 1}):
+        path.write_text(json.dumps({**good, **change}), encoding="utf-8")
+        with pytest.raises(ResultError, match=r"room\.json is not a result"):
+            load_result("room", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -132,11 +121,6 @@ def test_figures_as_people_write_them(figure: Figure, signed: bool, text: str) -
 def test_sides(figure: Figure, level: float, side: int) -> None:
     assert figure.side(level) == side
     assert figure.noise() == ("beyond the noise" if figure.side() else "within the noise")
-
-
-def test_a_figure_of_a_figure() -> None:
-    assert Figure(0.25, 0.125, 0.5).map(lambda share: 100 - 100 * share) == Figure(75, 50, 87.5)
-    assert Figure(0.25).percent() == Figure(25)
 
 
 def test_tables_keep_the_order_and_leave_gaps_empty() -> None:
@@ -183,12 +167,7 @@ def judgement(*parts: Figure, gates: tuple[Figure, ...] = ()) -> Judgement:
 )
 def test_verdicts(parts: tuple[Figure, ...], gates: tuple[Figure, ...], verdict: Verdict) -> None:
     assert judgement(*parts, gates=gates).verdict == verdict
-
-
-def test_a_level_and_a_side() -> None:
-    assert Check("error, points", Figure(0.1, -0.1, 0.2), 0.3, below=True).side == 1
     assert Check("error, points", Figure(0.4, 0.35, 0.5), 0.3, below=True).side == -1
-    assert Check("references", Figure.exact(106), 500).side == -1
 
 
 def test_the_sentences_tell_what_the_verdict_hangs_on() -> None:
@@ -227,21 +206,13 @@ def test_two_means_apart_are_compared_as_scipy_does() -> None:
     figure = difference_of_means(students_mean(one), students_mean(other), (3, 3))
     low, high = stats.ttest_ind(one, other, equal_var=False).confidence_interval()
     assert (figure.low, figure.high) == pytest.approx((low, high))
+    assert difference_of_means(figure, Figure(1.3, 1.1, 1.5), (3, 1)).low is None  # of a single net
     assert clipped(Figure(90, 70, 110), high=100) == Figure(90, 70, 100)
 
 
 def result_headlines(gain: Figure) -> Result:
     rows = [Row("whole photographs", "all weathers", {"gain, dB": gain}), Row("others", "x", {"gain, dB": Figure(9)})]
     return Result("rerouting_pictures", "A paper", "a claim", "Numbers.", "python -m mofme x", rows)
-
-
-@pytest.mark.parametrize("room", available_results())
-def test_every_shipped_result_has_a_short_sentence_with_at_most_one_figure_of_its_own(room: str) -> None:
-    told = headline(load_result(room))
-    assert told is not None
-    assert len(told.sentence) < 120 and told.sentence.count(". ") == 0
-    assert len(re.findall(r"\d+(?:\.\d+)?", told.sentence)) <= 2
-    assert told.telling in told.figures
 
 
 @pytest.mark.parametrize(
@@ -257,6 +228,7 @@ def test_the_sentence_changes_with_the_figure(gain: Figure, words: str) -> None:
     assert told is not None
     assert words in told.sentence
     assert told.figures == {"all weathers": gain}
+    assert headline(Result("rerouting_pictures", "", "", "", "", [])) is None
 
 
 @pytest.mark.parametrize("room", tellings())
@@ -269,21 +241,11 @@ def test_no_sentence_takes_a_side_that_its_figure_does_not_take(room: str) -> No
         assert not re.search(r"better|worse|less|more|closer|fewer|longer", telling.above)  # without its opposite
 
 
-def test_a_result_without_the_telling_figure_has_no_sentence() -> None:
-    assert headline(Result("rerouting_pictures", "", "", "", "", [])) is None
-    assert headline(Result("unheard_of", "", "", "", "", [])) is None
-
-
 def test_pages_quote_the_sentence_and_quoting_again_changes_nothing(tmp_path: Path) -> None:
     save_result(result_headlines(Figure(0.4, 0.1, 0.7)), tmp_path)
     page = refresh("So: <!-- plain: rerouting_pictures -->old<!-- /plain --> Yes.", tmp_path)
     assert "makes photos clearer.<!-- /plain --> Yes." in page
     assert refresh(page, tmp_path) == page
-
-
-def test_a_mean_of_one_value_has_no_interval_to_compare_by() -> None:
-    of_questions = Figure(1.3, 1.1, 1.5)  # of one net, over its questions
-    assert difference_of_means(students_mean(np.array([1.1, 1.2, 1.3])), of_questions, (3, 1)).low is None
 
 
 def test_no_change_is_no_certainty() -> None:

@@ -29,14 +29,9 @@ def test_what_is_kept_is_not_measured_again(tmp_path: Path) -> None:
     again = Study(tmp_path / "new", {"steps": 2}).kept("one", Measured, never)
     assert (made.name, made.seconds, made.nats_W.tolist()) == (again.name, again.seconds, again.nats_W.tolist())
     assert again.nats_W.tolist() == [0.1, 3]
-    assert {path.name for path in (tmp_path / "new").iterdir()} == {"setting.json", "one.json"}
-
-
-def test_what_was_not_finished_leaves_nothing(tmp_path: Path) -> None:
-    study = Study(tmp_path, {})
     with pytest.raises(AssertionError):
-        study.kept("one", Measured, never)
-    assert [path.name for path in tmp_path.iterdir()] == ["setting.json"]
+        Study(tmp_path / "new", {"steps": 2}).kept("not finished", Measured, never)
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"setting.json", "one.json"}
 
 
 def test_another_setting_is_refused_by_what_differs(tmp_path: Path) -> None:
