@@ -5,7 +5,7 @@ Axis names: S seeds, P passages, T tokens, E experts, L layers.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,6 @@ from torch import Tensor
 
 from mofme.core.moe import moe_layers, observe_routing, parameters
 from mofme.core.routers import RouterKind
-from mofme.core.routing import RoutingDecision
 from mofme.core.weights import load_card
 from mofme.errors import ModelError
 from mofme.files import CARD_FILE
@@ -74,7 +73,6 @@ class Findings:
 
     arms: Mapping[RouterKind, Sequence[Measured]]
     seconds: Mapping[RouterKind, FloatArray]
-    setting: Setting
 
 
 def compare(setting: Setting, seeds: Sequence[int], folder: Path, say: Say) -> Findings:
@@ -89,34 +87,31 @@ def compare(setting: Setting, seeds: Sequence[int], folder: Path, say: Say) -> F
     for seed in seeds:
         for router in ROUTERS:
             path = folder / f"seed-{seed}" / router
-            _train_unless_there(
-                path, router, Plan(**{**asdict(setting.plan), "seed": seed}), setting, corpus, vocabulary, say
-            )
+            model = SmallLM(replace(setting.shape, router=router), seed)
+            _train_unless_there(path, model, replace(setting.plan, seed=seed), setting, corpus, vocabulary, say)
             one = _measure(path, corpus)
             arms[router].append(one)
             say(f"seed {seed}, {router}: {one.score.nats:.4f} nats, load entropy {one.load_entropy:.3f}")
     timed = {router: load_lm(folder / f"seed-{seeds[0]}" / router)[0] for router in ROUTERS}
-    return Findings(arms, _seconds(timed, corpus.learned_N, setting), setting)
+    return Findings(arms, _seconds(timed, corpus.learned_N, setting))
 
 
 def _train_unless_there(
-    path: Path, router: RouterKind, plan: Plan, setting: Setting, corpus: Corpus, vocabulary: Vocabulary, say: Say
+    path: Path, model: SmallLM, plan: Plan, setting: Setting, corpus: Corpus, vocabulary: Vocabulary, say: Say
 ) -> None:
     told = {**asdict(plan), "texts": sorted(setting.texts), "tokens learned from": len(corpus.learned_N)}
-    shape = Shape(**{**asdict(setting.shape), "router": router})
     if (path / CARD_FILE).is_file():
         card = load_card(path)
         differing = [name for name, value in told.items() if card.training.get(name) != value]
-        differing += [] if card.arguments == asdict(shape) else ["shape"]
+        differing += [] if card.arguments == asdict(model.shape) else ["shape"]
         if differing:
             raise ModelError(f"{path} was trained with another {', '.join(differing)}: take another folder")
         if _ALONG in card.training:
             return
-    model = SmallLM(shape, plan.seed)
     along: list[tuple[int, float]] = []
 
     def report(step: int, steps: int, nats: float) -> None:
-        say(f"seed {plan.seed}, {router}: step {step} of {steps}, {nats:.3f} nats")
+        say(f"seed {plan.seed}, {path.name}: step {step} of {steps}, {nats:.3f} nats")
         if step * _POINTS >= steps * (len(along) + 1):
             along.append((step * plan.batch * plan.context, _together(_scores(model, corpus)).nats))
 
@@ -135,18 +130,11 @@ def _measure(path: Path, corpus: Corpus) -> Measured:
     training = load_card(path).training
     along = dict(training[_ALONG])
     along[max(along)] = _together(scores).nats  # as saved, in half precision
-    layers: dict[str, list[RoutingDecision]] = {}
-    for one in observed:
-        layers.setdefault(one.layer, []).append(one.decision)
-    loads = [torch.cat([decision.chosen_TE for decision in found]) for found in layers.values()]
-    return Measured(
-        scores,
-        along,
-        float(np.mean([load_entropy(chosen_TE) for chosen_TE in loads])),
-        parameters(model),
-        sum(parameters(layer.router) for layer in moe_layers(model).values()),
-        float(training["seconds"]),
-    )
+    layers = moe_layers(model)
+    loads = [torch.cat([one.decision.chosen_TE for one in observed if one.layer == name]) for name in layers]
+    entropy = float(np.mean([load_entropy(chosen_TE) for chosen_TE in loads]))
+    of_routers = sum(parameters(layer.router) for layer in layers.values())
+    return Measured(scores, along, entropy, parameters(model), of_routers, float(training["seconds"]))
 
 
 def _scores(model: SmallLM, corpus: Corpus) -> dict[str, TextScore]:
@@ -173,15 +161,19 @@ def _seconds(models: Mapping[RouterKind, SmallLM], ids_N: Tensor, setting: Setti
 
 def as_result(found: Findings, seeds: Sequence[int], command: str) -> Result:
     """Everything that `compare` measured, beside the paper's claim."""
-    rows = [Row("held-out loss, nats a token", TITLES[router], _losses(found.arms[router])) for router in ROUTERS]
+    rows = []
+    for router in ROUTERS:
+        arms = found.arms[router]
+        losses = {"all texts": _mean(arms, lambda one: one.score.nats)}
+        losses |= {text: _mean(arms, lambda one, text=text: one.scores[text].nats) for text in arms[0].scores}
+        rows.append(Row("held-out loss, nats a token", TITLES[router], losses))
     rows += [
         Row("differences", f"{TITLES[first]} against {TITLES[second]}", _difference(found, first, second))
         for first, second in PAIRS
     ]
-    rows += [
-        Row(ALONG, f"{tokens:,} tokens", {"linear router": _at(found, "linear", tokens), **_gains_at(found, tokens)})
-        for tokens in found.arms["linear"][0].along
-    ]
+    for tokens in found.arms["linear"][0].along:
+        linear = _mean(found.arms["linear"], lambda one, tokens=tokens: one.along[tokens])
+        rows.append(Row(ALONG, f"{tokens:,} tokens", {"linear router": linear, **_gains_at(found, tokens)}))
     rows += [Row("loads and cost", TITLES[router], _cost(found, router)) for router in ROUTERS]
     result = Result(
         room="attention_router",
@@ -199,29 +191,19 @@ def as_result(found: Findings, seeds: Sequence[int], command: str) -> Result:
     return judge(result)
 
 
-def _losses(seeds: Sequence[Measured]) -> dict[str, Figure]:
-    texts = list(seeds[0].scores)
-    figures = {"all texts": students_mean(np.array([one.score.nats for one in seeds]))}
-    return figures | {text: students_mean(np.array([one.scores[text].nats for one in seeds])) for text in texts}
-
-
-def gains(found: Findings, first: RouterKind, second: RouterKind) -> FloatArray:
-    """What the first gains over the second in nats a token, (S, P): positive where it predicts better."""
-    pairs = zip(found.arms[first], found.arms[second], strict=True)
-    return np.array([(theirs.score.nats_W - ours.score.nats_W) / ours.score.tokens_W for ours, theirs in pairs])
+def _mean(arms: Sequence[Measured], of: Callable[..., float]) -> Figure:
+    return students_mean(np.array([of(one) for one in arms]))
 
 
 def _difference(found: Findings, first: RouterKind, second: RouterKind) -> dict[str, Figure]:
-    gain_SP = gains(found, first, second)
+    """What the first gains over the second: positive where it predicts better."""
+    pairs = zip(found.arms[first], found.arms[second], strict=True)
+    gain_SP = np.array([(theirs.score.nats_W - ours.score.nats_W) / ours.score.tokens_W for ours, theirs in pairs])
     over_seeds = students_mean(gain_SP.mean(1))
     figures = {OVER_SEEDS: over_seeds, "gain, nats a token (passages)": students_mean(gain_SP.mean(0))}
     if over_seeds.low is not None:
         figures[TO_SEE] = Figure(over_seeds.value - over_seeds.low)
     return figures
-
-
-def _at(found: Findings, router: RouterKind, tokens: int) -> Figure:
-    return students_mean(np.array([one.along[tokens] for one in found.arms[router]]))
 
 
 def _gains_at(found: Findings, tokens: int) -> dict[str, Figure]:

@@ -6,8 +6,9 @@ tokens, E experts, L layers. An expert's number means nothing across the models:
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -47,7 +48,7 @@ def shipped_models(folder: Path = SHIPPED) -> Mapping[str, tuple[SmallLM, Vocabu
 def train_briefly(
     text: str,
     plan: Plan = SHORT,
-    report: Callable[[RouterKind, int, int, float], None] | None = None,
+    report: Callable[[RouterKind, int, int, float], None] = lambda *_: None,
     stopped: Stopped | None = None,
     vocabulary: Vocabulary | None = None,
 ) -> ShortRun:
@@ -61,13 +62,8 @@ def train_briefly(
     losses: dict[RouterKind, tuple[float, ...]] = {}
     scores: dict[RouterKind, TextScore] = {}
     for router in ROUTERS:
-
-        def tell(step: int, steps: int, nats: float, router: RouterKind = router) -> None:
-            if report is not None:
-                report(router, step, steps, nats)
-
         model = SmallLM(replace(SHAPE, router=router, vocabulary=len(vocabulary)), plan.seed)
-        losses[router] = tuple(train(model, corpus.learned_N, plan, tell, stopped))
+        losses[router] = tuple(train(model, corpus.learned_N, plan, partial(report, router), stopped))
         scores[router] = score_passages(model, corpus.held_back["the text"])
     return ShortRun(losses, scores)
 
@@ -113,18 +109,14 @@ def explain(text: str, folder: Path = SHIPPED, most: int = 256) -> Explanation:
 
 @torch.inference_mode()
 def _on_text(model: SmallLM, ids_1T: Tensor) -> RouterOnText:
-    heard: list[Tensor] = []
-    hooks = [
-        layer.router.register_forward_pre_hook(lambda router, args: heard.append(listening(router, args[0])))
-        for layer in moe_layers(model).values()
-        if isinstance(layer.router, AttentionRouter)
+    with observe_routing(model, tokens=True) as observed:
+        model(ids_1T)
+    layers = moe_layers(model)
+    heard = [
+        listening(router, cast(Tensor, one.x_TD))
+        for one in observed
+        if isinstance(router := layers[one.layer].router, AttentionRouter)
     ]
-    try:
-        with observe_routing(model) as observed:
-            model(ids_1T)
-    finally:
-        for hook in hooks:
-            hook.remove()
     weights_LTE = torch.stack([one.decision.weights_TE for one in observed])
     chosen_LTE = weights_LTE != 0
     return RouterOnText(

@@ -120,16 +120,12 @@ def _training_box(services: Services) -> None:
 def summary_html(explanation: "Explanation") -> str:
     """What the text cost each model, and how evenly it used its experts."""
     heads = ("Router", "Loss, nats a token", "As if choosing among", "Evenness of load")
+    nats = {name: float(one.nats_T.double().mean()) for name, one in explanation.routers.items()}
     rows = [
-        (
-            NAMES[name],
-            f"{_mean(one.nats_T):.3f}",
-            f"{math.exp(_mean(one.nats_T)):,.0f}",
-            f"{np.mean(one.entropy_L):.3f}",
-        )
+        (NAMES[name], f"{nats[name]:.3f}", f"{math.exp(nats[name]):,.0f}", f"{np.mean(one.entropy_L):.3f}")
         for name, one in explanation.routers.items()
     ]
-    best = min(explanation.routers, key=lambda name: _mean(explanation.routers[name].nats_T))
+    best = min(nats, key=lambda name: nats[name])
     return (
         f"<p class='choice'>Surprised least: the model with the router <b>{NAMES[best]}</b></p>"
         f"{table(heads, rows)}<p class='note'>On these {len(explanation.tokens)} tokens. One short text cannot tell "
@@ -140,19 +136,25 @@ def summary_html(explanation: "Explanation") -> str:
 
 def layer_html(explanation: "Explanation", place: int) -> str:
     """One layer: who listens to whom, how often each expert is asked, and token by token the weights and the loss."""
-    experts = next(iter(explanation.routers.values())).load_LE.shape[1]
-    load_RE = np.array([one.load_LE[place].numpy() for one in explanation.routers.values()])
+    routers = explanation.routers
+    load_RE = np.array([one.load_LE[place].numpy() for one in routers.values()])
+    experts = numbered(load_RE.shape[1])
     load = heat_grid(
-        "Router",
-        [NAMES[name] for name in explanation.routers],
-        [Block("expert", numbered(experts), load_RE, most=float(load_RE.max()))],
+        "Router", [NAMES[name] for name in routers], [Block("expert", experts, load_RE, most=float(load_RE.max()))]
     )
+    maps = [one.attention_LEE[place].numpy() for one in routers.values() if one.attention_LEE is not None]
+    # The first token follows nothing: it has no loss.
+    nats_TR = np.stack([np.concatenate([[np.nan], one.nats_T.numpy()]) for one in routers.values()], axis=1)
+    blocks = [
+        Block("loss", [NAMES[name][:3] for name in routers], nats_TR, most=_SURPRISING, scale=1, digits=1),
+        *(Block(NAMES[name], experts, one.weights_LTE[place].numpy()) for name, one in routers.items()),
+    ]
     return (
         f"<div class='plots'><div><h4>How often each expert is asked, %</h4>{load}</div>"
-        f"{_listening(explanation, place)}</div>"
+        f"{''.join(map(_map_html, maps))}</div>"
         f"<h4>Token by token</h4><p class='note'>Loss: how surprising the token was, in nats. Then the weights of the "
         "experts that read it, in percent; an expert's number means nothing from one model to another.</p>"
-        f"{_tokens_grid(explanation, place, experts)}"
+        f"{heat_grid('Token', [visible(token) for token in explanation.tokens], blocks)}"
     )
 
 
@@ -178,11 +180,6 @@ def visible(token: str) -> str:
     return token.replace("\n", "↵").replace(" ", "·") or "·"
 
 
-def _listening(explanation: "Explanation", place: int) -> str:
-    maps = [one.attention_LEE[place].numpy() for one in explanation.routers.values() if one.attention_LEE is not None]
-    return "".join(_map_html(map_EE) for map_EE in maps)
-
-
 def _map_html(map_EE: np.ndarray[Any, Any]) -> str:
     names = numbered(len(map_EE))
     grid = heat_grid("Expert", names, [Block("takes from", names, map_EE, most=float(map_EE.max()))])
@@ -190,18 +187,6 @@ def _map_html(map_EE: np.ndarray[Any, Any]) -> str:
         f"<div><h4>Whom each expert listens to, %</h4>{grid}<p class='note'>In the attention router: of what the score "
         "of each expert is made, all tokens together. An even grid would mean that nobody is preferred.</p></div>"
     )
-
-
-def _tokens_grid(explanation: "Explanation", place: int, experts: int) -> str:
-    routers = explanation.routers
-    tokens = [visible(token) for token in explanation.tokens]
-    # The first token follows nothing: it has no loss.
-    nats_TR = np.stack([np.concatenate([[np.nan], one.nats_T.numpy()]) for one in routers.values()], axis=1)
-    blocks = [
-        Block("loss", [NAMES[name][:3] for name in routers], nats_TR, most=_SURPRISING, scale=1, digits=1),
-        *(Block(NAMES[name], numbered(experts), one.weights_LTE[place].numpy()) for name, one in routers.items()),
-    ]
-    return heat_grid("Token", tokens, blocks)
 
 
 def train_three(text: str, steps: int, job: Job, vocabulary: "Vocabulary | None" = None) -> "ShortRun":
@@ -248,10 +233,6 @@ def run_values(run: "ShortRun") -> dict[str, Any]:
 
 def _layers(explanation: "Explanation") -> int:
     return len(next(iter(explanation.routers.values())).weights_LTE)
-
-
-def _mean(nats_T: Tensor) -> float:
-    return float(nats_T.double().mean())
 
 
 def _plain(values: Tensor) -> Any:

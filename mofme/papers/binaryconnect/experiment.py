@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from mofme.core.binary import binary_layers, stochastic_sign, unbinarise
 from mofme.core.training import bf16_pays
@@ -19,19 +19,7 @@ from mofme.files import WEIGHTS_FILE
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import students_mean, wilson
 from mofme.papers.binaryconnect import judge
-from mofme.papers.binaryconnect.net import (
-    ARMS,
-    BINARY,
-    DETERMINISTIC,
-    DROPOUT,
-    FLOAT,
-    STOCHASTIC,
-    DigitNet,
-    Digits,
-    Mnist,
-    folded,
-    load_digit_net,
-)
+from mofme.papers.binaryconnect.net import ARMS, BINARY, DETERMINISTIC, DigitNet, Mnist, folded, load_digit_net
 from mofme.papers.binaryconnect.training import (
     STATE,
     Run,
@@ -40,18 +28,12 @@ from mofme.papers.binaryconnect.training import (
     predictions,
     recalibrated,
     save_digit_net,
+    scores_of,
 )
 
 Report = Callable[[str], None]
 
-ROOM = "binary_mnist"
-PUBLISHED = {DETERMINISTIC: 1.29, STOCHASTIC: 1.18, FLOAT: 1.30, DROPOUT: 1.01}
-_PAPER = "BinaryConnect (arXiv 1511.00363)"
-_CLAIM = (
-    "weights of one bit regularise: permutation-invariant MNIST at 1.29 % (deterministic) and 1.18 % (stochastic) test "
-    "error, 1.30 % without a regulariser"
-)
-
+PUBLISHED = dict(zip(ARMS, (1.29, 1.18, 1.30, 1.01), strict=True))
 SIGNS, REAL, ENSEMBLE = "1: signs", "2: real weights", "3: an ensemble of drawn signs"
 OPTIONS = (SIGNS, REAL, ENSEMBLE)
 BATCHES = (1, 100)
@@ -121,7 +103,7 @@ def _wrong(net: DigitNet, mnist: Mnist, nets: int) -> dict[tuple[str, bool], int
             variant.use_real_weights(option == REAL)
         for anew in (False, True):
             used = [recalibrated(variant, mnist.training) if anew else variant for variant in variants]
-            scores_NC = torch.stack([_scores(variant, mnist.test) for variant in used]).mean(0)
+            scores_NC = torch.stack([scores_of(variant, mnist.test) for variant in used]).mean(0)
             wrong[option, anew] = int((scores_NC.argmax(1) != mnist.test.labels_N).sum())
     return wrong
 
@@ -133,11 +115,6 @@ def _drawn(net: DigitNet, seed: int) -> DigitNet:
     for _, layer in binary_layers(drawn):
         layer.weight.copy_(stochastic_sign(layer.weight, generator))
     return drawn
-
-
-@torch.no_grad()
-def _scores(net: nn.Module, digits: Digits) -> Tensor:
-    return torch.cat([net(part) for part in digits.inputs_ND().split(1000)])
 
 
 def _pack(net: DigitNet, run: Run, mnist: Mnist) -> dict[str, Figure]:
@@ -187,12 +164,13 @@ def _times(paths: Sequence[Path], mnist: Mnist, repeats: int) -> dict[tuple[str,
 
 def as_result(evaluation: Evaluation, command: str) -> Result:
     """Everything measured, beside the paper's claim; every table states its seeds and epochs."""
-    arms = [arm for arm in ARMS if _of(evaluation, arm)]
-    rows = [Row("test error", arm, _errors(evaluation, arm)) for arm in arms]
+    digits = evaluation.digits
+    of_arm = {arm: [one for one in evaluation.tested if one.run.plan.arm == arm] for arm in ARMS}
+    rows = [Row("test error", arm, _errors(runs, arm, digits)) for arm, runs in of_arm.items() if runs]
     rows += [
-        Row("test-time options", f"{arm}, {option}", _option(evaluation, arm, option))
-        for arm in arms
-        if arm in BINARY
+        Row("test-time options", f"{arm}, {option}", _option(of_arm[arm], option, digits))
+        for arm in BINARY
+        if of_arm[arm]
         for option in OPTIONS
     ]
     rows += [Row("size on disk", name, figures) for name, figures in evaluation.packed.items()]
@@ -200,9 +178,10 @@ def as_result(evaluation: Evaluation, command: str) -> Result:
         Row("time", way, _time(evaluation, way)) for way in dict.fromkeys(way for way, _ in evaluation.milliseconds)
     ]
     result = Result(
-        room=ROOM,
-        paper=_PAPER,
-        claim=_CLAIM,
+        room="binary_mnist",
+        paper="BinaryConnect (arXiv 1511.00363)",
+        claim="weights of one bit regularise: permutation-invariant MNIST at 1.29 % (deterministic) and 1.18 % "
+        "(stochastic) test error, 1.30 % without a regulariser",
         verdict="",
         command=command,
         rows=rows,
@@ -214,14 +193,10 @@ def as_result(evaluation: Evaluation, command: str) -> Result:
     return judge(result)
 
 
-def _of(evaluation: Evaluation, arm: str) -> list[Outcome]:
-    return [one for one in evaluation.tested if one.run.plan.arm == arm]
-
-
-def _errors(evaluation: Evaluation, arm: str) -> dict[str, Figure]:
-    runs = _of(evaluation, arm)
+def _errors(runs: Sequence[Outcome], arm: str, digits: int) -> dict[str, Figure]:
+    """Test error with the arm's own option and batch normalisation measured anew, and how it came about."""
     return {
-        "error, %": error(evaluation, arm),
+        "error, %": _share([one.wrong[one.own_option, True] for one in runs], digits),
         "published, %": Figure(PUBLISHED[arm]),
         "validation error, %": Figure(100 * float(np.mean([one.run.best_error for one in runs]))),
         "seeds": Figure(len(runs)),
@@ -230,16 +205,9 @@ def _errors(evaluation: Evaluation, arm: str) -> dict[str, Figure]:
     }
 
 
-def error(evaluation: Evaluation, arm: str) -> Figure:
-    """Test error in percent, with the arm's own option and batch normalisation measured anew."""
-    runs = _of(evaluation, arm)
-    return _share([one.wrong[one.own_option, True] for one in runs], evaluation.digits)
-
-
-def _option(evaluation: Evaluation, arm: str, option: str) -> dict[str, Figure]:
-    runs = _of(evaluation, arm)
+def _option(runs: Sequence[Outcome], option: str, digits: int) -> dict[str, Figure]:
     return {
-        name: _share([one.wrong[option, anew] for one in runs], evaluation.digits)
+        name: _share([one.wrong[option, anew] for one in runs], digits)
         for name, anew in (("error, %", True), ("batch norm as trained, %", False))
     }
 

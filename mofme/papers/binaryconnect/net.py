@@ -7,9 +7,11 @@ names: N digits, D pixels, C classes.
 
 import zipfile
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,13 +20,14 @@ from torch import Tensor, nn
 
 from mofme.core.binary import BinaryLinear, binary_layers
 from mofme.core.weights import ModelCard, load_as
-from mofme.errors import ModelError, PictureError, TableError
+from mofme.errors import PictureError, TableError
 
 SIDE = 28
 CLASSES = 10
 _HELD_BACK = 10_000
 _BOX = 20  # MNIST's digits fill a box of this side, and their centre of mass is the picture's centre
 _INK = 0.2
+NOTHING_DRAWN = "Nothing is drawn yet: draw a digit from 0 to 9."
 
 
 @dataclass(frozen=True)
@@ -81,14 +84,18 @@ def as_digit(ink_HW: Tensor) -> Tensor:
     """Ink in [0, 1] -> 784 pixels in [0, 1], cut out, scaled and centred as MNIST's. Raises PictureError for no ink."""
     strongest = ink_HW.max() if ink_HW.numel() else torch.zeros(())
     if strongest < _INK:
-        raise PictureError("Nothing is drawn yet: draw a digit from 0 to 9.")
+        raise PictureError(NOTHING_DRAWN)
     ink_HW = ink_HW / strongest
     rows, columns = (torch.nonzero((ink_HW > _INK).any(axis))[:, 0] for axis in (1, 0))
     cut = ink_HW[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     scale = _BOX / max(cut.shape)
     size = [max(1, round(side * scale)) for side in cut.shape]
     small = F.interpolate(cut[None, None], size=size, mode="bilinear", antialias=True)[0, 0]
-    top, left = (_offset(small.sum(1 - axis), axis_length) for axis, axis_length in enumerate(size))
+    # Where a side must begin for its centre of mass to be in the middle, as far as it stays inside.
+    masses = small.sum(1), small.sum(0)
+    centres = [(mass * torch.arange(len(mass))).sum() / mass.sum() for mass in masses]
+    starts = [round((SIDE - 1) / 2 - centre.item()) for centre in centres]
+    top, left = (min(max(0, start), SIDE - length) for start, length in zip(starts, size, strict=True))
     digit = torch.zeros(SIDE, SIDE)
     digit[top : top + size[0], left : left + size[1]] = small
     return digit.clamp(0, 1).flatten()
@@ -106,18 +113,11 @@ def _digits(pixels: "np.ndarray", labels: "np.ndarray", path: Path) -> Digits:
     return Digits(torch.from_numpy(pixels.reshape(len(labels), -1)), torch.from_numpy(labels.astype(np.int64)))
 
 
-def _offset(mass: Tensor, length: int) -> int:
-    """Where a side must begin for its centre of mass to be in the middle, as far as it stays inside."""
-    centre = (mass * torch.arange(length)).sum() / mass.sum()
-    return min(max(0, round((SIDE - 1) / 2 - centre.item())), SIDE - length)
-
-
 DETERMINISTIC, STOCHASTIC, FLOAT, DROPOUT = "deterministic", "stochastic", "float", "dropout"
 ARMS = (DETERMINISTIC, STOCHASTIC, FLOAT, DROPOUT)
 BINARY = (DETERMINISTIC, STOCHASTIC)
 
 KIND = "digits"  # on the card
-_EPSILON = 1e-4  # of the batch normalisation, as in the authors' code
 
 
 class DigitNet(nn.Sequential):
@@ -136,8 +136,13 @@ class DigitNet(nn.Sequential):
                 self.append(nn.ReLU())
                 if arm == DROPOUT:
                     self.append(nn.Dropout(0.5))
-            self.append(_linear(arm, inputs, outputs))
-            self.append(nn.BatchNorm1d(outputs, eps=_EPSILON))
+            if arm in BINARY:
+                self.append(BinaryLinear(inputs, outputs, bias=False, stochastic=arm == STOCHASTIC))
+            else:
+                layer = nn.Linear(inputs, outputs, bias=False)
+                nn.init.xavier_uniform_(layer.weight)
+                self.append(layer)
+            self.append(nn.BatchNorm1d(outputs, eps=1e-4))  # as in the authors' code
         self.use_real_weights(arm == STOCHASTIC)
 
     def use_real_weights(self, real: bool = True) -> None:
@@ -159,39 +164,23 @@ def folded(net: DigitNet) -> nn.Sequential:
     Binary layers use their signs.
     """
     layers: list[nn.Module] = []
-    for layer, after in pairwise(net):
-        if isinstance(layer, nn.Linear) and isinstance(after, nn.BatchNorm1d):
-            layers.append(_folded(layer, after))
-        elif isinstance(layer, nn.ReLU):
+    for layer, norm in pairwise(cast(Iterable[Any], net)):
+        if isinstance(layer, nn.ReLU):
             layers.append(nn.ReLU())
+        elif isinstance(layer, nn.Linear):
+            scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+            kind = BinaryLinear if isinstance(layer, BinaryLinear) else nn.Linear
+            new = kind(layer.in_features, layer.out_features)
+            if isinstance(new, BinaryLinear):
+                new.weight.copy_(layer.weight)
+                new.scale = nn.Parameter(scale.clone())
+            else:
+                new.weight.copy_(layer.weight * scale[:, None])
+            new.bias.copy_(norm.bias - norm.running_mean * scale)
+            layers.append(new)
     return nn.Sequential(*layers).eval()
 
 
 def load_digit_net(folder: Path) -> tuple[nn.Sequential, ModelCard]:
     """What `save_digit_net` wrote: (N, 784) in [0, 1] -> scores (N, 10). Raises ModelError if it is something else."""
     return load_as(folder, KIND, lambda **arguments: folded(DigitNet(**arguments).eval()))
-
-
-def _linear(arm: str, inputs: int, outputs: int) -> nn.Linear:
-    if arm in BINARY:
-        return BinaryLinear(inputs, outputs, bias=False, stochastic=arm == STOCHASTIC)
-    layer = nn.Linear(inputs, outputs, bias=False)
-    nn.init.xavier_uniform_(layer.weight)
-    return layer
-
-
-def _folded(layer: nn.Linear, norm: nn.BatchNorm1d) -> nn.Linear:
-    mean, variance = norm.running_mean, norm.running_var
-    if mean is None or variance is None:
-        raise ModelError("batch normalisation without statistics cannot be folded")
-    scale: Tensor = norm.weight / (variance + norm.eps).sqrt()
-    if isinstance(layer, BinaryLinear):
-        binary = BinaryLinear(layer.in_features, layer.out_features)
-        binary.weight.copy_(layer.weight)
-        binary.scale = nn.Parameter(scale.clone())
-        binary.bias.copy_(norm.bias - mean * scale)
-        return binary
-    real = nn.Linear(layer.in_features, layer.out_features)
-    real.weight.copy_(layer.weight * scale[:, None])
-    real.bias.copy_(norm.bias - mean * scale)
-    return real

@@ -33,12 +33,8 @@ class Model:
 def model(name: str) -> Model:
     """A shipped model by name, or one by its folder. Raises ModelError."""
     net, card = load_net(name)
-    return Model(
-        Entry("model", name),
-        weights=parameters(net),
-        binary=sum(net.get_parameter(f"{layer}.weight").numel() for layer in card.arguments.get("binary", ())),
-        bytes=weights_bytes(model_folder(name)),
-    )
+    binary = sum(net.get_parameter(f"{layer}.weight").numel() for layer in card.arguments.get("binary", ()))
+    return Model(Entry("model", name), parameters(net), binary, weights_bytes(model_folder(name)))
 
 
 def two_models(binary: str, real: str) -> tuple[Model, Model]:
@@ -120,9 +116,7 @@ def _verdict(sets: Mapping[str, Sequence[Trial]], rows: Sequence[Row], both: tup
     if losses:
         parts.append(f"against the same net with real weights its PSNR changes by, in dB, {', '.join(losses)}")
     if CLEAN in sets:
-        kept = figures[KEPT, CLEAN]
-        parts.append(
-            f"clean photographs keep {kept['binary weights'].value:.1f} instead of {kept['real weights'].value:.1f} dB"
-        )
+        ours, others = (figures[KEPT, CLEAN][f"{kind} weights"].value for kind in ("binary", "real"))
+        parts.append(f"clean photographs keep {ours:.1f} instead of {others:.1f} dB")
     ratio = figures[TIME, binary.entry.title]["times as long"]
     return f"{'; '.join(parts)}; it takes {ratio.text()} times as long."

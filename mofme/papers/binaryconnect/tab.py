@@ -18,7 +18,7 @@ from mofme.core.binary import BinaryLinear
 from mofme.core.weights import ModelCard
 from mofme.errors import ModelError, PictureError
 from mofme.files import CARD_FILE, WEIGHTS, WEIGHTS_FILE
-from mofme.papers.binaryconnect.net import SIDE, as_digit, ink_of, load_digit_net
+from mofme.papers.binaryconnect.net import NOTHING_DRAWN, SIDE, as_digit, ink_of, load_digit_net
 from mofme.ui.examples import examples_gallery
 from mofme.ui.figures import comparison
 from mofme.ui.html import bars, measured_box, notes_html, table
@@ -30,9 +30,18 @@ from mofme.vision.models import weights_bytes
 from mofme.vision.picture.file import read_first, read_picture, write_picture
 from mofme.vision.restorer import DEFAULT_TILE, available_models
 
+MEASURED = ("binary",)
 SHOWN_UNITS = 24
-TITLES = {True: "One-bit weights", False: "Real weights"}
-_LEVELS = 255
+NO_RESTORER = (
+    "No restorer with binary weights is installed: train one with `python -m mofme train FOLDER --init small --binary "
+    "--out weights/small-binary`."
+)
+_CANVAS = 280
+_COLUMNS, _GAP = 8, 2  # of the picture of weights
+
+
+def _title(binary: bool) -> str:
+    return "One-bit weights" if binary else "Real weights"
 
 
 @dataclass(frozen=True)
@@ -47,13 +56,7 @@ class Reader:
     def first_weights_FD(self) -> Tensor:
         """The first layer's weights as they work."""
         layer = self.net[0]
-        if isinstance(layer, BinaryLinear):
-            return layer.working_weight().detach()
-        return layer.get_parameter("weight").detach()
-
-    @property
-    def title(self) -> str:
-        return TITLES[self.binary]
+        return (layer.working_weight() if isinstance(layer, BinaryLinear) else layer.get_parameter("weight")).detach()
 
     @property
     def binary(self) -> bool:
@@ -76,13 +79,10 @@ class Answer:
 
 
 @functools.cache
-def shipped_readers() -> tuple[Reader, ...]:
-    """The nets for digits below `weights/`, that of one-bit weights first; read when they are first asked for."""
-    return read_nets(WEIGHTS)
-
-
-def read_nets(folder: Path) -> tuple[Reader, ...]:
-    """The nets for digits in folders whose name begins with `digits`. Raises ModelError if there is none."""
+def read_nets(folder: Path = WEIGHTS) -> tuple[Reader, ...]:
+    """The nets for digits in folders whose name begins with `digits`, that of one-bit weights first. Raises ModelError
+    if there is none.
+    """
     readers = []
     for path in sorted(folder.glob(f"digits*/{CARD_FILE}")):
         net, card = load_digit_net(path.parent)
@@ -109,10 +109,6 @@ class ShippedRestorer:
 
     card: ModelCard
     kilobytes: float
-
-    @property
-    def title(self) -> str:
-        return TITLES[self.binary]
 
     @property
     def binary(self) -> bool:
@@ -148,11 +144,7 @@ def restorers_to_compare(models: Sequence[str], folder: Path = WEIGHTS) -> tuple
 
 
 def compare_photo(
-    engine: Engine,
-    restorers: tuple[ShippedRestorer, ...],
-    job: Job,
-    upload: Path,
-    megapixels: float,
+    engine: Engine, restorers: tuple[ShippedRestorer, ...], job: Job, upload: Path, megapixels: float
 ) -> ComparedPhoto:
     """Restore one upload by each. Raises MofmeError if it is no picture, too large, or the job was stopped."""
     picture = read_first(upload, megapixels)
@@ -172,26 +164,13 @@ def compare_photo(
         files.append(folder / f"{upload.stem}-{shipped.card.name}.png")
         write_picture(files[-1], restoration.image, picture, "png")
     job.check()
-    apart = _LEVELS * (images[0] - images[-1]).abs().mean().item()
+    apart = 255 * (images[0] - images[-1]).abs().mean().item()
     return ComparedPhoto(restorers, tuple(files), tuple(seconds), apart, picture.notes)
-
-
-NO_RESTORER = (
-    "No restorer with binary weights is installed: train one with `python -m mofme train FOLDER --init small --binary "
-    "--out weights/small-binary`."
-)
-
-MEASURED = ("binary",)
-
-_CANVAS = 280
-_BRUSH = 22
-_COLUMNS = 8
-_GAP = 2
 
 
 def build(
     services: Services,
-    readers: Callable[[], tuple[Reader, ...]] = shipped_readers,
+    readers: Callable[[], tuple[Reader, ...]] = read_nets,
     restorers: tuple[ShippedRestorer, ...] | None = None,
 ) -> None:
     """Draw the tab and connect it. `restorers` are those that a photo is given to; None takes the shipped ones."""
@@ -213,7 +192,7 @@ def build(
                 fixed_canvas=True,
                 layers=False,
                 transforms=(),
-                brush=gr.Brush(default_size=_BRUSH, colors=["#0f766e"], color_mode="fixed"),
+                brush=gr.Brush(default_size=22, colors=["#0f766e"], color_mode="fixed"),
                 buttons=[],
                 height=_CANVAS + 130,
                 elem_id="drawing",
@@ -234,7 +213,7 @@ def build(
     def read_drawing(drawing: dict[str, Any] | None) -> tuple[list[Answer], Tensor]:
         strokes = [layer[..., 3] for layer in (drawing or {}).get("layers", []) if layer is not None]
         if not strokes:
-            raise PictureError("Nothing is drawn yet: draw a digit from 0 to 9.")
+            raise PictureError(NOTHING_DRAWN)
         pixels_D = as_digit(torch.from_numpy(max(strokes, key=lambda ink: int(ink.sum())) / 255).float())
         return read_digit(readers(), pixels_D), pixels_D
 
@@ -244,27 +223,11 @@ def build(
         rgb = read_picture(Path(picture), services.limits.megapixels).rgb
         return read_digit(readers(), as_digit(ink_of(rgb)))
 
-    start.click(
-        **shows(
-            read_drawing,
-            [pad],
-            {answers: lambda said: answers_html(*said), weights: lambda said: weights_html(said[0])},
-            answers,
-            "read-digit",
-        ),
-        show_progress_on=answers,
-    )
-    offer(
-        Endpoint(
-            "read_digit",
-            "Read the digit in a picture by each of the shipped nets. Returns digit and scores of each.",
-            {"result": gr.JSON},
-            answer_values,
-        ),
-        read_file,
-        [file_box(label="picture", visible=False)],
-        "read-digit",
-    )
+    shown: Any = {answers: lambda said: answers_html(*said), weights: lambda said: weights_html(said[0])}
+    start.click(**shows(read_drawing, [pad], shown, answers, "read-digit"), show_progress_on=answers)
+    description = "Read the digit in a picture by each of the shipped nets. Returns digit and scores of each."
+    endpoint = Endpoint("read_digit", description, {"result": gr.JSON}, answer_values)
+    offer(endpoint, read_file, [file_box(label="picture", visible=False)], "read-digit")
 
 
 def _photos(services: Services, restorers: tuple[ShippedRestorer, ...]) -> None:
@@ -326,7 +289,7 @@ def answers_html(answers: Sequence[Answer], pixels_D: Tensor) -> str:
 
 def weights_html(answers: Sequence[Answer]) -> str:
     """The first-layer weights of the units that the drawing excites most."""
-    return f"<div class='plots'>{''.join(_weights(answer.reader, answer.units) for answer in answers)}</div>"
+    return f"<div class='plots'>{''.join(map(_weights, answers))}</div>"
 
 
 def answer_values(answers: Sequence[Answer]) -> dict[str, Any]:
@@ -344,51 +307,42 @@ def answer_values(answers: Sequence[Answer]) -> dict[str, Any]:
 def photo_html(photo: ComparedPhoto) -> str:
     """Name, size and time of each, and how far apart the pictures are."""
     rows = [
-        (
-            f"{restorer.title}: {restorer.card.name}",
-            f"{restorer.kilobytes:,.0f}\N{NO-BREAK SPACE}kB",
-            f"{seconds:.2f}\N{NO-BREAK SPACE}s",
-        )
-        for restorer, seconds in zip(photo.restorers, photo.seconds, strict=True)
+        (f"{_title(one.binary)}: {one.card.name}", f"{one.kilobytes:,.0f}\u00a0kB", f"{seconds:.2f}\u00a0s")
+        for one, seconds in zip(photo.restorers, photo.seconds, strict=True)
     ]
+    layers = sum(len(restorer.card.arguments.get("binary", ())) for restorer in photo.restorers)
     return (
         f"<p>The two pictures are {photo.apart:.1f} of 255 levels apart on average.</p>{notes_html(photo.notes)}"
         f"{table(('Restorer', 'File', 'Time'), rows)}"
-        f"<p class='note'>{_share(photo.restorers)} The file is smaller, the time is not: the bits are unpacked once, "
-        "when the model is loaded, and then multiplied like any other weights.</p>"
+        f"<p class='note'>{layers} of its layers have weights of one bit; those that bear it badly keep real ones. The "
+        "file is smaller, the time is not: the bits are unpacked once, when the model is loaded, and then multiplied "
+        "like any other weights.</p>"
     )
 
 
 def photo_values(photo: ComparedPhoto) -> dict[str, Any]:
     """The same for programs."""
     sides = {
-        restorer.card.name: {
-            "binary": restorer.binary,
-            "kilobytes": round(restorer.kilobytes, 1),
-            "seconds": round(seconds, 3),
-        }
-        for restorer, seconds in zip(photo.restorers, photo.seconds, strict=True)
+        one.card.name: {"binary": one.binary, "kilobytes": round(one.kilobytes, 1), "seconds": round(seconds, 3)}
+        for one, seconds in zip(photo.restorers, photo.seconds, strict=True)
     }
     return {"restorers": sides, "levels_apart": round(photo.apart, 3)}
 
 
 def _answer(answer: Answer) -> str:
-    scores = answer.scores_C.tolist()
+    reader, scores = answer.reader, answer.scores_C.tolist()
     shares = {str(digit): min(1.0, max(0.0, (score + 1) / 2)) for digit, score in enumerate(scores)}
+    error = reader.card.metrics.get("test error, %")
+    wrong = "" if error is None else f", {error:.2f} % of MNIST's test digits wrong"
     return (
-        f"<div><h4>{answer.reader.title}</h4><p class='choice'>{answer.digit}</p>"
-        f"<p class='note'>{_about(answer.reader)}</p>{bars(shares, [f'{score:+.2f}' for score in scores])}</div>"
+        f"<div><h4>{_title(reader.binary)}</h4><p class='choice'>{answer.digit}</p>"
+        f"<p class='note'>3 layers of {reader.card.arguments['width']}, {reader.kilobytes:,.0f} kB{wrong}</p>"
+        f"{bars(shares, [f'{score:+.2f}' for score in scores])}</div>"
     )
 
 
-def _about(reader: Reader) -> str:
-    words = f"3 layers of {reader.card.arguments['width']}, {reader.kilobytes:,.0f} kB"
-    error = reader.card.metrics.get("test error, %")
-    return words if error is None else f"{words}, {error:.2f} % of MNIST's test digits wrong"
-
-
-def _weights(reader: Reader, units: Sequence[int]) -> str:
-    weights_UD = reader.first_weights_FD[list(units)]
+def _weights(answer: Answer) -> str:
+    weights_UD = answer.reader.first_weights_FD[list(answer.units)]
     # Binary weights become black and white; real ones grey, each unit on its own scale.
     scale_U1 = weights_UD.abs().amax(1, keepdim=True).clamp_min(1e-12)
     tiles = ((weights_UD / scale_U1 + 1) * 127.5).round().view(-1, SIDE, SIDE).numpy()
@@ -397,8 +351,9 @@ def _weights(reader: Reader, units: Sequence[int]) -> str:
     for place, tile in enumerate(tiles):
         top, left = (index * (SIDE + _GAP) for index in divmod(place, _COLUMNS))
         sheet[top : top + SIDE, left : left + SIDE] = np.dstack([tile, tile, tile, np.full_like(tile, 255)])
-    words = f"{reader.title}: what {len(units)} units of the first layer look for"
-    return f"<div><h4>{reader.title}</h4>{_image(sheet, words)}</div>"
+    title = _title(answer.reader.binary)
+    words = f"{title}: what {len(answer.units)} units of the first layer look for"
+    return f"<div><h4>{title}</h4>{_image(sheet, words)}</div>"
 
 
 def _image(pixels: "np.ndarray[Any, Any]", words: str, width: int | None = None) -> str:
@@ -410,8 +365,3 @@ def _image(pixels: "np.ndarray[Any, Any]", words: str, width: int | None = None)
         f"<img src='data:image/png;base64,{data}' alt='{words}' "
         f"style='{size}; image-rendering: pixelated; display: inline-block; vertical-align: middle'>"
     )
-
-
-def _share(restorers: tuple[ShippedRestorer, ...]) -> str:
-    layers = sum(len(restorer.card.arguments.get("binary", ())) for restorer in restorers)
-    return f"{layers} of its layers have weights of one bit; those that bear it badly keep real ones."

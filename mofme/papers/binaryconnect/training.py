@@ -124,16 +124,20 @@ def recalibrated(net: DigitNet, training: Digits) -> DigitNet:
     return copied.eval()
 
 
-@torch.no_grad()
 def error_of(net: nn.Module, digits: Digits) -> float:
     """Share of digits that are taken for another."""
     return (predictions(net, digits) != digits.labels_N).float().mean().item()
 
 
-@torch.no_grad()
 def predictions(net: nn.Module, digits: Digits) -> Tensor:
     """The class (N,) of each digit, in full precision."""
-    return torch.cat([net(part).argmax(1) for part in digits.inputs_ND().split(_PART)])
+    return scores_of(net, digits).argmax(1)
+
+
+@torch.no_grad()
+def scores_of(net: nn.Module, digits: Digits) -> Tensor:
+    """Of each digit for each class (N, C)."""
+    return torch.cat([net(part) for part in digits.inputs_ND().split(_PART)])
 
 
 def pack_run(path: Path, mnist: Mnist, folder: Path, licence: str) -> ModelCard:
@@ -153,23 +157,18 @@ def pack_run(path: Path, mnist: Mnist, folder: Path, licence: str) -> ModelCard:
 def save_digit_net(folder: Path, net: DigitNet, run: Run, licence: str, metrics: dict[str, float]) -> ModelCard:
     """Pack a trained net, its batch normalisation as it shall be used; returns its card."""
     plan = run.plan
-    card = ModelCard(
-        name=folder.resolve().name,
-        net=KIND,
-        arguments={"arm": plan.arm, "width": plan.width},
-        licence=licence,
-        training={
-            "data": "MNIST, the first 50,000 of its 60,000 digits to train on",
-            "seed": plan.seed,
-            "epochs": run.epochs,
-            "planned_epochs": plan.epochs,
-            "best_epoch": run.best_epoch,
-            "batch": plan.batch,
-            "learning_rate": plan.learning_rate,
-            "decay": plan.decay,
-        },
-        metrics=metrics,
-    )
+    training = {
+        "data": "MNIST, the first 50,000 of its 60,000 digits to train on",
+        "seed": plan.seed,
+        "epochs": run.epochs,
+        "planned_epochs": plan.epochs,
+        "best_epoch": run.best_epoch,
+        "batch": plan.batch,
+        "learning_rate": plan.learning_rate,
+        "decay": plan.decay,
+    }
+    arguments = {"arm": plan.arm, "width": plan.width}
+    card = ModelCard(folder.resolve().name, KIND, arguments, licence, training, metrics)
     return save_packed(folder, card, folded(net))
 
 

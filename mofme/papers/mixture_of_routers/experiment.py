@@ -5,9 +5,10 @@ Axis names: K tasks, S seeds, N questions of the test part.
 
 import time
 import zlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import TypeVar
 
@@ -90,6 +91,9 @@ class Findings:
     tasks: Sequence[TaskFacts]
     outcomes: Mapping[str, Mapping[str, Sequence[Outcome]]]
 
+    def right_SN(self, task: str, arm: str) -> FloatArray:
+        return np.array([one.right_N for one in self.outcomes[task][arm]], np.float64)
+
 
 @dataclass(frozen=True)
 class Shipping:
@@ -126,16 +130,24 @@ def compare(
             tasks[table] = prepare(read_task(table, limit=setting.limit), lowest_block(ARMS[CONTROL]))
         return tasks[table]
 
+    def facts_of(table: Path) -> TaskFacts:
+        task = task_of(table)
+        sizes = len(task.labels), len(task.training), len(task.validation)
+        return TaskFacts(task.name, *sizes, task.right_without_banks(task.test))
+
     def run(table: Path, arm: str, seed: int) -> Outcome:
         say(f"seed {seed}, {table.name}: {arm}")
-        classifier, outcome = run_arm(task_of(table), ARMS[arm], setting, seed)
+        task = task_of(table)
+        classifier, outcome = _run_arm(task, ARMS[arm], setting, seed)
         if shipping is not None and (table, arm, seed) == (tables[0], SHIPPED_ARM, seeds[0]):
-            _ship(shipping, task_of(table), classifier, outcome, setting, seed)
+            training = {"task": task.name, "texts": len(task.training), "seed": seed, **asdict(setting)}
+            metrics = {"test texts": len(task.test), "test accuracy": round(float(outcome.right_N.mean()), 4)}
+            save_adapters(shipping.folder, classifier, ARMS[arm], task.labels, shipping.licence, training, metrics)
         return outcome
 
-    facts = [study.kept(table.name, _with_right(TaskFacts), lambda: _facts(task_of(table))) for table in tables]  # noqa: B023
-    names = [one.name for one in facts]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    facts = [study.kept(table.name, _with_right(TaskFacts), partial(facts_of, table)) for table in tables]
+    counted = Counter(one.name for one in facts)
+    if twice := sorted(name for name, count in counted.items() if count > 1):
         raise TableError(f"two of the tables hold a task called {', '.join(twice)}: compare them one after the other")
     outcomes: dict[str, dict[str, list[Outcome]]] = {one.name: {arm: [] for arm in ARMS} for one in facts}
     for seed in seeds:
@@ -150,14 +162,10 @@ def compare(
 def _content(table: Path) -> int:
     """A number that a table with other content hardly shares; of a folder, that of all its files."""
     files = sorted(path for path in table.rglob("*") if path.is_file()) if table.is_dir() else [table]
-    number = 0
-    for file in files:
-        number = zlib.crc32(file.read_bytes(), number)
-    return number
+    return reduce(lambda number, file: zlib.crc32(file.read_bytes(), number), files, 0)
 
 
-def run_arm(task: PreparedTask, recipe: Recipe, setting: Setting, seed: int) -> tuple[Classifier, Outcome]:
-    """Train one arm and measure it on the test part."""
+def _run_arm(task: PreparedTask, recipe: Recipe, setting: Setting, seed: int) -> tuple[Classifier, Outcome]:
     begin = time.process_time()
     classifier = train(Plan(task, recipe, setting.steps, setting.batch, setting.learning_rate, seed))
     seconds = time.process_time() - begin
@@ -167,25 +175,9 @@ def run_arm(task: PreparedTask, recipe: Recipe, setting: Setting, seed: int) -> 
         return classifier, outcome
     x_BTD, seen_BT, _ = task.test.batch(np.arange(min(_EXPLAINED, len(task.test))))
     _, layers = explain_batch(classifier, x_BTD, seen_BT)
-    return classifier, replace(
-        outcome,
-        agreement=float(np.mean([layer.agreement for layer in layers])),
-        divergence=float(np.mean([layer.divergence for layer in layers])),
-    )
-
-
-def _ship(
-    shipping: Shipping, task: PreparedTask, classifier: Classifier, outcome: Outcome, setting: Setting, seed: int
-) -> None:
-    training = {"task": task.name, "texts": len(task.training), "seed": seed, **asdict(setting)}
-    metrics = {"test texts": len(task.test), "test accuracy": round(float(outcome.right_N.mean()), 4)}
-    labels, recipe = task.labels, ARMS[SHIPPED_ARM]
-    save_adapters(shipping.folder, classifier, recipe, labels, shipping.licence, training, metrics)
-
-
-def _facts(task: PreparedTask) -> TaskFacts:
-    sizes = len(task.labels), len(task.training), len(task.validation)
-    return TaskFacts(task.name, *sizes, task.right_without_banks(task.test))
+    agreement = float(np.mean([layer.agreement for layer in layers]))
+    divergence = float(np.mean([layer.divergence for layer in layers]))
+    return classifier, replace(outcome, agreement=agreement, divergence=divergence)
 
 
 def _with_right(kind: type[Kept]) -> Callable[..., Kept]:
@@ -198,23 +190,19 @@ def as_result(found: Findings, seeds: Sequence[int], command: str) -> Result:
     rows = [Row("accuracy", f"{task.name}: {arm}", _arm(found, task.name, arm)) for task in found.tasks for arm in ARMS]
     rows += [
         Row("differences", f"{task}: {arm} against {control}", difference(found, task, arm, control))
-        for arm, control in _pairs()
+        for arm, wide in WIDE_CONTROL.items()
+        for control in (CONTROL, wide)
         for task in [*(task.name for task in found.tasks), MEAN]
     ]
-    rows += [
-        Row(
-            "tasks",
-            task.name,
-            {
-                "classes": Figure(task.classes),
-                "training texts": Figure(task.training),
-                "validation texts": Figure(task.validation),
-                "test texts": Figure(len(task.right_N)),
-                "encoder and head alone, %": Figure(100 * float(task.right_N.mean())),
-            },
-        )
-        for task in found.tasks
-    ]
+    for task in found.tasks:
+        figures = {
+            "classes": task.classes,
+            "training texts": task.training,
+            "validation texts": task.validation,
+            "test texts": len(task.right_N),
+            "encoder and head alone, %": 100 * float(task.right_N.mean()),
+        }
+        rows.append(Row("tasks", task.name, {name: Figure(value) for name, value in figures.items()}))
     result = Result(
         room="mixture_of_routers",
         paper="Mixture of Routers (arXiv 2503.23362)",
@@ -233,33 +221,25 @@ def difference(found: Findings, task: str, arm: str, control: str) -> dict[str, 
     """Points of accuracy that an arm gains over another on one task, or on MEAN, all tasks counting alike."""
     names = [one.name for one in found.tasks] if task == MEAN else [task]
     # (S, N) each; seeds are paired.
-    gains = [100 * (_right_SN(found, name, arm) - _right_SN(found, name, control)) for name in names]
+    gains = [100 * (found.right_SN(name, arm) - found.right_SN(name, control)) for name in names]
     over_seeds = students_mean(np.mean([gain_SN.mean(1) for gain_SN in gains], axis=0))
     over_texts = stratified_bootstrap([gain_SN.mean(0) for gain_SN in gains])
     return {"gain, points": over_seeds, "gain, points, over texts": over_texts}
 
 
-def _pairs() -> list[tuple[str, str]]:
-    return [(arm, control) for arm, wide in WIDE_CONTROL.items() for control in (CONTROL, wide)]
-
-
 def _arm(found: Findings, task: str, arm: str) -> dict[str, Figure]:
     outcomes = found.outcomes[task][arm]
 
-    def over_seeds(values: Sequence[float]) -> Figure:
-        return students_mean(np.array(values, np.float64))
+    def over_seeds(of: Callable[[Outcome], float]) -> Figure:
+        return students_mean(np.array([of(one) for one in outcomes], np.float64))
 
     figures = {
-        "accuracy, %": over_seeds([100 * float(one.right_N.mean()) for one in outcomes]),
-        "load, coefficient of variation": over_seeds([one.load for one in outcomes]),
+        "accuracy, %": over_seeds(lambda one: 100 * float(one.right_N.mean())),
+        "load, coefficient of variation": over_seeds(lambda one: one.load),
         "trained parameters": Figure(outcomes[0].parameters),
-        "training, CPU s": over_seeds([one.seconds for one in outcomes]),
+        "training, CPU s": over_seeds(lambda one: one.seconds),
     }
     if arm in WIDE_CONTROL:
-        figures["sub-routers agree, %"] = over_seeds([100 * one.agreement for one in outcomes])
-        figures["sub-routers' divergence"] = over_seeds([one.divergence for one in outcomes])
+        figures["sub-routers agree, %"] = over_seeds(lambda one: 100 * one.agreement)
+        figures["sub-routers' divergence"] = over_seeds(lambda one: one.divergence)
     return figures
-
-
-def _right_SN(found: Findings, task: str, arm: str) -> FloatArray:
-    return np.array([one.right_N for one in found.outcomes[task][arm]], np.float64)

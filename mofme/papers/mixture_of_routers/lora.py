@@ -6,8 +6,8 @@ Axis names: B texts, T tokens, D features, C classes.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from mofme.core.experts import LowRankExperts
 from mofme.core.moe import MoE
-from mofme.core.routers import ROUTERS, LinearRouter, MixtureOfRouters
+from mofme.core.routers import ROUTERS, LinearRouter, MixtureOfRouters, RouterKind
 from mofme.core.routing import Router, ScoreRouter
 from mofme.errors import ModelError
 from mofme.language.minilm import BLOCKS, DIM, MiniLM
@@ -26,7 +26,6 @@ MIXTURE = "mixture"
 WINDOW = 32  # tokens of a text; what follows in longer ones is left out
 # The last feed-forward network, as in MixLoRA: what lies below it can be computed once and kept.
 LAST = (f"blocks.{BLOCKS - 1}.widen", f"blocks.{BLOCKS - 1}.narrow")
-_KINDS = {str(name): kind for name, kind in ROUTERS.items()}
 
 
 @dataclass(frozen=True)
@@ -87,9 +86,9 @@ def make_router(dim: int, recipe: Recipe) -> Router:
     if recipe.router == WIDE:
         parameters = recipe.sub_routers * (dim * recipe.experts + dim)
         return WideRouter(dim, recipe.experts, recipe.top_k, math.ceil(parameters / (dim + recipe.experts)))
-    if kind := _KINDS.get(recipe.router):
-        return kind(dim, recipe.experts, recipe.top_k)
-    raise ValueError(f"{recipe.router!r} is no router: {', '.join(dict.fromkeys([SINGLE, WIDE, *_KINDS]))} are")
+    if recipe.router not in ROUTERS:
+        raise ValueError(f"{recipe.router!r} is no router: {', '.join([SINGLE, WIDE, *ROUTERS])} are")
+    return ROUTERS[cast(RouterKind, recipe.router)](dim, recipe.experts, recipe.top_k)
 
 
 def wrap(model: nn.Module, recipe: Recipe) -> dict[str, LoraBank]:
@@ -97,25 +96,22 @@ def wrap(model: nn.Module, recipe: Recipe) -> dict[str, LoraBank]:
 
     Returns the banks by the layers' names. Raises ModelError if no layer has such a name.
     """
-    names = [
-        name
+    # Whole parts of the name: `0.up` is the ending of `layers.0.up`, not of `layers.10.up`.
+    endings = tuple(f".{ending}" for ending in recipe.wrapped)
+    layers = {
+        name: module
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and _ends_with(name, recipe.wrapped)
-    ]
-    if not names:
+        if isinstance(module, nn.Linear) and f".{name}".endswith(endings)
+    }
+    if not layers:
         raise ModelError(f"the model has no linear layer called {' or '.join(recipe.wrapped)}")
     model.requires_grad_(False)
     banks = {}
-    for name in names:
+    for name, layer in layers.items():
         parent, _, child = name.rpartition(".")
-        banks[name] = LoraBank(model.get_submodule(name), recipe)  # type: ignore[arg-type]
+        banks[name] = LoraBank(layer, recipe)
         setattr(model.get_submodule(parent), child, banks[name])
     return banks
-
-
-def _ends_with(name: str, endings: Sequence[str]) -> bool:
-    """Whole parts of the name: `0.up` is the ending of `layers.0.up`, not of `layers.10.up`."""
-    return any(f".{name}".endswith(f".{ending}") for ending in endings)
 
 
 def adapter_state(model: nn.Module) -> dict[str, Tensor]:

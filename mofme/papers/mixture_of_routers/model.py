@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mofme.core.moe import observe_routing
 from mofme.core.routers import LinearRouter, MixtureOfRouters
 from mofme.core.weights import ModelCard, read_as, save_model
 from mofme.errors import ModelError
@@ -75,22 +76,15 @@ def explain_batch(classifier: Classifier, x_BTD: Tensor, seen_BT: Tensor) -> tup
     """The classes' scores (B, C) of a batch, and what the sub-routers of every bank make of its tokens, one after the
     other and without padding. Raises ModelError if the banks have another kind of router.
     """
-    routers = {name: bank.mixture.router for name, bank in classifier.banks.items()}
-    reached: dict[str, Tensor] = {}
-    handles = [
-        router.register_forward_pre_hook(lambda _, args, name=name: reached.update({name: args[0]}))
-        for name, router in routers.items()
-    ]
-    try:
+    with observe_routing(classifier, tokens=True) as observed:
         scores_BC = classifier(x_BTD, seen_BT)
-    finally:
-        for handle in handles:
-            handle.remove()
+    reached = {one.layer: cast(Tensor, one.x_TD)[seen_BT.flatten()] for one in observed}
     layers = []
-    for name, router in routers.items():
+    for name, bank in classifier.banks.items():
+        router = bank.mixture.router
         if not isinstance(router, MixtureOfRouters):
             raise ModelError("these adapters have no mixture of routers to explain")
-        layers.append(explain_layer(readable(name), router, reached[name][seen_BT.flatten()]))
+        layers.append(explain_layer(readable(name), router, reached[f"encoder.{name}.mixture"]))
     return scores_BC, tuple(layers)
 
 
@@ -99,15 +93,9 @@ def explain_layer(name: str, router: MixtureOfRouters, x_TD: Tensor) -> Explaine
     """What a mixture of routers makes of the tokens that reach it."""
     votes_STE = torch.stack([cast(LinearRouter, member).logits(x_TD).softmax(-1) for member in router.members])
     shares_TS = router.main.logits(x_TD).softmax(-1)
-    return ExplainedLayer(
-        name,
-        _array(votes_STE),
-        _array(shares_TS),
-        _array(torch.einsum("ts,ste->te", shares_TS, votes_STE)),
-        _array(router(x_TD).weights_TE),
-        agreement(votes_STE),
-        divergence(votes_STE),
-    )
+    told = votes_STE, shares_TS, torch.einsum("ts,ste->te", shares_TS, votes_STE), router(x_TD).weights_TE
+    votes, shares, mixed, weights = (tensor.double().numpy() for tensor in told)
+    return ExplainedLayer(name, votes, shares, mixed, weights, agreement(votes_STE), divergence(votes_STE))
 
 
 def readable(name: str) -> str:
@@ -127,16 +115,8 @@ def divergence(votes_STE: Tensor) -> float:
     if len(votes_STE) == 1:
         return 0.0
     votes_STE = votes_STE.double()
-    spread_T = _entropy(votes_STE.mean(0)) - _entropy(votes_STE).mean(0)
+    spread_T = torch.special.entr(votes_STE.mean(0)).sum(-1) - torch.special.entr(votes_STE).sum(-1).mean(0)
     return float(spread_T.mean() / np.log(len(votes_STE)))
-
-
-def _entropy(probabilities: Tensor) -> Tensor:
-    return torch.special.entr(probabilities).sum(-1)
-
-
-def _array(tensor: Tensor) -> FloatArray:
-    return tensor.double().numpy()
 
 
 def save_adapters(
@@ -147,26 +127,11 @@ def save_adapters(
     licence: str,
     training: Mapping[str, Any],
     metrics: Mapping[str, Any],
-) -> ModelCard:
+) -> None:
     """Write what was added to the encoder, and nothing of the encoder."""
     arguments = {"base": BASE, "recipe": asdict(recipe), "labels": list(labels)}
     card = ModelCard(folder.name, NET, arguments, licence, training, metrics)
-    return save_model(folder, card, adapter_state(classifier))
-
-
-def load_adapters(folder: Path) -> tuple[Classifier, tuple[str, ...]]:
-    """The classifier, on its frozen base, and the names of its classes. Raises ModelError if either is damaged."""
-
-    def filled(card: ModelCard, state: dict[str, Tensor]) -> tuple[Classifier, tuple[str, ...]]:
-        recipe = Recipe(**{**card.arguments["recipe"], "wrapped": tuple(card.arguments["recipe"]["wrapped"])})
-        labels = tuple(map(str, card.arguments["labels"]))
-        classifier = Classifier(MiniLM.pretrained(), recipe, len(labels))
-        missing, unknown = classifier.load_state_dict(state, strict=False)  # the encoder's own are not in the file
-        if unknown or set(missing) & set(adapter_state(classifier)):
-            raise ValueError("other layers have banks")
-        return classifier.eval().requires_grad_(False), labels
-
-    return read_as(folder, NET, filled)
+    save_model(folder, card, adapter_state(classifier))
 
 
 class LoraMixture:
@@ -181,8 +146,17 @@ class LoraMixture:
     def from_pretrained(cls, name: str = SHIPPED) -> "LoraMixture":
         """By the name of a shipped one or the folder of one. Raises ModelError if it is missing or damaged."""
         folder = model_folder(name)
-        classifier, labels = load_adapters(folder)
-        return cls(classifier, labels, folder.name)
+
+        def filled(card: ModelCard, state: dict[str, Tensor]) -> LoraMixture:
+            recipe = Recipe(**{**card.arguments["recipe"], "wrapped": tuple(card.arguments["recipe"]["wrapped"])})
+            labels = tuple(map(str, card.arguments["labels"]))
+            classifier = Classifier(MiniLM.pretrained(), recipe, len(labels))
+            missing, unknown = classifier.load_state_dict(state, strict=False)  # the encoder's own are not in the file
+            if unknown or set(missing) & set(adapter_state(classifier)):
+                raise ValueError("other layers have banks")
+            return cls(classifier.requires_grad_(False), labels, folder.name)
+
+        return read_as(folder, NET, filled)
 
     @torch.no_grad()
     def classify(self, text: str) -> FloatArray:

@@ -3,16 +3,21 @@
 import functools
 import html
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 import numpy as np
 
-from mofme.errors import MofmeError
-from mofme.language.tables.columns import TABLE_SUFFIXES
+from mofme.core.training import StepReport
+from mofme.errors import MofmeError, TableError
+from mofme.language.tables.columns import TABLE_SUFFIXES, column_names
+from mofme.measure.result import Figure
+from mofme.measure.statistics import wilson
 from mofme.ui.chart import learning_curves
 from mofme.ui.html import Block, bars, heat_grid, measured_box, numbered, table
+from mofme.ui.limits import Limits
 from mofme.ui.models import Services
 from mofme.ui.runs import Job
 from mofme.ui.typed_text import Reading, check_typed, read_text_box
@@ -20,8 +25,8 @@ from mofme.ui.uploads import file_box
 from mofme.ui.work import Endpoint, start_and_cancel, status_box, work
 
 if TYPE_CHECKING:
-    from mofme.papers.mixture_of_routers.model import Explained, ExplainedLayer, LoraMixture
-    from mofme.papers.mixture_of_routers.tab_own import Trained
+    from mofme.papers.mixture_of_routers.model import Explained, LoraMixture
+    from mofme.papers.mixture_of_routers.training import Measured, Task
 
 MEASURED = ("mixture_of_routers",)
 
@@ -40,15 +45,11 @@ EXAMPLES = (
 
 # Routers that a visitor may train beside one another, with the recipe's router and number of sub-routers.
 ONE, WIDE, TWO, FOUR = "One router", "One wider router", "Mixture of 2", "Mixture of 4"
-ARMS: dict[str, tuple[str, int]] = {
-    ONE: ("single", 1),
-    WIDE: ("wide", 2),
-    TWO: ("mixture", 2),
-    FOUR: ("mixture", 4),
-}
+ARMS: dict[str, tuple[str, int]] = {ONE: ("single", 1), WIDE: ("wide", 2), TWO: ("mixture", 2), FOUR: ("mixture", 4)}
 
 _MARKS = {"[CLS]": "(start)", "[SEP]": "(end)"}
 _SHOWN = 4  # answers
+_READING = 0.2  # share of the work
 
 
 @functools.cache
@@ -109,8 +110,6 @@ def _training_box(services: Services) -> None:
         if not arms:
             raise MofmeError("Choose at least one router.")
         job.report(0, "Reading the texts")
-        from mofme.papers.mixture_of_routers.tab_own import read_texts, train_arms
-
         return train_arms(read_texts(path, limits), [name for name in ARMS if name in arms], int(steps), job)
 
     work(
@@ -156,17 +155,18 @@ def layer_html(explained: "Explained", place: int) -> str:
     """One layer: how much each expert was asked, and word by word the votes and what came of them."""
     layer = explained.layers[place]
     routers, experts = layer.weights_STE.shape[0], layer.weights_TE.shape[1]
-    shares_E = layer.weights_TE.mean(0)
+    # Votes are spread over many experts: the largest of the layer has the strongest colour.
+    most = float(layer.weights_STE.max())
     blocks = [
         Block("main router", numbered(routers), layer.shares_TS),
         *(
-            Block(f"sub-router {number + 1}", numbered(experts), votes_TE, most=_most(layer))
-            for number, votes_TE in enumerate(layer.weights_STE)
+            Block(f"sub-router {number}", numbered(experts), votes_TE, most=most)
+            for number, votes_TE in enumerate(layer.weights_STE, start=1)
         ),
         Block("what the experts get", numbered(experts), layer.weights_TE),
     ]
     words = [_MARKS.get(token, token) for token in explained.tokens]
-    load = {f"Expert {expert + 1}": float(shares_E[expert]) for expert in range(experts)}
+    load = {f"Expert {expert}": float(share) for expert, share in enumerate(layer.weights_TE.mean(0), start=1)}
     return (
         f"<h4>Weight of each expert, all words together</h4><div style='max-width: 40rem'>{bars(load)}</div>"
         f"<h4>Word by word, %</h4><p class='note'>Main router: how much the vote of each sub-router counts. "
@@ -213,24 +213,92 @@ def _agreement(explained: "Explained", routers: int) -> str:
 
 
 def _layers_table(explained: "Explained") -> str:
-    routers = len(explained.layers[0].weights_STE)
+    layers = explained.layers
+    same, differ = (np.array([[getattr(one, name)] for one in layers]) for name in ("agreement", "divergence"))
+    counts = np.stack([one.shares_TS.mean(0) for one in layers])
     blocks = [
-        Block("same first expert, %", [""], np.array([[layer.agreement] for layer in explained.layers]), zeros=True),
-        Block(
-            "votes differ, %", [""], np.array([[layer.divergence] for layer in explained.layers]), digits=1, zeros=True
-        ),
-        Block(
-            "counts in the sum, % of sub-router",
-            numbered(routers),
-            np.array([layer.shares_TS.mean(0) for layer in explained.layers]),
-        ),
+        Block("same first expert, %", [""], same, zeros=True),
+        Block("votes differ, %", [""], differ, digits=1, zeros=True),
+        Block("counts in the sum, % of sub-router", numbered(counts.shape[1]), counts),
     ]
-    return heat_grid("Layer", [layer_name(layer.name) for layer in explained.layers], blocks)
+    return heat_grid("Layer", [layer_name(layer.name) for layer in layers], blocks)
 
 
-def _most(layer: "ExplainedLayer") -> float:
-    """Votes are spread over many experts: the largest of the layer has the strongest colour."""
-    return float(layer.weights_STE.max())
+@dataclass(frozen=True)
+class Arm:
+    """One router after training: the loss of every step, how it does on texts held back, parameters trained."""
+
+    name: str
+    losses: Sequence[float]
+    measured: "Measured"
+    parameters: int
+
+    @property
+    def accuracy(self) -> Figure:
+        """Percent of the texts held back, with Wilson's 95 % interval."""
+        right_N = self.measured.right_N
+        return wilson(int(right_N.sum()), len(right_N)).percent()
+
+
+@dataclass(frozen=True)
+class Trained:
+    """All arms on one task, beside the percentage that the encoder gets right with the head that all begin with."""
+
+    task: "Task"
+    arms: tuple[Arm, ...]
+    without_experts: float
+
+    @property
+    def guess(self) -> float:
+        """Percent of the texts held back that are of the most frequent class."""
+        return 100 * float(np.bincount(self.task.test.label_N).max()) / len(self.task.test.label_N)
+
+
+def read_texts(path: str | None, limits: Limits) -> "Task":
+    """A visitor's CSV with the columns `text` and `label`; without one the prompts of seven kinds that ship.
+
+    Raises TableError, naming what is wrong with the file.
+    """
+    from mofme.language.sentence_encoder import SentenceEncoder
+    from mofme.papers.mixture_of_routers.training import own_task, read_task
+
+    encoder = SentenceEncoder(remember=False)  # a visitor's texts leave no trace
+    if path is None:
+        return own_task(encoder)
+    file = Path(path)
+    if file.stat().st_size > limits.table_megabytes * 1e6:
+        raise TableError(f"{file.name} is larger than the limit of {limits.table_megabytes:g} MB.")
+    if missing := {"text", "label"} - set(column_names(file)):
+        raise TableError(f"{file.name} lacks {', '.join(sorted(missing))}: its first line names the columns.")
+    return read_task(file, encoder, limits.table_prompts)
+
+
+def train_arms(task: "Task", arms: Sequence[str], steps: int, job: Job) -> Trained:
+    """Train every arm of ARMS that is named: the same beginning, texts and steps, only the router differs.
+
+    Raises MofmeError when the job is stopped or its time is up.
+    """
+    from mofme.papers.mixture_of_routers.lora import LAST, Recipe, lowest_block
+    from mofme.papers.mixture_of_routers.training import Plan, measure, prepare, train, trained_parameters
+
+    def read(done: int, total: int) -> None:
+        job.report(_READING * done / total, "Reading the texts")
+
+    prepared = prepare(task, lowest_block(Recipe(LAST)), read)
+    trained: list[Arm] = []
+    for name in arms:
+        losses: list[float] = []
+
+        def learnt(done: StepReport, name: str = name, losses: list[float] = losses) -> None:
+            losses.append(done.loss)
+            share = (len(trained) + done.step / done.steps) / len(arms)
+            words = f"{name}: step {done.step} of {done.steps}, {done.loss:.2f} nats"
+            job.report(_READING + (1 - _READING) * share, words)
+
+        classifier = train(Plan(prepared, Recipe(LAST, *ARMS[name]), steps=steps), learnt)
+        trained.append(Arm(name, losses, measure(classifier, prepared.test), trained_parameters(classifier)))
+    without = 100 * float(prepared.right_without_banks(prepared.test).mean())
+    return Trained(task, tuple(trained), without)
 
 
 def trained_html(trained: "Trained") -> str:

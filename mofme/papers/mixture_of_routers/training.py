@@ -28,6 +28,10 @@ from mofme.language.tables.formats import load_table
 from mofme.language.text import OWN_PROMPTS
 from mofme.papers.mixture_of_routers.lora import WINDOW, Classifier, Recipe, features
 
+_AT_ONCE = 64
+_SMALL_WEIGHTS = 0.1
+_BALANCE = 0.01  # Switch Transformer's weight of its loss of balance
+
 
 @dataclass(frozen=True)
 class Examples:
@@ -49,11 +53,7 @@ class Task:
 
 
 def make_task(
-    name: str,
-    texts: Sequence[str],
-    labels: Sequence[str],
-    encoder: SentenceEncoder | None = None,
-    limit: int | None = None,
+    name: str, texts: Sequence[str], labels: Sequence[str], encoder: SentenceEncoder, limit: int | None = None
 ) -> Task:
     """Part labelled texts 3 : 1 : 1, within each class, near-duplicates on one side; always the same way.
 
@@ -66,7 +66,7 @@ def make_task(
         raise TableError(f"{name} has blank texts")
     chosen = np.sort(np.random.default_rng(0).permutation(len(texts))[:limit])
     texts, labels = [texts[i] for i in chosen], [labels[i] for i in chosen]
-    group_N = groups_of((encoder or SentenceEncoder()).queries(texts))
+    group_N = groups_of(encoder.queries(texts))
     rest, test = next(grouped_splits(group_N, labels, splits=1, test_share=0.2))
     inner = next(grouped_splits(group_N[rest], [labels[i] for i in rest], splits=1, test_share=0.25))
     label_N = np.array([names.index(label) for label in labels], np.int64)
@@ -82,6 +82,7 @@ def read_task(path: Path, encoder: SentenceEncoder | None = None, limit: int | N
 
     Raises TableError naming the file and what is wrong with it.
     """
+    encoder = encoder or SentenceEncoder()
     if path.is_file() and set(column_names(path)) >= {"text", "label"}:
         columns = read_columns(path)
         labels = texts(columns["label"])
@@ -92,15 +93,10 @@ def read_task(path: Path, encoder: SentenceEncoder | None = None, limit: int | N
     return make_task(table.name, [question_of(prompt) for prompt in table.prompts], table.tasks, encoder, limit)
 
 
-def own_task(encoder: SentenceEncoder | None = None) -> Task:
+def own_task(encoder: SentenceEncoder) -> Task:
     """What ships with this package, for a try without any data: 196 prompts of 7 categories."""
     rows = read_json_lines(OWN_PROMPTS)
     return make_task("kinds of prompts", [row["prompt"] for row in rows], [row["category"] for row in rows], encoder)
-
-
-_AT_ONCE = 64
-_SMALL_WEIGHTS = 0.1
-_BALANCE = 0.01  # Switch Transformer's weight of its loss of balance
 
 
 @dataclass(frozen=True)
@@ -129,14 +125,12 @@ class EncodedTexts:
 
 @dataclass(frozen=True)
 class PreparedTask:
-    """A task made ready for classifiers whose lowest bank is in block `first`, and the head that all begin with.
-
-    That head is the best one for the encoder without banks, so that what is learned later is what the banks add.
+    """A task made ready for classifiers, and the head that all begin with: the best one for the encoder without banks,
+    so that what is learned later is what the banks add.
     """
 
     name: str
     labels: tuple[str, ...]
-    first: int
     training: EncodedTexts
     validation: EncodedTexts
     test: EncodedTexts
@@ -158,15 +152,8 @@ def prepare(task: Task, first: int, report: Callable[[int, int], None] = lambda 
         before = sum(map(len, encoded))
         encoded.append(_encode(encoder, part, first, lambda done: report(before + done, total)))  # noqa: B023
     training, validation, test = encoded
-    return PreparedTask(
-        task.name,
-        task.labels,
-        first,
-        training,
-        validation,
-        test,
-        fit_head(training.features_ND, training.label_N, len(task.labels)),
-    )
+    head = fit_head(training.features_ND, training.label_N, len(task.labels))
+    return PreparedTask(task.name, task.labels, training, validation, test, head)
 
 
 def fit_head(features_ND: Tensor, label_N: IntArray, classes: int) -> nn.Linear:
@@ -207,8 +194,8 @@ def _encode(encoder: MiniLM, examples: Examples, first: int, report: Callable[[i
 
 @dataclass(frozen=True)
 class Plan:
-    """One training run. The same task, steps, batch, learning rate and seed give every recipe the same batches, the
-    same beginning of head and experts, and the same dropout: only the routers differ.
+    """One training run. What is equal but for the recipe meets the same batches and dropout, and begins with the same
+    head and experts: only the routers differ.
     """
 
     task: PreparedTask
@@ -220,13 +207,6 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Progress(StepReport):
-    """The loss is this batch's cross-entropy, `accuracy` the share of it that was classified correctly."""
-
-    accuracy: float
-
-
-@dataclass(frozen=True)
 class Measured:
     """`right_N`: which texts were classified correctly. `load`: the coefficient of variation of the number of tokens
     that choose each expert, mean over the banks; 0 means that all are used equally.
@@ -235,12 +215,8 @@ class Measured:
     right_N: NDArray[np.bool_]
     load: float
 
-    @property
-    def accuracy(self) -> float:
-        return float(self.right_N.mean())
 
-
-def train(plan: Plan, report: Callable[[Progress], None] = lambda progress: None) -> Classifier:
+def train(plan: Plan, report: Callable[[StepReport], None] = lambda _: None) -> Classifier:
     """Train banks, and the head that the task begins with; the last step's are taken. What `report` raises stops it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
@@ -257,8 +233,7 @@ def train(plan: Plan, report: Callable[[Progress], None] = lambda progress: None
             loss = F.cross_entropy(scores_BC, label_B)
             balance = torch.stack([switch_loss(_of_tokens(one, seen_BT)) for one in observed]).mean()
             run.learn(loss + _BALANCE * balance)
-            right = float((scores_BC.argmax(-1) == label_B).double().mean())
-            report(Progress(run.steps, plan.steps, float(loss.detach()), right))
+            report(StepReport(run.steps, plan.steps, float(loss.detach())))
     return classifier.eval()
 
 

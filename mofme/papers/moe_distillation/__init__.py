@@ -50,9 +50,7 @@ def judge(result: Result) -> Result:
         gates,
         "a teacher whose idle experts lower its own loss, and students that gain when they are taught at all",
     )
-    against = [f"{part.name} {part.figure.text(signed=True)}." for part in parts]
-    every = result.figure("differences", "ka against all", "gain, ROUGE-L, points")
-    drawing = (
-        f"Drawing experts by chance is worth {every.text(signed=True)} points of ROUGE-L beside using all of them."
-    )
-    return result.judged([judgement], [*against, drawing])
+    said = [f"{part.name} {part.figure.text(signed=True)}." for part in parts]
+    every = result.figure("differences", "ka against all", "gain, ROUGE-L, points").text(signed=True)
+    said.append(f"Drawing experts by chance is worth {every} points of ROUGE-L beside using all of them.")
+    return result.judged([judgement], said)

@@ -16,7 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from mofme.core.losses import augmentation_loss, gkd_loss, kd_loss, router_feedback_loss
+from mofme.core.losses import gkd_loss, kd_loss, router_feedback_loss
 from mofme.core.moe import MoE, moe_layers, observe_routing, replace_routing
 from mofme.core.routing import RoutingDecision
 from mofme.core.training import Run, StepReport, linear
@@ -71,7 +71,7 @@ def distil(
     student: CausalLM,
     prompts: Passages,
     plan: Plan,
-    report: Callable[[Progress], None] | None = None,
+    report: Callable[[Progress], None] = lambda _: None,
 ) -> Distilled:
     """Train the student in place; the teacher is left as it was.
 
@@ -89,10 +89,11 @@ def distil(
             kl = training.held_out() if run.due(max(1, plan.steps // _LOOKS)) else None
             if kl is not None:
                 looks.append((run.steps, kl))
-            if report is not None:
-                report(Progress(run.steps, plan.steps, losses[-1], kl))
+            report(Progress(run.steps, plan.steps, losses[-1], kl))
     finally:
-        training.end()
+        _restore(training.routers, training.as_they_were)
+        teacher.module.requires_grad_(False)
+        student.module.requires_grad_(False)
     return Distilled(tuple(losses), tuple(looks), measure(student, teacher, prompts, plan.samplings))
 
 
@@ -118,7 +119,7 @@ class _Training:
         self.routers = router_parameters(teacher) if plan.method == "sar" else []
         self.as_they_were = [parameter.clone() for parameter in self.routers]
         if self.routers:
-            self.routers_optimizer = torch.optim.AdamW(self.routers)
+            self.routers_optimizer = torch.optim.AdamW(parameter.requires_grad_() for parameter in self.routers)
 
     def loss(self, rate: float) -> Tensor:
         """The student's loss on a batch, before which routers that learn do so, at `rate` of their learning rate."""
@@ -137,11 +138,6 @@ class _Training:
         kl = float(held_out_kl(self.student, self.teacher, looked_at_PT, self.passages.prompt).mean())
         _restore(self.routers, changed)
         return kl
-
-    def end(self) -> None:
-        _restore(self.routers, self.as_they_were)
-        self.teacher.module.requires_grad_(False)
-        self.student.module.requires_grad_(False)
 
     def _batch(self) -> Tensor:
         learned_PT = self.passages.learned_PT
@@ -168,7 +164,7 @@ class _Training:
                 return gkd_loss(student_TV, self._taught(ids_BT, spared=1))
             case "ka":
                 draws = [self._taught(ids_BT, spared=1, chance=self.plan.chance) for _ in range(self.plan.draws)]
-                return augmentation_loss(student_TV, draws)
+                return gkd_loss(student_TV, *draws)
 
     @torch.no_grad()
     def _taught(self, ids_BT: Tensor, spared: int | None = None, chance: float = 0.0) -> Tensor:
@@ -178,16 +174,12 @@ class _Training:
             return self._response(self.teacher, ids_BT)
 
     def _teach_routers(self, ids_BT: Tensor, student_TV: Tensor) -> None:
-        for parameter in self.routers:
-            parameter.requires_grad_(True)
         with most_experts(self.teacher, spared=0), observe_routing(self.teacher.module) as observed:
             teacher_TV = self._response(self.teacher, ids_BT)
         loss = router_feedback_loss(teacher_TV, student_TV, [one.decision for one in observed])
         self.routers_optimizer.zero_grad()
         loss.backward()
         self.routers_optimizer.step()
-        for parameter in self.routers:
-            parameter.requires_grad_(False)
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ Axis names: P passages, S samplings or seeds, L layers.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -35,30 +35,14 @@ SHAPES: Mapping[Role, Shape] = {
 }
 _BALANCE = 0.01
 _CONTEXT, _HELD_BACK = 128, 60  # tokens of a passage, passages of a text
-_PAPER = "Every Expert Matters (arXiv 2502.12947)"
-_CLAIM = "experts that a teacher leaves idle hold knowledge a student can use: KA and SAR beat GKD"
-# For each measure its passages, and whether less is better.
-_MEASURES: dict[str, tuple[Callable[[Quality], FloatArray], bool]] = {
-    "KL on held-out text, nats": (lambda quality: quality.kl_P, True),
-    "KL on its own text, nats": (lambda quality: quality.own_kl_SP.mean(0), True),
-    "cross-entropy, nats": (lambda quality: quality.cross_entropy_P, True),
-    "ROUGE-L, %": (lambda quality: 100 * quality.rouge_l_SP.mean(0), False),
-}
-_GAINS = dict(
-    zip(
-        _MEASURES,
-        ("gain, KL on held-out text", "gain, KL on its own text", "gain, cross-entropy", "gain, ROUGE-L, points"),
-        strict=True,
-    )
+# Each measure, what a gain in it is called and which sign it has, and what it is on every passage.
+_MEASURES: tuple[tuple[str, str, int, Callable[[Quality], FloatArray]], ...] = (
+    ("KL on held-out text, nats", "gain, KL on held-out text", -1, lambda one: one.kl_P),
+    ("KL on its own text, nats", "gain, KL on its own text", -1, lambda one: one.own_kl_SP.mean(0)),
+    ("cross-entropy, nats", "gain, cross-entropy", -1, lambda one: one.cross_entropy_P),
+    ("ROUGE-L, %", "gain, ROUGE-L, points", 1, lambda one: 100 * one.rouge_l_SP.mean(0)),
 )
-DIFFERENCES: tuple[tuple[Method, Method], ...] = (
-    ("ka", "gkd"),
-    ("ka", "all"),
-    ("ka", "top-(n-1)"),
-    ("sar", "gkd"),
-    ("sar", "all"),
-    ("gkd", "kd"),
-)
+_COMPARED: dict[Method, tuple[Method, ...]] = {"ka": ("gkd", "all", "top-(n-1)"), "sar": ("gkd", "all"), "gkd": ("kd",)}
 
 Say = Callable[[str], None]
 
@@ -83,13 +67,7 @@ class Findings:
 
 
 def compare(
-    texts: Mapping[str, str],
-    seeds: Sequence[int],
-    plan: Plan,
-    pair_steps: int,
-    folder: Path,
-    licence: str,
-    say: Say,
+    texts: Mapping[str, str], seeds: Sequence[int], plan: Plan, pair_steps: int, folder: Path, licence: str, say: Say
 ) -> Findings:
     """Train the pair (the student half of `pair_steps`), distil by every method with every seed, and measure.
 
@@ -104,102 +82,79 @@ def compare(
     study = Study(folder, told)
 
     def model(role: Role) -> SmallCausalLM:
-        steps = pair_steps // 2 if role == "student" else pair_steps
-        return SmallCausalLM(trained(role, corpus, vocabulary, place_of(role, folder), steps, licence, say), vocabulary)
+        place, steps = folder / f"distillation-{role}", pair_steps // 2 if role == "student" else pair_steps
+        _train_unless_there(place, role, corpus, vocabulary, steps, licence, say)
+        return SmallCausalLM(*load_lm(place))
 
     teacher, student, passages = model("teacher"), model("student"), passages_in(corpus)
     before = study.kept("before", Quality, lambda: measure(student, teacher, passages, plan.samplings))
 
     def arm(method: Method, seed: int) -> Quality:
-        learner = SmallCausalLM(*load_lm(place_of("student", folder)))
-        arm_plan = replace(plan, method=method, seed=seed)
-        return distil(teacher, learner, passages, arm_plan, _teller(method, seed, say)).quality
+        def tell(progress: Progress) -> None:
+            if progress.held_out_kl is not None:
+                step = f"step {progress.step} of {progress.steps}"
+                say(f"{method}, seed {seed}: {step}, held-out KL {progress.held_out_kl:.4f}")
+
+        return distil(teacher, model("student"), passages, replace(plan, method=method, seed=seed), tell).quality
 
     arms = {
         method: [study.kept(f"{method}-{seed}", Quality, partial(arm, method, seed)) for seed in seeds]
         for method in METHODS
     }
-    candidates = _candidates(teacher, model("dense"), student, passages)
+    candidates = {
+        "teacher": _candidate(teacher, passages),
+        "teacher, all experts but one": _candidate(teacher, passages, idle=1),
+        "teacher, all experts": _candidate(teacher, passages, idle=0),
+        "dense net that activates as much": _candidate(model("dense"), passages),
+        "student": _candidate(student, passages),
+    }
     mass_L = non_activated_mass(teacher, passages.held_out_PT).double().numpy()
     return Findings(candidates, before, arms, mass_L)
 
 
-def trained(
-    role: Role,
-    corpus: Corpus,
-    vocabulary: Vocabulary,
-    folder: Path,
-    steps: int,
-    licence: str,
-    say: Say,
-) -> SmallLM:
-    """The model of this role, read from `folder` or else trained for it and written there."""
-    if not (folder / CARD_FILE).is_file():
-        model, plan = SmallLM(SHAPES[role]), PairPlan(steps, balance=_BALANCE if role == "teacher" else 0.0)
-        train(
-            model,
-            corpus.learned_N,
-            plan,
-            lambda step, _, nats: say(f"{role}: step {step} of {steps}, {nats:.3f} nats"),
-        )
-        metrics = {name: score_passages(model, passages_PT).nats for name, passages_PT in corpus.held_back.items()}
-        training = {"texts": list(corpus.held_back), "steps": steps, "tokens": steps * plan.batch * plan.context}
-        save_lm(folder, model, vocabulary, licence, training, {"nats a token, held back": metrics})
-    return load_lm(folder)[0]
+def _train_unless_there(
+    folder: Path, role: Role, corpus: Corpus, vocabulary: Vocabulary, steps: int, licence: str, say: Say
+) -> None:
+    if (folder / CARD_FILE).is_file():
+        return
+
+    def tell(step: int, _: int, nats: float) -> None:
+        say(f"{role}: step {step} of {steps}, {nats:.3f} nats")
+
+    model, plan = SmallLM(SHAPES[role]), PairPlan(steps, balance=_BALANCE if role == "teacher" else 0.0)
+    train(model, corpus.learned_N, plan, tell)
+    metrics = {name: score_passages(model, passages_PT).nats for name, passages_PT in corpus.held_back.items()}
+    training = {"texts": list(corpus.held_back), "steps": steps, "tokens": steps * plan.batch * plan.context}
+    save_lm(folder, model, vocabulary, licence, training, {"nats a token, held back": metrics})
 
 
-def place_of(role: Role, folder: Path) -> Path:
-    """Where a model of the pair is kept."""
-    return folder / f"distillation-{role}"
-
-
-def _candidates(
-    teacher: SmallCausalLM, dense: SmallCausalLM, student: SmallCausalLM, passages: Passages
-) -> dict[str, Candidate]:
-    return {
-        "teacher": _candidate(teacher, passages, nullcontext()),
-        "teacher, all experts but one": _candidate(teacher, passages, most_experts(teacher, spared=1), idle=1),
-        "teacher, all experts": _candidate(teacher, passages, most_experts(teacher, spared=0), idle=0),
-        "dense net that activates as much": _candidate(dense, passages, nullcontext()),
-        "student": _candidate(student, passages, nullcontext()),
-    }
-
-
-def _candidate(
-    model: SmallCausalLM, passages: Passages, routing: AbstractContextManager[None], idle: int | None = None
-) -> Candidate:
-    with routing:
+def _candidate(model: SmallCausalLM, passages: Passages, idle: int | None = None) -> Candidate:
+    """As it is, or with all its experts but so many."""
+    with nullcontext() if idle is None else most_experts(model, idle):
         nats_P = cross_entropy(model, passages.held_out_PT, passages.prompt)
     layers = moe_layers(model.module).values()
     active_L = None if idle is None else [layer.router.num_experts - idle for layer in layers]
     return Candidate(nats_P, parameters(model.module), activated_parameters(model.module, active_L))
 
 
-def _teller(method: Method, seed: int, say: Say) -> Callable[[Progress], None]:
-    def tell(progress: Progress) -> None:
-        if progress.held_out_kl is not None:
-            step = f"step {progress.step} of {progress.steps}"
-            say(f"{method}, seed {seed}: {step}, held-out KL {progress.held_out_kl:.4f}")
-
-    return tell
-
-
 def as_result(found: Findings, seeds: Sequence[int], command: str) -> Result:
     """Everything that `compare` measured, beside the paper's claim."""
     rows = [Row("models", name, _model(one, found)) for name, one in found.candidates.items()]
+    before = {name: Figure(float(of(found.before).mean())) for name, _, _, of in _MEASURES}
+    rows += [Row("students", "before", before), *(Row("students", one, _arm(found.arms[one])) for one in METHODS)]
     rows += [
-        Row("students", "before", {name: Figure(float(of(found.before).mean())) for name, (of, _) in _MEASURES.items()})
+        Row("differences", f"{one} against {other}", _difference(found, one, other))
+        for one, others in _COMPARED.items()
+        for other in others
     ]
-    rows += [Row("students", method, _arm(found.arms[method])) for method in METHODS]
-    rows += [Row("differences", f"{one} against {other}", _difference(found, one, other)) for one, other in DIFFERENCES]
     rows += [
         Row("idle experts", f"layer {number}", {"share of the router's probability, %": Figure(100 * float(mass))})
         for number, mass in enumerate(found.non_activated_L)
     ]
     result = Result(
         room="moe_distillation",
-        paper=_PAPER,
-        claim=_CLAIM,
+        paper="Every Expert Matters (arXiv 2502.12947)",
+        claim="experts that a teacher leaves idle hold knowledge a student can use: KA and SAR beat GKD",
         verdict="",
         command=command,
         rows=rows,
@@ -224,17 +179,14 @@ def _model(one: Candidate, found: Findings) -> dict[str, Figure]:
 
 
 def _arm(seeds: Sequence[Quality]) -> dict[str, Figure]:
-    return {
-        name: students_mean(np.array([float(of(quality).mean()) for quality in seeds]))
-        for name, (of, _) in _MEASURES.items()
-    }
+    return {name: students_mean(np.array([float(of(one).mean()) for one in seeds])) for name, _, _, of in _MEASURES}
 
 
 def _difference(found: Findings, one: Method, other: Method) -> dict[str, Figure]:
     """What `one` gains over `other` on the same passages with the same seeds; above 0 it is better."""
     pairs = list(zip(found.arms[one], found.arms[other], strict=True))
     figures = {}
-    for name, (of, less_is_better) in _MEASURES.items():
-        gain_SP = np.array([of(mine) - of(theirs) for mine, theirs in pairs]) * (-1 if less_is_better else 1)
-        figures[_GAINS[name]] = wider(bootstrap(gain_SP.mean(0)), students_mean(gain_SP.mean(1)))
+    for _, name, sign, of in _MEASURES:
+        gain_SP = sign * np.array([of(mine) - of(theirs) for mine, theirs in pairs])
+        figures[name] = wider(bootstrap(gain_SP.mean(0)), students_mean(gain_SP.mean(1)))
     return figures

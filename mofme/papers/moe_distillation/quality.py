@@ -106,7 +106,7 @@ def held_out_kl(student: CausalLM, teacher: CausalLM, passages_PT: Tensor, promp
         log_p = response_logits(student, ids_BT, prompt).log_softmax(-1)
         log_q = response_logits(teacher, ids_BT, prompt).log_softmax(-1)
         parts.append((log_p.exp() * (log_p - log_q)).sum(-1).mean(-1))
-    return _array(parts)
+    return torch.cat(parts).double().numpy()
 
 
 @torch.no_grad()
@@ -116,7 +116,7 @@ def cross_entropy(model: CausalLM, passages_PT: Tensor, prompt: int) -> FloatArr
     for ids_BT in passages_PT.split(_BATCH):
         logits_BVT = response_logits(model, ids_BT, prompt).transpose(1, 2)
         parts.append(F.cross_entropy(logits_BVT, ids_BT[:, prompt:], reduction="none").mean(-1))
-    return _array(parts)
+    return torch.cat(parts).double().numpy()
 
 
 def measure(student: CausalLM, teacher: CausalLM, passages: Passages, samplings: int = 5) -> Quality:
@@ -153,8 +153,3 @@ def _longest_common(words: Sequence[str], others: Sequence[str]) -> int:
         for index, other in enumerate(others):
             best.append(before[index] + 1 if word == other else max(before[index + 1], best[index]))
     return best[-1]
-
-
-def _array(parts: Sequence[Tensor]) -> FloatArray:
-    array: FloatArray = torch.cat(list(parts)).double().numpy()
-    return array

@@ -33,7 +33,6 @@ NAMES: dict[Method, str] = {
     "ka": "KA: experts by chance",
     "sar": "SAR: routers learn too",
 }
-CHOICES = [(NAMES.get(method, method), method) for method in METHODS]
 FIRST: Method = "ka"
 
 _SAMPLINGS = 2
@@ -68,7 +67,8 @@ def build(services: Services) -> None:
     gr.Markdown(_INTRODUCTION, elem_classes="note")
     with gr.Row():
         with gr.Column(scale=4, min_width=320):
-            method = gr.Radio(CHOICES, value=FIRST, label="Method", elem_id="method")
+            choices = [(NAMES[method], method) for method in METHODS]
+            method = gr.Radio(choices, value=FIRST, label="Method", elem_id="method")
             explained = gr.Markdown(METHODS[FIRST], elem_classes="note", elem_id="explained")
             steps = gr.Slider(
                 10, 500, value=100, step=10, label="Steps", info="100 take about a minute on a laptop.", elem_id="steps"
@@ -78,14 +78,8 @@ def build(services: Services) -> None:
                 draws = gr.Slider(
                     1, 8, value=2, step=1, label="KA: teachers a step", info="Each draws its experts anew."
                 )
-                chance = gr.Slider(
-                    0,
-                    100,
-                    value=5,
-                    step=1,
-                    label="KA: experts by chance, %",
-                    info="How often a word's experts are drawn instead of chosen. The paper's best is 5.",
-                )
+                info = "How often a word's experts are drawn instead of chosen. The paper's best is 5."
+                chance = gr.Slider(0, 100, value=5, step=1, label="KA: experts by chance, %", info=info)
                 own = file_box(label="Your own text (.txt)", file_types=[".txt"], height=120, elem_id="distil-text")
                 gr.Markdown(
                     "Without one, A Midsummer Night's Dream is taken. The last tenth is held back to measure on.",
@@ -192,12 +186,14 @@ def run_html(runs: Sequence[Run]) -> str:
     run = runs[-1]
     curves = {title_of(one): one.held_out_kl for one in runs}  # the last of a name is drawn
     steps = max(one.plan.steps for one in runs)
+    shares = {f"Layer {number}": share for number, share in enumerate(run.mass_L, start=1)}
     return (
         f"<div class='plots'>{line_plot('Distance from the teacher, held back', curves, steps)}"
         f"{learning_curves('Loss', {title_of(run): run.losses}) if run.losses else ''}</div>"
         "<p class='note'>Both in nats a token; at distance 0 the student would be the teacher. The distance is on text "
         "held back, and its lines can be compared. The loss is each method's own: only its way down says something.</p>"
-        f"{_mass(run)}"
+        "<h4>What the teacher's idle experts hold</h4><p class='note'>The share of its router's weight that falls on "
+        f"experts which take no part: what “all experts”, KA and SAR hope to make use of.</p>{bars(shares)}"
     )
 
 
@@ -237,33 +233,16 @@ def run_values(run: Run) -> dict[str, Any]:
 def title_of(run: Run) -> str:
     """What tells a run from others: its method and seed, and how the experts were drawn if the method does so."""
     plan = run.plan
-    name = NAMES.get(plan.method, plan.method).partition(":")[0]
+    name = NAMES[plan.method].partition(":")[0]
     drawn = f", {plan.draws} x {100 * plan.chance:g} %" if plan.method == "ka" else ""
     return f"{name}{drawn}, {plan.steps} steps, seed {plan.seed}"
 
 
 def _quality_values(quality: "Quality") -> dict[str, float]:
-    return {
-        "kl": quality.kl,
-        "own_kl": quality.own_kl,
-        "cross_entropy": quality.cross_entropy,
-        "rouge_l": quality.rouge_l,
-    }
+    return {name: getattr(quality, name) for name in ("kl", "own_kl", "cross_entropy", "rouge_l")}
 
 
 def _line(name: str, quality: "Quality") -> Sequence[str]:
-    return (
-        name,
-        students_mean(quality.kl_P).text(digits=3),
-        students_mean(quality.own_kl_SP.mean(0)).text(digits=3),
-        students_mean(quality.cross_entropy_P).text(digits=3),
-        students_mean(100 * quality.rouge_l_SP.mean(0)).text(digits=1),
-    )
-
-
-def _mass(run: Run) -> str:
-    shares = {f"Layer {number}": share for number, share in enumerate(run.mass_L, start=1)}
-    return (
-        "<h4>What the teacher's idle experts hold</h4><p class='note'>The share of its router's weight that falls on "
-        f"experts which take no part: what “all experts”, KA and SAR hope to make use of.</p>{bars(shares)}"
-    )
+    nats = quality.kl_P, quality.own_kl_SP.mean(0), quality.cross_entropy_P
+    rouge = students_mean(100 * quality.rouge_l_SP.mean(0)).text(digits=1)
+    return [name, *(students_mean(values_P).text(digits=3) for values_P in nats), rouge]

@@ -7,6 +7,7 @@ Axis names: T steps, D observations, A actions, E experts.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -52,31 +53,29 @@ def make(name: str) -> Any:
     try:
         import gymnasium
         import mujoco
+
+        # It would say at every call that there is a version 5; the paper's figures are of version 4.
+        gymnasium.logger.min_level = gymnasium.logger.ERROR
+        # MuJoCo finds a word in a robot's file old-fashioned, and would say so in a file where the user stands.
+        mujoco.set_mju_user_warning(lambda _: None)
+        try:
+            return gymnasium.make(f"{name}-v4")
+        finally:
+            mujoco.set_mju_user_warning(None)
     except ImportError as error:
         raise ModelError(f"robots need gymnasium and MuJoCo ({error}); {_INSTALL}") from error
-    # It would say at every call that there is a version 5; the paper's figures are of version 4.
-    gymnasium.logger.min_level = gymnasium.logger.ERROR
-    # MuJoCo finds a word in a robot's file old-fashioned, and would say so in a file where the user stands.
-    mujoco.set_mju_user_warning(lambda _: None)
-    try:
-        return gymnasium.make(f"{name}-v4")
-    except ImportError as error:
-        raise ModelError(f"robots need a package that is missing ({error}); {_INSTALL}") from error
-    finally:
-        mujoco.set_mju_user_warning(None)
 
 
+@cache
 def spaces(name: str) -> Spaces:
     """What the numbers of an environment mean, from its MuJoCo model."""
     environment = make(name)
-    try:
-        model = environment.unwrapped.model
-        observations = _REACHER if name == "Reacher" else _joints(model, _HIDDEN_POSITIONS[name])
-        actions = tuple(_motor(model, number) for number in range(model.nu))
-        space = environment.action_space
-        return Spaces(tuple(observations), actions, tuple(map(float, space.low)), tuple(map(float, space.high)))
-    finally:
-        environment.close()
+    model, space = environment.unwrapped.model, environment.action_space
+    observations = _REACHER if name == "Reacher" else _joints(model)[_HIDDEN_POSITIONS[name] :]
+    # A motor is called after the joint that it turns.
+    actions = tuple(_plain(model.joint(int(joint)).name) for joint in model.actuator_trnid[:, 0])
+    environment.close()
+    return Spaces(tuple(observations), actions, tuple(map(float, space.low)), tuple(map(float, space.high)))
 
 
 @dataclass(frozen=True)
@@ -175,23 +174,16 @@ def _plain(name: str) -> str:
     return _PLAIN.get(name, name.replace("_joint", "").replace("_", " "))
 
 
-def _joints(model: Any, hidden: int) -> Sequence[str]:
+def _joints(model: Any) -> Sequence[str]:
+    """All positions, then all speeds."""
     positions: list[str] = []
     speeds: list[str] = []
     for number in range(model.njnt):
         name = _plain(model.joint(number).name)
-        if int(model.jnt_type[number]) == 0:
-            positions += [f"{name} {axis}" for axis in _FREE_POSITIONS]
-            speeds += [f"{name} {axis}" for axis in _FREE_SPEEDS]
-        else:
-            positions.append(name)
-            speeds.append(f"{name} speed")
-    return positions[hidden:] + speeds
-
-
-def _motor(model: Any, number: int) -> str:
-    """A motor is called after the joint that it turns."""
-    return _plain(model.joint(int(model.actuator_trnid[number, 0])).name)
+        is_free = int(model.jnt_type[number]) == 0
+        positions += [f"{name} {axis}" for axis in _FREE_POSITIONS] if is_free else [name]
+        speeds += [f"{name} {axis}" for axis in _FREE_SPEEDS] if is_free else [f"{name} speed"]
+    return positions + speeds
 
 
 # One for each expert, told apart by people who see colours differently too (Okabe and Ito), then lighter ones.
@@ -203,13 +195,13 @@ _SHIFT = 4  # OpenCV draws at sixteenths of a pixel
 _SKY, _GROUND, _MARK, _TARGET = "#f4f6f8", "#c9d1d9", "#9aa5b1", "#c0392b"
 _CAPSULE, _CYLINDER, _SPHERE = 3, 5, 2
 # The axes of the world that go right and up in the picture, metres across it, and where its middle is in height.
-_VIEWS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float], float, float]] = {
-    "Walker2d": ((1, 0, 0), (0, 0, 1), 3.6, 0.85),
-    "Hopper": ((1, 0, 0), (0, 0, 1), 3.6, 0.85),
-    "HalfCheetah": ((1, 0, 0), (0, 0, 1), 3.6, 0.6),
+_VIEWS = {
+    "Walker2d": ((1.0, 0, 0), (0.0, 0, 1), 3.6, 0.85),
+    "Hopper": ((1.0, 0, 0), (0.0, 0, 1), 3.6, 0.85),
+    "HalfCheetah": ((1.0, 0, 0), (0.0, 0, 1), 3.6, 0.6),
     "Ant": ((0.94, -0.34, 0), (0.17, 0.47, 0.87), 5.0, 0.6),
-    "Reacher": ((1, 0, 0), (0, 1, 0), 0.62, 0.0),
-    "Swimmer": ((1, 0, 0), (0, 1, 0), 4.5, 0.0),
+    "Reacher": ((1.0, 0, 0), (0.0, 1, 0), 0.62, 0.0),
+    "Swimmer": ((1.0, 0, 0), (0.0, 1, 0), 4.5, 0.0),
 }
 _FROM_THE_SIDE = ("Walker2d", "Hopper", "HalfCheetah")
 
@@ -271,15 +263,26 @@ def draw(environment: str, parts: Sequence[Part], colour: str) -> NDArray[np.uin
         centre_3[2] = middle
     picture = np.full((HEIGHT, WIDTH, 3), _rgb(_SKY), np.uint8)
 
-    def place(point_3: FloatArray) -> tuple[float, float]:
-        offset_3 = point_3 - centre_3
-        across, above = float(offset_3 @ np.array(right_3)), float(offset_3 @ np.array(up_3))
-        return WIDTH / 2 + across * scale, HEIGHT / 2 - above * scale
+    def place(x: float, y: float, z: float) -> FloatArray:
+        """Where a point of the world is in the picture, in pixels (2,)."""
+        across, above = (np.array([x, y, z]) - centre_3) @ np.array([right_3, up_3]).T * scale
+        return np.array([WIDTH / 2 + across, HEIGHT / 2 - above])
 
-    _ground(picture, environment, centre_3, place)
+    # Marks that stand still in the world, a metre apart, so that one sees the robot move.
+    east, north = np.floor(centre_3[:2]) - 4
+    if environment in _FROM_THE_SIDE:
+        level = round(place(0, 0, 0)[1])
+        picture[level:] = _rgb(_GROUND)
+        for step in range(10):
+            x = round(place(east + step, 0, 0)[0])
+            cv2.line(picture, (x, level), (x, level + 14), _rgb(_MARK), 2)
+    elif environment != "Reacher":
+        for column, row in np.ndindex(10, 10):
+            mark = np.round(place(east + column, north + row, 0)).astype(int).tolist()
+            cv2.circle(picture, mark, 2, _rgb(_MARK), -1, cv2.LINE_AA)
     for part in parts:
         paint = _rgb(_TARGET if part.target else colour)
-        _rod(picture, place(part.begin_3), place(part.end_3), max(part.radius * scale, 1.5), paint)
+        _rod(picture, place(*part.begin_3), place(*part.end_3), max(part.radius * scale, 1.5), paint)
     return picture
 
 
@@ -287,47 +290,11 @@ def _rgb(colour: str) -> tuple[int, int, int]:
     return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 
 
-def _rod(
-    picture: NDArray[np.uint8],
-    begin: tuple[float, float],
-    end: tuple[float, float],
-    reach: float,
-    paint: tuple[int, int, int],
-) -> None:
-    (x0, y0), (x1, y1) = begin, end
-    length = max(math.hypot(x1 - x0, y1 - y0), 1e-6)
-    aside_x, aside_y = reach * (y0 - y1) / length, reach * (x1 - x0) / length
-    corners = [
-        (x0 + aside_x, y0 + aside_y),
-        (x1 + aside_x, y1 + aside_y),
-        (x1 - aside_x, y1 - aside_y),
-        (x0 - aside_x, y0 - aside_y),
-    ]
-    cv2.fillConvexPoly(picture, _fine(corners), paint, cv2.LINE_AA, _SHIFT)
-    for point in _fine([begin, end]):
+def _rod(picture: NDArray[np.uint8], begin: FloatArray, end: FloatArray, reach: float, paint: Sequence[int]) -> None:
+    x, y = end - begin
+    aside = reach * np.array([-y, x]) / max(math.hypot(x, y), 1e-6)
+    points = [begin + aside, end + aside, end - aside, begin - aside, begin, end]
+    *corners, begin, end = np.round(np.array(points) * 2**_SHIFT).astype(np.int32)
+    cv2.fillConvexPoly(picture, np.array(corners), paint, cv2.LINE_AA, _SHIFT)
+    for point in (begin, end):
         cv2.circle(picture, point.tolist(), round(reach * 2**_SHIFT), paint, -1, cv2.LINE_AA, _SHIFT)
-
-
-def _fine(points: Sequence[tuple[float, float]]) -> NDArray[np.int32]:
-    return np.round(np.array(points) * 2**_SHIFT).astype(np.int32)
-
-
-def _ground(
-    picture: NDArray[np.uint8],
-    environment: str,
-    centre_3: FloatArray,
-    place: Callable[[FloatArray], tuple[float, float]],
-) -> None:
-    """Marks that stand still in the world, a metre apart, so that one sees the robot move."""
-    first = np.floor(centre_3[:2]) - 4
-    if environment in _FROM_THE_SIDE:
-        level = round(place(np.zeros(3))[1])
-        picture[level:] = _rgb(_GROUND)
-        for step in range(10):
-            x = round(place(np.array([first[0] + step, 0.0, 0.0]))[0])
-            cv2.line(picture, (x, level), (x, level + 14), _rgb(_MARK), 2)
-    elif environment != "Reacher":
-        for column in range(10):
-            for row in range(10):
-                across, above = place(np.array([first[0] + column, first[1] + row, 0.0]))
-                cv2.circle(picture, (round(across), round(above)), 2, _rgb(_MARK), -1, cv2.LINE_AA)

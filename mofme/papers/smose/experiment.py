@@ -4,7 +4,6 @@ Training can be stopped at any time and goes on where it was saved.
 """
 
 import json
-import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -59,11 +58,7 @@ class ControlProgress:
 
 
 @torch.random.fork_rng(devices=[])  # draws of the caller are left as they would be
-def train(
-    plan: ControlPlan,
-    report: Callable[[ControlProgress], None] | None = None,
-    stopped: Callable[[], bool] = lambda: False,
-) -> SparseLinearPolicy:
+def train(plan: ControlPlan, report: Callable[[ControlProgress], None] = lambda _: None) -> SparseLinearPolicy:
     """Learn until `plan.steps`, over all resumed runs together; returns the last policy, of raw observations.
 
     The best policy of all checks so far is what lies in `plan.out`, with its card: later ones may be far worse.
@@ -87,7 +82,7 @@ def train(
     x_D, _ = environment.reset(seed=plan.seed + step + (_RESUMED if step else 0))
     standard = _standardisation(memory)
     started, first = time.monotonic(), step
-    while step < plan.steps and not stopped():
+    while step < plan.steps:
         action_A = _act(learner.policy, x_D, standard) if standard else generator.uniform(*reach_2A).astype(np.float32)
         next_D, reward, ended, cut, _ = environment.step(action_A)
         memory.add(x_D, action_A, float(reward), next_D, bool(ended))
@@ -100,8 +95,7 @@ def train(
         if step % plan.check_steps == 0 or step == plan.steps:
             rate = (step - first) / (time.monotonic() - started)
             checked = _check(plan, _deployed(learner, standard), learner, memory, step)
-            if report is not None:
-                report(ControlProgress(step, plan.steps, rate, checked))
+            report(ControlProgress(step, plan.steps, rate, checked))
     environment.close()
     return _deployed(learner, standard)
 
@@ -109,12 +103,9 @@ def train(
 def fresh_learner(plan: ControlPlan) -> Learner:
     """Untrained networks for a plan, drawn from torch's global generator."""
     names = spaces(plan.environment)
-    observations, actions = len(names.observations), len(names.actions)
-    policy = SparseLinearPolicy(observations, torch.tensor(names.low_A), torch.tensor(names.high_A), plan.experts)
-    half = bf16_pays(torch.device("cpu"))
-    return Learner(
-        policy, Critics(observations, actions, half), Critics(observations, actions, half), balance=plan.balance
-    )
+    sizes = len(names.observations), len(names.actions), bf16_pays(torch.device("cpu"))
+    policy = SparseLinearPolicy(sizes[0], torch.tensor(names.low_A), torch.tensor(names.high_A), plan.experts)
+    return Learner(policy, Critics(*sizes), Critics(*sizes), plan.balance)
 
 
 def _act(policy: SparseLinearPolicy, x_D: np.ndarray, standard: Standardisation) -> np.ndarray:
@@ -135,7 +126,7 @@ def _deployed(learner: Learner, standard: Standardisation | None) -> SparseLinea
 
 def _check(plan: ControlPlan, policy: SparseLinearPolicy, learner: Learner, memory: Replay, step: int) -> Evaluation:
     checked = evaluate(policy, plan.environment, plan.check_episodes, seed=10_000 + plan.seed)
-    if checked.mean >= _best_return(plan.out):
+    if not (plan.out / CARD_FILE).is_file() or checked.mean >= load_card(plan.out).metrics["return"]:
         training = {"steps": step, "seed": plan.seed, "balance": plan.balance}
         save_policy(plan.out, policy, plan.environment, training, {"return": checked.mean})
     line = {"step": step, "return": checked.mean, "shares": [round(share, 4) for share in checked.shares_E]}
@@ -145,12 +136,6 @@ def _check(plan: ControlPlan, policy: SparseLinearPolicy, learner: Learner, memo
     with atomic_file(plan.out / _STATE) as state:
         state.write(save(_state(learner, step)))
     return checked
-
-
-def _best_return(folder: Path) -> float:
-    if not (folder / CARD_FILE).is_file():
-        return -math.inf
-    return float(load_card(folder).metrics["return"])
 
 
 def _state(learner: Learner, step: int) -> dict[str, Tensor]:
@@ -240,14 +225,10 @@ def as_result(measured: Sequence[Measured], command: str) -> Result:
     groups: dict[tuple[str, bool], list[Measured]] = defaultdict(list)
     for one in measured:
         groups[one.environment, one.experts > 1].append(one)
-    rows = []
-    for name in ENVIRONMENTS:
-        mixtures, linear = groups.get((name, True), []), groups.get((name, False), [])
-        if mixtures:
-            rows.append(Row("returns", name, _figures(name, mixtures, linear)))
-    for name in ENVIRONMENTS:
-        for depth, figures in _trees(groups.get((name, True), [])).items():
-            rows.append(Row("trees", f"{name}, depth {depth}", figures))
+    mixtures = {name: groups[name, True] for name in ENVIRONMENTS if (name, True) in groups}
+    rows = [Row("returns", name, _figures(name, found, groups[name, False])) for name, found in mixtures.items()]
+    for name, found in mixtures.items():
+        rows += [Row("trees", f"{name}, depth {depth}", figures) for depth, figures in _trees(found).items()]
     result = Result(
         room="control",
         paper="SMOSE (arXiv 2412.13053)",
@@ -264,15 +245,14 @@ def as_result(measured: Sequence[Measured], command: str) -> Result:
 
 def _figures(name: str, mixtures: Sequence[Measured], linear: Sequence[Measured]) -> Mapping[str, Figure]:
     returns = _mean(mixtures)
+    in_use = [sum(share >= _LEAST_SHARE for share in one.evaluation.shares_E) for one in mixtures]
     figures = {
         "return": returns,
         "the paper's": Figure(PUBLISHED[name]),
-        "reached, %": Figure(100 * reached(name, returns.value)),
+        "reached, %": Figure(100 * share_of(PUBLISHED[name], returns.value)),
         "steps": Figure(max(one.steps for one in mixtures)),
         "seeds": Figure(len(mixtures)),
-        "experts in use": Figure(
-            float(np.mean([sum(share >= _LEAST_SHARE for share in one.evaluation.shares_E) for one in mixtures]))
-        ),
+        "experts in use": Figure(float(np.mean(in_use))),
     }
     if linear:
         figures |= {
@@ -283,10 +263,9 @@ def _figures(name: str, mixtures: Sequence[Measured], linear: Sequence[Measured]
     return figures
 
 
-def reached(name: str, earned: float) -> float:
-    """Share of the paper's return; where returns are below zero, how many times its loss fits into ours."""
-    published = PUBLISHED[name]
-    return earned / published if published > 0 else published / min(earned, -1e-9)
+def share_of(whole: float, earned: float) -> float:
+    """What share of a return was earned; of losses, how many times the whole fits into what was lost."""
+    return earned / whole if whole > 0 else whole / min(earned, -1e-9)
 
 
 def _mean(measured: Sequence[Measured]) -> Figure:
@@ -303,12 +282,9 @@ def _trees(mixtures: Sequence[Measured]) -> Mapping[int, Mapping[str, Figure]]:
         depth: {
             "fidelity, %": students_mean(np.array([100 * tree.fidelity for _, tree in pairs])),
             "return": students_mean(np.array([tree.evaluation.mean for _, tree in pairs])),
-            "kept, %": students_mean(np.array([100 * kept(one.evaluation, tree.evaluation) for one, tree in pairs])),
+            "kept, %": students_mean(
+                np.array([100 * share_of(one.evaluation.mean, tree.evaluation.mean) for one, tree in pairs])
+            ),
         }
         for depth, pairs in by_depth.items()
     }
-
-
-def kept(policy: Evaluation, tree: Evaluation) -> float:
-    """Share of a policy's return that its tree earns; of losses, the policy's over the tree's."""
-    return tree.mean / policy.mean if policy.mean > 0 else policy.mean / min(tree.mean, -1e-9)

@@ -1,14 +1,10 @@
 """Soft actor-critic (Haarnoja et al. 2018, arXiv 1812.05905) for a mixture of linear experts, in one file to read.
 
 Two critics judge a state and an action; the lower judgement counts. The policy maximises it plus its own entropy,
-whose price alpha is learnt so that the entropy stays near minus the number of actions. SMOSE adds a loss of balance
-that keeps all experts in use. Learning rates and delay are the paper's; the batch is half
-of the paper's 256, for twice as many steps in the same time, and observations are standardised: positions of a few
-hundredths shall teach as fast as speeds of many. What is kept is a policy of raw observations that acts alike, because
-a linear map of a scaled input is a linear map.
-
-Our reading: the noise of the balance loss (standard deviation 1/E) stays inside that loss, so the policy that learns is
-the policy that acts. Hidden layers of the critics are bfloat16 where the processor does so faster.
+whose price alpha is learnt so that the entropy stays near minus the number of actions. Learning rates and delay are the
+paper's, the batch is half of its 256. Observations are standardised, so that positions of a few hundredths teach as
+fast as speeds of many; what is kept is a policy of raw ones that acts alike. Our reading: the noise of the balance loss
+stays inside that loss, so the policy that learns is the policy that acts.
 """
 
 import copy

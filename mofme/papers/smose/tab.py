@@ -1,7 +1,7 @@
 """Tab Interpretable control: a robot drives, and everything that drives it can be read."""
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -56,15 +56,8 @@ def build(services: Services, policies: Path = SHIPPED) -> None:
                 list(shipped), value=next(iter(shipped), None), label="Robot and its policy", elem_id="robot"
             )
             chooser = gr.Radio(list(CHOOSERS), value=ROUTER, label="Who chooses the expert")
-            depth = gr.Slider(
-                1,
-                8,
-                value=4,
-                step=1,
-                label="Depth of the tree",
-                info="The tree is grown anew each time, which takes some ten seconds.",
-                visible=False,
-            )
+            info = "The tree is grown anew each time, which takes some ten seconds."
+            depth = gr.Slider(1, 8, value=4, step=1, label="Depth of the tree", info=info, visible=False)
             with gr.Accordion("Advanced", open=False):
                 seed = gr.Slider(0, 1000, value=0, step=1, label="Where the episode begins (seed)")
             buttons = start_and_cancel("Drive", "drive")
@@ -118,9 +111,8 @@ def drive(folder: Path, chooser: str, depth: int, seed: int, path: Path, job: Jo
     if chooser == TREE:
 
         def grown(number: int, rounds: int) -> None:
-            job.report(
-                0.5 * number / (rounds + 1), f"Growing a tree from what the router chooses: {number} of {rounds}"
-            )
+            words = f"Growing a tree from what the router chooses: {number} of {rounds}"
+            job.report(0.5 * number / (rounds + 1), words)
 
         tree = distil(policy, environment, depth, seed=1, episodes=1, report=grown)
         act, fidelity = tree_acting(tree.tree, tree.weight_E, policy), tree.fidelity
@@ -151,15 +143,14 @@ def timeline_svg(driven: Driven) -> str:
     """A band over the episode's time, in the colour of the expert that drove."""
     experts, seconds = driven.episode.expert_T.tolist(), driven.episode.seconds_a_step
     width = WIDTH / len(experts)
+    changes = [0, *(step for step in range(1, len(experts)) if experts[step] != experts[step - 1]), len(experts)]
     parts = [
         f"<rect x='{width * begin:.2f}' y='4' width='{width * (end - begin):.2f}' height='{_BAND}' "
-        f"fill='{COLOURS[expert % len(COLOURS)]}'/>"
-        for begin, end, expert in _stretches(experts)
+        f"fill='{COLOURS[experts[begin] % len(COLOURS)]}'/>"
+        for begin, end in pairwise(changes)
     ]
-    parts += [
-        text(0, _BAND + 18, "0 s"),
-        text(WIDTH, _BAND + 18, f"{len(experts) * seconds:.1f} s", "text-anchor='end'"),
-    ]
+    end = text(WIDTH, _BAND + 18, f"{len(experts) * seconds:.1f} s", "text-anchor='end'")
+    parts += [text(0, _BAND + 18, "0 s"), end]
     colours = {f"Expert {expert}": COLOURS[expert % len(COLOURS)] for expert in sorted(set(experts))}
     parts.append(legend(_BAND + 40, colours))
     return drawing("Which expert drove when", parts, _BAND + 32 + legend_height(colours))
@@ -188,16 +179,9 @@ def _for_programs(driven: Driven) -> dict[str, Any]:
     return {"return": episode.returns[0], "experts": episode.expert_T.tolist(), "tree": driven.tree}
 
 
-def _stretches(experts: Sequence[int]) -> list[tuple[int, int, int]]:
-    """First step, step after the last, and expert of every stretch under one expert."""
-    changes = [0, *(step for step in range(1, len(experts)) if experts[step] != experts[step - 1]), len(experts)]
-    return [(begin, end, experts[begin]) for begin, end in pairwise(changes)]
-
-
 def _expert(driven: Driven, number: int, table: "ExpertTable") -> str:
     names = driven.names
-    away = sorted(range(len(names.observations)), key=lambda d: -abs(table.typical_D[d]))[:3]
-    where = ", ".join(f"{names.observations[d]} {_height(float(table.typical_D[d]))}" for d in away)
+    where = ", ".join(f"{seen} {_height(deviations)}" for seen, deviations in table.farthest(names))
     what = "; ".join(
         f"more {seen} {'raises' if effect > 0 else 'lowers'} {moved} ({effect:+.2f})"
         for seen, moved, effect in table.strongest(names, most=3)

@@ -1,11 +1,9 @@
 """Reading a policy: each expert as a table, and a decision tree that chooses the expert in the router's place.
 
-Trees are distilled with DAgger (Ross et al. 2011): one fitted on the policy's own states errs where its errors lead it,
-so in every round the tree drives, the router says what it would have chosen there, and the tree is fitted again on all
-that was seen. A state weighs as much as the other experts would act differently there (as in VIPER, Bastani et al.
-2018): the tree may err where nothing depends on it. The tree chooses, and nothing of the router is left: where the
-router scaled an expert by its probability, the expert now has one weight, the mean of its probabilities where it was
-chosen. With the router's own probability an expert that the tree takes for another would hardly act at all.
+Trees are distilled with DAgger (Ross et al. 2011): in every round the tree drives, the router says what it would have
+chosen there, and the tree is fitted again on all that was seen. A state weighs as much as the other experts would act
+differently there (as in VIPER, Bastani et al. 2018). Nothing of the router is left: where it scaled an expert by its
+probability, the expert now has one weight, the mean of its probabilities where it was chosen.
 """
 
 import io
@@ -15,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.special import softmax
 from sklearn.tree import DecisionTreeClassifier, export_text, plot_tree
 
 from mofme.papers.smose.environments import (
@@ -51,6 +50,10 @@ class ExpertTable:
     typical_D: FloatArray
     share: float
 
+    def farthest(self, names: Spaces) -> list[tuple[str, float]]:
+        """Three observations that tell its region most, and how many standard deviations away from the mean it lies."""
+        return [(names.observations[d], float(self.typical_D[d])) for d in np.argsort(-np.abs(self.typical_D))[:3]]
+
     def strongest(self, names: Spaces, most: int = 5) -> list[tuple[str, str, float]]:
         """The largest effects: observation, action, effect."""
         order = np.argsort(-np.abs(self.effect_AD), axis=None)[:most]
@@ -72,9 +75,7 @@ def expert_tables(policy: SparseLinearPolicy, visited: Visited) -> Sequence[Expe
             continue
         # The probability scales what the expert says; in its region's middle it is this much.
         middle_D = np.append(own_TD.mean(axis=0), 1.0)
-        logits_E = router_ED @ middle_D
-        probability = np.exp(logits_E - logits_E.max()) / np.exp(logits_E - logits_E.max()).sum()
-        scaled_AD = probability[expert] * weights_AD
+        scaled_AD = softmax(router_ED @ middle_D)[expert] * weights_AD
         tables.append(
             ExpertTable(
                 effect_AD=scaled_AD[:, :-1] * std_D,
@@ -94,13 +95,10 @@ def describe(policy: SparseLinearPolicy, environment: str, episodes: int = 3, se
         if table is None:
             lines.append(f"Expert {number}: never chosen")
             continue
-        away = np.argsort(-np.abs(table.typical_D))[:3]
-        where = ", ".join(f"{names.observations[d]} {table.typical_D[d]:+.1f}" for d in away)
+        where = ", ".join(f"{seen} {deviations:+.1f}" for seen, deviations in table.farthest(names))
         what = "; ".join(f"{seen} -> {moved} {effect:+.2f}" for seen, moved, effect in table.strongest(names))
-        lines += [
-            f"Expert {number}: {table.share:.0%} of the steps, where (in standard deviations) {where}",
-            f"  {what}",
-        ]
+        lines.append(f"Expert {number}: {table.share:.0%} of the steps, where (in standard deviations) {where}")
+        lines.append(f"  {what}")
     return "\n".join(lines)
 
 
@@ -183,7 +181,7 @@ def distil(
     depth: int,
     seed: int = 0,
     episodes: int = 20,
-    report: Callable[[int, int], None] | None = None,
+    report: Callable[[int, int], None] = lambda *_: None,
 ) -> DistilledTree:
     """The best of several rounds by what it earns on episodes of its own; measured on `episodes` of the test's.
 
@@ -193,8 +191,7 @@ def distil(
     tries: list[tuple[float, DecisionTreeClassifier, FloatArray]] = []
     begin = seed
     for number in range(_ROUNDS):
-        if report is not None:
-            report(number + 1, _ROUNDS)
+        report(number + 1, _ROUNDS)
         weight_E = mean_weights(policy, x_TD)
         depends_T = what_depends_on_it(policy, x_TD, weight_E)
         tree = DecisionTreeClassifier(max_depth=depth, random_state=seed).fit(x_TD, _chosen(policy, x_TD), depends_T)
