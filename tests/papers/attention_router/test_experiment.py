@@ -15,7 +15,7 @@ from mofme.language.small_lm import Shape
 from mofme.language.small_lm_training import Plan
 from mofme.measure.result import load_result
 from mofme.papers.attention_router import experiment
-from mofme.papers.attention_router.experiment import Findings, Measured, Setting, as_result, compare, plot_losses
+from mofme.papers.attention_router.experiment import Findings, Measured, Setting, as_result, compare
 
 TEXT = "".join(f"{number} and {number * 7 % 13} make {number + number * 7 % 13}. " for number in range(400))
 SMALL = Setting(
@@ -40,7 +40,7 @@ def found(linear: list[Measured], mlp: list[Measured], attention: list[Measured]
         "mlp": np.array([1.1, 1.1]),
         "attention": np.array([1.2, 1.2]),
     }
-    return Findings({"linear": linear, "mlp": mlp, "attention": attention}, seconds, SMALL)
+    return Findings({"linear": linear, "mlp": mlp, "attention": attention}, seconds)
 
 
 def quiet(_: str) -> None: ...
@@ -71,6 +71,7 @@ def test_gains_are_paired_and_have_students_interval() -> None:
     assert (gain.value, gain.low, gain.high) == pytest.approx((0.03, 0.03 - 0.127062, 0.03 + 0.127062), abs=1e-6)
     assert row.figures["smallest gain these seeds can tell, nats"].value == pytest.approx(0.127062, abs=1e-6)
     assert "within the noise" in result.verdict and result.verdict.startswith("Cannot be seen here")
+    assert result.figure("loads and cost", "attention router", "time against linear").value == pytest.approx(1.2)
     along = [row.figures["attention router against linear router, gain"] for row in result.rows if "along" in row.table]
     assert [gain.value for gain in along] == pytest.approx([0, 0.03])
     assert "after 1,000 tokens +0.000" in result.verdict and "after 2,000 tokens +0.03" in result.verdict
@@ -83,22 +84,10 @@ def test_a_gain_that_every_seed_shows_is_beyond_the_noise() -> None:
     assert "beyond the noise" in verdict and verdict.startswith("Reproduced")
 
 
-def test_time_is_against_the_linear_router() -> None:
-    seeds = [measured(2.0, 3.0), measured(2.0, 3.1)]
-    rows = {row.name: row for row in as_result(found(seeds, seeds, seeds), range(2), "x").rows if "cost" in row.table}
-    assert rows["attention router"].figures["time against linear"].value == pytest.approx(1.2)
-
-
-def test_the_plot_is_a_picture(tmp_path: Path) -> None:
-    seeds = [measured(2.0, 3.0), measured(2.0, 3.1)]
-    plot_losses(found(seeds, seeds, seeds), tmp_path / "new" / "a.png")
-    assert (tmp_path / "new" / "a.png").read_bytes().startswith(b"\x89PNG")
-
-
 def test_the_command_measures_and_says_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = tmp_path / "sums.txt"
     text.write_text(TEXT * 4)
-    monkeypatch.setattr(Setting, "__init__", _small_init)
+    monkeypatch.setattr(experiment, "Setting", lambda texts, plan: replace(SMALL, texts=texts, plan=plan, passages=3))
     words = ["evaluate", "attention-router", "--text", str(text), "--arms", str(tmp_path / "arms")]
     done = CliRunner().invoke(app, [*words, "--seeds", "2", "--steps", "2", "--out", str(tmp_path), "--json"])
     assert done.exit_code == 0, done.output
@@ -109,19 +98,6 @@ def test_the_command_measures_and_says_how(tmp_path: Path, monkeypatch: pytest.M
     assert json.loads(done.stdout)["verdict"] == result.verdict
     assert math.isclose(result.rows[0].figures["sums"].value, result.rows[0].figures["all texts"].value)
     assert (tmp_path / "attention_router-loss.png").is_file()
-
-
-def _small_init(self: Setting, texts: dict[str, str], plan: Plan) -> None:
-    """The command's setting, with a tiny shape."""
-    values = {"texts": texts, "plan": plan, "shape": SMALL.shape, "passages": 3, "repeats": 1}
-    for name, value in values.items():
-        object.__setattr__(self, name, value)
-
-
-def test_a_missing_text_is_told(tmp_path: Path) -> None:
-    words = ["evaluate", "attention-router", "--text", str(tmp_path / "none.txt"), "--arms", str(tmp_path)]
-    done = CliRunner().invoke(app, words)
-    assert done.exit_code == 2 and "none.txt" in done.stderr
 
 
 def test_texts_of_one_name_are_refused(tmp_path: Path) -> None:

@@ -3,25 +3,22 @@
 import re
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import pytest
 import torch
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 from playwright.sync_api import Page, expect
 
-from mofme.errors import Cancelled, ModelError, TableError
+from mofme.errors import Cancelled, ModelError
 from mofme.language.small_lm import Vocabulary
 from mofme.papers.attention_router import tab as attention_router
 from mofme.papers.attention_router.models import Explanation, RouterOnText
 from mofme.papers.attention_router.tab import (
-    explained_values,
     layer_html,
     run_html,
     run_values,
     summary_html,
     train_three,
-    visible,
 )
 from mofme.ui.limits import Limits
 from mofme.ui.models import Engine, Services
@@ -75,18 +72,6 @@ def test_the_map_of_the_layer_asked_for_is_shown() -> None:
     assert cells(layer_html(toy("a b"), 1), "2") == [["50", "50"]]
 
 
-def test_blanks_can_be_seen() -> None:
-    assert [visible(token) for token in (" a", "\n", "", "b")] == ["·a", "↵", "·", "b"]
-
-
-def test_programs_get_all_weights() -> None:
-    values = explained_values(toy("a b c"))
-    assert values["tokens"] == [" a", " b", " c"]
-    assert values["routers"]["linear"]["attention"] is None
-    assert values["routers"]["attention"]["attention"][0] == [[0.9, 0.1], [0.4, 0.6]]
-    assert np.shape(values["routers"]["attention"]["weights"]) == (2, 3, 2)
-
-
 WORDS = "".join(f"the {number} old men and the {number % 7} young ones went to sea. " for number in range(900))
 
 
@@ -114,11 +99,6 @@ def test_training_stops_when_asked(vocabulary: Vocabulary) -> None:
         train_three(WORDS, 3, job, vocabulary)
 
 
-def test_a_text_that_is_too_short_is_refused(vocabulary: Vocabulary) -> None:
-    with pytest.raises(TableError, match="too short"):
-        train_three("a few words", 3, Job(600), vocabulary)
-
-
 @pytest.fixture(scope="module")
 def address(folders: None) -> Iterator[str]:
     services = Services(Engine([]), Limits(prompt_characters=200))
@@ -131,7 +111,7 @@ def test_programs_are_answered(address: str) -> None:
     answer = client.predict("two words", api_name="/attention_router")
     assert answer["tokens"] == [" two", " words"]
     assert answer["routers"]["attention"]["nats"] == [2.0]
-    for text, words in (("  ", "Type a text first"), ("a" * 201, "201 characters"), ("one", "at least two tokens")):
+    for text, words in (("a" * 201, "201 characters"), ("one", "at least two tokens")):
         with pytest.raises(AppError, match=words):
             client.predict(text, api_name="/attention_router")
     client.close()

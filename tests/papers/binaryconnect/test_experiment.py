@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from mofme.errors import ModelError
-from mofme.measure.result import Figure, Result, load_result, save_result
+from mofme.measure.result import Figure, load_result, save_result
 from mofme.papers.binaryconnect.experiment import REAL, SIGNS, Evaluation, Outcome, as_result, evaluate
 from mofme.papers.binaryconnect.net import Mnist
 from mofme.papers.binaryconnect.training import Plan, Run, train
@@ -30,6 +30,8 @@ def test_every_arm_is_tested_with_the_options_it_knows(evaluation: Evaluation) -
     assert [one.own_option for one in evaluation.tested] == [SIGNS, REAL, REAL]
     # guessing takes 90 of 100 for another
     assert all(one.wrong[one.own_option, True] < 20 for one in evaluation.tested)
+    assert {batch for _, batch in evaluation.milliseconds} == {1, 100}
+    assert all(len(taken) == 2 and min(taken) > 0 for taken in evaluation.milliseconds.values())
 
 
 def test_packed_nets_are_small_and_answer_the_same(evaluation: Evaluation) -> None:
@@ -39,16 +41,6 @@ def test_packed_nets_are_small_and_answer_the_same(evaluation: Evaluation) -> No
         # 784 x 64 + 2 x 64 x 64 + 64 x 10 = 59,008 weights: 4 bytes against 1 bit each, and some for scales and names
         assert 59.008 * 4 < figures["single precision, kB"].value < 240
         assert 59.008 / 8 < figures["packed, kB"].value < 12
-
-
-def test_times_are_taken_side_by_side(evaluation: Evaluation) -> None:
-    assert {batch for _, batch in evaluation.milliseconds} == {1, 100}
-    assert all(len(taken) == 2 and min(taken) > 0 for taken in evaluation.milliseconds.values())
-
-
-def figures(result: Result, table: str, name: str) -> dict[str, float]:
-    row = next(row for row in result.rows if (row.table, row.name) == (table, name))
-    return {name: figure.value for name, figure in row.figures.items()}
 
 
 def run(arm: str, seed: int) -> Run:
@@ -64,16 +56,16 @@ def test_errors_become_percent_with_intervals(tmp_path: Path) -> None:
         digits=10_000,
     )
     result = as_result(one, "python -m mofme binary evaluate")
-    told = figures(result, "test error", "deterministic")
+    told = {name: figure.value for name, figure in result.rows[0].figures.items()}
     assert (told["error, %"], told["published, %"], told["epochs"], told["seeds"]) == (1.5, 1.29, 10, 1)
     assert told["CPU minutes a run"] == 2
-    error = result.rows[0].figures["error, %"]
+    error = result.figure("test error", "deterministic", "error, %")
     wilson = stats.binomtest(150, 10_000).proportion_ci(method="wilson")
     assert (error.low, error.high) == pytest.approx((100 * wilson.low, 100 * wilson.high))
     assert "Deterministic: 1.50 % of the test digits (1.29 published)." in result.verdict
     assert "30.5 times smaller and at most 0 predictions differ" in result.verdict
     assert result.judgements == []  # two arms of four
-    assert figures(result, "size on disk", "deterministic-0")["times smaller"] == 30.5
+    assert result.figure("size on disk", "deterministic-0", "times smaller").value == 30.5
     save_result(result, tmp_path)
     assert load_result("binary_mnist", tmp_path).tables().keys() == {"test error", "test-time options", "size on disk"}
 

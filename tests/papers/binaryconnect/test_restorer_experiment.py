@@ -130,10 +130,6 @@ def test_the_command_measures_both_on_photographs_held_back(tmp_path: Path, monk
     assert "one model of binary" in refused.stderr
 
 
-def test_who_takes_part() -> None:
-    assert [entry.title for entry in entries(BOTH)] == [NOTHING, "signs", "real"]
-
-
 def test_two_thirds_of_the_weights_are_of_one_bit() -> None:
     net = build_net("small")
     names = [name for name, layer in net.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]

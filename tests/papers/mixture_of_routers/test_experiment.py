@@ -106,7 +106,7 @@ def test_no_difference_is_not_called_a_contradiction() -> None:
 
 
 def test_one_seed_decides_nothing() -> None:
-    measured = made_up(lambda task, arm, seed: [1, 0] * 200, seeds=1)
+    measured = made_up(lambda task, arm, seed: [1, 0] * 20, seeds=1)
     (judgement,) = as_result(measured, range(1), "x").judgements
     assert judgement.verdict == "cannot be seen here" and {part.side for part in judgement.parts} == {0}
 
@@ -124,13 +124,14 @@ def test_a_difference_on_all_is_said_and_saved(tmp_path: Path) -> None:
 
 
 def test_another_table_of_the_same_name_is_refused(table: Path, tmp_path: Path) -> None:
-    def again() -> None:
-        compare([table], Setting(steps=1, batch=4), range(1), tmp_path / "arms", lambda _: None)
+    def begin(_: str) -> None:
+        raise KeyboardInterrupt
 
-    again()
+    with pytest.raises(KeyboardInterrupt):
+        compare([table], Setting(), range(1), tmp_path / "arms", begin)
     table.write_text(table.read_text().replace("cat", "owl"))
     with pytest.raises(ModelError, match="another content"):
-        again()
+        compare([table], Setting(), range(1), tmp_path / "arms", begin)
 
 
 def test_tables_of_one_task_are_refused(table: Path, tmp_path: Path) -> None:

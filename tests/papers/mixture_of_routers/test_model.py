@@ -4,18 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from mofme.core.routers import MixtureOfRouters
 from mofme.core.weights import load_card
 from mofme.errors import ModelError
-from mofme.files import WEIGHTS
 from mofme.language.minilm import MiniLM
 from mofme.papers.mixture_of_routers.lora import LAST, SINGLE, Classifier, Recipe
 from mofme.papers.mixture_of_routers.model import (
-    SHIPPED,
     LoraMixture,
     agreement,
     divergence,
-    explain_layer,
     save_adapters,
 )
 
@@ -99,22 +95,3 @@ def test_agreement_and_divergence_by_hand() -> None:
     assert agreement(votes_STE) == 0.5
     assert divergence(votes_STE) == pytest.approx(0.5)
     assert (agreement(votes_STE[:1]), divergence(votes_STE[:1])) == (1, 0)
-
-
-def test_a_layer_of_four_sub_routers() -> None:
-    torch.manual_seed(0)
-    layer = explain_layer("x", MixtureOfRouters(6, 8, num_routers=4), torch.randn(5, 6))
-    assert layer.weights_STE.shape == (4, 5, 8)
-    assert (layer.weights_TE != 0).sum(-1).tolist() == [2] * 5
-
-
-@pytest.mark.skipif(not (WEIGHTS / SHIPPED).is_dir(), reason="no adapters ship yet")
-def test_what_ships_knows_subjects() -> None:
-    model = LoraMixture.from_pretrained()
-    asked = {
-        "Which organelle of a cell produces most of its ATP?": "biology",
-        "Find the derivative of f(x) = 3x^2 sin(x) at x = 0.": "math",
-        "Is an oral agreement to sell land enforceable in court under the statute of frauds?": "law",
-    }
-    assert {text: model.explain(text).answer for text in asked} == asked
-    assert (WEIGHTS / SHIPPED / "model.safetensors").stat().st_size < 3e6

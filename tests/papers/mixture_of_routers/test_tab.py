@@ -19,14 +19,16 @@ from mofme.papers.mixture_of_routers.tab import (
     ONE,
     TWO,
     WIDE,
-    explained_values,
+    Arm,
+    Trained,
     layer_html,
+    read_texts,
     summary_html,
     telling_layer,
+    train_arms,
     trained_html,
     trained_values,
 )
-from mofme.papers.mixture_of_routers.tab_own import Arm, Trained, read_texts, train_arms
 from mofme.papers.mixture_of_routers.training import Examples, Measured, Task
 from mofme.ui.limits import Limits
 from mofme.ui.models import Engine, Services
@@ -73,6 +75,7 @@ def cells(page: str, name: str) -> list[list[str]]:
 
 
 def test_the_answer_and_the_agreement_are_told() -> None:
+    assert telling_layer(TWO_LAYERS) == 1
     page = summary_html(TWO_LAYERS)
     assert "reads this as <b>sums</b>" in page and "75 %" in page
     assert "<b>75 %</b> of the words both" in page  # the mean of 100 and 50 %
@@ -80,10 +83,6 @@ def test_the_answer_and_the_agreement_are_told() -> None:
     assert cells(page, "Layer 5, query") == [["100", "10.0", "80", "20"]]
     assert cells(page, "Layer 6, value") == [["50", "30.0", "80", "20"]]
     assert "<i>" not in page.replace("<i><b style", "")
-
-
-def test_the_layer_in_which_routers_differ_most_comes_first() -> None:
-    assert telling_layer(TWO_LAYERS) == 1
 
 
 def test_votes_shares_and_weights_stand_beside_each_word() -> None:
@@ -96,14 +95,6 @@ def test_votes_shares_and_weights_stand_beside_each_word() -> None:
 def test_one_router_has_nobody_to_disagree_with() -> None:
     alone = ExplainedLayer("a", *(np.ones((1, 1, 1)), np.ones((1, 1)), np.ones((1, 1)), np.ones((1, 1))), 1, 0)
     assert "nobody to disagree" in summary_html(Explained(("a",), (alone,), ("x",), np.ones(1)))
-
-
-def test_programs_get_all_weights() -> None:
-    values = explained_values(TWO_LAYERS)
-    assert values["answer"] == "sums"
-    assert values["probabilities"] == {"coding": 0.25, "sums": 0.75}
-    assert values["layers"][1]["mixed"][0] == [0.76, 0.24]
-    assert np.shape(values["layers"][0]["sub_routers"]) == (2, 3, 2)
 
 
 def task(count: int = 10) -> Task:
@@ -143,18 +134,14 @@ def test_training_stops_when_asked() -> None:
 
 
 @pytest.mark.parametrize(("content", "words"), [("text,kind\na,b\n", "lacks label"), ("", "lacks label, text")])
-def test_a_table_without_texts_or_labels_is_refused(tmp_path: Path, content: str, words: str) -> None:
+def test_a_table_without_texts_or_labels_or_too_large_is_refused(tmp_path: Path, content: str, words: str) -> None:
     path = tmp_path / "mine.csv"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(TableError, match=words):
-        read_texts(path, Limits())
-
-
-def test_a_table_too_large_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "mine.csv"
+        read_texts(str(path), Limits())
     path.write_text("text,label\n", encoding="utf-8")
     with pytest.raises(TableError, match="limit of 1e-06 MB"):
-        read_texts(path, Limits(table_megabytes=1e-6))
+        read_texts(str(path), Limits(table_megabytes=1e-6))
 
 
 @pytest.fixture(scope="module")
@@ -171,8 +158,6 @@ def test_programs_are_answered(address: str) -> None:
     assert np.sum(answer["layers"][0]["mixed"], axis=1) == pytest.approx(1, abs=1e-3)
     with pytest.raises(AppError, match="Type a text first"):
         client.predict("  ", api_name="/mixture_of_routers")
-    with pytest.raises(AppError, match="201 characters"):
-        client.predict("a" * 201, api_name="/mixture_of_routers")
     with pytest.raises(AppError, match="at least one router"):
         client.predict(None, [], 20, api_name="/train_mixture_of_routers")
     client.close()

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mofme.errors import ModelError, TableError
+from mofme.errors import ModelError
 from mofme.measure.result import Figure
 from mofme.papers.moe_distillation import METHODS, experiment, quality
 from mofme.papers.moe_distillation.distillation import Plan
@@ -47,11 +47,6 @@ def test_what_is_finished_is_not_done_again(tmp_path: Path) -> None:
         compare({"letters": text}, range(2), replace(PLAN, steps=2), 2, tmp_path, "CC0", again.append)
 
 
-def test_too_short_a_text_is_named(tmp_path: Path) -> None:
-    with pytest.raises(TableError, match="brief is too short"):
-        compare({"brief": "a few words"}, range(1), PLAN, 2, tmp_path, "CC0", print)
-
-
 def quality_of(kl: float, rouge: float) -> Quality:
     ones = np.ones(4)
     return Quality(kl * ones, 3 * ones, np.array([2 * kl * ones] * 2), np.array([rouge * ones] * 2))
@@ -64,29 +59,20 @@ def made_up(ka: Sequence[float], gkd: Sequence[float]) -> Findings:
         "teacher": Candidate(np.full(4, 2.0), 4_000_000, 1_000_000),
         "student": Candidate(np.full(4, 3.5), 1_000_000, 1_000_000),
     }
-    return Findings(
-        candidates, quality_of(2, 0.1), {**others, "ka": [quality_of(kl, 0.1) for kl in ka]}, np.array([0.25])
-    )
-
-
-def figures(result_rows: Sequence[object], name: str) -> dict[str, Figure]:
-    return next(dict(row.figures) for row in result_rows if row.name == name)  # type: ignore[attr-defined]
+    arms = {**others, "ka": [quality_of(kl, 0.1) for kl in ka]}
+    return Findings(candidates, quality_of(2, 0.1), arms, np.array([0.25]))
 
 
 def test_differences_by_hand() -> None:
     result = as_result(made_up(ka=[0.5, 0.7, 0.6], gkd=[1.0, 1.0, 1.0]), range(3), "it")
-    gain = figures(result.rows, "ka against gkd")["gain, KL on held-out text"]
+    gain = result.figure("differences", "ka against gkd", "gain, KL on held-out text")
     # .5, .3, .4: mean .4, deviation .1; Student's 4.303 * .1 / sqrt(3) = .248, wider than no spread over passages
     assert (gain.value, gain.low, gain.high) == pytest.approx((0.4, 0.152, 0.648), abs=1e-3)
-    own = figures(result.rows, "ka against gkd")["gain, KL on its own text"]
-    assert own.value == pytest.approx(0.8)
-    assert figures(result.rows, "sar against gkd")["gain, KL on held-out text"] == Figure(0, 0, 0)
-    assert figures(result.rows, "teacher")["gain over the student, nats"].value == pytest.approx(1.5)
-    assert figures(result.rows, "layer 0")["share of the router's probability, %"] == Figure(25)
-
-
-def test_where_nothing_is_taught_nothing_is_claimed() -> None:
-    result = as_result(made_up(ka=[0.5, 0.5, 0.5], gkd=[1.0, 1.0, 1.0]), range(3), "it")
+    assert result.figure("differences", "ka against gkd", "gain, KL on its own text").value == pytest.approx(0.8)
+    assert result.figure("differences", "sar against gkd", "gain, KL on held-out text") == Figure(0, 0, 0)
+    assert result.figure("models", "teacher", "gain over the student, nats").value == pytest.approx(1.5)
+    assert result.figure("idle experts", "layer 0", "share of the router's probability, %") == Figure(25)
+    # Where nothing is taught nothing is claimed.
     (judgement,) = result.judgements
     teacher, taught = judgement.gates  # GKD's students have the cross-entropy that they began with
     assert (teacher.side, taught.side) == (1, 0) and teacher.figure.value == pytest.approx(1.5)

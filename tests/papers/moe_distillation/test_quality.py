@@ -4,7 +4,6 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from mofme.errors import TableError
 from mofme.language.pretrained import SmallCausalLM
 from mofme.language.small_lm_training import Corpus
 from mofme.papers.moe_distillation.quality import (
@@ -70,11 +69,6 @@ def test_the_end_of_a_text_is_held_out(tiny_lm: MakeLM) -> None:
     learned = {tuple(row) for row in passages.learned_PT.unfold(1, 6, 1).flatten(0, 1).tolist()}
     held_out = {tuple(row) for row in passages.held_out_PT.unfold(1, 6, 1).flatten(0, 1).tolist()}
     assert not learned & held_out
-
-
-def test_too_short_a_text_is_refused(tiny_lm: MakeLM) -> None:
-    with pytest.raises(TableError, match="at least 1920 are needed"):
-        passages_of("short", tiny_lm())
 
 
 def test_passages_of_a_corpus() -> None:

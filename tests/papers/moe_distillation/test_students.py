@@ -10,7 +10,7 @@ from mofme.errors import ModelError
 from mofme.language.pretrained import PretrainedCausalLM, PretrainedLM, SmallCausalLM
 from mofme.papers.ladimo.conversion import convert_layers, save_converted
 from mofme.papers.ladimo.converted_layer import Recipe
-from mofme.papers.moe_distillation import METHODS, Method
+from mofme.papers.moe_distillation import Method
 from mofme.papers.moe_distillation.distillation import (
     Plan,
     distil,
@@ -59,7 +59,7 @@ def test_with_all_experts_weighing_alike_a_converted_model_is_the_dense_one(
     assert non_activated_mass(teacher, IDS).tolist() == pytest.approx([0.5] * 3)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["kd", "ka", "sar"])
 def test_a_converted_model_teaches_one_of_fewer_layers(
     method: Method, tiny_pretrained: MakeLM, converted: Path
 ) -> None:
@@ -119,10 +119,3 @@ def test_the_teacher_knows_more_than_the_student() -> None:
     taught, learned = (float(cross_entropy(model, ids, 4).mean()) for model in (teacher, student))
     assert taught < learned - 0.3
     assert len(mixtures(teacher)) == 2
-
-
-def test_a_student_is_a_new_one_each_time() -> None:
-    first, second = fresh_student(), fresh_student()
-    with torch.no_grad():
-        next(first.module.parameters()).zero_()
-    assert next(second.module.parameters()).abs().sum() > 0

@@ -1,10 +1,8 @@
 """The tab "Distillation": its parts, its endpoint, and a person's way through it, all with a tiny untrained pair."""
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,19 +11,17 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from playwright.sync_api import Page, expect
 
-from mofme.errors import Cancelled, TableError
+from mofme.errors import Cancelled
 from mofme.language.pretrained import CausalLM, SmallCausalLM
 from mofme.language.small_lm import Shape, SmallLM, Vocabulary
-from mofme.papers.moe_distillation import METHODS
+from mofme.papers.moe_distillation import METHODS, quality
 from mofme.papers.moe_distillation import tab as moe_distillation
 from mofme.papers.moe_distillation.distillation import Plan
 from mofme.papers.moe_distillation.tab import (
-    NAMES,
     Run,
     distil_live,
     finished_html,
     run_html,
-    run_values,
     status_html,
     title_of,
 )
@@ -49,8 +45,15 @@ def run(plan: Plan, text: str = TEXT, job: Job | None = None) -> list[Run]:
     return list(distil_live(*tiny_pair(), text, plan, job or Job(600)))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def short_responses() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quality, "RESPONSE", 8)  # tokens that are written after a prompt
+        yield
+
+
 @pytest.fixture(scope="module")
-def runs() -> list[Run]:
+def runs(short_responses: None) -> list[Run]:
     return run(Plan("ka", steps=4, batch=4, samplings=1))
 
 
@@ -58,28 +61,10 @@ def test_the_last_run_tells_all(runs: list[Run]) -> None:
     last = runs[-1]
     assert len(last.losses) == 4
     assert [step for step, _ in last.held_out_kl] == [0, 1, 2, 3, 4]
+    # The one expert chosen is the best of four: its weight is at least a quarter.
+    assert len(last.mass_L) == 2 and all(0 < share <= 0.75 for share in last.mass_L)
     assert last.quality is not None and last.quality.kl == pytest.approx(last.held_out_kl[-1][1], rel=0.2)
     assert all(one.quality is None for one in runs[:-1])
-
-
-def test_what_has_been_seen_only_grows(runs: list[Run]) -> None:
-    for earlier, later in pairwise(runs):
-        assert later.losses[: len(earlier.losses)] == earlier.losses
-
-
-def test_idle_experts_hold_at_most_three_of_four_parts(runs: list[Run]) -> None:
-    # The one expert chosen is the best: its weight is at least a quarter.
-    assert len(runs[0].mass_L) == 2
-    assert all(0 < share <= 0.75 for share in runs[0].mass_L)
-
-
-def test_distilling_stops_when_asked() -> None:
-    job = Job(600)
-    following = distil_live(*tiny_pair(), TEXT, Plan("gkd", steps=10_000, batch=4, samplings=1), job)
-    next(following)
-    job.cancel()
-    with pytest.raises(Cancelled):
-        list(following)
 
 
 def test_nothing_goes_on_when_nobody_watches() -> None:
@@ -90,11 +75,6 @@ def test_nothing_goes_on_when_nobody_watches() -> None:
     following.close()  # returns only once the work has ended
     with pytest.raises(Cancelled):
         job.check()
-
-
-def test_too_short_a_text_is_refused() -> None:
-    with pytest.raises(TableError, match="at least"):
-        run(Plan("gkd", steps=1), text="short")
 
 
 def test_a_run_is_shown_while_it_goes_and_when_it_is_done(runs: list[Run]) -> None:
@@ -117,20 +97,8 @@ def test_finished_runs_stand_below_the_student_before(runs: list[Run]) -> None:
     assert finished_html([]) == ""
 
 
-def test_values_for_programs_are_plain(runs: list[Run]) -> None:
-    values = json.loads(json.dumps(run_values(runs[-1])))
-    assert values["before"]["kl"] == pytest.approx(runs[-1].before.kl)
-    assert values["after"]["rouge_l"] >= 0
-    assert len(values["losses"]) == 4
-    assert run_values(runs[0])["after"] is None
-
-
 def test_only_ka_is_told_apart_by_its_draws(runs: list[Run]) -> None:
     assert title_of(Run(Plan("gkd", steps=7, seed=3), (), 0.0, runs[0].before)) == "GKD, 7 steps, seed 3"
-
-
-def test_every_method_has_a_name() -> None:
-    assert set(NAMES) == set(METHODS)
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +124,7 @@ def test_programs_distil_with_a_text_of_their_own(address: str, tmp_path: Path) 
 def test_a_person_distils_twice_and_compares(visit: Callable[..., Page], address: str, tmp_path: Path) -> None:
     page = visit(address)
     page.locator("#steps input[type=number]").fill("10")
-    for method, name in (("sar", "SAR"), ("gkd", "GKD")):
+    for method, name in (("all", "All experts"), ("gkd", "GKD")):
         page.locator(f"#method input[value='{method}']").check()
         expect(page.locator("#explained")).to_contain_text(METHODS[method][:20])
         page.click("#distil")

@@ -77,12 +77,11 @@ def test_the_api_returns_a_film_and_who_drove(address: str) -> None:
 
 def test_a_person_watches_a_robot(visit: Callable[..., Page], address: str) -> None:
     page = visit(address)
+    page.get_by_label(TREE).check()
     page.click("#drive")
     expect(page.locator("#episode video")).to_be_visible()
     expect(page.locator("#timeline svg")).to_be_visible()
     expect(page.locator("#control-experts details").first).to_be_visible()
-    page.get_by_label(TREE).check()
-    page.click("#drive")
     expect(page.locator("#tree svg")).to_contain_text("expert")
     expect(page.locator("#tree pre")).to_contain_text("expert")
     assert page.evaluate("document.documentElement.scrollWidth") == 390

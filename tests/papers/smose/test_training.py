@@ -54,9 +54,3 @@ def test_nothing_is_lost_between_two_runs(tmp_path: Path) -> None:
         key: value.tolist() for key, value in saved.items()
     }
     assert len(memory) == 60
-
-
-def test_training_stops_when_told(tmp_path: Path) -> None:
-    seen: list[ControlProgress] = []
-    train(plan(tmp_path, 90), seen.append, stopped=lambda: len(seen) == 1)
-    assert [progress.step for progress in seen] == [30]
