@@ -228,20 +228,19 @@ def _output_names(names: list[Path], format: str | None, target: Path, source: P
     often = Counter(str(name).casefold() for name in renamed)
     taken = {str(name).casefold() for name, new in zip(names, renamed, strict=True) if name == new}
     found = []
+
+    def owner(path: Path) -> str | None:
+        output = printable(path.as_posix())
+        return owned.get(output, folded.get(output.casefold()))
+
     for name, new, suffix in zip(names, renamed, suffixes, strict=True):
-        file, free = printable(name.as_posix()), new
-
-        def is_mine(path: Path, file: str = file) -> bool | None:
-            output = printable(path.as_posix())
-            owner = owned.get(output, folded.get(output.casefold()))
-            return None if owner is None else owner == file
-
-        longer = name.with_name(name.name + suffix)
-        if own := next((path for path in (new, longer) if is_mine(path)), None):
-            free = own
-        elif is_mine(new) is False or (name != new and often[str(new).casefold()] > 1):
+        file, longer = printable(name.as_posix()), name.with_name(name.name + suffix)
+        free = next((path for path in (new, longer) if owner(path) == file), None)
+        if free is None and owner(new) is None and (name == new or often[str(new).casefold()] == 1):
+            free = new
+        if free is None:
             free = longer
-            while str(free).casefold() in taken or is_mine(free) is False:
+            while str(free).casefold() in taken or owner(free) not in (None, file):
                 free = free.with_name(free.name + suffix)
         taken.add(str(free).casefold())
         found.append(free)
