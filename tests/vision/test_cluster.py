@@ -129,13 +129,13 @@ def rows(folder: Path, *but: str) -> list[dict[str, str]]:
 def test_same_as_on_one_machine_though_a_worker_is_killed_and_one_file_kills_all(
     tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mofme.vision.cluster._TRIES", 2)
+    monkeypatch.setattr("mofme.vision.cluster._TRIES", 1)  # by itself: first it is one of three
     Image.new("RGB", (8, 8)).save(photos / "sub/once.png")
     Image.new("RGB", (9, 8)).save(photos / "sub/zz always.png")
     load = partial(Fatal, tmp_path / "killed")
-    *there, last = by_ray(load, photos, tmp_path / "there", "png", workers=2)
+    *there, last = by_ray(load, photos, tmp_path / "there", "png")
     assert (tmp_path / "killed").exists()
-    assert last.file == "sub/zz always.png" and "2 workers ended at it" in last.error
+    assert last.file == "sub/zz always.png" and "1 workers ended at it" in last.error
 
     (photos / "sub/zz always.png").unlink()
     here = list(restore_tree(load(), photos, tmp_path / "here", BatchSettings(format="png")))
