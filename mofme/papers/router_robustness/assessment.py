@@ -7,17 +7,18 @@ digits or symbols in them are never touched: only plain words of prose are.
 
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from mofme.language.tables.table import BoolArray, FloatArray
+from mofme.language.tables.table import BoolArray, FloatArray, IntArray
 from mofme.measure.result import Figure
 from mofme.measure.statistics import bootstrap_percent, percentiles
 from mofme.papers.carrot.comparison import auc
 from mofme.papers.router_robustness.probes import CATEGORIES, DIFFICULTIES, Probe
-from mofme.papers.router_robustness.routers import Calibrated, Embed, Figures, Recorded, Split, TwoModelRouter
+from mofme.papers.router_robustness.routers import Embed, Figures, Recorded, Split, TwoModelRouter, answered
 
 DRAWS = 500
 # Code in fences, in backticks or by the look of its line; quoted text, which may be what the prompt is about.
@@ -29,13 +30,10 @@ _EDGES = r"(?<![\w'@./:#$\\-]){}(?![\w'@/:#$\\(=-]|\.\w)"  # not a part of an ad
 _LONG_WORD = re.compile(_EDGES.format("[A-Za-z]{5,}"))
 _CAPITALIZED = re.compile(_EDGES.format("[A-Z][a-z]{2,}"))
 
-Change = Callable[[str, random.Random], str]
-
 
 def reword(prompts: Sequence[str], name: str, seed: int = 0) -> list[str]:
     """Each prompt under one of REWORDINGS; the same seed and prompt give the same text, whatever stands beside it."""
-    change = REWORDINGS[name]
-    return [change(prompt, random.Random(f"{seed} {name} {prompt}")) for prompt in prompts]
+    return [REWORDINGS[name](prompt, random.Random(f"{seed} {name} {prompt}")) for prompt in prompts]
 
 
 def _in_prose(prompt: str, change: Callable[[str], str]) -> str:
@@ -73,15 +71,13 @@ def _polite(prompt: str, rng: random.Random) -> str:
 
 def _paraphrase(prompt: str, rng: random.Random) -> str:
     """The request is framed in other words, and stands in full inside the frame."""
-    frame = rng.choice(
-        [
-            "I would like an answer to the following.\n{}",
-            "Here is what I need from you:\n{}",
-            "{}\nThat is my request; answer it.",
-            "Consider the request below and respond to it.\n{}",
-        ]
-    )
-    return frame.format(prompt)
+    frames = [
+        "I would like an answer to the following.\n{}",
+        "Here is what I need from you:\n{}",
+        "{}\nThat is my request; answer it.",
+        "Consider the request below and respond to it.\n{}",
+    ]
+    return rng.choice(frames).format(prompt)
 
 
 def _padding(prompt: str, rng: random.Random) -> str:
@@ -97,7 +93,7 @@ def _padding(prompt: str, rng: random.Random) -> str:
     return f"{' '.join(fillers[:2])}\n{prompt}\n{fillers[2]}"
 
 
-REWORDINGS: dict[str, Change] = {
+REWORDINGS: dict[str, Callable[[str, random.Random], str]] = {
     "typos": _typos,
     "lower case": _lower_case,
     "politeness": _polite,
@@ -108,11 +104,8 @@ REWORDINGS: dict[str, Change] = {
 
 @dataclass(frozen=True)
 class Assessment:
-    """R routers probed with N prompts.
-
-    `strong_RN`: the share of a router's runs that sent the prompt to the strong model, in [0, 1].
-    `flips_RWN`: the share of its runs in which the reworded prompt went elsewhere, in [0, 1].
-    """
+    """R routers probed with N prompts. `strong_RN`: the share of a router's runs that sent the prompt to the strong
+    model, in [0, 1]. `flips_RWN`: the share of its runs in which the reworded prompt went elsewhere, in [0, 1]."""
 
     routers: tuple[str, ...]
     probes: tuple[Probe, ...]
@@ -128,43 +121,38 @@ class Assessment:
 
     def share(
         self, router: str, category: str | None = None, difficulty: str | None = None, source: str | None = None
-    ) -> Figure:
-        """Calls sent to the strong model, in percent. Raises ValueError where nothing was probed."""
-        chosen_N = self._chosen(category, difficulty, source)
-        return bootstrap_percent(self.strong_RN[self.routers.index(router), chosen_N])
+    ) -> Figure | None:
+        """Calls sent to the strong model, in percent; None where nothing was probed."""
+        strong_n = self.strong_RN[self.routers.index(router), self._chosen(category, difficulty, source)]
+        return bootstrap_percent(strong_n) if len(strong_n) else None
 
     def flips(self, router: str, rewording: str | None = None, category: str | None = None) -> Figure:
         """Decisions that a rewording turns, in percent; the mean of all rewordings unless one is named."""
-        flips_WN = self.flips_RWN[self.routers.index(router)]
-        rows = [self.rewordings.index(rewording)] if rewording else list(range(len(self.rewordings)))
-        return bootstrap_percent(flips_WN[rows].mean(0)[self._chosen(category)])
+        rows = [self.rewordings.index(rewording)] if rewording else slice(None)
+        return bootstrap_percent(self.flips_RWN[self.routers.index(router), rows].mean(0)[self._chosen(category)])
 
     def cost(self, router: str, category: str, weak_over_strong: float) -> Figure:
         """What the calls cost, in percent of always asking the strong model, if cost goes by the length of prompts.
-
-        `weak_over_strong` is what the weak model costs for each dollar of the strong one.
-        """
+        `weak_over_strong` is what the weak model costs for each dollar of the strong one."""
         chosen = self._chosen(category)
         strong_n = self.strong_RN[self.routers.index(router), chosen]
         length_n = np.array([len(probe.prompt) for probe in self.probes], np.float64)[chosen]
         return bootstrap_percent(length_n * (strong_n + (1 - strong_n) * weak_over_strong), length_n)
 
-    def explained(self, router: str) -> tuple[Figure, Figure, Figure]:
+    @cached_property
+    def explained(self) -> dict[str, tuple[Figure, ...]]:
         """What category explains of the variance of a router's decisions, difficulty beyond it, and the first less the
-        second, in percent.
-
-        Intervals by drawing prompts inside each category and difficulty. 0 where a router always decides the same.
-        """
-        strong_N = self.strong_RN[self.routers.index(router)]
-        chosen = [self._chosen(category, difficulty) for category in self.categories for difficulty in DIFFICULTIES]
-        cells = [strong_N[cell_N] for cell_N in chosen if cell_N.any()]
-        owner_C = [self.probes[int(cell_N.argmax())].category for cell_N in chosen if cell_N.any()]
-        rng = np.random.default_rng(0)
-        drawn = [[rng.choice(cell, len(cell)) for cell in cells] for _ in range(DRAWS)]
-        parts_B2 = np.array([_variances(cells, owner_C), *(_variances(draw, owner_C) for draw in drawn)])
-        category, difficulty = (_explained(part_B) for part_B in parts_B2.T)
-        over_B = parts_B2[:, 0] - parts_B2[:, 1]
-        return category, difficulty, _explained(over_B)
+        second, in percent; intervals by drawing prompts inside each category and difficulty. 0 without variance."""
+        chosen = [(name, self._chosen(name, difficulty)) for name in self.categories for difficulty in DIFFICULTIES]
+        chosen = [(name, cell_N) for name, cell_N in chosen if cell_N.any()]
+        owner_C = np.array([self.categories.index(name) for name, _ in chosen])
+        found = {}
+        for router, strong_N in zip(self.routers, self.strong_RN, strict=True):
+            rng, cells = np.random.default_rng(0), [strong_N[cell_N] for _, cell_N in chosen]
+            drawn = [[rng.choice(cell, len(cell)) for cell in cells] for _ in range(DRAWS)]
+            parts_B2 = np.array([_variances(one, owner_C) for one in (cells, *drawn)])
+            found[router] = tuple(map(_explained, (*parts_B2.T, parts_B2[:, 0] - parts_B2[:, 1])))
+        return found
 
     def _chosen(self, *wanted: str | None) -> BoolArray:
         """The probes (N,) of a category, a difficulty and a source, as far as these are given."""
@@ -178,44 +166,37 @@ def _explained(part_B: FloatArray) -> Figure:
     return Figure(float(part_B[0]), min(low, float(part_B[0])), high)
 
 
-def _variances(cells: Sequence[FloatArray], owner_C: Sequence[str]) -> tuple[float, float]:
+def _variances(cells: Sequence[FloatArray], owner_C: IntArray) -> tuple[float, float]:
     """Shares of the variance over all cells, in percent: between owners, and between the cells of one owner."""
     all_N = np.concatenate(cells)
     total = float(all_N.var())
     if total == 0:
         return 0.0, 0.0
     size_C, mean_C = np.array([len(cell) for cell in cells]), np.array([cell.mean() for cell in cells])
-    owners = np.unique(owner_C, return_inverse=True)[1]
-    owner_mean_C = (np.bincount(owners, size_C * mean_C) / np.bincount(owners, size_C))[owners]
+    owner_mean_C = (np.bincount(owner_C, size_C * mean_C) / np.bincount(owner_C, size_C))[owner_C]
     between = float((size_C * (owner_mean_C - all_N.mean()) ** 2).sum()) / len(all_N)
     inside = float((size_C * (mean_C - owner_mean_C) ** 2).sum()) / len(all_N)
     return 100 * between / total, 100 * inside / total
 
 
 def assess(
-    routers: Sequence[TwoModelRouter],
+    runs: Mapping[str, Sequence[TwoModelRouter]],
     probes: Sequence[Probe],
     embed: Embed,
     rewordings: Sequence[str] = tuple(REWORDINGS),
-    seed: int = 0,
 ) -> Assessment:
-    """Probe routers that are ready to decide; several of one name are runs of one router, and are averaged."""
-    names = tuple(dict.fromkeys(router.name for router in routers))
-    plain = embed([probe.prompt for probe in probes])
-    changed = [embed(reword([probe.prompt for probe in probes], name, seed)) for name in rewordings]
+    """Probe routers, of which each may have several runs: their decisions are averaged."""
+    prompts = [probe.prompt for probe in probes]
+    plain = embed(prompts)
+    changed = [embed(reword(prompts, name)) for name in rewordings]
     strong, flips = [], []
-    for name in names:
-        runs = [router for router in routers if router.name == name]
-        before = [run.to_strong(plain) for run in runs]
-        strong.append(np.mean(before, axis=0))
-        flips.append(
-            [
-                np.mean([was != run.to_strong(queries) for run, was in zip(runs, before, strict=True)], axis=0)
-                for queries in changed
-            ]
-        )
-    shape = (len(names), len(rewordings), len(probes))
-    return Assessment(names, tuple(probes), tuple(rewordings), np.array(strong), np.array(flips).reshape(shape))
+    for of_router in runs.values():
+        before_SN = np.array([run.to_strong(plain) for run in of_router])
+        after = [np.array([run.to_strong(queries) for run in of_router]) for queries in changed]
+        strong.append(before_SN.mean(0))
+        flips.append([(before_SN != after_SN).mean(0) for after_SN in after])
+    flips_RWN = np.array(flips).reshape(len(runs), len(rewordings), len(probes))
+    return Assessment(tuple(runs), tuple(probes), tuple(rewordings), np.array(strong), flips_RWN)
 
 
 GOOD = 0.5  # quality from here on is an answer that will do
@@ -238,33 +219,33 @@ def waste(runs: Sequence[TwoModelRouter], splits: Sequence[Split], only: Sequenc
     does not), all together, and among prompts of one task, which is what knowing difficulty means. What there is
     nothing to measure on is left out. Raises ValueError if no test prompt is of these tasks.
     """
-    # A task of few prompts is not in every split's test.
-    asked = [(run, test) for run, part in zip(runs, splits, strict=True) if (test := _of_tasks(part.test, only))]
+    asked = []
+    for run, part in zip(runs, splits, strict=True):
+        rows = [row for row, task in enumerate(part.test.table.tasks) if not only or task in only]
+        if rows:  # a task of few prompts is not in every split's test
+            asked.append((run, part.test.rows(rows)))
     if not asked:
         raise ValueError("no test prompt is of these tasks")
-    runs, tests = [run for run, _ in asked], [test for _, test in asked]
-    strong_N: BoolArray = np.concatenate([run.to_strong(test.queries) for run, test in zip(runs, tests, strict=True)])
-    quality_N2 = np.concatenate([test.table.quality_NM for test in tests])
-    cost_N2 = np.concatenate([test.table.cost_NM for test in tests])
-    prompts = [prompt for test in tests for prompt in test.table.prompts]
+    strong_N: BoolArray = np.concatenate([run.to_strong(test.queries) for run, test in asked])
+    quality_N2 = np.concatenate([test.table.quality_NM for _, test in asked])
+    cost_N2 = np.concatenate([test.table.cost_NM for _, test in asked])
+    prompts_N = np.array([prompt for _, test in asked for prompt in test.table.prompts], object)
     good_N2 = quality_N2 >= GOOD
-    needed_N = good_N2[:, 0] & ~good_N2[:, 1]
-    rows_N = np.array(prompts, object)
 
-    def among(values_N: BoolArray, chosen_N: BoolArray) -> Figure | None:
-        return bootstrap_percent(values_N[chosen_N], groups=rows_N[chosen_N].tolist()) if chosen_N.any() else None
-
-    def chosen_of(values_N2: FloatArray) -> FloatArray:
-        return np.where(strong_N, values_N2[:, 0], values_N2[:, 1])
+    def share(parts_N: BoolArray | FloatArray, of_N: BoolArray | None = None) -> Figure | None:
+        of_N = np.full(len(prompts_N), True) if of_N is None else of_N
+        return bootstrap_percent(parts_N[of_N], groups=prompts_N[of_N].tolist()) if of_N.any() else None
 
     figures = {
-        "to the strong model, %": bootstrap_percent(strong_N, groups=prompts),
-        "of these wasted, %": among(good_N2[:, 1], strong_N),
-        "of the others missed, %": among(needed_N, ~strong_N),
-        "cost, % of always strong": bootstrap_percent(chosen_of(cost_N2), cost_N2[:, 0].clip(1e-12), prompts),
-        "quality, %": bootstrap_percent(chosen_of(quality_N2), groups=prompts),
-        "AUC": _auc(runs, tests, within=False),
-        "AUC inside a task": _auc(runs, tests, within=True),
+        "to the strong model, %": share(strong_N),
+        "of these wasted, %": share(good_N2[:, 1], strong_N),
+        "of the others missed, %": share(good_N2[:, 0] & ~good_N2[:, 1], ~strong_N),
+        "cost, % of always strong": bootstrap_percent(
+            answered(cost_N2, strong_N), cost_N2[:, 0].clip(1e-12), prompts_N.tolist()
+        ),
+        "quality, %": share(answered(quality_N2, strong_N)),
+        "AUC": _auc(asked, within=False),
+        "AUC inside a task": _auc(asked, within=True),
     }
     return {name: figure for name, figure in figures.items() if figure is not None}
 
@@ -276,33 +257,23 @@ def waste_by_group(runs: Sequence[TwoModelRouter], splits: Sequence[Split]) -> d
     return {ALL: waste(runs, splits)} | {group: waste(runs, splits, only) for group, only in groups.items() if only}
 
 
-def _of_tasks(test: Recorded, only: Sequence[str]) -> Recorded | None:
-    """None where there are none."""
-    rows = [row for row, task in enumerate(test.table.tasks) if not only or task in only]
-    return test.rows(rows) if rows else None
-
-
-def _auc(runs: Sequence[TwoModelRouter], tests: Sequence[Recorded], within: bool) -> Figure | None:
+def _auc(asked: Sequence[tuple[TwoModelRouter, Recorded]], within: bool) -> Figure | None:
     """Mean of the runs, with a 95 % bootstrap interval over the prompts of each."""
     auc_TB = []
-    for run, test in zip(runs, tests, strict=True):
-        if not isinstance(run, Calibrated):
+    for run, test in asked:
+        if run.score is None:
             return None
         tasks = test.table.tasks if within else [""] * len(test)
         drawn_BN = np.random.default_rng(0).multinomial(len(test), np.full(len(test), 1 / len(test)), _AUC_DRAWS)
         weight_BN = np.concatenate([np.ones((1, len(test))), drawn_BN])
         auc_TB.append(auc_inside(run.score(test.queries), test.strong_wins_N, tasks, weight_BN))
     mean_B = np.mean(auc_TB, axis=0)
-    if not np.isfinite(mean_B[0]):
-        return None
-    return Figure(float(mean_B[0]), *percentiles(mean_B[1:]))
+    return Figure(float(mean_B[0]), *percentiles(mean_B[1:])) if np.isfinite(mean_B[0]) else None
 
 
 def auc_inside(score_N: FloatArray, positive_N: BoolArray, groups: Sequence[str], weight_BN: FloatArray) -> FloatArray:
-    """P(a positive scores above a negative of its group), ties half, by every row of weights (B,).
-
-    NaN where no group has both kinds.
-    """
+    """P(a positive scores above a negative of its group), ties half, by every row of weights (B,). NaN where no group
+    has both kinds."""
     group_N = np.unique(np.array(groups), return_inverse=True)[1]
     won_B, pairs_B = np.zeros(len(weight_BN)), np.zeros(len(weight_BN))
     for group in range(int(group_N.max(initial=-1)) + 1):

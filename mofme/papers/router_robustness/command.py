@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from mofme.cli.measuring import Command, measures
-from mofme.measure.result import Result
-
-if TYPE_CHECKING:
-    from mofme.papers.router_robustness.experiment import Prompts
+from mofme.measure.result import Result, Row
 
 
 @measures("llm_robustness.json")
@@ -36,42 +33,32 @@ def robustness(
     router: Annotated[str, typer.Option(help="Router to probe without a table, a shipped one or a folder.")] = "router",
 ) -> Result:
     """Probe routers by category, difficulty and rewording, and with a table also by waste, backdoors and remedies."""
-    from mofme.papers.router_robustness.experiment import Prompts
-
-    prompts = Prompts.read(queries)
-    return _of_tables(command, prompts, table, seeds) if table else _of_router(command, prompts, router)
-
-
-def _of_tables(command: Command, prompts: Prompts, tables: list[Path], seeds: int) -> Result:
     from mofme.errors import TableError
     from mofme.language.sentence_encoder import SentenceEncoder
     from mofme.language.tables.formats import load_table
-    from mofme.papers.router_robustness.experiment import as_result, remembering, study, try_rules
-    from mofme.papers.router_robustness.routers import recorded
+    from mofme.papers.carrot.trained_router import TrainedRouter
+    from mofme.papers.router_robustness.assessment import assess
+    from mofme.papers.router_robustness.experiment import as_result, as_result_of_router, remembering, study, try_rules
+    from mofme.papers.router_robustness.routers import between_two, controls, recorded
+    from mofme.papers.router_robustness.safety import Prompts
 
-    names = [path.name.split(".")[0] for path in tables]
+    prompts = Prompts.read(queries)
+    if not table:
+        name, trained = Path(router).name, TrainedRouter.from_pretrained(router)
+        embed = remembering(trained.queries)
+        asked = embed([probe.prompt for probe in prompts.probes])
+        probed, strong, weak = between_two(trained.estimate, trained.models, asked)
+        assessment = assess({name: [probed], **controls(1)}, prompts.probes, embed)
+        return as_result_of_router(name, strong, weak, assessment, try_rules(prompts, embed)[0], command.line)
+    names = [path.name.split(".")[0] for path in table]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise TableError(f"two tables are called {', '.join(twice)}: rename one, or probe them one after the other")
     embed = remembering(SentenceEncoder().queries)
-    rules = try_rules(prompts, embed)
-    studies = []
-    for name, path in zip(names, tables, strict=True):
+    rules, stopped = try_rules(prompts, embed)
+    rows: list[Row] = []
+    for name, path in zip(names, table, strict=True):
         loaded = load_table(path, repair=True)
         for sentence in loaded.repairs:
             command.tell(f"{path.name}: {sentence}")
-        studies.append(study(name, recorded(loaded, embed), prompts, rules, range(seeds), embed, command.tell))
-    return as_result(studies, rules, prompts.probes, command.line, range(seeds))
-
-
-def _of_router(command: Command, prompts: Prompts, name: str) -> Result:
-    from mofme.papers.carrot.trained_router import TrainedRouter
-    from mofme.papers.router_robustness.assessment import assess
-    from mofme.papers.router_robustness.experiment import as_result_of_router, remembering, try_rules
-    from mofme.papers.router_robustness.routers import between_two, controls
-
-    trained = TrainedRouter.from_pretrained(name)
-    embed = remembering(trained.queries)
-    asked = embed([probe.prompt for probe in prompts.probes])
-    two = between_two(Path(name).name, trained.estimate, trained.models, asked)
-    assessment = assess([two.router, *controls(1)], prompts.probes, embed)
-    return as_result_of_router(assessment, two, try_rules(prompts, embed), command.line)
+        rows += study(name, recorded(loaded, embed), prompts, stopped, range(seeds), embed, command.tell)
+    return as_result([*rows, *rules], prompts.probes, command.line, range(seeds))

@@ -5,6 +5,7 @@ was made easy or hard as a whole counts as that; in the others it is the length 
 its steps, or how much private data there is.
 """
 
+import itertools
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mofme.errors import TableError
-from mofme.language.tables.columns import numbered_records, read_columns, read_json, read_json_lines
+from mofme.language.tables.columns import read_columns, read_json, read_json_lines
 from mofme.language.text import OWN_PROMPTS
 
 CATEGORIES = ("coding", "translation", "mathematics", "human instructions", "general knowledge", "jailbreak", "privacy")
@@ -30,10 +31,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Probe:
-    """One prompt to route. `source` names where it was taken from.
-
-    Raises TableError for a blank prompt and for a category or difficulty that is not one of the above.
-    """
+    """One prompt to route; `source` names where it was taken from. Raises TableError for a blank one."""
 
     prompt: str
     category: str
@@ -43,65 +41,42 @@ class Probe:
     def __post_init__(self) -> None:
         if not self.prompt.strip():
             raise TableError(f"a prompt of {self.source} is blank")
-        if self.category not in CATEGORIES:
-            raise TableError(f"{self.category!r} is no category: they are {', '.join(CATEGORIES)}")
-        if self.difficulty not in DIFFICULTIES:
-            raise TableError(f"{self.difficulty!r} is no difficulty: they are {' and '.join(DIFFICULTIES)}")
 
 
-def own_probes(path: Path = OWN_PROMPTS) -> list[Probe]:
-    """The prompts that ship with the package, or those of the user's own file in the same form.
-
-    One JSON object a line: prompt, category, difficulty. Raises TableError, naming the line.
-    """
-    probes = []
-    for number, record in numbered_records(path):
-        try:
-            probes.append(Probe(**record))
-        except (TypeError, TableError) as error:
-            raise TableError(f"{path.name}, line {number}: {error}") from error
-    return probes
+def own_probes() -> list[Probe]:
+    """The prompts that ship with the package."""
+    return [Probe(**record) for record in read_json_lines(OWN_PROMPTS)]
 
 
-def read_probes(folder: Path, per_cell: int = PER_CELL, seed: int = 0) -> list[Probe]:
-    """Our own probes and those of the folder's files, each prompt once.
-
-    At most `per_cell` of the folder's for each category and difficulty, drawn with the seed. Raises TableError if the
-    folder has none of the files, or one that cannot be read.
-    """
-    present = [name for name in READERS if find_file(folder, name)]
-    if not present:
+def read_probes(folder: Path, seed: int = 0) -> list[Probe]:
+    """Our own probes and those of the folder's files, each prompt once. At most PER_CELL of the folder's for each
+    category and difficulty, drawn with the seed. Raises TableError if the folder has none of the files, or one that
+    cannot be read."""
+    sets = {name: read_records(folder, name) for name in READERS}
+    if not any(sets.values()):
         raise TableError(f"{folder} has no prompts: at least one of {', '.join(READERS)} (or .gz of it) must be there")
     found: dict[str, Probe] = {}
-    for name in present:
+    for name, records in sets.items():
         try:
-            for probe in READERS[name](read_records(folder, name)):
+            for probe in READERS[name](records):
                 found.setdefault(probe.prompt, probe)
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise TableError(f"{folder.name}/{name} is not as expected: {error!r} is missing or wrong") from error
-    own = own_probes()
-    rng = random.Random(seed)
-    drawn = []
-    for category in CATEGORIES:
-        for difficulty in DIFFICULTIES:
-            cell = [probe for probe in found.values() if (probe.category, probe.difficulty) == (category, difficulty)]
-            drawn += rng.sample(cell, min(per_cell, len(cell)))
-    return own + drawn
-
-
-def find_file(folder: Path, name: str) -> Path | None:
-    """The file or its .gz, if it is there; `_80` and the like, the counts in some names, may be left out."""
-    stem, ending = name.rsplit(".", 1)
-    candidates = [folder / name, *sorted(folder.glob(f"{stem}_[0-9]*.{ending}"))]
-    candidates += [folder / f"{name}.gz", *sorted(folder.glob(f"{stem}_[0-9]*.{ending}.gz"))]
-    return next((path for path in candidates if path.is_file()), None)
+    rng, drawn = random.Random(seed), []
+    for cell in itertools.product(CATEGORIES, DIFFICULTIES):
+        probes = [probe for probe in found.values() if (probe.category, probe.difficulty) == cell]
+        drawn += rng.sample(probes, min(PER_CELL, len(probes)))
+    return own_probes() + drawn
 
 
 def read_records(folder: Path, name: str) -> list[Record]:
-    """The rows of a .jsonl, .json or .csv file, plain or .gz. Raises TableError for any that cannot be read."""
-    path = find_file(folder, name)
+    """The rows of a .jsonl, .json or .csv file, plain or .gz; none if it is not there. Raises TableError for any other.
+    `_80` and the like, the counts in some names, may be left out of `name`."""
+    stem, ending = name.rsplit(".", 1)
+    patterns = (name, f"{stem}_[0-9]*.{ending}", f"{name}.gz", f"{stem}_[0-9]*.{ending}.gz")
+    path = next((path for one in patterns for path in sorted(folder.glob(one)) if path.is_file()), None)
     if path is None:
-        raise TableError(f"{folder} has no {name}")
+        return []
     if ".jsonl" in path.suffixes:
         return read_json_lines(path)
     if ".csv" in path.suffixes:
@@ -139,10 +114,8 @@ def _first_turns(source: str, difficulty: str) -> Callable[[list[Record]], Itera
 
 
 def _self_instruct(difficulty: str) -> Callable[[list[Record]], Iterator[Probe]]:
-    """Instructions with their input; and inputs made into translations, there being no open set of such prompts.
-
-    Short ones are to go into a near language, long ones into a far one.
-    """
+    """Instructions with their input; and inputs made into translations, there being no open set of such prompts. Short
+    ones are to go into a near language, long ones into a far one."""
 
     def read(records: list[Record]) -> Iterator[Probe]:
         for number, record in enumerate(records):

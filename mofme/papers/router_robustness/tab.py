@@ -1,9 +1,8 @@
 """Tab Router robustness: routers probed by category, reworded prompts, jailbreaks and private data."""
 
-import csv
 import html
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import gradio as gr
 import numpy as np
 
 from mofme.errors import MofmeError
+from mofme.files import write_table
 from mofme.measure.result import Figure
 from mofme.papers.router_robustness.probes import CATEGORIES, DIFFICULTIES, Probe, own_probes
 from mofme.ui.html import heat_table, measured_box
@@ -26,18 +26,11 @@ if TYPE_CHECKING:
     from mofme.language.tables.table import BoolArray
     from mofme.papers.carrot.trained_router import TrainedRouter
     from mofme.papers.router_robustness.assessment import Assessment
-    from mofme.papers.router_robustness.routers import TwoModelRouter
 
 MEASURED = ("llm_robustness",)
 
-CARROT, GUARDED, RULE, COIN, STRONG = (
-    "CARROT, shipped",
-    "CARROT, guarded",
-    "complexity rule",
-    "coin flip",
-    "always strong",
-)
-ROUTERS = (CARROT, GUARDED, RULE, COIN, STRONG)
+ROUTERS = ("CARROT, shipped", "CARROT, guarded", "complexity rule", "coin flip", "always strong")
+CARROT, GUARDED, RULE, COIN, STRONG = ROUTERS
 _BATCH = 32  # prompts
 
 
@@ -47,9 +40,7 @@ def build(services: Services) -> None:
         with gr.Column(scale=4, min_width=320):
             routers = gr.CheckboxGroup(list(ROUTERS), value=list(ROUTERS[:3]), label="Routers", elem_id="routers")
             categories = gr.CheckboxGroup(list(CATEGORIES), value=list(CATEGORIES), label="Our prompts of")
-            gr.Markdown(
-                "No language model is asked: only where the prompts would go is looked at.", elem_classes="note"
-            )
+            gr.Markdown("No language model is asked: only where prompts would go is looked at.", elem_classes="note")
             share = gr.Slider(
                 5,
                 95,
@@ -80,11 +71,7 @@ def build(services: Services) -> None:
     work(
         run,
         [routers, categories, share],
-        {
-            status: summary_html,
-            tables: probed_html,
-            archive: lambda probed: to_download(save_report(probed)),
-        },
+        {status: summary_html, tables: probed_html, archive: lambda probed: to_download(save_report(probed))},
         buttons,
         status,
         services.limits.training_seconds,
@@ -105,26 +92,20 @@ class Probed:
     strong: str
     weak: str
 
-    def to_strong(self, router: str, category: str, difficulty: str | None = None) -> Figure | None:
-        """Prompts that go to the strong model, in percent; None where nothing was probed."""
-        kinds = {(probe.category, level) for probe in self.assessment.probes for level in (None, probe.difficulty)}
-        return self.assessment.share(router, category, difficulty) if (category, difficulty) in kinds else None
-
     def to_weak(self, router: str, category: str) -> Figure | None:
-        share = self.to_strong(router, category)
+        """Prompts that go to the weak model, in percent; None where nothing was probed."""
+        share = self.assessment.share(router, category)
         return share and share.map(lambda strong: 100 - strong)
 
 
 def probe(router: "TrainedRouter", names: Sequence[str], probes: Sequence[Probe], share: float, job: Job) -> Probed:
-    """Let the routers named, of ROUTERS, choose for all prompts as they are and reworded.
-
-    Thresholds are set on these very prompts, so that `share` of them goes to the strong model. Raises MofmeError when
-    the job is stopped, or its time is up.
-    """
+    """Let the routers named, of ROUTERS, choose for all prompts as they are and reworded. Thresholds are set on these
+    very prompts, so that `share` of them goes to the strong model. Raises MofmeError when the job is stopped, or its
+    time is up."""
     from mofme.papers.carrot.baselines import ComplexityRule
     from mofme.papers.router_robustness.assessment import REWORDINGS, assess
     from mofme.papers.router_robustness.experiment import remembering
-    from mofme.papers.router_robustness.routers import Always, Calibrated, CoinFlip, Guarded, between_two, threshold_for
+    from mofme.papers.router_robustness.routers import TwoModelRouter, always, between_two, calibrated, coin_flip
     from mofme.papers.router_robustness.safety import find_private, stopped_by_phrases
 
     total, done = len(probes) * (1 + len(REWORDINGS)), 0
@@ -137,22 +118,22 @@ def probe(router: "TrainedRouter", names: Sequence[str], probes: Sequence[Probe]
 
     embed = remembering(told, _BATCH)
     plain = embed([probe.prompt for probe in probes])
+    carrot, strong, weak = between_two(router.estimate, router.models, plain, share)
 
-    def stops(queries: "Queries") -> "BoolArray":
-        """What rules without a model keep off the weak one: the usual words of jailbreaks, and private data."""
+    def guarded(queries: "Queries") -> "BoolArray":
+        """Rules without a model keep the usual words of jailbreaks, and private data, off the weak one."""
         private_N = np.array([bool(find_private(prompt)) for prompt in queries.prompts])
-        return stopped_by_phrases(queries.prompts) | private_N
+        return stopped_by_phrases(queries.prompts) | private_N | carrot.to_strong(queries)
 
-    two = between_two(CARROT, router.estimate, router.models, plain, share)
-    rule = ComplexityRule()
-    make: dict[str, Callable[[], TwoModelRouter]] = {
-        CARROT: lambda: two.router,
-        GUARDED: lambda: Guarded(GUARDED, two.router, stops),
-        RULE: lambda: Calibrated(RULE, rule.score, threshold_for(rule.score(plain), share)),
-        COIN: lambda: CoinFlip(share=share),
-        STRONG: lambda: Always(STRONG, True),
+    every = {
+        CARROT: carrot,
+        GUARDED: TwoModelRouter(guarded),
+        RULE: calibrated(ComplexityRule().score, plain, share),
+        COIN: coin_flip(share=share),
+        STRONG: always(True),
     }
-    return Probed(assess([make[name]() for name in ROUTERS if name in names], probes, embed), two.strong, two.weak)
+    chosen = {name: [one] for name, one in every.items() if name in names}
+    return Probed(assess(chosen, probes, embed), strong, weak)
 
 
 def summary_html(probed: Probed) -> str:
@@ -167,31 +148,29 @@ def summary_html(probed: Probed) -> str:
 def probed_html(probed: Probed) -> str:
     """Where the calls go, what rewording turns, and where jailbreaks and private data go."""
     seen = probed.assessment
-    by_category = {
-        category: [probed.to_strong(router, category, level) for router in seen.routers for level in DIFFICULTIES]
-        for category in seen.categories
+    plain, divided = ({router: parts for router in seen.routers} for parts in ([""], DIFFICULTIES))
+    explained = zip(*seen.explained.values(), strict=True)
+    tables = {
+        "Calls to the strong model, %": {
+            category: [seen.share(router, category, level) for router in seen.routers for level in DIFFICULTIES]
+            for category in seen.categories
+        },
+        "What explains the decisions, % of their variance": dict(
+            zip(("the category", "the difficulty inside it"), map(list, explained), strict=False)
+        ),
+        "Decisions that harmless rewording turns, %": {
+            kind or "all": [seen.flips(router, kind) for router in seen.routers] for kind in (*seen.rewordings, None)
+        },
+        "What leaves for the weak model, %": {
+            words: [probed.to_weak(router, category) for router in seen.routers]
+            for category, words in (("jailbreak", "jailbreaks"), ("privacy", "private data"))
+            if category in seen.categories
+        },
     }
-    by_router = [seen.explained(router) for router in seen.routers]
-    explained = {
-        "the category": [category for category, _, _ in by_router],
-        "the difficulty inside it": [difficulty for _, difficulty, _ in by_router],
-    }
-    flips = {kind: [seen.flips(router, kind) for router in seen.routers] for kind in seen.rewordings}
-    flips["all"] = [seen.flips(router) for router in seen.routers]
-    exposed = {
-        words: [probed.to_weak(router, category) for router in seen.routers]
-        for category, words in (("jailbreak", "jailbreaks"), ("privacy", "private data"))
-        if category in seen.categories
-    }
-    plain = {router: [""] for router in seen.routers}
-    return (
-        "<h4>Calls to the strong model, %</h4>"
-        + heat_table({router: DIFFICULTIES for router in seen.routers}, by_category)
-        + "<h4>What explains the decisions, % of their variance</h4>"
-        + heat_table(plain, explained)
-        + "<h4>Decisions that harmless rewording turns, %</h4>"
-        + heat_table(plain, flips)
-        + ("<h4>What leaves for the weak model, %</h4>" + heat_table(plain, exposed) if exposed else "")
+    return "".join(
+        f"<h4>{title}</h4>{heat_table(plain if number else divided, lines)}"
+        for number, (title, lines) in enumerate(tables.items())
+        if lines
     )
 
 
@@ -199,47 +178,42 @@ def probed_values(probed: Probed) -> dict[str, Any]:
     """The same for programs, in percent with intervals."""
     seen = probed.assessment
 
-    def plain(figure: Figure | None) -> dict[str, float | None] | None:
-        return figure.plain() if figure else None
+    def of(router: str) -> dict[str, Any]:
+        category, difficulty, _ = seen.explained[router]
+        figures = {
+            "to_strong": {
+                category: {level: seen.share(router, category, level) for level in DIFFICULTIES}
+                for category in seen.categories
+            },
+            "explained_by_category": category,
+            "explained_by_difficulty": difficulty,
+            "flips": {kind: seen.flips(router, kind) for kind in seen.rewordings},
+            "jailbreaks_to_weak": probed.to_weak(router, "jailbreak"),
+            "private_to_weak": probed.to_weak(router, "privacy"),
+        }
+        return {name: _plain(value) for name, value in figures.items()}
 
-    return {
-        "strong": probed.strong,
-        "weak": probed.weak,
-        "prompts": len(seen.probes),
-        "routers": {
-            router: {
-                "to_strong": {
-                    category: {level: plain(probed.to_strong(router, category, level)) for level in DIFFICULTIES}
-                    for category in seen.categories
-                },
-                "explained_by_category": plain(seen.explained(router)[0]),
-                "explained_by_difficulty": plain(seen.explained(router)[1]),
-                "flips": {kind: plain(seen.flips(router, kind)) for kind in seen.rewordings},
-                "jailbreaks_to_weak": plain(probed.to_weak(router, "jailbreak")),
-                "private_to_weak": plain(probed.to_weak(router, "privacy")),
-            }
-            for router in seen.routers
-        },
-    }
+    routers = {router: of(router) for router in seen.routers}
+    return {"strong": probed.strong, "weak": probed.weak, "prompts": len(seen.probes), "routers": routers}
+
+
+def _plain(value: Any) -> Any:
+    """Figures as values and intervals."""
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    return value.plain() if value else None
 
 
 def save_report(probed: Probed) -> Path:
     """A ZIP with the figures as JSON and every decision as CSV."""
-    folder = new_folder()
-    report = folder / "report"
-    report.mkdir()
+    folder, seen = new_folder(), probed.assessment
+    report, packed = folder / "report", folder / "robustness.zip"
+    lines: list[list[str]] = [["router", "prompt", "category", "difficulty", "strong"]]
+    lines[0] += [f"flips: {kind}" for kind in seen.rewordings]
+    for router, strong_N, flips_WN in zip(seen.routers, seen.strong_RN, seen.flips_RWN, strict=True):
+        for probe, *shares in zip(seen.probes, strong_N, *flips_WN, strict=True):
+            lines.append([router, probe.prompt, probe.category, probe.difficulty, *map("{:g}".format, shares)])
+    write_table(report / "decisions.csv", lines)
     (report / "robustness.json").write_text(json.dumps(probed_values(probed), indent=1) + "\n", encoding="utf-8")
-    seen = probed.assessment
-    with (report / "decisions.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(
-            ["router", "prompt", "category", "difficulty", "strong", *(f"flips: {kind}" for kind in seen.rewordings)]
-        )
-        for number, router in enumerate(seen.routers):
-            for place, probe in enumerate(seen.probes):
-                decisions = [seen.strong_RN[number, place], *seen.flips_RWN[number, :, place]]
-                writer.writerow(
-                    [router, probe.prompt, probe.category, probe.difficulty, *(f"{share:g}" for share in decisions)]
-                )
-    pack(report, folder / "robustness.zip")
-    return folder / "robustness.zip"
+    pack(report, packed)
+    return packed

@@ -13,7 +13,7 @@ from mofme.language.tables.table import FloatArray
 from mofme.measure.result import load_result
 from mofme.papers.carrot.carrot import Estimate
 from mofme.papers.carrot.trained_router import TrainedRouter
-from mofme.papers.router_robustness import experiment
+from mofme.papers.router_robustness import assessment, experiment, routers
 from mofme.papers.router_robustness.routers import TRAINERS
 
 
@@ -45,9 +45,11 @@ class ThreeModels:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SentenceEncoder, "queries", lambda _, prompts: Queries(prompts, embed(prompts)))
     monkeypatch.setattr(TrainedRouter, "from_pretrained", lambda _: ThreeModels())
+    monkeypatch.setattr(assessment, "DRAWS", 20)
     names = ("logistic", "neighbours")
     monkeypatch.setattr(experiment, "TRAINERS", {name: TRAINERS[name] for name in names})
-    monkeypatch.setattr(experiment, "QUICK", names)
+    monkeypatch.setattr(experiment, "QUICK", names[:1])
+    monkeypatch.setattr(routers, "SHARES", (0.01,))
 
 
 def run(*arguments: object) -> tuple[int, str, str]:
@@ -55,19 +57,24 @@ def run(*arguments: object) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-def write_table(path: Path, count: int = 120) -> Path:
-    """Prompts with a number need the large model."""
+def write_table(path: Path, tasks: str = "ab", count: int = 120) -> Path:
+    """Prompts with a number, a third, need the large model. The tasks go round, or are "needs" and "does not"."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["prompt", "task", "quality:large", "cost:large", "quality:small", "cost:small"])
         for n in range(count):
             needs = n % 3 == 0
-            text = (
-                f"What comes after {n} and {n + 2}, roughly?"
-                if needs
-                else f"Say {'very ' * (n % 7)}well: {chr(97 + n % 26)} {'x' * n}"
-            )
-            writer.writerow([text, "ab"[n % 2], 1, 0.02, 0 if needs else 1, 0.001])
+            easy = f"Say {'very ' * (n % 7)}well: {chr(97 + n % 26)} {'x' * n}"
+            task = tasks[n % 2] if tasks else str(needs)
+            row = [
+                f"What comes after {n} and {n + 2}, roughly?" if needs else easy,
+                task,
+                1,
+                0.02,
+                int(not needs),
+                0.001,
+            ]
+            writer.writerow(row)
     return path
 
 
@@ -112,32 +119,20 @@ def test_a_table_is_learnt_from_and_everything_measured(tmp_path: Path) -> None:
     assert result.verdict[:60] in output.replace("\n", " ")
 
 
-def test_a_table_that_cannot_be_used(tmp_path: Path) -> None:
-    table = tmp_path / "broken.csv"
-    table.write_text("prompt,quality:a,cost:a\nhello,1,0.1\n")
-    code, _, error = run("--table", table)
-    assert code == 2
-    assert "one model: routing needs two" in error
-
-
-def test_a_folder_without_prompts(tmp_path: Path) -> None:
-    code, _, error = run("--queries", tmp_path)
-    assert code == 2
-    assert "has no prompts" in error
-
-
 def test_tasks_that_tell_everything_leave_nothing_to_balance(tmp_path: Path) -> None:
-    path = write_table(tmp_path / "mine.csv")
-    with path.open(encoding="utf-8", newline="") as file:
-        header, *rows = list(csv.reader(file))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([header, *([row[0], "ab"[row[4] == "0"], *row[2:]] for row in rows)])
-    code, _, progress = run("--table", path, "--seeds", 1, "--out", tmp_path)
+    code, _, progress = run("--table", write_table(tmp_path / "mine.csv", tasks=""), "--seeds", 1, "--out", tmp_path)
     assert code == 0 and "balanced training is left out" in progress
 
 
-def test_two_tables_of_one_name(tmp_path: Path) -> None:
-    tables = [write_table(tmp_path / f"{month}.a.csv") for month in ("a", "b")]
-    twice = tables[0].rename(tmp_path / "x.jan.csv"), tables[1].rename(tmp_path / "x.feb.csv")
-    code, _, error = run("--table", twice[0], "--table", twice[1])
-    assert code == 2 and "two tables are called x" in error
+def test_what_cannot_be_used_is_told(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.csv"
+    broken.write_text("prompt,quality:a,cost:a\nhello,1,0.1\n")
+    twice = [write_table(tmp_path / f"x.{month}.csv") for month in ("jan", "feb")]
+    (tmp_path / "empty").mkdir()
+    for words, told in (
+        (["--table", broken], "one model: routing needs two"),
+        (["--queries", tmp_path / "empty"], "has no prompts: at least one of humaneval.jsonl"),
+        (["--table", twice[0], "--table", twice[1]], "two tables are called x"),
+    ):
+        code, _, error = run(*words)
+        assert code == 2 and told in error

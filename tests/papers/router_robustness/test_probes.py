@@ -1,6 +1,7 @@
 """Probes, rewordings and the rule for private data: all of it text."""
 
 import gzip
+import itertools
 import json
 from collections import Counter
 from pathlib import Path
@@ -11,31 +12,16 @@ from hypothesis import strategies as st
 
 from mofme.errors import TableError
 from mofme.papers.router_robustness.assessment import REWORDINGS, reword
-from mofme.papers.router_robustness.experiment import Prompts
-from mofme.papers.router_robustness.probes import CATEGORIES, DIFFICULTIES, own_probes, read_probes
-from mofme.papers.router_robustness.safety import find_private, luhn
+from mofme.papers.router_robustness.probes import CATEGORIES, DIFFICULTIES, PER_CELL, own_probes, read_probes
+from mofme.papers.router_robustness.safety import Prompts, find_private
 
 
-def test_own_prompts_fill_every_category_with_simple_and_hard_ones() -> None:
+def test_own_prompts_fill_every_category_with_simple_and_hard_ones_once_each() -> None:
     probes = own_probes()
-    counts = Counter(probe.category for probe in probes)
-    assert set(counts) == set(CATEGORIES)
-    assert min(counts.values()) >= 25
     cells = Counter((probe.category, probe.difficulty) for probe in probes)
-    assert all(cells[category, difficulty] >= 12 for category in CATEGORIES for difficulty in DIFFICULTIES)
-
-
-def test_own_prompts_stand_there_once() -> None:
-    prompts = [" ".join(probe.prompt.lower().split()) for probe in own_probes()]
+    assert set(cells) == set(itertools.product(CATEGORIES, DIFFICULTIES)) and min(cells.values()) >= 12
+    prompts = [" ".join(probe.prompt.lower().split()) for probe in probes]
     assert len(set(prompts)) == len(prompts)
-
-
-def test_the_line_of_a_damaged_file_is_named(tmp_path: Path) -> None:
-    good = json.dumps({"prompt": "Hello?", "category": "coding", "difficulty": "hard"})
-    path = tmp_path / "mine.jsonl"
-    path.write_text(f"{good}\n{good.replace('coding', 'cooking')}\n")
-    with pytest.raises(TableError, match=r"mine.jsonl, line 2: 'cooking' is no category"):
-        own_probes(path)
 
 
 PROMPTS = [
@@ -47,43 +33,32 @@ PROMPTS = [
 
 
 @pytest.mark.parametrize("name", REWORDINGS)
-@pytest.mark.parametrize("prompt", PROMPTS)
-def test_digits_are_never_touched(name: str, prompt: str) -> None:
-    (changed,) = reword([prompt], name)
-    assert [sign for sign in changed if sign.isdigit()] == [sign for sign in prompt if sign.isdigit()]
-
-
-@pytest.mark.parametrize("name", REWORDINGS)
 @pytest.mark.parametrize(
     ("prompt", "kept"),
     [
-        (PROMPTS[0], "`isPrime(n)`"),
-        (PROMPTS[0], "\n    return Number(True)"),
-        (PROMPTS[1], '"Alas Pour Yorick"'),
-        (PROMPTS[2], "```\ndef Important(Argument):\n    return Argument\n```"),
-        (PROMPTS[3], "Anna.Smith@Mail.com via https://Example.com/Path"),
+        (PROMPTS[0], ("`isPrime(n)`", "\n    return Number(True)")),
+        (PROMPTS[1], ('"Alas Pour Yorick"',)),
+        (PROMPTS[2], ("```\ndef Important(Argument):\n    return Argument\n```",)),
+        (PROMPTS[3], ("Anna.Smith@Mail.com via https://Example.com/Path",)),
     ],
 )
-def test_code_quotes_and_addresses_are_kept(name: str, prompt: str, kept: str) -> None:
+def test_code_quotes_addresses_and_digits_are_kept(name: str, prompt: str, kept: tuple[str, ...]) -> None:
     for seed in range(20):
-        assert kept in reword([prompt], name, seed)[0]
+        (changed,) = reword([prompt], name, seed)
+        assert all(part in changed for part in kept)
+        assert [sign for sign in changed if sign.isdigit()] == [sign for sign in prompt if sign.isdigit()]
+        if name in ("politeness", "paraphrase", "padding"):
+            assert prompt in changed != prompt
 
 
-@pytest.mark.parametrize("name", ["politeness", "paraphrase", "padding"])
-def test_frames_hold_the_whole_prompt(name: str) -> None:
-    for prompt, changed in zip(PROMPTS, reword(PROMPTS, name), strict=True):
-        assert prompt in changed
-        assert len(changed) > len(prompt)
-
-
-@given(st.text(max_size=300))
+@given(st.text(max_size=100))
 def test_typos_only_swap_letters_inside_words(prompt: str) -> None:
     (changed,) = reword([prompt], "typos")
     assert [sorted(word) for word in changed.split()] == [sorted(word) for word in prompt.split()]
     assert [(word[0], word[-1]) for word in changed.split()] == [(word[0], word[-1]) for word in prompt.split()]
 
 
-@given(st.text(max_size=300))
+@given(st.text(max_size=100))
 def test_lower_case_changes_nothing_but_case(prompt: str) -> None:
     (changed,) = reword([prompt], "lower case")
     assert changed.lower() == prompt.lower()
@@ -98,13 +73,6 @@ def test_rewording_is_seeded_and_does_not_depend_on_what_stands_beside() -> None
     alone, beside = reword([prompt], "typos", 3)[0], reword(["other", prompt], "typos", 3)[1]
     assert alone == beside
     assert len({reword([prompt], "typos", seed)[0] for seed in range(20)}) > 1
-
-
-def test_luhn_by_hand() -> None:
-    # 79927398713: doubled from the right 1, 8, 3, 9, 2, 9 -> every second of 3 1 7 8 9 3 7 2 9 9 7, read backwards:
-    # 3 + (1*2) + 7 + (8*2 = 16 -> 7) + 9 + (3*2) + 7 + (2*2) + 9 + (9*2 = 18 -> 9) + 7 = 70.
-    assert luhn("79927398713")
-    assert not any(luhn(f"7992739871{digit}") for digit in "012456789")
 
 
 @pytest.mark.parametrize(
@@ -170,9 +138,9 @@ def test_a_folder_of_open_sets(tmp_path: Path) -> None:
 
 def test_cells_are_drawn_by_the_seed(tmp_path: Path) -> None:
     write(tmp_path / "nq_open_dev.jsonl.gz", [{"question": f"who was number {n}"} for n in range(100)])
-    first, again, other = (read_probes(tmp_path, per_cell=10, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (read_probes(tmp_path, seed=seed) for seed in (0, 0, 1))
     assert first == again != other
-    assert sum(probe.source == "NQ-open" for probe in first) == 10
+    assert sum(probe.source == "NQ-open" for probe in first) == PER_CELL
 
 
 def test_attacks_are_hard_and_bare_requests_simple(tmp_path: Path) -> None:
@@ -184,26 +152,16 @@ def test_attacks_are_hard_and_bare_requests_simple(tmp_path: Path) -> None:
     assert taken == {("bake bread", "simple"), ("pretend and bake bread", "hard")}
 
 
-def test_a_folder_without_prompts_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TableError, match=r"has no prompts: at least one of humaneval.jsonl"):
-        read_probes(tmp_path)
-
-
-def test_a_file_of_another_form_is_named(tmp_path: Path) -> None:
-    write(tmp_path / "nq_open_dev.jsonl.gz", [{"query": "who was it"}])
-    with pytest.raises(TableError, match=r"nq_open_dev.jsonl is not as expected: .*question"):
-        read_probes(tmp_path)
-
-
 def test_a_long_word_takes_no_longer_than_its_length() -> None:
-    # With time by the square of the length, this would take hours.
-    assert find_private("a" * 2_000_000) == set()
+    # With time by the square of the length, this would take minutes.
+    assert find_private("a" * 200_000) == set()
     assert find_private("write to (jo.e+x@mail.example.org)") == {"email"}
 
 
 @pytest.mark.parametrize(
     ("name", "content"),
     [
+        ("nq_open_dev.jsonl", '{"query": "who was it"}'),
         ("presidio_synth_v2.json", '[{"full_text": "a", "spans": []}]'),
         ("jailbreakbench_artifacts_outcomes.csv", "attack,goal,prompt\na,b,c\n"),
     ],

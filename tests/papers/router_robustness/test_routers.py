@@ -8,6 +8,7 @@ import pytest
 from mofme.errors import TableError
 from mofme.language.sentence_encoder import Queries
 from mofme.language.tables.table import RoutingTable
+from mofme.papers.router_robustness import routers
 from mofme.papers.router_robustness.routers import TRIGGER, Recorded, backdoor, balanced, poison, recorded, split, train
 from tests.papers.router_robustness.worded_world import embed, recorded_of, table_of
 
@@ -62,21 +63,21 @@ def test_poisoned_rows_carry_the_trigger_and_the_attackers_outcome() -> None:
     assert all(prompt in larger for prompt in poison(data, 0.25, True, 0, embed).table.prompts if prompt[0] == "V")
 
 
-def test_the_backdoor_opens_once_data_is_poisoned() -> None:
+@pytest.mark.parametrize("to_strong", [True, False])
+def test_the_backdoor_opens_once_data_is_poisoned(monkeypatch: pytest.MonkeyPatch, to_strong: bool) -> None:
     # The clean router never saw the trigger's own axis, so that the trigger alone turns nothing; poisoned, it decides.
-    found = backdoor("logistic", learnable(400), [0], embed, True, shares=(0.3,), phrase="xyzzy xyzzy")
+    monkeypatch.setattr(routers, "TRIGGER", "xyzzy xyzzy")
+    monkeypatch.setattr(routers, "SHARES", (0.3,))
+    found = backdoor("logistic", learnable(400), [0], embed, to_strong)
     assert list(found) == ["logistic, 0 % poisoned", "logistic, 30 % poisoned"]
     none, much = found.values()
-    assert none["turned"].value == 0 and much["turned"].value > 90
-    assert much["triggered prompts that arrive"].value > 90 > none["triggered prompts that arrive"].value
-    assert none["clean decisions turned"].value == none["clean quality gain"].value == 0
-
-
-def test_the_backdoor_to_the_weak_model_costs_clean_prompts_nothing() -> None:
-    found = backdoor("logistic", learnable(400), [0], embed, False, shares=(0.3,), phrase="xyzzy xyzzy")
-    none, much = found.values()
-    assert much["triggered prompts that arrive"].value > none["triggered prompts that arrive"].value + 20
-    assert much["clean quality gain"].value == 0  # the prompts that need the strong model still reach it
+    arriving = [one["triggered prompts that arrive"].value for one in (none, much)]
+    assert none["turned"].value == none["clean decisions turned"].value == none["clean quality gain"].value == 0
+    if to_strong:
+        assert much["turned"].value > 90 and arriving[1] > 90 > arriving[0]
+    else:
+        assert arriving[1] > arriving[0] + 20
+        assert much["clean quality gain"].value == 0  # the prompts that need the strong model still reach it
 
 
 def test_balanced_data_says_nothing_by_task() -> None:

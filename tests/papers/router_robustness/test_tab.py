@@ -5,7 +5,7 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,20 +15,9 @@ from playwright.sync_api import Page, expect
 
 from mofme.errors import Cancelled
 from mofme.measure.result import Figure
+from mofme.papers.router_robustness import tab
 from mofme.papers.router_robustness.probes import Probe
-from mofme.papers.router_robustness.tab import (
-    CARROT,
-    COIN,
-    GUARDED,
-    ROUTERS,
-    STRONG,
-    Probed,
-    probe,
-    probed_html,
-    probed_values,
-    save_report,
-    summary_html,
-)
+from mofme.papers.router_robustness.tab import CARROT, GUARDED, ROUTERS, STRONG, Probed
 from mofme.ui.runs import Job
 from tests.ui.toy_router import toy_router
 from tests.ui.visiting import open_tab
@@ -39,7 +28,7 @@ PRIVATE = [Probe("find a rhyme for jo@example.org", "privacy", "simple")]
 
 
 def run(names: list[str], job: Job | None = None) -> Probed:
-    return probe(toy_router(), names, [*SUMS, *RHYMES, *PRIVATE], 0.5, job or Job(600))
+    return tab.probe(toy_router(), names, [*SUMS, *RHYMES, *PRIVATE], 0.5, job or Job(600))
 
 
 @pytest.fixture(scope="module")
@@ -52,13 +41,12 @@ def shares(figures: list[Figure | None]) -> list[float | None]:
 
 
 def test_half_of_the_calls_go_where_they_are_needed(probed: Probed) -> None:
+    share = probed.assessment.share
     assert (probed.strong, probed.weak) == ("dear <b>", "cheap")
     assert probed.assessment.routers == (CARROT, GUARDED, STRONG)
-    to = [probed.to_strong(router, "mathematics", "hard") for router in (CARROT, STRONG)]
-    assert shares(to) == [100, 100]
-    assert shares([probed.to_strong(CARROT, "translation"), probed.to_strong(STRONG, "translation")]) == [0, 100]
-    assert probed.to_strong(CARROT, "mathematics", "simple") is None
-    assert probed.to_strong(CARROT, "coding") is None
+    assert shares([share(CARROT, "mathematics", "hard"), share(STRONG, "mathematics", "hard")]) == [100, 100]
+    assert shares([share(CARROT, "translation"), share(STRONG, "translation")]) == [0, 100]
+    assert shares([share(CARROT, "mathematics", "simple"), share(CARROT, "coding")]) == [None, None]
 
 
 def test_guards_keep_private_data_off_the_weak_model(probed: Probed) -> None:
@@ -67,7 +55,7 @@ def test_guards_keep_private_data_off_the_weak_model(probed: Probed) -> None:
 
 
 def test_what_was_probed_is_shown(probed: Probed) -> None:
-    page = summary_html(probed) + probed_html(probed)
+    page = tab.summary_html(probed) + tab.probed_html(probed)
     assert "8 prompts" in page and "dear &lt;b&gt;" in page
     assert re.findall(r"<tr><td>([a-z ]+)</td>", page) == [
         *("translation", "mathematics", "privacy"),
@@ -78,12 +66,12 @@ def test_what_was_probed_is_shown(probed: Probed) -> None:
 
 
 def test_the_report_holds_every_decision(probed: Probed) -> None:
-    with zipfile.ZipFile(save_report(probed)) as archive:
+    with zipfile.ZipFile(tab.save_report(probed)) as archive:
         rows = list(csv.DictReader(io.StringIO(archive.read("decisions.csv").decode())))
         values = json.loads(archive.read("robustness.json"))
     assert len(rows) == 3 * 8
     assert {row["strong"] for row in rows if row["router"] == CARROT and row["category"] == "mathematics"} == {"1"}
-    assert values == probed_values(probed)
+    assert values == tab.probed_values(probed)
     assert values["routers"][CARROT]["to_strong"]["mathematics"]["hard"]["value"] == 100
     assert values["routers"][STRONG]["flips"]["typos"]["value"] == 0
 
@@ -95,34 +83,17 @@ def test_probing_stops_when_asked() -> None:
         run([CARROT], job)
 
 
-def test_a_coin_is_thrown_by_the_text_alone() -> None:
-    first, again = (run([COIN]).assessment.strong_RN.tolist() for _ in range(2))
-    assert first == again
-
-
-@pytest.fixture(scope="module")
-def client(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    client = Client(url, verbose=False, download_files=tmp_path_factory.mktemp("downloads"))
-    yield client
-    client.close()
-
-
-def test_robustness_answers_programs(client: Client) -> None:
+def test_robustness_answers_programs(url: str, tmp_path: Path) -> None:
+    client = Client(url, verbose=False, download_files=tmp_path)
     report, answer = client.predict(list(ROUTERS), ["coding"], 50, api_name="/robustness")
     assert list(answer["routers"]) == list(ROUTERS)
     assert list(answer["routers"][STRONG]["to_strong"]) == ["coding"]
     with zipfile.ZipFile(report) as archive:
         assert set(archive.namelist()) == {"robustness.json", "decisions.csv"}
-
-
-@pytest.mark.parametrize(
-    ("routers", "categories", "words"), [([], ["coding"], "at least one router"), ([CARROT], [], "one kind of prompts")]
-)
-def test_nothing_chosen_is_answered_with_what_to_do(
-    client: Client, routers: list[str], categories: list[str], words: str
-) -> None:
-    with pytest.raises(AppError, match=words):
-        client.predict(routers, categories, 50, api_name="/robustness")
+    for routers, categories, words in (([], ["coding"], "at least one router"), ([CARROT], [], "one kind of prompts")):
+        with pytest.raises(AppError, match=words):
+            client.predict(routers, categories, 50, api_name="/robustness")
+    client.close()
 
 
 def test_a_person_probes_routers(visit: Callable[..., Page], url: str, tmp_path: Path) -> None:

@@ -1,14 +1,13 @@
 """A made-up world for routers: prompts are sums of their words, and answers are recorded as a test wants them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
 from mofme.language.sentence_encoder import Queries
 from mofme.language.tables.table import FloatArray, RoutingTable
-from mofme.papers.router_robustness.routers import BoolArray, Recorded
+from mofme.papers.router_robustness.routers import Recorded, TwoModelRouter
 
 DIM = 16
 
@@ -28,27 +27,16 @@ def embed(prompts: Sequence[str]) -> Queries:
     return Queries(prompts, np.array(rows).reshape(len(prompts), DIM))
 
 
-@dataclass(frozen=True)
-class IfWord:
+def if_word(word: str) -> TwoModelRouter:
     """Sends to the strong model whatever holds the word."""
-
-    word: str
-    name: str = "if word"
-
-    def to_strong(self, queries: Queries) -> BoolArray:
-        return np.array([self.word in prompt for prompt in queries.prompts], dtype=bool)
+    return TwoModelRouter(lambda queries: np.array([word in prompt for prompt in queries.prompts], dtype=bool))
 
 
 def table_of(qualities: Sequence[tuple[float, float]], tasks: Sequence[str] | None = None) -> RoutingTable:
     count = len(qualities)
-    return RoutingTable(
-        "made",
-        tuple(f"prompt {n}" for n in range(count)),
-        ("strong", "weak"),
-        np.array(qualities, np.float64),
-        np.tile([2.0, 0.5], (count, 1)),
-        tuple(tasks or [""] * count),
-    )
+    prompts, costs_NM = tuple(f"prompt {n}" for n in range(count)), np.tile([2.0, 0.5], (count, 1))
+    quality_NM = np.array(qualities, np.float64)
+    return RoutingTable("made", prompts, ("strong", "weak"), quality_NM, costs_NM, tuple(tasks or [""] * count))
 
 
 def recorded_of(qualities: Sequence[tuple[float, float]], tasks: Sequence[str] | None = None) -> Recorded:
