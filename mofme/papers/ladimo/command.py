@@ -39,10 +39,11 @@ def moefy(
     import shutil
     from typing import get_args
 
+    from mofme.core.moe import activated_parameters
     from mofme.core.weights import check_replaceable
     from mofme.language.pretrained import open_pretrained
     from mofme.language.text import read_text
-    from mofme.papers.ladimo.conversion import NET, PASSAGE, convert, describe, save_converted
+    from mofme.papers.ladimo.conversion import NET, PASSAGE, convert, save_converted
     from mofme.papers.ladimo.converted_layer import Recipe, Split
 
     if split not in get_args(Split):
@@ -53,8 +54,14 @@ def moefy(
     recipe = Recipe(experts, 1, shared, split, tokens, router, seed=seed)  # type: ignore[arg-type]
     with command.counting("layers") as show:
         conversion = convert(lm.model, ids, recipe, target, out / "unfinished", show)
-    training, metrics = describe(lm, conversion, [path.name for path in text])
-    training["tokens"] = min(tokens, len(ids)) // PASSAGE * PASSAGE  # whole passages that were there
+    active = [candidate.active for candidate in conversion.chosen]
+    read = min(tokens, len(ids)) // PASSAGE * PASSAGE  # whole passages that were there
+    training = {"model": lm.name, "texts": [path.name for path in text], "tokens": read}
+    metrics = {
+        "activated parameters": activated_parameters(lm.model, active),
+        "active experts": [round(float(mean), 3) for mean in active],
+        "relative squared error": [float(f"{candidate.error:.3g}") for candidate in conversion.chosen],
+    }
     card = save_converted(out, lm, conversion.recipe, licence, training, metrics)
     shutil.rmtree(out / "unfinished")
     used = f"{card.metrics['activated parameters']:,.0f} of {card.parameters:,} parameters are activated"

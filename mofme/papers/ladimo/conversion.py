@@ -21,55 +21,30 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from mofme.core.gated_experts import swiglu
-from mofme.core.moe import activated_parameters
+from mofme.core.gated_experts import GatedFeedForwardExperts, swiglu
 from mofme.core.weights import ModelCard, read_as, save_model
 from mofme.errors import ModelError
 from mofme.files import CARD_FILE, atomic_file
-from mofme.language.pretrained import (
-    DecoderLayer,
-    PretrainedLM,
-    after_attention,
-    decoder_layers,
-    dense_weights,
-    embed,
-    open_pretrained,
-)
-from mofme.measure.statistics import FloatArray
+from mofme.language import pretrained
+from mofme.language.pretrained import DecoderLayer, PretrainedLM, decoder_layers, dense_weights, open_pretrained
 from mofme.measure.study import Study
-from mofme.papers.ladimo.converted_layer import (
-    Candidate,
-    ConvertedLayer,
-    Policy,
-    Recipe,
-    RepresentativeRouter,
-    budget,
-    choose,
-    converted_layers,
-    profile,
-    set_policies,
-)
-from mofme.papers.ladimo.layer_training import (
-    HiddenStates,
-    initialise,
-    representatives,
-    ridge_refit,
-    split_neurons,
-    train_layer,
-)
+from mofme.papers.ladimo import converted_layer
+from mofme.papers.ladimo.converted_layer import Candidate, ConvertedLayer, Policy, Recipe, RepresentativeRouter
+from mofme.papers.ladimo.layer_training import HiddenStates, LayerTraining, representatives, split_neurons
 
 Report = Callable[[int, int], None]
+NET = "dense-to-moe"
 PASSAGE = 256
 _SAMPLE = 2048
 _HELD_BACK = 8  # passages at most, and a tenth, on which policies are tried
+_STATES, _WEIGHTS, _PROFILE = "states_{:03}.npy", "layer_{:03}.safetensors", "profile_{:03}.json"
 
 
 @dataclass(frozen=True)
 class Conversion:
     """What was done: the recipe, the experts that may be active over all layers together, and each layer's policy.
-
-    `profiles` holds, for every layer, the candidates that were chosen from: `choose` takes them for any other budget.
-    """
+    `profiles` holds, for every layer, the candidates that were chosen from: `choose` takes them for any other
+    budget."""
 
     recipe: Recipe
     budget: float
@@ -78,21 +53,14 @@ class Conversion:
 
 
 def convert(
-    model: PreTrainedModel,
-    ids: Sequence[int],
-    recipe: Recipe,
-    target: float,
-    work: Path,
-    report: Report | None = None,
+    model: PreTrainedModel, ids: Sequence[int], recipe: Recipe, target: float, work: Path, report: Report
 ) -> Conversion:
-    """Convert `model` so that of its parameters the share `target` is no longer activated, at the least loss.
-
-    The number of experts that are active while converting follows from the target, whatever `recipe.active` says.
-    Raises ModelError for a target out of reach.
-    """
+    """Convert `model` so that of its parameters the share `target` is no longer activated, at the least loss. The
+    number of experts that are active while converting follows from the target, whatever `recipe.active` says. Raises
+    ModelError for a target out of reach."""
     layers = len(decoder_layers(model))
     recipe = replace(recipe, active=min(recipe.active, recipe.experts))
-    affordable = budget(model, recipe, target)
+    affordable = converted_layer.budget(model, recipe, target)
     if not layers <= affordable <= layers * recipe.experts:
         raise ModelError(
             f"with {recipe.experts} experts and {recipe.shared} shared neurons {target:.0%} cannot be saved: "
@@ -100,16 +68,14 @@ def convert(
         )
     recipe = replace(recipe, active=max(1, round(affordable / layers)))
     profiles = convert_layers(model, ids, recipe, work, report)
-    chosen = choose(profiles, affordable)
-    set_policies(model, [candidate.policy for candidate in chosen])
+    chosen = converted_layer.choose(profiles, affordable)
+    converted_layer.set_policies(model, [candidate.policy for candidate in chosen])
     return Conversion(recipe, affordable, chosen, profiles)
 
 
 def drawn_passages(ids: Sequence[int], tokens: int, seed: int) -> Tensor:
-    """Passages (P, 256) of a text, drawn without replacement, that hold at most `tokens` in all.
-
-    Raises ModelError if that leaves fewer than two.
-    """
+    """Passages (P, 256) of a text, drawn without replacement, that hold at most `tokens` in all. Raises ModelError if
+    that leaves fewer than two."""
     count, wanted = len(ids) // PASSAGE, tokens // PASSAGE
     if min(count, wanted) < 2:
         raise ModelError(f"two passages of {PASSAGE} tokens are needed: {min(len(ids), tokens)} are too few")
@@ -118,7 +84,7 @@ def drawn_passages(ids: Sequence[int], tokens: int, seed: int) -> Tensor:
 
 
 def convert_layers(
-    model: PreTrainedModel, ids: Sequence[int], recipe: Recipe, work: Path, report: Report | None = None
+    model: PreTrainedModel, ids: Sequence[int], recipe: Recipe, work: Path, report: Report = lambda *_: None
 ) -> list[list[Candidate]]:
     """Replace every feed-forward network of `model` by a mixture with the policy top-`active`.
 
@@ -137,18 +103,17 @@ def convert_layers(
     passages_PL = drawn_passages(ids, recipe.tokens, recipe.seed)
     _check_walk(model, passages_PL[:1, :16])
     Study(work, {**asdict(recipe), "text": int(passages_PL.sum()), "model": digest.hexdigest()}, note="recipe")
-    if not any(work.glob("states_*.npy")) and not _profile_file(work, len(layers) - 1).is_file():
+    if not any(work.glob("states_*.npy")) and not (work / _PROFILE.format(len(layers) - 1)).is_file():
         shape = (*passages_PL.shape, int(model.config.hidden_size))
-        HiddenStates.write(_states(work, 0), shape, (embed(model, part_PL) for part_PL in passages_PL.split(4)))
+        blocks = (pretrained.embed(model, ids_BL) for ids_BL in passages_PL.split(4))
+        HiddenStates.write(work / _STATES.format(0), shape, blocks)
     profiles = []
     for number, layer in enumerate(layers):
-        if report:
-            report(number, len(layers))
+        report(number, len(layers))
         with quick_products():
             profiles.append(_convert_layer(model, layer, number, recipe, work))
-    _states(work, len(layers)).unlink(missing_ok=True)
-    if report:
-        report(len(layers), len(layers))
+    (work / _STATES.format(len(layers))).unlink(missing_ok=True)
+    report(len(layers), len(layers))
     return profiles
 
 
@@ -165,117 +130,84 @@ def _check_walk(model: PreTrainedModel, ids_BL: Tensor) -> None:
         model.model(input_ids=ids_BL, use_cache=False)
     finally:
         handle.remove()
-    stream_BLD = after_attention(model, layer, embed(model, ids_BL))
+    stream_BLD = pretrained.after_attention(model, layer, pretrained.embed(model, ids_BL))
     ours_BLD = stream_BLD + swiglu(layer.post_attention_layernorm(stream_BLD), gate_ND, up_ND) @ down_DN.T
     if not (ours_BLD - out[0]).norm() <= 1e-3 * out[0].norm():
         raise ModelError("the model's layers do not compute what Llama's do: only such models can be converted")
 
 
 def quick_products() -> torch.autocast:
-    """Inside, products are computed in bfloat16 if the CPU can do so itself, which takes half the time.
-
-    To construct with, not to measure with.
-    """
+    """Inside, products are computed in bfloat16 if the CPU can do so itself, which takes half the time. To construct
+    with, not to measure with."""
     # Without a cache of rounded weights: while training they change.
     return torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_avx512_bf16_supported(), cache_enabled=False)
-
-
-def _states(work: Path, number: int) -> Path:
-    """The file of what enters a layer."""
-    return work / f"states_{number:03}.npy"
-
-
-def _profile_file(work: Path, number: int) -> Path:
-    return work / f"profile_{number:03}.json"
 
 
 def _convert_layer(
     model: PreTrainedModel, layer: DecoderLayer, number: int, recipe: Recipe, work: Path
 ) -> list[Candidate]:
-    weights, profiled = work / f"layer_{number:03}.safetensors", _profile_file(work, number)
+    entering, weights, profiled = (work / name.format(number) for name in (_STATES, _WEIGHTS, _PROFILE))
     dense = dense_weights(layer.mlp)
-    if not _states(work, number).is_file():  # deleted when the layer was finished
+    if not entering.is_file():  # deleted when the layer was finished
         layer.mlp = ConvertedLayer.empty(dense[0].shape[1], len(dense[0]), recipe).requires_grad_(False)
         layer.mlp.load_state_dict(load_file(weights))
-        return _read_profile(profiled)
-    states = HiddenStates(_states(work, number))
-    residual = states.through(work / "residual.npy", partial(after_attention, model, layer))
+        rows = json.loads(profiled.read_text(encoding="utf-8"))
+        return [Candidate(Policy(**row["policy"]), row["active"], row["error"]) for row in rows]
+    states, norm = HiddenStates(entering), layer.post_attention_layernorm
+    residual = states.through(work / "residual.npy", partial(pretrained.after_attention, model, layer))
+    learned = residual.passages - min(_HELD_BACK, max(1, residual.passages // 10))
     generator = torch.Generator().manual_seed(1000 * recipe.seed + number)
-    norm = layer.post_attention_layernorm
-    moe = _construct(dense, norm, residual, recipe, generator, work)
-    candidates = _profile(moe, dense, norm, residual)
+    moe = _construct(dense, norm, residual, learned, recipe, generator, work)
+    with torch.no_grad():
+        stream_TD = residual.tokens(torch.arange(learned * residual.length, len(residual)))
+        x_TD = norm(stream_TD)
+        candidates = converted_layer.profile(moe, x_TD, swiglu(x_TD, *dense[:2]) @ dense[2].T, stream_TD)
     layer.mlp = moe
     with atomic_file(weights) as file:
         file.write(save(moe.state_dict()))
     with atomic_file(profiled, "w") as text:
         json.dump([asdict(candidate) for candidate in candidates], text)
-    residual.through(_states(work, number + 1), partial(_after_feed_forward, layer))
+    residual.through(work / _STATES.format(number + 1), partial(_after_feed_forward, layer))
     states.delete()
     residual.delete()
     return candidates
-
-
-def _read_profile(path: Path) -> list[Candidate]:
-    rows = json.loads(path.read_text(encoding="utf-8"))
-    return [Candidate(Policy(**row["policy"]), row["active"], row["error"]) for row in rows]
-
-
-@torch.no_grad()
-def _profile(
-    moe: ConvertedLayer, dense: tuple[Tensor, Tensor, Tensor], norm: nn.Module, residual: HiddenStates
-) -> list[Candidate]:
-    first = _learned_passages(residual) * residual.length
-    stream_TD = residual.tokens(torch.arange(first, len(residual)))
-    x_TD = norm(stream_TD)
-    return profile(moe, x_TD, swiglu(x_TD, *dense[:2]) @ dense[2].T, stream_TD)
-
-
-def _learned_passages(residual: HiddenStates) -> int:
-    return int(residual.passages - min(_HELD_BACK, max(1, residual.passages // 10)))
 
 
 def _construct(
     dense: tuple[Tensor, Tensor, Tensor],
     norm: nn.Module,
     residual: HiddenStates,
+    learned: int,
     recipe: Recipe,
     generator: torch.Generator,
     work: Path,
 ) -> ConvertedLayer:
-    strength_SN = _strengths(norm, dense, residual, generator)
+    """The layer, trained on the first `learned` passages if the recipe has it so."""
+    sample_S = torch.randperm(learned * residual.length, generator=generator)[:_SAMPLE].sort().values
+    with torch.no_grad():
+        gated_SN = swiglu(norm(residual.tokens(sample_S)), *dense[:2])
+        strength_SN = (gated_SN.abs() * dense[2].norm(dim=0)).double().numpy()
     random = np.random.default_rng(generator.initial_seed())
     order_N = split_neurons(recipe.split, strength_SN, recipe.experts, recipe.shared, random)
-    moe = ConvertedLayer.cut(dense, torch.from_numpy(order_N), recipe).requires_grad_(False)
+    cut = GatedFeedForwardExperts.from_dense(*dense, torch.from_numpy(order_N), recipe.experts, recipe.shared)
+    moe = ConvertedLayer.of(cut, recipe).requires_grad_(False)
     if isinstance(router := moe.router.router, RepresentativeRouter):
         chosen_E = torch.from_numpy(representatives(strength_SN, order_N, recipe.experts, recipe.shared))
         router.gate_ED.copy_(dense[0][chosen_E])
         router.up_ED.copy_(dense[1][chosen_E])
     if recipe.learned:
-        targets = initialise(moe, norm, residual, _learned_passages(residual), recipe.active, work / "targets.npy")
-        train_layer(moe, norm, residual, targets, recipe, generator)
-        ridge_refit(moe, norm, residual, targets, recipe, generator)
-        targets.outputs.delete()
+        training = LayerTraining(moe, norm, residual, recipe)
+        training.initialise(learned, work / "targets.npy")
+        training.train(generator)
+        training.refit(generator)
+        training.outputs.delete()
     return moe
-
-
-@torch.no_grad()
-def _strengths(
-    norm: nn.Module, dense: tuple[Tensor, Tensor, Tensor], residual: HiddenStates, generator: torch.Generator
-) -> FloatArray:
-    """What every neuron adds to the output, as a magnitude, for a sample of tokens (S, N)."""
-    learned = _learned_passages(residual) * residual.length
-    sample_S = torch.randperm(learned, generator=generator)[:_SAMPLE].sort().values
-    strength_SN = swiglu(norm(residual.tokens(sample_S)), *dense[:2]).abs() * dense[2].norm(dim=0)
-    return strength_SN.double().numpy()
 
 
 @torch.no_grad()
 def _after_feed_forward(layer: DecoderLayer, residual_BLD: Tensor) -> Tensor:
     out_BLD: Tensor = residual_BLD + layer.mlp(layer.post_attention_layernorm(residual_BLD))
     return out_BLD
-
-
-NET = "dense-to-moe"
 
 
 def save_converted(
@@ -293,23 +225,10 @@ def save_converted(
     arguments = {
         "config": lm.model.config.to_diff_dict(),
         "recipe": asdict(recipe),
-        "policies": [asdict(moe.router.policy) for moe in converted_layers(lm.model)],
+        "policies": [asdict(moe.router.policy) for moe in converted_layer.converted_layers(lm.model)],
     }
     lm.tokenizer.save_pretrained(folder)
     return save_model(folder, ModelCard(folder.name, NET, arguments, licence, training, metrics), state)
-
-
-def describe(lm: PretrainedLM, conversion: Conversion, texts: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the card tells of a conversion's training and of what it measured on the passages held back."""
-    active = np.array([candidate.active for candidate in conversion.chosen])
-    training = {"model": lm.name, "texts": list(texts), "tokens": conversion.recipe.tokens}
-    errors = [candidate.error for candidate in conversion.chosen]
-    metrics = {
-        "activated parameters": activated_parameters(lm.model, active),
-        "active experts": [round(float(mean), 3) for mean in active],
-        "relative squared error": [float(f"{error:.3g}") for error in errors],
-    }
-    return training, metrics
 
 
 def open_model(name: str) -> PretrainedLM:

@@ -1,16 +1,16 @@
 """A feed-forward network that has become a mixture of its own neurons, the recipe for it, and its changeable routing.
 
-Stage 2 of LaDiMo: which of the experts a layer's router scored take part is a policy, changed without training; what
-each policy of a layer would cost and lose, and which to choose for a budget of active experts over all layers.
-Our reading of "top-k, threshold or dense": those that take part do so at weight 1, so that with all of them the layer
-is the dense network again, and a router's weights only say who is needed.
+Stage 2 of LaDiMo: which of a layer's experts take part is a policy, changed without training, and chosen for a budget
+of active experts over all layers. Our reading of "top-k, threshold or dense": those that take part do so at weight 1,
+so that with all of them the layer is the dense network again, and a router's weights only say who is needed.
 
 Axis names: L layers, T tokens, D features, E experts, N neurons.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from mofme.core.gated_experts import GatedFeedForwardExperts, swiglu
-from mofme.core.moe import MoE, observe_routing, parameters
+from mofme.core.moe import MoE, activated_parameters, observe_routing, parameters
 from mofme.core.routers import ROUTERS, RouterKind
 from mofme.core.routing import Router, RoutingDecision, ScoreRouter
 from mofme.errors import ModelError
@@ -95,10 +95,8 @@ class RepresentativeRouter(ScoreRouter):
 @dataclass(frozen=True)
 class Recipe:
     """How a model is converted. `active` of the `experts` are used while converting; `shared` neurons are always used.
-
     `learned` False leaves all weights as they are and takes CMoE's untrained router. `tokens` are drawn from the text.
-    Of the routers only the linear one begins at a solution of least squares; the others learn from nothing.
-    """
+    Of the routers only the linear one begins at a solution of least squares; the others learn from nothing."""
 
     experts: int = 8
     active: int = 5
@@ -112,9 +110,8 @@ class Recipe:
 
     def check(self, neurons: int) -> None:
         """Raises ModelError for what cannot be made of so many neurons, and for a router that does not fit."""
-        if self.router not in get_args(RouterKind) or self.router == _WITHOUT_SCORES:
-            names = ", ".join(kind for kind in ROUTERS if kind != _WITHOUT_SCORES)
-            raise ModelError(f"no router for converted layers is called {self.router!r}: choose of {names}")
+        if self.router not in (kinds := [kind for kind in ROUTERS if kind != _WITHOUT_SCORES]):
+            raise ModelError(f"no router for converted layers is called {self.router!r}: choose of {', '.join(kinds)}")
         if not 1 <= self.active <= self.experts:
             raise ModelError(f"{self.active} of {self.experts} experts cannot be active")
         if self.shared < 0 or (neurons - self.shared) % self.experts or self.shared >= neurons:
@@ -133,17 +130,18 @@ class ConvertedLayer(MoE):
         """To load weights into."""
         recipe.check(neurons)
         hidden = (neurons - recipe.shared) // recipe.experts
-        return cls._of(GatedFeedForwardExperts(dim, hidden, recipe.experts, recipe.shared), recipe)
+        return cls.of(GatedFeedForwardExperts(dim, hidden, recipe.experts, recipe.shared), recipe)
 
     @classmethod
-    def cut(cls, dense: tuple[Tensor, Tensor, Tensor], order_N: Tensor, recipe: Recipe) -> "ConvertedLayer":
-        """From the weights of a dense network (see `dense_weights`) and the order of its neurons."""
-        recipe.check(len(dense[0]))
-        return cls._of(GatedFeedForwardExperts.from_dense(*dense, order_N, recipe.experts, recipe.shared), recipe)
-
-    @classmethod
-    def _of(cls, experts: GatedFeedForwardExperts, recipe: Recipe) -> "ConvertedLayer":
-        router = _router(experts.gate_ND.shape[1], recipe)
+    def of(cls, experts: GatedFeedForwardExperts, recipe: Recipe) -> "ConvertedLayer":
+        """Around these experts, with a router as the recipe has it."""
+        dim = experts.gate_ND.shape[1]
+        if recipe.split == "importance":
+            router: ScoreRouter = FixedRouter(recipe.experts)
+        elif not recipe.learned:
+            router = RepresentativeRouter(dim, recipe.experts)
+        else:
+            router = cast(ScoreRouter, ROUTERS[recipe.router](dim, recipe.experts, recipe.experts))
         return cls(PolicyRouter(router, Policy("top-k", recipe.active)), experts)
 
     def each_expert(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
@@ -159,14 +157,6 @@ class ConvertedLayer(MoE):
 def converted_layers(model: nn.Module) -> list[ConvertedLayer]:
     """In order, those of a model that were converted."""
     return [module for module in model.modules() if isinstance(module, ConvertedLayer)]
-
-
-def _router(dim: int, recipe: Recipe) -> ScoreRouter:
-    if recipe.split == "importance":
-        return FixedRouter(recipe.experts)
-    if not recipe.learned:
-        return RepresentativeRouter(dim, recipe.experts)
-    return cast(ScoreRouter, ROUTERS[recipe.router](dim, recipe.experts, recipe.experts))
 
 
 _WINDOW = 512  # tokens read at once
@@ -188,10 +178,8 @@ class Candidate:
 
 @torch.no_grad()
 def profile(moe: ConvertedLayer, x_TD: Tensor, y_TD: Tensor, stream_TD: Tensor) -> list[Candidate]:
-    """Try every policy on a layer that should turn `x_TD` into `y_TD`, added to `stream_TD`.
-
-    Thresholds are quantiles of the routing weights, so that each has a top-k of about the same number of experts.
-    """
+    """Try every policy on a layer that should turn `x_TD` into `y_TD`, added to `stream_TD`. Thresholds are quantiles
+    of the routing weights, so that each has a top-k of about the same number of experts."""
     probability_TE = moe.router.router.logits(x_TD).softmax(-1)
     idle_ED = moe.experts.idle_ED
     # Every policy is a sum of the same parts, so that these are computed but once.
@@ -201,9 +189,8 @@ def profile(moe: ConvertedLayer, x_TD: Tensor, y_TD: Tensor, stream_TD: Tensor) 
     experts = moe.experts.num_experts
     policies = [Policy("dense")]
     for k in range(1, experts):
-        threshold = float(
-            probability_TE.flatten().kthvalue(max(1, round((1 - k / experts) * probability_TE.numel())))[0]
-        )
+        below = max(1, round((1 - k / experts) * probability_TE.numel()))
+        threshold = float(probability_TE.flatten().kthvalue(below)[0])
         policies += [Policy("top-k", k), Policy("threshold", threshold)]
     candidates = []
     for policy in policies:
@@ -216,32 +203,24 @@ def profile(moe: ConvertedLayer, x_TD: Tensor, y_TD: Tensor, stream_TD: Tensor) 
 
 def choose(profiles: list[list[Candidate]], budget: float) -> list[Candidate]:
     """One candidate a layer: the least sum of errors with at most `budget` experts active over all layers together.
-
     Beginning with what errs least, the layer gives up experts that loses the least error for each, along the lower
-    convex hull of its candidates. If even the cheapest of all layers exceed the budget, these are returned.
-    """
+    convex hull of its candidates. If even the cheapest of all layers exceed the budget, these are returned."""
     hulls = [_hull(candidates) for candidates in profiles]
-    at = [0] * len(hulls)
-    while sum(hull[i].active for hull, i in zip(hulls, at, strict=True)) > budget + 1e-9:
-        steps = [
-            (_slope(hull[i], hull[i + 1]), n)
-            for n, (hull, i) in enumerate(zip(hulls, at, strict=True))
-            if i + 1 < len(hull)
-        ]
+    while sum(hull[0].active for hull in hulls) > budget + 1e-9:
+        steps = [(_slope(*hull[:2]), layer) for layer, hull in enumerate(hulls) if len(hull) > 1]
         if not steps:
             break
-        at[min(steps)[1]] += 1
-    return [hull[i] for hull, i in zip(hulls, at, strict=True)]
+        hulls[min(steps)[1]].pop(0)
+    return [hull[0] for hull in hulls]
 
 
 def _hull(candidates: list[Candidate]) -> list[Candidate]:
     """Lower convex hull of error over active experts, from the most active to the least."""
     hull: list[Candidate] = []
     for candidate in sorted(candidates, key=lambda one: (-one.active, one.error)):
-        if hull and candidate.error <= hull[-1].error:
-            while hull and candidate.error <= hull[-1].error:
-                hull.pop()
-        elif hull and candidate.active == hull[-1].active:
+        while hull and candidate.error <= hull[-1].error:
+            hull.pop()
+        if hull and candidate.active == hull[-1].active:
             continue
         while len(hull) > 1 and _slope(hull[-2], hull[-1]) > _slope(hull[-1], candidate):
             hull.pop()
@@ -257,10 +236,9 @@ def _slope(more: Candidate, less: Candidate) -> float:
 def budget(model: PreTrainedModel, recipe: Recipe, target: float) -> float:
     """Experts that may be active, over all layers together, to save the share `target` of the dense `model`."""
     sizes = [tuple(dense_weights(layer.mlp)[0].shape) for layer in decoder_layers(model)]
-    total = parameters(model)
     empty = [ConvertedLayer.empty(dim, neurons, recipe) for neurons, dim in sizes]
     added = sum(parameters(moe) for moe in empty) - sum(3 * neurons * dim for neurons, dim in sizes)
-    idle = (target * total + added) / empty[0].experts.expert_parameters
+    idle = (target * parameters(model) + added) / empty[0].experts.expert_parameters
     return len(sizes) * recipe.experts - idle
 
 
@@ -274,23 +252,12 @@ def uniform(layers: int, affordable: float) -> list[Policy]:
     """Top-k with the same k for every layer, or two neighbouring ones spread evenly where k would not be whole."""
     share = affordable / layers
     ends = [int(share * number + 1e-9) for number in range(layers + 1)]
-    return [Policy("top-k", ends[number + 1] - ends[number]) for number in range(layers)]
-
-
-def active_experts(model: PreTrainedModel, ids: Sequence[int]) -> FloatArray:
-    """The mean number of experts (L,) that each converted layer activates for a token of a text."""
-    active_L: FloatArray = _visits(model, ids).sum(-1) / len(ids)
-    return active_L
-
-
-def expert_use(model: PreTrainedModel, ids: Sequence[int]) -> FloatArray:
-    """The share of a text's tokens that each expert of each converted layer takes part in (L, E)."""
-    return _visits(model, ids) / len(ids)
+    return [Policy("top-k", end - start) for start, end in itertools.pairwise(ends)]
 
 
 @torch.inference_mode()
-def _visits(model: PreTrainedModel, ids: Sequence[int]) -> FloatArray:
-    """Tokens of a text that each expert takes part in (L, E)."""
+def expert_visits(model: PreTrainedModel, ids: Sequence[int]) -> FloatArray:
+    """How many tokens of a text each expert of each converted layer takes part in (L, E)."""
     layers = converted_layers(model)
     visits_LE = np.zeros((len(layers), layers[0].experts.num_experts if layers else 0))
     for start in range(0, len(ids), _WINDOW):
@@ -299,3 +266,8 @@ def _visits(model: PreTrainedModel, ids: Sequence[int]) -> FloatArray:
         for visits_E, one in zip(visits_LE, observed, strict=True):
             visits_E += one.decision.chosen_TE.sum(0).double().numpy()
     return visits_LE
+
+
+def activated(model: PreTrainedModel, ids: Sequence[int]) -> float:
+    """Parameters of a converted model, or a dense one, that an average token of a text uses."""
+    return activated_parameters(model, expert_visits(model, ids).sum(-1) / len(ids))

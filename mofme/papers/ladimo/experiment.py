@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from mofme.core.moe import activated_parameters, parameters
+from mofme.core.moe import parameters
 from mofme.language.pretrained import PretrainedLM
 from mofme.language.scoring import BoolArray, ChoiceScore, TextScore, score_questions, score_text
 from mofme.language.text import Question
@@ -24,7 +24,7 @@ from mofme.measure.statistics import FloatArray, median_by_ranks, students_mean,
 from mofme.measure.study import Study, fingerprint, plot
 from mofme.papers.ladimo import ACCURACY, DENSE, FRONTIER, OURS, judge
 from mofme.papers.ladimo.conversion import Conversion, convert
-from mofme.papers.ladimo.converted_layer import Recipe, active_experts, budget, choose, set_policies, uniform
+from mofme.papers.ladimo.converted_layer import Recipe, activated, budget, choose, set_policies, uniform
 
 UNIFORM = "converted, uniform top-k"
 RANDOM = "random split, policies chosen"
@@ -59,10 +59,8 @@ class Measured:
 
 @dataclass(frozen=True)
 class Setting:
-    """What all arms share: the text to learn from, what is measured, and how much is to be saved.
-
-    `frontier` holds other targets, for which layers stay as they were built for `target` and only policies change.
-    """
+    """What all arms share: the text to learn from, what is measured, and how much is to be saved. `frontier` holds
+    other targets, for which layers stay as they were built for `target` and only policies change."""
 
     learned: Sequence[int]
     measured: Sequence[int]
@@ -75,10 +73,8 @@ class Setting:
 
 @dataclass(frozen=True)
 class Comparison:
-    """By arm: what each seed measured, and CPU seconds (repeats, 2) to read a text and to write a token.
-
-    `frontier`: by arm and target, the first seed on the text alone.
-    """
+    """By arm: what each seed measured, and CPU seconds (repeats, 2) to read a text and to write a token. `frontier`: by
+    arm and target, the first seed on the text alone."""
 
     arms: Mapping[str, Sequence[Measured]]
     seconds: Mapping[str, FloatArray]
@@ -89,37 +85,54 @@ class Comparison:
 def compare(
     fresh: Callable[[], PretrainedLM], setting: Setting, seeds: Sequence[int], folder: Path, say: Say
 ) -> Comparison:
-    """Convert and measure every arm with every seed. `fresh` opens the dense model anew.
-
-    `folder` keeps what is finished: stopped and called again with the same arguments it goes on from there.
-    Raises ModelError if it holds a comparison with another setting.
-    """
+    """Convert and measure every arm with every seed. `fresh` opens the dense model anew. `folder` keeps what is
+    finished: stopped and called again with the same arguments it goes on from there. Raises ModelError if it holds a
+    comparison with another setting."""
     dense = fresh()
     study = Study(folder, {"model": dense.name, **_told(setting)})
     budgets = {target: budget(dense.model, setting.recipe, target) for target in setting.frontier}
     arms: dict[str, list[Measured]] = {arm: [] for arm in ARMS}
-    timed: dict[str, PreTrainedModel] = {}
-    frontier: dict[str, dict[float, Measured]] = {}
+    timed, frontier = {DENSE: dense.model}, dict[str, dict[float, Measured]]()
 
-    def model_of(arm: str, seed: int) -> tuple[PretrainedLM, Conversion | None]:
-        say(f"{arm}, seed {seed}")
-        if arm == DENSE:
-            return dense, None
+    def converted(arm: str, seed: int) -> tuple[PretrainedLM, Conversion]:
+        def tell(done: int, total: int) -> None:
+            say(f"{arm}: layer {done} of {total}")
+
         gc.collect()  # the last model, whose modules refer to each other
-        lm = fresh()
-        return lm, _convert(lm.model, arm, replace(setting.recipe, seed=seed), setting, folder, say)
+        lm, recipe = fresh(), replace(setting.recipe, seed=seed, **_CHANGES.get(arm, {}))
+        # Ours and its uniform policy are one conversion.
+        work = folder / f"work-{ARMS.index(OURS if arm == UNIFORM else arm)}-{seed}"
+        conversion = convert(lm.model, setting.learned, recipe, setting.target, work, tell)
+        if arm in (UNIFORM, CMOE):
+            set_policies(lm.model, uniform(len(conversion.chosen), conversion.budget))
+        return lm, conversion
+
+    def traced(lm: PretrainedLM, conversion: Conversion, target: float) -> Measured:
+        """By the policies of another budget, after which the model has those that it had."""
+        say(f"frontier: {target:.0%}")
+        set_policies(lm.model, [one.policy for one in choose(conversion.profiles, budgets[target])])
+        found = _measure(lm, replace(setting, questions=()))
+        set_policies(lm.model, [one.policy for one in conversion.chosen])
+        return found
 
     for seed in seeds:
-        for arm in ARMS:
-            name = f"{ARMS.index(arm)}-{seeds[0] if arm == DENSE else seed}"
-            if seed == seeds[0] and arm in (DENSE, *TRACED):
-                lm, conversion = model_of(arm, seed)
+        for number, arm in enumerate(ARMS):
+            say(f"{arm}, seed {seed}")
+            kept = partial(study.kept, f"{number}-{seeds[0] if arm == DENSE else seed}", Measured)
+            if arm == DENSE:
+                arms[arm].append(kept(partial(_measure, dense, setting)))
+            elif seed == seeds[0] and arm in TRACED:
+                lm, conversion = converted(arm, seed)
                 timed[arm] = lm.model
-                arms[arm].append(study.kept(name, Measured, partial(_measure, lm, setting)))
-                if conversion:
-                    frontier[arm] = _trace(lm, conversion, budgets, setting, study, f"frontier-{name}", say)
+                arms[arm].append(kept(partial(_measure, lm, setting)))
+                frontier[arm] = {
+                    target: study.kept(
+                        f"frontier-{number}-{seed}-{target:g}", Measured, partial(traced, lm, conversion, target)
+                    )
+                    for target in budgets
+                }
             else:
-                arms[arm].append(study.kept(name, Measured, lambda: _measure(model_of(arm, seed)[0], setting)))  # noqa: B023
+                arms[arm].append(kept(lambda: _measure(converted(arm, seed)[0], setting)))  # noqa: B023
     say("time")
     taken = seconds(timed, list(setting.measured[:_READ_TOKENS]), setting.repeats)
     return Comparison(arms, taken, parameters(dense.model), frontier)
@@ -132,53 +145,18 @@ def _told(setting: Setting) -> dict[str, Any]:
     return {**read, **recipe, "target": setting.target}
 
 
-def _convert(model: PreTrainedModel, arm: str, recipe: Recipe, setting: Setting, folder: Path, say: Say) -> Conversion:
-    recipe = replace(recipe, **_CHANGES.get(arm, {}))
-    # Ours and its uniform policy are one conversion.
-    work = folder / f"work-{ARMS.index(OURS if arm == UNIFORM else arm)}-{recipe.seed}"
-    conversion = convert(
-        model, setting.learned, recipe, setting.target, work, lambda done, total: say(f"{arm}: layer {done} of {total}")
-    )
-    if arm in (UNIFORM, CMOE):
-        set_policies(model, uniform(len(conversion.chosen), conversion.budget))
-    return conversion
-
-
-def _trace(
-    lm: PretrainedLM,
-    conversion: Conversion,
-    budgets: Mapping[float, float],
-    setting: Setting,
-    study: Study,
-    name: str,
-    say: Say,
-) -> dict[float, Measured]:
-    """Measure policies for every budget, and leave the model with those that it had."""
-
-    def measured(target: float) -> Measured:
-        say(f"frontier: {target:.0%}")
-        set_policies(lm.model, [one.policy for one in choose(conversion.profiles, budgets[target])])
-        return _measure(lm, replace(setting, questions=()))
-
-    points = {target: study.kept(f"{name}-{target:g}", Measured, partial(measured, target)) for target in budgets}
-    set_policies(lm.model, [one.policy for one in conversion.chosen])
-    return points
-
-
 def _measure(lm: PretrainedLM, setting: Setting) -> Measured:
     text = score_text(lm.model, setting.measured)
     nothing_N = np.zeros(0, dtype=bool)
     choice = score_questions(lm, setting.questions) if setting.questions else ChoiceScore(nothing_N, nothing_N)
-    activated = activated_parameters(lm.model, active_experts(lm.model, setting.measured))
-    return Measured(activated, text.nats_W, text.tokens_W, choice.right_N, choice.right_normalized_N)
+    used = activated(lm.model, setting.measured)
+    return Measured(used, text.nats_W, text.tokens_W, choice.right_N, choice.right_normalized_N)
 
 
 @torch.inference_mode()
 def seconds(models: Mapping[str, PreTrainedModel], ids: Sequence[int], repeats: int) -> Mapping[str, FloatArray]:
-    """CPU seconds of each model to read the text, and to write one more token after it: (repeats, 2), all in turn.
-
-    Time of the process's own threads: what others do on the machine does not count.
-    """
+    """CPU seconds of each model to read the text, and to write one more token after it: (repeats, 2), all in turn. Time
+    of the process's own threads: what others do on the machine does not count."""
     ids_1T = torch.tensor([list(ids)])
     taken: dict[str, list[list[float]]] = {name: [] for name in models}
     for repeat in range(repeats + 1):

@@ -12,7 +12,6 @@ N neurons, H neurons of one expert, C coordinates of a neuron, M = N + E.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -92,8 +91,6 @@ def _leading(similarity_NN: FloatArray) -> FloatArray:
 
 def balanced_clusters(points_NC: FloatArray, clusters: int, random: np.random.Generator) -> IntArray:
     """k-means with clusters of equal size: every assignment is the best one that keeps them so. Returns group_N."""
-    if len(points_NC) % clusters:
-        raise ValueError(f"{len(points_NC)} points cannot be divided evenly among {clusters} clusters")
     size = len(points_NC) // clusters
     centre_EC = _spread(points_NC, clusters, random)
     group_N = np.full(len(points_NC), -1)
@@ -132,10 +129,7 @@ _IDLE_RIDGE = 1e-3
 
 
 class HiddenStates:
-    """The hidden states of all tokens on disk, float32 (P, L, D): read and written a few passages at a time.
-
-    Memory stays the same however many tokens there are.
-    """
+    """The hidden states of all tokens on disk, float32 (P, L, D): a few passages at a time take little memory."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -176,74 +170,6 @@ class HiddenStates:
         self.path.unlink(missing_ok=True)
 
 
-@dataclass(frozen=True)
-class LayerTargets:
-    """A dense layer's `outputs` for every token, their mean size (see `relative`), and each expert's share of them."""
-
-    outputs: HiddenStates
-    size: float
-    shares_TE: Tensor
-
-
-@torch.no_grad()
-def initialise(
-    moe: ConvertedLayer, norm: nn.Module, residual: HiddenStates, passages: int, active: int, path: Path
-) -> LayerTargets:
-    """What the layer is to learn, written to `path` in one pass over the first `passages` while it is the dense one.
-
-    It also sets where training begins: a linear router by least squares on the logarithms of the squared norms, and
-    what stands in for an expert as the mean of its outputs where it is not among the `active` strongest.
-    """
-    start = _Start(moe, residual.dim, active)
-    shares: list[Tensor] = []
-    sizes: list[Tensor] = []
-
-    def dense_outputs() -> Iterator[Tensor]:
-        for block_BLD in residual.blocks(passages):
-            x_TD = norm(block_BLD).flatten(0, 1)
-            shared_TD, parts_ETD = moe.each_expert(x_TD)
-            y_TD = shared_TD + parts_ETD.sum(0)
-            energy_TE = parts_ETD.square().sum(-1).T.clamp_min(1e-20)
-            shares.append(energy_TE / energy_TE.sum(-1, keepdim=True))
-            start.add(x_TD, parts_ETD, energy_TE)
-            sizes.append(relative(y_TD, block_BLD.flatten(0, 1) + y_TD) * len(y_TD))
-            yield y_TD.unflatten(0, block_BLD.shape[:2])
-
-    shape = (passages, residual.length, residual.dim)
-    outputs = HiddenStates.write(path, shape, dense_outputs())
-    start.apply()
-    return LayerTargets(outputs, float(sum(sizes)) / len(outputs), torch.cat(shares))
-
-
-class _Start:
-    """Sums over all tokens, from which router and stand-ins begin."""
-
-    def __init__(self, moe: ConvertedLayer, dim: int, active: int) -> None:
-        self.moe = moe
-        self.policy = Policy("top-k", active)
-        experts = moe.experts.num_experts
-        self.products_DD, self.answers_DE = torch.zeros(dim, dim), torch.zeros(dim, experts)
-        self.left_out_ED, self.counts_E = torch.zeros(experts, dim), torch.zeros(experts)
-
-    def add(self, x_TD: Tensor, parts_ETD: Tensor, energy_TE: Tensor) -> None:
-        router = self.moe.router.router
-        # A fixed router leaves out the same experts whatever the token.
-        score_TE = router.logits(x_TD) if isinstance(router, FixedRouter) else energy_TE
-        left_out_TE = (~self.policy.choose(score_TE)).to(x_TD.dtype)
-        self.left_out_ED += torch.bmm(left_out_TE.T.unsqueeze(1), parts_ETD).squeeze(1)
-        self.counts_E += left_out_TE.sum(0)
-        log_TE = energy_TE.log()
-        self.products_DD += x_TD.T @ x_TD
-        self.answers_DE += x_TD.T @ (log_TE - log_TE.mean(-1, keepdim=True))
-
-    def apply(self) -> None:
-        self.moe.experts.idle_ED.copy_(self.left_out_ED / self.counts_E.clamp_min(1).unsqueeze(-1))
-        router = self.moe.router.router
-        if isinstance(router, LinearRouter):
-            ridge_DD = 1e-3 * self.products_DD.diagonal().mean() * torch.eye(len(self.products_DD))
-            router.score.weight.copy_(torch.linalg.solve(self.products_DD + ridge_DD, self.answers_DE).T)
-
-
 def nearby_top_k(recipe: Recipe, generator: torch.Generator) -> Policy:
     """Top-k with a k near the recipe's: what is learned should serve whichever policy is chosen later."""
     span = recipe.experts // 4
@@ -251,67 +177,97 @@ def nearby_top_k(recipe: Recipe, generator: torch.Generator) -> Policy:
     return Policy("top-k", max(1, min(k, recipe.experts - 1)))
 
 
-def train_layer(
-    moe: ConvertedLayer,
-    norm: nn.Module,
-    residual: HiddenStates,
-    targets: LayerTargets,
-    recipe: Recipe,
-    generator: torch.Generator,
-) -> None:
-    """One pass over the tokens. Each batch uses another number of experts, as no policy is chosen yet."""
-    moe.requires_grad_(True)
-    optimizer = torch.optim.Adam(moe.parameters(), lr=recipe.learning_rate)
-    batches = torch.randperm(len(targets.outputs), generator=generator).split(_BATCH)
-    run = Run(moe, optimizer, steps=len(batches), schedule=linear)
-    for step in run:
-        index_T = batches[step]
-        moe.router.policy = nearby_top_k(recipe, generator)
-        with torch.no_grad():
-            stream_TD, target_TD = residual.tokens(index_T), targets.outputs.tokens(index_T)
-            x_TD = norm(stream_TD)
-        decision = moe.router(x_TD)
-        y_TD = moe.experts(x_TD, decision.weights_TE)
-        error = relative(y_TD - target_TD, stream_TD + target_TD) / targets.size
-        surprise = -(targets.shares_TE[index_T] * decision.logits_TE.log_softmax(-1)).sum(-1).mean()
-        run.learn(error + surprise)
-    moe.router.policy = Policy("top-k", recipe.active)
-    moe.requires_grad_(False)
+class LayerTraining:
+    """Trains a layer, just cut out of the dense one, on `residual`: the stream that its output is added to."""
 
+    def __init__(self, moe: ConvertedLayer, norm: nn.Module, residual: HiddenStates, recipe: Recipe) -> None:
+        self.moe, self.norm, self.residual, self.recipe = moe, norm, residual, recipe
 
-@torch.no_grad()
-def ridge_refit(
-    moe: ConvertedLayer,
-    norm: nn.Module,
-    residual: HiddenStates,
-    targets: LayerTargets,
-    recipe: Recipe,
-    generator: torch.Generator,
-) -> None:
-    """Ridge regression of the dense outputs on the active neurons, around the weights that the layer has.
+    @torch.no_grad()
+    def initialise(self, passages: int, path: Path) -> None:
+        """Find what the layer is to learn, in one pass over the first `passages` while it still is the dense one.
 
-    Errors count relative to the stream, as in `train_layer`.
-    """
-    experts = moe.experts
-    neurons, dim = experts.down_ND.shape
-    weight_MD = torch.cat([experts.down_ND, experts.idle_ED])
-    products_MM = torch.zeros(len(weight_MD), len(weight_MD))
-    answers_MD = torch.zeros(len(weight_MD), dim)
-    for stream_BLD, target_BLD in zip(residual.blocks(targets.outputs.passages), targets.outputs.blocks(), strict=True):
-        stream_TD, target_TD = stream_BLD.flatten(0, 1), target_BLD.flatten(0, 1)
-        x_TD = norm(stream_TD)
-        moe.router.policy = nearby_top_k(recipe, generator)
-        size_T1 = (stream_TD + target_TD).norm(dim=-1, keepdim=True).clamp_min(1e-10)
-        row_TM = active_neurons(moe, x_TD, moe.router(x_TD).weights_TE) / size_T1
-        products_MM += row_TM.T @ row_TM
-        answers_MD += row_TM.T @ (target_TD / size_T1 - row_TM @ weight_MD)
-    square_M = products_MM.diagonal().clone()
-    ridge_M = torch.full_like(square_M, _RIDGE * float(square_M[:neurons].mean()))
-    ridge_M[neurons:] = _IDLE_RIDGE * float(square_M[neurons:].mean()) + 1e-12
-    weight_MD += torch.linalg.solve(products_MM + ridge_M.diag(), answers_MD)
-    experts.down_ND.copy_(weight_MD[:neurons])
-    experts.idle_ED.copy_(weight_MD[neurons:])
-    moe.router.policy = Policy("top-k", recipe.active)
+        That are `outputs` of every token, written to `path`, their mean `size` (see `relative`), and every expert's
+        share of them. It also sets where training begins: a linear router by least squares on the logarithms of the
+        squared norms, and what stands in for an expert as the mean of its outputs where others are stronger.
+        """
+        moe, residual, policy = self.moe, self.residual, Policy("top-k", self.recipe.active)
+        router, experts = moe.router.router, moe.experts
+        products_DD = torch.zeros(residual.dim, residual.dim)
+        answers_DE = torch.zeros(residual.dim, experts.num_experts)
+        left_out_ED, counts_E = torch.zeros_like(experts.idle_ED), torch.zeros(experts.num_experts)
+        shares: list[Tensor] = []
+        sizes: list[Tensor] = []
+
+        def dense_outputs() -> Iterator[Tensor]:
+            for block_BLD in residual.blocks(passages):
+                x_TD = self.norm(block_BLD).flatten(0, 1)
+                shared_TD, parts_ETD = moe.each_expert(x_TD)
+                y_TD = shared_TD + parts_ETD.sum(0)
+                energy_TE = parts_ETD.square().sum(-1).T.clamp_min(1e-20)
+                # A fixed router leaves out the same experts whatever the token.
+                score_TE = router.logits(x_TD) if isinstance(router, FixedRouter) else energy_TE
+                left_out_TE = (~policy.choose(score_TE)).to(x_TD.dtype)
+                left_out_ED.add_(torch.bmm(left_out_TE.T.unsqueeze(1), parts_ETD).squeeze(1))
+                counts_E.add_(left_out_TE.sum(0))
+                log_TE = energy_TE.log()
+                products_DD.add_(x_TD.T @ x_TD)
+                answers_DE.add_(x_TD.T @ (log_TE - log_TE.mean(-1, keepdim=True)))
+                shares.append(energy_TE / energy_TE.sum(-1, keepdim=True))
+                sizes.append(relative(y_TD, block_BLD.flatten(0, 1) + y_TD) * len(y_TD))
+                yield y_TD.unflatten(0, block_BLD.shape[:2])
+
+        self.outputs = HiddenStates.write(path, (passages, residual.length, residual.dim), dense_outputs())
+        self.size, self.shares_TE = float(sum(sizes)) / len(self.outputs), torch.cat(shares)
+        experts.idle_ED.copy_(left_out_ED / counts_E.clamp_min(1).unsqueeze(-1))
+        if isinstance(router, LinearRouter):
+            ridge_DD = 1e-3 * products_DD.diagonal().mean() * torch.eye(residual.dim)
+            router.score.weight.copy_(torch.linalg.solve(products_DD + ridge_DD, answers_DE).T)
+
+    def train(self, generator: torch.Generator) -> None:
+        """One pass over the tokens. Each batch uses another number of experts, as no policy is chosen yet."""
+        moe = self.moe.requires_grad_(True)
+        optimizer = torch.optim.Adam(moe.parameters(), lr=self.recipe.learning_rate)
+        batches = torch.randperm(len(self.outputs), generator=generator).split(_BATCH)
+        run = Run(moe, optimizer, steps=len(batches), schedule=linear)
+        for step in run:
+            index_T = batches[step]
+            moe.router.policy = nearby_top_k(self.recipe, generator)
+            with torch.no_grad():
+                stream_TD, target_TD = self.residual.tokens(index_T), self.outputs.tokens(index_T)
+                x_TD = self.norm(stream_TD)
+            decision = moe.router(x_TD)
+            y_TD = moe.experts(x_TD, decision.weights_TE)
+            error = relative(y_TD - target_TD, stream_TD + target_TD) / self.size
+            surprise = -(self.shares_TE[index_T] * decision.logits_TE.log_softmax(-1)).sum(-1).mean()
+            run.learn(error + surprise)
+        moe.router.policy = Policy("top-k", self.recipe.active)
+        moe.requires_grad_(False)
+
+    @torch.no_grad()
+    def refit(self, generator: torch.Generator) -> None:
+        """Ridge regression of the dense outputs on the active neurons, around the weights that the layer has; errors
+        count relative to the stream, as in training."""
+        moe, experts = self.moe, self.moe.experts
+        neurons, dim = experts.down_ND.shape
+        weight_MD = torch.cat([experts.down_ND, experts.idle_ED])
+        products_MM = torch.zeros(len(weight_MD), len(weight_MD))
+        answers_MD = torch.zeros(len(weight_MD), dim)
+        blocks = zip(self.residual.blocks(self.outputs.passages), self.outputs.blocks(), strict=True)
+        for stream_TD, target_TD in ((stream.flatten(0, 1), target.flatten(0, 1)) for stream, target in blocks):
+            x_TD = self.norm(stream_TD)
+            moe.router.policy = nearby_top_k(self.recipe, generator)
+            size_T1 = (stream_TD + target_TD).norm(dim=-1, keepdim=True).clamp_min(1e-10)
+            row_TM = active_neurons(moe, x_TD, moe.router(x_TD).weights_TE) / size_T1
+            products_MM += row_TM.T @ row_TM
+            answers_MD += row_TM.T @ (target_TD / size_T1 - row_TM @ weight_MD)
+        square_M = products_MM.diagonal().clone()
+        ridge_M = torch.full_like(square_M, _RIDGE * float(square_M[:neurons].mean()))
+        ridge_M[neurons:] = _IDLE_RIDGE * float(square_M[neurons:].mean()) + 1e-12
+        weight_MD += torch.linalg.solve(products_MM + ridge_M.diag(), answers_MD)
+        experts.down_ND.copy_(weight_MD[:neurons])
+        experts.idle_ED.copy_(weight_MD[neurons:])
+        moe.router.policy = Policy("top-k", self.recipe.active)
 
 
 def active_neurons(moe: ConvertedLayer, x_TD: Tensor, weights_TE: Tensor) -> Tensor:

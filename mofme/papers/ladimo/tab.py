@@ -5,7 +5,7 @@ import itertools
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
@@ -41,53 +41,20 @@ _INTRODUCTION = (
     "experts, and a small router learns which few of them a word needs: the same model, with less to compute."
 )
 
-Kept = TypeVar("Kept")
-
-
-class Newest(Generic[Kept]):
-    """A cache of the newest few values, each under a key that only its visitor holds."""
-
-    def __init__(self, size: int) -> None:
-        self._values: deque[tuple[int, Kept]] = deque(maxlen=size)
-        self._keys = itertools.count(1)
-
-    def put(self, value: Kept) -> int:
-        """Returns the key; the oldest value goes if there are too many."""
-        key = next(self._keys)
-        self._values.append((key, value))
-        return key
-
-    def get(self, key: int | None) -> Kept:
-        """Raises ModelError, with what to do, for a value that is not there (any more)."""
-        if key is None:
-            raise ModelError("Convert the model first, with the button above.")
-        found = dict(self._values.copy()).get(key)
-        if found is None:
-            raise ModelError("Your converted model made room for other visitors' ones: convert again.")
-        return found
-
 
 def build(services: Services) -> None:
     """Draw the tab and connect it."""
-    models: Newest[Converted] = Newest(_KEPT)
-    key = gr.State(None, time_to_live=KEEP_SECONDS)
+    newest: deque[tuple[int, Converted]] = deque(maxlen=_KEPT)
+    keys, key = itertools.count(1), gr.State(None, time_to_live=KEEP_SECONDS)  # which only its visitor holds
     gr.Markdown(_INTRODUCTION, elem_classes="note")
     with gr.Row():
         with gr.Column(scale=4, min_width=320):
             target = gr.Slider(
-                5,
-                40,
-                value=20,
-                step=1,
-                label="Parameters to save, %",
-                info="The share of parameters that a word will skip.",
+                5, 40, 20, step=1, label="Parameters to save, %", info="The share of parameters that a word will skip."
             )
             experts = gr.Radio(list(EXPERTS), value=8, label="Experts in each layer")
             shared = gr.Radio(
-                list(SHARED),
-                value="half",
-                label="Neurons that always work",
-                info="The busiest; experts are the rest.",
+                list(SHARED), value="half", label="Neurons that always work", info="The busiest; experts are the rest."
             )
             tokens = gr.Slider(
                 512,
@@ -148,20 +115,24 @@ def build(services: Services) -> None:
         seed: int,
     ) -> "Converted":
         from mofme.language.text import read_questions
-        from mofme.papers.ladimo.tab_live import Wish, convert_live
+        from mofme.papers.ladimo.tab_live import convert_live, recipe_for
 
-        wish = Wish(target / 100, experts, SHARED[shared], int(tokens), GROUPED[grouped], controls, int(seed))
         job.report(0, "Reading the model and the text")
         lm = services.language_model()
         asked = read_questions(Path(questions), limit=_QUESTIONS) if questions else []
         name = Path(own).name if own else "The text"
-        return convert_live(lm, lm.tokens(read_own_text(own)), name, asked, wish, job)
+        recipe = recipe_for(lm.model, experts, SHARED[shared], int(tokens), GROUPED[grouped], int(seed))
+        return convert_live(lm, lm.tokens(read_own_text(own)), name, asked, recipe, target / 100, controls, job)
+
+    def keep(converted: "Converted") -> int:
+        newest.append((next(keys), converted))
+        return newest[-1][0]
 
     def write_both(prompt: str, key: int | None) -> Iterator[tuple[str, str]]:
         from mofme.papers.ladimo.tab_live import write
 
         with plain_errors():
-            converted = models.get(key)
+            converted = kept_of(newest, key)
             dense = written_html("Dense", prompt, write(services.language_model(), prompt))
             yield dense, "<h4>Converted</h4><p class='note'>Writing …</p>"
             yield dense, written_html("Converted", prompt, write(converted.lm, prompt))
@@ -169,7 +140,7 @@ def build(services: Services) -> None:
     work(
         convert,
         [target, experts, shared, tokens, own, controls, questions, grouped, seed],
-        {status: summary_html, tables: converted_html, key: models.put},
+        {status: summary_html, tables: converted_html, key: keep},
         buttons,
         status,
         services.limits.training_seconds,
@@ -193,6 +164,15 @@ def build(services: Services) -> None:
     )
 
 
+def kept_of(newest: "deque[tuple[int, Converted]]", key: int | None) -> "Converted":
+    """Raises ModelError, with what to do, for a model that is not there (any more)."""
+    if key is None:
+        raise ModelError("Convert the model first, with the button above.")
+    if (converted := dict(newest.copy()).get(key)) is None:
+        raise ModelError("Your converted model made room for other visitors' ones: convert again.")
+    return converted
+
+
 def summary_html(converted: "Converted") -> str:
     """What it costs and saves, in one sentence, and what it rests on."""
     dense, ours = converted.arms[:2]
@@ -211,21 +191,24 @@ def saved(converted: "Converted", arm: "Arm") -> float:
 
 def converted_html(converted: "Converted") -> str:
     """All models beside each other, and inside the converted one what was chosen and which experts work."""
+    dots = {arm.name: (arm.activated / 1e6, arm.text.perplexity_figure()) for arm in converted.arms}
+    plot = tradeoff_plot("Perplexity against parameters used", "million parameters a token uses", dots)
+    layers, experts = converted.use_LE.shape
+    rows = [f"Layer {number}" for number in range(1, layers + 1)]
+    use = heat_grid("", rows, [Block("Expert", numbered(experts), converted.use_LE, zeros=True)])
     return (
-        "<h4>Beside the dense model and controls</h4>"
-        f"{_table(converted)}<p class='note'>Perplexity: among how many equally likely words the model "
+        f"<h4>Beside the dense model and controls</h4>{_table(converted)}"
+        "<p class='note'>Perplexity: among how many equally likely words the model "
         "hesitates, roughly, at each word of the text held back. Lower is better; in brackets the 95 % interval. "
         "“All layers alike” uses as many experts in every layer, instead of a rule for each.</p>"
-        f"<div class='plots'>{_plot(converted)}</div>"
-        f"<h4>Chosen for each layer</h4>{_policies(converted)}"
+        f"<div class='plots'>{plot}</div><h4>Chosen for each layer</h4>{_policies(converted)}"
         "<details class='result' style='margin-top: 12px'><summary>How often each expert works, % of the tokens"
-        f"</summary>{_use(converted)}</details>"
+        f"</summary>{use}</details>"
     )
 
 
 def converted_values(converted: "Converted") -> dict[str, Any]:
     """The same for programs: parameters, perplexity, accuracy as shares, and each layer's policy."""
-
     return {
         "parameters": converted.parameters,
         "learned_tokens": converted.learned,
@@ -252,9 +235,8 @@ def converted_values(converted: "Converted") -> dict[str, Any]:
 
 def written_html(title: str, prompt: str, written: "Written") -> str:
     """A text as one model writes it on."""
-    how = f"{written.speed:.1f} tokens a second, {100 * written.used:.0f} % of the parameters used"
-    if not written.text:
-        how = "It takes the text to be complete, and adds nothing."
+    used = f"{written.speed:.1f} tokens a second, {100 * written.used:.0f} % of the parameters used"
+    how = used if written.text else "It takes the text to be complete, and adds nothing."
     return (
         f"<h4>{html.escape(title)}</h4><p style='white-space: pre-wrap; overflow-wrap: anywhere'>"
         f"{html.escape(prompt)}<b>{html.escape(written.text)}</b></p><p class='note'>{how}</p>"
@@ -269,8 +251,8 @@ def policy_words(policy: "Policy") -> str:
 
 
 def _table(converted: "Converted") -> str:
-    asked = any(arm.choice for arm in converted.arms)
-    heads = ["", "Million parameters a token uses", "Saved, %", "Perplexity", *(["Right answers, %"] if asked else [])]
+    heads = ["", "Million parameters a token uses", "Saved, %", "Perplexity"]
+    heads += ["Right answers, %"] if converted.arms[0].choice else []
     rows = []
     for arm in converted.arms:
         perplexity = arm.text.perplexity_figure().text(digits=1)
@@ -281,27 +263,14 @@ def _table(converted: "Converted") -> str:
     return table(heads, rows)
 
 
-def _plot(converted: "Converted") -> str:
-    dots = {arm.name: (arm.activated / 1e6, arm.text.perplexity_figure()) for arm in converted.arms}
-    return tradeoff_plot("Perplexity against parameters used", "million parameters a token uses", dots)
-
-
 def _policies(converted: "Converted") -> str:
-    experts = converted.conversion.recipe.experts
-    active_L = converted.use_LE.sum(-1)
-    names = (f"{number}: {policy_words(one.policy)}" for number, one in enumerate(converted.conversion.chosen, start=1))
-    shares = {name: active / experts for name, active in zip(names, active_L, strict=True)}
-    shared = converted.conversion.recipe.shared
+    conversion, active_L = converted.conversion, converted.use_LE.sum(-1)
+    experts, shared = conversion.recipe.experts, conversion.recipe.shared
+    names = [f"{number}: {policy_words(one.policy)}" for number, one in enumerate(conversion.chosen, start=1)]
     always = f" {shared} neurons of each layer work always, and are not counted." if shared else ""
     return (
         f"<p class='note'>For each layer: its rule, and how many of its {experts} experts work for an average token. "
         "“best 6”: the six that its router thinks are needed most. “≥ 5 %”: all that get at least so much of the "
         f"router's weight, and the best one. “all”: the layer stays as it was.{always}</p>"
-        f"{bars(shares, [f'{active:.1f}' for active in active_L])}"
+        f"{bars(dict(zip(names, active_L / experts, strict=True)), [f'{active:.1f}' for active in active_L])}"
     )
-
-
-def _use(converted: "Converted") -> str:
-    layers, experts = converted.use_LE.shape
-    rows = [f"Layer {number}" for number in range(1, layers + 1)]
-    return heat_grid("", rows, [Block("Expert", numbered(experts), converted.use_LE, zeros=True)])

@@ -8,7 +8,6 @@ import copy
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from mofme.language.scoring import ChoiceScore, TextScore, score_questions, scor
 from mofme.language.text import Question
 from mofme.measure.statistics import FloatArray
 from mofme.papers.ladimo.conversion import PASSAGE, Conversion, convert
-from mofme.papers.ladimo.converted_layer import Recipe, Split, converted_layers, expert_use, set_policies, uniform
+from mofme.papers.ladimo.converted_layer import Recipe, Split, converted_layers, expert_visits, set_policies, uniform
 from mofme.papers.ladimo.tab import PRUNED, RANDOM
 from mofme.ui.runs import Job
 
@@ -34,30 +33,11 @@ _FEWEST = 64
 _MEASURING = 4  # layers that could be converted in the time that measuring takes, roughly
 
 
-@dataclass(frozen=True)
-class Wish:
-    """What a visitor asked for: shares from 0 to 1, `shared` of a layer's neurons and `target` of all parameters."""
-
-    target: float
-    experts: int
-    shared: float
-    tokens: int
-    split: Split
-    controls: Sequence[str] = ()
-    seed: int = 0
-
-    def recipe(self, model: PreTrainedModel) -> Recipe:
-        """With as many shared neurons as come closest to the share and leave equally large experts."""
-        neurons = len(dense_weights(decoder_layers(model)[0].mlp)[0])
-        hidden = max(1, round(neurons * (1 - self.shared) / self.experts))
-        return Recipe(
-            experts=self.experts,
-            active=1,
-            shared=max(0, neurons - hidden * self.experts),
-            split=self.split,
-            tokens=self.tokens,
-            seed=self.seed,
-        )
+def recipe_for(model: PreTrainedModel, experts: int, shared: float, tokens: int, split: Split, seed: int = 0) -> Recipe:
+    """With as many shared neurons as come closest to the share of a layer's and leave equally large experts."""
+    neurons = len(dense_weights(decoder_layers(model)[0].mlp)[0])
+    hidden = max(1, round(neurons * (1 - shared) / experts))
+    return Recipe(experts, 1, max(0, neurons - hidden * experts), split, tokens, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -97,37 +77,40 @@ def convert_live(
     ids: Sequence[int],
     name: str,
     questions: Sequence[Question],
-    wish: Wish,
+    recipe: Recipe,
+    target: float,
+    controls: Sequence[str],
     job: Job,
 ) -> Converted:
-    """Convert a copy of `lm`, and measure it beside the dense model and the controls of the wish.
-
-    Raises MofmeError when the job is stopped, its time is up, or the wish does not fit the model or the text.
-    """
+    """Convert a copy of `lm`, and measure it beside the dense model and the controls, which are two at most. Raises
+    MofmeError when the job is stopped, its time is up, or recipe or target (0 to 1) do not fit model or text."""
     learned, measured = divide(ids, name)
-    recipe = wish.recipe(lm.model)
     layers = len(decoder_layers(lm.model))
-    conversions = 1 + len(wish.controls)
-    steps = _Steps((layers + _MEASURING) * conversions + 2 * _MEASURING, job)
+    total, done = (layers + _MEASURING) * (1 + len(controls)) + 2 * _MEASURING, 0
+
+    def go(steps: int, words: str) -> None:
+        nonlocal done
+        done += steps
+        job.report(min(1.0, done / total), words)
 
     def measure(arm: str, model: PreTrainedModel) -> tuple[Arm, FloatArray]:
-        steps.go(0, f"Measuring: {arm}")
+        go(0, f"Measuring: {arm}")
         text = score_text(model, measured, report=lambda *_: job.check())
         one = replace(lm, model=model)
         choice = score_questions(one, questions, lambda *_: job.check()) if questions else None
-        use_LE = expert_use(model, measured)
-        steps.go(_MEASURING, f"Measured: {arm}")
+        use_LE = expert_visits(model, measured) / len(measured)
+        go(_MEASURING, f"Measured: {arm}")
         return Arm(arm, activated_parameters(model, use_LE.sum(-1)), text, choice), use_LE
 
     def become(arm: str, recipe: Recipe) -> tuple[PreTrainedModel, Conversion]:
         model = _copy(lm.model)
 
-        def tell(done: int, total: int) -> None:
-            words = f"{arm}: layer {done + 1} of {total}" if done < total else f"{arm}: choosing for each layer"
-            steps.go(int(done > 0), words[:1].upper() + words[1:])
+        def tell(layer: int, layers: int) -> None:
+            words = f"{arm}: layer {layer + 1} of {layers}" if layer < layers else f"{arm}: choosing for each layer"
+            go(int(layer > 0), words[:1].upper() + words[1:])
 
         with tempfile.TemporaryDirectory() as work:
-            return model, convert(model, learned, recipe, wish.target, Path(work), tell)
+            return model, convert(model, learned, recipe, target, Path(work), tell)
 
     arms = [measure(DENSE, lm.model)[0]]
     model, conversion = become(OURS, recipe)
@@ -135,10 +118,9 @@ def convert_live(
     set_policies(model, uniform(layers, conversion.budget))
     arms += [ours, measure(UNIFORM, model)[0]]
     set_policies(model, [candidate.policy for candidate in conversion.chosen])
-    controls = {RANDOM: replace(recipe, split="random"), PRUNED: replace(recipe, split="importance")}
-    for control in wish.controls:
-        arms.append(measure(control, become(control, controls[control])[0])[0])
-    passages = min(len(learned), wish.tokens) // PASSAGE
+    splits: dict[str, Split] = {RANDOM: "random", PRUNED: "importance"}
+    arms += [measure(name, become(name, replace(recipe, split=splits[name]))[0])[0] for name in controls]
+    passages = min(len(learned), recipe.tokens) // PASSAGE
     result = replace(lm, name=f"{lm.name}, converted", model=model)
     return Converted(result, conversion, use_LE, arms, parameters(lm.model), passages * PASSAGE, len(measured))
 
@@ -155,9 +137,7 @@ class Written:
 @torch.inference_mode()
 def write(lm: PretrainedLM, prompt: str, tokens: int = TOKENS) -> Written:
     """Up to `tokens` tokens after the prompt, the likeliest each time; reading the prompt counts in both figures.
-
-    Raises MofmeError for a prompt that is empty or too long.
-    """
+    Raises MofmeError for a prompt that is empty or too long."""
     ids_1T = torch.tensor([lm.tokens(prompt)], dtype=torch.long)
     if not ids_1T.numel():
         raise MofmeError("Type how the text begins first.")
@@ -165,8 +145,7 @@ def write(lm: PretrainedLM, prompt: str, tokens: int = TOKENS) -> Written:
         raise MofmeError(f"The beginning has {len(prompt):,} characters, more than the limit of {CHARACTERS:,}.")
     model, end = lm.model, lm.tokenizer.eos_token_id
     layers = len(converted_layers(model))
-    with ExitStack() as watching:
-        observed = watching.enter_context(observe_routing(model)) if layers else []
+    with observe_routing(model) as observed:
         start = time.perf_counter()
         both_1T = model.generate(  # type: ignore[operator]
             ids_1T,
@@ -184,14 +163,3 @@ def write(lm: PretrainedLM, prompt: str, tokens: int = TOKENS) -> Written:
 def _copy(model: PreTrainedModel) -> PreTrainedModel:
     """One whose layers can be replaced. Weights are shared: they are never changed."""
     return copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
-
-
-class _Steps:
-    """Counts what is done, tells it, and stops where the job says so."""
-
-    def __init__(self, total: int, job: Job) -> None:
-        self._total, self._job, self._done = total, job, 0
-
-    def go(self, steps: int, words: str) -> None:
-        self._done += steps
-        self._job.report(min(1.0, self._done / self._total), words)

@@ -38,36 +38,28 @@ OPTIONS = ("--experts", 4, "--shared", 16, "--tokens", 1024)
 
 
 def test_a_model_is_converted_and_opens_again(tmp_path: Path, text: Path, model: Path) -> None:
-    from mofme.core.moe import activated_parameters, parameters
+    from mofme.core.moe import parameters
     from mofme.papers.ladimo.conversion import open_model
-    from mofme.papers.ladimo.converted_layer import active_experts
+    from mofme.papers.ladimo.converted_layer import activated
 
     code, output = run("moefy", model, "--text", text, "--out", tmp_path / "moe", *OPTIONS, "--target", 0.1)
     assert code == 0
     assert "layer 1:" in output
-    lm = open_model(str(tmp_path / "moe"))
-    dense = parameters(open_model(str(model)).model)
-    activated = activated_parameters(lm.model, active_experts(lm.model, lm.tokens("the quick brown fox" * 9)))
-    assert activated < 0.97 * dense
+    lm, dense = open_model(str(tmp_path / "moe")), open_model(str(model))
+    assert activated(lm.model, lm.tokens("the quick brown fox" * 9)) < 0.97 * parameters(dense.model)
     assert not (tmp_path / "moe" / "unfinished").exists()
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
+def test_what_cannot_be_is_said(tmp_path: Path, text: Path, model: Path) -> None:
+    for options, message in (
         (("--split", "alphabetical"), "no such split: alphabetical"),
         (("--shared", 47), "47 shared ones cannot be divided evenly"),
         (("--target", 0.9), "90% cannot be saved"),
         (("--tokens", 600, "--text", "nowhere.txt"), "nowhere.txt cannot be read"),
-    ],
-)
-def test_what_cannot_be_is_said(
-    tmp_path: Path, text: Path, model: Path, options: tuple[object, ...], message: str
-) -> None:
-    code, output = run("moefy", model, "--text", text, "--out", tmp_path / "moe", *OPTIONS, *options)
-    assert code == 2
-    assert message in output
-    assert not (tmp_path / "moe" / "model.safetensors").exists()
+    ):
+        code, output = run("moefy", model, "--text", text, "--out", tmp_path / "moe", *OPTIONS, *options)
+        assert code == 2 and message in output
+        assert not (tmp_path / "moe" / "model.safetensors").exists()
 
 
 def test_the_comparison_writes_its_result(
@@ -79,20 +71,8 @@ def test_the_comparison_writes_its_result(
     monkeypatch.setattr(experiment, "gc", SimpleNamespace(collect=lambda: None))  # longer than a conversion so small
     questions = tmp_path / "questions.jsonl"
     questions.write_text('{"question": "Who sleeps?", "choices": ["the dog", "the fox"], "answer": 0}\n' * 3)
-    words = (
-        "evaluate",
-        "dense-to-moe",
-        model,
-        "--text",
-        text,
-        "--questions",
-        questions,
-        "--arms",
-        tmp_path / "arms",
-        "--measure",
-        600,
-    )
-    code, output = run(*words, *OPTIONS, "--target", 0.1, "--out", tmp_path / "results")
+    files = ("--text", text, "--questions", questions, "--arms", tmp_path / "arms", "--out", tmp_path / "results")
+    code, output = run("evaluate", "dense-to-moe", model, *files, "--measure", 600, *OPTIONS, "--target", 0.1)
     assert code == 0, output
     result = load_result("dense_to_moe", tmp_path / "results")
     assert str(tmp_path) not in result.command

@@ -10,24 +10,9 @@ import pytest
 from mofme.errors import ModelError
 from mofme.language.pretrained import PretrainedLM
 from mofme.language.text import Question
-from mofme.papers.ladimo import experiment
+from mofme.papers.ladimo import FRONTIER, experiment
 from mofme.papers.ladimo.converted_layer import Recipe
-from mofme.papers.ladimo.experiment import (
-    ARMS,
-    CMOE,
-    DENSE,
-    OURS,
-    PRUNED,
-    RANDOM,
-    UNIFORM,
-    Comparison,
-    Measured,
-    Setting,
-    as_result,
-    compare,
-    plot_frontier,
-    seconds,
-)
+from mofme.papers.ladimo.experiment import ARMS, CMOE, DENSE, OURS, PRUNED, RANDOM, UNIFORM, Comparison, Measured
 
 IDS = [(i * i + i // 7) % 60 + 1 for i in range(2600)]
 QUESTIONS = [Question("Who?", ("me", "you"), 0), Question("What?", ("that", "this"), 1)]
@@ -36,23 +21,22 @@ QUESTIONS = [Question("Who?", ("me", "you"), 0), Question("What?", ("that", "thi
 def test_every_arm_is_measured_and_nothing_twice(
     tiny_pretrained: Callable[..., PretrainedLM], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    setting = Setting(
-        IDS[:2048], IDS[2048:], QUESTIONS, Recipe(experts=8, active=1, tokens=512), 0.2, frontier=[0.05], repeats=2
+    setting = experiment.Setting(
+        IDS[:1024], IDS[2048:], QUESTIONS, Recipe(experts=8, active=1, tokens=512), 0.2, frontier=[0.05], repeats=2
     )
     monkeypatch.setattr(experiment, "gc", SimpleNamespace(collect=lambda: None))  # longer than a conversion so small
     fresh = partial(tiny_pretrained, layers=2)
-    first = compare(fresh, setting, [0, 1], tmp_path, lambda _: None)
-    assert tuple(first.arms) == ARMS
-    assert all(len(seeds) == 2 for seeds in first.arms.values())
+    first = experiment.compare(fresh, setting, [0, 1], tmp_path, lambda _: None)
+    assert tuple(first.arms) == ARMS and all(len(seeds) == 2 for seeds in first.arms.values())
     dense = first.arms[DENSE][0]
     assert dense.activated == first.parameters
-    for arm in (OURS, UNIFORM, RANDOM, CMOE):
-        assert first.arms[arm][0].activated < 0.87 * first.parameters
-        assert first.arms[arm][0].nats_W.tolist() != dense.nats_W.tolist()
-        assert first.arms[arm][0].tokens_W.tolist() == dense.tokens_W.tolist()
-    assert first.arms[PRUNED][0].activated < 0.87 * first.parameters
+    for arm in (OURS, UNIFORM, RANDOM, PRUNED, CMOE):
+        one = first.arms[arm][0]
+        assert one.activated < 0.87 * first.parameters
+        assert one.tokens_W.tolist() == dense.tokens_W.tolist() and one.nats_W.tolist() != dense.nats_W.tolist()
     assert first.arms[RANDOM][0].nats_W.tolist() != first.arms[RANDOM][1].nats_W.tolist()
-    assert set(first.seconds) == {DENSE, OURS, PRUNED}
+    assert {name: rows.shape for name, rows in first.seconds.items()} == dict.fromkeys((DENSE, OURS, PRUNED), (2, 2))
+    assert all((rows > 0).all() for rows in first.seconds.values())
     assert set(first.frontier) == {OURS, PRUNED}
     for arm, points in first.frontier.items():
         assert first.arms[arm][0].activated < points[0.05].activated < dense.activated
@@ -62,10 +46,10 @@ def test_every_arm_is_measured_and_nothing_twice(
         raise AssertionError
 
     monkeypatch.setattr(experiment, "_measure", measures_again)
-    again = compare(fresh, setting, [0, 1], tmp_path, lambda _: None)
+    again = experiment.compare(fresh, setting, [0, 1], tmp_path, lambda _: None)
     assert again.arms[OURS][1].nats_W.tolist() == first.arms[OURS][1].nats_W.tolist()
     with pytest.raises(ModelError, match="another questions, target: take another folder"):
-        compare(fresh, replace(setting, target=0.1, questions=QUESTIONS[:1]), [0], tmp_path, lambda _: None)
+        experiment.compare(fresh, replace(setting, target=0.1, questions=QUESTIONS[:1]), [0], tmp_path, lambda _: None)
     assert again.frontier[OURS][0.05].nats_W.tolist() == first.frontier[OURS][0.05].nats_W.tolist()
 
 
@@ -84,43 +68,31 @@ def some_comparison() -> Comparison:
     return Comparison(arms, seconds, 100_000_000, {OURS: {0.1: measured([24.0, 24.0, 24.0], [], activated=90e6)}})
 
 
-def test_figures_by_hand() -> None:
-    result = as_result(some_comparison(), [0], "command")
-    quality = {row.name: row.figures for row in result.rows if row.table == "quality"}
-    assert quality[OURS]["saved, %"].value == pytest.approx(20)
-    assert quality[OURS]["nats a token"].value == pytest.approx(2.5)
-    assert quality[OURS]["perplexity"].value == pytest.approx(np.exp(2.5))
-    assert quality[DENSE]["accuracy, normalized, %"].value == pytest.approx(50)
-    differences = {row.name: row.figures["gain, nats a token"] for row in result.rows if row.table == "differences"}
-    # 0.1 nats a token better on every window: no noise at all.
-    assert differences[f"{OURS} against {PRUNED}"].text() == "0.100 (0.100 to 0.100)"
-    # .7, -.1 and .3: mean .3, deviation .4, t(.975, 2) = 4.30265: half width .99366.
-    assert differences[f"{OURS} against {RANDOM}"].low == pytest.approx(0.3 - 0.99366, abs=1e-4)
-    time = next(row.figures for row in result.rows if row.table.startswith("CPU") and row.name == OURS)
-    assert time["read 256 tokens: saved, %"].value == pytest.approx(20)
-    assert time["write one token, ms"].value == pytest.approx(100)
-
-
-def test_the_frontier_in_table_and_picture(tmp_path: Path) -> None:
+def test_figures_by_hand(tmp_path: Path) -> None:
     comparison = some_comparison()
-    rows = [row for row in as_result(comparison, [0], "command").rows if row.table.startswith("frontier")]
-    assert [row.name for row in rows] == [f"{OURS}: target 10%"]
-    assert rows[0].figures["saved, %"].value == pytest.approx(10)
-    plot_frontier(comparison, tmp_path / "new" / "frontier.png")
-    assert (tmp_path / "new" / "frontier.png").read_bytes().startswith(b"\x89PNG")
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["frontier.png"]
-
-
-def test_the_verdict_names_noise() -> None:
-    verdict = as_result(some_comparison(), [0], "command").verdict
-    assert "With 20.0 % fewer activated parameters" in verdict and "Perplexity goes from 9.0 to 12.2" in verdict
-    assert "With 10 % fewer activated parameters perplexity is 11.0" in verdict
-    assert "over a random split is +0.300 nats (within the noise)" in verdict
-    assert "over static pruning is +0.100 nats (beyond the noise)" in verdict
-    assert "CPU time to read changes by -20 %, to write by +0 %" in verdict
-
-
-def test_models_are_timed_in_turn(tiny_pretrained: Callable[..., PretrainedLM]) -> None:
-    taken = seconds({"a": tiny_pretrained().model, "b": tiny_pretrained().model}, IDS[:16], 2)
-    assert {name: rows.shape for name, rows in taken.items()} == {"a": (2, 2), "b": (2, 2)}
-    assert all((rows > 0).all() for rows in taken.values())
+    result = experiment.as_result(comparison, [0], "command")
+    assert result.figure("quality", OURS, "saved, %").value == pytest.approx(20)
+    assert result.figure("quality", OURS, "nats a token").value == pytest.approx(2.5)
+    assert result.figure("quality", OURS, "perplexity").value == pytest.approx(np.exp(2.5))
+    assert result.figure("quality", DENSE, "accuracy, normalized, %").value == pytest.approx(50)
+    # 0.1 nats a token better on every window: no noise at all.
+    gain = "gain, nats a token"
+    assert result.figure("differences", f"{OURS} against {PRUNED}", gain).text() == "0.100 (0.100 to 0.100)"
+    # .7, -.1 and .3: mean .3, deviation .4, t(.975, 2) = 4.30265: half width .99366.
+    low = result.figure("differences", f"{OURS} against {RANDOM}", gain).low
+    assert low == pytest.approx(0.3 - 0.99366, abs=1e-4)
+    time = "CPU time of one thread"
+    assert result.figure(time, OURS, "read 256 tokens: saved, %").value == pytest.approx(20)
+    assert result.figure(time, OURS, "write one token, ms").value == pytest.approx(100)
+    assert result.figure(FRONTIER, f"{OURS}: target 10%", "saved, %").value == pytest.approx(10)
+    experiment.plot_frontier(comparison, tmp_path / "frontier.png")
+    assert (tmp_path / "frontier.png").read_bytes().startswith(b"\x89PNG")
+    for said in (
+        "With 20.0 % fewer activated parameters",
+        "Perplexity goes from 9.0 to 12.2",
+        "With 10 % fewer activated parameters perplexity is 11.0",
+        "over a random split is +0.300 nats (within the noise)",
+        "over static pruning is +0.100 nats (beyond the noise)",
+        "CPU time to read changes by -20 %, to write by +0 %",
+    ):
+        assert said in result.verdict
