@@ -35,10 +35,7 @@ def judge_pictures(result: Result) -> Result:
         "on a restorer's routers, every tile shifted alike",
         f"{pairs:.0f} references of one restorer against thousands for each of eight benchmarks",
         [Check("gain by neighbours, dB", gain), Check(_SHARE, share, HALF)],
-        [
-            Check("gain of the oracle, dB", oracle),
-            Check("solved references", Figure.exact(pairs), ENOUGH),
-        ],
+        [Check("gain of the oracle, dB", oracle), Check("solved references", Figure.exact(pairs), ENOUGH)],
         "a reference set some ten times as large",
     )
     shipped = result.figure(whole, "all weathers", "gain, dB")

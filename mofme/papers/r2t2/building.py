@@ -7,17 +7,17 @@ these method and settings are chosen, among those that need no pairs at use.
 import itertools
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from mofme.core.rerouting import descend, frozen, shifted
+from mofme.core import rerouting
 from mofme.core.weights import checksum
 from mofme.errors import MofmeError, PictureError
 from mofme.papers.r2t2.references import KINDS, METHODS, Choices, Method, References
-from mofme.papers.r2t2.rerouter import RATE_FALLS_TO, Observation, find, observed, pairs_loss
+from mofme.papers.r2t2.rerouter import RATE_FALLS_TO, find, observed, pairs_loss
 from mofme.vision.datasets import held_back, with_weather
 from mofme.vision.metrics import psnr
 from mofme.vision.picture.file import find_pictures, read_picture
@@ -38,23 +38,15 @@ _STRIDES = (0.25, 0.5, 1.0, 2.0)
 Report = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
 class Sample:
-    """A pair (3, S, S) and what the net makes of it: gain in dB, of a clear picture what it keeps."""
+    """A pair (3, S, S), looked at: what of it is restored, its PSNR and its gain in dB."""
 
-    kind: str
-    weathered: Tensor
-    clean: Tensor
-    seen: Observation
-    restored: Tensor
-
-    @property
-    def decibels(self) -> float:
-        return decibels(self.restored, self.clean)
-
-    @property
-    def gain(self) -> float:
-        return self.decibels - decibels(self.weathered, self.clean)
+    def __init__(self, restorer: Restorer, kind: str, weathered: Tensor, clean: Tensor) -> None:
+        self.kind, self.weathered, self.clean = kind, weathered, clean
+        with observed(restorer.net) as self.seen:
+            self.restored = restorer(weathered).image
+        self.decibels = decibels(self.restored, clean)
+        self.gain = self.decibels - decibels(weathered, clean)
 
 
 def decibels(image: Tensor, clean: Tensor) -> float:
@@ -73,22 +65,14 @@ def samples(restorer: Restorer, path: Path, crop: int, seed: int) -> Iterator[Sa
         rgb = read_picture(path).rgb
     except PictureError:
         return
-    height, width = rgb.shape[-2:]
-    if min(height, width) < crop:
+    if min(rgb.shape[1:]) < crop:
         return
     generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/".encode() + name_bytes(path)))
     for kind in KINDS:
-        top, left = (int(torch.randint(side - crop + 1, (), generator=generator)) for side in (height, width))
+        top, left = (int(torch.randint(side - crop + 1, (), generator=generator)) for side in rgb.shape[1:])
         clean = (rgb[:, top : top + crop, left : left + crop] * 255).round() / 255
         weathers = frozenset({kind}) & frozenset(WEATHERS)
-        yield sample(restorer, kind, with_weather(clean, path.stem, weathers, seed), clean)
-
-
-def sample(restorer: Restorer, kind: str, weathered: Tensor, clean: Tensor) -> Sample:
-    """A pair, looked at."""
-    with observed(restorer.net) as seen:
-        restored = restorer(weathered).image
-    return Sample(kind, weathered, clean, seen, restored)
+        yield Sample(restorer, kind, with_weather(clean, path.stem, weathers, seed), clean)
 
 
 def for_tuning(path: Path) -> bool:
@@ -109,87 +93,81 @@ def photographs(folders: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 
 
 def build(
-    restorer: Restorer, folders: Sequence[Path], limit: int | None = None, seed: int = 0, report: Report | None = None
+    restorer: Restorer,
+    folders: Sequence[Path],
+    limit: int | None = None,
+    seed: int = 0,
+    report: Report = lambda *_: None,
 ) -> References:
-    """References from at most `limit` photographs, with pairs and with choices made on the tuning photographs.
-
-    Raises MofmeError if the net solves too few pairs of them, or if none is left for tuning.
-    """
+    """References from at most `limit` photographs, with pairs and with choices made on the tuning photographs. Raises
+    MofmeError if the net solves too few pairs of them, or if none is left for tuning."""
     paths, tuning = photographs(folders)
     paths = paths[:limit]
     solved: list[tuple[Sample, Tensor]] = []
-    for done, path in enumerate(paths):
-        for one in samples(restorer, path, CROP, seed):
-            if one.decibels >= KEPT if one.kind == "clear" else one.gain >= SOLVED:
-                solved.append((one, own_step(restorer, one)))
-        if report:
-            report(done + 1, len(paths) + len(tuning))
-    if len(solved) < LARGEST_K:
-        raise MofmeError(f"only {len(solved)} pairs were solved: give more photographs, or a better model")
-    references = _collect(restorer, solved)
-    judged = []
-    for done, path in enumerate(tuning):
-        judged += list(samples(restorer, path, TUNING_CROP, seed))
-        if report:
-            report(len(paths) + done + 1, len(paths) + len(tuning))
+    judged: list[Sample] = []
+    for done, path in enumerate([*paths, *tuning], start=1):
+        if done > len(paths):
+            judged += samples(restorer, path, TUNING_CROP, seed)
+        else:
+            for one in samples(restorer, path, CROP, seed):
+                if one.decibels >= KEPT if one.kind == "clear" else one.gain >= SOLVED:
+                    solved.append((one, own_step(restorer, one)))
+        if done == len(paths) and len(solved) < LARGEST_K:
+            raise MofmeError(f"only {len(solved)} pairs were solved: give more photographs, or a better model")
+        report(done, len(paths) + len(tuning))
     if not judged:
         raise MofmeError(
             f"none of {len(tuning)} photographs for tuning can be read and has {TUNING_CROP} pixels a side: "
             "give more photographs, or larger ones"
         )
+    references = _collect(restorer, solved)
     best, *others = choose(restorer, references, judged)
     return replace(references, choices=best, others=tuple(others))
 
 
 def own_step(restorer: Restorer, one: Sample, rate: float = Choices.rate) -> Tensor:
     """The way (R) that descent on the sample's own loss goes: the oracle, which knows the clean picture."""
-    device = restorer.device
-    loss_of = pairs_loss(
-        restorer.net, one.weathered[None].to(device), one.clean[None].to(device), torch.ones(1, device=device)
-    )
-    with frozen(restorer.net):
-        return descend(one.seen.routing_R, loss_of, rates=(rate, rate * RATE_FALLS_TO)) - one.seen.routing_R
+    parts = (one.weathered[None], one.clean[None], torch.ones(1))
+    loss_of = pairs_loss(restorer.net, *(part.to(restorer.device) for part in parts))
+    with rerouting.frozen(restorer.net):
+        return rerouting.descend(one.seen.routing_R, loss_of, rates=(rate, rate * RATE_FALLS_TO)) - one.seen.routing_R
 
 
 def _collect(restorer: Restorer, solved: Sequence[tuple[Sample, Tensor]]) -> References:
-    def as_bytes(pictures: Sequence[Tensor]) -> Tensor:
-        return (torch.stack(list(pictures)) * 255).round().to(torch.uint8)
-
-    ones = [one for one, _ in solved]
+    ones, steps = zip(*solved, strict=True)
+    pictures = ([one.weathered for one in ones], [one.clean for one in ones])
+    weathered_NCHW, clean_NCHW = ((torch.stack(some) * 255).round().to(torch.uint8) for some in pictures)
     return References(
         model=restorer.name,
         model_sha256=checksum(restorer.net.state_dict()),
         embedding_ND=torch.stack([one.seen.embedding_D for one in ones]),
         routing_NR=torch.stack([one.seen.routing_R for one in ones]),
-        step_NR=torch.stack([step_R.cpu() for _, step_R in solved]),
+        step_NR=torch.stack([step_R.cpu() for step_R in steps]),
         kind_N=torch.tensor([KINDS.index(one.kind) for one in ones]),
         gain_N=torch.tensor([0.0 if one.kind == "clear" else one.gain for one in ones]),
-        weathered_NCHW=as_bytes([one.weathered for one in ones]),
-        clean_NCHW=as_bytes([one.clean for one in ones]),
+        weathered_NCHW=weathered_NCHW,
+        clean_NCHW=clean_NCHW,
     )
 
 
 def moved(restorer: Restorer, one: Sample, shift_R: Tensor) -> float:
     """PSNR in dB of the sample restored with its routing shifted."""
-    with shifted(restorer.net, shift_R):
+    with rerouting.shifted(restorer.net, shift_R):
         return decibels(restorer(one.weathered).image, one.clean)
 
 
 def candidates() -> Iterator[Choices]:
     """What is tried on tuning pictures: of every method that needs no pairs as many settings."""
     for k, method in itertools.product(_KS, METHODS[:3]):
-        match method:
-            case "stored steps":
-                yield from (Choices(method, k, stride=stride) for stride in _STRIDES)
-            case _:
-                yield from (Choices(method, k, own=own) for own in _OWN)
+        if method == "stored steps":
+            yield from (Choices(method, k, stride=stride) for stride in _STRIDES)
+        else:
+            yield from (Choices(method, k, own=own) for own in _OWN)
 
 
 def choose(restorer: Restorer, references: References, judged: Sequence[Sample]) -> list[Choices]:
-    """The best candidate of every method, that with the highest mean PSNR on the samples first.
-
-    Clear pictures count too, up to 40 dB as in the training loss: none of them may be spoilt.
-    """
+    """The best candidate of every method, that with the highest mean PSNR on the samples first. Clear pictures count
+    too, up to 40 dB as in the training loss: none of them may be spoilt."""
 
     def mean(choices: Choices) -> float:
         tried = replace(references, choices=choices, others=())
@@ -199,9 +177,7 @@ def choose(restorer: Restorer, references: References, judged: Sequence[Sample])
             total += min(moved(restorer, one, found.routing_R - one.seen.routing_R), KEPT)
         return total / len(judged)
 
-    best: dict[Method, tuple[float, Choices]] = {}
-    for choices in candidates():
-        reached = mean(choices)
-        if choices.method not in best or reached > best[choices.method][0]:
-            best[choices.method] = reached, choices
-    return [choices for _, choices in sorted(best.values(), key=lambda one: -one[0])]
+    best: dict[Method, Choices] = {}
+    for choices in sorted(candidates(), key=mean, reverse=True):
+        best.setdefault(choices.method, choices)
+    return list(best.values())

@@ -15,15 +15,14 @@ import torch
 from torch import Tensor
 
 from mofme.core.rerouting import Neighbours, by_layer, frozen, nearest, regress
-from mofme.core.weights import checksum
 from mofme.errors import MofmeError, PictureError, ResultError
 from mofme.measure.result import Figure, Result, Row, load_result, this_machine
 from mofme.measure.statistics import FloatArray, bootstrap, bootstrap_percent
 from mofme.measure.study import Log
 from mofme.papers.r2t2 import judge_pictures
-from mofme.papers.r2t2.building import Sample, decibels, moved, name_bytes, own_step, sample
+from mofme.papers.r2t2.building import Sample, decibels, moved, name_bytes, own_step
 from mofme.papers.r2t2.references import KINDS, Method, References
-from mofme.papers.r2t2.rerouter import Found, find, neighbours_loss, reroute
+from mofme.papers.r2t2.rerouter import explain, find, neighbours_loss
 from mofme.vision.datasets import held_back, with_weather
 from mofme.vision.picture.file import find_pictures, read_picture
 from mofme.vision.restorer import Restorer
@@ -58,7 +57,7 @@ def measure(
     work: Path,
     limit: int | None = None,
     seed: int = 0,
-    report: Report | None = None,
+    report: Report = lambda *_: None,
 ) -> list[Measured]:
     """For every held-back photograph and weather: its name, kind, PSNR in dB and seconds of every arm.
 
@@ -74,7 +73,8 @@ def measure(
     names = [path.stem for path in paths]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise MofmeError(f"two photographs have the name {', '.join(twice)}: rename one, or leave it out")
-    log = Log(work / f"{references.model_sha256[:12]}-{_fingerprint(references)}-{seed}.jsonl")
+    choices = zlib.crc32(repr((references.choices, references.others)).encode())
+    log = Log(work / f"{references.model_sha256[:12]}-{references.digest[:12]}-{choices:08x}-{seed}.jsonl")
     done = {(row["name"], row["kind"]): row for row in log.rows()}
     todo = [(path, kind) for path in paths for kind in KINDS]
     for number, (path, kind) in enumerate(todo, start=1):
@@ -90,8 +90,7 @@ def measure(
             row |= _measure(restorer, references, rgb, path, kind, seed)
             log.append(row)
             done[path.stem, kind] = row
-        if report:
-            report(number, len(todo))
+        report(number, len(todo))
     measured = [done[path.stem, kind] for path, kind in todo if (path.stem, kind) in done]
     if not measured:
         raise MofmeError(
@@ -100,20 +99,13 @@ def measure(
     return measured
 
 
-def _fingerprint(references: References) -> str:
-    """Of all that decides where they send a picture."""
-    numbers = {"embedding": references.embedding_ND, "routing": references.routing_NR, "step": references.step_NR}
-    choices = zlib.crc32(repr((references.choices, references.others)).encode())
-    return f"{checksum(numbers)[:12]}-{choices:08x}"
-
-
 def _measure(
     restorer: Restorer, references: References, rgb: Tensor, path: Path, kind: str, seed: int
 ) -> dict[str, dict[str, float]]:
     weathered = with_weather(rgb, path.stem, frozenset({kind}) & frozenset(WEATHERS), seed)
     window = [slice((side - TEST_CROP) // 2, (side + TEST_CROP) // 2) for side in rgb.shape[1:]]
     start = time.process_time()
-    one = sample(restorer, kind, weathered[:, *window], rgb[:, *window])
+    one = Sample(restorer, kind, weathered[:, *window], rgb[:, *window])
     seconds = {BASE: time.process_time() - start}
     reached = {BASE: one.decibels}
     random = torch.Generator().manual_seed(seed + sum(name_bytes(path)))
@@ -122,7 +114,7 @@ def _measure(
         seconds[arm] = time.process_time() - start
         reached[arm] = moved(restorer, one, shift_R)
         start = time.process_time()
-    result = reroute(restorer, weathered, None, references)
+    result = explain(restorer, weathered, None, references)
     reached[WHOLE_PLAIN] = decibels(result.plain.image, rgb)
     reached[WHOLE_REROUTED] = decibels(result.restoration.image, rgb)
     seconds[WHOLE_PLAIN], seconds[WHOLE_REROUTED] = result.plain.seconds, result.seconds
@@ -135,20 +127,19 @@ def _shifts(
     """Every arm, and how it shifts the routing."""
     net, own_R = restorer.net, one.seen.routing_R
 
-    def shift(found: Found) -> Tensor:
-        return found.routing_R - own_R
+    def by(method: Method, random: torch.Generator | None = None) -> Tensor:
+        near = _any(references, method, random) if random else None
+        return find(net, one.seen, references, method, near).routing_R - own_R
 
-    yield "mode finding", shift(find(net, one.seen, references, "mode finding"))
-    yield "kernel regression", shift(find(net, one.seen, references, "kernel regression"))
-    yield "stored steps", shift(find(net, one.seen, references, "stored steps"))
+    for method in ("mode finding", "kernel regression", "stored steps"):
+        yield method, by(method)
     near = references.near(one.seen.embedding_D, references.best("gradient descent").k)
     with frozen(net):
         yield SEARCHED, regress(own_R, near, references.routing_NR, neighbours_loss(net, references, near)) - own_R
-    yield "gradient descent", shift(find(net, one.seen, references, "gradient descent"))
+    yield "gradient descent", by("gradient descent")
     yield ORACLE, own_step(restorer, one)
-    yield RANDOM_STEPS, shift(find(net, one.seen, references, "stored steps", _any(references, "stored steps", random)))
-    others = _any(references, "gradient descent", random)
-    yield RANDOM_DESCENT, shift(find(net, one.seen, references, "gradient descent", others))
+    yield RANDOM_STEPS, by("stored steps", random)
+    yield RANDOM_DESCENT, by("gradient descent", random)
     even = [weights_E.mean().expand_as(weights_E) for weights_E in by_layer(net, own_R).values()]
     yield UNIFORM, torch.cat(even) - own_R
 
@@ -166,31 +157,22 @@ def as_result(rows: Sequence[Measured], references: References, command: str, se
     weathered = [row for row in rows if row["kind"] != "clear"]
     arms = [arm for arm in rows[0]["decibels"] if arm not in (BASE, WHOLE_PLAIN, WHOLE_REROUTED)]
     tables = [Row(CROPS, arm, _arm(weathered, arm)) for arm in arms]
-    tables += [
-        Row(BY_WEATHER, arm, {f"{kind}: gain, dB": _gain(_of(rows, kind), arm, BASE) for kind in WEATHERS})
-        for arm in arms
-    ]
+    parts = {kind: [row for row in rows if row["kind"] == kind] for kind in KINDS}
+    for arm in arms:
+        tables.append(Row(BY_WEATHER, arm, {f"{kind}: gain, dB": _gain(parts[kind], arm, BASE) for kind in WEATHERS}))
     tables.append(Row("setting", "references", {"pairs": Figure.exact(len(references))}))
     for kind in (*WEATHERS, ALL):
-        part = weathered if kind == ALL else _of(rows, kind)
-        tables.append(
-            Row(
-                WHOLE,
-                kind,
-                {
-                    "photographs": Figure(len(part)),
-                    GAIN: _gain(part, WHOLE_REROUTED, WHOLE_PLAIN),
-                    "routing moved, %": Figure(100 * float(np.mean([row["moved"][WHOLE_REROUTED] for row in part]))),
-                    "times as long": Figure(
-                        sum(row["seconds"][WHOLE_REROUTED] for row in part)
-                        / sum(row["seconds"][WHOLE_PLAIN] for row in part)
-                    ),
-                },
-            )
-        )
-    clear = _of(rows, "clear")
-    for name, arm in (("as its routers say", WHOLE_PLAIN), ("re-routed", WHOLE_REROUTED)):
-        kept = np.array([row["decibels"][arm] for row in clear])
+        part = weathered if kind == ALL else parts[kind]
+        took, plain = (sum(row["seconds"][arm] for row in part) for arm in (WHOLE_REROUTED, WHOLE_PLAIN))
+        figures = {
+            "photographs": Figure(len(part)),
+            GAIN: _gain(part, WHOLE_REROUTED, WHOLE_PLAIN),
+            "routing moved, %": Figure(100 * float(np.mean([row["moved"][WHOLE_REROUTED] for row in part]))),
+            "times as long": Figure(took / plain),
+        }
+        tables.append(Row(WHOLE, kind, figures))
+    for name, arm in ((BASE, WHOLE_PLAIN), ("re-routed", WHOLE_REROUTED)):
+        kept = np.array([row["decibels"][arm] for row in parts["clear"]])
         tables.append(Row(CLEAR, name, {"PSNR, dB": bootstrap(kept), "worst, dB": Figure(float(kept.min()))}))
     result = Result(
         room=ROOM,
@@ -207,14 +189,16 @@ def as_result(rows: Sequence[Measured], references: References, command: str, se
     return judge_pictures(result)
 
 
-def _of(rows: Sequence[Measured], kind: str) -> list[Measured]:
-    return [row for row in rows if row["kind"] == kind]
-
-
 def _arm(rows: Sequence[Measured], arm: str) -> dict[str, Figure]:
     seconds = [row["seconds"][arm] for row in rows]
     figures = {GAIN: _gain(rows, arm, BASE), "CPU seconds more a picture": Figure(float(np.mean(seconds)))}
-    return figures if arm == ORACLE else {**figures, _SHARE: _share(rows, arm)}
+    if arm != ORACLE:
+        figures[_SHARE] = bootstrap_percent(_gains(rows, arm, BASE), _gains(rows, ORACLE, BASE))
+    return figures
+
+
+def _gain(rows: Sequence[Measured], arm: str, against: str) -> Figure:
+    return bootstrap(_gains(rows, arm, against))
 
 
 def _gains(rows: Sequence[Measured], arm: str, against: str) -> FloatArray:
@@ -225,21 +209,11 @@ def _gains(rows: Sequence[Measured], arm: str, against: str) -> FloatArray:
     return np.array([np.mean(gains) for gains in by_name.values()])
 
 
-def _gain(rows: Sequence[Measured], arm: str, against: str) -> Figure:
-    return bootstrap(_gains(rows, arm, against))
-
-
-def _share(rows: Sequence[Measured], arm: str) -> Figure:
-    return bootstrap_percent(_gains(rows, arm, BASE), _gains(rows, ORACLE, BASE))
-
-
 def measured_gain() -> str:
-    """A half-sentence with the measured gain over all weathers; says so where nothing was measured.
-
-    At use nobody knows the clean picture, and so what re-routing gains.
-    """
+    """A half-sentence with the measured gain over all weathers; says so where nothing was measured. At use nobody knows
+    the clean picture, and so what re-routing gains."""
     try:
-        rows = [row for row in load_result(ROOM).rows if row.table == WHOLE and row.name == ALL]
-        return f"measured on photographs held back, this changes PSNR by {rows[0].figures[GAIN].text(signed=True)} dB"
-    except (ResultError, KeyError, IndexError):
+        gain = load_result(ROOM).figure(WHOLE, ALL, GAIN).text(signed=True)
+        return f"measured on photographs held back, this changes PSNR by {gain} dB"
+    except ResultError:
         return "what it gains was not measured yet"

@@ -5,7 +5,6 @@ Axis names: N references, D embedding, R routing weights (all experts of all lay
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -23,6 +22,15 @@ SHIPPED = WEIGHTS / "rerouting"
 KINDS = (*WEATHERS, "clear")
 Method = Literal["stored steps", "kernel regression", "mode finding", "gradient descent"]
 METHODS: tuple[Method, ...] = get_args(Method)
+_STORED = {  # the fields of a set by their names in its file
+    "embedding": "embedding_ND",
+    "routing": "routing_NR",
+    "step": "step_NR",
+    "kind": "kind_N",
+    "gain": "gain_N",
+    "weathered": "weathered_NCHW",
+    "clean": "clean_NCHW",
+}
 
 
 @dataclass(frozen=True)
@@ -61,14 +69,15 @@ class References:
     def __len__(self) -> int:
         return len(self.kind_N)
 
+    @property
+    def digest(self) -> str:
+        """Of the numbers that decide where they send a picture."""
+        return checksum({"embedding": self.embedding_ND, "routing": self.routing_NR, "step": self.step_NR})
+
     def best(self, method: Method) -> Choices:
         """The best settings of a method; those of the paper if none were tuned."""
         tuned = [choices for choices in (self.choices, *self.others) if choices.method == method]
         return tuned[0] if tuned else Choices(method)
-
-    @cached_property
-    def _scale(self) -> tuple[Tensor, Tensor]:
-        return self.embedding_ND.mean(dim=0), self.embedding_ND.std(dim=0).clamp_min(1e-6)
 
     def near(self, embedding_D: Tensor, k: int) -> Neighbours:
         """The k nearest, every number of an embedding in units of its spread over the references."""
@@ -76,8 +85,7 @@ class References:
 
     def placed(self, embedding: Tensor) -> Tensor:
         """Embeddings (..., D) where distances are measured."""
-        mean_D, deviation_D = self._scale
-        return (embedding - mean_D) / deviation_D
+        return (embedding - self.embedding_ND.mean(dim=0)) / self.embedding_ND.std(dim=0).clamp_min(1e-6)
 
     def check(self, net: nn.Module) -> None:
         """Raises ModelError if they were made for other weights than those of `net`."""
@@ -90,38 +98,27 @@ class References:
 
     def save(self, folder: Path, licence: str, training: Mapping[str, Any]) -> ModelCard:
         """Write them in half precision, with a card."""
-        state = {"embedding": self.embedding_ND, "routing": self.routing_NR, "step": self.step_NR}
-        state |= {"kind": self.kind_N.to(torch.uint8), "gain": self.gain_N}
-        if self.weathered_NCHW is not None and self.clean_NCHW is not None:
-            state |= {"weathered": self.weathered_NCHW, "clean": self.clean_NCHW}
-        arguments: dict[str, Any] = {
+        state = {name: kept for name, field in _STORED.items() if (kept := getattr(self, field)) is not None}
+        arguments = {
             "model": self.model,
             "model_sha256": self.model_sha256,
             "choices": asdict(self.choices),
+            "others": [asdict(choices) for choices in self.others],
         }
-        arguments["others"] = [asdict(choices) for choices in self.others]
-        return save_model(folder, ModelCard(folder.name, NET, arguments, licence, training), state)
+        card = ModelCard(folder.name, NET, arguments, licence, training)
+        return save_model(folder, card, {**state, "kind": self.kind_N.to(torch.uint8)})
 
     @classmethod
     def load(cls, folder: Path = SHIPPED) -> "References":
         """Raises ModelError if the folder holds none, or they are damaged."""
 
         def made(card: ModelCard, state: dict[str, Tensor]) -> References:
-            choices, *others = (Choices(**one) for one in (card.arguments["choices"], *card.arguments["others"]))
+            told = card.arguments
+            choices, *others = (Choices(**one) for one in (told["choices"], *told["others"]))
             if choices.method not in METHODS:
                 raise TypeError(f"no method is called {choices.method!r}")
-            return cls(
-                model=card.arguments["model"],
-                model_sha256=card.arguments["model_sha256"],
-                embedding_ND=state["embedding"],
-                routing_NR=state["routing"],
-                step_NR=state["step"],
-                kind_N=state["kind"].long(),
-                gain_N=state["gain"],
-                choices=choices,
-                others=tuple(others),
-                weathered_NCHW=state.get("weathered"),
-                clean_NCHW=state.get("clean"),
-            )
+            fields = {field: state[name] for name, field in _STORED.items() if name in state}
+            fields["kind_N"] = fields["kind_N"].long()
+            return cls(told["model"], told["model_sha256"], choices=choices, others=tuple(others), **fields)
 
         return read_as(folder, NET, made)

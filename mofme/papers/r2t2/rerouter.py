@@ -6,27 +6,16 @@ Axis names: D embedding, R routing weights (all experts of all layers in a row),
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mofme.core import rerouting
 from mofme.core.moe import replace_routing, this_thread_only
-from mofme.core.rerouting import (
-    LossOf,
-    Neighbours,
-    by_layer,
-    descend,
-    find_mode,
-    frozen,
-    layer_sizes,
-    nearest,
-    rerouted,
-    shifted,
-)
+from mofme.core.rerouting import LossOf, Neighbours, frozen, nearest
 from mofme.core.routing import RoutingDecision
-from mofme.core.weights import checksum
 from mofme.errors import ModelError
 from mofme.papers.r2t2.references import KINDS, Method, References
 from mofme.vision.metrics import psnr_loss
@@ -36,12 +25,12 @@ from mofme.vision.restorer import Restoration, Restorer
 RATE_FALLS_TO = 1e-3  # of the first rate, as in the paper
 
 
-@dataclass
 class _Sum:
     """Of values (..., D), summed over all but the last axis."""
 
-    total: Tensor | float = 0.0
-    count: int = 0
+    def __init__(self) -> None:
+        self.total: Tensor | float = 0.0
+        self.count = 0
 
     def add(self, values: Tensor) -> None:
         flat_TD = values.detach().flatten(0, -2)
@@ -53,13 +42,12 @@ class _Sum:
         return torch.as_tensor(self.total) / self.count
 
 
-@dataclass
 class Observation:
     """Means over all that was seen while observing; tiles overlap, and what lies in two of them counts twice."""
 
-    weights: dict[str, _Sum] = field(default_factory=dict)
-    features: _Sum = field(default_factory=_Sum)
-    squares: _Sum = field(default_factory=_Sum)
+    def __init__(self, net: RestorationNet) -> None:
+        self.weights = {layer: _Sum() for layer in rerouting.layer_sizes(net)}
+        self.features, self.squares = _Sum(), _Sum()
 
     @property
     def routing_R(self) -> Tensor:
@@ -77,7 +65,7 @@ class Observation:
 @contextmanager
 def observed(net: RestorationNet) -> Iterator[Observation]:
     """Inside the block what the net sees is added up, in memory that does not grow with the picture."""
-    observation = Observation()
+    observation = Observation(net)
 
     def keep(layer: str, decision: RoutingDecision) -> RoutingDecision:
         observation.weights[layer].add(decision.weights_TE)
@@ -88,7 +76,6 @@ def observed(net: RestorationNet) -> Iterator[Observation]:
         observation.features.add(features_BHWC)
         observation.squares.add(features_BHWC.square())
 
-    observation.weights = {layer: _Sum() for layer in layer_sizes(net)}
     handle = net.to_eighth.register_forward_hook(this_thread_only(look))
     try:
         with replace_routing(net, keep):
@@ -142,17 +129,10 @@ def explain(
     restorer: Restorer, picture: Tensor, method: Method | None = None, references: References | None = None, **how: Any
 ) -> Rerouted:
     """Restore a picture (3, H, W) as it is and re-routed. `method` is by default the one chosen on tuning pictures.
-
     `references` are by default the shipped ones; `how` is what `Restorer` takes. Raises ModelError if they were made
-    for another model or lack the pairs that gradient descent needs.
-    """
+    for another model or lack the pairs that gradient descent needs."""
     references = references or References.load()
     references.check(restorer.net)
-    return reroute(restorer, picture, method, references, **how)
-
-
-def reroute(restorer: Restorer, picture: Tensor, method: Method | None, references: References, **how: Any) -> Rerouted:
-    """As `explain`, with references that were checked before."""
     if restorer.runtime != "torch":
         raise ModelError(f"the runtime {restorer.runtime} cannot be re-routed: take torch")
     start = time.perf_counter()
@@ -163,18 +143,22 @@ def reroute(restorer: Restorer, picture: Tensor, method: Method | None, referenc
     method = method or references.choices.method
     found = find(restorer.net, observation, references, method)
     shift_R = found.routing_R - observation.routing_R
-    with shifted(restorer.net, shift_R):
+    with rerouting.shifted(restorer.net, shift_R):
         restoration = restorer(picture, **how, on_progress=tell and (lambda share: tell(0.5 + share / 2)))
     seconds = time.perf_counter() - start
+    own_R, near = observation.routing_R, found.near
+    parts = (references.kind_N[near.index_k], found.distance_k, near.kernel_k, references.gain_N[near.index_k])
+    neighbours = zip(*(part.tolist() for part in parts), strict=True)
+    before, target, after = (rerouting.by_layer(restorer.net, one) for one in (own_R, found.target_R, found.routing_R))
     return Rerouted(
         plain=plain,
         restoration=replace(restoration, seconds=seconds),
-        before=by_layer(restorer.net, observation.routing_R),
-        target=by_layer(restorer.net, found.target_R),
-        after=by_layer(restorer.net, found.routing_R),
-        neighbours=_neighbours(references, found),
+        before=before,
+        target=target,
+        after=after,
+        neighbours=tuple(Neighbour(KINDS[kind], *numbers) for kind, *numbers in neighbours),
         method=method,
-        moved=(shift_R.norm() / observation.routing_R.norm()).item(),
+        moved=(shift_R.norm() / own_R.norm()).item(),
         seconds=seconds,
         extra_seconds=seconds - (between - start),
     )
@@ -186,24 +170,23 @@ def find(
     """Where the routing of what was seen should go; `near` are other neighbours than the nearest."""
     choices, own_R = references.best(method), seen.routing_R
     if method == "mode finding":
-        target_R = find_mode(own_R, references.routing_NR, choices.k, own=choices.own)
+        target_R = rerouting.find_mode(own_R, references.routing_NR, choices.k, own=choices.own)
         near = nearest(target_R, references.routing_NR, choices.k)
         return Found(target_R, target_R, near, (references.routing_NR[near.index_k] - own_R).norm(dim=-1))
     near = near or references.near(seen.embedding_D, choices.k)
     place_D, place_kD = references.placed(seen.embedding_D), references.placed(references.embedding_ND[near.index_k])
     distance_k = (place_kD - place_D).norm(dim=-1)
-    match method:
-        case "stored steps":
-            target_R = own_R + near.mean(references.step_NR[near.index_k])
-            return Found(torch.lerp(own_R, target_R, choices.stride), target_R, near, distance_k)
-        case "kernel regression":
-            target_R = near.mean(references.routing_NR[near.index_k])
-            return Found(torch.lerp(target_R, own_R, choices.own), target_R, near, distance_k)
-        case "gradient descent":
+    if method == "stored steps":
+        target_R = own_R + near.mean(references.step_NR[near.index_k])
+        routing_R = torch.lerp(own_R, target_R, choices.stride)
+    elif method == "kernel regression":
+        target_R = near.mean(references.routing_NR[near.index_k])
+        routing_R = torch.lerp(target_R, own_R, choices.own)
+    else:
+        with frozen(net):
             loss_of = neighbours_loss(net, references, near)
-            with frozen(net):
-                target_R = descend(own_R, loss_of, rates=(choices.rate, choices.rate * RATE_FALLS_TO))
-            return Found(target_R, target_R, near, distance_k)
+            routing_R = target_R = rerouting.descend(own_R, loss_of, rates=(choices.rate, choices.rate * RATE_FALLS_TO))
+    return Found(routing_R, target_R, near, distance_k)
 
 
 def neighbours_loss(net: RestorationNet, references: References, near: Neighbours) -> LossOf:
@@ -213,11 +196,9 @@ def neighbours_loss(net: RestorationNet, references: References, near: Neighbour
             "gradient descent needs the references' pictures, which may not be passed on with the shipped ones: make "
             "some of your own photographs, type: python -m mofme build-references PHOTOGRAPHS --out FOLDER --pairs"
         )
+    pairs = (references.weathered_NCHW, references.clean_NCHW)
     device = net.stem.weight.device
-    weathered_kCHW, clean_kCHW = (
-        pictures[near.index_k].to(device).float() / 255
-        for pictures in (references.weathered_NCHW, references.clean_NCHW)
-    )
+    weathered_kCHW, clean_kCHW = (part[near.index_k].to(device).float() / 255 for part in pairs)
     return pairs_loss(net, weathered_kCHW, clean_kCHW, near.kernel_k.to(device))
 
 
@@ -225,21 +206,12 @@ def pairs_loss(net: RestorationNet, weathered_BCHW: Tensor, clean_BCHW: Tensor, 
     """Of a routing: the training loss of pairs (B, 3, H, W) under it, each by its share."""
 
     def loss_of(routing_R: Tensor) -> Tensor:
-        with rerouted(net, routing_R.to(share_B), samples=len(share_B)):
+        with rerouting.rerouted(net, routing_R.to(share_B), samples=len(share_B)):
             restored_BCHW = net(weathered_BCHW).image
         losses = [psnr_loss(*pair) for pair in zip(restored_BCHW.split(1), clean_BCHW.split(1), strict=True)]
         return (torch.stack(losses) * share_B).sum().to(routing_R)
 
     return loss_of
-
-
-def _neighbours(references: References, found: Found) -> tuple[Neighbour, ...]:
-    return tuple(
-        Neighbour(KINDS[references.kind_N[index]], distance, weight, references.gain_N[index].item())
-        for index, distance, weight in zip(
-            found.near.index_k.tolist(), found.distance_k.tolist(), found.near.kernel_k.tolist(), strict=True
-        )
-    )
 
 
 class Rerouter:
@@ -257,11 +229,10 @@ class Rerouter:
         self.references = references
         self.method = method or references.choices.method
         self.report = report
-        used = {"embedding": references.embedding_ND, "routing": references.routing_NR, "step": references.step_NR}
-        self.version = f"{restorer.version}, re-routed by {self.method} from {checksum(used)[:8]}"
+        self.version = f"{restorer.version}, re-routed by {self.method} from {references.digest[:8]}"
 
     def __call__(self, image: Tensor, **how: Any) -> Restoration:
         """As `Restorer.__call__`."""
-        result = reroute(self.restorer, image, self.method, self.references, **how)
+        result = explain(self.restorer, image, self.method, self.references, **how)
         self.report(result)
         return result.restoration

@@ -2,8 +2,9 @@
 
 import functools
 import html
+from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,8 @@ _LEAST = 0.5 / _LEVELS  # what rounds to nothing is not made to look large
 
 @dataclass(frozen=True)
 class ReroutedPhoto:
-    """Files of equal size: the photo restored as usual, restored after re-routing, and where the two differ.
-
-    `changed` is the mean and `most_changed` the largest difference between the two, in levels of 0 to 255.
-    """
+    """Files of equal size: the photo restored as usual, restored after re-routing, and where the two differ. `changed`
+    is the mean and `most_changed` the largest difference between the two, in levels of 0 to 255."""
 
     rerouted: Rerouted
     plain: Path
@@ -79,12 +78,9 @@ def build(services: Services, references: Callable[[], References] = shipped_ref
             download = download_button("Download the re-routed picture", "rerouting-download")
     with gr.Row(visible=False) as details:
         with gr.Column(scale=4, min_width=320):
+            label = "Where re-routing changed the picture; bright is most"
             difference = gr.Image(
-                interactive=False,
-                type="filepath",
-                buttons=[],
-                label="Where re-routing changed the picture; bright is most",
-                elem_id="rerouting-difference",
+                interactive=False, type="filepath", buttons=[], label=label, elem_id="rerouting-difference"
             )
         with gr.Column(scale=6, min_width=320):
             neighbours = gr.HTML(padding=False, elem_id="rerouting-neighbours")
@@ -124,10 +120,8 @@ def build(services: Services, references: Callable[[], References] = shipped_ref
 
 
 def reroute_photo(services: Services, job: Job, upload: Path, references: References, method: str) -> ReroutedPhoto:
-    """Restore one upload twice. `method` is one of METHODS, or CHOSEN.
-
-    Raises MofmeError if it is no picture, too large, or the job was stopped; ModelError for a model that is not there.
-    """
+    """Restore one upload twice. `method` is one of METHODS, or CHOSEN. Raises MofmeError if it is no picture, too
+    large, or the job was stopped; ModelError for a model that is not there."""
     chosen = next((name for name in METHODS if name == method), None)
     if chosen is None and method != CHOSEN:
         raise ModelError(f"no re-routing method is called {method!r}: choose {', '.join(METHODS)}")
@@ -149,23 +143,22 @@ def reroute_photo(services: Services, job: Job, upload: Path, references: Refere
     write_picture(plain, found.plain.image, picture, "png")
     write_picture(download, found.restoration.image, picture, "png")
     difference = (found.restoration.image - found.plain.image).abs()
-    return ReroutedPhoto(
-        found,
-        plain,
-        download,
-        _difference_map(found.plain.image, difference, folder / "difference.jpg"),
-        _LEVELS * float(difference.mean()),
-        _LEVELS * float(difference.max()),
-        picture.notes,
-    )
+    seen = _difference_map(found.plain.image, difference, folder / "difference.jpg")
+    mean, most = _LEVELS * float(difference.mean()), _LEVELS * float(difference.max())
+    return ReroutedPhoto(found, plain, download, seen, mean, most, picture.notes)
 
 
 def summary_html(photo: ReroutedPhoto) -> str:
     """How far the routing moved, what that changed in the picture, and the time it took."""
     found = photo.rerouted
+    change = (
+        f"The picture changed by {photo.changed:.2f} of 255 levels on average, by {photo.most_changed:.0f} where it "
+        "changed most."
+    )
     return (
         f"<p class='choice'>The routing moved by <b>{100 * found.moved:.1f} %</b></p>"
-        f"<p>{_change(photo)} By {html.escape(found.method)}, {found.extra_seconds:.1f} s more than the "
+        f"<p>{change if photo.most_changed >= 0.5 else 'The picture stayed the same.'} "
+        f"By {html.escape(found.method)}, {found.extra_seconds:.1f} s more than the "
         f"{found.seconds - found.extra_seconds:.1f} s of restoring as usual.</p>"
         f"{notes_html(photo.notes)}"
         "<p class='note'>Whether a change is for the better cannot be told without the same photo in good weather; "
@@ -176,24 +169,16 @@ def summary_html(photo: ReroutedPhoto) -> str:
 def neighbours_html(found: Rerouted) -> str:
     """The references that the routing was moved by: how much each weather counts, and the nearest of them."""
     largest = max(near.weight for near in found.neighbours)
-    by_weather: dict[str, float] = {}
+    by_weather: dict[str, float] = defaultdict(float)
     for near in found.neighbours:
-        by_weather[near.weather] = by_weather.get(near.weather, 0) + near.weight
-    shares = ", ".join(
-        f"{html.escape(weather)} {100 * share:.0f} %"
-        for weather, share in sorted(by_weather.items(), key=lambda item: -item[1])
-    )
+        by_weather[near.weather] += near.weight
+    order = sorted(by_weather.items(), key=lambda item: -item[1])
+    shares = ", ".join(f"{html.escape(weather)} {100 * share:.0f} %" for weather, share in order)
     heads = ("Weather", cell("Counts", "th", colspan=2), "Distance", "Gained")
-    rows = [
-        (
-            near.weather,
-            bar(near.weight / largest),
-            f"{100 * near.weight:.0f}\N{NO-BREAK SPACE}%",
-            f"{near.distance:.2f}",
-            f"{near.gain:+.1f}\N{NO-BREAK SPACE}dB",
-        )
-        for near in found.neighbours[:_SHOWN]
-    ]
+    rows = []
+    for near in found.neighbours[:_SHOWN]:
+        counts, gained = f"{100 * near.weight:.0f}\N{NO-BREAK SPACE}%", f"{near.gain:+.1f}\N{NO-BREAK SPACE}dB"
+        rows.append((near.weather, bar(near.weight / largest), counts, f"{near.distance:.2f}", gained))
     return (
         f"<h4>The photos it goes by</h4><p>{len(found.neighbours)} reference photos on which the net did well, like "
         f"this one in what the net sees: {shares}.</p><p class='note'>The nearest of them. Gained: what restoring did "
@@ -203,12 +188,14 @@ def neighbours_html(found: Rerouted) -> str:
 
 def routing_html(found: Rerouted) -> str:
     """The mean weight of every expert in every layer: before, after, and the change."""
-    before_LE, after_LE = _rows(found.before), _rows(found.after)
+    before_LE, after_LE = (
+        np.stack([weights_E.double().cpu().numpy() for weights_E in routing.values()])
+        for routing in (found.before, found.after)
+    )
     names, change_LE = numbered(before_LE.shape[1]), after_LE - before_LE
     most = max(float(np.abs(before_LE).max()), float(np.abs(after_LE).max()))
     blocks = [
-        Block("before", names, before_LE, most, zeros=True),
-        Block("after", names, after_LE, most, zeros=True),
+        *(Block(name, names, one, most, zeros=True) for name, one in (("before", before_LE), ("after", after_LE))),
         Block("change", names, change_LE, float(np.abs(change_LE).max()) or 1.0, digits=1, signed=True, zeros=True),
     ]
     layers = [f"{number + 1} {layer.split('.')[0].replace('_', ' ')}" for number, layer in enumerate(found.before)]
@@ -232,27 +219,11 @@ def rerouted_values(photo: ReroutedPhoto) -> dict[str, Any]:
         "seconds": round(found.seconds, 3),
         "extra_seconds": round(found.extra_seconds, 3),
         "changed_levels": {"mean": round(photo.changed, 4), "most": round(photo.most_changed, 2)},
-        "neighbours": [
-            {"weather": near.weather, "distance": near.distance, "weight": near.weight, "gain": near.gain}
-            for near in found.neighbours
-        ],
+        "neighbours": [asdict(near) for near in found.neighbours],
         "before": plain(found.before),
         "target": plain(found.target),
         "after": plain(found.after),
     }
-
-
-def _change(photo: ReroutedPhoto) -> str:
-    if photo.most_changed < 0.5:
-        return "The picture stayed the same."
-    return (
-        f"The picture changed by {photo.changed:.2f} of 255 levels on average, by {photo.most_changed:.0f} where it "
-        "changed most."
-    )
-
-
-def _rows(routing: Mapping[str, Tensor]) -> np.ndarray[Any, Any]:
-    return np.stack([weights_E.double().cpu().numpy() for weights_E in routing.values()])
 
 
 def _difference_map(rgb: Tensor, difference: Tensor, path: Path) -> Path:

@@ -1,21 +1,19 @@
 """How much re-routing gains on questions that neither references nor tuning have seen.
 
 References are questions that the model answers rightly; every question measured is written down at once, so that a
-stopped run goes on where it was, also with more questions. Axis names: N references, R routing weights, k neighbours.
+stopped run goes on where it was, also with more questions.
 
-A question is answered in one pass, whose last layers can be re-routed, with gradients, at a fraction of its cost: the
-question and its choices are one row of tokens, and every choice sees the question and itself, not the other choices. So
-the mean over the row's tokens is the routing of the question, known before anybody knows the answer.
-
+A question is answered in one pass: with its choices it is one row of tokens, in which a choice sees the question and
+itself, not the others. So the mean over the row's tokens is the routing of the question, known before the answer is.
 Our readings: only the last layers are re-routed, so that what enters them is computed once; and as a converted layer
 has a stand-in for an idle expert, a gate g between 0 and 1 gives g of the expert and 1 - g of its stand-in.
 
-Further axes: L tokens of a row, D features, C choices, A tokens of all choices.
+Axis names: N references, R routing weights, k neighbours, L tokens of a row, D features, C choices, A tokens of these.
 """
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,21 +24,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mofme.core import rerouting
 from mofme.core.gated_experts import GatedFeedForwardExperts
 from mofme.core.moe import moe_layers
-from mofme.core.rerouting import (
-    LossOf,
-    Neighbours,
-    by_layer,
-    descend,
-    find_mode,
-    frozen,
-    nearest,
-    regress,
-    rerouted,
-    routing_of,
-    shifted,
-)
+from mofme.core.rerouting import LossOf, Neighbours, frozen, nearest
 from mofme.core.weights import load_card
 from mofme.errors import ModelError
 from mofme.files import CARD_FILE
@@ -69,11 +56,9 @@ class AnswerRow:
 
 
 class Tail(nn.Module):
-    """The last `layers` of a model: row -> score (C,) of every choice after the question.
-
-    A score is the log-likelihood per character, as in lm-evaluation-harness' `acc_norm`, times the mean characters of a
-    choice, so that its softmax is as sharp as that of the log-likelihoods.
-    """
+    """The last `layers` of a model: row -> score (C,) of every choice after the question. A score is the log-likelihood
+    per character, as in lm-evaluation-harness' `acc_norm`, times the mean characters of a choice, so that its softmax
+    is as sharp as that of the log-likelihoods."""
 
     def __init__(self, lm: PretrainedLM, layers: int) -> None:
         super().__init__()
@@ -91,16 +76,24 @@ class Tail(nn.Module):
     @torch.no_grad()
     def read(self, question: Question) -> AnswerRow:
         """Run the layers before."""
-        model = self.lm[0].model.model
-        ids_L, position_L, sees_LL, before_A, choice_A = _row(self.lm[0], question)
-        hidden_1LD = model.embed_tokens(ids_L[None])
-        hidden_1LD = self._through(list(model.layers)[: self.first], hidden_1LD, position_L, sees_LL)
-        context = len(ids_L) - len(before_A)
+        lm, model = self.lm[0], self.lm[0].model.model
+        ids = lm.tokens(question.context)
+        context, positions, belongs, before = len(ids), list(range(len(ids))), [-1] * len(ids), list[int]()
+        for number, choice in enumerate(question.choices):
+            tokens, start = lm.tokens(f"{question.context} {choice}")[context:], len(ids)
+            before += [context - 1, *range(start, start + len(tokens) - 1)]
+            ids += tokens
+            positions += range(context, context + len(tokens))
+            belongs += [number] * len(tokens)
+        ids_L, position_L, belongs_L, before_A = map(torch.tensor, (ids, positions, belongs, before))
+        earlier_LL = torch.ones(len(ids), len(ids), dtype=torch.bool).tril()
+        sees_LL = earlier_LL & ((belongs_L == -1) | (belongs_L == belongs_L[:, None]))
+        layers = list(model.layers)[: self.first]
+        hidden_LD = self._through(layers, model.embed_tokens(ids_L[None]), position_L, sees_LL)[0]
         length_C = torch.tensor([float(max(1, len(choice))) for choice in question.choices])
         share_C = length_C / length_C.mean()
-        return AnswerRow(
-            hidden_1LD[0], position_L, sees_LL, before_A, ids_L[context:], choice_A, share_C, question.answer
-        )
+        ends = ids_L[context:], belongs_L[context:]
+        return AnswerRow(hidden_LD, position_L, sees_LL, before_A, *ends, share_C, question.answer)
 
     def forward(self, row: AnswerRow) -> Tensor:
         hidden_LD = self._through(list(self.layers), row.hidden_LD[None], row.position_L, row.sees_LL)[0]
@@ -110,21 +103,18 @@ class Tail(nn.Module):
 
     def routing(self, row: AnswerRow) -> Tensor:
         """The row's own routing (R)."""
-        return routing_of(self, lambda: self(row))
+        return rerouting.routing_of(self, lambda: self(row))
 
     def loss(self, row: AnswerRow, routing_R: Tensor) -> Tensor:
         """Cross-entropy of the right choice among all, under a routing."""
-        with rerouted(self, routing_R):
+        with rerouting.rerouted(self, routing_R):
             return F.cross_entropy(self(row), torch.tensor(row.answer))
 
     @torch.no_grad()
     def answer(self, row: AnswerRow, shift_R: Tensor | None = None) -> tuple[int, float]:
         """The likeliest choice, the first of equal ones, and how much of the probability the right one is given."""
-        if shift_R is None:
+        with rerouting.shifted(self, shift_R) if shift_R is not None else nullcontext():
             log_C = self(row)
-        else:
-            with shifted(self, shift_R):
-                log_C = self(row)
         return int(log_C.argmax()), float(log_C.softmax(0)[row.answer])
 
     def _through(self, layers: Sequence[nn.Module], hidden_1LD: Tensor, position_L: Tensor, sees_LL: Tensor) -> Tensor:
@@ -132,24 +122,6 @@ class Tail(nn.Module):
         for layer in layers:
             hidden_1LD = layer(hidden_1LD, attention_mask=sees_LL[None, None], position_embeddings=rotary)
         return hidden_1LD
-
-
-def _row(lm: PretrainedLM, question: Question) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Tokens, places and who sees whom; of the choices' tokens the place before each, and the choice."""
-    context = lm.tokens(question.context)
-    choices = [lm.tokens(f"{question.context} {choice}")[len(context) :] for choice in question.choices]
-    ids, positions = list(context), list(range(len(context)))
-    belongs, before = [-1] * len(context), []
-    for number, tokens in enumerate(choices):
-        start = len(ids)
-        before += [len(context) - 1, *range(start, start + len(tokens) - 1)]
-        ids += tokens
-        positions += range(len(context), len(context) + len(tokens))
-        belongs += [number] * len(tokens)
-    belongs_L = torch.tensor(belongs)
-    earlier_LL = torch.ones(len(ids), len(ids), dtype=torch.bool).tril()
-    sees_LL = earlier_LL & ((belongs_L == -1) | (belongs_L == belongs_L[:, None]))
-    return torch.tensor(ids), torch.tensor(positions), sees_LL, torch.tensor(before), belongs_L[len(context) :]
 
 
 @contextmanager
@@ -209,6 +181,7 @@ class Library:
     """The pool's questions that the model answers rightly, and where they lie."""
 
     def __init__(self, tail: Tail, pool: Sequence[Question], places_ND: Tensor, encoder: SentenceEncoder) -> None:
+        self.tail, self.encoder = tail, encoder
         rows = [tail.read(question) for question in pool]
         right = [index for index, row in enumerate(rows) if tail.answer(row)[0] == row.answer]
         if not right:
@@ -216,32 +189,26 @@ class Library:
         self.rows = [rows[index] for index in right]
         self.places_ND = places_ND[right]
         self.routing_NR = torch.stack([tail.routing(row) for row in self.rows])
-        answers = [pool[index].choices[pool[index].answer] for index in right]
-        self.answers_ND = _embed(encoder, answers)
+        self.answers_ND = _embed(encoder, [pool[index].choices[pool[index].answer] for index in right])
 
-    def loss_of(self, tail: Tail, near: Neighbours) -> LossOf:
+    def loss_of(self, near: Neighbours) -> LossOf:
         """L(r) of the paper."""
         rows = [self.rows[index] for index in near.index_k.tolist()]
-        return lambda routing_R: near.mean(torch.stack([tail.loss(row, routing_R) for row in rows]))
+        return lambda routing_R: near.mean(torch.stack([self.tail.loss(row, routing_R) for row in rows]))
 
 
 def measure(lm: PretrainedLM, setting: Setting, work: Path, report: Report = lambda _: None) -> list[Measured]:
     """For every test question: of every arm whether it is right, the probability of the right choice, and seconds.
-
-    `work` is a folder for what is finished. Raises ModelError for a model without experts, one that answers nothing,
-    or a folder that holds another model's or pool's.
-    """
-    encoder = SentenceEncoder()
+    `work` is a folder for what is finished. Raises ModelError for a model without experts, one that answers nothing, or
+    a folder that holds another model's or pool's."""
     name = f"text-{setting.layers}-{setting.k}-{len(setting.pool)}-{setting.tuning}-{setting.seed}"
     told = {"model": lm.name, "pool": fingerprint(setting.pool)}
     if (Path(lm.name) / CARD_FILE).is_file():  # one that is converted anew may have the same name
         told["weights"] = load_card(Path(lm.name)).sha256
-    with continuous_gates(lm.model):
-        tail = Tail(lm, setting.layers)
-        Study(work, told, note=name)
-        log = Log(work / f"{name}.jsonl")
-        with frozen(tail):
-            return _measure(tail, setting, encoder, log, report)
+    tail = Tail(lm, setting.layers)
+    Study(work, told, note=name)
+    with continuous_gates(lm.model), frozen(tail):
+        return _measure(tail, setting, SentenceEncoder(), Log(work / f"{name}.jsonl"), report)
 
 
 def _measure(tail: Tail, setting: Setting, encoder: SentenceEncoder, log: Log, report: Report) -> list[Measured]:
@@ -259,15 +226,15 @@ def _measure(tail: Tail, setting: Setting, encoder: SentenceEncoder, log: Log, r
     done = {row["asked"]: row for row in kept if "asked" in row}
     rates = next((row["rates"] for row in kept if "rates" in row), None)
     if rates is None:
-        rates = _tune(tail, library, [setting.pool[index] for index in tuning], pool_ND[tuning], setting.k)
+        rates = _tune(library, [setting.pool[index] for index in tuning], pool_ND[tuning], setting.k)
         log.append({"rates": rates})
     report(f"chosen on tuning questions: {rates}")
     for number, (question, place_D) in enumerate(zip(setting.test, test_ND, strict=True)):
         asked = _asked(question)
         if asked not in done:
-            others = np.random.default_rng([setting.seed, number]).permutation(len(library.rows))[: setting.k]
-            arms = dict(_arms(tail, library, question, place_D, setting.k, rates, torch.tensor(others), encoder))
-            done[asked] = {"asked": asked, "question": question.context, "task": question.task, **arms}
+            random = np.random.default_rng([setting.seed, number])
+            arms = _arms(library, question, place_D, setting.k, rates, random)
+            done[asked] = {"asked": asked, "question": question.context, "task": question.task, **dict(arms)}
             log.append(done[asked])
         report(f"{number + 1} of {len(setting.test)} questions")
     return [done[_asked(question)] | {"library": len(library.rows), "rates": rates} for question in setting.test]
@@ -278,14 +245,15 @@ def _asked(question: Question) -> int:
     return fingerprint((question.context, question.choices, question.answer))
 
 
-def _tune(tail: Tail, library: Library, questions: Sequence[Question], places_ND: Tensor, k: int) -> dict[str, float]:
+def _tune(library: Library, questions: Sequence[Question], places_ND: Tensor, k: int) -> dict[str, float]:
     """For descent on neighbours and for the oracle the rate that gives the right choice most on tuning questions."""
-    totals: dict[str, list[float]] = {DESCENT: [0.0] * len(RATES), ORACLE: [0.0] * len(RATES)}
+    tail = library.tail
+    totals = {DESCENT: [0.0] * len(RATES), ORACLE: [0.0] * len(RATES)}
     for question, place_D in zip(questions, places_ND, strict=True):
         row = tail.read(question)
         own_R = tail.routing(row)
         near = nearest(place_D, library.places_ND, k)
-        losses: dict[str, LossOf] = {DESCENT: library.loss_of(tail, near), ORACLE: partial(tail.loss, row)}
+        losses: dict[str, LossOf] = {DESCENT: library.loss_of(near), ORACLE: partial(tail.loss, row)}
         for arm, loss_of in losses.items():
             for index, rate in enumerate(RATES):
                 shift_R = _descend(own_R, loss_of, rate) - own_R
@@ -294,34 +262,34 @@ def _tune(tail: Tail, library: Library, questions: Sequence[Question], places_ND
 
 
 def _descend(own_R: Tensor, loss_of: LossOf, rate: float) -> Tensor:
-    return descend(own_R, loss_of, rates=(rate, rate * _FALLS_TO))
+    return rerouting.descend(own_R, loss_of, rates=(rate, rate * _FALLS_TO))
 
 
 def _arms(
-    tail: Tail,
     library: Library,
     question: Question,
     place_D: Tensor,
     k: int,
     rates: dict[str, float],
-    drawn_k: Tensor,
-    encoder: SentenceEncoder,
+    generator: np.random.Generator,
 ) -> Iterator[tuple[str, dict[str, float]]]:
-    start = time.process_time()
+    tail, start = library.tail, time.process_time()
     row = tail.read(question)
     choice, chance = tail.answer(row)
     yield BASE, {"right": choice == row.answer, "chance": chance, "seconds": time.process_time() - start}
     own_R = tail.routing(row)
+    parts = rerouting.by_layer(tail, own_R).values()
     near = nearest(place_D, library.places_ND, k)
+    drawn_k = torch.tensor(generator.permutation(len(library.rows))[:k])
     among = nearest(place_D, library.places_ND[drawn_k], k)
     random = Neighbours(drawn_k[among.index_k], among.kernel_k)
     ways: dict[str, Callable[[], Tensor]] = {
-        "mode finding": lambda: find_mode(own_R, library.routing_NR, k),
-        "kernel regression": lambda: regress(own_R, near, library.routing_NR, library.loss_of(tail, near)),
-        DESCENT: lambda: _descend(own_R, library.loss_of(tail, near), rates[DESCENT]),
+        "mode finding": lambda: rerouting.find_mode(own_R, library.routing_NR, k),
+        "kernel regression": lambda: rerouting.regress(own_R, near, library.routing_NR, library.loss_of(near)),
+        DESCENT: lambda: _descend(own_R, library.loss_of(near), rates[DESCENT]),
         ORACLE: lambda: _descend(own_R, partial(tail.loss, row), rates[ORACLE]),
-        RANDOM_DESCENT: lambda: _descend(own_R, library.loss_of(tail, random), rates[DESCENT]),
-        UNIFORM: lambda: torch.cat([part_E.mean().expand_as(part_E) for part_E in by_layer(tail, own_R).values()]),
+        RANDOM_DESCENT: lambda: _descend(own_R, library.loss_of(random), rates[DESCENT]),
+        UNIFORM: lambda: torch.cat([part_E.mean().expand_as(part_E) for part_E in parts]),
     }
     for arm, way in ways.items():
         start = time.process_time()
@@ -330,7 +298,7 @@ def _arms(
         choice, chance = tail.answer(row, shift_R)
         yield arm, {"right": choice == row.answer, "chance": chance, "seconds": seconds}
     # Choices are free texts, so a vote on letters would say nothing: the choice is taken that is most like the answers.
-    alike_C = _embed(encoder, question.choices) @ near.mean(library.answers_ND[near.index_k])
+    alike_C = _embed(library.encoder, question.choices) @ near.mean(library.answers_ND[near.index_k])
     yield VOTE, {"right": int(alike_C.argmax()) == row.answer, "chance": 0.0, "seconds": 0.0}
 
 
@@ -343,17 +311,9 @@ def as_result(rows: Sequence[Measured], command: str, seed: int) -> Result:
     arms = [arm for arm, value in rows[0].items() if isinstance(value, dict) and "right" in value]
     tables = [Row("accuracy", arm, _accuracy(rows, arm)) for arm in arms]
     tables += [Row("against the routers' own choice", arm, _against(rows, arm)) for arm in arms if arm != BASE]
-    tables.append(
-        Row(
-            "setting",
-            "questions",
-            {
-                "measured": Figure(len(rows)),
-                "references": Figure(rows[0]["library"]),
-                **{f"first rate, {arm.split(':')[0]}": Figure(rate) for arm, rate in rows[0]["rates"].items()},
-            },
-        )
-    )
+    setting = {"measured": Figure(len(rows)), "references": Figure(rows[0]["library"])}
+    setting |= {f"first rate, {arm.split(':')[0]}": Figure(rate) for arm, rate in rows[0]["rates"].items()}
+    tables.append(Row("setting", "questions", setting))
     result = Result(
         room="rerouting_text",
         paper="R2-T2, arXiv 2502.20395",
@@ -381,7 +341,8 @@ def _accuracy(rows: Sequence[Measured], arm: str) -> dict[str, Figure]:
 
 
 def _against(rows: Sequence[Measured], arm: str) -> dict[str, Figure]:
-    right_2N, chance_2N = (np.stack([_column(rows, one, name) for one in (arm, BASE)]) for name in ("right", "chance"))
-    figures = {_GAIN: paired_shares(right_2N[0], right_2N[1])}
-    log_2N = np.log(chance_2N + 1e-9)
-    return figures if arm == VOTE else {**figures, _CHANCE: students_mean(log_2N[0] - log_2N[1])}
+    figures = {_GAIN: paired_shares(_column(rows, arm, "right"), _column(rows, BASE, "right"))}
+    if arm != VOTE:
+        log_N, base_N = (np.log(_column(rows, one, "chance") + 1e-9) for one in (arm, BASE))
+        figures[_CHANCE] = students_mean(log_N - base_N)
+    return figures

@@ -69,22 +69,14 @@ def test_other_weights_are_refused_with_what_to_type(made: tuple[Path, Path], tm
     assert not (tmp_path / "b.png").exists()
 
 
-def test_a_model_that_solves_nothing(tmp_path: Path) -> None:
+def test_a_model_that_solves_nothing_and_a_folder_that_holds_a_model(tmp_path: Path) -> None:
     photographs = tmp_path / "photographs"
     photographs.mkdir()
     for name in ("p2", "p3"):
         Image.new("RGB", (16, 16)).save(photographs / f"{name}.png")  # too small to cut anything from
     model = save_net(tmp_path / "model", 0)
-    result = run("build-references", photographs, "--out", tmp_path / "out", "--model", model)
-    assert result.exit_code == 2
-    assert "only 0 pairs were solved" in result.stderr
-
-
-def test_references_never_replace_a_model(tmp_path: Path) -> None:
-    (tmp_path / "photographs").mkdir()
-    model = save_net(tmp_path / "model", 0)
     before = (model / "model.safetensors").read_bytes()
-    result = run("build-references", tmp_path / "photographs", "--out", model, "--model", model)
-    assert result.exit_code == 2
-    assert "model holds a 'restoration' model" in result.stderr
+    for out, told in ((tmp_path / "out", "only 0 pairs were solved"), (model, "model holds a 'restoration' model")):
+        result = run("build-references", photographs, "--out", out, "--model", model)
+        assert result.exit_code == 2 and told in result.stderr
     assert (model / "model.safetensors").read_bytes() == before

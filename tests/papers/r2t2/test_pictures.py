@@ -1,6 +1,7 @@
-import dataclasses
+import json
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from mofme.core import rerouting
 from mofme.core.moe import observe_routing
 from mofme.core.rerouting import Neighbours, nearest, routing_of
 from mofme.core.weights import checksum
 from mofme.errors import ModelError, MofmeError
-from mofme.papers.r2t2 import building, picture_experiment
-from mofme.papers.r2t2.building import build, choose, for_tuning, own_step, photographs, sample, samples
-from mofme.papers.r2t2.picture_experiment import ALL, BASE, CROPS, ORACLE, WHOLE_REROUTED, as_result, measure
+from mofme.papers.r2t2 import building, picture_experiment, tab
+from mofme.papers.r2t2.building import Sample, build, choose, for_tuning, own_step, photographs, samples
+from mofme.papers.r2t2.picture_experiment import ALL, BASE, CROPS, ORACLE, WHOLE, as_result, measure
 from mofme.papers.r2t2.references import METHODS, Choices, Method, References
 from mofme.papers.r2t2.rerouter import Rerouted, Rerouter, explain, find, observed, pairs_loss
 from mofme.vision.datasets import held_back
@@ -23,6 +25,7 @@ from mofme.vision.metrics import psnr_loss
 from mofme.vision.nets.unet import RestorationNet
 from mofme.vision.restorer import Restorer
 
+HELD = [f"p{number}" for number in range(100) if held_back(Path(f"p{number}.png"))][:2]
 R = 4 * 3  # experts times layers: one block at 1/4, one at 1/8, one at 1/4
 
 
@@ -52,15 +55,11 @@ def references(restorer: Restorer) -> References:
 
 
 @pytest.fixture
-def small_crops(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The arms work on crops of 32 pixels: a fraction of the time, the same steps."""
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Crops of 32 pixels, three steps of descent and one kind of weather: a fraction of the time, the same arms."""
     monkeypatch.setattr(picture_experiment, "TEST_CROP", 32)
-
-
-@pytest.fixture
-def rain_alone(small_crops: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One kind of weather instead of all."""
     monkeypatch.setattr(picture_experiment, "KINDS", ("rain",))
+    monkeypatch.setattr(rerouting, "descend", partial(rerouting.descend, steps=3))
 
 
 @pytest.fixture
@@ -108,6 +107,19 @@ def test_the_picture_is_restored_by_the_routing_that_is_shown(
     assert result.seconds >= result.extra_seconds > 0
 
 
+def test_what_is_shown_and_told_to_programs(restorer: Restorer, references: References, picture: Tensor) -> None:
+    found = explain(restorer, picture, "stored steps", references)
+    photo = tab.ReroutedPhoto(found, Path(), Path(), Path(), 1.2, 7.3, ("a note",))
+    page = tab.summary_html(photo) + tab.neighbours_html(found) + tab.routing_html(found)
+    for part in (f"moved by <b>{100 * found.moved:.1f} %", "by 7 where it changed most", "a note", "1 encoder quarter"):
+        assert part in page
+    assert page.count("dB</td>") == len(found.neighbours) == 5
+    values = json.loads(json.dumps(tab.rerouted_values(photo)))
+    assert [near["weight"] for near in values["neighbours"]] == [near.weight for near in found.neighbours]
+    assert [len(weights) for weights in values["after"].values()] == [4, 4, 4]
+    assert "stayed the same" in tab.summary_html(replace(photo, most_changed=0.2))
+
+
 def test_steps_are_taken_as_the_kernel_weighs_them(restorer: Restorer, references: References, picture: Tensor) -> None:
     with observed(restorer.net) as seen:
         restorer(picture)
@@ -144,7 +156,7 @@ def test_the_loss_of_several_pairs_is_that_of_each_on_its_own(restorer: Restorer
 
 def test_the_oracle_lowers_the_loss_it_knows(restorer: Restorer) -> None:
     weathered, clean = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(3))
-    one = sample(restorer, "rain", weathered, clean)
+    one = Sample(restorer, "rain", weathered, clean)
     loss_of = pairs_loss(restorer.net, weathered[None], clean[None], torch.ones(1))
     with torch.no_grad():
         before, after = loss_of(one.seen.routing_R), loss_of(one.seen.routing_R + own_step(restorer, one))
@@ -168,43 +180,30 @@ def test_nothing_is_left_changed(restorer: Restorer, references: References, pic
     assert len(routing) == 3
 
 
-def test_stopping_in_between_leaves_nothing_behind(restorer: Restorer, references: References, picture: Tensor) -> None:
-    own = restorer(picture).image
+def test_it_stands_in_for_a_restorer(restorer: Restorer, references: References, picture: Tensor) -> None:
+    results, told, own = list[Rerouted](), list[float](), restorer(picture).image
+    rerouter = Rerouter(restorer, replace(references, choices=Choices("mode finding")), report=results.append)
+    image = rerouter(picture, strength=0.5, tile=16, on_progress=told.append).image
+    assert torch.equal(image, results[0].restoration.image)
+    assert results[0].method == "mode finding"
+    assert told == sorted(told) and told[-1] == 1  # once from start to end
 
     def stop(share: float) -> None:
         if share > 0.5:
             raise MofmeError("stopped")
 
     with pytest.raises(MofmeError, match="stopped"):
-        explain(restorer, picture, "stored steps", references, on_progress=stop)
+        rerouter(picture, on_progress=stop)
     assert torch.equal(restorer(picture).image, own)
 
 
-def test_progress_runs_once_from_start_to_end(restorer: Restorer, references: References, picture: Tensor) -> None:
-    told: list[float] = []
-    explain(restorer, picture, "mode finding", references, tile=16, on_progress=told.append)
-    assert told == sorted(told) and told[-1] == 1
-
-
-def test_it_stands_in_for_a_restorer(restorer: Restorer, references: References, picture: Tensor) -> None:
-    results: list[Rerouted] = []
-    rerouter = Rerouter(restorer, replace(references, choices=Choices("mode finding")), report=results.append)
-    image = rerouter(picture, strength=0.5).image
-    assert torch.equal(image, results[0].restoration.image)
-    assert results[0].method == "mode finding"
-
-
-def test_references_of_other_weights_are_refused(restorer: Restorer, references: References) -> None:
+def test_references_that_do_not_serve_are_refused(restorer: Restorer, references: References, picture: Tensor) -> None:
+    with pytest.raises(ModelError, match="--pairs"):
+        explain(restorer, picture, "gradient descent", replace(references, weathered_NCHW=None, clean_NCHW=None))
     with torch.no_grad():
         restorer.net.head.bias.add_(1)
     with pytest.raises(ModelError, match="build-references"):
         Rerouter(restorer, references)
-
-
-def test_descent_without_pictures_says_what_to_do(restorer: Restorer, references: References, picture: Tensor) -> None:
-    shipped = replace(references, weathered_NCHW=None, clean_NCHW=None)
-    with pytest.raises(ModelError, match="--pairs"):
-        explain(restorer, picture, "gradient descent", shipped)
 
 
 def test_saved_and_loaded(references: References, tmp_path: Path) -> None:
@@ -221,9 +220,6 @@ def test_saved_and_loaded(references: References, tmp_path: Path) -> None:
     assert torch.equal(loaded.kind_N, references.kind_N)
     replace(references, clean_NCHW=None, weathered_NCHW=None).save(tmp_path / "light", "free", {})
     assert References.load(tmp_path / "light").clean_NCHW is None
-
-
-def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="missing"):
         References.load(tmp_path)
 
@@ -231,7 +227,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
 def test_the_best_candidate_is_chosen(restorer: Restorer, references: References) -> None:
     """Where one step for all is the oracle's, stored steps beat what moves towards random routings."""
     weathered, clean = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(4))
-    one = sample(restorer, "rain", weathered, clean)
+    one = Sample(restorer, "rain", weathered, clean)
     step_R = own_step(restorer, one)
     many = {name: getattr(references, name).repeat_interleave(3, 0) for name in ("embedding_ND", "kind_N", "gain_N")}
     told = replace(references, **many, step_NR=step_R.expand(24, -1), routing_NR=5 * torch.randn(24, R))
@@ -241,9 +237,8 @@ def test_the_best_candidate_is_chosen(restorer: Restorer, references: References
 
 
 def test_photographs_are_told_apart_by_name(tmp_path: Path) -> None:
-    names = [f"photo{number}" for number in range(200)]
-    for name in names:
-        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+    for number in range(200):
+        (tmp_path / f"photo{number}.png").touch()
     taken, tuning = photographs([tmp_path])
     assert taken and tuning
     assert not set(taken) & set(tuning)
@@ -251,7 +246,7 @@ def test_photographs_are_told_apart_by_name(tmp_path: Path) -> None:
     assert all(for_tuning(path) for path in tuning) and not any(for_tuning(path) for path in taken)
 
 
-@pytest.mark.usefixtures("rain_alone")
+@pytest.mark.usefixtures("quick")
 def test_names_of_any_bytes(restorer: Restorer, references: References, tmp_path: Path) -> None:
     numbers = (os.fsdecode(b"caf\xe9 %d.png" % number) for number in range(100))
     held, taken = (next(name for name in numbers if held_back(Path(name)) == wanted) for wanted in (True, False))
@@ -265,51 +260,43 @@ def test_names_of_any_bytes(restorer: Restorer, references: References, tmp_path
     assert {row["name"] for row in rows} == {Path(held).stem}
 
 
-@pytest.mark.usefixtures("small_crops")
+@pytest.mark.usefixtures("quick")
 def test_what_is_measured(
     restorer: Restorer, references: References, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(picture_experiment, "WEATHERS", ("rain", "snow"))
-    monkeypatch.setattr(picture_experiment, "KINDS", ("rain", "snow", "clear"))
-    photos = tmp_path / "photos"
+    monkeypatch.setattr(picture_experiment, "WEATHERS", ("rain",))
+    monkeypatch.setattr(picture_experiment, "KINDS", ("rain", "clear"))
+    photos, work = tmp_path / "photos", tmp_path / "work"
     photos.mkdir()
-    random = np.random.default_rng(0)
-    held = [f"p{number}" for number in range(100) if held_back(Path(f"p{number}.png"))][:2]
-    for name in [*held, "p1"]:
+    random, calls = np.random.default_rng(0), list[int]()
+    for name in [*HELD, "p1"]:
         Image.fromarray(random.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(photos / f"{name}.png")
-    calls: list[int] = []
-    rows = measure(
-        restorer, references, [photos], tmp_path / "work", limit=1, report=lambda done, _: calls.append(done)
-    )
-    assert calls == [1, 2, 3]
-    assert {row["name"] for row in rows} == {held[0]}
-    rows = measure(restorer, references, [photos], tmp_path / "work")
-    assert [row["name"] for row in rows] == [held[0]] * 3 + [held[1]] * 3
-    (log,) = (tmp_path / "work").iterdir()
+    rows = measure(restorer, references, [photos], work, limit=1, report=lambda done, _: calls.append(done))
+    assert calls == [1, 2] and {row["name"] for row in rows} == {HELD[0]}
+    rows = measure(restorer, references, [photos], work)
+    assert [row["name"] for row in rows] == [HELD[0]] * 2 + [HELD[1]] * 2
+    (log,) = work.iterdir()
     whole = log.read_text()
-    cut = whole.rindex("}, ") + 1  # in the last row, where an inner part ends
-    log.write_text(whole[:cut])
-    again = measure(restorer, references, [photos], tmp_path / "work")
+    log.write_text(whole[: whole.rindex("}, ") + 1])  # cut in the last row, where an inner part ends
+    again = measure(restorer, references, [photos], work)
     assert again[:-1] == rows[:-1] and again[-1]["decibels"] == rows[-1]["decibels"]
-    assert measure(restorer, references, [photos], tmp_path / "work") == again
+    assert measure(restorer, references, [photos], work) == again
+    for row in rows:  # so that there is a share of it
+        row["decibels"][ORACLE] = row["decibels"][BASE] + 1 + row["decibels"][ORACLE] / 100
     result = as_result(rows, references, "command", 0)
-    oracle = next(row for row in result.rows if row.table == CROPS and row.name == ORACLE)
     gains = [row["decibels"][ORACLE] - row["decibels"][BASE] for row in rows if row["kind"] != "clear"]
-    assert oracle.figures["gain, dB"].value == pytest.approx(np.mean(gains))
-    whole = next(row for row in result.rows if row.name == ALL)
-    assert whole.figures["photographs"].value == 4
-    assert all(WHOLE_REROUTED in row["decibels"] for row in rows)
+    assert result.figure(CROPS, ORACLE, "gain, dB").value == pytest.approx(np.mean(gains))
+    assert result.figure(WHOLE, ALL, "photographs").value == 2
 
 
-@pytest.mark.usefixtures("rain_alone")
+@pytest.mark.usefixtures("quick")
 def test_other_photographs_of_one_name_and_other_references_are_measured_anew(
     restorer: Restorer, references: References, tmp_path: Path
 ) -> None:
-    held = next(f"p{number}.png" for number in range(100) if held_back(Path(f"p{number}.png")))
-    others = dataclasses.replace(references, step_NR=-references.step_NR)
+    others = replace(references, step_NR=-references.step_NR)
     scores = []
     for chosen, grey in ((references, 80), (references, 160), (others, 160)):
-        Image.new("RGB", (40, 40), (grey, grey, 90)).save(tmp_path / held)
+        Image.new("RGB", (40, 40), (grey, grey, 90)).save(tmp_path / f"{HELD[0]}.png")
         rows = measure(restorer, chosen, [tmp_path], tmp_path / "work")
         scores.append([row["decibels"] for row in rows])
     first, other_photo, other_references = scores
@@ -317,22 +304,21 @@ def test_other_photographs_of_one_name_and_other_references_are_measured_anew(
     assert first != other_photo != other_references
 
 
-def test_photographs_for_training_are_not_measured(restorer: Restorer, references: References, tmp_path: Path) -> None:
-    with pytest.raises(MofmeError, match="holds none"):
-        measure(restorer, references, [tmp_path], tmp_path / "work")
-
-
 def test_photographs_that_cannot_be_measured_are_told(
     restorer: Restorer, references: References, tmp_path: Path
 ) -> None:
-    held = next(f"p{number}.png" for number in range(100) if held_back(Path(f"p{number}.png")))
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-        Image.new("RGB", (100, 127)).save(tmp_path / folder / held)
-    with pytest.raises(MofmeError, match="none of 1 photographs can be read and has 128 pixels a side"):
-        measure(restorer, references, [tmp_path / "a"], tmp_path / "work")
-    with pytest.raises(MofmeError, match=f"two photographs have the name {Path(held).stem}"):
-        measure(restorer, references, [tmp_path / "a", tmp_path / "b"], tmp_path / "work")
+    a, b, empty = (tmp_path / name for name in ("a", "b", "empty"))
+    for folder in (a, b, empty):
+        folder.mkdir()
+    for folder in (a, b):
+        Image.new("RGB", (100, 127)).save(folder / f"{HELD[0]}.png")
+    for folders, words in (
+        ([empty], "holds none"),
+        ([a], "none of 1 photographs can be read and has 128 pixels a side"),
+        ([a, b], f"two photographs have the name {HELD[0]}"),
+    ):
+        with pytest.raises(MofmeError, match=words):
+            measure(restorer, references, folders, tmp_path / "work")
 
 
 def test_photographs_too_small_for_tuning_are_told(

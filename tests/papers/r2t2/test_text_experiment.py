@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,22 +11,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from mofme.core import rerouting
 from mofme.errors import ModelError
 from mofme.language.text import Question
 from mofme.papers.ladimo.conversion import set_layers
 from mofme.papers.ladimo.converted_layer import Recipe
 from mofme.papers.r2t2 import text_experiment
-from mofme.papers.r2t2.text_experiment import (
-    BASE,
-    DESCENT,
-    ORACLE,
-    UNIFORM,
-    VOTE,
-    Setting,
-    as_result,
-    drawn,
-    measure,
-)
+from mofme.papers.r2t2.text_experiment import BASE, DESCENT, ORACLE, UNIFORM, VOTE, Setting
 
 if TYPE_CHECKING:
     from mofme.language.pretrained import PretrainedLM
@@ -52,6 +44,7 @@ def questions(count: int, seed: int) -> list[Question]:
 @pytest.fixture
 def lm(tiny_pretrained: Callable[..., PretrainedLM], monkeypatch: pytest.MonkeyPatch) -> PretrainedLM:
     monkeypatch.setattr(text_experiment, "SentenceEncoder", Letters)
+    monkeypatch.setattr(rerouting, "descend", partial(rerouting.descend, steps=4))
     lm = tiny_pretrained()
     torch.manual_seed(1)
     set_layers(lm.model, Recipe(experts=4, active=2), [{"kind": "top-k", "value": 2}] * 3)
@@ -61,56 +54,51 @@ def lm(tiny_pretrained: Callable[..., PretrainedLM], monkeypatch: pytest.MonkeyP
 
 def test_what_is_measured(lm: PretrainedLM, tmp_path: Path) -> None:
     pool, test = questions(20, 0), questions(3, 1)
-    first = measure(lm, Setting(test[:2], [*pool, test[0]], layers=1, k=2, tuning=1), tmp_path)
+    first = text_experiment.measure(lm, Setting(test[:2], [*pool, test[0]], layers=1, k=2, tuning=1), tmp_path)
     lines = next(tmp_path.glob("*.jsonl")).read_text().splitlines()
     assert len(lines) == 3  # the rates, and a line a question
-    rows = measure(lm, Setting(test, [*pool, test[0]], layers=1, k=2, tuning=1), tmp_path)
+    rows = text_experiment.measure(lm, Setting(test, [*pool, test[0]], layers=1, k=2, tuning=1), tmp_path)
     assert rows[:2] == first
     assert all(row[ORACLE]["chance"] > row[BASE]["chance"] for row in rows)
     assert {row["rates"][DESCENT] for row in rows} <= {0.01, 0.1, 1.0}
-    result = as_result(rows, "command", 0)
+    result = text_experiment.as_result(rows, "command", 0)
     accuracy = {row.name: row.figures["right, %"].value for row in result.rows if row.table == "accuracy"}
     assert accuracy[BASE] == pytest.approx(100 * np.mean([row[BASE]["right"] for row in rows]))
     assert {UNIFORM, VOTE} < accuracy.keys()
 
 
-def test_another_model_has_a_folder_of_its_own(lm: PretrainedLM, tmp_path: Path) -> None:
-    setting = Setting(questions(1, 1), questions(20, 0), layers=1, k=2, tuning=1)
-    measure(lm, setting, tmp_path)
-    with pytest.raises(ModelError, match="another model: take another folder"):
-        measure(replace(lm, name="another"), setting, tmp_path)
-
-
-def test_a_model_that_answers_nothing(lm: PretrainedLM, tmp_path: Path) -> None:
-    pool = questions(6, 0)
-    tail = text_experiment.Tail(lm, 1)
-    wrong = [replace(question, answer=1 - tail.answer(tail.read(question))[0]) for question in pool]
-    with pytest.raises(ModelError, match="none of the reference questions"):
-        measure(lm, Setting(questions(1, 1), wrong, layers=1, k=2, tuning=1), tmp_path)
-
-
 def test_more_questions_begin_with_the_same() -> None:
     all_of_them = questions(9, 0)
-    assert drawn(all_of_them, 3, 1) == drawn(all_of_them, 7, 1)[:3]
-    assert set(drawn(all_of_them, None, 1)) == set(all_of_them)
+    assert text_experiment.drawn(all_of_them, 3, 1) == text_experiment.drawn(all_of_them, 7, 1)[:3]
+    assert set(text_experiment.drawn(all_of_them, None, 1)) == set(all_of_them)
 
 
-def test_the_same_words_with_other_choices_are_another_question(lm: PretrainedLM, tmp_path: Path) -> None:
+def test_the_same_words_with_other_choices_are_another_question_and_so_is_another_model(
+    lm: PretrainedLM, tmp_path: Path
+) -> None:
     one = questions(1, 1)[0]
     other = replace(one, choices=one.choices[::-1])  # now the other choice is right
-    rows = measure(lm, Setting([one, other], questions(20, 0), layers=1, k=2, tuning=1), tmp_path)
+    setting = Setting([one, other], questions(20, 0), layers=1, k=2, tuning=1)
+    rows = text_experiment.measure(lm, setting, tmp_path)
     assert rows[0][BASE]["chance"] + rows[1][BASE]["chance"] == pytest.approx(1, abs=1e-5)
-
-
-def test_too_few_solved_references_are_told(lm: PretrainedLM, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="are needed"):
-        measure(lm, Setting(questions(1, 1), questions(8, 0), layers=1, k=9, tuning=1), tmp_path)
+    with pytest.raises(ModelError, match="another model: take another folder"):
+        text_experiment.measure(replace(lm, name="another"), setting, tmp_path)
 
 
 def test_what_cannot_be_rerouted_is_told(
     lm: PretrainedLM, tiny_pretrained: Callable[..., PretrainedLM], tmp_path: Path
 ) -> None:
-    with pytest.raises(ModelError, match="layers: 9 of them cannot"):
-        measure(lm, Setting(questions(1, 1), questions(20, 0), layers=9, k=2, tuning=1), tmp_path / "a")
-    with pytest.raises(ModelError, match="no experts"):
-        measure(tiny_pretrained(), Setting(questions(1, 1), questions(20, 0), layers=1, k=2, tuning=1), tmp_path / "b")
+    pool, test = questions(12, 0), questions(1, 1)
+    tail = text_experiment.Tail(lm, 1)
+    wrong = [replace(question, answer=1 - tail.answer(tail.read(question))[0]) for question in pool]
+    setting = Setting(test, pool, layers=1, k=2, tuning=1)
+    for number, (model, asked, told) in enumerate(
+        (
+            (lm, replace(setting, layers=9), "layers: 9 of them cannot"),
+            (tiny_pretrained(), setting, "no experts"),
+            (lm, replace(setting, pool=wrong), "none of the reference questions"),
+            (lm, replace(setting, k=12), "are needed"),
+        )
+    ):
+        with pytest.raises(ModelError, match=told):
+            text_experiment.measure(model, asked, tmp_path / str(number))
