@@ -59,10 +59,8 @@ def open_app(
     """Open the app: restore photos taken in bad weather in your browser."""
     if auth is not None and not all(auth.partition(":")):
         raise typer.BadParameter("write user:password", param_hint="--auth")
-
     if (certificate is None) != (key is None):
         raise typer.BadParameter("a certificate and its key go together", param_hint="--certificate and --key")
-
     for file in filter(None, (certificate, key)):
         open(file).close()  # Gradio would look for another port instead of telling, here and below
     if certificate and key:
@@ -75,11 +73,10 @@ def open_app(
     from mofme.ui.models import Engine, Services, shipped_models
     from mofme.ui.service import log_json
     from mofme.ui.uploads import RESULTS
-    from mofme.ui.window import Address, serve
+    from mofme.ui.window import serve
     from mofme.vision.restorer import Restorer
 
-    # A Hugging Face Space reaches the app from outside its container.
-    if os.environ.get("SPACE_ID"):
+    if os.environ.get("SPACE_ID"):  # Hugging Face reaches the app from outside its container
         host = "0.0.0.0"
     user, _, password = (auth or "").partition(":")
     bytes_of_memory = SHARE * of_this_machine() if max_memory is None else 1e9 * max_memory
@@ -89,7 +86,7 @@ def open_app(
     services = Services(engine, limits=replace(Limits(), megapixels=megapixels))
     if log_format == "json":
         log_json()
-    serve(services, Address(host, port, root_path, certificate, key), (user, password) if auth else None)
+    serve(services, host, port, (user, password) if auth else None, root_path, certificate, key)
 
 
 app = typer.Typer(

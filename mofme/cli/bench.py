@@ -95,26 +95,20 @@ def runtimes(
     """Compare runtimes on the same pictures by CPU time, share of the CPU's peak, and dB lost; tell where their time
     goes, and what public nets reach by them.
     """
+    from mofme.vision import runtime_benchmark as measured
     from mofme.vision.datasets import find_sets
-    from mofme.vision.runtime_benchmark import (
-        as_result,
-        compare_nets,
-        compare_runtimes,
-        net_rows,
-        profile_rows,
-        public_nets,
-        where_time_goes,
-    )
 
     chosen = [pair for members in find_sets(pairs).values() for pair in members[:limit]]
-    trials = list(command.track(compare_runtimes(model, chosen, repeats), "restoring", repeats * len(chosen)))
+    trials = list(command.track(measured.compare_runtimes(model, chosen, repeats), "restoring", repeats * len(chosen)))
     if not trials:
-        return as_result(model, trials, command.line)
+        return measured.as_result(model, trials, command.line)
     images = [pair.read()[0] for pair in chosen]
-    profiles = list(command.track((where_time_goes(model, image) for image in images), "profiling", len(images)))
-    nets = dict(command.track(compare_nets(model, repeats), "public nets", 1 + len(public_nets())))
-    rows = [*profile_rows(profiles), *net_rows(nets)]
-    return as_result(model, trials, command.line, rows)
+    profiles = list(
+        command.track((measured.where_time_goes(model, image) for image in images), "profiling", len(images))
+    )
+    nets = dict(command.track(measured.compare_nets(model, repeats), "public nets", 1 + len(measured.public_nets())))
+    rows = [*measured.profile_rows(profiles), *measured.net_rows(nets)]
+    return measured.as_result(model, trials, command.line, rows)
 
 
 @measures("cluster.json")

@@ -14,6 +14,7 @@ import typer
 
 from mofme.cli.measuring import Command, measures
 from mofme.cli.train import check_weathers
+from mofme.errors import ModelError, MofmeError, TableError
 from mofme.files import without_name
 from mofme.measure.result import Result
 
@@ -92,7 +93,6 @@ def restoration(
     seed: WeatherSeed = 0,
 ) -> Result:
     """Restore pictures whose clean version is known, and print PSNR, SSIM and LPIPS before and after."""
-    from mofme.errors import MofmeError
     from mofme.vision.evaluation import as_result, evaluate, write_csv
     from mofme.vision.restorer import Restorer
 
@@ -123,7 +123,6 @@ def pair_sets(
     pairs: list[Path], held_back: list[Path], seed: int, limit: int | None, folder: Path
 ) -> dict[str, list[PairFiles]]:
     """What those two options name, by the names of the sets; weather is put on photographs below `folder`."""
-    from mofme.errors import MofmeError
     from mofme.vision.datasets import find_sets, held_back_sets
 
     if not pairs and not held_back:
@@ -139,7 +138,6 @@ def pair_sets(
 
 def open_lpips(command: Command, weights: Path | None) -> Lpips | None:
     """LPIPS with the weights of that file, or downloaded ones; None, and a line, where neither is to be had."""
-    from mofme.errors import ModelError
     from mofme.vision.metrics import Lpips
 
     try:
@@ -187,7 +185,6 @@ def segmentation(
     pictures: Annotated[int, typer.Option(min=0, help="Frames to show side by side, below --out.")] = 0,
 ) -> Result:
     """Segment frames clean, in bad weather and restored, and print the IoUs and how much of them is won back."""
-    from mofme.errors import TableError
     from mofme.vision.label_sets import find_labelled, load_label_set, video_of
     from mofme.vision.segmentation_eval import as_result, counted_classes, evaluate_segmentation, write_csv, write_views
     from mofme.vision.segmenter import load_segmenter

@@ -161,10 +161,7 @@ def print_result(result: Result) -> None:
 
 
 def recorded_line(context: typer.Context, around: Collection[str] = ()) -> str:
-    """The command and every option that was typed, but for where the result goes and how it is shown.
-
-    Files and folders appear by name: where they lie differs from machine to machine.
-    """
+    """The command and every option that was typed, but for where the result goes and how it is shown; files by name."""
     words: list[str] = []
     for parameter in context.command.params:
         name = str(parameter.name)

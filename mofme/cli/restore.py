@@ -6,7 +6,7 @@ import sys
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import asdict, replace
 from functools import partial
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from mofme.cli.measuring import Command, ExitCode, with_exit_codes
-from mofme.errors import MofmeError
+from mofme.errors import ModelError, MofmeError, PictureError
 from mofme.files import address_of, check_can_hold, model_folder, on_disk, printable
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ def restore(
 ) -> None:
     """Restore INPUT to OUTPUT, mirroring a folder's tree and leaving out what is there already."""
     from mofme.vision.batch import BatchSettings
+    from mofme.vision.video_file import VIDEO_SUFFIXES
 
     source, output = on_disk(source), on_disk(output)
     if not (address_of(source) or source.exists()):
@@ -118,8 +119,8 @@ def restore(
     rerouted: list[Rerouted] = []
     interrupted = False
     start = time.monotonic()
-    is_long = is_folder or _is_video(source)
     by: str = runtime
+    is_long = is_folder or source.suffix.lower() in VIDEO_SUFFIXES
     if by == "auto" and (reroute or references or gpus_per_worker or not is_long):
         by = "torch"  # which starts soonest
     if by == "auto" and engine == "ray":  # one choice, measured here, for all workers: so their bytes are the same
@@ -148,17 +149,20 @@ def restore(
         f"{restored} restored, {failed} failed, {skipped} skipped because they are there already, "
         f"in {time.monotonic() - start:.1f} s" + (" (interrupted; start again to go on)" if interrupted else "")
     )
-    for note, files in _by_note(reports):
+    for note in dict.fromkeys(report.note for report in reports if report.note):
+        files = [report.file for report in reports if report.note == note]
         others = f" and {len(files) - _NAMED} more" if len(files) > _NAMED else ""
         command.tell(f"note: {note}: {', '.join(files[:_NAMED])}{others}")
     if rerouted:
         command.tell(_what_it_cost(rerouted))
     if as_json:
-        counts = {"restored": restored, "failed": failed, "skipped": skipped, "interrupted": interrupted}
-        costs = [{"extra_seconds": one.extra_seconds, "moved": one.moved} for one in rerouted]
-        told = [asdict(replace(report, error=report.reason)) for report in reports]
-        more = {"rerouted": costs} if rerouted else {}
-        print(json.dumps({"model": model, **counts, **more, "files": told}, indent=2))
+        document: dict[str, Any] = {"model": model, "restored": restored, "failed": failed, "skipped": skipped}
+        document["interrupted"] = interrupted
+        if rerouted:
+            costs = [{"extra_seconds": one.extra_seconds, "moved": one.moved} for one in rerouted]
+            document["rerouted"] = costs
+        document["files"] = [asdict(replace(report, error=report.reason)) for report in reports]
+        print(json.dumps(document, indent=2))
     if interrupted:
         raise typer.Exit(ExitCode.CANCELLED)
 
@@ -174,7 +178,6 @@ def _restore_folder(
     settings: "BatchSettings",
 ) -> None:
     """Fill `reports`, and the report file beside the outputs, also when interrupted."""
-    from mofme.errors import PictureError
     from mofme.vision.batch import restore_tree
     from mofme.vision.cluster import restore_tree_by_ray
     from mofme.vision.remote import mirrored, send
@@ -228,7 +231,6 @@ def _restore_one(
     output: Path,
     settings: "BatchSettings",
 ) -> None:
-    from mofme.errors import PictureError
     from mofme.vision.batch import restore_file
 
     output, format = _one_output(source, output, settings.format)
@@ -239,14 +241,8 @@ def _restore_one(
             raise PictureError(f"{output}: exists already; give another name or --overwrite.")
     check_can_hold(output)
     task = progress.add_task(printable(f"restoring {source.name}"), total=1)
-    restorer = load()
-    report = restore_file(
-        restorer,
-        source,
-        output,
-        replace(settings, format=format),
-        on_progress=lambda share: progress.update(task, completed=share),
-    )
+    settings = replace(settings, format=format)
+    report = restore_file(load(), source, output, settings, lambda share: progress.update(task, completed=share))
     reports.append(report)
     if report.error:
         command.fail(f"failed: {report.error}")
@@ -254,7 +250,6 @@ def _restore_one(
 
 def _one_output(source: Path, output: Path, format: str | None) -> tuple[Path, str | None]:
     """The file to write, and the format of a picture that is to have another. Raises PictureError."""
-    from mofme.errors import PictureError
     from mofme.vision.picture.file import FORMATS
     from mofme.vision.report import output_suffix
     from mofme.vision.video_file import CONTAINERS, VIDEO_SUFFIXES
@@ -277,19 +272,12 @@ def _one_output(source: Path, output: Path, format: str | None) -> tuple[Path, s
 
 def load_restorer(model: str, device: str, runtime: str = "torch") -> "Restorer":
     """Raises ModelError."""
-    from mofme.errors import ModelError
     from mofme.vision.restorer import Restorer
 
     try:
         return Restorer.from_pretrained(model, device, runtime)
     except (RuntimeError, AssertionError) as error:  # what torch raises for a device that is not there
         raise ModelError(f"the device {device!r} cannot be used: {error}") from error
-
-
-def _is_video(source: Path | str) -> bool:
-    from mofme.vision.video_file import VIDEO_SUFFIXES
-
-    return Path(source).suffix.lower() in VIDEO_SUFFIXES
 
 
 def _load(
@@ -303,12 +291,6 @@ def _load(
     if not (reroute or references):
         return restorer
     return Rerouter(restorer, References.load(references or SHIPPED), report=rerouted.append)
-
-
-def _by_note(reports: "list[FileReport]") -> Iterator[tuple[str, list[str]]]:
-    """What is to be said of outputs, and of which."""
-    for note in dict.fromkeys(report.note for report in reports if report.note):
-        yield note, [report.file for report in reports if report.note == note]
 
 
 def _what_it_cost(rerouted: "list[Rerouted]") -> str:
@@ -359,9 +341,6 @@ def stream(
     max_megapixels: Annotated[float, typer.Option(help="Refuse larger frames.", min=0)] = 100,
 ) -> None:
     """Restore the newest frame of SOURCE again and again, leaving out those that came meanwhile, until Ctrl-C."""
-    from pathlib import Path
-
-    from mofme.errors import PictureError
     from mofme.vision.stream import find_source, reading, restore_stream
     from mofme.vision.stream_out import open_output
 
@@ -376,9 +355,8 @@ def stream(
         logged = time.monotonic()
         try:
             with command.console.status("waiting for a frame") as line:
-                for done in restore_stream(
-                    restorer, latest, side=side, tell=command.tell, strength=strength, tile=tile
-                ):
+                how: dict[str, Any] = {"side": side, "tell": command.tell, "strength": strength, "tile": tile}
+                for done in restore_stream(restorer, latest, **how):
                     write(done)
                     latencies.append(time.monotonic() - done.shot.came)
                     counts = f"{done.came} frames in, {done.restored} restored, {done.skipped} skipped"
@@ -389,7 +367,6 @@ def stream(
                         command.tell(text)
                         logged = time.monotonic()
         finally:
-            late = (
-                f", latency {statistics.median(latencies):.2f} s, {max(latencies):.2f} s at most" if latencies else ""
-            )
-            command.tell(counts + late)
+            if latencies:
+                counts += f", latency {statistics.median(latencies):.2f} s, {max(latencies):.2f} s at most"
+            command.tell(counts)

@@ -1,7 +1,4 @@
-"""`python -m mofme train`, `train-tone`, `train-segmenter`: nets for pictures, trained on clean photographs.
-
-`synthesize` puts weather on such photographs and keeps both as aligned pairs.
-"""
+"""`python -m mofme train`, `train-tone`, `train-segmenter`: nets for pictures; `synthesize`: pairs to train on."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -11,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mofme.cli.measuring import Command, with_exit_codes
+from mofme.errors import PictureError
 
 Sources = Annotated[str, typer.Option(help="The training data and its licences, for the card.")]
 Licence = Annotated[str, typer.Option(help="Licence of the weights, for the card.")]
@@ -169,7 +167,6 @@ def synthesize(
     count: Annotated[int, typer.Option(help="Pairs to make from every picture.", min=1)] = 1,
 ) -> None:
     """Write OUT/input/NAME.png with weather and OUT/target/NAME.png without, for every picture of CLEAN."""
-    from mofme.errors import PictureError
     from mofme.vision.datasets import picture_names, write_pair
     from mofme.vision.picture.file import find_pictures, read_whole
 
