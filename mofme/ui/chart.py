@@ -53,10 +53,7 @@ class Axis:
 
 
 class Chart:
-    """A frame with a scale on its left and its lower side, in which lines and dots are drawn.
-
-    `names` are explained by their `colours` above the frame, `across` stands below it.
-    """
+    """Lines and dots in a frame with two scales; `names` have `colours` above it, and `across` stands below."""
 
     def __init__(
         self, title: str, names: Iterable[str], x: Axis, y: Axis, across: str = "", height: float = 200
@@ -93,10 +90,7 @@ class Chart:
         self.add(f"<path d='M{path}' fill='none' stroke='{colour}' {more}/>")
 
     def dot(self, point: Point, colour: str, told: str = "", radius: float = 5, more: str = "") -> None:
-        """`told` is read when it is pointed at."""
-        x, y = self.at(point)
-        title = f"<title>{html.escape(told)}</title>" if told else ""
-        self.add(f"<circle cx='{x:.1f}' cy='{y:.1f}' r='{radius:g}' fill='{colour}' {more}>{title}</circle>")
+        self.add(_dot(self.at(point), colour, told, radius, more))
 
     def svg(self) -> str:
         return drawing(self._title, self._parts, self.bottom + 40)
@@ -114,9 +108,7 @@ def line_plot(title: str, lines: Mapping[str, Sequence[Point]], steps: int, acro
 
 
 def learning_curves(title: str, losses: Mapping[str, Sequence[float]]) -> str:
-    """`losses` of every step, by name, smoothed so that batches do not hide the trend. Raises ValueError if there are
-    none.
-    """
+    """`losses` of every step, by name, smoothed over batches. Raises ValueError if there are none."""
     steps = max(map(len, losses.values()))
     return line_plot(title, {name: _smooth(one) for name, one in losses.items()}, steps, f"steps 1 to {steps}")
 
@@ -149,11 +141,8 @@ def scatter_plot(title: str, sets: Mapping[str, Sequence[tuple[str, float, float
 def cost_plot(
     title: str, models: Mapping[str, Point], curves: Mapping[str, Sequence[Point]], chosen: str | None = None
 ) -> str:
-    """Cost (dollars per 1,000 prompts) against quality (0 to 1): models as dots, routers as lines, and what was chosen
-    in a ring. Costs stand on a logarithmic scale; what costs nothing stands at its left end.
-
-    Names are written where they do not meet another; every dot tells its own when pointed at. Raises ValueError if
-    there is nothing to draw.
+    """Cost (dollars per 1,000 prompts, by powers; at the left end what costs nothing) against quality (0 to 1): models
+    as dots, named where there is room, routers as lines, a ring around `chosen`. Raises ValueError for nothing to draw.
     """
     points = [*models.values(), *(point for curve in curves.values() for point in curve)]
     powers = _powers([cost for cost, _ in points])
@@ -193,9 +182,7 @@ def bar_plot(title: str, bars: Mapping[str, tuple[float, float]]) -> str:
 
 
 def interval_plot(title: str, figures: Mapping[str, Figure], telling: str = "") -> str:
-    """A dot with its interval for each figure under its name, on one scale that holds 0; the one of `telling` stands
-    out, and of many only the first few stay beside it.
-    """
+    """Dots with intervals under their names, on a scale that holds 0: `telling`, which stands out, and a few more."""
     names = [name for name in figures if name == telling or name in list(figures)[:_ROWS]]
     shown = {name: figures[name] for name in names}
     ends = [end for one in shown.values() for end in (one.value, one.low, one.high) if end is not None]
@@ -213,14 +200,9 @@ def interval_plot(title: str, figures: Mapping[str, Figure], telling: str = "") 
             parts.append(text(0, y, line, "font-weight='600'" if name == telling else "opacity='.85'"))
         y += 13
         if figure.low is not None and figure.high is not None:
-            ends_of_line = f"M{at(figure.low):.1f} {y:.1f}H{at(figure.high):.1f}"
-            parts.append(
-                f"<path d='{ends_of_line}' stroke='{colour}' stroke-width='4' stroke-linecap='round' opacity='.5'/>"
-            )
-        told = html.escape(f"{name}: {figure.text()}")
-        parts.append(
-            f"<circle cx='{at(figure.value):.1f}' cy='{y:.1f}' r='5' fill='{colour}'><title>{told}</title></circle>"
-        )
+            line = f"d='M{at(figure.low):.1f} {y:.1f}H{at(figure.high):.1f}' stroke='{colour}'"
+            parts.append(f"<path {line} stroke-width='4' stroke-linecap='round' opacity='.5'/>")
+        parts.append(_dot((at(figure.value), y), colour, f"{name}: {figure.text()}"))
     zero = f"<path d='M{at(0):.1f} 26V{y + 12:.1f}' stroke='currentColor' opacity='.4' stroke-dasharray='4 4'/>"
     marks = [text(at(tick), y + 28, words, "text-anchor='middle'") for tick, words in axis.marks()]
     return drawing(title, [zero, *parts, *marks], y + 34)
@@ -253,6 +235,12 @@ def legend_height(names: Iterable[str]) -> int:
     return _LINE * max((line + 1 for _, line in _places(names)), default=0)
 
 
+def _dot(place: Point, colour: str, told: str, radius: float = 5, more: str = "") -> str:
+    """`told` is read when it is pointed at."""
+    title = f"<title>{html.escape(told)}</title>" if told else ""
+    return f"<circle cx='{place[0]:.1f}' cy='{place[1]:.1f}' r='{radius:g}' fill='{colour}' {more}>{title}</circle>"
+
+
 def _round_numbers(low: float, high: float) -> list[float]:
     """Between the two, about five."""
     power = 10 ** math.floor(math.log10((high - low) / 5))
@@ -264,17 +252,12 @@ def _places(names: Iterable[str]) -> list[tuple[float, int]]:
     """Left edge and line of each entry of a legend, wrapped at the drawing's width."""
     places, x, line = [], 0.0, 0
     for name in names:
-        width = 26 + _width(name)
+        width = 26 + _LETTER * len(name)
         if x and x + width > WIDTH:
             x, line = 0.0, line + 1
         places.append((x, line))
         x += width
     return places
-
-
-def _width(words: str) -> float:
-    """About how wide `words` are."""
-    return _LETTER * len(words)
 
 
 def _smooth(losses: Sequence[float]) -> list[Point]:
@@ -307,7 +290,8 @@ def _names(placed: Mapping[str, Point], chosen: str | None) -> Iterator[str]:
     taken = [(x - 5, x + 5, y) for x, y in placed.values()]
     for name in sorted(placed, key=lambda name: (name != chosen, placed[name][1])):
         x, y = placed[name]
-        width, away = (1.15 * _width(name), 13) if name == chosen else (_width(name), 8)
+        letter, away = (1.15 * _LETTER, 13) if name == chosen else (_LETTER, 8)  # bold is wider
+        width = letter * len(name)
         for left in (x + away, x - away - width):
             right = left + width
             free = all(right < start or end < left or abs(y - other) > _LETTER_HEIGHT for start, end, other in taken)

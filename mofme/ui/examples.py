@@ -6,12 +6,12 @@ import tempfile
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 
 import gradio as gr
+import numpy as np
 import torch
 from gradio.events import Dependency
-from PIL import Image, ImageDraw
+from numpy.typing import NDArray
 
 from mofme.files import cache_root
 from mofme.ui.figures import gallery
@@ -40,7 +40,7 @@ EXAMPLES = (
     Example("china.jpg", "haze", 2, "Haze"),
     Example("china.jpg", "raindrop", 3, "Too hard"),
 )
-_DRAWN = (160, 107)  # pixels, in the shape of the photos
+_DRAWN = (107, 160)  # pixels, in the shape of the photos
 
 
 @functools.cache
@@ -72,29 +72,18 @@ def make_examples(folder: Path) -> list[tuple[str, str]]:
     return made
 
 
-def drawn(weather: str) -> Image.Image:
-    """A small picture that says which weather it stands for, shown until the example is there."""
-    width, height = _DRAWN
-    image = Image.new("RGB", _DRAWN, (71, 92, 115))
-    draw, random = ImageDraw.Draw(image), Random(weather)
-    draw.polygon([(0, 80), (45, 48), (80, 74), (115, 40), (width, 78), (width, height), (0, height)], (45, 62, 80))
-    spots = [(random.randrange(width), random.randrange(height)) for _ in range(14 if weather == "raindrop" else 60)]
-    if weather == "haze":
-        image = Image.blend(image, Image.new("RGB", _DRAWN, (215, 222, 229)), 0.75)
-    for x, y in spots if weather != "haze" else ():
-        if weather == "rain":
-            draw.line((x, y, x - 5, y + 16), (190, 202, 214))
-        elif weather == "snow":
-            draw.ellipse((x, y, x + 3, y + 3), (235, 240, 245))
-        else:
-            draw.ellipse((x, y, x + 12, y + 14), (120, 142, 164), (170, 188, 205))
-    return image
+def drawn(example: Example) -> NDArray[np.uint8]:
+    """Hills in the example's weather, small, shown until the example is there."""
+    height, width = _DRAWN
+    hills = torch.arange(height)[:, None] > 65 + 20 * torch.sin(torch.arange(width) / 12)
+    sky, ground = (torch.tensor(colour)[:, None, None] / 255 for colour in ((71, 92, 115), (45, 62, 80)))
+    scene, generator = torch.where(hills, ground, sky), torch.Generator().manual_seed(example.seed)
+    image = synthesize(scene[None], [example.weather], generator).image[0]
+    return (image * 255).byte().permute(1, 2, 0).numpy()
 
 
 def examples_gallery(elem_id: str, photo: gr.Image) -> Dependency:
-    """The examples, four in a row, drawn ones until they are made; returns the event of a click, which puts one into
-    `photo`.
-    """
+    """The examples, drawn ones until they are made; returns the event of a click, which puts one into `photo`."""
 
     def made() -> list[tuple[str, str]]:
         with plain_errors():
@@ -104,7 +93,7 @@ def examples_gallery(elem_id: str, photo: gr.Image) -> Dependency:
         return made()[int(event.index)][0]
 
     gr.Markdown("Or try one of these:", elem_classes="note")
-    placeholders = [(drawn(example.weather), example.caption) for example in EXAMPLES]
+    placeholders = [(drawn(example), example.caption) for example in EXAMPLES]
     shown = gallery("four", 4, value=placeholders, allow_preview=False, elem_id=elem_id)
     gr.on(None, made, None, shown, api_visibility="private", show_progress="hidden")
     clicked: Dependency = shown.select(chosen, None, photo, api_visibility="private", show_progress="hidden")

@@ -42,16 +42,12 @@ def heat_map(rgb: Tensor, map_hw: Tensor) -> Image.Image:
     return Image.fromarray((grey * (1 - cover) + colour(values) * cover).round().astype(np.uint8))
 
 
-def save_picture(rgb: Tensor, path: Path) -> Path:
-    """Write a small picture (3, H, W) in [0, 1] for showing only."""
-    pixels = (rgb.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-    return _save(Image.fromarray(pixels), path)
-
-
-def _save(image: Image.Image, path: Path) -> Path:
-    """Whole or not at all, as a JPEG."""
+def save_picture(picture: Tensor | Image.Image, path: Path) -> Path:
+    """Write a small picture, as a tensor (3, H, W) in [0, 1], for showing only: a JPEG, whole or not at all."""
+    if isinstance(picture, Tensor):
+        picture = Image.fromarray((picture.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy())
     encoded = io.BytesIO()
-    image.save(encoded, "jpeg", quality=88)
+    picture.save(encoded, "jpeg", quality=88)
     with atomic_file(path) as file:
         file.write(encoded.getbuffer())
     return path
@@ -73,7 +69,7 @@ def expert_figures(rgb: Tensor, layer: RoutingMap, folder: Path) -> list[tuple[s
         if percent < 0.5:
             continue
         path = folder / f"expert-{expert + 1}.jpg"
-        _save(heat_map(rgb, layer.weights_EHW[expert] / peak), path)
+        save_picture(heat_map(rgb, layer.weights_EHW[expert] / peak), path)
         figures.append((str(path), f"Expert {expert + 1} · {percent:.0f} % of the picture"))
     return figures
 
@@ -82,7 +78,7 @@ def uncertainty_figure(rgb: Tensor, map_hw: Tensor, folder: Path) -> tuple[Path,
     """The uncertainty map over the picture, stretched over the values it has, and its legend as HTML."""
     low, high = float(map_hw.min()), float(map_hw.max())
     path = folder / "uncertainty.jpg"
-    _save(heat_map(rgb, (map_hw - low) / max(high - low, 0.02)), path)
+    save_picture(heat_map(rgb, (map_hw - low) / max(high - low, 0.02)), path)
     stops = ", ".join(f"rgb({red:.0f} {green:.0f} {blue:.0f})" for red, green, blue in RAMP)
     legend = (
         f'<div class="legend"><span>sure ({low:.2f})</span>'

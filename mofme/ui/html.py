@@ -120,19 +120,15 @@ def heat_rows(
 
 
 def heat_grid(corner: str, rows: Sequence[str], blocks: Sequence[Block], kind: str = "grid") -> str:
-    """Numbers that are the more coloured the larger they are; wide and long grids scroll inside themselves.
-
-    Rows may share a name; `corner` says what they are.
-    """
+    """Numbers, the more coloured the larger; wide and long grids scroll. `corner` says what the rows are."""
     columns = [(block.name, block.columns) for block in blocks]
     cells = [[part for block in blocks for part in block.cells(row)] for row in range(len(rows))]
     return heat_rows(corner, columns, zip(rows, cells, strict=True), kind)
 
 
 def heat_table(columns: Mapping[str, Sequence[str]], rows: Mapping[str, Sequence[Figure | None]]) -> str:
-    """Percentages, each cell as coloured as its figure is large. `columns` holds the parts of each column (one nameless
-    part: it is not divided); a row has a figure for every part, from 0 to 100, or None where nothing was measured.
-    Pointing at a cell tells its interval.
+    """Percentages, the more coloured the larger, with intervals when pointed at. `columns` holds the parts of each
+    column (one nameless part: it is not divided); a row has a figure for every part, or None.
     """
 
     def written(figure: Figure | None) -> Cell:
@@ -153,9 +149,7 @@ def result_tables(result: Result) -> str:
 
 
 def measured_by_us(*starts: str, folder: Path = RESULTS) -> str:
-    """For each room whose name starts with one of `starts`: what it means in one sentence, a chart, and folded its
-    verdict, the paper's claim, tables, plots, and how they came about.
-    """
+    """Of rooms whose names start so: what it means in one sentence, a chart, and folded all that was measured."""
     rooms = [room for room in available_results(folder) if room.startswith(starts)]
     inside = "".join(_room(room, folder) for room in rooms) or "<p class='note'>Nothing yet.</p>"
     return f"<div class='results'>{inside}</div>"

@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass
 
+from mofme.errors import MofmeError
+
 
 @dataclass(frozen=True)
 class Limits:
-    """Largest picture, upload, batch, prompt and table, longest work and queue, also of one
-    client; `away_seconds` is how long a batch or a video goes on while nobody has its page open, `stopping_seconds` how
-    long the app waits for work when it is stopped.
-
-    Every limit is told to the user when it is met.
+    """Each is told to the user when it is met. `away_seconds`: how long a batch or a video goes on while nobody has its
+    page open; `waiting_each`: of one client; `stopping_seconds`: how long the app waits for work when it is stopped.
     """
 
     megapixels: float = 50
@@ -27,3 +26,9 @@ class Limits:
     waiting: int = 20
     waiting_each: int = 8
     stopping_seconds: float = 20
+
+    def check_batch(self, count: int, things: str) -> None:
+        """Raises MofmeError for too many."""
+        if count > self.batch_pictures:
+            told = f"{count} {things} are more than the limit of {self.batch_pictures}"
+            raise MofmeError(f"{told}: upload fewer at a time.")

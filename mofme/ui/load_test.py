@@ -1,7 +1,5 @@
-"""What the app bears: clients who all restore small pictures by its API, and its memory while they do.
-
-A client uploads a picture, asks for it to be restored, waits, and fetches what came of it; who is turned away asks
-again a second later. Each has an address of its own, as a proxy would tell it.
+"""What the app bears: clients, each with an address of its own, who upload small pictures, have them restored by the
+API, fetch what came of them, and ask again a second later where they are turned away; and its memory while they do.
 """
 
 import asyncio
@@ -18,12 +16,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -31,8 +30,6 @@ from mofme.errors import MofmeError
 from mofme.measure.result import Figure, Result, Row, this_machine
 from mofme.measure.statistics import bootstrap
 from mofme.measure.study import plot
-
-FloatArray = NDArray[np.float64]
 
 SIDES = 64, 256
 """Pixels of the pictures, from and to: every size is another to the net."""
@@ -86,7 +83,8 @@ def measure_load(address: str, clients: int, pictures: int, done: Callable[[floa
     """So many pictures, by so many clients at once. `done` is told the share that is done."""
     load = Load(clients)
     before, began = _told(address, _CPU), time.perf_counter()
-    asyncio.run(_work(address, load, small_pictures(pictures), lambda: done(len(load.waits) / pictures)))
+    sent = islice(small_pictures(), pictures)
+    asyncio.run(_work(address, load, sent, lambda: done(len(load.waits) / pictures)))
     load.seconds, load.cpu_seconds = time.perf_counter() - began, _told(address, _CPU) - before
     return load
 
@@ -97,33 +95,25 @@ def measure_memory(
     """What the server holds while so many clients work for so long. `late` is told the share of time that is over."""
     memory, began = Memory(clients), time.monotonic()
 
-    def until_late() -> Iterator[bytes]:
-        pictures = small_pictures()
-        while time.monotonic() < began + 60 * minutes:
-            yield next(pictures)
-
-    async def look(work: asyncio.Task[None]) -> None:
+    async def watch() -> None:
+        until_late = takewhile(lambda _: time.monotonic() < began + 60 * minutes, small_pictures())
+        work = asyncio.create_task(_work(address, Load(clients), until_late, lambda: None))
         while not work.done():
             held = await asyncio.to_thread(_told, address, _RESIDENT)
             memory.minutes.append((time.monotonic() - began) / 60)
             memory.megabytes.append(held / 1e6)
             late(min(1.0, memory.minutes[-1] / minutes))
             await asyncio.wait([work], timeout=_EVERY)
-
-    async def both() -> None:
-        work = asyncio.create_task(_work(address, Load(clients), until_late(), lambda: None))
-        await look(work)
         await work
 
-    asyncio.run(both())
+    asyncio.run(watch())
     return memory
 
 
-def small_pictures(count: int | None = None) -> Iterator[bytes]:
-    """JPEGs of random sizes and colours, the same each time; without end where no count is told."""
+def small_pictures() -> Iterator[bytes]:
+    """JPEGs of random sizes and colours without end, the same each time."""
     generator = np.random.default_rng(0)
-    numbers = iter(int, 1) if count is None else range(count)
-    for _ in numbers:
+    while True:
         width, height = generator.integers(*SIDES, 2, endpoint=True)
         coarse = Image.fromarray(generator.integers(256, size=(6, 6, 3), dtype=np.uint8))
         file = io.BytesIO()
@@ -187,18 +177,14 @@ def draw_memory(memory: Memory, path: Path) -> None:
 
 def as_result(measured: Sequence[Load] | Memory, command: str) -> Result:
     """Of loads, a row for each number of clients and for the words that turned them away; of memory, one."""
-    about: dict[str, Any]
     if isinstance(measured, Memory):
         growth, held = measured.growth(), measured.megabytes
         figures = {"minutes": measured.minutes[-1] // 1, "at first, MB": held[0], "warm, MB": measured.warm()}
         told = {name: Figure(value) for name, value in {**figures, "most, MB": max(held)}.items()}
-        about = {
-            "room": "service_memory",
-            "claim": "Memory is flat after warm-up.",
-            "verdict": f"{growth.text(signed=True)} MB an hour after warm-up.",
-            "rows": [Row("memory", _clients(measured.clients), {**told, "growth, MB an hour": growth})],
-            "interval": "95 %, by ranks of the slopes between minutes (Theil and Sen)",
-        }
+        rows = [Row("memory", _clients(measured.clients), {**told, "growth, MB an hour": growth})]
+        room, claim = "service_memory", "Memory is flat after warm-up."
+        verdict = f"{growth.text(signed=True)} MB an hour after warm-up."
+        interval = "95 %, by ranks of the slopes between minutes (Theil and Sen)"
     else:
         rows = [Row("clients at once", _clients(load.clients), _figures(load)) for load in measured]
         for words in dict.fromkeys(words for load in measured for words in load.refusals):
@@ -206,30 +192,23 @@ def as_result(measured: Sequence[Load] | Memory, command: str) -> Result:
             rows.append(Row("turned away, to ask again", words, counts))
         rates = ", ".join(f"{_clients(load.clients)}: {_rate(load):.2f}" for load in measured)
         refused = sum(load.refusals.total() for load in measured)
-        about = {
-            "room": "service",
-            "claim": "64 clients at once are served, or told in words to wait.",
-            "verdict": f"Pictures a second: {rates}. All were restored; {refused} requests were turned away "
-            "with what to do, and asked again.",
-            "rows": rows,
-            "interval": "95 % bootstrap over the pictures",
-        }
-    return Result(paper="", command=command, seeds=(0,), machine=this_machine(), **about)
+        room, claim = "service", "64 clients at once are served, or told in words to wait."
+        verdict = f"Pictures a second: {rates}. All were restored; {refused} requests were turned away "
+        verdict += "with what to do, and asked again."
+        interval = "95 % bootstrap over the pictures"
+    return Result(room, "", claim, verdict, command, rows, (0,), interval=interval, machine=this_machine())
 
 
 def _figures(load: Load) -> dict[str, Figure]:
-    waits = np.array(load.waits)
-    late = {
-        f"p{percent}, s": lambda values, axis=None, q=percent: np.percentile(values, q, axis)
-        for percent in (50, 95, 99)
-    }
-    return {
+    figures = {
         "pictures": Figure(len(load.waits)),
         "turned away": Figure(load.refusals.total()),
         "pictures a second": Figure(_rate(load)),
-        **{name: bootstrap(waits, of) for name, of in late.items()},
-        "CPU s a picture": Figure(load.cpu_seconds / len(load.waits)),
     }
+    for percent in (50, 95, 99):
+        of = partial(np.percentile, q=percent)
+        figures[f"p{percent}, s"] = bootstrap(np.array(load.waits), of)
+    return figures | {"CPU s a picture": Figure(load.cpu_seconds / len(load.waits))}
 
 
 def _rate(load: Load) -> float:

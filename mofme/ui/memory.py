@@ -123,18 +123,11 @@ def of_this_machine(root: Path = Path("/")) -> float:
         if kinds not in ("", "memory"):  # version 2, version 1
             continue
         place, file = ("", "memory.max") if not kinds else ("memory", "memory.limit_in_bytes")
-        mount = root / "sys/fs/cgroup" / place
-        for folder in (mount, *(mount / part for part in _parts(path))):
+        inner = root / "sys/fs/cgroup" / place / path.lstrip("/")
+        for folder in (inner, *inner.parents):  # a group is bound by those around it
             with suppress(OSError, ValueError):  # "max" is none
                 limits.append(int((folder / file).read_text()))
     return min(limits)
-
-
-def _parts(path: str) -> Iterator[str]:
-    """`a`, `a/b` of `/a/b`: a group is bound by those around it."""
-    names = [name for name in path.split("/") if name]
-    for count in range(1, len(names) + 1):
-        yield "/".join(names[:count])
 
 
 MEMORY = Memory()

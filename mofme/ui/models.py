@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 
 
 class Engine:
-    """Loads each model once, and lends it to one picture at a time so that memory stays bounded.
+    """Loads each of `models` once, the default first, and lends it to one picture at a time: so memory stays bounded.
 
-    `models` are the names a visitor may choose from, the default first; a name from outside them is refused.
     `speed_up` is worth its seconds where many pictures are to be restored, and maps of the experts are not asked for.
     """
 
@@ -69,8 +68,7 @@ class InTurn:
 
     def __init__(self, restorer: Restorer, turn: Callable[[], AbstractContextManager[None]]) -> None:
         self._restorer, self._turn = restorer, turn
-        # What is written is told apart by them.
-        self.version, self.device = restorer.version, restorer.device
+        self.version, self.device = restorer.version, restorer.device  # which tell apart what is written
 
     def __call__(self, *picture: Any, **how: Any) -> Restoration:
         with self._turn():
@@ -99,10 +97,7 @@ def packaged_language_model() -> "PretrainedLM":
 
 
 def shipped_pair() -> tuple["CausalLM", "CausalLM"]:
-    """The small teacher that ships with the project and its student, new ones each time.
-
-    Raises ModelError if they are missing or damaged.
-    """
+    """The small teacher that ships and its student, new ones each time. Raises ModelError if they are damaged."""
     from mofme.papers.moe_distillation.distillation import fresh_student, shipped_teacher
 
     return shipped_teacher(), fresh_student()

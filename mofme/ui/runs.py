@@ -14,9 +14,8 @@ from mofme.ui.uploads import KEEP_SECONDS
 
 
 class Job:
-    """One piece of work for one visitor; `check` and `report` raise as soon as it should stop.
-
-    `told` receives what `report` says: the share that is done, from 0 to 1, and what is being done.
+    """One piece of work; `check` and `report` raise as soon as it should stop. `told` gets the share that is done (0 to
+    1), and what is being done.
     """
 
     def __init__(self, seconds: float, told: Callable[[float, str], Any] = lambda share, words: None) -> None:
@@ -58,16 +57,13 @@ class Job:
 
 
 class Run:
-    """The steps of one job in a thread of their own, followed by those who have its link.
-
-    It is cancelled when nobody has followed it for `away` seconds.
-    """
+    """The steps of one job in a thread of their own, cancelled when nobody has followed them for `away` seconds."""
 
     def __init__(self, steps: Callable[[Job], Iterator[Any]], seconds: float, away: float) -> None:
         self.job = Job(seconds, self._tell)
         self.ended_at: float | None = None
         self._away = away
-        self._followers: set[str] = set()
+        self.followers: set[str] = set()
         self._visits = 0
         self._changed = threading.Condition()
         self._told: tuple[float, str] | None = None
@@ -80,13 +76,18 @@ class Run:
 
     def follow(self, visitor: str, told: Callable[[float, str], Any]) -> Iterator[Any]:
         """The latest step, and those to come until the end. Raises what the work raised."""
-        self._followers.add(visitor)
+        self.followers.add(visitor)
         self._visits += 1
         words, steps = None, 0
+
+        def is_news() -> bool:
+            left = visitor not in self.followers
+            return left or self.ended_at is not None or self._told != words or self._steps != steps
+
         try:
-            while visitor in self._followers:
+            while visitor in self.followers:
                 with self._changed:
-                    self._changed.wait_for(lambda: self._is_news(visitor, words, steps))  # noqa: B023
+                    self._changed.wait_for(is_news)
                     new_words, new_steps, latest, ended = self._told, self._steps, self._latest, self.ended_at
                 if new_words and new_words != words:
                     told(*new_words)
@@ -102,23 +103,16 @@ class Run:
 
     def leave(self, visitor: str) -> None:
         with self._changed:
-            self._followers.discard(visitor)
+            self.followers.discard(visitor)
             self._changed.notify_all()
-            if self._followers or self.ended_at:
+            if self.followers or self.ended_at:
                 return
         timer = threading.Timer(self._away, self._cancel_if_left, (self._visits,))
         timer.daemon = True
         timer.start()
 
-    def is_followed_by(self, visitor: str) -> bool:
-        return visitor in self._followers
-
-    def _is_news(self, visitor: str, words: tuple[float, str] | None, steps: int) -> bool:
-        left = visitor not in self._followers
-        return left or self.ended_at is not None or self._told != words or self._steps != steps
-
     def _cancel_if_left(self, visits: int) -> None:
-        if not self._followers and visits == self._visits:  # nobody has looked since
+        if not self.followers and visits == self._visits:  # nobody has looked since
             self.job.cancel()
 
     def _run(self, steps: Callable[[Job], Iterator[Any]]) -> None:
@@ -140,9 +134,7 @@ class Run:
 
 
 class Runs:
-    """The runs of the start button `work` by the names in their links, one at work at a time; the old ones are
-    forgotten.
-    """
+    """Runs of the start button `work` by the names in their links, one at work at a time; old ones are forgotten."""
 
     def __init__(self, away: float, work: str = "work") -> None:
         self._away, self._work = away, work
@@ -164,17 +156,9 @@ class Runs:
             if run.ended_at and run.ended_at < time.monotonic() - KEEP_SECONDS:
                 self._runs.pop(name, None)
 
-    def cancel(self, visitor: str) -> None:
-        """Stop what this visitor follows."""
-        for run in list(self._runs.values()):
-            if run.is_followed_by(visitor):
-                run.job.cancel()
-
-    def leave(self, visitor: str) -> None:
-        """This visitor has closed the page."""
-        for run in list(self._runs.values()):
-            if run.is_followed_by(visitor):
-                run.leave(visitor)
+    def followed_by(self, visitor: str) -> list[Run]:
+        """What this visitor looks on."""
+        return [run for run in list(self._runs.values()) if visitor in run.followers]
 
     def _in_turn(self, job: Job, steps: Callable[[Job], Iterator[Any]], needed: float) -> Iterator[Any]:
         with turn(self._turn, job.check_cancelled):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
@@ -27,6 +27,7 @@ from mofme.ui.limits import Limits
 
 if TYPE_CHECKING:
     from mofme.ui.memory import Memory
+    from mofme.ui.runs import Job
 
 log = logging.getLogger(__name__)
 
@@ -42,22 +43,14 @@ SECONDS = Histogram(
     ("work", "outcome"),
     buckets=(0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3600),
 )
-
-
 FETCH_SECONDS = 3.0
-
-
-class Cancellable(Protocol):
-    def cancel(self, why: str) -> None: ...
-
-
-_at_work: set[Cancellable] = set()
+_at_work: "set[Job]" = set()
 closing = threading.Event()
 """Set once the app takes no more work."""
 
 
 @contextmanager
-def at_work(name: str, job: Cancellable) -> Iterator[None]:
+def at_work(name: str, job: "Job") -> Iterator[None]:
     """Count what happens inside as a piece of work, which `finish_work` waits for."""
     began, outcome = time.monotonic(), "failed"
     _at_work.add(job)
@@ -108,8 +101,7 @@ def routes(
     auth: tuple[str, str] | None = None,
 ) -> Sequence[BaseRoute]:
     """`/health`: the process answers. `/ready`: the weights load, and there is memory and a place in the queue; else
-    503 and why. Both are open to all. `/metrics`: what Prometheus reads, by the app's user and password where it has
-    them (`basic_auth`).
+    503 and why. `/metrics`: what Prometheus reads, by the app's user and password where it has them.
     """
 
     def health() -> Response:

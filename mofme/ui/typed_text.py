@@ -6,9 +6,9 @@ from typing import Any
 
 import gradio as gr
 
-from mofme.errors import ModelError, MofmeError
+from mofme.errors import MofmeError
 from mofme.ui.uploads import KEEP_SECONDS
-from mofme.ui.work import AT_ONCE, Endpoint, offer, problem_html, shows, status_box
+from mofme.ui.work import AT_ONCE, Endpoint, offer, shows, status_box
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,7 @@ def read_text_box(
 ) -> None:
     """Draw and connect a box for a text, the answer, and below them one layer of the model that read it.
 
-    `read` raises MofmeError; a ModelError stays on the page, where the answer would be. Names of elements begin with
-    `name`; `words` stand in the empty box and in place of the answer.
+    Names of elements begin with `name`; `words` stand in the empty box and in place of the answer.
     """
     result = gr.State(None, time_to_live=KEEP_SECONDS)
     with gr.Row():
@@ -76,30 +75,22 @@ def read_text_box(
     layer = gr.Radio([], label="Layer", visible=False, elem_id=f"{name}-layer")
     tokens = gr.HTML(padding=False, elem_id=tokens_id)
 
-    def read_or_problem(text: str) -> Any:
-        try:
-            return read(text)
-        except ModelError as error:
-            return error
-
     def layers(found: Any) -> gr.Radio:
         names = [(name, place) for place, name in enumerate(shown.layers(found))]
         return gr.Radio(names, value=shown.first(found), visible=True)
 
-    def unless_problem(of: Callable[[Any], Any], otherwise: Callable[[ModelError], Any]) -> Callable[[Any], Any]:
-        return lambda found: otherwise(found) if isinstance(found, ModelError) else of(found)
-
     event = shows(
-        read_or_problem,
+        read,
         [text],
         {
-            result: unless_problem(lambda found: found, lambda _: None),
-            answer: unless_problem(shown.summary, problem_html),
-            layer: unless_problem(layers, lambda _: gr.Radio(visible=False)),
-            tokens: unless_problem(lambda found: shown.layer_html(found, shown.first(found)), lambda _: ""),
+            result: lambda found: found,
+            answer: shown.summary,
+            layer: layers,
+            tokens: lambda found: shown.layer_html(found, shown.first(found)),
         },
         answer,
         name,
+        otherwise={result: None, layer: gr.update(visible=False), tokens: ""},
     )
     on_text(start, text, samples, **event, show_progress_on=answer)
     layer.input(

@@ -122,9 +122,7 @@ class Upload(str):
 
 
 def file_box(**arguments: Any) -> gr.File:
-    """A box for files of any kind. The function behind it receives an `Upload`, or with `file_count` "multiple" a list
-    of them.
-    """
+    """A box for files of any kind, which hands on a path, or with `file_count` "multiple" a list of `Upload`."""
     box = gr.File(type="filepath", **arguments)
     if box.file_count == "multiple":
         box._process_single_file = Upload  # type: ignore[method-assign, assignment]
@@ -155,9 +153,7 @@ def refuse_addresses(box: Component) -> None:
 
 
 def read_own_text(path: str | Path | None) -> str:
-    """A visitor's text, its first million characters; without one, the text that ships. Raises TableError for what is
-    no text in UTF-8.
-    """
+    """The first million characters of a visitor's text, or the one that ships. Raises TableError for no UTF-8."""
     path = Path(path or SHIPPED_TEXT)
     try:
         with path.open(encoding="utf-8-sig") as file:
@@ -224,10 +220,9 @@ def folder_in_work() -> Iterator[Path]:
 @contextmanager
 def kept_folder(name: str) -> Iterator[Path]:
     """The folder of the work called `name`, which whoever does it next finds as it was left, also by an app that was
-    killed; it goes when the block ends well.
+    killed; it goes when the block ends well. A few are kept, for as long as results are.
 
-    A few are kept, for as long as results are. Without a cache, without locks (on Windows), or if somebody else is at
-    the same work, it is a new folder that is gone at the end.
+    Without a cache or locks, or if somebody else is at the same work, it is a new folder that is gone at the end.
     """
     folder, ended_well = cache_root() / _KEPT / name, False
     with ExitStack() as stack:
@@ -267,9 +262,8 @@ def without_folders(message: str) -> str:
 
 @contextmanager
 def own_folder() -> Iterator[Path]:
-    """A new folder that nobody else may read, gone at the end. Those of this user's apps that were killed go first.
-
-    On Windows, which knows no such locks, they stay.
+    """A new folder that nobody else may read, gone at the end. Those of this user's apps that were killed go first (not
+    on Windows, which knows no such locks).
     """
     for other in Path(tempfile.gettempdir()).glob(f"{_APP_PREFIX}*"):
         _remove_if_left(other)

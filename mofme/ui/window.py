@@ -52,8 +52,8 @@ CSS, ON_THE_PAGE, OPEN_LINKED_TAB = (path.read_text(encoding="utf-8") for path i
 
 
 @dataclass(frozen=True)
-class Experiment:
-    """What a card shows: a name, and what it is good for in one plain sentence; its drawing is `lab/<address>.svg`."""
+class Card:
+    """An experiment's name, and what it is good for in one plain sentence, beside the drawing `lab/<address>.svg`."""
 
     name: str
     use: str
@@ -77,54 +77,50 @@ TABS: dict[str, Callable[[Services], None]] = {
     "Live": video.build_live,
 }
 # A new experiment is one entry here, a drawing in lab/, and a `build` in a paper's tab.py.
-LAB: dict[str, Sequence[Experiment]] = {
+LAB: dict[str, Sequence[Card]] = {
     "Pictures": (
-        Experiment(
-            "Evaluate", "Measures how much closer to the truth restoring brings pictures of yours.", evaluate.build
-        ),
-        Experiment(
+        Card("Evaluate", "Measures how much closer to the truth restoring brings pictures of yours.", evaluate.build),
+        Card(
             "Re-routing",
             "Gives one photo a second try with its experts weighed anew, and shows whether that helps.",
             r2t2.build,
         ),
     ),
     "Language models": (
-        Experiment(
-            "LLM routing", "Finds the cheapest language model that will answer your question well.", carrot.build
-        ),
-        Experiment(
+        Card("LLM routing", "Finds the cheapest language model that will answer your question well.", carrot.build),
+        Card(
             "Router robustness",
             "Shows how easily such a choice of models is led astray, by a rewording or an attack.",
             router_robustness.build,
         ),
-        Experiment(
+        Card(
             "Dense to MoE",
             "Cuts a small language model into experts, so that a word needs only some of it.",
             ladimo.build,
         ),
-        Experiment(
+        Card(
             "Distillation",
             "Lets a large model teach a small one, and asks whether its idle experts help.",
             moe_distillation.build,
         ),
-        Experiment(
+        Card(
             "Mixture of routers",
             "Lets several routers vote on which experts read a word, and shows where they disagree.",
             mixture_of_routers.build,
         ),
-        Experiment(
+        Card(
             "Attention router",
             "Compares three ways to choose experts for a text that you type.",
             attention_router.build,
         ),
     ),
     "Tiny models": (
-        Experiment(
+        Card(
             "Binary weights",
             "Reads the digit that you draw, with a net whose weights take one bit each.",
             binaryconnect.build,
         ),
-        Experiment(
+        Card(
             "Interpretable control",
             "Drives a little robot and tells, at every step, which simple rule is at the wheel.",
             smose.build,
@@ -137,7 +133,7 @@ _SESSIONS = 200  # of visitors, each near a megabyte; Gradio would keep 10,000
 _LAB = "Experiments with what clears the photos: a team of small experts, and a router that picks among them."
 
 
-def cards(groups: Mapping[str, Sequence[Experiment]]) -> str:
+def cards(groups: Mapping[str, Sequence[Card]]) -> str:
     """All cards under their headings (HTML)."""
     return "".join(
         f"<h3>{html.escape(group)}</h3><div class='cards'>{''.join(map(_card, experiments))}</div>"
@@ -145,7 +141,7 @@ def cards(groups: Mapping[str, Sequence[Experiment]]) -> str:
     )
 
 
-def _card(experiment: Experiment) -> str:
+def _card(experiment: Card) -> str:
     drawing = (_DRAWINGS / f"{experiment.address}.svg").read_text(encoding="utf-8")
     return (
         f"<a class='card' href='{experiment.address}'>{drawing}<b>{html.escape(experiment.name)}</b>"
@@ -154,10 +150,8 @@ def _card(experiment: Experiment) -> str:
 
 
 class FairQueue(Queue):
-    """Gradio's queue, in which the client who was served longest ago comes next, and none has more than `each` jobs of
-    one kind waiting.
-
-    A client is whoever is logged in, or else an address.
+    """Gradio's queue, in which the client (who is logged in, or an address) who was served longest ago comes next, and
+    none has more than `each` jobs of one kind waiting.
     """
 
     def __init__(self, each: int, max_size: int | None = None, **of_gradio: Any) -> None:
@@ -169,7 +163,7 @@ class FairQueue(Queue):
     async def push(self, body: Any, request: Any, username: str | None) -> Any:
         """As Gradio's, which answers whether it was taken, and the event's name or why not."""
         function = self.blocks.fns.get(body.fn_index)
-        waiting = self._waiting_for(function)
+        waiting = self.event_queue_per_concurrency_id.get(function.concurrency_id) if function else None
         comes_back = str(getattr(function, "api_name", "")).startswith("come-back-")
         client = username or _address(request)
         if closing.is_set():
@@ -209,9 +203,6 @@ class FairQueue(Queue):
                 if self.server_app and event.session_hash == event._id:  # the call came without a session
                     self.server_app.state_holder.session_data.pop(event._id, None)
                     self.server_app.state_holder.time_last_used.pop(event._id, None)
-
-    def _waiting_for(self, function: Any) -> EventQueue | None:
-        return self.event_queue_per_concurrency_id.get(function.concurrency_id) if function else None
 
     def _put_in_order(self, waiting: EventQueue) -> None:
         """Everybody's first job, then everybody's second, ..., each by how long ago its client was served."""
@@ -265,22 +256,20 @@ def build(services: Services) -> gr.Blocks:
     return window
 
 
-@dataclass(frozen=True)
-class Address:
-    """Where the window is served: behind a reverse proxy `root_path` is the path, or the whole address, that visitors
-    know it by; with files of a certificate and its key it speaks TLS itself.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 7860
-    root_path: str | None = None
-    certificate: str | None = None
-    key: str | None = None
-
-
-def serve(services: Services, address: Address, auth: tuple[str, str] | None = None) -> None:
+def serve(
+    services: Services,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    auth: tuple[str, str] | None = None,
+    root_path: str | None = None,
+    certificate: str | None = None,
+    key: str | None = None,
+) -> None:
     """Serve the window until the process gets SIGTERM or Ctrl-C. Work under way is then finished, for as long as the
     limits say, and what visitors uploaded is removed; a second signal ends it at once.
+
+    Behind a reverse proxy `root_path` is the path, or the whole address, that visitors know it by; with files of a
+    certificate and its key it speaks TLS itself. Raises MofmeError where it cannot listen.
     """
     stop = threading.Event()
 
@@ -300,11 +289,11 @@ def serve(services: Services, address: Address, auth: tuple[str, str] | None = N
         )
         _launch(
             window,
-            server_name=address.host,
-            server_port=address.port,
-            root_path=address.root_path,
-            ssl_certfile=address.certificate,
-            ssl_keyfile=address.key,
+            server_name=host,
+            server_port=port,
+            root_path=root_path,
+            ssl_certfile=certificate,
+            ssl_keyfile=key,
             ssl_verify=False,  # Gradio asks itself whether it is up, by a name that no certificate need hold
             auth=auth,
             share=False,

@@ -51,28 +51,6 @@ RELOAD_SECONDS = 10.0
 """How long work goes on for a page that was closed: long enough to load it again."""
 
 
-class Jobs:
-    """The jobs that run now, by visitor, so that a Cancel button finds the job it belongs to."""
-
-    def __init__(self) -> None:
-        self._running: dict[str, Job] = {}
-
-    @contextmanager
-    def running(self, request: gr.Request, job: Job) -> Iterator[Job]:
-        visitor = str(request.session_hash)
-        self._running[visitor] = job
-        try:
-            yield job
-        finally:
-            # A new job may have begun while this one was winding down.
-            if self._running.get(visitor) is job:
-                del self._running[visitor]
-
-    def cancel(self, request: gr.Request) -> None:
-        if job := self._running.get(str(request.session_hash)):
-            job.cancel()
-
-
 @contextmanager
 def plain_errors() -> Iterator[None]:
     """Shows the message of a MofmeError to the user; logs any other error and shows a general sentence."""
@@ -93,9 +71,7 @@ def plain_errors() -> Iterator[None]:
 @dataclass(frozen=True)
 class Endpoint:
     """Work under a name, for programs: what they get (labels, and the components that carry it) and how it comes of a
-    result.
-
-    `streams`: a program sees every result that work yields; without it, the last.
+    result; every one that work yields if it `streams`, else the last.
     """
 
     name: str
@@ -136,17 +112,16 @@ def work(
     returns, or every result that it yields: `shown` says for each block what it shows of a result.
 
     Cancel takes the work out of the queue or stops it at its job's next check, of which `stopped` tells (HTML); so does
-    its time limit. The page's address becomes a link to the work: who reloads the page, or opens the link, is shown it
-    again. When nobody has had it open for `away` seconds, it is stopped. Errors are told in plain words in `status`,
-    until other files are chosen.
-    `progress_on` is covered by the progress bar (`status` without one); `scroll_to`, which needs an `elem_id`, is
-    brought into view at the click and when it is done, where it stands far down, as on a phone: Gradio's own
-    `scroll_to_output` leaves the page where it is. The endpoint has the inputs of `run` under their names, but for
-    states, which are the page's alone: they come last, and `run` has defaults for them.
+    its time limit. The page's address becomes a link to the work, by which it is shown again; when nobody has had it
+    open for `away` seconds, it is stopped. Errors stand in `status` until other files are chosen. `progress_on` is
+    covered by the progress bar (else `status`); `scroll_to`, which needs an `elem_id`, is brought into view at the
+    click and at the end, which Gradio's own `scroll_to_output` does not do on a phone. The endpoint has the inputs of
+    `run` under their names, but for states, which come last and for which `run` has defaults.
     """
     start, cancel = buttons
     queue, at_first = str(start.elem_id), status.value
-    runs, jobs = Runs(away, queue), Jobs()
+    runs = Runs(away, queue)
+    of_programs: set[tuple[str, Job]] = set()  # by session
 
     def set_running(running: bool) -> dict[Block, Any]:
         return {start: gr.Button(interactive=not running), cancel: gr.Button(interactive=running)}
@@ -155,27 +130,24 @@ def work(
         return {status: "", **set_running(True)}  # what stands there would shine through the progress bar
 
     def stop(request: gr.Request) -> dict[Block, Any]:
-        runs.cancel(str(request.session_hash))
+        for one in runs.followed_by(str(request.session_hash)):
+            one.job.cancel()
         return {status: stopped, **set_running(False)}
-
-    def show(result: Any) -> dict[Block, Any]:
-        return {block: of(result) for block, of in shown.items()}
 
     def follow(request: gr.Request, one: Run, progress: Any) -> Iterator[dict[Block, Any]]:
         try:
             with plain_errors():
-                yield from one.follow(str(request.session_hash), lambda share, words: progress(share, desc=words))
+                yield from one.follow(str(request.session_hash), _telling(progress))
         except gr.Error as error:
             was_asked = isinstance(error.__cause__, Cancelled)
             told = one.job.why_stopped if closing.is_set() else stopped
             yield {status: told if was_asked else f"<p class='problem'>{error.message}</p>"}
 
     def click(request: gr.Request, *values: Any) -> Iterator[dict[Block, Any]]:
-        *values_of_inputs, progress = values
+        *given, progress = values
         name = request.query_params.get(queue) or secrets.token_hex(8)
-        one = runs.begin(
-            name, lambda job: map(show, _results(run(job, *values_of_inputs))), seconds, needed(values_of_inputs)
-        )
+        show = _showing(shown)
+        one = runs.begin(name, lambda job: map(show, _results(run(job, *given))), seconds, needed(given))
         yield from follow(request, one, progress)
 
     def come_back(request: gr.Request, progress: Any) -> Iterator[dict[Block, Any]]:
@@ -195,8 +167,23 @@ def work(
         else:
             yield {status: gr.skip()}  # work may have been started meanwhile
 
+    def answer(request: gr.Request, *values: Any) -> Iterator[Any]:
+        *given, progress = values
+        job = Job(seconds, _telling(progress))
+        of_programs.add(mine := (str(request.session_hash), job))
+        try:
+            with at_work(queue, job), MEMORY.room(needed(given), job.wait):
+                yield from _results(run(job, *given))
+        finally:
+            of_programs.discard(mine)
+
     def leave(request: gr.Request) -> None:
-        runs.leave(str(request.session_hash))
+        visitor = str(request.session_hash)
+        for one in runs.followed_by(visitor):
+            one.leave(visitor)
+        for whose, job in list(of_programs):
+            if whose == visitor:
+                job.cancel()
 
     def other_files(told: str) -> Any:
         return at_first if "class='problem'" in str(told) else gr.skip()
@@ -208,10 +195,7 @@ def work(
         _signed(click, _parameters(run, len(inputs))),
         list(inputs),
         outputs,
-        concurrency_limit=1,
-        concurrency_id=queue,
-        api_visibility="private",
-        api_name=f"show-{queue}",  # that of the function might be an endpoint's
+        **_one_at_a_time(queue),
         show_progress_on=progress_on or status,
     )
     # `then` alone is not called after an error.
@@ -233,10 +217,9 @@ def work(
             box.change(other_files, status, status, **AT_ONCE)
     if blocks := get_blocks_context():
         blocks.root_block.unload(leave)
-        blocks.root_block.unload(jobs.cancel)
     if endpoint:
         boxes = [box for box in inputs if not isinstance(box, gr.State)]
-        offer(endpoint, _in_job(queue, run, len(boxes), jobs, seconds), boxes, queue)
+        offer(endpoint, _signed(answer, _parameters(run, len(boxes))), boxes, queue)
 
 
 def shows(
@@ -246,24 +229,20 @@ def shows(
     status: Component,
     queue: str,
     streams: bool = False,
+    otherwise: Mapping[Block, Any] | None = None,
 ) -> dict[str, Any]:
     """What an event needs to show in `shown` what comes of `run(*values of inputs)`: `button.click(**shows(...))`.
 
-    One visitor at a time is served of all that have the same `queue`.
+    Where a model is missing, `status` tells it, beside `otherwise`. One visitor at a time is served of all that have
+    the same `queue`.
     """
 
-    def show(result: Any) -> dict[Block, Any]:
-        return {block: of(result) for block, of in shown.items()}
+    def problem(error: ModelError) -> dict[Block, Any]:
+        told = f"<p class='problem'>{html.escape(without_folders(str(error)))}</p>"
+        return {status: told, **(otherwise or {})}
 
-    return {
-        "fn": _answering(run, show, streams, lambda error: {status: problem_html(error)}),
-        "inputs": list(inputs),
-        "outputs": list(shown),
-        "concurrency_limit": 1,
-        "concurrency_id": queue,
-        "api_visibility": "private",
-        "api_name": f"show-{queue}",  # that of the function might be an endpoint's
-    }
+    function = _answering(run, _showing(shown), streams, problem)
+    return {"fn": function, "inputs": list(inputs), "outputs": list(shown), **_one_at_a_time(queue)}
 
 
 def offer(endpoint: Endpoint, run: Callable[..., Any], inputs: Sequence[Component], queue: str) -> None:
@@ -281,23 +260,18 @@ def offer(endpoint: Endpoint, run: Callable[..., Any], inputs: Sequence[Componen
     )
 
 
-def problem_html(error: MofmeError) -> str:
-    """The message of an error, to stand on the page."""
-    return f"<p class='problem'>{html.escape(without_folders(str(error)))}</p>"
+def _showing(shown: Mapping[Block, Callable[[Any], Any]]) -> Callable[[Any], dict[Block, Any]]:
+    return lambda result: {block: of(result) for block, of in shown.items()}
 
 
-def _in_job(name: str, run: Callable[..., Any], count: int, jobs: Jobs, seconds: float) -> Callable[..., Iterator[Any]]:
-    """`run` with `count` inputs and a job of the visitor who asks, which is work called `name`, as Gradio calls it: the
-    request first, its progress last.
-    """
+def _one_at_a_time(queue: str) -> dict[str, Any]:
+    """Of an event on the page, whose name in the API must not be an endpoint's."""
+    return {"concurrency_limit": 1, "concurrency_id": queue, "api_visibility": "private", "api_name": f"show-{queue}"}
 
-    def running(request: gr.Request, *values: Any) -> Iterator[Any]:
-        *inputs, progress = values
-        job = Job(seconds, lambda share, words: progress(share, desc=words))
-        with jobs.running(request, job), at_work(name, job), MEMORY.room(needed(inputs), job.wait):
-            yield from _results(run(job, *inputs))
 
-    return _signed(running, _parameters(run, count))
+def _telling(progress: Any) -> Callable[[float, str], Any]:
+    """What is told of a job, on Gradio's bar."""
+    return lambda share, words: progress(share, desc=words)
 
 
 def _parameters(run: Callable[..., Any], count: int) -> list[inspect.Parameter]:

@@ -172,10 +172,8 @@ def _for_programs(progress: BatchProgress) -> tuple[str | None, str | None, list
 def restore_batch(
     engine: Engine, job: Job, uploads: Sequence[Path | Upload], settings: Settings, limits: Limits
 ) -> Iterator[BatchProgress]:
-    """Restore every picture among the uploads, yielding after each; bad files are reported and skipped.
-
-    Pictures for which the job's time does not suffice are reported, too. Raises MofmeError if there is no picture at
-    all, or too many of them, and Cancelled if the visitor stopped the job.
+    """Restore every picture among the uploads, yielding after each; bad files, and those that come too late, are
+    reported. Raises MofmeError if there is no picture at all, or too many, and Cancelled if the job was stopped.
     """
     with folder_in_work() as folder:
         source, target = folder / "source", folder / "restored"
@@ -185,10 +183,7 @@ def restore_batch(
             if not plan:
                 told = [f"{printable(report.file)}: {report.reason or report.note}" for report in refused[:3]]
                 raise PictureError(" ".join(["There is no picture in this upload.", *told]))
-            if len(plan) > limits.batch_pictures:
-                raise MofmeError(
-                    f"{len(plan)} pictures are more than the limit of {limits.batch_pictures}: upload fewer at a time."
-                )
+            limits.check_batch(len(plan), "pictures")
             restorer = engine.in_turn(settings.model, job.check)
             how = BatchSettings(**settings.of_restorer(), max_megapixels=limits.megapixels)
             progress = BatchProgress(len(plan) + sum(1 for report in refused if report.error), refused)

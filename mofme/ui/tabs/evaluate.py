@@ -1,8 +1,4 @@
-"""Tab Evaluate: pictures whose answer is known in, figures, plots and a report out; and what we measured ourselves.
-
-Pairs, degraded and clean, are compared picture by picture; labelled frames by what a segmenter sees in them clean, in
-synthesized weather, and restored.
-"""
+"""Tab Evaluate: pairs of pictures, or labelled frames, in; figures, plots and a report out; and what we measured."""
 
 import dataclasses
 import html
@@ -18,7 +14,7 @@ import gradio as gr
 import torch
 from torch import Tensor
 
-from mofme.errors import MofmeError, PictureError
+from mofme.errors import PictureError
 from mofme.files import printable, without_name
 from mofme.measure.result import Result, save_result
 from mofme.ui.chart import bar_plot, scatter_plot
@@ -33,7 +29,7 @@ from mofme.ui.uploads import download_button, file_box, folder_in_work, to_downl
 from mofme.ui.work import Endpoint, start_and_cancel, status_box, work
 from mofme.vision import evaluation, segmentation_eval
 from mofme.vision.archive import extract, pack
-from mofme.vision.datasets import PairFiles, find_sets, synthesized
+from mofme.vision.datasets import find_sets, synthesized
 from mofme.vision.label_sets import LabelledFrame, LabelSet, available_label_sets, find_labelled, load_label_set
 from mofme.vision.picture.file import READABLE_SUFFIXES, read_picture
 from mofme.vision.restorer import Restoration, Restorer
@@ -60,10 +56,7 @@ class Case:
 
 @dataclass
 class Measuring:
-    """`cases` by set and `errors` by name so far, of `total` pictures; at the end the result and the report.
-
-    `score` and `unit` name what a case's numbers are.
-    """
+    """`cases` by set, each a `score` in `unit`, and `errors` by name so far; at the end the result and the report."""
 
     total: int
     score: str
@@ -130,11 +123,10 @@ def measure(
     label_set: str,
     limits: Limits,
 ) -> Iterator[Measuring]:
-    """Measure what was uploaded, yielding after each picture; one that cannot be measured is reported.
+    """Measure what was uploaded, yielding after each picture; what cannot be measured, or not in time, is reported.
 
     `degraded` is one ZIP, with `input/` and `target/` or with `images/` and `labels/`; or pictures, whose clean
-    versions by name are in `clean`. What the job's time does not suffice for is reported, too. Raises MofmeError if
-    nothing can be measured, or if there is too much of it, and Cancelled if the visitor stopped the job.
+    versions by name are in `clean`. Raises MofmeError for nothing to measure or too much, Cancelled if stopped.
     """
     with folder_in_work() as folder:
         source, report = folder / "source", folder / "report"
@@ -185,8 +177,7 @@ def measure_pairs(
     """Measure the sets of pairs in `folder`; `report_folder` gets the CSV and a strip a picture."""
     sets = find_sets(folder)
     state = Measuring(sum(map(len, sets.values())), "PSNR", "dB")
-    if state.total > limits.batch_pictures:
-        raise MofmeError(f"{state.total} pairs are more than the limit of {limits.batch_pictures}: upload fewer.")
+    limits.check_batch(state.total, "pairs")
     restorer = Watched(engine.restorer(model), job)
     reports: dict[str, list[evaluation.PairReport]] = {}
     yield state
@@ -203,22 +194,17 @@ def measure_pairs(
                 state.errors[pair.name] = report.error
             else:
                 strip = report_folder / "pictures" / name / f"{len(reports[name]):03d}.jpg"
+                # What was just measured kept to the limit already.
+                first, truth = (read_picture(path, math.inf).rgb for path in (pair.input, pair.target or pair.input))
+                save_strip(strip, [first, restorer.last, truth])
+                before, after = (scores.psnr_rgb if scores else 0.0 for scores in (report.input, report.restored))
                 title = f"{name}: {pair.name}" if len(sets) > 1 else pair.name
-                state.cases[name].append(_case(title, pair, report, restorer, strip))
+                state.cases[name].append(Case(title, before, after, strip))
             state.done += 1
             yield state
     state.result = evaluation.as_result(reports, f"tab Evaluate, model {model}")
     evaluation.write_csv(report_folder / "restoration.csv", reports)
     yield state
-
-
-def _case(title: str, pair: PairFiles, report: evaluation.PairReport, restorer: Watched, strip: Path) -> Case:
-    """A pair that was measured, so that both scores and the target are there."""
-    before, after = (scores.psnr_rgb if scores else 0.0 for scores in (report.input, report.restored))
-    # What was just measured kept to the limit already.
-    first, truth = (read_picture(path, math.inf).rgb for path in (pair.input, pair.target or pair.input))
-    save_strip(strip, [first, restorer.last, truth])
-    return Case(title, before, after, strip)
 
 
 def measure_frames(
@@ -227,8 +213,7 @@ def measure_frames(
     """Measure the frames in `folder/images` by `folder/labels`; `report_folder` gets the CSV and a strip a frame."""
     frames = find_labelled(folder / "images", folder / "labels")
     state = Measuring(len(frames), "mIoU", "%")
-    if state.total > limits.batch_pictures:
-        raise MofmeError(f"{state.total} frames are more than the limit of {limits.batch_pictures}: upload fewer.")
+    limits.check_batch(state.total, "frames")
     restorer, segmenter, labels = Watched(engine.restorer(model), job), load_segmenter(), load_label_set(label_set)
     counted = segmentation_eval.counted_classes(segmenter, labels)
     state.cases = {weather: [] for weather in WEATHERS}

@@ -176,9 +176,7 @@ def build(services: Services) -> None:
 
 
 def options(models: list[str], thing: str = "photo") -> list[Component]:
-    """Draw a fold-out of choices, closed, and return its widgets in the order of the fields of `Settings`; `thing` is
-    what gets restored.
-    """
+    """A fold-out of choices, closed: its widgets in the order of the fields of `Settings`."""
     with gr.Accordion("Options", open=False):
         strength = gr.Slider(
             0,

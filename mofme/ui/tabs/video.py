@@ -35,10 +35,8 @@ _LOOK_SIDE = 960
 
 @dataclass
 class VideoProgress:
-    """How far a video has come: frames done of about how many (0: unknown), the latest before and after, small.
-
-    The first `known` are of an earlier run. At the end `video` is the restored file, and `notes` what is other than it
-    was; `late` tells that time was up before its last frame.
+    """How far a video has come: frames done, the first `known` by an earlier run, of about how many (0: unknown), and a
+    small `look` before and after. At the end `video` is the restored file, or its beginning if the work was `late`.
     """
 
     number: int = 0
@@ -148,10 +146,9 @@ def build(services: Services) -> None:
 def restore_upload(
     engine: Engine, job: Job, upload: Path, settings: Settings, limits: Limits
 ) -> Iterator[VideoProgress]:
-    """Restore an uploaded video, yielding every other second and at the end. Raises MofmeError.
+    """Restore an uploaded video, yielding every other second and at the end, or when the time is up. Raises MofmeError.
 
-    When the job's time is up, what is done by then is the result. Work that was cancelled, or ended with the app, goes
-    on where it was when the same video is restored again with the same settings.
+    Stopped work goes on where it was when the same video is restored again with the same settings.
     """
     with folder_in_work() as folder:
         suffix = output_suffix(upload, None) if upload.suffix.lower() in VIDEO_SUFFIXES else ".mp4"
