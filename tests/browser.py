@@ -20,16 +20,8 @@ if TYPE_CHECKING:
 PATIENCE = 90_000  # milliseconds: a busy machine is no failure
 expect.set_options(timeout=PATIENCE)
 
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+FLAGS = "no-sandbox disable-gpu disable-dev-shm-usage disable-quic no-first-run disable-background-networking"
+FLAGS += " disable-component-update disable-sync use-fake-device-for-media-stream use-fake-ui-for-media-stream"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -103,15 +95,16 @@ def chromium() -> str:
 @pytest.fixture(scope="session")
 def browser(chromium: str) -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, headless=True, args=FLAGS)
+        flags = [f"--{flag}" for flag in FLAGS.split()]
+        browser = playwright.chromium.launch(executable_path=chromium, headless=True, args=flags)
         yield browser
         browser.close()
 
 
 @pytest.fixture(scope="session")
 def visitor(browser: Browser) -> Iterator[BrowserContext]:
-    """Whose pages share what was fetched before."""
-    with browser.new_context() as context:
+    """Whose pages share what was fetched before, and a camera."""
+    with browser.new_context(permissions=["camera"]) as context:
         context.set_default_timeout(PATIENCE)
         yield context
 

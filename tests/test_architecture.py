@@ -92,11 +92,8 @@ def breaches(source: str, path: Path) -> list[str]:
     return [module for module in imported_modules(parse(source), package) if not may(module)]
 
 
-def test_every_part_is_in_the_plan() -> None:
-    assert {part_of(path) for path in SOURCES} <= ARROWS.keys()
-
-
 def test_arrows_go_one_way() -> None:
+    assert {part_of(path) for path in SOURCES} <= ARROWS.keys()
     wrong = {str(path): breaches(source, path) for path, source in SOURCES.items()}
     assert {path: parts for path, parts in wrong.items() if parts} == {}
 
@@ -136,12 +133,8 @@ def test_names_say_what_is_inside() -> None:
 
 
 def test_users_never_meet_an_assert() -> None:
-    assert [
-        f"{path}:{node.lineno}"
-        for path, source in SOURCES.items()
-        for node in ast.walk(parse(source))
-        if isinstance(node, ast.Assert)
-    ] == []
+    asserts = {path: sum(isinstance(node, ast.Assert) for node in ast.walk(parse(SOURCES[path]))) for path in SOURCES}
+    assert [str(path) for path, count in asserts.items() if count] == []
 
 
 def unpickling(source: str) -> list[int]:
@@ -154,10 +147,7 @@ def unpickling(source: str) -> list[int]:
             case ast.ImportFrom(module=str(module)) if module.split(".")[0] in PICKLES:
                 lines.append(node.lineno)
             case ast.Call(func=ast.Attribute(value=ast.Name(id="torch"), attr="load"), keywords=keywords):
-                if not any(
-                    word.arg == "weights_only" and isinstance(word.value, ast.Constant) and word.value.value is True
-                    for word in keywords
-                ):
+                if "weights_only=True" not in map(ast.unparse, keywords):
                     lines.append(node.lineno)
             case ast.keyword(arg="allow_pickle", value=ast.Constant(value=True)):
                 lines.append(node.lineno)

@@ -192,15 +192,12 @@ def test_no_sentence_of_the_readme_holds_more_than_two_figures() -> None:
     assert [sentence for sentence in sentences if len(re.findall(figure, sentence)) > 2] == []
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        "gains 4.6 dB", "saves 70 %", "70% less", "takes 0.3 s", "3 times faster", "1.4 M weights", "6 of 34",
-        "is better on 34 pictures", "costs $4", "needs half the time", "is twice as fast", "keeps two thirds",
-        "wins three decibels", "errs on one in ten", "gains `+4.6 dB`", "has an AUC of .54",
-        "is told:\n```bash\nmofme bench  # saves 70 %\n```\n",
-    ],
-)  # fmt: skip
+SEEN = """gains 4.6 dB|saves 70 %|70% less|takes 0.3 s|3 times faster|1.4 M weights|6 of 34|is better on 34 pictures
+costs $4|needs half the time|is twice as fast|keeps two thirds|wins three decibels|errs on one in ten|gains `+4.6 dB`
+has an AUC of .54"""
+
+
+@pytest.mark.parametrize("words", [*re.split(r"[|\n]", SEEN), "is told:\n```bash\nmofme bench  # saves 70 %\n```\n"])
 def test_a_number_of_ones_own_is_seen(words: str) -> None:
     assert measured_looking(f"MoFME {words}.") != []
     assert measured_looking(f"<!-- verdict: x -->{words}<!-- /verdict -->") == []
@@ -220,11 +217,8 @@ def of_no_row(result: Result) -> list[str]:
     named = " ".join([result.command, *(f"{row.table} {row.name} {' '.join(row.figures)}" for row in result.rows)])
     wrong = []
     for told in re.finditer(rf"({ONE})(?: \(({ONE}) to ({ONE})\))?", result.verdict):
-        names = [
-            row.name
-            for row in result.rows
-            if re.search(rf"{re.escape(row.name)}:? \(?$", result.verdict[: told.start()])
-        ]
+        before = result.verdict[: told.start()]
+        names = [row.name for row in result.rows if re.search(rf"{re.escape(row.name)}:? \(?$", before)]
         rows = [row for row in result.rows if row.name.startswith(max(names, key=len, default=""))]
         numbers = [list(one.plain().values()) for row in rows for one in row.figures.values()]
         if told[2] is None:
@@ -292,10 +286,9 @@ def test_every_paper_is_in_the_ledger() -> None:
     assert [paper for paper in papers if not any(paper in one for one in told)] == []
 
 
-@pytest.mark.parametrize("phrase", ALLOWED)
-def test_what_is_allowed_is_needed(phrase: str) -> None:
+def test_what_is_allowed_is_needed() -> None:
     pages = " ".join(" ".join(read(page).split()) for page in QUOTING)
-    assert phrase in pages
+    assert [phrase for phrase in ALLOWED if phrase not in pages] == []
 
 
 def test_what_is_deployed_lets_a_batch_a_large_machine_and_a_proxy_through() -> None:

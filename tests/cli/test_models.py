@@ -1,6 +1,6 @@
 import json
-from dataclasses import replace
 
+import pytest
 from typer.testing import CliRunner
 
 from mofme import files
@@ -19,43 +19,35 @@ CARD = ModelCard(
     parameters=1_234_567,
     sha256="00",
 )
+HELD_BACK = ModelCard("mine", "restoration", {}, "MIT", metrics={"held_back": {"rain": {"input": 1, "restored": 2}}})
+BARE = ModelCard("bare", "restoration", {}, "MIT")
 
 
 def run(*arguments):
     return CliRunner().invoke(app, ["models", *arguments], env={"COLUMNS": "200"})
 
 
-def test_the_table_tells_size_training_figures_and_licence(monkeypatch, tmp_path):
-    monkeypatch.setattr(restorer, "available_models", lambda: [CARD])
+@pytest.fixture
+def cards(monkeypatch, tmp_path):
+    """Those of these three models, of which the first has weights."""
+    monkeypatch.setattr(restorer, "available_models", lambda: [CARD, HELD_BACK, BARE])
     monkeypatch.setattr(files, "WEIGHTS", tmp_path)
-    (tmp_path / "small").mkdir()
-    (tmp_path / "small" / "card.json").touch()
+    for name in ("small", "mine"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "card.json").touch()
     (tmp_path / "small" / "model.safetensors").write_bytes(bytes(940_000))
+
+
+def test_the_table_tells_size_training_figures_and_licence(cards):
     result = run()
     assert result.exit_code == 0
-    for text in (
-        "small",
-        "restoration",
-        "1.23 M",
-        "0.9 MB",
-        "90 min",
-        "rain 24.0 -> 27.5",
-        "clean kept 44.4",
-        "Apache",
-    ):
+    size = ("small", "restoration", "1.23 M", "0.9 MB", "90 min")
+    for text in (*size, "rain 24.0 -> 27.5", "clean kept 44.4", "Apache", "rain 1.0 -> 2.0", "bare"):
         assert text in result.stdout
 
 
-def test_json_holds_the_whole_cards(monkeypatch):
-    monkeypatch.setattr(restorer, "available_models", lambda: [CARD])
-    (card,) = json.loads(run("--json").stdout)
-    assert ModelCard(**card) == CARD
-
-
-def test_a_card_with_little_in_it(monkeypatch):
-    bare = ModelCard(name="mine", net="restoration", arguments={}, licence="MIT")
-    monkeypatch.setattr(restorer, "available_models", lambda: [bare])
-    assert "mine" in run().stdout
+def test_json_holds_the_whole_cards(cards):
+    assert [ModelCard(**card) for card in json.loads(run("--json").stdout)] == [CARD, HELD_BACK, BARE]
 
 
 def test_no_models_and_damaged_cards(monkeypatch):
@@ -70,12 +62,3 @@ def test_no_models_and_damaged_cards(monkeypatch):
     monkeypatch.setattr(restorer, "available_models", fail)
     result = run()
     assert result.exit_code == 2 and "card.json" in result.stderr
-
-
-def test_figures_of_photographs_held_back_are_told_where_there_are_no_others(monkeypatch, tmp_path):
-    card = replace(CARD, metrics={"held_back": {"rain": {"input": 1, "restored": 2}}})
-    monkeypatch.setattr(restorer, "available_models", lambda: [card])
-    monkeypatch.setattr(files, "WEIGHTS", tmp_path)
-    (tmp_path / "small").mkdir()
-    (tmp_path / "small" / "card.json").touch()
-    assert "rain 1.0 -> 2.0" in run().stdout

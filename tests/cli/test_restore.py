@@ -90,7 +90,6 @@ def test_the_options_reach_the_restorer(tmp_path, restorer):
 @pytest.mark.parametrize(
     ("output", "options", "expected", "kind"),
     [
-        ("new.png", [], "new.png", "PNG"),
         ("deep/new.webp", [], "deep/new.webp", "WEBP"),
         ("folder", [], "folder/a.tif", "TIFF"),
         ("new/out", [], "new/out/a.tif", "TIFF"),
@@ -115,19 +114,14 @@ def test_one_mislabelled_picture_keeps_its_format_under_its_suffix(tmp_path, res
         assert image.format == "PNG"
 
 
-def test_an_existing_output_needs_overwrite(tmp_path, restorer):
-    source, target = picture(tmp_path / "a.png"), picture(tmp_path / "b.png", (0, 0, 0))
-    result = run(source, target)
-    assert result.exit_code == 2 and "--overwrite" in result.stderr
-    with Image.open(target) as image:
-        assert image.getpixel((0, 0)) == (0, 0, 0)
-    assert run(source, target, "--overwrite").exit_code == 0
-    with Image.open(target) as image:
+def test_an_existing_output_needs_overwrite_and_no_picture_replaces_itself(tmp_path, restorer):
+    source, other = picture(tmp_path / "in/a.png"), picture(tmp_path / "b.png", (0, 0, 0))
+    before = other.read_bytes()
+    result = run(source, other)
+    assert result.exit_code == 2 and "--overwrite" in result.stderr and other.read_bytes() == before
+    assert run(source, other, "--overwrite").exit_code == 0
+    with Image.open(other) as image:
         assert image.getpixel((0, 0)) == (245, 235, 225)
-
-
-def test_a_picture_never_replaces_itself(tmp_path, restorer):
-    source = picture(tmp_path / "in/a.png")
     for target in (source, source.parent):
         result = run(source, target, "--overwrite")
         assert result.exit_code == 2 and "would replace" in result.stderr
@@ -143,12 +137,7 @@ def test_usage_errors_exit_with_2_before_a_model_is_loaded(tmp_path, restorer, o
     for source, target in ((tmp_path / "in", tmp_path / "out"), (tmp_path / "in/a.png", tmp_path / "out.png")):
         assert run(source, target, *options).exit_code == 2
     assert restorer.loaded == [] and not (tmp_path / "out").exists()
-
-
-def test_outputs_and_inputs_that_make_no_sense(tmp_path, restorer):
-    source = picture(tmp_path / "in/a.png")
-    assert run(tmp_path / "none.png", tmp_path / "out.png").exit_code == 2
-    result = run(source, tmp_path / "out.xyz")
+    result = run(tmp_path / "in/a.png", tmp_path / "out.xyz")
     assert result.exit_code == 2 and "no format" in result.stderr
     (tmp_path / "empty").mkdir()
     result = run(tmp_path / "empty", tmp_path / "out")
@@ -171,10 +160,7 @@ def test_a_video(tmp_path, restorer):
     assert run(source, tmp_path / "folder").exit_code == 0 and (tmp_path / "folder/a.mp4").is_file()
     itself = run(source, source, "--overwrite")
     assert itself.exit_code == 2 and "would replace the original" in itself.stderr
-
-
-def test_a_kind_of_video_that_is_only_read_becomes_mp4(tmp_path, restorer):
-    source = film(tmp_path / "a.avi", codec="mpeg4")
+    source = film(tmp_path / "a.avi", codec="mpeg4")  # which is only read
     assert run(source, tmp_path / "out").exit_code == 0
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.mp4"]
     result = run(source, tmp_path / "b.avi")

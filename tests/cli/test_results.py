@@ -47,26 +47,17 @@ def run(folder: Path, *arguments: object) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-def test_a_table_is_quoted_with_its_source(folder: Path) -> None:
+def test_a_table_or_all_of_them_are_quoted_with_their_source_and_verdicts_in_a_sentence(folder: Path) -> None:
     page = "Before.\n\n<!-- result: rain PSNR, dB -->\nold\n<!-- /result -->\n\nAfter 1.5 dB.\n"
     assert refresh(page, folder) == f"Before.\n\n{PSNR}\n\nAfter 1.5 dB.\n"
-
-
-def test_a_verdict_stands_in_the_sentence(folder: Path) -> None:
+    text = refresh("<!-- result: rain --><!-- /result -->", folder)
+    assert text.index("**PSNR, dB**") < text.index("+4.63") < text.index("**Time**") < text.index(SOURCE)
+    assert text.count(SOURCE) == 1
     page = "- Rain: <!-- verdict: rain -->?<!-- /verdict --> Snow: <!-- verdict: snow -->9 dB<!-- /verdict -->"
     assert refresh(page, folder) == (
         "- Rain: <!-- verdict: rain -->Clearer by 4.6 dB.<!-- /verdict --> "
         "Snow: <!-- verdict: snow -->Not measured yet.<!-- /verdict -->"
     )
-
-
-def test_without_a_title_all_tables_are_quoted(folder: Path) -> None:
-    text = refresh("<!-- result: rain --><!-- /result -->", folder)
-    assert text.index("**PSNR, dB**") < text.index("+4.63") < text.index("**Time**") < text.index(SOURCE)
-    assert text.count(SOURCE) == 1
-
-
-def test_an_unknown_table_is_named_with_those_there_are(folder: Path) -> None:
     with pytest.raises(ResultError, match=r"'LPIPS'.*'PSNR, dB'"):
         refresh("<!-- result: rain LPIPS --><!-- /result -->", folder)
 
@@ -87,15 +78,12 @@ def test_the_command_refreshes_every_page_it_is_given(folder: Path, tmp_path: Pa
     assert run(folder, "--quote", *pages)[2].count("up to date") == 2
 
 
-def test_the_command_lists_rooms_and_goes_past_a_bad_one(folder: Path) -> None:
+def test_the_command_lists_rooms_past_a_bad_one_and_prints_the_tables_of_one(folder: Path, tmp_path: Path) -> None:
     (folder / "snow.json").write_text("{}", encoding="utf-8")
     code, stdout, stderr = run(folder)
-    assert code == 0
-    assert "Clearer by 4.6 dB." in stdout
-    assert "snow.json" in stderr
-
-
-def test_the_command_prints_the_tables_of_a_room(folder: Path) -> None:
+    assert code == 0 and "Clearer by 4.6 dB." in stdout and "snow.json" in stderr
+    code, _, stderr = run(tmp_path / "empty")
+    assert code == 0 and "Nothing was measured yet" in stderr
     code, stdout, _ = run(folder, "rain")
     assert code == 0
     for text in ("PSNR, dB", "+4.63 (+3.84 to +5.43)", "Clearer by 4.6 dB.", "python -m mofme evaluate rain", "seed 7"):
@@ -109,15 +97,8 @@ def test_a_page_is_left_alone_when_a_result_is_damaged(folder: Path, tmp_path: P
     page = tmp_path / "a.md"
     page.write_text("<!-- verdict: rain -->old<!-- /verdict -->", encoding="utf-8")
     code, _, stderr = run(folder, "--quote", page)
-    assert code == 2
-    assert "rain.json" in stderr
+    assert code == 2 and "rain.json" in stderr
     assert page.read_text(encoding="utf-8") == "<!-- verdict: rain -->old<!-- /verdict -->"
-
-
-def test_nothing_measured_is_said(tmp_path: Path) -> None:
-    code, _, stderr = run(tmp_path / "empty")
-    assert code == 0
-    assert "Nothing was measured yet" in stderr
 
 
 def test_a_copy_by_another_name_replaces_no_result(tmp_path: Path) -> None:

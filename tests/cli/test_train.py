@@ -9,7 +9,6 @@ import typer
 from typer.testing import CliRunner
 
 from mofme.cli.train import train
-from mofme.errors import MofmeError
 from mofme.vision import training
 from mofme.vision.training import TrainingPlan
 
@@ -36,16 +35,14 @@ def run(*arguments: object) -> tuple[int, str]:
 
 
 def test_two_words_are_enough(tmp_path: Path, plans: list[tuple[TrainingPlan, str]]) -> None:
-    code, output = run(tmp_path, "--out", tmp_path / "out")
-    assert code == 0
-    assert "a line of progress" in output
+    assert run(tmp_path, "--out", tmp_path / "out") == (0, "a line of progress\n")
     assert plans == [(TrainingPlan(out=tmp_path / "out", clean=[tmp_path]), "auto")]
 
 
 def test_every_option_reaches_the_plan(tmp_path: Path, plans: list[tuple[TrainingPlan, str]]) -> None:
     other = tmp_path / "other"
     other.mkdir()
-    options: dict[str, object] = {
+    options: dict[str, Any] = {
         "size": "base",
         "init": tmp_path,
         "minutes": 2.5,
@@ -60,46 +57,26 @@ def test_every_option_reaches_the_plan(tmp_path: Path, plans: list[tuple[Trainin
         "licence": "CC0",
         "binary": True,
     }
-    words = [
-        word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value) if word is not True
-    ]
-    folders = ["--pairs", tmp_path, "--pairs", f"{other}=0.25", "--haze", f"{other}=0.2"]
-    folders += ["--rain-layers", f"{other}=.05"]
-    code, _ = run(tmp_path, other, "--out", tmp_path / "out", "--device", "cpu", *folders, "--judge", other, *words)
-    assert code == 0
-    shares: dict[str, Any] = {
-        "pairs": {tmp_path: 0.1, other: 0.25},
-        "haze": {other: 0.2},
-        "rain_layers": {other: 0.05},
-        "judges": [other],
-    }
-    expected = TrainingPlan(out=tmp_path / "out", clean=[tmp_path, other], **shares, **options)  # type: ignore[arg-type]
+    words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
+    words.remove(True)  # a switch
+    words += ["--pairs", tmp_path, "--pairs", f"{other}=0.25", "--haze", f"{other}=0.2"]
+    words += ["--rain-layers", f"{other}=.05", "--judge", other, "--device", "cpu"]
+    assert run(tmp_path, other, "--out", tmp_path / "out", *words)[0] == 0
+    options |= {"pairs": {tmp_path: 0.1, other: 0.25}, "haze": {other: 0.2}, "rain_layers": {other: 0.05}}
+    expected = TrainingPlan(out=tmp_path / "out", clean=[tmp_path, other], judges=[other], **options)
     assert plans == [(expected, "cpu")]
     default = TrainingPlan(out=tmp_path, clean=[])
     assert not [f.name for f in fields(expected) if getattr(expected, f.name) == getattr(default, f.name)]
-
-
-def test_what_goes_wrong_is_told_without_a_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise MofmeError("no photographs here")
-
-    monkeypatch.setattr(training, "train", fail)
-    code, output = run(tmp_path, "--out", tmp_path / "out")
-    assert code == 2
-    assert output == "error: no photographs here\n"
 
 
 @pytest.mark.parametrize("words", [("--crop", 100), ("--crop", 0), ("--batch", 0), ("--pairs", "here=much")])
 def test_what_no_net_takes_is_refused_at_once(
     tmp_path: Path, plans: list[tuple[TrainingPlan, str]], words: tuple[object, ...]
 ) -> None:
-    code, _ = run(tmp_path, "--out", tmp_path / "out", *words)
-    assert code == 2
-    assert plans == []
+    assert run(tmp_path, "--out", tmp_path / "out", *words)[0] == 2 and plans == []
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_not_replaced_in_silence(tmp_path: Path) -> None:
     code, output = run(tmp_path, "--out", tmp_path / "out", "--minutes", 0, "--device", "cuda")
-    assert code == 2
-    assert "there is no device cuda" in output
+    assert code == 2 and "there is no device cuda" in output

@@ -26,12 +26,16 @@ def test_examples_are_made_once_and_always_alike(examples: list[tuple[str, str]]
             assert image.size == (640, 427)
 
 
-def test_something_is_shown_before_any_example_is_made() -> None:
+def test_something_is_shown_before_any_example_is_made_and_where_none_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with gr.Blocks() as page:
         examples_gallery("examples", gr.Image())
     (gallery,) = (part for part in page.config["components"] if part["type"] == "gallery")
     captions = [shown["caption"] for shown in gallery["props"]["value"]]
     assert captions == [example.caption for example in EXAMPLES]
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # without scikit-learn
+    assert make_examples(tmp_path) == []
 
 
 def test_the_examples_are_cleared_well_but_for_the_one_that_is_called_too_hard(examples: list[tuple[str, str]]) -> None:
@@ -43,8 +47,3 @@ def test_the_examples_are_cleared_well_but_for_the_one_that_is_called_too_hard(e
         # Well: less than a quarter of the squared error is left.
         assert (after < before / 4) == ("Too hard" not in caption), caption
     assert sum("Too hard" in example.caption for example in EXAMPLES) == 1
-
-
-def test_without_scikit_learn_there_are_no_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert make_examples(tmp_path) == []

@@ -3,19 +3,22 @@
 import io
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Any, TypeVar
 
 import psutil
 import pytest
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response
 from PIL import Image
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from mofme.errors import MofmeError
 from mofme.papers.carrot.serving.load_test import Served
-from mofme.ui.load_test import Load, Memory, as_result, measure_load, measure_memory, small_pictures
+from mofme.ui.load_test import Memory, as_result, measure_load, measure_memory, small_pictures
 
 T = TypeVar("T")
 
@@ -26,13 +29,9 @@ def apart(measure: Callable[..., T], *args: Any) -> T:
         return thread.submit(measure, *args).result()
 
 
-def told(load: Load) -> dict[str, float]:
-    return {name: figure.value for name, figure in as_result([load], "").rows[0].figures.items()}
-
-
 def test_pictures_go_through_a_real_app(url: str) -> None:
     load = apart(measure_load, url, 2, 4)
-    figures = told(load)
+    figures = {name: figure.value for name, figure in as_result([load], "").rows[0].figures.items()}
     assert (figures["pictures"], figures["turned away"], load.clients) == (4, 0, 2)
     assert 0 < figures["p50, s"] <= figures["p95, s"] <= figures["p99, s"] <= load.seconds
     assert figures["CPU s a picture"] == pytest.approx(load.cpu_seconds / 4) and load.cpu_seconds > 0
@@ -73,13 +72,15 @@ class Busy:
     def __init__(self, outcome: str = "complete") -> None:
         self.asked: list[str] = []
         self.addresses: set[str] = set()
-        self.app = FastAPI(openapi_url=None)
-        self.app.router.add_route("/gradio_api/upload", self.upload, methods=["POST"])
-        self.app.router.add_route("/gradio_api/call/v2/restore", self.ask, methods=["POST"])
-        self.app.router.add_route("/gradio_api/call/v2/restore/{event}", self.answer)
-        self.app.router.add_route("/done.jpg", lambda request: Response(b"restored"))
-        self.app.router.add_route("/metrics", lambda request: Response("process_cpu_seconds_total 1\n"))
         self.outcome = outcome
+        routes = [
+            Route("/gradio_api/upload", self.upload, methods=["POST"]),
+            Route("/gradio_api/call/v2/restore", self.ask, methods=["POST"]),
+            Route("/gradio_api/call/v2/restore/{event}", self.answer),
+            Route("/done.jpg", lambda request: Response(b"restored")),
+            Route("/metrics", lambda request: Response("process_cpu_seconds_total 1\n")),
+        ]
+        self.app = Starlette(routes=routes)
 
     async def upload(self, request: Request) -> JSONResponse:
         return JSONResponse([f"picture {len(await request.body())}"])
@@ -102,7 +103,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mofme.ui.load_test._PAUSE", 0.01)
 
 
-def test_who_is_turned_away_asks_again_and_the_words_are_counted() -> None:
+def test_who_is_turned_away_asks_again_and_what_the_app_says_is_told() -> None:
     busy = Busy()
     with Served(busy.app) as server:
         load = apart(measure_load, f"{server.url}/", 3, 5)
@@ -111,9 +112,6 @@ def test_who_is_turned_away_asks_again_and_the_words_are_counted() -> None:
     result = as_result([load], "")
     assert result.figure("turned away, to ask again", "The app is busy.", "3 clients").value == 5
     assert "5 requests were turned away" in result.verdict
-
-
-def test_a_picture_that_is_not_restored_is_told_in_the_apps_words() -> None:
     with Served(Busy("error").app) as server, pytest.raises(MofmeError, match=r"not restored: .*Too dark\."):
         apart(measure_load, f"{server.url}/", 1, 2)
 
@@ -142,8 +140,7 @@ def test_memory_that_grows_shows_and_warm_up_does_not() -> None:
 
 
 def test_the_pictures_are_small_of_many_sizes_and_the_same_each_time() -> None:
-    pictures: Iterator[bytes] = small_pictures(6)
-    first = list(pictures)
-    assert first == list(small_pictures(6))
+    first = list(islice(small_pictures(), 6))
+    assert first == list(islice(small_pictures(), 6))
     sizes = {Image.open(io.BytesIO(one)).size for one in first}
     assert len(sizes) == 6 and all(64 <= side <= 256 for size in sizes for side in size)

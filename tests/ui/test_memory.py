@@ -29,52 +29,27 @@ def never() -> None:
 
 
 def test_work_waits_until_others_end(ten: Memory) -> None:
-    began, waited, end = threading.Event(), threading.Event(), threading.Event()
-
-    def first() -> None:
-        with ten.room(5, never):
-            began.set()
-            end.wait(30)
-
-    thread = threading.Thread(target=first)
-    thread.start()
-    assert began.wait(30)
-
-    def wait() -> None:
-        waited.set()
-        end.set()
-
+    others = ten.room(5, never)
+    others.__enter__()
     with ten.room(3, never):  # 2, 5 and 3
         assert ten.held == 8
-    with ten.room(4, wait):
+    with ten.room(4, lambda: others.__exit__(None, None, None)):
         assert ten.held == 4
-    assert waited.is_set()
-    thread.join()
     assert ten.held == 0
 
 
-def test_who_waits_can_be_stopped(ten: Memory) -> None:
-    def stop() -> None:
-        raise MofmeError("stopped")
-
-    with ten.room(5, never):
-        with pytest.raises(MofmeError, match="stopped"), ten.room(5, stop):
-            never()
-        assert ten.held == 5
-
-
-def test_what_never_fits_is_refused_in_words(ten: Memory) -> None:
+def test_what_never_fits_is_refused_in_words_and_what_fails_or_is_stopped_holds_nothing(ten: Memory) -> None:
     with pytest.raises(MofmeError, match="smaller picture"), ten.room(9, never):
         never()
-    assert ten.held == 0 and not ten.is_full()
-    ten.limit = 1
-    assert ten.is_full()
-
-
-def test_what_work_holds_is_free_after_an_error(ten: Memory) -> None:
     with pytest.raises(OSError), ten.room(5, never):
         raise OSError
-    assert ten.held == 0
+    assert ten.held == 0 and not ten.is_full()
+    with ten.room(5, never):
+        with pytest.raises(MofmeError, match="longer than the limit"), ten.room(5, Job(0).wait):
+            never()
+        assert ten.held == 5
+    ten.limit = 1
+    assert ten.is_full()
 
 
 def test_the_largest_picture_is_what_fits(ten: Memory) -> None:
@@ -136,19 +111,6 @@ def test_a_run_waits_for_memory_and_tells_so(ten: Memory, monkeypatch: pytest.Mo
     assert steps == [1]
 
 
-def test_a_job_that_waits_stops_when_its_time_is_up(ten: Memory) -> None:
-    job = Job(0)
-    with ten.room(5, never), pytest.raises(MofmeError, match="longer than the limit"), ten.room(5, job.wait):
-        never()
-
-
-def tree(root: Path, files: dict[str, str]) -> Path:
-    for name, text in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
-    return root
-
-
 @pytest.mark.parametrize(
     ("files", "limit"),
     [
@@ -177,4 +139,7 @@ def test_the_limit_is_that_of_the_machine_or_the_container(
     files: dict[str, str], limit: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(total=16_384_000))
-    assert of_this_machine(tree(tmp_path, files)) == limit
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert of_this_machine(tmp_path) == limit

@@ -37,23 +37,24 @@ from mofme.ui.runs import Job
 Proxy = Callable[[str, Path], AbstractContextManager[str]]
 
 
-def metrics(address: str) -> dict[tuple[str, ...], float]:
+def metrics(app: httpx.Client) -> dict[tuple[str, ...], float]:
     """Values by name and labels, which the parser sorts by their names."""
-    text = httpx.get(f"{address}metrics", timeout=90).text
+    text = app.get("metrics").raise_for_status().text
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     return {(sample.name, *(sample.labels[name] for name in sorted(sample.labels))): sample.value for sample in samples}
 
 
 def test_health_readiness_and_metrics_are_told(url: str, photo: Path) -> None:
-    assert httpx.get(f"{url}health").json() == {"status": "ok"}
-    ready = httpx.get(f"{url}ready", timeout=90)
-    assert (ready.status_code, ready.json()) == (200, {"status": "ready"})
-    done = ("mofme_work_seconds_count", "done", "restore")
-    before = metrics(url).get(done, 0)
-    client = Client(url, verbose=False)
-    client.predict(handle_file(photo), api_name="/restore")
-    client.close()
-    after = metrics(url)
+    with httpx.Client(base_url=url, timeout=90) as app:
+        assert app.get("health").json() == {"status": "ok"}
+        ready = app.get("ready")
+        assert (ready.status_code, ready.json()) == (200, {"status": "ready"})
+        done = ("mofme_work_seconds_count", "done", "restore")
+        before = metrics(app).get(done, 0)
+        client = Client(url, verbose=False)
+        client.predict(handle_file(photo), api_name="/restore")
+        client.close()
+        after = metrics(app)
     assert after[done] == before + 1
     assert after["mofme_requests_total", "/health", "200"] >= 1
     assert after["mofme_requests_total", "/gradio_api/upload", "200"] >= 1
@@ -70,30 +71,29 @@ def test_an_address_that_leads_nowhere_shows_browsers_the_way_back(url: str, pat
     assert httpx.get(url + path).json() == {"detail": "Not Found"}
 
 
-@pytest.mark.parametrize(("waiting", "reason"), [(0, "ready"), (20, "queue is full: 20")])
-def test_a_full_queue_is_not_ready(waiting: int, reason: str) -> None:
-    *_, ready, _ = service.routes(lambda: None, lambda: waiting, Limits(waiting=20), Memory())
-    answer = ready.endpoint()  # type: ignore[attr-defined]
-    assert answer.status_code == (503 if waiting else 200)
-    assert reason in answer.body.decode()
+def damaged() -> None:
+    raise ModelError("small: model.safetensors is damaged")
 
 
-def test_damaged_weights_are_not_ready() -> None:
-    def load() -> None:
-        raise ModelError("small: model.safetensors is damaged")
-
-    *_, ready, _ = service.routes(load, lambda: 0, Limits(), Memory())
-    answer = ready.endpoint()  # type: ignore[attr-defined]
-    assert (answer.status_code, json.loads(answer.body)["reason"]) == (503, "small: model.safetensors is damaged")
-
-
-def test_an_app_that_has_used_up_its_memory_is_not_ready() -> None:
+@pytest.mark.parametrize(
+    ("load", "waiting", "limit", "status", "reason"),
+    [
+        (str, 0, 1e18, 200, "ready"),
+        (str, 20, 1e18, 503, "queue is full: 20"),
+        (damaged, 0, 1e18, 503, "small: model.safetensors is damaged"),
+        (str, 0, 1e6, 503, "memory"),
+    ],
+)
+def test_what_is_not_ready_says_why(
+    load: Callable[[], object], waiting: int, limit: float, status: int, reason: str
+) -> None:
     memory = Memory()
-    *_, ready, metrics = service.routes(lambda: None, lambda: 0, Limits(), memory)
-    memory.limit = 1e6
-    assert ready.endpoint().status_code == 503  # type: ignore[attr-defined]
+    memory.limit = limit
+    *_, ready, metrics = service.routes(load, lambda: waiting, Limits(waiting=20), memory)
+    answer = ready.endpoint()  # type: ignore[attr-defined]
+    assert answer.status_code == status and reason in answer.body.decode()
     told = metrics.endpoint(asked()).body.decode()  # type: ignore[attr-defined]
-    assert "mofme_memory_limit_bytes 1e+06" in told and "mofme_memory_held_bytes 0.0" in told
+    assert f"mofme_memory_limit_bytes {limit:.0e}" in told and f"mofme_waiting {waiting:.1f}" in told
 
 
 def asked(*auth: str) -> Request:
@@ -102,7 +102,7 @@ def asked(*auth: str) -> Request:
 
 
 def test_metrics_are_behind_the_apps_password_where_it_has_one() -> None:
-    *_, metrics = service.routes(lambda: None, lambda: 0, Limits(), Memory(), ("ann", "söcret"))
+    *_, metrics = service.routes(str, lambda: 0, Limits(), Memory(), ("ann", "söcret"))
 
     def status(*auth: str) -> int:
         return metrics.endpoint(asked(*auth)).status_code  # type: ignore[attr-defined]
@@ -138,11 +138,12 @@ HEAVY = {"lpips", "torchvision", "scipy.stats", "sklearn", "transformers", "mujo
 
 @dataclass
 class Served:
-    """The app as people serve it below a path, and the file of what it says."""
+    """The app as people serve it: below a path, by TLS, with a password; and the file of what it says."""
 
     process: subprocess.Popen[str]
-    port: int
+    address: str
     said: Path
+    certificate: Path
 
     def lines(self) -> list[str]:
         return self.said.read_text(encoding="utf-8").splitlines()
@@ -150,11 +151,33 @@ class Served:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    port, said = free_port(), tmp_path_factory.mktemp("served") / "said.txt"
-    command = [sys.executable, "-X", "importtime", "-m", "mofme", "app", "--port", str(port)]
-    command += ["--root-path", "/mofme", "--log-format", "json"]
-    with said.open("w") as file, running(command, f"http://127.0.0.1:{port}/health", stderr=file) as process:
-        yield Served(process, port, said)
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl makes the certificate")
+    folder, port = tmp_path_factory.mktemp("served"), free_port()
+    said, certificate, key = (folder / name for name in ("said.txt", "server.pem", "server.key"))
+    made = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+    of = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*made.split(), *of], check=True, capture_output=True)
+    options = f"--port {port} --root-path /mofme --auth ann:secret --log-format json"
+    command = [sys.executable, "-X", "importtime", "-m", "mofme", "app", *options.split()]
+    command += ["--certificate", str(certificate), "--key", str(key)]
+    address = f"https://127.0.0.1:{port}/"
+    with said.open("w") as file, running(command, f"{address}health", stderr=file) as process:
+        yield Served(process, address, said, certificate)
+
+
+def test_tls_and_a_password(served: Served) -> None:
+    with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+        httpx.get(f"{served.address}health")
+    with known(served) as app:
+        statuses = [app.get(path).status_code for path in ("health", "ready", "metrics", "gradio_api/info")]
+        assert statuses == [200, 200, 401, 401]
+        assert "mofme_waiting 0.0" in app.get("metrics", auth=("ann", "secret")).text
+
+
+def known(served: Served) -> httpx.Client:
+    trusting = ssl.create_default_context(cafile=served.certificate)
+    return httpx.Client(base_url=served.address, verify=trusting, timeout=90)
 
 
 @contextmanager
@@ -163,7 +186,7 @@ def nginx(app: str, folder: Path) -> Iterator[str]:
     if shutil.which("nginx") is None or sys.platform == "win32":
         pytest.skip("no nginx is installed: apt-get install nginx-light")
     port, shipped = free_port(), Path(__file__).parents[2] / "deploy" / "nginx.conf"
-    (folder / "mofme.conf").write_text(shipped.read_text().replace("http://127.0.0.1:7860", app))
+    (folder / "mofme.conf").write_text(shipped.read_text().replace("http://127.0.0.1:7860/", app))
     names = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     places = "".join(f"{name}_temp_path {folder / name}; " for name in names)
     server = f"server {{ listen 127.0.0.1:{port}; include {folder / 'mofme.conf'}; }}"
@@ -182,7 +205,7 @@ def plain_proxy(app: str, folder: Path) -> Iterator[str]:
 
     async def pass_on(request: Request) -> StreamingResponse:
         told = {"x-forwarded-host": request.headers["host"], "x-forwarded-proto": "http", "x-forwarded-for": "::1"}
-        client = httpx.AsyncClient(base_url=app, timeout=90)
+        client = httpx.AsyncClient(base_url=app, timeout=90, verify=False)
         url = httpx.URL(path=f"/{request.path_params['path']}", query=request.url.query.encode())
         asked = client.build_request(request.method, url, headers={**request.headers, **told}, content=request.stream())
         answer = await client.send(asked, stream=True)
@@ -199,52 +222,33 @@ def plain_proxy(app: str, folder: Path) -> Iterator[str]:
 def test_a_sub_path_behind_a_proxy_takes_uploads_and_gives_downloads(
     proxy: Proxy, served: Served, tmp_path: Path, photo: Path
 ) -> None:
-    with proxy(f"http://127.0.0.1:{served.port}", tmp_path) as url:
+    with proxy(served.address, tmp_path) as url:
         assert httpx.get(f"{url}health").json() == {"status": "ok"}
         assert url.removesuffix("/") in httpx.get(url, timeout=90).text
-        restores(Client(url, verbose=False, download_files=tmp_path), photo)
-
-
-def restores(client: Client, photo: Path) -> None:
-    restored, _ = client.predict(handle_file(photo), api_name="/restore")
-    client.close()
-    with Image.open(restored) as image:
-        assert image.size == (64, 96)
-
-
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
-def test_tls_and_a_password(tmp_path: Path, photo: Path) -> None:
-    certificate, key, port = tmp_path / "server.pem", tmp_path / "server.key", free_port()
-    made = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
-    of = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run([*made.split(), *of], check=True, capture_output=True)
-    command = [sys.executable, "-m", "mofme", "app", "--port", str(port), "--auth", "ann:secret"]
-    command += ["--certificate", str(certificate), "--key", str(key)]
-    url, trusting = f"https://127.0.0.1:{port}/", ssl.create_default_context(cafile=certificate)
-    with running(command, f"{url}health"), httpx.Client(base_url=url, verify=trusting, timeout=90) as known:
-        with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
-            httpx.get(f"{url}health")
-        statuses = [known.get(path).status_code for path in ("health", "ready", "metrics", "gradio_api/info")]
-        assert statuses == [200, 200, 401, 401]
-        assert "mofme_waiting 0.0" in known.get("metrics", auth=("ann", "secret")).text
-        client = Client(url, ssl_verify=False, auth=("ann", "secret"), download_files=tmp_path, verbose=False)
-        restores(client, photo)
+        client = Client(url, auth=("ann", "secret"), verbose=False, download_files=tmp_path)
+        restored, _ = client.predict(handle_file(photo), api_name="/restore")
+        client.close()
+        with Image.open(restored) as image:
+            assert image.size == (64, 96)
 
 
 def test_sigterm_finishes_the_work_tells_others_and_ends_well(served: Served, tmp_path: Path) -> None:
     large, before = tmp_path / "a secret place.png", len(served.lines())
-    address = f"http://127.0.0.1:{served.port}/"
     Image.effect_noise((400, 400), 60).convert("RGB").save(large)
-    client = Client(address, verbose=False, download_files=tmp_path)
+    login = ("ann", "secret")
+    client = Client(served.address, auth=login, ssl_verify=False, verbose=False, download_files=tmp_path)
     job = client.submit(handle_file(large), ensemble=True, api_name="/restore")
-    while not metrics(address)["mofme_in_work",]:
-        assert not job.done(), "it was restored before it was seen: a larger picture is needed"
-        time.sleep(0.02)
-    served.process.send_signal(signal.SIGTERM)
-    while httpx.get(f"{address}ready").status_code == 200:
-        time.sleep(0.01)
-    refused = httpx.post(f"{address}gradio_api/call/restore", json={"data": []})
-    assert (refused.status_code, "being stopped" in refused.text) == (503, True)
+    with known(served) as app:
+        app.post("login", data={"username": login[0], "password": login[1]}).raise_for_status()
+        app.auth = login  # of the metrics
+        while not metrics(app)["mofme_in_work",]:
+            assert not job.done(), "it was restored before it was seen: a larger picture is needed"
+            time.sleep(0.02)
+        served.process.send_signal(signal.SIGTERM)
+        while app.get("ready").status_code == 200:
+            time.sleep(0.01)
+        refused = app.post("gradio_api/call/restore", json={"data": []})
+        assert (refused.status_code, "being stopped" in refused.text) == (503, True)
     _, report = job.result(timeout=90)
     assert report["width"] == 400
     assert served.process.wait(timeout=60) == 0

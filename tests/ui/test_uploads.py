@@ -27,8 +27,10 @@ from mofme.ui.uploads import (
     without_folders,
 )
 
+locks = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
+
+@locks
 def test_only_what_a_killed_app_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     left = tmp_path / "mofme-app-left"  # whose lock nobody holds any more
@@ -48,7 +50,7 @@ def test_only_what_a_killed_app_left_is_removed(tmp_path: Path, monkeypatch: pyt
     assert not running.exists()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
+@locks
 def test_unfinished_work_is_kept_for_whoever_goes_on_but_neither_for_ever_nor_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,6 +77,67 @@ def test_unfinished_work_is_kept_for_whoever_goes_on_but_neither_for_ever_nor_tw
     with suppress(ValueError), kept_folder("nothing done") as folder:
         raise ValueError
     assert not folder.exists()
+    assert without_folders(f"{cache_root() / 'unfinished' / 'ab12' / 'restored.mp4'}: full.") == "restored.mp4: full."
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder of results, which is looked through at the next chance."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
+    monkeypatch.setattr(RESULTS, "_looked", 0.0)
+    monkeypatch.setattr(RESULTS, "most_bytes", RESULTS.most_bytes)
+    return tmp_path / "gradio"
+
+
+def kept(age: float, size: int = 0) -> Path:
+    folder = new_folder()
+    (folder / "result").write_bytes(b"x" * size)
+    return aged(folder, age)
+
+
+def aged(folder: Path, age: float) -> Path:
+    for path in (*folder.iterdir(), folder):
+        os.utime(path, (0, time.time() - age))
+    return folder
+
+
+def test_results_alone_are_removed_after_a_while(results: Path) -> None:
+    old, recent = kept(KEEP_SECONDS + 60), kept(KEEP_SECONDS - 60)
+    (results / "mofme-main").mkdir()
+    own = aged(results / "mofme-main", KEEP_SECONDS + 60)
+    RESULTS._looked = 0
+    new_folder()
+    assert [path.exists() for path in (old, recent, own)] == [False, True, True]
+
+
+def test_too_many_results_go_oldest_first_but_not_while_they_are_written_or_fetched(results: Path) -> None:
+    """300 bytes may stay: the newest has 200 and the next one 100; who writes 400 is let."""
+    written, newest, middle, oldest = kept(0, 400), kept(100, 200), kept(200, 100), kept(300, 100)
+    RESULTS._looked, RESULTS.most_bytes = 0, 400 + 300
+    with (oldest / "result").open("rb") as fetched:
+        new_folder()
+        assert [path.exists() for path in (written, newest, middle, oldest)] == [True, True, True, False]
+        assert fetched.read() == b"x" * 100
+    RESULTS.most_bytes = 0
+    new_folder()
+    assert newest.exists()  # looked for a moment ago
+    RESULTS._looked = 0
+    new_folder()
+    assert [path.exists() for path in (written, newest, middle)] == [True, False, False]
+
+
+def test_a_video_under_way_stays_though_results_are_too_many(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cache").touch()  # no folder: there is no cache
+    monkeypatch.setenv("MOFME_CACHE", str(tmp_path / "cache"))
+    RESULTS.most_bytes = 0
+    with kept_folder("one") as folder:
+        (folder / "segment").write_bytes(b"x")
+        aged(folder, 90)
+        RESULTS._looked = 0
+        new_folder()
+        assert (folder / "segment").exists()
 
 
 def uploaded(path: Path) -> Any:
@@ -98,20 +161,13 @@ def test_a_thumbnail_stands_for_what_browsers_cannot_show_and_the_untouched_file
     assert box.preprocess(uploaded(Path("elsewhere") / Path(shown).name)) == str(path)  # Gradio moves what it shows
 
 
-def test_what_browsers_show_is_left_alone(tmp_path: Path) -> None:
+def test_what_browsers_show_is_left_alone_and_what_is_no_photo_is_told_at_once(tmp_path: Path) -> None:
     for suffix in (".jpg", ".png", ".webp", ".bmp"):
         Image.new("RGB", (8, 8)).save(tmp_path / f"a{suffix}")
         assert preview(str(tmp_path / f"a{suffix}")) == (str(tmp_path / f"a{suffix}"), "")
-
-
-def test_a_text_that_is_called_a_photo_is_told_at_once_and_promised_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "notes.jpg"
-    path.write_text("no picture, whatever its name")
-    shown, problem = preview(str(path))
-    assert shown is None
-    assert "notes.jpg" in problem and "class='problem'" in problem
-    with gr.Blocks():
-        assert "can be restored" not in str(photo_box("box").alt_text)
+    (tmp_path / "notes.jpg").write_text("no picture, whatever its name")
+    shown, problem = preview(str(tmp_path / "notes.jpg"))
+    assert shown is None and "notes.jpg" in problem and "class='problem'" in problem
 
 
 @pytest.mark.parametrize("held", [5.0, 0.0])  # by others, by nobody
@@ -126,20 +182,6 @@ def test_a_photo_that_cannot_be_shown_now_stays_chosen(
     assert shown == str(path) and words
 
 
-def test_where_a_video_is_kept_is_not_told() -> None:
-    assert without_folders(f"{cache_root() / 'unfinished' / 'ab12' / 'restored.mp4'}: full.") == "restored.mp4: full."
-
-
-def test_only_results_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    monkeypatch.setattr(RESULTS, "_looked", 0.0)
-    own = tmp_path / "mofme-main"
-    own.mkdir()
-    os.utime(own, (0, time.time() - KEEP_SECONDS - 60))
-    new_folder()
-    assert own.exists()
-
-
 def test_a_thumbnail_never_takes_its_photos_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uploads, "_MOST_ORIGINALS", 1)
     shown = []
@@ -149,17 +191,3 @@ def test_a_thumbnail_never_takes_its_photos_place(tmp_path: Path, monkeypatch: p
     assert uploads._path_of(ImageData(path=shown[1])) == str(tmp_path / "two.tif")
     with pytest.raises(gr.Error, match="choose it again"):
         uploads._path_of(ImageData(path=shown[0]))
-
-
-def test_a_video_under_way_stays_though_results_are_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
-    (tmp_path / "cache").touch()  # no folder: there is no cache
-    monkeypatch.setenv("MOFME_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(RESULTS, "most_bytes", 0)
-    with kept_folder("one") as folder:
-        (folder / "segment").write_bytes(b"x")
-        for path in (folder / "segment", folder):
-            os.utime(path, (time.time() - 90,) * 2)
-        monkeypatch.setattr(RESULTS, "_looked", 0.0)
-        new_folder()
-        assert (folder / "segment").exists()

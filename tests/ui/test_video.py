@@ -3,46 +3,39 @@
 import itertools
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from mofme.errors import Cancelled, PictureError
 from mofme.ui.limits import Limits
-from mofme.ui.models import Engine, Services
+from mofme.ui.models import Engine
 from mofme.ui.runs import Job
 from mofme.ui.tabs import video
 from mofme.ui.tabs.restore import Settings
 from mofme.ui.tabs.video import VideoProgress, restore_upload
 from mofme.vision import video_writer
 from mofme.vision.video_file import read_video
-from tests.browser import FLAGS
 from tests.films import film
-from tests.ui.one_tab import one_tab
 
 LIMITS = Limits(megapixels=0.1)
-
-
-@pytest.fixture(scope="module")
-def address(folders: None, engine: Engine) -> Iterator[str]:
-    with one_tab(lambda: video.build(Services(engine, LIMITS))) as address:
-        yield address
 
 
 def run(engine: Engine, job: Job, upload: Path) -> list[VideoProgress]:
     return list(restore_upload(engine, job, upload, Settings("small"), LIMITS))
 
 
-def test_a_video_comes_back_under_its_name(engine: Engine, tmp_path: Path) -> None:
-    *_, last = run(engine, Job(60), film(tmp_path / "my film.mov"))
-    assert last.video is not None and last.video.name == "my film-restored.mov"
+def test_a_video_comes_back_under_its_name_and_tells_what_it_lost(engine: Engine, tmp_path: Path) -> None:
+    *_, last = run(engine, Job(60), film(tmp_path / "my film.mkv", size=(63, 47), codec="ffv1"))
+    assert last.video is not None and last.video.name == "my film-restored.mkv"
     assert (last.number, last.frames, last.late) == (8, 8, False)
     assert sum(last.weathers.values()) == 8
     assert last.look is not None and all(path.is_file() for path in last.look)
+    assert "holds odd sizes" in last.words() and "holds odd sizes" in str(last.report()["notes"])
 
 
 def test_when_time_is_up_the_beginning_is_handed_out(engine: Engine, tmp_path: Path) -> None:
@@ -94,31 +87,26 @@ def test_the_same_video_again_goes_on_and_becomes_the_same(
     assert list((tmp_path / "cache/mofme/unfinished").iterdir()) == []
 
 
-def test_what_a_video_lost_is_told(engine: Engine, tmp_path: Path) -> None:
-    *_, last = run(engine, Job(60), film(tmp_path / "a.mkv", size=(63, 47), codec="ffv1"))
-    assert "holds odd sizes" in last.words() and "holds odd sizes" in str(last.report()["notes"])
-
-
 def test_frames_that_are_too_large_are_refused(engine: Engine, tmp_path: Path) -> None:
     with pytest.raises(PictureError, match=r"more than the limit of 0\.1 megapixels"):
         run(engine, Job(60), film(tmp_path / "a.mp4", frames=1, size=(400, 300)))
 
 
-def test_the_api_returns_the_video_and_a_report(address: str, tmp_path: Path) -> None:
-    client = Client(address, verbose=False)
-    path, report = client.predict(
-        handle_file(film(tmp_path / "a.mp4", sound="aac")), "small", 1, False, 0, api_name="/video"
-    )
+def test_the_api_returns_the_video_and_a_report(url: str, tmp_path: Path) -> None:
+    client = Client(url, verbose=False, download_files=tmp_path)
+    sent = handle_file(film(tmp_path / "a.mp4", sound="aac"))
+    path, report = client.predict(sent, "small", 1, False, 0, api_name="/video")
     assert report["frames"] == 8 and report["complete"] and report["damaged"] == 0
     with read_video(Path(path)) as restored:
         assert len(list(restored)) == 8
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(AppError, match=r"text\.mp4: cannot be read as a video"):
         client.predict(handle_file(tmp_path / "text.mp4"), "small", 1, False, 0, api_name="/video")
+    client.close()
 
 
-def test_a_person_restores_a_video(visit: Callable[..., Page], address: str, tmp_path: Path) -> None:
-    page = visit(address)
+def test_a_person_restores_a_video(visit: Callable[..., Page], url: str, tmp_path: Path) -> None:
+    page = visit(f"{url}?tab=video")
     page.set_input_files("#video input[type=file]", film(tmp_path / "a.mp4", frames=20))
     expect(page.locator("#video")).to_contain_text(re.compile(r"a\s*\.mp4\s*\d"))  # its size stands there once it is up
     page.click("#restore-video")
@@ -132,19 +120,13 @@ def test_a_person_restores_a_video(visit: Callable[..., Page], address: str, tmp
     assert page.evaluate("document.documentElement.scrollWidth") == 390
 
 
-def test_a_camera_is_restored_as_it_films(browser: Browser, chromium: str, folders: None, engine: Engine) -> None:
-    flags = [*FLAGS, "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-    with (
-        one_tab(lambda: video.build_live(Services(engine, LIMITS))) as address,
-        browser.browser_type.launch(executable_path=chromium, args=flags) as filming,
-    ):
-        page = filming.new_page(viewport={"width": 390, "height": 844}, permissions=["camera"])
-        page.goto(address)
-        page.get_by_text("Click to Access Webcam").click()
-        page.locator("#camera button", has_text="Record").click()
-        expect(page.locator("#live-words")).to_contain_text("ms a picture")
-        first = page.locator("#live img")
-        expect(first).to_have_js_property("naturalWidth", 480)
-        expect(first).not_to_have_attribute("src", first.get_attribute("src") or "")  # it goes on
-        page.locator("#camera button", has_text="Stop").click()
-        assert page.evaluate("document.documentElement.scrollWidth") == 390
+def test_a_camera_is_restored_as_it_films(visit: Callable[..., Page], url: str) -> None:
+    page = visit(f"{url}?tab=live")
+    page.get_by_text("Click to Access Webcam").click()
+    page.locator("#camera button", has_text="Record").click()
+    expect(page.locator("#live-words")).to_contain_text("ms a picture")
+    first = page.locator("#live img")
+    expect(first).to_have_js_property("naturalWidth", 480)
+    expect(first).not_to_have_attribute("src", first.get_attribute("src") or "")  # it goes on
+    page.locator("#camera button", has_text="Stop").click()
+    assert page.evaluate("document.documentElement.scrollWidth") == 390

@@ -18,12 +18,12 @@ from mofme.ui.window import cards
 
 
 @pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What `main` would have served."""
-    calls: list[dict[str, Any]] = []
+def served(monkeypatch: pytest.MonkeyPatch) -> list[list[Any]]:
+    """What the command would have served: pictures of so many megapixels, at which host and port, for whom, ..."""
+    calls: list[list[Any]] = []
 
-    def serve(services: Any, address: window.Address, auth: Any) -> None:
-        calls.append({"megapixels": services.limits.megapixels, **vars(address), "auth": auth})
+    def serve(services: Any, *where: Any) -> None:
+        calls.append([services.limits.megapixels, *where])
 
     monkeypatch.setattr(window, "serve", serve)
     monkeypatch.delenv("SPACE_ID", raising=False)
@@ -36,45 +36,34 @@ def run(*arguments: str) -> int:
     return CliRunner().invoke(app, arguments).exit_code
 
 
-def test_only_this_machine_is_let_in_unless_told(served: list[dict[str, Any]]) -> None:
-    assert run() == 0
-    assert served == [{"megapixels": 50, **vars(window.Address()), "auth": None}]
-    assert window.Address() == window.Address("127.0.0.1", 7860, root_path=None, certificate=None, key=None)
-
-
-def test_options_reach_the_server(served: list[dict[str, Any]]) -> None:
-    assert run("--host", "0.0.0.0", "--port", "8000", "--auth", "ann:a:b", "--max-megapixels", "12") == 0
-    assert served == [{"megapixels": 12, **vars(window.Address("0.0.0.0", 8000)), "auth": ("ann", "a:b")}]
-
-
-def test_a_sub_path_is_told_by_an_option_or_by_its_variable(
-    served: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+def test_options_reach_the_server_and_only_this_machine_is_let_in_unless_told(
+    served: list[list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert run() == 0
+    assert run("--host", "0.0.0.0", "--port", "8000", "--auth", "ann:a:b", "--max-megapixels", "12") == 0
     assert run("--root-path", "/clear") == 0
     monkeypatch.setenv("GRADIO_ROOT_PATH", "/weather")
+    monkeypatch.setenv("SPACE_ID", "someone/mofme")  # reached from outside its container
     assert run() == 0
-    assert [one["root_path"] for one in served] == ["/clear", "/weather"]
+    assert served == [
+        [50, "127.0.0.1", 7860, None, None, None, None],
+        [12, "0.0.0.0", 8000, ("ann", "a:b"), None, None, None],
+        [50, "127.0.0.1", 7860, None, "/clear", None, None],
+        [50, "0.0.0.0", 7860, None, "/weather", None, None],
+    ]
 
 
-@pytest.mark.parametrize("half", ["--certificate", "--key"])
-def test_a_certificate_without_its_key_is_refused(served: list[dict[str, Any]], tmp_path: Path, half: str) -> None:
-    (tmp_path / "file.pem").write_text("")
-    assert run(half, str(tmp_path / "file.pem")) == 2
-    assert served == []
-
-
-@pytest.mark.parametrize("auth", ["ann", "ann:", ":secret", ""])
-def test_half_a_login_is_refused(served: list[dict[str, Any]], auth: str) -> None:
-    assert run("--auth", auth) == 2
-    assert served == []
-
-
-def test_a_space_is_reachable_from_outside_its_container(
-    served: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "words",
+    ["--certificate a", "--key a", "--certificate a --key a", "--port 78600"]
+    + [f"--auth={auth}" for auth in ("ann", "ann:", ":secret", "")],
+)
+def test_half_a_login_or_certificate_and_what_is_none_are_refused(
+    served: list[list[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str
 ) -> None:
-    monkeypatch.setenv("SPACE_ID", "someone/mofme")
-    assert run() == 0
-    assert served[0]["host"] == "0.0.0.0"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").write_text("no PEM")
+    assert run(*words.split()) == 2 and served == []
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +77,7 @@ def test_the_first_page_brings_the_tabs_alone_and_every_experiment_has_a_page(ap
     assert set(asked) == {"", *(experiment.address for experiment in window.EXPERIMENTS)}
     assert "evaluate" in asked["evaluate"] and "evaluate" not in asked[""]
     assert "route" in asked["llm-routing"] and "route" not in asked[""]
+    assert not app.get_api_info()["unnamed_endpoints"]
 
 
 def test_every_experiment_has_a_card_that_leads_to_it_with_one_sentence() -> None:
@@ -117,24 +107,12 @@ def test_no_upload_box_fetches_an_address(app: gr.Blocks) -> None:
                 thread.submit(asyncio.run, fetching).result()
 
 
-def test_what_is_no_certificate_and_no_port_is_told_before_anything_starts(
-    served: list[dict[str, Any]], tmp_path: Path
-) -> None:
-    for name in ("a.pem", "b.pem"):
-        (tmp_path / name).write_text("no PEM")
-    assert run("--certificate", str(tmp_path / "a.pem"), "--key", str(tmp_path / "b.pem")) == 2
-    assert run("--port", "78600") == 2 and served == []
-
-
-def test_a_port_that_is_taken_is_told_in_our_words() -> None:
+def test_a_port_that_is_taken_and_an_address_of_another_machine_are_told_in_our_words() -> None:
     with socket.socket() as taken, gr.Blocks(analytics_enabled=False) as empty:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(MofmeError, match="--port"):
             window._launch(empty, taken.getsockname()[1], server_name="127.0.0.1", prevent_thread_lock=True, quiet=True)
-
-
-def test_an_address_of_another_machine_is_told() -> None:
     assert "--host" in window._why_closed("192.0.2.1", 0)  # TEST-NET-1 of RFC 5737: of no machine
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert "is taken" in window._why_closed("127.0.0.1", taken.getsockname()[1])
