@@ -52,7 +52,7 @@ def test_loose_files_and_archives_come_back_in_one_zip_with_the_report(
     rows = {row["file"]: row["error"] for row in csv.DictReader(io.StringIO(report))}
     assert {name for name, error in rows.items() if error} == {"broken.jpg", "trip/inner/broken.jpg"}
     assert not any("/gradio" in error or str(tmp_path) in error for error in rows.values())
-    assert [caption for _, caption in progress.thumbnails] == ["my photo.jpg", "trip/inner/my photo.jpg"]
+    assert [name for *_, name in progress.looks] == ["my photo.jpg", "trip/inner/my photo.jpg"]
 
 
 def test_names_are_shown_without_their_codes_and_markup(engine: Engine, photo: Path, tmp_path: Path) -> None:
@@ -60,9 +60,7 @@ def test_names_are_shown_without_their_codes_and_markup(engine: Engine, photo: P
     with zipfile.ZipFile(trip, "w") as archive:
         archive.write(photo, name)
     progress = run(engine, [trip])
-    shown = (
-        report_table(progress.reports) + str(progress.thumbnails) + (progress.report_file or trip).read_text("utf-8")
-    )
+    shown = report_table(progress.reports) + str(progress.looks) + (progress.report_file or trip).read_text("utf-8")
     assert shown.count("a\\x1b[2J\\u202egpj.jpg") >= 3 and not set(shown) & set("\x1b\u202e")
     assert f"trip/{name}" in packed(progress)
     table = report_table([FileReport("<img src=x>.jpg", "", error="<script>"), FileReport("b.jpg", "b.jpg", 3, 2)])
@@ -119,7 +117,7 @@ def test_folders_that_were_chosen_stay_in_table_and_zip(engine: Engine, photo: P
     progress = run(engine, [handed_in(photo, f"{folder}/x.jpg") for folder in ("trip/one", "trip/two", "trip\\one")])
     names = ["trip/one/my photo-2.jpg", "trip/one/my photo.jpg", "trip/two/my photo.jpg"]
     assert sorted(report.file for report in progress.reports) == names
-    assert sorted(name for _, name in progress.thumbnails) == names
+    assert sorted(name for *_, name in progress.looks) == names
     assert packed(progress) == {*names, "report.csv"}
 
 
@@ -159,7 +157,7 @@ def test_what_is_restored_stays_while_a_slow_file_takes_minutes(
 ) -> None:
     steps = restore_batch(engine, Job(60), [photo, second], Settings("small"), Limits())
     next(steps)
-    folder = Path(next(steps).thumbnails[0][0]).parent
+    folder = Path(next(steps).looks[0][0]).parent
     for one in (folder, *folder.rglob("*")):
         os.utime(one, (0, time.time() - 100))
     monkeypatch.setattr(RESULTS, "most_bytes", 0)

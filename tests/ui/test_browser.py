@@ -34,12 +34,17 @@ def download(page: Page, button: str, folder: Path) -> Path:
     return saved
 
 
-def test_a_photo_is_restored_compared_and_downloaded(page: Page, photo: Path, tmp_path: Path) -> None:
+def test_a_photo_is_restored_compared_and_downloaded_on_a_phone_whose_view_it_comes_into(
+    visit: Callable[..., Page], url: str, photo: Path, tmp_path: Path
+) -> None:
+    page = visit(url)
     choose(page, "#photo", photo)
     expect(page.locator("#photo img")).to_be_visible()
+    expect(page.locator("#comparison")).not_to_be_in_viewport(ratio=1)
     page.click("#restore")
     expect(page.locator("#comparison img")).to_have_count(2)
     expect(page.locator("#comparison img").first).to_have_js_property("naturalWidth", 64)
+    expect(page.locator("#comparison")).to_be_in_viewport(ratio=0.95)
     saved = download(page, "#download", tmp_path)
     assert saved.name == "my photo-restored.jpg"
     with Image.open(saved) as image:
@@ -49,16 +54,6 @@ def test_a_photo_is_restored_compared_and_downloaded(page: Page, photo: Path, tm
     expect(page.locator("#experts img").first).to_be_visible()
     expect(page.locator("#experts")).to_contain_text(re.compile(r"Expert \d+ · \d+ % of the picture"))
     expect(page.locator("#experts .bar")).to_have_count(4)
-
-
-def test_on_a_phone_the_result_comes_into_view(visit: Callable[..., Page], url: str, photo: Path) -> None:
-    page = visit(url)
-    choose(page, "#photo", photo)
-    expect(page.locator("#photo img")).to_be_visible()
-    expect(page.locator("#comparison")).not_to_be_in_viewport(ratio=1)
-    page.click("#restore")
-    expect(page.locator("#comparison img")).to_have_count(2)
-    expect(page.locator("#comparison")).to_be_in_viewport(ratio=0.95)
 
 
 PASTE = """async () => {

@@ -47,14 +47,13 @@ MOST_THUMBNAILS = 60
 
 @dataclass
 class BatchProgress:
-    """How far a batch of `total` files has come: reports so far, also of what is left out, small pictures to show,
-    restored with their names and before, and at the end the two files to download.
+    """How far a batch of `total` files has come: reports so far, also of what is left out; small pictures before and
+    after, with their names; and at the end the two files to download.
     """
 
     total: int
     reports: list[FileReport]
-    thumbnails: list[tuple[str, str]] = field(default_factory=list)
-    before: list[str] = field(default_factory=list)
+    looks: list[tuple[str, str, str]] = field(default_factory=list)
     archive: Path | None = None
     report_file: Path | None = None
 
@@ -64,8 +63,7 @@ class BatchProgress:
         done = len(self.reports) - left_out
         words = f"{'Done' if self.archive else 'Working'}: {done - failed} of {self.total} restored"
         failures = (f", {failed} failed" if failed else "") + (f", {left_out} left out" if left_out else "")
-        if self.thumbnails:
-            count = len(self.thumbnails)
+        if count := len(self.looks):
             first = f"the first {count}" if count == MOST_THUMBNAILS else f"{count}"
             failures += f". Click one of {first} below to see it before and after."
         return f"<p>{words}{failures}</p><progress value='{done}' max='{self.total}'></progress>"
@@ -122,8 +120,8 @@ def build(services: Services) -> None:
             status: BatchProgress.words,
             archive: lambda progress: to_download(progress.archive),
             report: lambda progress: to_download(progress.report_file),
-            shown: lambda progress: list(progress.thumbnails),
-            looks: lambda progress: [*zip(progress.before, (path for path, _ in progress.thumbnails), strict=True)],
+            shown: lambda progress: [(after, name) for _, after, name in progress.looks],
+            looks: lambda progress: [(before, after) for before, after, _ in progress.looks],
             reports: lambda progress: report_table(progress.reports),
         },
         buttons,
@@ -198,20 +196,13 @@ def restore_batch(
                     report = FileReport(str(path), str(output), error=str(error))
                 else:
                     report = restore_file(restorer, path, output, how, on_progress=lambda _: job.check())
-                is_video = path.suffix.lower() in VIDEO_SUFFIXES
-                if not (report.error or is_video) and len(progress.thumbnails) < MOST_THUMBNAILS:
-                    # What was just restored kept to the limit already.
-                    before, after = (
-                        save_picture(
-                            thumbnail(read_picture(file, math.inf).rgb, THUMBNAIL_SIDE),
-                            folder / f"{name}-{len(progress.thumbnails)}.jpg",
-                        )
-                        for name, file in (("before", path), ("after", output))
-                    )
-                    progress.thumbnails.append((str(after), printable(path.relative_to(source).as_posix())))
-                    progress.before.append(str(before))
                 # Names as the visitor knows them, not where the server keeps the files.
                 file, result = path.relative_to(source).as_posix(), output.relative_to(target).as_posix()
+                is_video, number = path.suffix.lower() in VIDEO_SUFFIXES, len(progress.looks)
+                if not (report.error or is_video) and number < MOST_THUMBNAILS:
+                    before = _small(path, folder / f"before-{number}.jpg")
+                    after = _small(output, folder / f"after-{number}.jpg")
+                    progress.looks.append((before, after, printable(file)))
                 progress.reports.append(replace(report, file=file, output=result, error=without_folders(report.error)))
                 yield progress
             write_report(target / "report.csv", progress.reports)
@@ -222,6 +213,11 @@ def restore_batch(
         finally:
             shutil.rmtree(source, ignore_errors=True)
             shutil.rmtree(target, ignore_errors=True)
+
+
+def _small(picture: Path, path: Path) -> str:
+    # What was just restored kept to the limit already.
+    return str(save_picture(thumbnail(read_picture(picture, math.inf).rgb, THUMBNAIL_SIDE), path))
 
 
 def gather(
