@@ -220,7 +220,11 @@ def classification(
     *,
     pictures: Annotated[
         Path,
-        typer.Argument(help="Folder of clean photographs.", exists=True, file_okay=False),
+        typer.Argument(
+            help="Folder of clean photographs, labelled by subfolders named for ImageNet classes (281, n02123045).",
+            exists=True,
+            file_okay=False,
+        ),
     ],
     classifier: Annotated[
         str, typer.Option(help="efficientnet-lite0 (works offline), or a classifier of torchvision by name.")

@@ -4,6 +4,7 @@ Classifiers are of ImageNet: one that comes as a package and so works offline, o
 """
 
 import importlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from mofme.vision.segmenter import of_torchvision
 
 DEFAULT = "efficientnet-lite0"
 _SIDE = 224
+# Of the 1,000 classes of ILSVRC 2012, in the order in which every classifier numbers them: as they are sorted.
+WNIDS = tuple(Path(__file__).with_name("imagenet.txt").read_text(encoding="utf-8").split())
 
 
 # From a picture (3, H, W), RGB in [0, 1], of any size to the probabilities (1000,) of ImageNet's classes.
@@ -51,6 +54,13 @@ def load_classifier(name: str = DEFAULT, device: str = "cpu") -> Classifier:
 def categories() -> list[str]:
     """What the 1,000 classes show, in English."""
     return list(models.get_model_weights("mobilenet_v3_small").DEFAULT.meta["categories"])
+
+
+def class_of(folder: str) -> int | None:
+    """The class that a folder of a labelled set is named for: "281" or "n02123045"; None for any other name."""
+    if re.fullmatch(r"\d{1,4}", folder):
+        return int(folder) if int(folder) < len(WNIDS) else None
+    return WNIDS.index(folder) if folder in WNIDS else None
 
 
 def _efficientnet_lite0() -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
@@ -95,6 +105,14 @@ WON_BACK = "won back"
 _TOP = 5
 
 
+class Photo(NamedTuple):
+    """A clean photograph; `label` is what it shows, where its folder is named for a class."""
+
+    name: str
+    path: Path
+    label: int | None
+
+
 class Answer(NamedTuple):
     """The five likeliest classes, best first, and the probability of the class that the clean picture is taken for."""
 
@@ -108,23 +126,29 @@ class Trial:
 
     name: str
     weather: str
+    label: int | None = None
     answers: tuple[Answer, ...] = ()
     error: str = ""
 
 
-def find_photos(folder: Path) -> list[tuple[str, Path]]:
-    """All photographs below `folder` with their names. Raises MofmeError if there are none."""
+def find_photos(folder: Path) -> list[Photo]:
+    """All photographs below `folder`, labelled if every one lies in a folder named for a class (index or WordNet id).
+
+    Raises MofmeError if there are none.
+    """
     paths = find_pictures(folder)
     if not paths:
         raise MofmeError(f"{folder}: no pictures found; give a folder of clean photographs")
-    return list(zip(picture_names(paths, folder), paths, strict=True))
+    labels = [class_of(path.parent.name) for path in paths]
+    known = labels if None not in labels else [None] * len(labels)
+    return [Photo(*parts) for parts in zip(picture_names(paths, folder), paths, known, strict=True)]
 
 
 def compare(
-    classify: Classifier, restore: Restores, photos: Iterable[tuple[str, Path]], weathers: Mapping[str, Degrade]
+    classify: Classifier, restore: Restores, photos: Iterable[Photo], weathers: Mapping[str, Degrade]
 ) -> Iterator[Trial]:
     """Classify every photograph clean, in each weather, and restored; one that cannot be read is told, with why."""
-    for name, path in photos:
+    for name, path, label in photos:
         for weather, degrade in weathers.items():
             try:
                 clean = read_whole(path).rgb
@@ -132,9 +156,9 @@ def compare(
                 told = [classify(x) for x in (clean, degraded, restore(degraded).image)]
                 seen = int(told[0].argmax())
                 answers = [Answer(tuple(p.topk(_TOP).indices.tolist()), float(p[seen])) for p in told]
-                yield Trial(name, weather, tuple(answers))
+                yield Trial(name, weather, label, tuple(answers))
             except (MofmeError, ValueError) as error:
-                yield Trial(name, weather, error=str(error))
+                yield Trial(name, weather, label, error=str(error))
 
 
 def rows(trials: Sequence[Trial]) -> list[Row]:
@@ -192,13 +216,14 @@ def write_csv(path: Path, trials: Sequence[Trial], categories: Sequence[str]) ->
     """One row a photograph and weather; the file appears whole or not at all."""
     columns = ("class", "probability_of_clean_class", "top5")
     told = [f"{condition}_{column}" for condition in CONDITIONS for column in columns]
-    lines: list[list[object]] = [["name", "weather", *told, "error"]]
+    lines: list[list[object]] = [["name", "weather", "label", *told, "error"]]
     for trial in trials:
         cells: list[str] = []
         for answer in trial.answers:
             seen = [categories[index] for index in answer.top5]
             cells += [seen[0], f"{answer.probability:.4f}", "; ".join(seen)]
-        lines.append([trial.name, trial.weather, *(cells or [""] * len(told)), trial.error])
+        label = "" if trial.label is None else categories[trial.label]
+        lines.append([trial.name, trial.weather, label, *(cells or [""] * len(told)), trial.error])
     write_table(path, lines)
 
 
@@ -212,15 +237,19 @@ def _scores(trials: Sequence[Trial], weathers: Sequence[str]) -> dict[str, Float
     if not complete:
         raise MofmeError("no photograph could be measured in every weather: see the errors above")
 
-    def collect(score: Callable[[Answer, Answer], float]) -> FloatArray:
-        answers = [[found[weather].answers for weather in weathers] for found in complete]
-        return np.array([[[score(each[0], one) for one in each] for each in some] for some in answers], float)
+    def collect(score: Callable[[Trial, Answer], float]) -> FloatArray:
+        trials = [[found[weather] for weather in weathers] for found in complete]
+        return np.array([[[score(one, answer) for answer in one.answers] for one in some] for some in trials], float)
 
-    return {
-        AGREEMENT: collect(lambda clean, answer: answer.top5[0] == clean.top5[0]),
-        "agreement within top-5, %": collect(lambda clean, answer: clean.top5[0] in answer.top5),
+    scores = {
+        AGREEMENT: collect(lambda trial, answer: answer.top5[0] == trial.answers[0].top5[0]),
+        "agreement within top-5, %": collect(lambda trial, answer: trial.answers[0].top5[0] in answer.top5),
         "confidence, %": collect(lambda _, answer: answer.probability),
     }
+    if all(trial.label is not None for found in complete for trial in found.values()):
+        scores["top-1, %"] = collect(lambda trial, answer: answer.top5[0] == trial.label)
+        scores["top-5, %"] = collect(lambda trial, answer: trial.label in answer.top5)
+    return scores
 
 
 def _won_back(values_PWC: FloatArray) -> Figure | None:

@@ -14,7 +14,7 @@ from mofme.cli.app import app
 from mofme.errors import ModelError, MofmeError
 from mofme.measure.result import Row, load_result
 from mofme.vision import classification_eval
-from mofme.vision.classification_eval import ALL, Answer, Trial, as_result, find_photos, load_classifier, rows
+from mofme.vision.classification_eval import ALL, Answer, Trial, as_result, class_of, find_photos, load_classifier, rows
 from mofme.vision.datasets import taken_from
 from tests.vision.pictures import save_grey as save
 
@@ -32,8 +32,10 @@ def give_back(level: float) -> object:
     return lambda image: Answered(torch.full_like(image, level))
 
 
-def trial(name: str, weather: str, degraded: tuple[int, ...], restored: tuple[int, ...]) -> Trial:
-    return Trial(name, weather, (Answer(CAT, 0.8), Answer(degraded, 0.2), Answer(restored, 0.5)))
+def trial(
+    name: str, weather: str, degraded: tuple[int, ...], restored: tuple[int, ...], label: int | None = None
+) -> Trial:
+    return Trial(name, weather, label, (Answer(CAT, 0.8), Answer(degraded, 0.2), Answer(restored, 0.5)))
 
 
 def values(told: list[Row], table: str, name: str) -> dict[str, float]:
@@ -72,6 +74,32 @@ def test_classifiers_of_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError, match=r"resnet18 cannot be downloaded \(no route to host\)"):
         load_classifier("resnet18")
     assert load_classifier("mobilenet_v3_small")(torch.rand(3, 50, 70)).shape == (1000,)
+
+
+def test_folders_name_classes_by_index_and_by_wordnet_id_or_nothing_is_labelled(tmp_path: Path) -> None:
+    # Known from ImageNet's own list: 0 is the tench, 282 the tiger cat, 701 the parachute.
+    assert [classification_eval.categories()[i] for i in (0, 282, 701)] == ["tench", "tiger cat", "parachute"]
+    assert [class_of(name) for name in ("n01440764", "282", "0282", "n02123159", "n03888257")] == [
+        0,
+        282,
+        282,
+        282,
+        701,
+    ]
+    assert [class_of(name) for name in ("1000", "cats", "n00000000", "-1", "2.5")] == [None] * 5
+    save(tmp_path / "282" / "a.png")
+    save(tmp_path / "n03888257" / "a.png")
+    assert [(photo.name, photo.label) for photo in find_photos(tmp_path)] == [("282/a", 282), ("n03888257/a", 701)]
+    save(tmp_path / "unsorted" / "b.png")
+    assert [photo.label for photo in find_photos(tmp_path)] == [None] * 3
+
+
+def test_labels_give_top_1_and_top_5() -> None:
+    told = rows([trial("a", "snow", DOG, CAT, label=6), trial("b", "snow", DOG, CUP, label=5)])
+    # Clean: 5 seen; labels 6 (among the five) and 5. Degraded: 6 seen, restored: 5 and 7, whose five hold neither.
+    seen = [values(told, "snow", condition) for condition in ("clean", "degraded", "restored")]
+    assert [each["top-1, %"] for each in seen] == [50, 50, 0]
+    assert [each["top-5, %"] for each in seen] == [100, 100, 50]
 
 
 def test_every_picture_is_classified_thrice(tmp_path: Path) -> None:
@@ -150,10 +178,12 @@ def test_all_tables_are_of_the_same_photographs() -> None:
 def test_the_csv_names_what_was_seen(tmp_path: Path) -> None:
     path = tmp_path / "told.csv"
     names = [f"thing {i}" for i in range(10)]
-    classification_eval.write_csv(path, [trial("a", "rain", CUP, DOG), Trial("b", "rain", error="broken")], names)
+    classification_eval.write_csv(
+        path, [trial("a", "rain", CUP, DOG, label=6), Trial("b", "rain", error="broken")], names
+    )
     with path.open(newline="", encoding="utf-8") as file:
         first, second = csv.DictReader(file)
-    assert (first["clean_class"], first["degraded_class"]) == ("thing 5", "thing 7")
+    assert (first["label"], first["clean_class"], first["degraded_class"]) == ("thing 6", "thing 5", "thing 7")
     assert first["restored_top5"].startswith("thing 6; thing 5")
     assert (first["restored_probability_of_clean_class"], second["error"]) == ("0.5000", "broken")
 
