@@ -55,6 +55,26 @@ def test_a_restorer_mends_the_tone_of_what_it_takes_for_hazy(haze: float, share:
     torch.testing.assert_close(restored, image * 1.2**share - 0.1 * share, atol=2e-5, rtol=0)
 
 
+@pytest.mark.parametrize(("brightest", "share"), [(0.4, 0.0), (0.33, 0.5), (0.25, 1.0)])
+def test_what_comes_out_too_dark_to_have_been_hazy_gets_its_light_back(brightest: float, share: float) -> None:
+    # Stripes of 0.4 and 0.5 are made as dark as that, with twice their contrast; nine tenths of a tone are trusted.
+    image = torch.tensor([0.4, 0.5]).repeat(32).expand(3, 64, 64)
+    darkened = 2 * image + brightest - 1
+    tone = constant(math.log(2) / 0.9, (brightest - 1) / 0.9)
+    restored = Restorer(leaving_all(0.98), "test", tone=tone)(image).image
+    torch.testing.assert_close(restored, darkened.lerp(image, share), atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("model", ["small", "small-real"])
+def test_a_dull_wall_is_not_darkened(model: str) -> None:
+    grain = torch.randn(1, 1, 12, 16, generator=torch.Generator().manual_seed(0))
+    grey = 0.37 + 0.02 * torch.nn.functional.interpolate(grain, (240, 320), mode="bicubic")[0]
+    wall = grey * torch.tensor([1.05, 1.0, 0.9])[:, None, None]
+    restoration = Restorer.from_pretrained(model, "cpu")(wall)
+    assert restoration.weather["haze"] > 0.9
+    torch.testing.assert_close(restoration.image, wall, atol=0.03, rtol=0)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_the_picture_may_be_on_a_gpu() -> None:
     image, restorer = picture(), Restorer(leaving_all(0.95), "test", "cuda", tone=constant(0.2, 0.0))
