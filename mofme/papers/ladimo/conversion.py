@@ -190,7 +190,9 @@ def _construct(
     random = np.random.default_rng(generator.initial_seed())
     order_N = split_neurons(recipe.split, strength_SN, recipe.experts, recipe.shared, random)
     cut = GatedFeedForwardExperts.from_dense(*dense, torch.from_numpy(order_N), recipe.experts, recipe.shared)
-    moe = ConvertedLayer.of(cut, recipe).requires_grad_(False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator.initial_seed())  # some routers begin at random
+        moe = ConvertedLayer.of(cut, recipe).requires_grad_(False)
     if isinstance(router := moe.router.router, RepresentativeRouter):
         chosen_E = torch.from_numpy(representatives(strength_SN, order_N, recipe.experts, recipe.shared))
         router.gate_ED.copy_(dense[0][chosen_E])

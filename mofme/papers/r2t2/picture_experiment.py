@@ -193,7 +193,8 @@ def _arm(rows: Sequence[Measured], arm: str) -> dict[str, Figure]:
     seconds = [row["seconds"][arm] for row in rows]
     figures = {GAIN: _gain(rows, arm, BASE), "CPU seconds more a picture": Figure(float(np.mean(seconds)))}
     if arm != ORACLE:
-        figures[_SHARE] = bootstrap_percent(_gains(rows, arm, BASE), _gains(rows, ORACLE, BASE))
+        oracle = _gains(rows, ORACLE, BASE)
+        figures[_SHARE] = bootstrap_percent(_gains(rows, arm, BASE), oracle) if oracle.sum() > 0 else Figure(0.0)
     return figures
 
 

@@ -161,3 +161,15 @@ def test_it_loads_back_to_the_same_logits(tmp_path: Path, tiny_pretrained: Make,
     assert opened.tokens("Every good boy") == lm.tokens("Every good boy")
     card = load_card(tmp_path / "model")
     assert (card.licence, card.metrics) == ("CC0", {"perplexity": 3.5})
+
+
+@pytest.mark.parametrize("router", ["mlp", "attention", "mixture"])
+def test_the_seed_alone_decides_where_routers_begin(tmp_path: Path, tiny_pretrained: Make, router: str) -> None:
+    states = []
+    for number in (1, 2):
+        model = tiny_pretrained().model
+        torch.manual_seed(number)
+        convert_layers(model, IDS, Recipe(experts=4, active=2, tokens=512, router=router), tmp_path / str(number))
+        states.append(model.state_dict())
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name
