@@ -93,7 +93,7 @@ def restoration(
     seed: WeatherSeed = 0,
 ) -> Result:
     """Restore pictures whose clean version is known, and print PSNR, SSIM and LPIPS before and after."""
-    from mofme.vision.evaluation import as_result, evaluate, write_csv
+    from mofme.vision.evaluation import as_result, compare, evaluate, write_csv
     from mofme.vision.restorer import Restorer
 
     with TemporaryDirectory() as made:
@@ -102,16 +102,19 @@ def restoration(
         if len({Path(name).name for name in restorers}) < len(restorers):
             raise MofmeError(f"two of {', '.join(restorers)} have the same name: rename one of the folders")
         lpips = open_lpips(command, lpips_weights)
+        by_model: dict[str, dict[str, list[PairReport]]] = {name: {} for name in sets}
         reports: dict[str, list[PairReport]] = {}
         for name, members in sets.items():
             for chosen, restorer in restorers.items():
                 restores = partial(restorer, ensemble=ensemble)
                 title = f"{name}, {Path(chosen).name}" if len(restorers) > 1 else name
                 reports[title] = list(command.track(evaluate(restores, members, lpips), title, len(members)))
+                by_model[name][Path(chosen).name] = reports[title]
     for report in (report for rows in reports.values() for report in rows):
         if report.error:
             command.fail(f"{report.name}: {without_name(report.error, report.name)}")
     result = as_result(reports, command.line, [seed] if held_back else [])
+    result = dataclasses.replace(result, rows=[*result.rows, *compare(by_model)])
     if ensemble:
         result = dataclasses.replace(result, room="restoration_ensemble")
     if command.out is not None:

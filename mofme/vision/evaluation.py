@@ -12,7 +12,7 @@ from torch import Tensor
 from mofme.errors import MofmeError
 from mofme.files import write_table
 from mofme.measure.result import Figure, Result, Row, this_machine
-from mofme.measure.statistics import bootstrap
+from mofme.measure.statistics import FloatArray, bootstrap
 from mofme.vision.datasets import PairFiles
 from mofme.vision.metrics import Lpips, psnr, rgb_to_y, ssim
 from mofme.vision.restorer import Restoration
@@ -41,6 +41,7 @@ TABLES = {
     "ssim_y": "SSIM of luma",
     "lpips": "LPIPS, lower is better",
 }
+HARM_TABLE = "Pictures that came out worse than they came in"
 _KEPT_WELL = 40.0  # dB to itself: the eye sees no change in a picture that keeps as much
 
 
@@ -91,7 +92,8 @@ def measure(image: Tensor, target: Tensor, lpips: Lpips | None = None) -> Scores
 
 
 def as_result(sets: Mapping[str, Sequence[PairReport]], command: str, seeds: Sequence[int] = ()) -> Result:
-    """The measured result of some sets of pairs: a table a metric, a row a set, before, after and gain.
+    """The measured result of some sets of pairs: a table a metric, a row a set, before, after and gain; and how many
+    pictures lost.
 
     A set whose inputs equal their targets shows how much of a clean photograph is kept. Raises MofmeError if no pair
     could be measured.
@@ -108,6 +110,7 @@ def as_result(sets: Mapping[str, Sequence[PairReport]], command: str, seeds: Seq
     }
     clean = [name for name in measured if means["psnr_rgb", name]["input"].value == PSNR_CAP]
     rows = [Row(TABLES[metric], name, figures) for (metric, name), figures in means.items() if name not in clean]
+    rows += [Row(HARM_TABLE, name, _harm(reports)) for name, reports in measured.items() if name not in clean]
     kept = {name: [one.restored.psnr_rgb for one in measured[name] if one.restored] for name in clean}
     for name, decibels in kept.items():
         figures = {
@@ -141,6 +144,40 @@ def _means(reports: Sequence[PairReport], metric: str) -> dict[str, Figure]:
         np.array([getattr(getattr(report, state), metric) for report in reports]) for state in ("input", "restored")
     )
     return {"input": bootstrap(before), "restored": bootstrap(after), "gain": bootstrap(after - before)}
+
+
+def _harm(reports: Sequence[PairReport]) -> dict[str, Figure]:
+    gains = [gain for report in reports if (gain := report.gain("psnr_rgb")) is not None]
+    return {
+        "pictures": Figure(len(gains)),
+        "worse": Figure(sum(gain < 0 for gain in gains)),
+        "by more than 1 dB": Figure(sum(gain < -1 for gain in gains)),
+        "least gain, dB": Figure(min(gains)),
+    }
+
+
+def compare(sets: Mapping[str, Mapping[str, Sequence[PairReport]]]) -> list[Row]:
+    """Of sets of pairs, each measured with the same models: PSNR of each model less that of the first, dB.
+
+    A row a model, a column a set and one of all pictures; intervals are of pairs: the same pictures by both.
+    """
+    first, *others = next(iter(sets.values()))
+    rows = []
+    for other in others:
+        differences = {name: _differences(models[other], models[first]) for name, models in sets.items()}
+        differences = {name: values for name, values in differences.items() if len(values)}
+        together = {**differences, "all pictures": np.concatenate([*differences.values(), np.empty(0)])}
+        rows.append(
+            Row(f"PSNR beside {first}, dB", other, {name: bootstrap(x) for name, x in together.items() if len(x)})
+        )
+    return rows
+
+
+def _differences(reports: Sequence[PairReport], others: Sequence[PairReport]) -> FloatArray:
+    pairs = zip(reports, others, strict=True)
+    return np.array(
+        [one.restored.psnr_rgb - other.restored.psnr_rgb for one, other in pairs if one.restored and other.restored]
+    )
 
 
 def _verdict(gains: Mapping[str, Figure], clean: Mapping[str, Sequence[float]]) -> str:

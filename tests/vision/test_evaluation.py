@@ -13,7 +13,7 @@ from mofme.cli.app import app
 from mofme.errors import MofmeError
 from mofme.measure.result import Result, load_result
 from mofme.vision.datasets import find_sets, held_back
-from mofme.vision.evaluation import PairReport, as_result, evaluate, measure, write_csv
+from mofme.vision.evaluation import HARM_TABLE, PairReport, as_result, compare, evaluate, measure, write_csv
 from tests.vision.pictures import save_grey as save
 
 Run = Callable[..., tuple[int, str, str]]
@@ -96,13 +96,31 @@ def test_gain_is_restored_minus_input(pairs: Path) -> None:
     assert rows["PSNR, dB", "far"] == pytest.approx({"input": 19.1, "restored": 61.0551, "gain": 41.9551}, abs=1e-3)
     assert rows["PSNR, dB", "near"]["gain"] == pytest.approx(77.8897, abs=1e-3)
     assert rows["Time", "far"] == {"pictures": 2, "seconds a picture": 0.25}
-    assert {table for table, _ in rows} == {"PSNR, dB", "PSNR of luma, dB", "SSIM", "SSIM of luma", "Time"}
+    assert {table for table, _ in rows} == {
+        *("PSNR, dB", "PSNR of luma, dB", "SSIM", "SSIM of luma", "Time"),
+        HARM_TABLE,
+    }
     gain = result.rows[0].figures["gain"]
     assert gain.low is not None and gain.high is not None and gain.low < gain.value < gain.high
     assert (result.room, result.command, result.seeds) == ("restoration", "a command", [3])
     # What is measured is the picture in 8 bits: 20.4 levels less than 120 is saved as 100, the target itself.
     first, _ = evaluate(Darker(20.4 / 255), find_sets(pairs)["set"])
     assert first.restored is not None and first.restored.psnr_rgb == 100
+
+
+@pytest.mark.parametrize(("amount", "lost", "over_1_dB"), [(10, (3.5218, 1.9382), 2), (2, (0.8279, 0.4238), 0)])
+def test_pictures_that_lose_are_counted_and_models_compared(
+    pairs: Path, amount: int, lost: tuple[float, float], over_1_dB: int
+) -> None:
+    # Inputs are off by 20 and 40 levels, and come out off by so many more: 20 log10(30 / 20) = 3.5218 dB, and so on.
+    kept, brighter = (list(evaluate(Darker(-more / 255), find_sets(pairs)["set"])) for more in (0, amount))
+    harm = figures(as_result({"set": brighter}, ""))[HARM_TABLE, "set"]
+    expected = {"pictures": 2, "worse": 2, "by more than 1 dB": over_1_dB, "least gain, dB": -lost[0]}
+    assert harm == pytest.approx(expected, abs=1e-3)
+    assert figures(as_result({"set": kept}, ""))[HARM_TABLE, "set"]["worse"] == 0
+    (row,) = compare({"set": {"first": kept, "other": brighter}, "none": {"first": [], "other": []}})
+    assert (row.table, row.name, list(row.figures)) == ("PSNR beside first, dB", "other", ["set", "all pictures"])
+    assert row.figures["set"].value == pytest.approx(-sum(lost) / 2, abs=1e-3)
 
 
 def test_a_bad_pair_is_reported_and_the_rest_go_on(pairs: Path) -> None:
@@ -219,8 +237,11 @@ def test_command_measures_several_folders_and_models_at_once(run: Run, pairs: Pa
     save(pairs.parent / "more" / "snow" / "target" / "1.png", 40)
     code, stdout, stderr = run(pairs, pairs.parent / "more", "--model", "small", "--model", "big", "--json")
     assert code == 0, stderr
-    names = [row["name"] for row in json.loads(stdout)["rows"] if row["table"] == "SSIM"]
+    rows = json.loads(stdout)["rows"]
+    names = [row["name"] for row in rows if row["table"] == "SSIM"]
     assert names == ["set, small", "set, big", "snow, small", "snow, big"]
+    (beside,) = [row for row in rows if row["table"] == "PSNR beside small, dB"]
+    assert beside["name"] == "big" and list(beside["figures"]) == ["set", "snow", "all pictures"]
 
 
 def test_command_puts_weather_on_what_training_held_back(run: Run, tmp_path: Path) -> None:
