@@ -16,8 +16,6 @@ from typing import IO, Any
 from unicodedata import category
 from urllib.request import url2pathname
 
-import psutil
-
 if sys.platform != "win32":
     import fcntl
 
@@ -71,7 +69,7 @@ def clear_left(folder: Path) -> None:
         if found := _PART.fullmatch(part.name):
             with suppress(OSError, OverflowError):
                 if found["machine"] in (None, _machine()):
-                    is_left = not psutil.pid_exists(int(found["process"]))
+                    is_left = not _runs(int(found["process"]))
                 else:  # nobody here knows whether it runs there
                     is_left = time.time() - part.stat().st_mtime > _LEFT_FOR_LONG
                 if is_left:
@@ -85,6 +83,18 @@ def _machine() -> str:
     """Tells machines apart that share a folder, and containers, whose processes have numbers of their own."""
     space = os.readlink("/proc/self/ns/pid") if os.path.exists("/proc/self/ns/pid") else ""
     return hashlib.sha256(f"{platform.node()} {space}".encode()).hexdigest()[:8]
+
+
+def _runs(process: int) -> bool:
+    if sys.platform == "win32":  # where a file that is in use cannot be removed
+        return False
+    try:
+        os.kill(process, 0)  # psutil looks into /proc, which may hide what others run
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
 
 
 def only_one(path: Path) -> IO[bytes] | None:

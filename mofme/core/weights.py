@@ -87,7 +87,9 @@ def load_state(folder: Path, card: ModelCard) -> dict[str, Tensor]:
     path = folder / WEIGHTS_FILE
     if not path.is_file():
         raise ModelError(f"{path} is missing: download the model again")
-    if hashlib.sha256(path.read_bytes()).hexdigest() != card.sha256:
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != card.sha256:
         raise ModelError(f"{path} is damaged: its checksum differs from the one in {CARD_FILE}; download it again")
     try:
         state: dict[str, Tensor] = load_file(path)

@@ -28,7 +28,7 @@ class Limits:
     stopping_seconds: float = 20
 
     def check_batch(self, count: int, things: str) -> None:
-        """Raises MofmeError for too many."""
+        """Raises MofmeError if `count` is more than a batch may have."""
         if count > self.batch_pictures:
             told = f"{count} {things} are more than the limit of {self.batch_pictures}"
             raise MofmeError(f"{told}: upload fewer at a time.")

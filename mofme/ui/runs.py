@@ -157,7 +157,7 @@ class Runs:
                 self._runs.pop(name, None)
 
     def followed_by(self, visitor: str) -> list[Run]:
-        """What this visitor looks on."""
+        """The runs that this visitor has open."""
         return [run for run in list(self._runs.values()) if visitor in run.followers]
 
     def _in_turn(self, job: Job, steps: Callable[[Job], Iterator[Any]], needed: float) -> Iterator[Any]:

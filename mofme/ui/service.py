@@ -101,7 +101,7 @@ def routes(
     auth: tuple[str, str] | None = None,
 ) -> Sequence[BaseRoute]:
     """`/health`: the process answers. `/ready`: the weights load, and there is memory and a place in the queue; else
-    503 and why. `/metrics`: what Prometheus reads, by the app's user and password where it has them.
+    503 and why. Both are open to all. `/metrics`: what Prometheus reads, by the app's password where it has one.
     """
 
     def health() -> Response:

@@ -187,7 +187,7 @@ def _kill_worker(processes: dict[int, float]) -> bool:
     for number in processes:
         with suppress(psutil.Error):
             process = psutil.Process(number)
-            if process.cmdline()[:1] == ["ray::Worker.restore"]:
+            if "".join(process.cmdline()[:1]).startswith("ray::Worker.restore"):
                 process.kill()
                 return True
     return False

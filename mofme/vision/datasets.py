@@ -167,10 +167,11 @@ def clean_crops(pictures: Sequence[Tensor], crop: int, batch: int, generator: to
     Pictures are drawn by their area's square root, so that large ones, which hold more to see, come up more often.
     """
     while True:
-        yield torch.stack([_crop(one, crop, generator) for one in large_ones_oftener(pictures, batch, generator)])
+        yield torch.stack([_crop(one, crop, generator) for one in drawn_by_size(pictures, batch, generator)])
 
 
-def large_ones_oftener(pictures: Sequence[Tensor], count: int, generator: torch.Generator) -> list[Tensor]:
+def drawn_by_size(pictures: Sequence[Tensor], count: int, generator: torch.Generator) -> list[Tensor]:
+    """So many of them, with replacement: the larger the oftener, by the square root of the area."""
     areas = torch.tensor([float(picture.shape[-1] * picture.shape[-2]) ** 0.5 for picture in pictures])
     chosen = torch.multinomial(areas, count, replacement=True, generator=generator).tolist()
     return [pictures[i] for i in chosen]

@@ -98,7 +98,7 @@ def as_result(sets: Mapping[str, Sequence[PairReport]], command: str, seeds: Seq
     A set whose inputs equal their targets shows how much of a clean photograph is kept. Raises MofmeError if no pair
     could be measured.
     """
-    measured = {name: some for name, all in sets.items() if (some := [report for report in all if report.restored])}
+    measured = {name: some for name, told in sets.items() if (some := [report for report in told if report.restored])}
     if not measured:
         errors = [report.error for reports in sets.values() for report in reports]
         raise MofmeError(f"no pair could be measured: {'; '.join(errors[:3])}")

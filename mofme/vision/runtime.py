@@ -121,7 +121,7 @@ def fastest_runtime(load: Callable[[str], Callable[[Tensor], object]], net: Rest
     kept: dict[str, dict[str, float]] = {}
     with suppress(OSError, ValueError, TypeError):
         kept = dict(json.loads(path.read_text(encoding="utf-8")))
-    with suppress(KeyError, TypeError, AttributeError):
+    with suppress(LookupError, ValueError, TypeError, AttributeError):
         return _choose(kept[key])
     picture = torch.rand(3, _SIDE, _SIDE, generator=torch.Generator().manual_seed(0))
     ways: dict[str, Callable[[Tensor], object]] = {}

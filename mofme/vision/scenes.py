@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mofme.errors import MofmeError
-from mofme.vision.datasets import Pair, large_ones_oftener, load_clean, load_haze, load_pair_sets
+from mofme.vision.datasets import Pair, drawn_by_size, load_clean, load_haze, load_pair_sets
 from mofme.vision.nets.unet import CONTEXT_SIZE
 from mofme.vision.weather import TRAINED, WEATHERS, random_weathers, synthesize
 from mofme.vision.weather.camera import add_distractors, photograph
@@ -162,7 +162,7 @@ def sources_of(
     for folder, share in haze.items():
         sources.append(Source(share, [torch.cat(scene).to(device) for scene in load_haze(folder)], hazed))
     for folder, share in rain_layers.items():
-        added = [pair.weathered.float() - pair.clean for pair in _pairs(folder)]
+        added = (pair.weathered.float() - pair.clean for pair in _pairs(folder))  # one at a time: they are large
         layers = [layer.clamp(0, 255).to(device, torch.uint8) for layer in added]
         sources.append(Source(share, pictures, partial(rained_on, layers)))
     return [source for source in sources if source.share > 0]
@@ -219,7 +219,7 @@ def _canvas_size(canvas: int, least: int, dice: Dice) -> Size:
 
 def _canvases(pictures: Sequence[Tensor], count: int, size: Size, dice: Dice) -> Tensor:
     """Parts (count, C, *size) in [0, 1] of uint8 pictures, large ones more often, at any scale, mostly upright."""
-    return torch.stack([_canvas(one, size, dice) for one in large_ones_oftener(pictures, count, dice.choices)])
+    return torch.stack([_canvas(one, size, dice) for one in drawn_by_size(pictures, count, dice.choices)])
 
 
 def _canvas(picture: Tensor, size: Size, dice: Dice) -> Tensor:

@@ -145,6 +145,7 @@ class Segmenter:
         scores = self.scores(image[None]).cpu()
         known = len(self.label_set.classes)
         if scores.ndim == 3:
+            scores = scores.double().long()  # what is no number becomes none of the classes
             fits, what = bool(scores.min() >= 0 and scores.max() < known), f"class {int(scores.max())}"
         else:
             fits, what = scores.shape[1] == known, f"{scores.shape[1]} classes"

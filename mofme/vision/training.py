@@ -31,6 +31,9 @@ from mofme.vision.restorer import Restorer
 from mofme.vision.scenes import Batch, Dice, Source, batches, sources_of
 from mofme.vision.weather import WEATHERS, synthesize
 
+_WARMUP_STEPS = 300
+_LARGE_CROPS_FROM = 0.65
+_EMA_DECAY = 0.999
 _SIDE = 256  # of pictures to validate on
 _CROPS_EACH = 6
 
@@ -105,7 +108,7 @@ def train(plan: TrainingPlan, report: Callable[[str], None] = print, device: str
         optimizer,
         seconds=60 * plan.minutes,
         schedule=cosine(floor=0.01),
-        warm_up=300,
+        warm_up=_WARMUP_STEPS,
         clip=1.0,
         average=average,
     )
@@ -203,12 +206,12 @@ def _supply(plan: TrainingPlan, sources: Sequence[Source], generator: torch.Gene
     sizes = (plan.crop, plan.batch), (large, max(1, round(plan.batch * (plan.crop / large) ** 2)))
     stages = [batches(sources, plan.canvas, *size, _CROPS_EACH, dice) for size in sizes]
     while True:
-        yield next(stages[run.seconds > 0.65 * 60 * plan.minutes])
+        yield next(stages[run.seconds > _LARGE_CROPS_FROM * 60 * plan.minutes])
 
 
 @torch.no_grad()
 def _moving_average(averaged: Any, current: Any, count: Tensor | int) -> None:
-    torch._foreach_lerp_(averaged, current, 1 - min(0.999, (1 + int(count)) / (10 + int(count))))
+    torch._foreach_lerp_(averaged, current, 1 - min(_EMA_DECAY, (1 + int(count)) / (10 + int(count))))
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,9 @@ def _identity(restorer: object, source: Path | str, settings: dict[str, Any]) ->
     """What the segments of an earlier run must agree in to be taken up; None if the model does not say which it is."""
     if not (model := getattr(restorer, "version", "")):
         return None
-    known = source if isinstance(source, str) else [source.stat().st_size, source.stat().st_mtime_ns]
+    try:
+        known = source if isinstance(source, str) else [source.stat().st_size, source.stat().st_mtime_ns]
+    except OSError:  # taken away since it was opened
+        return None
     by = {"model": model, "device": str(getattr(restorer, "device", "")), "av": av.__version__}
     return {"source": known, **by, **settings}

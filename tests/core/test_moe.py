@@ -173,3 +173,12 @@ def test_activated_parameters_of_a_model_are_of_all_its_layers() -> None:
     assert activated_parameters(nn.Linear(3, 2)) == 8
     with pytest.raises(ValueError, match="shorter"):
         activated_parameters(model, [3])
+
+
+def test_observed_decisions_carry_gradients() -> None:
+    router = LinearRouter(4, 3)
+    layer = MoE(router, FeedForwardExperts(4, 4, 3))
+    with observe_routing(layer) as observed:
+        layer(torch.randn(5, 4))
+    observed[0].decision.logits_TE.sum().backward()
+    assert router.score.weight.grad is not None

@@ -194,3 +194,11 @@ def test_a_shift_moves_every_token_alike(deep: nn.Sequential) -> None:
         assert torch.equal(routing_of(deep, lambda: deep(x)), own)
     with pytest.raises(ValueError, match="8 routing weights"), shifted(deep, torch.rand(7)):
         pass
+
+
+def test_a_failure_inside_leaves_nothing_behind(deep: nn.Sequential) -> None:
+    with pytest.raises(RuntimeError, match="broke"), frozen(deep), rerouted(deep, torch.rand(8)):
+        raise RuntimeError("broke")
+    assert all(module.training for module in deep.modules())
+    assert all(parameter.requires_grad for parameter in deep.parameters())
+    assert not any(module._forward_hooks for module in deep.modules())

@@ -256,3 +256,7 @@ def test_no_change_is_no_certainty() -> None:
     centre, variance = 2 / 6, (2 + 1) / 6 - (2 / 6) ** 2
     low = 100 * (centre - 1.959964 * (variance / 6) ** 0.5)
     assert (better.value, better.low) == (50, pytest.approx(low, abs=1e-4))
+
+
+def test_every_shipped_result_has_a_plain_sentence() -> None:
+    assert [room for room in available_results() if headline(load_result(room)) is None] == []

@@ -47,7 +47,9 @@ def test_loose_files_and_archives_come_back_in_one_zip_with_the_report(
             archive.write(file, f"inner/{file.name}")
     progress = run(engine, [photo, broken, tmp_path / "notes.txt", tmp_path / "trip.zip"])
     assert packed(progress) == {"my photo.jpg", "trip/inner/my photo.jpg", "report.csv"}
-    assert progress.report_file is not None
+    assert progress.report_file is not None and progress.archive is not None
+    with zipfile.ZipFile(progress.archive) as archive:
+        assert archive.read("report.csv") == progress.report_file.read_bytes()
     report = progress.report_file.read_text("utf-8")
     rows = {row["file"]: row["error"] for row in csv.DictReader(io.StringIO(report))}
     assert {name for name, error in rows.items() if error} == {"broken.jpg", "trip/inner/broken.jpg"}

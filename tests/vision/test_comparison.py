@@ -105,6 +105,8 @@ def test_peak_memory_is_that_of_the_work() -> None:
 
 
 def test_what_an_entry_does_in_a_process_of_its_own(pairs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = str(next(pairs.rglob("*.png")))
+    assert not TELLS or peak_of(comparison.run_once, "baseline", MEDIAN, picture, "1")
     ran: list[tuple[object, ...]] = []
     monkeypatch.setattr(comparison, "peak_of", lambda function, *words: ran.append(words) or function(*words))
     trials = list(compare([Entry("nothing")], find_sets(pairs)))

@@ -217,3 +217,8 @@ def test_a_tree_that_was_copied_to_a_coarser_disk_stays(tmp_path: Path) -> None:
         os.utime(path, (1_700_000_000,) * 2)
     assert why_it_stays(source, output, row, "old") == (True, "")
     assert why_it_stays(source, output, row, "new")[1].startswith("made with other settings")
+
+
+def test_the_reason_of_an_error_does_not_repeat_the_name() -> None:
+    assert FileReport("sub/x.jpg", "", error="/in/sub/x.jpg: damaged: at its end").reason == "damaged: at its end"
+    assert FileReport("x.jpg", "", error="out of memory: 3 GB").reason == "out of memory: 3 GB"

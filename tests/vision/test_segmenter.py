@@ -14,8 +14,8 @@ from torch import Tensor
 from mofme.core.weights import load_card
 from mofme.errors import ModelError, MofmeError
 from mofme.vision import segmenter_training
-from mofme.vision.label_sets import IGNORE
-from mofme.vision.segmenter import SegmentationNet, fill_backbone, load_segmenter
+from mofme.vision.label_sets import IGNORE, load_label_set
+from mofme.vision.segmenter import SegmentationNet, Segmenter, fill_backbone, load_segmenter
 from mofme.vision.segmenter_training import SegmenterPlan, augment, class_weights, train_segmenter
 from tests.vision.test_onnx import write_net
 
@@ -179,7 +179,7 @@ def test_training_writes_a_model_and_resumes(tmp_path: Path, two: str, monkeypat
     assert not any(line.startswith("step") for line in lines)  # it was done already
 
     # The card would tell of the new settings, the weights are those of the old.
-    for other in ({"steps": 2}, {"label_set": "camvid"}):
+    for other in ({"steps": 2}, {"batch": 3}, {"learning_rate": 0.1}, {"seed": 1}, {"label_set": "camvid"}):
         with pytest.raises(ModelError, match=r"state\.pt is of a run with other settings .*'steps': 1"):
             train_segmenter(replace(plan, **other), lines.append)
     with pytest.raises(MofmeError, match="too few frames"):
@@ -194,3 +194,10 @@ def test_training_writes_a_model_and_resumes(tmp_path: Path, two: str, monkeypat
     train_segmenter(replace(plan, label_set=str(camvid), out=tmp_path / "other"), lines.append)
     camvid.unlink()
     assert load_segmenter(str(tmp_path / "other")).label_set.name == "Two"
+
+
+@pytest.mark.parametrize("score", [float("inf"), float("nan")])
+def test_a_map_of_no_numbers_is_refused(score: float) -> None:
+    net = Segmenter("odd", load_label_set("camvid"), lambda _: torch.full((1, 4, 4), score))
+    with pytest.raises(ModelError, match="CamVid has 11"):
+        net(torch.zeros(3, 4, 4))

@@ -108,7 +108,8 @@ _RIGHT = {WEAK: "mixtral_8x7b_correct", STRONG: "gpt4_1106_correct"}
 
 
 def is_routerbench(path: Path) -> bool:
-    names = column_names(_file_in(path, "routerbench*.csv*"))
+    table = _file_in(path, "routerbench*.csv*")
+    names = column_names(table) if table.is_file() else []
     return "prompt" in names and any(name.endswith(_COST) for name in names)
 
 
@@ -170,7 +171,8 @@ def read_llmrouter(path: Path, prices: Prices | None) -> RawTable:
     prompts = [str(record["question"]) for record in records]
     tasks = [task_of.get(prompt, "") for prompt in prompts]
     quality_NM = np.array([[number(record["scores"][model]) for model in models] for record in records])
-    cost_NM = np.stack([prices.cost(model, _tokens(prompts), ANSWER_TOKENS) for model in models], 1)
+    tokens = _tokens(prompts)
+    cost_NM = np.stack([prices.cost(model, tokens, ANSWER_TOKENS) for model in models], 1)
     return RawTable(path, "llmrouter", prompts, tasks, models, quality_NM, cost_NM)
 
 
@@ -204,7 +206,8 @@ def _prices_in(file: Path) -> Prices:
 
 
 def is_mmlu_pro(path: Path) -> bool:
-    names = column_names(_file_in(path, "mmlu_pro*.csv*"))
+    table = _file_in(path, "mmlu_pro*.csv*")
+    names = column_names(table) if table.is_file() else []
     return "question_id" in names and any(name.endswith(_CORRECT) for name in names)
 
 

@@ -45,19 +45,23 @@ class Preference(ABC):
         return scores_K
 
 
-class Logistic(Preference):
-    """Logistic regression; the base of those by another of scikit-learn's classifiers."""
+class Classifier(Preference):
+    """By one of scikit-learn's classifiers."""
 
     model: LogisticRegression | MLPClassifier | RandomForestClassifier
-
-    def fit(self, embeddings_ND: FloatArray, wins_N: BoolArray) -> None:
-        self.model = LogisticRegression(C=3.0, max_iter=2000).fit(embeddings_ND, wins_N)
 
     def score(self, embeddings_ND: FloatArray) -> FloatArray:
         return np.asarray(self.model.predict_proba(embeddings_ND)[:, 1], dtype=np.float64)
 
 
-class Network(Logistic):
+class Logistic(Classifier):
+    """Logistic regression."""
+
+    def fit(self, embeddings_ND: FloatArray, wins_N: BoolArray) -> None:
+        self.model = LogisticRegression(C=3.0, max_iter=2000).fit(embeddings_ND, wins_N)
+
+
+class Network(Classifier):
     """A hidden layer of 64 units, 20 epochs of Adam."""
 
     def fit(self, embeddings_ND: FloatArray, wins_N: BoolArray) -> None:
@@ -67,7 +71,7 @@ class Network(Logistic):
             self.model.partial_fit(embeddings_ND, wins_N, classes=[False, True])
 
 
-class Forest(Logistic):
+class Forest(Classifier):
     """A random forest, as in RoRF; the training prompts are scored by the trees that did not see them."""
 
     def fit(self, embeddings_ND: FloatArray, wins_N: BoolArray) -> None:

@@ -258,10 +258,10 @@ def within_tasks(comparison: Comparison, router: str, weight_BN: FloatArray) -> 
         prompts = float(np.mean([len(trial.test_n) for trial in inside.trials]))
         if prompts < ENOUGH:
             continue
-        aucs = (
+        aucs = [
             [kind(comparison, trial, router, weight_BN[:, trial.test_n]) for trial in inside.trials]
             for kind in (auc_of_correct, auc_of_better)
-        )
+        ]
         readings = read(inside, weight_BN, sorted({router, TaskTable.name, DEALT}))
         gains = (readings[router].aiq_TB - readings[other].aiq_TB for other in (TaskTable.name, DEALT))
         known[task] = prompts, np.stack([*map(np.stack, aucs), *gains])

@@ -39,7 +39,8 @@ class Neighbour:
 class Routed:
     """The choice for one prompt: expected quality in [0, 1] and cost in dollars of M models, and what is near it.
 
-    `utility_M` is what the weight of cost goes by: of a choice by it the chosen model has the largest.
+    `utility_M` is quality against cost at the given cost weight, or quality alone without one; the chosen model has the
+    largest, unless it was chosen by a budget or a least quality.
     """
 
     model: str
@@ -77,8 +78,8 @@ class TrainedRouter:
         """By the name of a shipped router or the folder of one. Raises ModelError if it is missing or damaged."""
         folder = model_folder(name)
         if not (folder / CARD_FILE).is_file():
-            cards = [load_card(path.parent) for path in sorted(WEIGHTS.glob(f"*/{CARD_FILE}"))]
-            names = ", ".join(card.name for card in cards if card.net == NET) or "none"
+            cards = {path.parent.name: load_card(path.parent) for path in sorted(WEIGHTS.glob(f"*/{CARD_FILE}"))}
+            names = ", ".join(name for name, card in cards.items() if card.net == NET) or "none"
             raise ModelError(f"no router is called {name!r}: shipped are {names}; or give a folder of `route train`")
         return cls(CarrotRouter.load(folder), name=load_card(folder).name)
 

@@ -53,7 +53,12 @@ class Conversion:
 
 
 def convert(
-    model: PreTrainedModel, ids: Sequence[int], recipe: Recipe, target: float, work: Path, report: Report
+    model: PreTrainedModel,
+    ids: Sequence[int],
+    recipe: Recipe,
+    target: float,
+    work: Path,
+    report: Report = lambda *_: None,
 ) -> Conversion:
     """Convert `model` so that of its parameters the share `target` is no longer activated, at the least loss. The
     number of experts that are active while converting follows from the target, whatever `recipe.active` says. Raises

@@ -187,7 +187,7 @@ class LayerTraining:
     def initialise(self, passages: int, path: Path) -> None:
         """Find what the layer is to learn, in one pass over the first `passages` while it still is the dense one.
 
-        That are `outputs` of every token, written to `path`, their mean `size` (see `relative`), and every expert's
+        These are `outputs` of every token, written to `path`, their mean `size` (see `relative`), and every expert's
         share of them. It also sets where training begins: a linear router by least squares on the logarithms of the
         squared norms, and what stands in for an expert as the mean of its outputs where others are stronger.
         """

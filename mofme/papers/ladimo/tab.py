@@ -125,8 +125,9 @@ def build(services: Services) -> None:
         return convert_live(lm, lm.tokens(read_own_text(own)), name, asked, recipe, target / 100, controls, job)
 
     def keep(converted: "Converted") -> int:
-        newest.append((next(keys), converted))
-        return newest[-1][0]
+        number = next(keys)
+        newest.append((number, converted))
+        return number
 
     def write_both(prompt: str, key: int | None) -> Iterator[tuple[str, str]]:
         from mofme.papers.ladimo.tab_live import write

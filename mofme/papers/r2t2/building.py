@@ -112,7 +112,7 @@ def build(
             for one in samples(restorer, path, CROP, seed):
                 if one.decibels >= KEPT if one.kind == "clear" else one.gain >= SOLVED:
                     solved.append((one, own_step(restorer, one)))
-        if done == len(paths) and len(solved) < LARGEST_K:
+        if done >= len(paths) and len(solved) < LARGEST_K:
             raise MofmeError(f"only {len(solved)} pairs were solved: give more photographs, or a better model")
         report(done, len(paths) + len(tuning))
     if not judged:

@@ -133,6 +133,11 @@ def explain(
     for another model or lack the pairs that gradient descent needs."""
     references = references or References.load()
     references.check(restorer.net)
+    return reroute(restorer, picture, method, references, **how)
+
+
+def reroute(restorer: Restorer, picture: Tensor, method: Method | None, references: References, **how: Any) -> Rerouted:
+    """As `explain`, with references that were checked before."""
     if restorer.runtime != "torch":
         raise ModelError(f"the runtime {restorer.runtime} cannot be re-routed: take torch")
     start = time.perf_counter()
@@ -233,6 +238,6 @@ class Rerouter:
 
     def __call__(self, image: Tensor, **how: Any) -> Restoration:
         """As `Restorer.__call__`."""
-        result = explain(self.restorer, image, self.method, self.references, **how)
+        result = reroute(self.restorer, image, self.method, self.references, **how)
         self.report(result)
         return result.restoration

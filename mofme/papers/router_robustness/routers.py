@@ -81,7 +81,7 @@ def between_two(
     one expected to be best on these queries, the weak one the cheaper one that goes best with it; `share` of these very
     queries goes to the strong one. Raises TableError for a router of one model."""
     if len(models) < 2:
-        raise TableError(f"the router knows {models[0]} alone: there is nothing to choose")
+        raise TableError(f"the router knows {' and '.join(models) or 'no model'} alone: there is nothing to choose")
     expected = estimate(queries)
     numbers = tuple(str(number) for number in range(len(queries)))
     quality_NM, cost_NM = expected.quality_NM.clip(0, 1), expected.cost_NM.clip(0)

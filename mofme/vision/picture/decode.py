@@ -213,8 +213,10 @@ def _picture_of(
         present = torch.from_numpy(upright(rows, turn).copy()).permute(2, 0, 1)
     array = upright(array, turn)
     alpha = array.shape[2] in (2, 4)
-    samples = torch.from_numpy(array.copy()).permute(2, 0, 1)
-    planes = samples.to(torch.float32, memory_format=torch.contiguous_format).div_(2 ** max(depth, 8) - 1)
+    planes = torch.empty(array.shape[2], *array.shape[:2])
+    for channel, plane in enumerate(planes):  # one at a time, to spare memory
+        plane.copy_(torch.from_numpy(array[..., channel].copy()))
+    planes.div_(2 ** max(depth, 8) - 1)
     picture = Picture(
         rgb=(planes[:1] if grey else planes[:3]).expand(3, -1, -1).contiguous(),
         alpha=planes[-1:] if alpha else None,

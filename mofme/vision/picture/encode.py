@@ -158,8 +158,10 @@ def _write_png16(file: BinaryIO, array: NDArray[np.uint16], like: Picture, icc: 
         chunks.append((b"eXIf", like.exif))
     if like.xmp:
         chunks.append((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + like.xmp))
-    chunks += ((b"IDAT", rows) for rows in _png_rows(array))
-    file.write(b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks) + png_chunk(b"IEND", b""))
+    file.write(b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks))
+    for rows in _png_rows(array):
+        file.write(png_chunk(b"IDAT", rows))
+    file.write(png_chunk(b"IEND", b""))
 
 
 def _png_rows(array: NDArray[np.uint16]) -> Iterator[bytes]:

@@ -15,8 +15,13 @@ from mofme.vision.picture.encode import JPEG_SEGMENT, encode, encode_frames
 from mofme.vision.picture.metadata import iptc_segment, lost_chunks
 
 _SUFFIXES = {
-    **{"jpeg": "jpg jpeg jpe jfif", "png": "png apng", "webp": "webp", "tiff": "tif tiff", "bmp": "bmp"},
-    **{"heif": "heic heif hif", "avif": "avif"},
+    "jpeg": "jpg jpeg jpe jfif",
+    "png": "png apng",
+    "webp": "webp",
+    "tiff": "tif tiff",
+    "bmp": "bmp",
+    "heif": "heic heif hif",
+    "avif": "avif",
 }
 FORMATS = {f".{suffix}": kind for kind, suffixes in _SUFFIXES.items() for suffix in suffixes.split()}
 READABLE_SUFFIXES = frozenset(FORMATS)
@@ -127,7 +132,7 @@ def _lost_in(frames: Sequence[Picture], kind: str) -> tuple[str, ...]:
     what = "frames" if is_animated else "pages"
     was_clear = picture.alpha is not None and kind in ("jpeg", "bmp")
     greys = icc[16:20] == b"GRAY" and kind in ("webp", "heif", "avif")
-    caption = kind == "tiff" or (kind == "jpeg" and iptc_segment(picture.iptc or b""))
+    holds_captions = kind == "tiff" or (kind == "jpeg" and iptc_segment(picture.iptc or b""))
     lost = {
         f"{len(frames)} of {picture.frames} {what} restored, the others are left out": len(frames) < picture.frames,
         "the animation became pages, its times are left out": len(frames) > 1 and is_animated and kind in _PAGES,
@@ -136,7 +141,7 @@ def _lost_in(frames: Sequence[Picture], kind: str) -> tuple[str, ...]:
         "metadata and colour profile are left out": kind == "bmp" and (exif or xmp or icc),
         "metadata too long for JPEG are left out": kind == "jpeg" and max(len(exif), len(xmp)) >= JPEG_SEGMENT,
         "the profile of its greys is left out: it may look other": greys,
-        "IPTC captions are left out": picture.iptc and not caption,
+        "IPTC captions are left out": picture.iptc and not holds_captions,
         "the comment of the JPEG is left out": picture.comment and kind != "jpeg",
     }
     chunks = [] if kind == "png" else lost_chunks(picture.png_chunks, picture.icc)

@@ -146,6 +146,8 @@ def test_llmrouter(tmp_path: Path) -> None:
     assert table.cost_NM[0, 0] == pytest.approx(210e-6, rel=1e-12)
     own = load_table(folder, prices=PRICES)
     assert own.cost_NM[0, 1] == pytest.approx(410e-6, rel=1e-12)  # 10 tokens at 1 and 200 at 2 dollars a million
+    (folder / "notes.parquet").write_bytes(b"no Parquet")  # what else lies there is not read
+    assert load_table(folder).name == "llmrouter"
 
 
 def test_llmrouter_test_questions_that_are_copies_of_training_questions(tmp_path: Path) -> None:

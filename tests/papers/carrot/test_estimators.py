@@ -172,3 +172,10 @@ def test_traits_are_of_the_size_of_an_embedding(prompt: str) -> None:
     assert inputs.traits_NF.shape == (1, 8) and np.isfinite(inputs.traits_NF).all()
     assert abs(inputs.traits_NF).max() < 1
     assert inputs.with_length_NF[0, -1] == len(prompt) / 4
+
+
+def test_the_parts_of_an_ensemble_have_learnt_from_all_prompts() -> None:
+    ensemble, alone = Ensemble({"linear": Linear()}), Linear()
+    for each in (ensemble, alone):
+        each.fit(KNOWN, TARGET)
+    np.testing.assert_array_equal(ensemble.parts["linear"].predict(KNOWN), alone.predict(KNOWN))

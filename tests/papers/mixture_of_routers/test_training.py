@@ -10,7 +10,7 @@ from mofme.core.training import StepReport
 from mofme.errors import TableError
 from mofme.language.minilm import MiniLM, read_tokens
 from mofme.language.sentence_encoder import Queries, SentenceEncoder
-from mofme.papers.mixture_of_routers.lora import LAST, SINGLE, WINDOW, Recipe
+from mofme.papers.mixture_of_routers.lora import LAST, MIXTURE, SINGLE, WINDOW, Recipe
 from mofme.papers.mixture_of_routers.training import (
     Examples,
     Plan,
@@ -163,3 +163,26 @@ def test_what_ships_is_a_task() -> None:
 def test_what_is_no_task_is_refused(texts: list[str], labels: list[str], message: str) -> None:
     with pytest.raises(TableError, match=message):
         make_task("t", texts, labels, Letters())
+
+
+def weights_after(plan: Plan) -> dict[str, torch.Tensor]:
+    classifier = train(plan)
+    return {name: p.detach() for name, p in classifier.named_parameters() if p.requires_grad}
+
+
+def test_the_same_plan_gives_the_same_weights(prepared: PreparedTask) -> None:
+    plan = Plan(prepared, Recipe(LAST), steps=3, batch=4, seed=1)
+    ours = weights_after(plan)
+    torch.manual_seed(99)
+    again = weights_after(plan)
+    assert all(torch.equal(ours[name], again[name]) for name in ours)
+
+
+def test_arms_are_paired(prepared: PreparedTask) -> None:
+    # With all experts chosen and all at zero, one step of the head and of B sees none of the routers' weights.
+    first, other = (
+        weights_after(Plan(prepared, Recipe(LAST, router, 2, experts=1, top_k=1), steps=2, batch=4))
+        for router in (SINGLE, MIXTURE)
+    )
+    shared = [name for name in first if ".router." not in name]
+    assert shared and all(torch.allclose(first[name], other[name], atol=1e-6) for name in shared)

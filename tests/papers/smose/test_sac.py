@@ -104,6 +104,8 @@ def test_what_belongs_together_stays_together() -> None:
 
 def test_a_memory_goes_on_where_it_was_saved(tmp_path: Path) -> None:
     memory, other = filled(7), Replay(5, 2, 1)
+    assert len(memory) == 5
+    assert set(memory.sample(200, np.random.default_rng(0)).x_TD[:, 0].tolist()) == {2, 3, 4, 5, 6}  # the latest
     memory.save(tmp_path / "memory.safetensors")
     other.load(tmp_path / "memory.safetensors")
     for one in (memory, other):
@@ -130,3 +132,19 @@ def test_the_policy_of_raw_observations_acts_like_that_of_standardised_ones() ->
     torch.testing.assert_close(raw(x_TD), policy(standard(x_TD)))
     torch.testing.assert_close(raw.route(x_TD).logits_TE, policy.route(standard(x_TD)).logits_TE)
     assert not torch.allclose(policy(x_TD), policy(standard(x_TD)))  # nor has `policy` itself been changed
+
+
+def test_half_precision_hardly_changes_a_judgement() -> None:
+    torch.manual_seed(0)
+    exact, half = Critics(3, 2), Critics(3, 2, half=True)
+    half.load_state_dict(exact.state_dict())
+    x_TD, action_TA = torch.randn(50, 3), torch.randn(50, 2)
+    torch.testing.assert_close(half(x_TD, action_TA), exact(x_TD, action_TA), atol=0.01, rtol=0)
+
+
+def test_a_batch_keeps_all_but_its_observations() -> None:
+    standard = Standardisation(torch.tensor([1.0]), torch.tensor([2.0]))
+    raw = Transitions(*(torch.tensor([[5.0]]) for _ in range(5)))
+    batch = standard.batch(raw)
+    assert batch.x_TD.item() == batch.next_TD.item() == 2
+    assert batch.action_TA.item() == batch.reward_T.item() == batch.ended_T.item() == 5

@@ -289,8 +289,14 @@ class Router(Protocol):
 
     @property
     def models(self) -> Sequence[str]: ...
-    @property
-    def route(self) -> Callable[..., Routed]: ...
+    def route(
+        self,
+        prompt: str,
+        *,
+        cost_weight: float | None = None,
+        budget: float | None = None,
+        quality: float | None = None,
+    ) -> Routed: ...
 
 
 class ModelChoice:

@@ -102,7 +102,7 @@ class DrawingRouter:
     timed: Router | None = None
     models: tuple[str, ...] = ("first", "second")
 
-    def route(self, prompt: str, **dial: float) -> Routed:
+    def route(self, prompt: str, **dial: float | None) -> Routed:
         if self.timed:
             self.timed.route(prompt, **dial)
         model = self.models[zlib.crc32(prompt.encode()) % len(self.models)]

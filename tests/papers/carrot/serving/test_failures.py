@@ -305,7 +305,9 @@ def test_a_small_storm_loses_nothing() -> None:
         storm = thread.submit(measure_storm, 6, 24, DrawingRouter()).result()
     assert [storm[what].value for what in ("requests", "lost", "doubled")] == [24, 0, 0]
     assert storm["answered by the other backend"].value > 0
-    overhead = measure_overhead(3, DrawingRouter())
+    slow = SimpleNamespace(route=lambda prompt, **dial: time.sleep(0.05))
+    overhead = measure_overhead(3, DrawingRouter(timed=slow))
+    assert overhead[ADDED].value > 50  # ms that the router takes
     assert all(overhead[name].value > 0 for name in ("backend alone, ms", ADDED_CPU))
     told = {ADDED: Figure(3.0), ADDED_CPU: Figure(1.0)}
     result = as_result({"here": told}, {"here": {**storm, "lost": Figure(1)}}, 6, "")
