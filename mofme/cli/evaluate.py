@@ -93,7 +93,7 @@ def restoration(
     seed: WeatherSeed = 0,
 ) -> Result:
     """Restore pictures whose clean version is known, and print PSNR, SSIM and LPIPS before and after."""
-    from mofme.vision.evaluation import as_result, compare, evaluate, write_csv
+    from mofme.vision.evaluation import as_result, compare, compared, evaluate, write_csv
     from mofme.vision.restorer import Restorer
 
     with TemporaryDirectory() as made:
@@ -114,7 +114,8 @@ def restoration(
         if report.error:
             command.fail(f"{report.name}: {without_name(report.error, report.name)}")
     result = as_result(reports, command.line, [seed] if held_back else [])
-    result = dataclasses.replace(result, rows=[*result.rows, *compare(by_model)])
+    if beside := compare(by_model):
+        result = dataclasses.replace(result, rows=[*result.rows, *beside], verdict=compared(beside))
     if ensemble:
         result = dataclasses.replace(result, room="restoration_ensemble")
     if command.out is not None:

@@ -42,6 +42,7 @@ TABLES = {
     "lpips": "LPIPS, lower is better",
 }
 HARM_TABLE = "Pictures that came out worse than they came in"
+_TOGETHER = "all pictures"
 _KEPT_WELL = 40.0  # dB to itself: the eye sees no change in a picture that keeps as much
 
 
@@ -166,11 +167,17 @@ def compare(sets: Mapping[str, Mapping[str, Sequence[PairReport]]]) -> list[Row]
     for other in others:
         differences = {name: _differences(models[other], models[first]) for name, models in sets.items()}
         differences = {name: values for name, values in differences.items() if len(values)}
-        together = {**differences, "all pictures": np.concatenate([*differences.values(), np.empty(0)])}
+        together = {**differences, _TOGETHER: np.concatenate([*differences.values(), np.empty(0)])}
         rows.append(
             Row(f"PSNR beside {first}, dB", other, {name: bootstrap(x) for name, x in together.items() if len(x)})
         )
     return rows
+
+
+def compared(rows: Sequence[Row]) -> str:
+    """One sentence of what `compare` found, on all pictures."""
+    found = [f"{row.name} {row.figures[_TOGETHER].text(signed=True, digits=2)}" for row in rows if row.figures]
+    return f"{rows[0].table}, on {_TOGETHER}: {', '.join(found)}."
 
 
 def _differences(reports: Sequence[PairReport], others: Sequence[PairReport]) -> FloatArray:

@@ -237,7 +237,9 @@ def test_command_measures_several_folders_and_models_at_once(run: Run, pairs: Pa
     save(pairs.parent / "more" / "snow" / "target" / "1.png", 40)
     code, stdout, stderr = run(pairs, pairs.parent / "more", "--model", "small", "--model", "big", "--json")
     assert code == 0, stderr
-    rows = json.loads(stdout)["rows"]
+    answer = json.loads(stdout)
+    rows = answer["rows"]
+    assert answer["verdict"].startswith("PSNR beside small, dB, on all pictures: big ")
     names = [row["name"] for row in rows if row["table"] == "SSIM"]
     assert names == ["set, small", "set, big", "snow, small", "snow, big"]
     (beside,) = [row for row in rows if row["table"] == "PSNR beside small, dB"]
