@@ -69,12 +69,14 @@ class Batch(NamedTuple):
 class Source:
     """Scenes of a kind, and how often there are any, beside the shares of the other sources.
 
-    `pictures` (C, H, W) are uint8; `make` gets parts of them (B, C, H, W) in [0, 1].
+    `pictures` (C, H, W) are uint8; `make` gets parts of them (B, C, H, W) in [0, 1]. `photographed` is the share of the
+    scenes that a camera takes.
     """
 
     share: float
     pictures: Sequence[Tensor]
     make: Callable[[Tensor, Dice], Scenes]
+    photographed: float = 1.0
 
     def scenes(self, count: int, size: Size, dice: Dice) -> Scenes:
         return self.make(_canvases(self.pictures, count, size, dice), dice)
@@ -160,7 +162,9 @@ def sources_of(
     for folder, share in pairs.items():
         sources.append(Source(share, [torch.cat(pair).to(device) for pair in _pairs(folder)], paired))
     for folder, share in haze.items():
-        sources.append(Source(share, [torch.cat(scene).to(device) for scene in load_haze(folder)], hazed))
+        scenes = [torch.cat(scene).to(device) for scene in load_haze(folder)]
+        # What a camera does to tones teaches to clear haze less far; without one, haze of real machines stays.
+        sources.append(Source(share, scenes, hazed, photographed=0.5))
     for folder, share in rain_layers.items():
         added = (pair.weathered.float() - pair.clean for pair in _pairs(folder))  # one at a time: they are large
         layers = [layer.clamp(0, 255).to(device, torch.uint8) for layer in added]
@@ -199,12 +203,14 @@ def batches(
 
 
 def some_scenes(sources: Sequence[Source], canvas: int, least: int, dice: Dice, count: int = 1) -> Scenes:
-    """Scenes of a source chosen by its share, as a camera takes them: all of one size, about canvas x canvas pixels,
-    sides from `least`."""
+    """Scenes of a source chosen by its share, mostly as a camera takes them: all of one size, about canvas x canvas
+    pixels, sides from `least`."""
     size = _canvas_size(canvas, least, dice)
     shares = torch.tensor([float(source.share) for source in sources])
     source = sources[int(torch.multinomial(shares, 1, generator=dice.choices))]
     scenes = source.scenes(count, size, dice)
+    if dice.roll() >= source.photographed:
+        return scenes
     weathered, clean = photograph(scenes.weathered, scenes.clean, dice.weather)
     return Scenes(weathered, clean, scenes.labels)
 
