@@ -10,7 +10,7 @@ import typer
 
 from mofme.cli.evaluate import HeldBack, Pairs, WeatherSeed, pair_sets
 from mofme.cli.measuring import Command, measures
-from mofme.files import without_name
+from mofme.files import DEFAULT_MODEL, without_name
 from mofme.measure.result import Result
 
 _EXPERTS = [1, 4, 16, 64, 128]
@@ -88,7 +88,7 @@ def runtimes(
     pairs: Annotated[
         Path, typer.Argument(help="Folder with input/ and target/, or with folders that have (rain/, snow/).")
     ],
-    model: Annotated[str, typer.Option(help="A model by name or folder.")] = "small",
+    model: Annotated[str, typer.Option(help="A model by name or folder.")] = DEFAULT_MODEL,
     limit: Annotated[int, typer.Option(min=1, help="Only the first N pairs of each set.")] = 3,
     repeats: Annotated[int, typer.Option(help="Times each pair is restored, by all in turn.", min=1)] = 5,
 ) -> Result:
@@ -118,7 +118,7 @@ def cluster(
     side: Annotated[int, typer.Option(min=8, help="Side of each in pixels.")] = 96,
     workers: Annotated[int, typer.Option(min=1, help="Processes of the run in which one is killed.")] = 2,
     price: Annotated[float, typer.Option(min=0, help="Of a CPU's second, in dollars.")] = 0.0000125,
-    model: Annotated[str, typer.Option(help="A model by name or folder.")] = "small",
+    model: Annotated[str, typer.Option(help="A model by name or folder.")] = DEFAULT_MODEL,
     runtime: Annotated[str, typer.Option(help="torch, onnx or openvino, for all runs.")] = "torch",
 ) -> Result:
     """Restore small pictures without Ray and by it, kill a worker, and tell what a million frames cost."""

@@ -15,7 +15,7 @@ import typer
 from mofme.cli.measuring import Command, measures
 from mofme.cli.train import check_weathers
 from mofme.errors import ModelError, MofmeError, TableError
-from mofme.files import without_name
+from mofme.files import DEFAULT_MODEL, without_name
 from mofme.measure.result import Result
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ HeldBack = Annotated[
     ),
 ]
 WeatherSeed = Annotated[int, typer.Option(help="Decides the weather on photographs held back.")]
-_MODELS = ["small"]
+_MODELS = [DEFAULT_MODEL]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Weathered:
         list[str] | None, typer.Option(help="Weather to synthesize; may be given again.", show_default="all four")
     ] = None
     seed: Annotated[int, typer.Option(help="The same seed makes the same weather.")] = 7
-    model: Annotated[str, typer.Option(help="Name of a shipped restorer, or folder of one.")] = "small"
+    model: Annotated[str, typer.Option(help="Name of a shipped restorer, or folder of one.")] = DEFAULT_MODEL
     device: Device = "auto"
 
     @property

@@ -17,7 +17,7 @@ import typer
 
 from mofme.cli.measuring import Command, ExitCode, with_exit_codes
 from mofme.errors import ModelError, MofmeError, PictureError
-from mofme.files import address_of, check_can_hold, model_folder, on_disk, printable
+from mofme.files import DEFAULT_MODEL, address_of, check_can_hold, model_folder, on_disk, printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -61,7 +61,7 @@ def restore(
             help="A folder or its address, or for one picture or video a file whose suffix decides the format.",
         ),
     ],
-    model: Model = "small",
+    model: Model = DEFAULT_MODEL,
     device: Device = "auto",
     runtime: Runtime = "auto",
     tile: Tile = None,
@@ -326,7 +326,7 @@ def stream(
             "streams, or a folder."
         ),
     ] = "http://127.0.0.1:8090",
-    model: Model = "small",
+    model: Model = DEFAULT_MODEL,
     device: Device = "auto",
     runtime: Runtime = "auto",
     tile: Tile = None,

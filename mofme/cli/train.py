@@ -9,6 +9,7 @@ import typer
 
 from mofme.cli.measuring import Command, with_exit_codes
 from mofme.errors import PictureError
+from mofme.files import DEFAULT_MODEL
 
 Sources = Annotated[str, typer.Option(help="The training data and its licences, for the card.")]
 Licence = Annotated[str, typer.Option(help="Licence of the weights, for the card.")]
@@ -95,7 +96,7 @@ class Tone:
     ]
     haze: Haze = None
     identity: Identity = 0.25
-    model: Annotated[str, typer.Option(help="The restorer, a shipped model or a folder that `train` wrote.")] = "small"
+    model: Annotated[str, typer.Option(help="The restorer, a shipped model or a folder from `train`.")] = DEFAULT_MODEL
     samples: Annotated[int, typer.Option(min=1, help="Pictures to restore and learn from.")] = 16_000
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 1500
     batch: Annotated[int, typer.Option(min=2, help="Pictures a step.")] = 64

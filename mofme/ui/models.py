@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mofme.errors import ModelError
+from mofme.files import DEFAULT_MODEL
 from mofme.ui.limits import Limits
 from mofme.ui.runs import turn
 from mofme.vision.restorer import Restoration, Restorer, available_models
@@ -77,7 +78,7 @@ class InTurn:
 
 def shipped_models() -> list[str]:
     """Names of the shipped models that restore pictures, the one to start with first."""
-    return sorted((card.name for card in available_models()), key=lambda name: (name != "small", name))
+    return sorted((card.name for card in available_models()), key=lambda name: (name != DEFAULT_MODEL, name))
 
 
 @functools.cache

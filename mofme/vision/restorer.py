@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from mofme.core.moe import ObservedRouting, observe_routing
 from mofme.core.training import bf16_pays
 from mofme.errors import ModelError
+from mofme.files import DEFAULT_MODEL
 from mofme.vision.models import available_models as available_models
 from mofme.vision.models import load_net, load_tone
 from mofme.vision.nets.tone import TONE_SIZE, ToneNet, apply_tone, trust
@@ -122,7 +123,7 @@ class Restorer:
         self._run = None if runtime == TORCH else open_runtime(runtime, self.net)
 
     @classmethod
-    def from_pretrained(cls, name: str = "small", device: str = "auto", runtime: str = TORCH) -> Self:
+    def from_pretrained(cls, name: str = DEFAULT_MODEL, device: str = "auto", runtime: str = TORCH) -> Self:
         """Load a shipped model by name, or one that `train` wrote by its folder. Raises ModelError.
 
         The runtime "auto" is on a CPU the fastest that is installed, by a measurement of seconds that the cache keeps.

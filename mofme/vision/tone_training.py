@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from mofme.core.training import Run, bf16_pays
 from mofme.core.weights import ModelCard, load_card, save_model
 from mofme.errors import ModelError, MofmeError
-from mofme.files import CARD_FILE
+from mofme.files import CARD_FILE, DEFAULT_MODEL
 from mofme.vision.models import load_net
 from mofme.vision.nets.tone import TONE_SIZE, ToneNet, apply_tone
 from mofme.vision.nets.unet import RestorationNet
@@ -36,7 +36,7 @@ class TonePlan:
     clean: Sequence[Path]
     haze: Mapping[Path, float] = field(default_factory=dict)
     identity: float = 0.25
-    model: str = "small"
+    model: str = DEFAULT_MODEL
     samples: int = 16_000
     steps: int = 1500
     batch: int = 64

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mofme.cli.measuring import Command, measures, with_exit_codes
+from mofme.files import DEFAULT_MODEL
 from mofme.measure.result import Result
 
 Model = Annotated[str, typer.Option(help="A shipped model (see `models`), or a folder from `train`.")]
@@ -21,7 +22,7 @@ def build_references(
         list[Path], typer.Argument(help="Folders of clean photographs, best those of training.", exists=True)
     ],
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the references.")],
-    model: Model = "small",
+    model: Model = DEFAULT_MODEL,
     limit: Annotated[int, typer.Option(min=2, help="Photographs to take at most.")] = 120,
     pairs: Annotated[
         bool, typer.Option("--pairs", help="Keep the pictures, as gradient descent needs, not to be passed on.")
@@ -56,7 +57,7 @@ def pictures(
     photographs: Annotated[list[Path], typer.Argument(help="Folders that training was given and held some back from.")],
     references: Annotated[Path, typer.Option(help="Folder from `build-references --pairs`.")],
     work: Work,
-    model: Model = "small",
+    model: Model = DEFAULT_MODEL,
     limit: Annotated[int | None, typer.Option(min=1, help="Photographs at most.")] = None,
     seed: Annotated[int, typer.Option(help="Decides the weather.")] = 0,
 ) -> Result:
