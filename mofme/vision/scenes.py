@@ -107,10 +107,12 @@ def hazed(scene: Tensor, dice: Dice) -> Scenes:
     return Scenes(hazy, clean, _labels(clean, "haze"))
 
 
-def paired(pair: Tensor, dice: Dice) -> Scenes:
-    """Pairs made elsewhere, (B, 6, H, W); what weather is on them is not known."""
+def paired(weather: str, pair: Tensor, dice: Dice) -> Scenes:
+    """Pairs made elsewhere, (B, 6, H, W), in the weather that is known to be on them, if it is one of ours; what else
+    is, nobody knows."""
     weathered, clean = pair.split((3, 3), 1)
-    return Scenes(weathered, clean, _labels(clean) * torch.nan)
+    labels = _labels(clean, weather)
+    return Scenes(weathered, clean, labels.masked_fill(labels == 0, torch.nan))
 
 
 def rained_on(layers: Sequence[Tensor], clean: Tensor, dice: Dice) -> Scenes:
@@ -149,6 +151,8 @@ def sources_of(
 ) -> list[Source]:
     """The kinds of scenes that folders give, each with its share, their pictures in the memory of `device`.
 
+    Sets of pairs that are called as a weather, such as `rain/`, are known to show it.
+
     `identity` is the share of scenes with nothing to do; synthesized weather has what is left.
     Raises MofmeError for unusable folders, and if nothing is left.
     """
@@ -160,7 +164,10 @@ def sources_of(
     pictures = [picture.to(device) for picture in load_clean(clean, validation=False)]
     sources = [Source(1 - sum(given), pictures, synthesized), Source(identity, pictures, untouched)]
     for folder, share in pairs.items():
-        sources.append(Source(share, [torch.cat(pair).to(device) for pair in _pairs(folder)], paired))
+        sets = load_pair_sets([folder])
+        for name, members in sets.items():
+            part = share * len(members) / sum(map(len, sets.values()))
+            sources.append(Source(part, [torch.cat(pair).to(device) for pair in members], partial(paired, name)))
     for folder, share in haze.items():
         scenes = [torch.cat(scene).to(device) for scene in load_haze(folder)]
         # What a camera does to tones teaches to clear haze less far; without one, haze of real machines stays.

@@ -1,3 +1,5 @@
+import math
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -31,10 +33,26 @@ def labelled(share: float, name: float) -> Source:
 @given(height=st.integers(5, 90), width=st.integers(5, 90), seed=st.integers(0, 99))
 def test_pairs_stay_aligned_at_every_scale(height: int, width: int, seed: int) -> None:
     clean = noise(height, width, highest=200)
-    scenes = Source(1, [torch.cat((clean + 50, clean))], paired).scenes(2, (32, 48), dice(seed))
+    scenes = Source(1, [torch.cat((clean + 50, clean))], partial(paired, "photos")).scenes(2, (32, 48), dice(seed))
     assert scenes.weathered.shape == scenes.clean.shape == (2, 3, 32, 48)
     assert scenes.labels.isnan().all(), "nobody knows what weather it is"
     torch.testing.assert_close(scenes.weathered - scenes.clean, torch.full_like(scenes.clean, 50 / 255))
+
+
+def test_sets_that_are_called_as_a_weather_show_it(tmp_path: Path) -> None:
+    for name, levels in {"rain": (0, 1, 2), "snow": (9,)}.items():
+        for level in levels:
+            for part in ("input", "target"):
+                save_grey(tmp_path / "pairs" / name / part / f"{level}.png", level, (64, 64))
+    for name in "ab":
+        save_grey(tmp_path / "clean" / f"{name}.png", 0, (64, 64))
+    _, rain, snow = sources_of([tmp_path / "clean"], pairs={tmp_path / "pairs": 0.4})
+    assert (rain.share, snow.share) == pytest.approx((0.3, 0.1))  # as of three pairs and of one
+    labels = [kind.scenes(1, (64, 64), dice()).labels[0].tolist() for kind in (rain, snow)]
+    assert labels == [
+        pytest.approx([1, *[math.nan] * 3], nan_ok=True),
+        pytest.approx([math.nan, 1, *[math.nan] * 2], nan_ok=True),
+    ]
 
 
 def test_haze_is_thickest_where_the_transmission_is_least() -> None:
@@ -79,7 +97,8 @@ def test_weather_is_put_on_photographs_or_not() -> None:
 def test_the_thumbnail_is_that_of_the_whole_canvas() -> None:
     # A ramp of columns: a crop holds a part of it, the thumbnail all of it.
     ramp = torch.arange(240, dtype=torch.uint8).expand(3, 240, 240)
-    for batch in islice(batches([Source(1, [torch.cat((ramp, ramp))], paired)], 224, 32, 4, 4, dice()), 5):
+    source = Source(1, [torch.cat((ramp, ramp))], partial(paired, "photos"))
+    for batch in islice(batches([source], 224, 32, 4, 4, dice()), 5):
         assert batch.thumbnails.shape == (4, 3, 64, 64)
         spread = [part.amax(dim=(1, 2, 3)) - part.amin(dim=(1, 2, 3)) for part in (batch.thumbnails, batch.weathered)]
         assert (spread[0] > 2 * spread[1]).all()
