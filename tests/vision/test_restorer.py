@@ -71,6 +71,17 @@ def test_strength_blends_and_the_input_is_left_as_it_is() -> None:
     assert torch.equal(image, before)
 
 
+@pytest.mark.parametrize(("probability", "share"), [(0.05, 0.0), (0.2, 0.5), (0.4, 1.0)])
+def test_where_no_weather_is_seen_nothing_is_changed(probability: float, share: float) -> None:
+    restorer, image = make_restorer(), picture(40, 56)
+    full = restorer(image).image
+    weight, bias = restorer.net.weather[-1].parameters()
+    with torch.no_grad():
+        weight.zero_()
+        bias.fill_(math.log(probability / (1 - probability)))
+    torch.testing.assert_close(restorer(image).image, image.lerp(full, share))
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 37), (37, 1), (2, 3), (9, 8)])
 def test_small_and_thin_pictures(size: tuple[int, int]) -> None:
     for ensemble in (False, True):
