@@ -29,6 +29,7 @@ MAX_BYTES = 2**30
 # Pixels a side that a format holds, or its encoder takes.
 _LARGEST = {"jpeg": 65_500, "webp": 16_383, "avif": 32_768, "heif": 65_535}
 _FLAT = 64  # pixels: beside longer ones, shorter sides than this are more than HEIC's encoder takes
+_ABSURD = 4  # what is beyond [0, 1] is clipped; this far, it is of another range
 _ANIMATIONS, _PAGES = ("png", "webp", "avif"), ("tiff", "heif")
 T = TypeVar("T")
 
@@ -166,6 +167,9 @@ def write_frames(path: Path, frames: Sequence[Picture], format: str | None = Non
     kind = FORMATS.get(suffix, frames[0].format)
     frames = [replace(one, rgb=one.rgb.detach().cpu()) for one in frames]
     try:
+        for one in frames:
+            if not one.rgb.is_floating_point() or one.rgb.isnan().any() or one.rgb.abs().max() > _ABSURD:
+                raise ValueError(f"a picture holds floats in [0, 1]; these are {one.rgb.dtype}, or far beyond, or NaN")
         encoded = encode(frames[0].rgb, frames[0], kind) if len(frames) == 1 else encode_frames(frames, kind)
         with atomic_file(path) as file:
             file.write(encoded)

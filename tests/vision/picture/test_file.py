@@ -173,6 +173,16 @@ def test_alpha_is_put_on_white_where_the_format_has_none_and_values_are_clipped(
         assert other.getpixel((0, 0)) == (0, 128, 255)
 
 
+@pytest.mark.parametrize(
+    "rgb",
+    [torch.full((3, 8, 8), 200, dtype=torch.uint8), torch.full((3, 8, 8), 200.0), torch.full((3, 8, 8), torch.nan)],
+)
+def test_what_is_no_picture_is_not_written_as_white_or_black(tmp_path, rgb):
+    with pytest.raises(PictureError, match=r"a\.png: cannot be written .*floats in \[0, 1\]"):
+        written(tmp_path / "a.png", rgb)
+    assert not list(tmp_path.iterdir())
+
+
 def test_content_rules_over_the_suffix_in_reading(tmp_path):
     samples = noise()
     Image.fromarray(samples).save(tmp_path / "lies.jpg", format="PNG")
