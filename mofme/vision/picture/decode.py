@@ -234,7 +234,7 @@ def _picture_of(
         grey=grey,
         lossless=header.startswith(b"RIFF") and webp_is_lossless(file),
         exif=upright_exif(exif) if exif else None,
-        icc=None if image.mode == "CMYK" else icc or None,
+        icc=None if image.mode in ("CMYK", "LAB") else icc or None,
         xmp=upright_xmp(xmp, orientation) if isinstance(xmp, bytes) and xmp else None,
         dpi=dpi_of(image, orientation),
         jpeg_tables=getattr(image, "quantization", None),

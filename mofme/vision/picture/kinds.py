@@ -192,8 +192,8 @@ def lessened(image: Image.Image, header: bytes) -> list[str]:
         bits = max(image.tag_v2.get(258, (8,)))  # type: ignore[attr-defined]
     if bits > 8:
         said.append(f"{bits} bits became 8")
-    if image.mode == "CMYK":
-        said.append("CMYK became sRGB")
+    if image.mode in ("CMYK", "LAB"):
+        said.append(f"{image.mode} became sRGB")
     if (at := header.find(b"colrnclx")) >= 0 and header[at + 10 : at + 12] in (b"\0\x10", b"\0\x12"):  # PQ and HLG
         said.append("HDR colours are written as if they were ordinary ones, and look pale")
     return said

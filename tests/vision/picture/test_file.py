@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 
 from mofme.errors import PictureError
 from mofme.vision.picture.decode import Picture
@@ -133,6 +133,16 @@ def test_cmyk_jpeg_becomes_rgb(tmp_path):
     picture = read_picture(tmp_path / "in.jpg")
     assert picture.icc is None
     np.testing.assert_allclose(picture.rgb[:, 4, 4], [1, 0, 0], atol=0.02)  # full magenta and yellow: red
+
+
+def test_lab_becomes_srgb_and_leaves_its_profile(tmp_path):
+    lab = ImageCms.createProfile("LAB")
+    convert = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), lab, "RGB", "LAB")
+    image = ImageCms.applyTransform(Image.new("RGB", (8, 8), (200, 40, 90)), convert)
+    image.save(tmp_path / "a.tif", icc_profile=ImageCms.ImageCmsProfile(lab).tobytes())
+    picture = read_picture(tmp_path / "a.tif")
+    assert (abs(as_bytes(picture).astype(int) - (200, 40, 90)) <= 1).all()
+    assert picture.icc is None and picture.notes == ("LAB became sRGB",)
 
 
 def test_a_jpeg_saved_finer_than_95_keeps_its_tables(tmp_path):
