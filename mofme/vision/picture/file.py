@@ -11,7 +11,7 @@ from torch import Tensor
 from mofme.errors import PictureError, PictureTooLargeError
 from mofme.files import atomic_file, find_files
 from mofme.vision.picture.decode import Picture, decode, decode_frames
-from mofme.vision.picture.encode import JPEG_SEGMENT, encode, encode_frames
+from mofme.vision.picture.encode import JPEG_SEGMENT, encode, encode_frames, takes_exif
 from mofme.vision.picture.metadata import iptc_segment, lost_chunks
 
 _SUFFIXES = {
@@ -132,7 +132,11 @@ def _lost_in(frames: Sequence[Picture], kind: str) -> tuple[str, ...]:
     exif, xmp, icc = (each or b"" for each in (picture.exif, picture.xmp, picture.icc))
     what = "frames" if is_animated else "pages"
     was_clear = picture.alpha is not None and kind in ("jpeg", "bmp")
-    greys = icc[16:20] == b"GRAY" and kind in ("webp", "heif", "avif")
+    greys = icc[16:20] == b"GRAY" and (
+        kind in ("webp", "heif", "avif")
+        or (kind == "png" and len(frames) > 1)
+        or (kind == "tiff" and picture.bits > 8 and picture.alpha is not None)
+    )
     holds_captions = kind == "tiff" or (kind == "jpeg" and iptc_segment(picture.iptc or b""))
     lost = {
         f"{len(frames)} of {picture.frames} {what} restored, the others are left out": len(frames) < picture.frames,
@@ -141,6 +145,7 @@ def _lost_in(frames: Sequence[Picture], kind: str) -> tuple[str, ...]:
         "16 bits became 8": picture.bits == 16 and kind not in ("png", "tiff"),
         "metadata and colour profile are left out": kind == "bmp" and (exif or xmp or icc),
         "metadata too long for JPEG are left out": kind == "jpeg" and max(len(exif), len(xmp)) >= JPEG_SEGMENT,
+        "metadata that AVIF's encoder refuses are left out": kind == "avif" and exif and not takes_exif(kind, exif),
         "the profile of its greys is left out: it may look other": greys,
         "IPTC captions are left out": picture.iptc and not holds_captions,
         "the comment of the JPEG is left out": picture.comment and kind != "jpeg",
