@@ -35,22 +35,35 @@ class _BoundedFile(io.FileIO):
         return super().read(size) or b""
 
 
-def extract(zip_path: Path, folder: Path, suffixes: Collection[str] = READABLE_SUFFIXES) -> list[Path]:
+def extract(
+    zip_path: Path,
+    folder: Path,
+    suffixes: Collection[str] = READABLE_SUFFIXES,
+    damaged: dict[PurePosixPath, str] | None = None,
+) -> list[Path]:
     """Unpack what has one of these suffixes into `folder`, keeping the ZIP's tree; all else stays packed.
 
     Raises ArchiveError, naming archive and entry, for: no ZIP, damage, encryption, paths that lead out of `folder`,
     links, names that occur twice, more than MAX_ENTRIES, MAX_TOTAL_BYTES or MAX_RATIO, and a ZIP without pictures.
-    Pictures unpacked before damage is met stay in `folder`, that one does not.
+    An entry that is damaged, or cannot be kept, stops nothing where `damaged` is given, which gets the reason; else
+    pictures unpacked before it stay in `folder`, that one does not.
     """
+    unpacked = []
     try:
         with _BoundedFile(zip_path) as file, zipfile.ZipFile(file) as archive:
             pictures = _safe_pictures(zip_path, archive.infolist(), suffixes)
             total = 0
             for path, entry in pictures.items():
-                total += _unpack(archive, entry, folder / path, MAX_TOTAL_BYTES - total)
+                try:
+                    total += _unpack(archive, entry, folder / path, MAX_TOTAL_BYTES - total)
+                    unpacked.append(folder / path)
+                except (*_DAMAGE, OSError, ValueError) as error:
+                    if damaged is None:
+                        raise
+                    damaged[path] = f"cannot be unpacked ({getattr(error, 'strerror', None) or error})."
     except (*_DAMAGE, OSError, ValueError) as error:
         raise ArchiveError(f"{zip_path}: cannot be unpacked ({error}).") from error
-    return [folder / path for path in pictures]
+    return unpacked
 
 
 def pack(folder: Path, zip_path: Path) -> None:

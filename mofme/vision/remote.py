@@ -55,6 +55,8 @@ class Mirror:
             system.invalidate_cache()
             found = {} if not system.exists(root) else system.find(root, detail=True)
             for full, about in found.items():
+                if full.endswith("/"):  # stands for a folder: consoles and tools put it into object stores
+                    continue
                 name = full[len(root.rstrip("/")) :].lstrip("/")
                 if not name or ".." in PurePosixPath(name).parts or "\\" in name or "\0" in name:
                     raise PictureError(f"{address}: holds {name!r}, which no file in a folder can be called.")

@@ -38,6 +38,7 @@ _LIGHT_SIZE = 16  # of the thumbnails whose difference is the light: less than a
 _DARK = (0.27, 0.28)  # ninth deciles of brightness below which all of the light is given back, above which none
 _HAZY = (0.5, 0.8)  # probabilities of haze up to which no light was lost to it, and from which all
 _CLEAR = (0.1, 0.3)  # probabilities of the likeliest weather up to which nothing is changed, and from which all is
+_BEYOND = 0.5  # what resizing may add to [0, 1]; more is of another range, such as [-1, 1] or [0, 255]
 _CUT = 0.1  # mean difference between two frames, of [0, 1], from which on another scene has begun
 
 
@@ -179,6 +180,9 @@ class Restorer:
             raise ValueError(f"a picture has the shape (3, height, width), got {tuple(image.shape)}")
         if not image.is_floating_point():
             raise ValueError(f"a picture holds floats in [0, 1], got {image.dtype}")
+        low, high = (bound.item() for bound in image.aminmax())
+        if not (low >= -_BEYOND and high <= 1 + _BEYOND):  # one NaN would make all of the result NaN
+            raise ValueError(f"a picture holds floats in [0, 1], got {low:g} to {high:g}")
         if not 0 <= strength <= 1:
             raise ValueError(f"strength lies between 0 and 1, got {strength}")
         if alpha is not None:

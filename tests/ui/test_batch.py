@@ -57,6 +57,23 @@ def test_loose_files_and_archives_come_back_in_one_zip_with_the_report(
     assert [name for *_, name in progress.looks] == ["my photo.jpg", "trip/inner/my photo.jpg"]
 
 
+def test_what_is_damaged_in_an_archive_does_not_stop_the_rest_of_it(
+    engine: Engine, photo: Path, tmp_path: Path
+) -> None:
+    trip, data = tmp_path / "trip.zip", photo.read_bytes()
+    with zipfile.ZipFile(trip, "w") as archive:
+        for name in ("a.jpg", "b.jpg", f"{'c' * 300}.jpg", "d.jpg", "d.jpg/e.jpg", "f.jpg"):
+            archive.writestr(name, data)
+    packed_up = bytearray(trip.read_bytes())
+    packed_up[packed_up.index(b"b.jpg") + 200] ^= 1
+    trip.write_bytes(packed_up)
+    progress = run(engine, [trip])
+    assert packed(progress) == {"trip/a.jpg", "trip/d.jpg", "trip/f.jpg", "report.csv"}
+    failed = {one.file: one.error for one in progress.reports if one.error}
+    assert set(failed) == {"trip/b.jpg", f"trip/{'c' * 300}.jpg", "trip/d.jpg/e.jpg"}
+    assert all(why.startswith("cannot be unpacked (") and str(tmp_path) not in why for why in failed.values())
+
+
 def test_names_are_shown_without_their_codes_and_markup(engine: Engine, photo: Path, tmp_path: Path) -> None:
     name, trip = "a\x1b[2J\u202egpj.jpg", tmp_path / "trip.zip"
     with zipfile.ZipFile(trip, "w") as archive:

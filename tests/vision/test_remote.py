@@ -35,6 +35,20 @@ def test_a_strangers_report_touches_nothing_here_and_stops_nothing(
         assert mine.stat().st_mtime == 1
 
 
+def test_what_stands_for_a_folder_in_an_object_store_is_no_file(
+    tmp_path: Path, memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory.pipe("/shots/in/sub/a.png", b"x")
+    # As S3 lists what its console makes for "New folder".
+    marks = {f"/shots/{name}": {"name": f"/shots/{name}", "type": "file", "size": 0} for name in ("in/", "in/sub/")}
+    found = {**marks, **memory.find("/shots/in", detail=True)}
+    monkeypatch.setattr(type(memory), "find", lambda *_, **__: found)
+    folder = Path("memory://shots/in")
+    with mirrored(folder) as mirror:
+        plan = plan_tree(mirror.path(folder), tmp_path / "out")
+        assert [path.relative_to(mirror.path(folder)).as_posix() for path, _ in plan] == ["sub/a.png"]
+
+
 def test_results_of_an_earlier_run_at_an_address_are_no_inputs(
     tmp_path: Path, memory: fsspec.AbstractFileSystem
 ) -> None:

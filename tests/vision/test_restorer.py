@@ -193,6 +193,12 @@ def test_what_is_no_picture_or_strength_is_refused() -> None:
             restorer(torch.zeros(shape))
     with pytest.raises(ValueError, match=r"floats in \[0, 1\], got torch.uint8"):
         restorer(torch.zeros(3, 8, 8, dtype=torch.uint8))
+    for wrong in (float("nan"), float("inf"), 255.0, -1.0):
+        spoilt = picture(8, 8)
+        spoilt[0, 3, 3] = wrong
+        with pytest.raises(ValueError, match=r"floats in \[0, 1\], got"):
+            restorer(spoilt)
+    assert restorer(picture(8, 8) * 1.2 - 0.1).image.isfinite().all()  # as resizing may leave it
     for strength in (-0.1, 1.1, float("nan")):
         with pytest.raises(ValueError, match="between 0 and 1"):
             restorer(picture(8, 8), strength=strength)

@@ -4,7 +4,7 @@ import math
 import shutil
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import gradio as gr
@@ -234,7 +234,10 @@ def gather(
             inside = _free(folder / upload.name)
             if path.suffix.lower() == ".zip":
                 inside = _free(inside.with_suffix(""))
-                extract(path, inside, suffixes)
+                damaged: dict[PurePosixPath, str] = {}
+                extract(path, inside, suffixes, damaged)
+                for name, why in damaged.items():
+                    refused.append(FileReport((inside / name).relative_to(folder).as_posix(), "", error=why))
                 others = others_packed(path, suffixes)
                 refused += [_left_out((inside / other).relative_to(folder), b"") for other in others]
             elif path.suffix.lower() in suffixes:

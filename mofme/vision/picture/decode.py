@@ -18,7 +18,16 @@ from pillow_heif import register_heif_opener
 from torch import Tensor
 
 from mofme.errors import PictureError, PictureTooLargeError
-from mofme.vision.picture.kinds import RAW, cut_tiff, lessened, lost_beside, other_kind, raw_kind, without_lost
+from mofme.vision.picture.kinds import (
+    RAW,
+    cut_tiff,
+    film_behind,
+    lessened,
+    lost_beside,
+    other_kind,
+    raw_kind,
+    without_lost,
+)
 from mofme.vision.picture.mend import Mended, mend, without_padding
 from mofme.vision.picture.metadata import (
     dpi_of,
@@ -225,7 +234,7 @@ def _picture_of(
         grey=grey,
         lossless=header.startswith(b"RIFF") and webp_is_lossless(file),
         exif=upright_exif(exif) if exif else None,
-        icc=None if image.mode == "CMYK" else icc or None,
+        icc=None if image.mode in ("CMYK", "LAB") else icc or None,
         xmp=upright_xmp(xmp, orientation) if isinstance(xmp, bytes) and xmp else None,
         dpi=dpi_of(image, orientation),
         jpeg_tables=getattr(image, "quantization", None),
@@ -238,7 +247,7 @@ def _picture_of(
         loop=int(image.info.get("loop", 0)),
         is_still=not number and bool(getattr(image, "default_image", False)),
     )
-    lost = list(dict.fromkeys([*lost, *lost_beside(image, beginning)]))
+    lost = list(dict.fromkeys([*lost, *lost_beside(image, beginning), *film_behind(image, file)]))
     left_out = [f"left out: {', '.join(lost)}"] if lost else []
     return replace(picture, notes=(*left_out, *lessened(image, beginning)))
 

@@ -104,7 +104,7 @@ def _array_of(rgb: Tensor, like: Picture, kind: str) -> tuple[NDArray[Any], byte
     return array, icc
 
 
-def _takes_exif(kind: str, exif: bytes) -> bool:
+def takes_exif(kind: str, exif: bytes) -> bool:
     if kind == "avif":  # Pillow writes the block anew, which not every camera's bears
         try:
             block = Image.Exif()
@@ -117,7 +117,7 @@ def _takes_exif(kind: str, exif: bytes) -> bool:
 
 def _save_options(like: Picture, kind: str) -> dict[str, Any]:
     options: dict[str, Any] = {}
-    if like.exif and _takes_exif(kind, like.exif):
+    if like.exif and takes_exif(kind, like.exif):
         options["exif"] = b"Exif\0\0" + like.exif
     if like.xmp and (kind != "jpeg" or len(like.xmp) < JPEG_SEGMENT):
         options["xmp"] = like.xmp

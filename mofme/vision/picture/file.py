@@ -11,7 +11,7 @@ from torch import Tensor
 from mofme.errors import PictureError, PictureTooLargeError
 from mofme.files import atomic_file, find_files
 from mofme.vision.picture.decode import Picture, decode, decode_frames
-from mofme.vision.picture.encode import JPEG_SEGMENT, encode, encode_frames
+from mofme.vision.picture.encode import JPEG_SEGMENT, encode, encode_frames, takes_exif
 from mofme.vision.picture.metadata import iptc_segment, lost_chunks
 
 _SUFFIXES = {
@@ -29,6 +29,7 @@ MAX_BYTES = 2**30
 # Pixels a side that a format holds, or its encoder takes.
 _LARGEST = {"jpeg": 65_500, "webp": 16_383, "avif": 32_768, "heif": 65_535}
 _FLAT = 64  # pixels: beside longer ones, shorter sides than this are more than HEIC's encoder takes
+_ABSURD = 4  # what is beyond [0, 1] is clipped; this far, it is of another range
 _ANIMATIONS, _PAGES = ("png", "webp", "avif"), ("tiff", "heif")
 T = TypeVar("T")
 
@@ -131,7 +132,11 @@ def _lost_in(frames: Sequence[Picture], kind: str) -> tuple[str, ...]:
     exif, xmp, icc = (each or b"" for each in (picture.exif, picture.xmp, picture.icc))
     what = "frames" if is_animated else "pages"
     was_clear = picture.alpha is not None and kind in ("jpeg", "bmp")
-    greys = icc[16:20] == b"GRAY" and kind in ("webp", "heif", "avif")
+    greys = icc[16:20] == b"GRAY" and (
+        kind in ("webp", "heif", "avif")
+        or (kind == "png" and len(frames) > 1)
+        or (kind == "tiff" and picture.bits > 8 and picture.alpha is not None)
+    )
     holds_captions = kind == "tiff" or (kind == "jpeg" and iptc_segment(picture.iptc or b""))
     lost = {
         f"{len(frames)} of {picture.frames} {what} restored, the others are left out": len(frames) < picture.frames,
@@ -140,6 +145,7 @@ def _lost_in(frames: Sequence[Picture], kind: str) -> tuple[str, ...]:
         "16 bits became 8": picture.bits == 16 and kind not in ("png", "tiff"),
         "metadata and colour profile are left out": kind == "bmp" and (exif or xmp or icc),
         "metadata too long for JPEG are left out": kind == "jpeg" and max(len(exif), len(xmp)) >= JPEG_SEGMENT,
+        "metadata that AVIF's encoder refuses are left out": kind == "avif" and exif and not takes_exif(kind, exif),
         "the profile of its greys is left out: it may look other": greys,
         "IPTC captions are left out": picture.iptc and not holds_captions,
         "the comment of the JPEG is left out": picture.comment and kind != "jpeg",
@@ -166,6 +172,9 @@ def write_frames(path: Path, frames: Sequence[Picture], format: str | None = Non
     kind = FORMATS.get(suffix, frames[0].format)
     frames = [replace(one, rgb=one.rgb.detach().cpu()) for one in frames]
     try:
+        for one in frames:
+            if not one.rgb.is_floating_point() or one.rgb.isnan().any() or one.rgb.abs().max() > _ABSURD:
+                raise ValueError(f"a picture holds floats in [0, 1]; these are {one.rgb.dtype}, or far beyond, or NaN")
         encoded = encode(frames[0].rgb, frames[0], kind) if len(frames) == 1 else encode_frames(frames, kind)
         with atomic_file(path) as file:
             file.write(encoded)

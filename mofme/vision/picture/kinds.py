@@ -118,6 +118,7 @@ _LOST_PROPERTIES = {
 }
 _ITEMS = {"GainMap": GAIN_MAP, "Depth": DEPTH, "MotionPhoto": FILM}
 _FILMS = re.compile("MotionPhoto|MicroVideo")
+_FILM_BEGINS = re.compile(rb"ftyp(?:mp4|iso|qt  |avc1)")
 _HINTS = re.compile(
     rb"hdr-gain-map|ns\.apple\.com|ns\.google\.com/photos|MotionPhoto|MicroVideo|Thumbnails|"
     rb"HasExtendedXMP|dc/terms"
@@ -191,11 +192,19 @@ def lessened(image: Image.Image, header: bytes) -> list[str]:
         bits = max(image.tag_v2.get(258, (8,)))  # type: ignore[attr-defined]
     if bits > 8:
         said.append(f"{bits} bits became 8")
-    if image.mode == "CMYK":
-        said.append("CMYK became sRGB")
+    if image.mode in ("CMYK", "LAB"):
+        said.append(f"{image.mode} became sRGB")
     if (at := header.find(b"colrnclx")) >= 0 and header[at + 10 : at + 12] in (b"\0\x10", b"\0\x12"):  # PQ and HLG
         said.append("HDR colours are written as if they were ordinary ones, and look pale")
     return said
+
+
+def film_behind(image: Image.Image, file: BinaryIO) -> list[str]:
+    """The film of a motion photo, which not every phone or messenger announces in XMP."""
+    if image.format not in ("JPEG", "MPO", "HEIF"):
+        return []
+    file.seek(0)
+    return [FILM] if _FILM_BEGINS.search(file.read()) else []
 
 
 def lost_beside(image: Image.Image, header: bytes) -> list[str]:

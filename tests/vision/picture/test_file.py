@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 
 from mofme.errors import PictureError
 from mofme.vision.picture.decode import Picture
@@ -135,6 +135,16 @@ def test_cmyk_jpeg_becomes_rgb(tmp_path):
     np.testing.assert_allclose(picture.rgb[:, 4, 4], [1, 0, 0], atol=0.02)  # full magenta and yellow: red
 
 
+def test_lab_becomes_srgb_and_leaves_its_profile(tmp_path):
+    lab = ImageCms.createProfile("LAB")
+    convert = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), lab, "RGB", "LAB")
+    image = ImageCms.applyTransform(Image.new("RGB", (8, 8), (200, 40, 90)), convert)
+    image.save(tmp_path / "a.tif", icc_profile=ImageCms.ImageCmsProfile(lab).tobytes())
+    picture = read_picture(tmp_path / "a.tif")
+    assert (abs(as_bytes(picture).astype(int) - (200, 40, 90)) <= 1).all()
+    assert picture.icc is None and picture.notes == ("LAB became sRGB",)
+
+
 def test_a_jpeg_saved_finer_than_95_keeps_its_tables(tmp_path):
     for quality in (80, 99):
         path = tmp_path / f"{quality}.jpg"
@@ -171,6 +181,16 @@ def test_alpha_is_put_on_white_where_the_format_has_none_and_values_are_clipped(
     with Image.open(black) as one, Image.open(beyond) as other:
         assert one.getpixel((3, 3)) == (204, 204, 204)  # black at 20 % on white
         assert other.getpixel((0, 0)) == (0, 128, 255)
+
+
+@pytest.mark.parametrize(
+    "rgb",
+    [torch.full((3, 8, 8), 200, dtype=torch.uint8), torch.full((3, 8, 8), 200.0), torch.full((3, 8, 8), torch.nan)],
+)
+def test_what_is_no_picture_is_not_written_as_white_or_black(tmp_path, rgb):
+    with pytest.raises(PictureError, match=r"a\.png: cannot be written .*floats in \[0, 1\]"):
+        written(tmp_path / "a.png", rgb)
+    assert not list(tmp_path.iterdir())
 
 
 def test_content_rules_over_the_suffix_in_reading(tmp_path):

@@ -215,6 +215,16 @@ def test_a_second_picture_of_a_jpeg_is_told(tmp_path: Path) -> None:
     assert read_picture(resave(tmp_path / "a.jpg", "b.jpg")).notes == ()
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".heic"])
+def test_a_film_that_no_xmp_announces_is_told(tmp_path: Path, suffix: str) -> None:
+    Image.fromarray(smooth(64, 64)).save(tmp_path / f"a{suffix}")
+    film = b"\0\0\0\x18ftypmp42\0\0\0\0isommp42\0\0\x0b\xc0mdat" + bytes(range(1, 251)) * 12
+    with (tmp_path / f"a{suffix}").open("ab") as file:
+        file.write(b"\0\0\x30\x0a\x10\0\0\0MotionPhoto_Data" * (suffix == ".jpg") + film)
+    assert read_picture(tmp_path / f"a{suffix}").notes == ("left out: film of a motion photo",)
+    assert read_picture(resave(tmp_path / f"a{suffix}", f"b{suffix}")).notes == ()
+
+
 def test_a_gain_map_after_iso_21496_is_told(tmp_path: Path) -> None:
     segment = b"urn:iso:std:iso:ts:21496:-1\0\0\0\0\0"
     extra = b"\xff\xe2" + struct.pack(">H", len(segment) + 2) + segment

@@ -99,6 +99,15 @@ def test_metadata_that_cannot_be_written_does_not_lose_the_picture(tmp_path):
         assert read_picture(tmp_path / f"b{suffix}").rgb.shape == (3, 37, 53)
 
 
+def test_metadata_that_avif_does_not_take_are_told(tmp_path):
+    # A unit that is text in place of a number.
+    tags = struct.pack("<LHHHL4sL", 8, 1, 296, 2, 4, b"abc", 0)
+    Image.fromarray(noise()).save(tmp_path / "a.jpg", exif=b"Exif\0\0II*\0" + tags)
+    for kind, told in (("jpeg", ()), ("webp", ()), ("avif", ("metadata that AVIF's encoder refuses are left out",))):
+        assert read_to_keep(tmp_path / "a.jpg", tmp_path / "b", kind)[0].notes == told
+    assert read_picture(resave(tmp_path / "a.jpg", "b.avif")).exif is None
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".bmp"])
 def test_resolution_is_kept_unless_it_is_absurd(tmp_path, suffix):
     Image.fromarray(noise()).save(tmp_path / f"a{suffix}", dpi=(300, 200))
@@ -184,6 +193,16 @@ def test_a_profile_of_greys_is_told_where_it_cannot_go_along(tmp_path, kind, is_
     Image.new("L", (8, 8)).save(tmp_path / "a.png", icc_profile=profile[:16] + b"GRAY" + profile[20:])
     (first,) = read_to_keep(tmp_path / "a.png", tmp_path / "a", kind)
     assert first.notes == ("the profile of its greys is left out: it may look other",) * is_told
+
+
+def test_a_profile_of_greys_is_told_where_they_become_colours(tmp_path):
+    profile = srgb_profile()
+    profile, note = profile[:16] + b"GRAY" + profile[20:], "the profile of its greys is left out: it may look other"
+    one, other = Image.new("L", (8, 8)), Image.new("L", (8, 8), 9)
+    one.save(tmp_path / "a.png", save_all=True, append_images=[other], icc_profile=profile)
+    written(tmp_path / "b.png", torch.zeros(3, 8, 8), bits=16, grey=True, alpha=torch.ones(1, 8, 8) / 2, icc=profile)
+    for name, kind, told in (("a.png", "png", (note,)), ("b.png", "png", ()), ("b.png", "tiff", (note,))):
+        assert read_to_keep(tmp_path / name, tmp_path / "out", kind)[0].notes == told
 
 
 def test_a_caption_too_long_for_a_jpeg_does_not_lose_the_picture(tmp_path):
