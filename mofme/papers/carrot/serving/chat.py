@@ -34,7 +34,9 @@ def error_body(message: str, code: str, kind: str = "server_error") -> dict[str,
     return {"error": {"message": message, "type": kind, "param": None, "code": code}}
 
 
-def refusal_body(content: bytes, otherwise: str) -> dict[str, Any]:
+def refusal_body(
+    content: bytes, otherwise: str, code: str = "refused", kind: str = "invalid_request_error"
+) -> dict[str, Any]:
     """A backend's refusal as OpenAI writes it, of whatever shape: a text for an error, a `detail`, a list of one, a
     page of a proxy in between, of which `otherwise` is said.
     """
@@ -48,7 +50,7 @@ def refusal_body(content: bytes, otherwise: str) -> dict[str, Any]:
         return answer
     said = error or answer.get("message") or answer.get("detail") or otherwise
     message = said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
-    return {**answer, **error_body(message, "refused", "invalid_request_error")}
+    return {**answer, **error_body(message, code, kind)}
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,19 @@ def characters_in(answer: dict[str, Any]) -> int:
     return sum(len(text) for part in parts if isinstance(part, dict) for text in _texts(part.get("content")))
 
 
+def says_error(answer: dict[str, Any]) -> bool:
+    """Whether a whole answer or one event of a stream tells, as OpenAI, vLLM or OpenRouter do, that it failed."""
+    choices = answer.get("choices")
+    listed = choices if isinstance(choices, list) else []
+    ended = [choice.get("finish_reason") for choice in listed if isinstance(choice, dict)]
+    return bool(answer.get("error")) or answer.get("object") == "error" or "error" in ended
+
+
+def data_of(event: bytes) -> bytes:
+    """What an event says, without the names of its lines."""
+    return b"\n".join(line[5:].strip() for line in event.splitlines() if line.startswith(b"data:"))
+
+
 def _texts(content: object) -> list[str]:
     """The texts in a message's content, which is a string or a list of typed parts."""
     match content:
@@ -231,7 +246,7 @@ class StreamRecord:
 
     def see(self, event: bytes) -> bool:
         """Take an event into account; True if it holds token counts and nothing else."""
-        data = b"\n".join(line[5:].strip() for line in event.splitlines() if line.startswith(b"data:"))
+        data = data_of(event)
         self._done = self._done or data == b"[DONE]"
         answer: Any = None
         with suppress(ValueError, RecursionError):
@@ -240,7 +255,8 @@ class StreamRecord:
         choices, tokens = answer.get("choices"), counted_tokens(answer)
         listed = choices if isinstance(choices, list) else []
         self.begun = self.begun or bool(listed)
-        self.error = self.error or bool(answer.get("error"))
+        named = any(line.replace(b" ", b"") == b"event:error" for line in event.splitlines())
+        self.error = self.error or named or says_error(answer)
         self.tokens = tokens or self.tokens
         self.characters += characters_in(answer)
         for choice in listed:

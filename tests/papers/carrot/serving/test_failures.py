@@ -138,6 +138,7 @@ def test_refusals_of_any_shape_reach_the_client_in_openais(start, content, messa
     [
         (b'{"choices": []}', "broken"),
         (b'{"choices": null, "error": {"message": "overloaded"}}', "broken"),
+        (b'{"choices": [{"message": {"content": ""}, "finish_reason": "error"}]}', "error"),
         (b"[1]", "broken"),
         (b" " * 2_000, "too_large"),
     ],
@@ -187,6 +188,26 @@ def test_an_error_inside_a_stream_is_passed_on_without_the_key(start, monkeypatc
     endpoint = start({"weak": Indiscreet()}, {"weak": {"key_env": "WEAK_KEY"}})
     with pytest.raises(openai.APIError, match=r"no, Bearer \*\*\*"):
         endpoint.said(EASY)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        b'data: {"object": "error", "message": "engine died", "code": 500}\n\n',
+        b'event: error\ndata: {"message": "engine died"}\n\n',
+        b'data: {"choices": [{"finish_reason": "error", "delta": {}}], "error": {"message": "engine died"}}\n\n',
+        b'data: {"choices": [{"finish_reason": "error", "delta": {}}], "detail": "engine died"}\n\n',
+    ],
+)
+def test_an_error_inside_a_stream_of_any_shape_reaches_the_client_and_is_not_kept(start, event) -> None:
+    said = b'data: {"choices": [{"delta": {"content": "one"}}]}\n\n'
+    weak = Answering(said + event + b"data: [DONE]\n\n", kind="text/event-stream")
+    endpoint = start({"weak": weak}, cache={"enabled": True})
+    for _ in range(2):
+        with pytest.raises(openai.APIError, match="engine died"):
+            endpoint.said(EASY)
+    assert weak.asked[EASY] == 2
+    assert endpoint.metrics()['mofme_requests_total{outcome="broken"}'] == 2
 
 
 def test_fallbacks_are_tried_in_their_order_then_the_rest(start) -> None:
