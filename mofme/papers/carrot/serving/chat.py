@@ -198,6 +198,13 @@ def _texts(content: object) -> list[str]:
     match content:
         case str():
             return [content]
+def _says_something(choice: object) -> bool:
+    """Whether it is more than the empty delta with a role that comes before the model has begun."""
+    if not isinstance(choice, dict) or not isinstance(choice.get("delta"), dict):
+        return True
+    return bool(choice.get("finish_reason")) or any(said for key, said in choice["delta"].items() if key != "role")
+
+
         case list():
             return [
                 part["text"]
@@ -254,7 +261,7 @@ class StreamRecord:
         answer = answer if isinstance(answer, dict) else {}
         choices, tokens = answer.get("choices"), counted_tokens(answer)
         listed = choices if isinstance(choices, list) else []
-        self.begun = self.begun or bool(listed)
+        self.begun = self.begun or any(map(_says_something, listed))
         named = any(line.replace(b" ", b"") == b"event:error" for line in event.splitlines())
         self.error = self.error or named or says_error(answer)
         self.tokens = tokens or self.tokens

@@ -155,13 +155,22 @@ def test_numbers_that_json_does_not_have_become_null(start) -> None:
     assert '"logprobs": [null, null, 1]' in endpoint.ask_raw(EASY).text
 
 
+ROLE = b'data: {"choices": [{"delta": {"role": "assistant", "content": ""}, "finish_reason": null}]}\n\n'
 SAID = b'data: {"choices": [{"delta": {"content": "one"}, "finish_reason": "stop"}]}\n\n'
 ALIVE = b': still here\n\ndata: {"choices": [], "prompt_filter_results": []}\n\n'
 FAILED = b'data: {"error": {"message": "overloaded"}}\n\n'
 
 
 @pytest.mark.parametrize(
-    "content", [ALIVE + FAILED, ALIVE, b"data: [DONE]\n\n", b'event: error\ndata: {"message": "overloaded"}\n\n']
+    "content",
+    [
+        ALIVE + FAILED,
+        ALIVE,
+        b"data: [DONE]\n\n",
+        b'event: error\ndata: {"message": "overloaded"}\n\n',
+        ROLE + FAILED,
+        ROLE,
+    ],
 )
 def test_a_stream_that_fails_before_its_answer_begins_goes_on_to_the_next(start, content) -> None:
     endpoint = start({"weak": Answering(content, kind="text/event-stream"), "strong": FakeBackend()})
@@ -252,7 +261,22 @@ def test_a_stream_that_breaks_off_ends_with_an_error_and_is_not_repeated(start) 
 
 
 def test_a_stream_that_breaks_before_its_first_event_goes_on_to_the_next(start) -> None:
-    assert start({"weak": FakeBackend(break_after=0), "strong": FakeBackend()}).said("one two") == "one two"
+    for events in (0, 1):  # the first has a role only
+        fake = FakeBackend(break_after=events)
+        assert start({"weak": fake, "strong": FakeBackend()}).said("one two") == "one two"
+
+
+class Halting(FakeBackend):
+    """Says that it is there, and no more."""
+
+    async def _events(self, body, text):
+        yield ROLE
+        await asyncio.sleep(60)
+
+
+def test_a_backend_that_halts_before_its_first_word_is_passed_over(start) -> None:
+    endpoint = start({"weak": Halting(), "strong": FakeBackend()}, {"weak": {"timeout": 0.3}})
+    assert endpoint.said("one two") == "one two"
 
 
 def test_a_stream_that_halts_ends_with_an_error(start) -> None:
