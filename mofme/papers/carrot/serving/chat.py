@@ -131,6 +131,8 @@ class ChatRequest:
         body = {**self.body, "model": backend.model}
         if self.stream and backend.stream_usage:
             body["stream_options"] = {**(self.body.get("stream_options") or {}), "include_usage": True}
+        elif self.stream:  # it would refuse clients that always send them, and never answer their streams
+            body.pop("stream_options", None)
         return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")  # half a surrogate pair is a "?"
 
     def estimated_tokens(self, answer_characters: int) -> Tokens:
