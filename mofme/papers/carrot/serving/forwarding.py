@@ -237,7 +237,10 @@ async def _whole(backend: Backend, response: httpx.Response) -> WholeAnswer:
         case status if status in REFUSALS:
             pass
         case 401 | 403:
-            raise BackendFailed(backend, f"status_{response.status_code}", f"check its key in {backend.key_env}")
+            key = f"check its key in {backend.key_env}" if backend.key_env else "it wants a key: set key_env"
+            raise BackendFailed(backend, f"status_{response.status_code}", key)
+        case 301 | 302 | 307 | 308 | 404 | 405 as status:
+            raise BackendFailed(backend, f"status_{status}", "check its base_url and model")
         case 429:
             raise BackendFailed(backend, "rate_limited", retry_after=_retry_after(response))
         case status:

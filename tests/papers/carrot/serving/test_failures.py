@@ -100,6 +100,15 @@ def test_what_is_the_clients_fault_is_passed_on_without_the_key(start, monkeypat
         endpoint.ask(EASY)
 
 
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(401, "it wants a key: set key_env"), (404, "check its base_url and model"), (308, "check its")],
+)
+def test_what_is_wrong_with_a_backends_settings_is_said(start, status, words) -> None:
+    with pytest.raises(openai.InternalServerError, match=f"weak: status_{status}, {words}"):
+        start({"weak": FakeBackend(status=status)}).ask(EASY)
+
+
 class Answering(FakeBackend):
     """Gives this content, whatever it is asked."""
 
