@@ -58,6 +58,9 @@ def load_table(
     wanted = found.models if models is None else models
     if wanted and list(wanted) != ["all"]:
         raw = raw.keep_models(wanted)
+    above_0 = raw.quality_NM[raw.quality_NM > 0]
+    if above_0.size and np.median(above_0) > 1:  # a repair would leave the prompts on which all models fail
+        raise TableError(f"{path}: qualities go up to {above_0.max():g}: give them from 0 to 1")
     return raw.checked(repair)
 
 
@@ -71,6 +74,8 @@ def is_plain(path: Path) -> bool:
 def read_plain(path: Path, _prices: Prices | None) -> RawTable:
     """Quality from 0 to 1 and cost in dollars, as they stand in the file."""
     columns = read_columns(path)
+    if strange := [row for row, cell in enumerate(columns["prompt"], 1) if isinstance(cell, list | dict | bytes)]:
+        raise TableError(f"{path}: the prompt of row {strange[0]} is no text: give the question in plain words")
     return _a_row_an_answer(path, columns) if columns.keys() >= _LONG else _a_row_a_prompt(path, columns)
 
 
@@ -88,6 +93,7 @@ def _a_row_a_prompt(path: Path, columns: Columns) -> RawTable:
 def _a_row_an_answer(path: Path, columns: Columns) -> RawTable:
     """One row for each id and prompt: an id with two prompts makes two rows, with blanks, which the checks find."""
     cells = {name: texts(columns[name]) for name in ("id", "prompt", "model")}
+    cells["model"] = [name.strip() for name in cells["model"]]
     asked = list(dict.fromkeys(zip(cells["id"], cells["prompt"], strict=True)))
     models = list(dict.fromkeys(cells["model"]))
     row_of = {pair: row for row, pair in enumerate(asked)}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mofme.core.weights import ModelCard, check_replaceable, load_card
-from mofme.errors import ModelError
+from mofme.errors import ModelError, TableError
 from mofme.files import CARD_FILE, WEIGHTS, check_can_hold, model_folder
 from mofme.language.sentence_encoder import Queries, SentenceEncoder, groups_of
 from mofme.language.tables.table import FloatArray, RoutingTable
@@ -151,6 +151,8 @@ def train_router(
     `out` holds another model.
     """
     carrot = CarrotRouter(estimator, seed)
+    if len(table.models) < 2:
+        raise TableError("one model leaves nothing to choose")
     check_replaceable(out, NET)
     check_can_hold(out / CARD_FILE)
     report(f"{table.name}: {len(table)} prompts are embedded")

@@ -114,6 +114,26 @@ def test_one_row_an_answer(tmp_path: Path) -> None:
         load_table(written(tmp_path, LONG + "1,p,a,1,1\n1,p,a,0,1\n"), repair=True)
 
 
+def test_spaces_around_a_model_make_no_other_model(tmp_path: Path) -> None:
+    table = load_table(written(tmp_path, LONG + "1,p,a,1,0.1\n1,p,b,0,0.2\n2,q,a ,1,0.1\n2,q, b,1,0.2\n"))
+    assert table.models == ("a", "b") and len(table) == 2
+
+
+@pytest.mark.parametrize("repair", [False, True])
+@pytest.mark.parametrize("most", [5, 10, 100])
+def test_qualities_on_another_scale_are_no_rows_to_leave_out(tmp_path: Path, repair: bool, most: int) -> None:
+    rows = [f"p{i},,{i % 2 * most},1,{i // 2 % 2 * most},1" for i in range(40)]
+    with pytest.raises(TableError, match=rf"mine\.csv: qualities go up to {most}: give them from 0 to 1"):
+        load_table(written(tmp_path, HEADER + "\n".join(rows) + "\n"), repair=repair)
+
+
+@pytest.mark.parametrize("prompt", [b"one", ["one"], {"role": "user", "content": "one"}])
+def test_prompts_that_are_no_text_are_refused(tmp_path: Path, prompt: object) -> None:
+    pq.write_table(pa.table({"prompt": [prompt], "quality:a": [1.0], "cost:a": [0.1]}), tmp_path / "mine.parquet")
+    with pytest.raises(TableError, match="the prompt of row 1 is no text"):
+        load_table(tmp_path / "mine.parquet", repair=True)
+
+
 def test_models_that_were_asked_different_prompts_are_refused(tmp_path: Path) -> None:
     """Row 2 of the second model is another question: joined by position, all its outcomes would be off."""
     good = "".join(f"{i},p{i},{model},1,1\n" for i in range(3, 40) for model in "ab")

@@ -86,6 +86,15 @@ def test_train_that_cannot_begin_writes_nothing(words: list[str], tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
+def test_what_a_repair_leaves_of_one_model_is_no_router(tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    rows = [f"question {i},{i % 2},0.1,," for i in range(40)]
+    table.write_text("\n".join(["prompt,quality:a,cost:a,quality:b,cost:b", *rows]))
+    code, _, err = run("train", str(table), "--out", str(tmp_path / "out"), "--repair")
+    assert code == 2 and "dropped the model b" in err and "one model leaves nothing to choose" in err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sums need the dear model; poems do not."""

@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 from mofme.papers.carrot.serving.config import Backend
 
 ROUTED_CHARACTERS = 8000  # of a longer prompt the beginning and the end: questions stand there
-CHARACTERS_PER_TOKEN = 4  # where a backend does not count
+BYTES_PER_TOKEN = 4  # where a backend does not count; a letter of Chinese has three
 MOST_TOKENS = 10**9  # no query has so many; beyond, it is no count
 LONGEST_EVENT = 16_000_000  # bytes
 _END = re.compile(rb"\r?\n\r?\n|\r\r")  # of an event
@@ -34,7 +34,9 @@ def error_body(message: str, code: str, kind: str = "server_error") -> dict[str,
     return {"error": {"message": message, "type": kind, "param": None, "code": code}}
 
 
-def refusal_body(content: bytes, otherwise: str) -> dict[str, Any]:
+def refusal_body(
+    content: bytes, otherwise: str, code: str = "refused", kind: str = "invalid_request_error"
+) -> dict[str, Any]:
     """A backend's refusal as OpenAI writes it, of whatever shape: a text for an error, a `detail`, a list of one, a
     page of a proxy in between, of which `otherwise` is said.
     """
@@ -48,7 +50,7 @@ def refusal_body(content: bytes, otherwise: str) -> dict[str, Any]:
         return answer
     said = error or answer.get("message") or answer.get("detail") or otherwise
     message = said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
-    return {**answer, **error_body(message, "refused", "invalid_request_error")}
+    return {**answer, **error_body(message, code, kind)}
 
 
 @dataclass(frozen=True)
@@ -129,11 +131,13 @@ class ChatRequest:
         body = {**self.body, "model": backend.model}
         if self.stream and backend.stream_usage:
             body["stream_options"] = {**(self.body.get("stream_options") or {}), "include_usage": True}
+        elif self.stream:  # it would refuse clients that always send them, and never answer their streams
+            body.pop("stream_options", None)
         return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")  # half a surrogate pair is a "?"
 
-    def estimated_tokens(self, answer_characters: int) -> Tokens:
-        characters = sum(len(text) for message in self.body["messages"] for text in _texts(message.get("content")))
-        return Tokens(characters // CHARACTERS_PER_TOKEN, answer_characters // CHARACTERS_PER_TOKEN)
+    def estimated_tokens(self, answer_bytes: int) -> Tokens:
+        asked = sum(map(_bytes_in, self.body["messages"])) + len(json.dumps(self.body.get("tools") or ""))
+        return Tokens(asked // BYTES_PER_TOKEN, answer_bytes // BYTES_PER_TOKEN)
 
 
 def read_request(content: bytes) -> ChatRequest:
@@ -163,19 +167,47 @@ def counted_tokens(answer: dict[str, Any]) -> Tokens | None:
     if not isinstance(usage, dict):
         return None
     into, out = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    return Tokens(into, out) if _is_count(into) and _is_count(out) else None
+    return Tokens(into, out) if into and _is_count(into) and _is_count(out) else None  # no question has none
 
 
 def _is_count(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and 0 <= value < MOST_TOKENS
 
 
-def characters_in(answer: dict[str, Any]) -> int:
-    """The length of what a whole answer or one event of a stream says."""
+def bytes_in(answer: dict[str, Any]) -> int:
+    """The length of what a whole answer or one event of a stream says, thinks and calls."""
     choices = answer.get("choices")
     listed = choices if isinstance(choices, list) else []
     parts = [choice.get("message") or choice.get("delta") for choice in listed if isinstance(choice, dict)]
-    return sum(len(text) for part in parts if isinstance(part, dict) for text in _texts(part.get("content")))
+    return sum(_bytes_in(part) for part in parts if isinstance(part, dict))
+
+
+def _bytes_in(message: dict[str, Any]) -> int:
+    calls = message.get("tool_calls")
+    called = [call.get("function") for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+    texts = [*_texts(message.get("content")), message.get("reasoning_content") or message.get("reasoning")]
+    texts += [each.get(key) for each in called if isinstance(each, dict) for key in ("name", "arguments")]
+    return sum(len(text.encode("utf-8", "replace")) for text in texts if isinstance(text, str))
+
+
+def says_error(answer: dict[str, Any]) -> bool:
+    """Whether a whole answer or one event of a stream tells, as OpenAI, vLLM or OpenRouter do, that it failed."""
+    choices = answer.get("choices")
+    listed = choices if isinstance(choices, list) else []
+    ended = [choice.get("finish_reason") for choice in listed if isinstance(choice, dict)]
+    return bool(answer.get("error")) or answer.get("object") == "error" or "error" in ended
+
+
+def _says_something(choice: object) -> bool:
+    """Whether it is more than the empty delta with a role that comes before the model has begun."""
+    if not isinstance(choice, dict) or not isinstance(choice.get("delta"), dict):
+        return True
+    return bool(choice.get("finish_reason")) or any(said for key, said in choice["delta"].items() if key != "role")
+
+
+def data_of(event: bytes) -> bytes:
+    """What an event says, without the names of its lines."""
+    return b"\n".join(line[5:].strip() for line in event.splitlines() if line.startswith(b"data:"))
 
 
 def _texts(content: object) -> list[str]:
@@ -225,13 +257,13 @@ class StreamRecord:
     def __init__(self) -> None:
         self.begun = self.complete = self.error = False
         self.tokens: Tokens | None = None
-        self.characters = 0
+        self.bytes = 0
         self._done = False
         self._ended: dict[str, bool] = {}  # by choice
 
     def see(self, event: bytes) -> bool:
         """Take an event into account; True if it holds token counts and nothing else."""
-        data = b"\n".join(line[5:].strip() for line in event.splitlines() if line.startswith(b"data:"))
+        data = data_of(event)
         self._done = self._done or data == b"[DONE]"
         answer: Any = None
         with suppress(ValueError, RecursionError):
@@ -239,10 +271,11 @@ class StreamRecord:
         answer = answer if isinstance(answer, dict) else {}
         choices, tokens = answer.get("choices"), counted_tokens(answer)
         listed = choices if isinstance(choices, list) else []
-        self.begun = self.begun or bool(listed)
-        self.error = self.error or bool(answer.get("error"))
+        self.begun = self.begun or any(map(_says_something, listed))
+        named = any(line.replace(b" ", b"") == b"event:error" for line in event.splitlines())
+        self.error = self.error or named or says_error(answer)
         self.tokens = tokens or self.tokens
-        self.characters += characters_in(answer)
+        self.bytes += bytes_in(answer)
         for choice in listed:
             if isinstance(choice, dict):
                 index = str(choice.get("index"))

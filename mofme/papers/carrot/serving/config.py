@@ -54,6 +54,9 @@ class Backend(_Settings):
             raise ValueError("write a whole address like https://api.openai.com/v1")
         if parts.username or parts.password or parts.query:
             raise ValueError("leave keys out of the address: name the variable that holds the key in key_env")
+        if parts.path.rstrip("/").endswith("/completions"):
+            raise ValueError("leave /chat/completions out: it is added to the address")
+        _ = parts.port  # raises ValueError for one that cannot be
         return value.rstrip("/")
 
     @property
@@ -167,13 +170,25 @@ def is_local(host: str) -> bool:
         return host == "localhost"
 
 
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
+    """Of two settings of one name YAML would take the last one in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"{key.value} stands there twice", problem_mark=key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else "")
+        return super().construct_mapping(node, deep)
+
+
 def load_config(path: Path, **changes: Any) -> ServingConfig:
     """Read and check a YAML file; `changes` (host, port) go before what it says.
 
     Raises ConfigError, naming file and field, if it cannot be read or used.
     """
     try:
-        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+        plain = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -201,5 +216,5 @@ def _sentence(problem: Any) -> str:
         case "value_error":
             return f"{field}: {problem['ctx']['error']}" if field else str(problem["ctx"]["error"])
         case _:  # of what was given only numbers are repeated: a text may be a key in the wrong place
-            given = problem["input"]
-            return f"{field}: {problem['msg'].lower()}" + (f", got {given}" if isinstance(given, int | float) else "")
+            given, words = problem["input"], problem["msg"].lower().replace("tuple", "list")
+            return f"{field}: {words}" + (f", got {given}" if isinstance(given, int | float) else "")

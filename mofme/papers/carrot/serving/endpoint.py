@@ -22,7 +22,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from mofme.language.tables.table import FloatArray
 from mofme.papers.carrot.serving.answer_cache import AnswerCache, Kept
-from mofme.papers.carrot.serving.chat import ChatRequest, Refused, Tokens, characters_in, counted_tokens, read_request
+from mofme.papers.carrot.serving.chat import ChatRequest, Refused, Tokens, bytes_in, counted_tokens, read_request
 from mofme.papers.carrot.serving.config import AUTO, ROUTED_NAMES, Backend, ServingConfig, is_local
 from mofme.papers.carrot.serving.counters import OWN_NAMES, Counters, Gate, by_another_name, without_token
 from mofme.papers.carrot.serving.forwarding import (
@@ -210,7 +210,7 @@ class ChatEndpoint:
         if reply.status != 200:
             await _json(reply.answer, headers, reply.status)(*asgi)
             return "refused"
-        tokens = counted_tokens(reply.answer) or query.request.estimated_tokens(characters_in(reply.answer))
+        tokens = counted_tokens(reply.answer) or query.request.estimated_tokens(bytes_in(reply.answer))
         cost = self._book(reply.backend, query, tokens)
         self._keep(query, Kept(reply.backend.name, json.dumps(reply.answer).encode(), tokens))
         await _priced(reply.answer, headers, cost)(*asgi)
@@ -228,7 +228,7 @@ class ChatEndpoint:
                     await send({"type": "http.response.body", "body": event, "more_body": True})
         finally:  # what was said has to be paid for, whether it came to its end or not
             whole = record.complete and not record.error
-            tokens = record.tokens or query.request.estimated_tokens(record.characters)
+            tokens = record.tokens or query.request.estimated_tokens(record.bytes)
             self._book(reply.backend, query, tokens, answered=whole)
             await reply.close()
         if whole:

@@ -25,9 +25,11 @@ from mofme.papers.carrot.serving.chat import (
     ChatRequest,
     Refused,
     StreamRecord,
+    data_of,
     error_body,
     no_number,
     refusal_body,
+    says_error,
     split_events,
 )
 from mofme.papers.carrot.serving.config import Backend, Rule, ServingConfig
@@ -79,8 +81,11 @@ class StreamedAnswer:
                 if not waiting:
                     async with asyncio.timeout_at(deadline):
                         waiting = [await anext(self.rest)]
-                event = waiting.pop(0)
+                event, failed = waiting.pop(0), self.record.error
                 only_counts = self.record.see(event)
+                if self.record.error and not failed:  # in other shapes clients take it for a part of the answer
+                    said = refusal_body(data_of(event), "the answer failed", "stream_broken", "server_error")
+                    event = b"data: " + json.dumps(said).encode() + b"\n\n"
                 if not (only_counts and self.hides_usage):
                     yield _without_key(event, self.backend)
         except StopAsyncIteration:
@@ -232,7 +237,10 @@ async def _whole(backend: Backend, response: httpx.Response) -> WholeAnswer:
         case status if status in REFUSALS:
             pass
         case 401 | 403:
-            raise BackendFailed(backend, f"status_{response.status_code}", f"check its key in {backend.key_env}")
+            key = f"check its key in {backend.key_env}" if backend.key_env else "it wants a key: set key_env"
+            raise BackendFailed(backend, f"status_{response.status_code}", key)
+        case 301 | 302 | 307 | 308 | 404 | 405 as status:
+            raise BackendFailed(backend, f"status_{status}", "check its base_url and model")
         case 429:
             raise BackendFailed(backend, "rate_limited", retry_after=_retry_after(response))
         case status:
@@ -250,6 +258,8 @@ async def _whole(backend: Backend, response: httpx.Response) -> WholeAnswer:
     choices = answer.get("choices") if isinstance(answer, dict) else None
     if not (isinstance(choices, list) and choices):
         raise BackendFailed(backend, "broken")
+    if says_error(answer):
+        raise BackendFailed(backend, "error")
     return WholeAnswer(backend, 200, answer)
 
 

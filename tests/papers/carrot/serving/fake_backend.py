@@ -24,7 +24,7 @@ class FakeBackend:
     retry_after: str | None = None  # with it, only the first `limited` requests are answered by `status`
     limited: int = 1_000_000
     break_after: int | None = None  # events until the connection closes
-    pause: float = 0.0  # seconds between two events
+    pause: float = 0.0  # seconds between two events, from the first word on
     without_usage: bool = False
     asked: Counter[str] = field(default_factory=Counter)
     busy: int = 0
@@ -79,7 +79,7 @@ class FakeBackend:
                 if number == self.break_after:
                     raise ConnectionAbortedError
                 yield b"data: " + json.dumps(event).encode() + b"\n\n"
-                await asyncio.sleep(self.pause)
+                await asyncio.sleep(self.pause if number else 0)
             yield b"data: [DONE]\n\n"
         except (asyncio.CancelledError, GeneratorExit):
             self.left += 1

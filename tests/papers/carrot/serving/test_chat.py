@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mofme.papers.carrot.serving import chat
-from mofme.papers.carrot.serving.chat import StreamRecord, Tokens, counted_tokens, split_events
+from mofme.papers.carrot.serving.chat import (
+    BYTES_PER_TOKEN,
+    ChatRequest,
+    StreamRecord,
+    Tokens,
+    bytes_in,
+    counted_tokens,
+    split_events,
+)
 
 
 def split(chunks: list[bytes]) -> list[bytes]:
@@ -54,7 +62,7 @@ def test_what_a_stream_said() -> None:
     record = StreamRecord()
     assert not record.see(b": waiting\n\n")
     assert not record.see(event(choices=[{"delta": {"content": "four"}, "finish_reason": None}]))
-    assert (record.complete, record.characters, record.tokens) == (False, 4, None)
+    assert (record.complete, record.bytes, record.tokens) == (False, 4, None)
     assert record.see(event(choices=[], usage={"prompt_tokens": 3, "completion_tokens": 1}))
     assert record.tokens == Tokens(3, 1)
     record.see(b"data: [DONE]\n\n")
@@ -72,11 +80,33 @@ def test_a_stream_is_complete_when_all_its_choices_are() -> None:
     assert record.error
 
 
+CALL = {"id": "t1", "type": "function", "function": {"name": "save", "arguments": "x" * 400}}
+
+
+@pytest.mark.parametrize(
+    ("message", "tokens"),
+    [
+        ({"content": "x" * 400}, 100),
+        ({"content": None, "tool_calls": [CALL]}, 101),
+        ({"content": "x", "reasoning_content": "x" * 399}, 100),
+        ({"content": "雨" * 400}, 300),
+        ({"content": [{"type": "image_url", "image_url": {"url": "data:" + "x" * 400}}]}, 0),
+        ({"content": 1, "tool_calls": [None, {"function": "f"}, {"function": {"arguments": 1}}]}, 0),
+    ],
+)
+def test_what_is_said_thought_and_called_counts_where_a_backend_does_not(message, tokens) -> None:
+    assert bytes_in({"choices": [{"message": message}]}) // BYTES_PER_TOKEN == tokens
+    assert ChatRequest({"messages": [message]}).estimated_tokens(0).into == tokens
+    asked = ChatRequest({"messages": [message], "tools": [{"function": {"description": "x" * 4000}}]})
+    assert asked.estimated_tokens(0).into == pytest.approx(tokens + 1000, abs=20)
+
+
 @pytest.mark.parametrize("count", [-5, 10**400, 1.5, "3", None])
 def test_what_is_no_count_is_not_counted(count) -> None:
     # 10 ** 400 dollars would be above every number, and the request would end in an error.
     assert counted_tokens({"usage": {"prompt_tokens": count, "completion_tokens": 1}}) is None
     assert counted_tokens({"usage": {"prompt_tokens": 1, "completion_tokens": count}}) is None
+    assert counted_tokens({"usage": {"prompt_tokens": 0, "completion_tokens": 0}}) is None
 
 
 @settings(max_examples=30)

@@ -104,6 +104,12 @@ def test_streams_arrive_piece_by_piece_with_the_counts_that_were_asked_for(start
         assert endpoint.metrics()["mofme_in_flight"] == 1
 
 
+def test_a_backend_that_refuses_stream_options_gets_none(start) -> None:
+    endpoint = start(options={"weak": {"stream_usage": False}})
+    assert endpoint.model_for("easy", stream=True, stream_options={"include_usage": True}) == "weak"
+    assert "stream_options" not in endpoint.backends["weak"].bodies[0]
+
+
 def test_backends_get_what_the_client_sent_and_no_more(start, monkeypatch) -> None:
     monkeypatch.setenv("WEAK_KEY", "weak-secret")
     endpoint = start(options={"weak": {"key_env": "WEAK_KEY"}})

@@ -100,6 +100,15 @@ def test_what_is_the_clients_fault_is_passed_on_without_the_key(start, monkeypat
         endpoint.ask(EASY)
 
 
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(401, "it wants a key: set key_env"), (404, "check its base_url and model"), (308, "check its")],
+)
+def test_what_is_wrong_with_a_backends_settings_is_said(start, status, words) -> None:
+    with pytest.raises(openai.InternalServerError, match=f"weak: status_{status}, {words}"):
+        start({"weak": FakeBackend(status=status)}).ask(EASY)
+
+
 class Answering(FakeBackend):
     """Gives this content, whatever it is asked."""
 
@@ -138,6 +147,7 @@ def test_refusals_of_any_shape_reach_the_client_in_openais(start, content, messa
     [
         (b'{"choices": []}', "broken"),
         (b'{"choices": null, "error": {"message": "overloaded"}}', "broken"),
+        (b'{"choices": [{"message": {"content": ""}, "finish_reason": "error"}]}', "error"),
         (b"[1]", "broken"),
         (b" " * 2_000, "too_large"),
     ],
@@ -154,13 +164,22 @@ def test_numbers_that_json_does_not_have_become_null(start) -> None:
     assert '"logprobs": [null, null, 1]' in endpoint.ask_raw(EASY).text
 
 
+ROLE = b'data: {"choices": [{"delta": {"role": "assistant", "content": ""}, "finish_reason": null}]}\n\n'
 SAID = b'data: {"choices": [{"delta": {"content": "one"}, "finish_reason": "stop"}]}\n\n'
 ALIVE = b': still here\n\ndata: {"choices": [], "prompt_filter_results": []}\n\n'
 FAILED = b'data: {"error": {"message": "overloaded"}}\n\n'
 
 
 @pytest.mark.parametrize(
-    "content", [ALIVE + FAILED, ALIVE, b"data: [DONE]\n\n", b'event: error\ndata: {"message": "overloaded"}\n\n']
+    "content",
+    [
+        ALIVE + FAILED,
+        ALIVE,
+        b"data: [DONE]\n\n",
+        b'event: error\ndata: {"message": "overloaded"}\n\n',
+        ROLE + FAILED,
+        ROLE,
+    ],
 )
 def test_a_stream_that_fails_before_its_answer_begins_goes_on_to_the_next(start, content) -> None:
     endpoint = start({"weak": Answering(content, kind="text/event-stream"), "strong": FakeBackend()})
@@ -187,6 +206,26 @@ def test_an_error_inside_a_stream_is_passed_on_without_the_key(start, monkeypatc
     endpoint = start({"weak": Indiscreet()}, {"weak": {"key_env": "WEAK_KEY"}})
     with pytest.raises(openai.APIError, match=r"no, Bearer \*\*\*"):
         endpoint.said(EASY)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        b'data: {"object": "error", "message": "engine died", "code": 500}\n\n',
+        b'event: error\ndata: {"message": "engine died"}\n\n',
+        b'data: {"choices": [{"finish_reason": "error", "delta": {}}], "error": {"message": "engine died"}}\n\n',
+        b'data: {"choices": [{"finish_reason": "error", "delta": {}}], "detail": "engine died"}\n\n',
+    ],
+)
+def test_an_error_inside_a_stream_of_any_shape_reaches_the_client_and_is_not_kept(start, event) -> None:
+    said = b'data: {"choices": [{"delta": {"content": "one"}}]}\n\n'
+    weak = Answering(said + event + b"data: [DONE]\n\n", kind="text/event-stream")
+    endpoint = start({"weak": weak}, cache={"enabled": True})
+    for _ in range(2):
+        with pytest.raises(openai.APIError, match="engine died"):
+            endpoint.said(EASY)
+    assert weak.asked[EASY] == 2
+    assert endpoint.metrics()['mofme_requests_total{outcome="broken"}'] == 2
 
 
 def test_fallbacks_are_tried_in_their_order_then_the_rest(start) -> None:
@@ -231,7 +270,22 @@ def test_a_stream_that_breaks_off_ends_with_an_error_and_is_not_repeated(start) 
 
 
 def test_a_stream_that_breaks_before_its_first_event_goes_on_to_the_next(start) -> None:
-    assert start({"weak": FakeBackend(break_after=0), "strong": FakeBackend()}).said("one two") == "one two"
+    for events in (0, 1):  # the first has a role only
+        fake = FakeBackend(break_after=events)
+        assert start({"weak": fake, "strong": FakeBackend()}).said("one two") == "one two"
+
+
+class Halting(FakeBackend):
+    """Says that it is there, and no more."""
+
+    async def _events(self, body, text):
+        yield ROLE
+        await asyncio.sleep(60)
+
+
+def test_a_backend_that_halts_before_its_first_word_is_passed_over(start) -> None:
+    endpoint = start({"weak": Halting(), "strong": FakeBackend()}, {"weak": {"timeout": 0.3}})
+    assert endpoint.said("one two") == "one two"
 
 
 def test_a_stream_that_halts_ends_with_an_error(start) -> None:
