@@ -59,6 +59,11 @@ def prompt(
         typer.echo(json.dumps(routed.as_json(), indent=1))
     else:
         _show(routed)
+    chosen = routed.models.index(routed.model)
+    if budget is not None and routed.cost_M[chosen] > budget:
+        command.tell("no model is expected to cost as little: this is the cheapest")
+    if quality is not None and routed.quality_M[chosen] < quality:
+        command.tell("no model is expected to be as good: this is the best")
 
 
 def _show(routed: Routed) -> None:
@@ -114,6 +119,7 @@ def serve(
     check: Annotated[bool, typer.Option("--check", help="Check file, keys and router, then exit.")] = False,
 ) -> None:
     """Answer /v1/chat/completions by the cheapest model expected to answer well, with counters at /metrics."""
+    from mofme.errors import ConfigError
     from mofme.language.sentence_encoder import SentenceEncoder
     from mofme.papers.carrot.serving.config import load_config
     from mofme.papers.carrot.serving.endpoint import KEEP_ALIVE, create_app
@@ -133,18 +139,21 @@ def serve(
 
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     command.tell(f"http://{shown}:{settings.port}/v1 routes to {names}; Ctrl+C stops it")
-    uvicorn.run(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_level="warning",
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        ws="none",
-        timeout_keep_alive=KEEP_ALIVE,
-        timeout_graceful_shutdown=10,
-    )
+    try:
+        uvicorn.run(
+            app,
+            host=settings.host,
+            port=settings.port,
+            log_level="warning",
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            ws="none",
+            timeout_keep_alive=KEEP_ALIVE,
+            timeout_graceful_shutdown=10,
+        )
+    except SystemExit:  # it has said why
+        raise ConfigError(f"{shown}:{settings.port} cannot be listened on: choose another --port or --host") from None
 
 
 @measures("llm_serving.json")

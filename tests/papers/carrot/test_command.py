@@ -1,4 +1,5 @@
 import json
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -54,6 +55,14 @@ def test_json_and_nothing_else() -> None:
 def test_what_cannot_be_done_is_said(words: list[str], message: str) -> None:
     code, _, err = run(*words)
     assert code == 2 and message in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"), [(["--budget", "1e-9"], "to cost as little"), (["--quality", "1"], "to be as good")]
+)
+def test_what_no_model_can_do_is_said(words: list[str], message: str) -> None:
+    code, out, err = run(PROMPT, *words, "--json")
+    assert code == 0 and json.loads(out)["model"] and message in err
 
 
 def test_train_writes_a_router_that_routes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,3 +211,6 @@ def test_serve_checks_its_file_and_listens_where_it_is_told(tmp_path: Path, monk
     assert told["timeout_keep_alive"] > openai.DEFAULT_CONNECTION_LIMITS.keepalive_expiry  # else they close as it asks
     serve(CONFIG, "--host", "::1", "--port", "9000")
     assert (told["host"], told["port"]) == ("::1", 9000)
+    monkeypatch.setattr(uvicorn, "run", lambda app, **settings: sys.exit(3))
+    code, err = serve(CONFIG)
+    assert code == 2 and "127.0.0.1:8100 cannot be listened on" in err
