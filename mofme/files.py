@@ -21,7 +21,7 @@ if sys.platform != "win32":
 
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "card.json"
-DEFAULT_MODEL = "small"  # of those that restore pictures
+DEFAULT_MODEL = "small-real"  # of those that restore pictures
 
 
 def _shipped(name: str) -> Path:

@@ -33,8 +33,8 @@ UNCERTAINTY_NOTE = (
 )
 BEGIN = "Choose a photo and press <b>Restore</b>. For many, or a folder: <b>Batch</b>. For a film: <b>Video</b>."
 MODEL_WORDS = {
-    "small": "Standard (small)",
-    "small-real": "Drops on glass and real rain (small-real)",
+    "small-real": "Standard (small-real)",
+    "small": "Less is changed (small)",
     "small-binary": "Smallest file (small-binary)",
 }
 LIMITS_NOTE = """<details class='result'><summary>What it cannot do</summary><ul>
