@@ -191,7 +191,7 @@ class VideoWriter:
             Path(self._like.path).open("rb") as again,
             open_video(again) as source,
             atomic_file(self._output) as file,
-            av.open(file, "w", format=self._container) as target,
+            av.open(file, "w", format=self._container, options=self._options(source)) as target,
         ):
             self._join(self._coding, last, source, target, whole)
             wanted = languages(target)
@@ -201,6 +201,11 @@ class VideoWriter:
                 lost = wanted - languages(written)
             self.notes += [f"a track lost its language, {code}: QuickTime has no code for it" for code in sorted(lost)]
         self._segments.clear()
+
+    def _options(self, source: InputContainer) -> dict[str, str]:
+        """MP4 and QuickTime leave out what phones and cameras say of place, time and device, unless told not to."""
+        is_by_camera = any("." in key or key in ("make", "model") for key in map(str.lower, source.metadata))
+        return {"movflags": "use_metadata_tags"} if is_by_camera and self._container in ("mp4", "mov") else {}
 
     def _join(
         self, coding: Coding, last: Segment, source: InputContainer, target: OutputContainer, whole: bool
