@@ -304,6 +304,22 @@ def test_joined_recordings_go_on_one_behind_the_other(tmp_path, sound, suffix):
     assert [round(later - one, 1) for one, later in pairwise(times)] == [0.1] * 39
 
 
+def test_sound_that_changes_its_channels_goes_along(tmp_path):
+    """As between a broadcast and what is advertised in it."""
+
+    def begin(container, _) -> list[Callable[[], object]]:
+        return [partial(play, container, container.add_stream("mp2", 48_000, layout="stereo"))]
+
+    mono = film(tmp_path / "mono.ts", sound="mp2", size=(128, 48))
+    stereo = copied(film(tmp_path / "a.mp4", size=(128, 48)), tmp_path / "stereo.ts", begin)
+    (tmp_path / "two.ts").write_bytes(mono.read_bytes() + stereo.read_bytes())
+    restored(tmp_path / "two.ts", tmp_path / "b.webm")
+    with av.open(tmp_path / "b.webm") as container:
+        heard = list(container.decode(audio=0))
+    assert heard[-1].time == pytest.approx(1.6, abs=0.05)
+    assert all(np.abs(frame.to_ndarray()).max() > 0.1 for frame in heard[1:-2])
+
+
 def test_a_clock_that_runs_over_squeezes_nothing(tmp_path):
     restored(film(tmp_path / "a.ts", 8, times=list(range(954_420, 954_428))), tmp_path / "b.mp4")
     assert [round(frame.time, 1) for frame in frames_in(tmp_path / "b.mp4")] == [number / 10 for number in range(8)]
