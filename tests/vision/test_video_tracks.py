@@ -241,6 +241,12 @@ def test_a_film_that_is_cut_off_is_told(tmp_path, suffix, codec):
     assert "the file is cut off: 20% of it is missing" in frames[-1].notes[0]
 
 
+def test_an_avi_that_never_learnt_its_length_is_not_said_to_be_cut_off(tmp_path):
+    path = film(tmp_path / "a.avi", codec="mpeg4")
+    path.write_bytes(b"RIFF\xff\xff\xff\xff" + path.read_bytes()[8:])
+    assert restore_file(as_it_is, path, tmp_path / "b.mp4").note == ""
+
+
 def test_a_film_whose_table_is_cut_off_is_refused_by_that(tmp_path):
     path = film(tmp_path / "a.mp4", frames=20)
     data = path.read_bytes()
