@@ -209,6 +209,16 @@ def test_a_video_is_shown_at_its_pace_and_ends(tmp_path: Path) -> None:
         follow(str(tmp_path / "text.mp4"), 1)
 
 
+def test_a_video_whose_clock_jumps_goes_on_at_once(tmp_path: Path) -> None:
+    path = film(tmp_path / "a.mkv", frames=6, times=[0, 1, 2, 36_000, 36_001, 36_002])
+    begun = time.monotonic()
+    with reading(find_source(str(path)), print) as latest:
+        while latest.number < 6 and time.monotonic() < begun + 10:
+            time.sleep(0.02)
+        assert latest.number == 6
+    assert time.monotonic() - begun >= 0.4  # at the pace of its frames
+
+
 def test_a_camera_by_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened, path = cv2.VideoCapture, str(film(tmp_path / "film.avi", frames=3, codec="mpeg4"))
     monkeypatch.setattr(cv2, "VideoCapture", lambda index: opened(path if index == 3 else str(tmp_path)))
