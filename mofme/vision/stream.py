@@ -115,7 +115,7 @@ def find_source(text: str, max_megapixels: float = 100) -> Source:
         return Source(name, partial(_address, text, name, max_megapixels))
     path = Path(text)
     if path.is_dir():
-        return Source(text, partial(_folder, path, max_megapixels), is_files=True)
+        return Source(text, partial(_folder, path, max_megapixels, {}), is_files=True)
     if not path.exists():
         how = "a camera is called by its number, and an address begins with rtsp:// or http://."
         raise PictureError(f"{text}: no such file or folder; {how}")
@@ -279,9 +279,10 @@ def _camera(index: int, max_megapixels: float, stop: Event) -> Iterator[Shot]:
         capture.release()
 
 
-def _folder(folder: Path, max_megapixels: float, stop: Event) -> Iterator[Shot]:
-    """The newest picture that is there, and then each that is newer and stays the same for one more look."""
-    seen: dict[str, tuple[int, int]] = {}
+def _folder(folder: Path, max_megapixels: float, seen: dict[str, tuple[int, int]], stop: Event) -> Iterator[Shot]:
+    """The newest picture that is there, and then each that is newer and stays the same for one more look; `seen` are
+    those of before the folder went away.
+    """
     waiting: dict[str, tuple[int, int]] = {}
     while not stop.wait(_LOOK_EVERY):
         there = _pictures_in(folder)
@@ -291,8 +292,11 @@ def _folder(folder: Path, max_megapixels: float, stop: Event) -> Iterator[Shot]:
         if whole:
             newest = max(whole, key=lambda name: (whole[name], name))
             shot = partial(read_first, folder / newest, max_megapixels, None)
-            yield Shot(shot, time.monotonic(), newest, len(whole) if seen else 1, whole[newest][0])
-            seen = {name: about for name, about in (seen | whole).items() if name in there}
+            count = len(whole) if seen else 1
+            seen.update(whole)
+            for name in seen.keys() - there.keys():
+                del seen[name]
+            yield Shot(shot, time.monotonic(), newest, count, whole[newest][0])
 
 
 def _pictures_in(folder: Path) -> dict[str, tuple[int, int]]:

@@ -262,6 +262,28 @@ def test_a_watched_folder_gives_what_is_new_and_whole(tmp_path: Path) -> None:
     assert found[1].failed == 1 and "broken.jpg" in said[0]
 
 
+def test_a_watched_folder_that_comes_back_gives_only_what_is_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one on a share that drops."""
+    monkeypatch.setattr(streams, "FIRST_PAUSE", 0.05)
+    watched, said, names = tmp_path / "in", list[str](), list[str]()
+    watched.mkdir()
+    (watched / "a.jpg").write_bytes(jpeg(GREY))
+    with reading(find_source(str(watched)), said.append) as latest:
+        for done in restore_stream(inverted, latest, tell=said.append):
+            names.append(done.shot.file)
+            if len(names) == 2:
+                break
+            watched.rename(tmp_path / "away")
+            while not said:
+                time.sleep(0.02)
+            (tmp_path / "away/b.jpg").write_bytes(jpeg(GREY))
+            os.utime(tmp_path / "away/b.jpg", (1, 1))
+            (tmp_path / "away").rename(watched)
+    assert names == ["a.jpg", "b.jpg"]
+
+
 def test_latest_wakes_and_ends() -> None:
     latest = Latest[int]()
     latest.put(1)
