@@ -31,7 +31,8 @@ _HEVC = {"crf": "18", "x265-params": "log-level=error"}
 _VP9 = {"crf": "24", "b": "0", "cpu-used": "4", "row-mt": "1"}
 _AV1 = {"crf": "20", "preset": "6"}
 _PRORES = {"profile": "4444"}
-_SMALLEST_HEVC = 16  # pixels a side
+_SMALLEST_HEVC = 16  # pixels a side; of 34 to 48 pixels a row x265 4.2 writes beyond its memory
+_MOST_AV1 = 240  # frames a second
 
 os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder otherwise writes its settings to standard error
 
@@ -77,7 +78,7 @@ def coding_for(container: str, image: Tensor, frame: Frame, like: VideoReader) -
         encoder, format, options = "prores_ks", "yuva444p10le", _PRORES
     elif container == "webm":
         encoder, format, options = ("libsvtav1", "yuv420p10le", _AV1) if deep else ("libvpx-vp9", "yuv420p", _VP9)
-    elif deep and min(width, height) >= _SMALLEST_HEVC:
+    elif deep and min(width, height) >= _SMALLEST_HEVC and width > 48:
         params = ":".join([_HEVC["x265-params"], *_light(decoded)])
         encoder, format, options = "libx265", "yuv420p10le", {**_HEVC, "x265-params": params}
     else:
@@ -108,7 +109,7 @@ def coding_for(container: str, image: Tensor, frame: Frame, like: VideoReader) -
         options,
         width,
         height,
-        rate=str(like.rate),
+        rate=str(min(like.rate, _MOST_AV1) if encoder == "libsvtav1" else like.rate),
         time_base=str(like.time_base),
         matrix=planes.matrix,
         # Of H.264's tables of colours 0 and 3 are reserved; 2 says nothing.
