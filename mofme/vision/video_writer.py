@@ -33,6 +33,14 @@ _AV1 = {"crf": "20", "preset": "6"}
 _PRORES = {"profile": "4444"}
 _SMALLEST_HEVC = 16  # pixels a side; of 34 to 48 pixels a row x265 4.2 writes beyond its memory
 _MOST_AV1 = 240  # frames a second
+# What decoded frames tell besides their pictures, and no encoder here is told.
+_TOLD_BY_FRAMES = {
+    Type.A53_CC: "the subtitles within its pictures (closed captions) are left out",
+    Type.SPHERICAL: "it no longer says that it is a view all around (360 degrees)",
+    Type.STEREO3D: "it no longer says that it is in 3D",
+    Type.DOVI_RPU_BUFFER: "what it holds for Dolby Vision is left out",
+    Type.DYNAMIC_HDR_PLUS: "what it says of each scene's light (HDR10+) is left out; its colours stay HDR",
+}
 
 os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder otherwise writes its settings to standard error
 
@@ -161,6 +169,10 @@ class VideoWriter:
             self._segments.add(self._end_segment())
         if self._encoder is None:
             self._encoder = self._opened(self._coding)
+        told = [note for kind, note in _TOLD_BY_FRAMES.items() if side_data(frame.decoded, kind)]
+        if any(whole - part not in (0, 1) for whole, part in zip(self.size, image.shape[:0:-1], strict=True)):
+            told.append("its size changes on the way: all of it has that of the first frame now")
+        self.notes += [note for note in told if note not in self.notes]
         planes = frame.planes.changed(frame.image, image)
         if "yuva" not in self._coding.format:
             planes = planes.on_white()

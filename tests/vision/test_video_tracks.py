@@ -264,6 +264,51 @@ def test_colours_that_get_coarser_are_told(tmp_path, kind, is_told):
     assert any("4:2:0" in note for note in frame.notes) == is_told
 
 
+def box(name: bytes, content: bytes) -> bytes:
+    return (8 + len(content)).to_bytes(4, "big") + name + content
+
+
+def with_boxes(source: Path, target: Path, more: bytes) -> Path:
+    """Boxes behind all others of the film's own; its table is the last thing in the file."""
+    data = bytearray(source.read_bytes())
+    entry = data.rindex(b"avc1") - 4
+    at = entry + int.from_bytes(data[entry : entry + 4], "big")
+    data[at:at] = more
+    for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1"):
+        start = data.rindex(name, 0, entry + 8) - 4
+        size = int.from_bytes(data[start : start + 4], "big") + len(more)
+        data[start : start + 4] = size.to_bytes(4, "big")
+    target.write_bytes(data)
+    return target
+
+
+def test_a_view_all_around_in_3d_is_told_to_be_none_any_more(tmp_path):
+    around = box(b"proj", box(b"prhd", bytes(16)) + box(b"equi", bytes(20)))
+    boxes = box(b"st3d", b"\0\0\0\0\2") + box(b"sv3d", box(b"svhd", b"\0\0\0\0by\0") + around)
+    source = with_boxes(film(tmp_path / "plain.mp4"), tmp_path / "a.mp4", boxes)
+    note = restore_file(as_it_is, source, tmp_path / "b.mp4").note
+    assert note.count("360 degrees") == note.count("in 3D") == 1
+
+
+def test_subtitles_within_the_pictures_are_told_to_be_lost(tmp_path):
+    def captioned(packet: av.Packet) -> av.Packet:
+        words = b"\xb5\x00\x31GA94\x03\x41\xff\xfc\x94\x2c\xff"
+        told = b"\x06\x04" + bytes([len(words)]) + words + b"\x80"
+        new = av.Packet(len(told).to_bytes(4, "big") + told + bytes(packet))
+        new.pts, new.dts, new.time_base, new.is_keyframe = packet.pts, packet.dts, packet.time_base, packet.is_keyframe
+        return new
+
+    source = copied(film(tmp_path / "plain.mp4"), tmp_path / "a.mp4", change=captioned)
+    assert restore_file(as_it_is, source, tmp_path / "b.mp4").note.count("closed captions") == 1
+
+
+def test_a_size_that_changes_on_the_way_is_told(tmp_path):
+    parts = [film(tmp_path / f"{number}.ts", size=size) for number, size in enumerate([(96, 48), (64, 96)])]
+    (tmp_path / "two.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
+    assert "its size changes" in restore_file(as_it_is, tmp_path / "two.ts", tmp_path / "b.mp4").note
+    assert restore_file(as_it_is, film(tmp_path / "odd.mkv", size=(96, 48)), tmp_path / "c.webm").note == ""
+
+
 def test_a_title_in_other_letters_and_sound_of_any_rate_stop_nothing(tmp_path):
     def begin(container, _) -> list[Callable[[], None]]:
         container.metadata["title"] = "MARKERMARKER"
