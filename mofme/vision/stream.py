@@ -4,6 +4,7 @@ A thread of its own reads the source and puts each frame where the last one was.
 that one frame takes, however slow the restorer is; frames become pictures only when somebody asks for them.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -30,6 +31,7 @@ T = TypeVar("T")
 SCHEMES = {"http", "https", "rtsp", "rtsps"}
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds before a source that went away is tried again
 _SILENCE = 8.0  # seconds after which an address that says nothing is taken for gone
+_LONGEST_STILL = 60.0  # seconds that a video may stand still; more is a clock that was set anew
 _LOOK_EVERY = 0.1  # seconds between looks into a folder
 _AWAKE = 1.0  # seconds: on Windows Ctrl-C ends no wait, and who waits may be gone
 _FAREWELL = 2.0  # seconds that a reader gets to end
@@ -113,7 +115,7 @@ def find_source(text: str, max_megapixels: float = 100) -> Source:
         return Source(name, partial(_address, text, name, max_megapixels))
     path = Path(text)
     if path.is_dir():
-        return Source(text, partial(_folder, path, max_megapixels), is_files=True)
+        return Source(text, partial(_folder, path, max_megapixels, {}), is_files=True)
     if not path.exists():
         how = "a camera is called by its number, and an address begins with rtsp:// or http://."
         raise PictureError(f"{text}: no such file or folder; {how}")
@@ -237,10 +239,12 @@ def _shot_of(video: VideoReader, decoded: av.VideoFrame) -> Shot:
 def _file(path: Path, max_megapixels: float, stop: Event) -> Iterator[Shot]:
     """The frames of a video, as fast as it is to be shown."""
     with read_video(path, max_megapixels) as video:
-        start = None
+        start = before = -math.inf
         for number, decoded in enumerate(video.decoded()):
             at = float(number / video.rate) if decoded.time is None else decoded.time
-            start = time.monotonic() - at if start is None else start
+            if not 0 <= at - before < _LONGEST_STILL:
+                start = time.monotonic() - at
+            before = at
             stop.wait(max(0.0, start + at - time.monotonic()))
             yield _shot_of(video, decoded)
 
@@ -275,9 +279,10 @@ def _camera(index: int, max_megapixels: float, stop: Event) -> Iterator[Shot]:
         capture.release()
 
 
-def _folder(folder: Path, max_megapixels: float, stop: Event) -> Iterator[Shot]:
-    """The newest picture that is there, and then each that is newer and stays the same for one more look."""
-    seen: dict[str, tuple[int, int]] = {}
+def _folder(folder: Path, max_megapixels: float, seen: dict[str, tuple[int, int]], stop: Event) -> Iterator[Shot]:
+    """The newest picture that is there, and then each that is newer and stays the same for one more look; `seen` are
+    those of before the folder went away.
+    """
     waiting: dict[str, tuple[int, int]] = {}
     while not stop.wait(_LOOK_EVERY):
         there = _pictures_in(folder)
@@ -287,8 +292,11 @@ def _folder(folder: Path, max_megapixels: float, stop: Event) -> Iterator[Shot]:
         if whole:
             newest = max(whole, key=lambda name: (whole[name], name))
             shot = partial(read_first, folder / newest, max_megapixels, None)
-            yield Shot(shot, time.monotonic(), newest, len(whole) if seen else 1, whole[newest][0])
-            seen = {name: about for name, about in (seen | whole).items() if name in there}
+            count = len(whole) if seen else 1
+            seen.update(whole)
+            for name in seen.keys() - there.keys():
+                del seen[name]
+            yield Shot(shot, time.monotonic(), newest, count, whole[newest][0])
 
 
 def _pictures_in(folder: Path) -> dict[str, tuple[int, int]]:

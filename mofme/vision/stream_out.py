@@ -24,6 +24,7 @@ from mofme.files import check_can_hold
 from mofme.vision.picture.decode import Picture
 from mofme.vision.picture.encode import encode
 from mofme.vision.picture.file import write_picture
+from mofme.vision.picture.mend import CUT
 from mofme.vision.stream import Latest, RestoredShot, without_secrets
 
 HERE = ("127.0.0.1", "localhost", "::1")
@@ -63,17 +64,23 @@ class _Folder:
 
     def __init__(self, folder: Path, keep: int | None) -> None:
         self._folder, self._keep, self._written = folder, keep, deque[Path]()
+        self._unfinished: dict[str, Path] = {}  # by name, what was made of a file before its end was there
 
     def __call__(self, done: RestoredShot) -> None:
         name = done.shot.file or f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}.jpg"
         path, number = self._folder / name, 1
-        while path.exists():
+        before = self._unfinished.pop(name, None)
+        while before is None and path.exists():
             number += 1
             path = self._folder / f"{Path(name).stem}-{number}{Path(name).suffix}"
+        path = before or path
         write_picture(path, done.restoration.image, done.picture, done.picture.format)
         if (made := done.shot.made) is not None:
             os.utime(path, ns=(made, made))
-        self._written.append(path)
+        if done.shot.file and any(note.startswith(CUT) for note in done.picture.notes):
+            self._unfinished[name] = path
+        if before is None:
+            self._written.append(path)
         if self._keep and len(self._written) > self._keep:
             self._written.popleft().unlink(missing_ok=True)
 

@@ -165,15 +165,28 @@ class Tracks:
         rate = stream.rate if encoder == "aac" and stream.rate in _AAC_RATES else 48_000
         new = cast(AudioStream, self._target.add_stream(encoder, rate, layout=_LAYOUTS.get(stream.channels, "stereo")))
         describe(new, stream)
-        self._ends.append(lambda: self._target.mux(new.encode(None)))
+        kind, even = None, av.AudioResampler()
+
+        def encode(frame: Any) -> None:
+            nonlocal kind, even
+            found = frame and (frame.format.name, frame.layout.name, frame.sample_rate)
+            if found != kind:  # a broadcast goes from stereo to 5.1 and back
+                self._target.mux([packet for left in even.resample(None) for packet in new.encode(left)])
+                kind, even = found, av.AudioResampler("fltp", new.layout, rate)
+            self._target.mux([packet for one in even.resample(frame) for packet in new.encode(one)])
+
+        def end() -> None:
+            encode(None)
+            self._target.mux(new.encode(None))
 
         def write(packet: Any) -> None:
             frames = []
             with suppress(av.error.InvalidDataError):
                 frames = packet.decode()
             for frame in frames:
-                self._target.mux(new.encode(frame))
+                encode(frame)
 
+        self._ends.append(end)
         return write
 
     def _subtitles(self, stream: SubtitleStream, kind: str) -> Callable[[Any], None]:

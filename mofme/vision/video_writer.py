@@ -31,7 +31,16 @@ _HEVC = {"crf": "18", "x265-params": "log-level=error"}
 _VP9 = {"crf": "24", "b": "0", "cpu-used": "4", "row-mt": "1"}
 _AV1 = {"crf": "20", "preset": "6"}
 _PRORES = {"profile": "4444"}
-_SMALLEST_HEVC = 16  # pixels a side
+_SMALLEST_HEVC = 16  # pixels a side; of 34 to 48 pixels a row x265 4.2 writes beyond its memory
+_MOST_AV1 = 240  # frames a second
+# What decoded frames tell besides their pictures, and no encoder here is told.
+_TOLD_BY_FRAMES = {
+    Type.A53_CC: "the subtitles within its pictures (closed captions) are left out",
+    Type.SPHERICAL: "it no longer says that it is a view all around (360 degrees)",
+    Type.STEREO3D: "it no longer says that it is in 3D",
+    Type.DOVI_RPU_BUFFER: "what it holds for Dolby Vision is left out",
+    Type.DYNAMIC_HDR_PLUS: "what it says of each scene's light (HDR10+) is left out; its colours stay HDR",
+}
 
 os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder otherwise writes its settings to standard error
 
@@ -77,7 +86,7 @@ def coding_for(container: str, image: Tensor, frame: Frame, like: VideoReader) -
         encoder, format, options = "prores_ks", "yuva444p10le", _PRORES
     elif container == "webm":
         encoder, format, options = ("libsvtav1", "yuv420p10le", _AV1) if deep else ("libvpx-vp9", "yuv420p", _VP9)
-    elif deep and min(width, height) >= _SMALLEST_HEVC:
+    elif deep and min(width, height) >= _SMALLEST_HEVC and width > 48:
         params = ":".join([_HEVC["x265-params"], *_light(decoded)])
         encoder, format, options = "libx265", "yuv420p10le", {**_HEVC, "x265-params": params}
     else:
@@ -108,7 +117,7 @@ def coding_for(container: str, image: Tensor, frame: Frame, like: VideoReader) -
         options,
         width,
         height,
-        rate=str(like.rate),
+        rate=str(min(like.rate, _MOST_AV1) if encoder == "libsvtav1" else like.rate),
         time_base=str(like.time_base),
         matrix=planes.matrix,
         # Of H.264's tables of colours 0 and 3 are reserved; 2 says nothing.
@@ -160,6 +169,10 @@ class VideoWriter:
             self._segments.add(self._end_segment())
         if self._encoder is None:
             self._encoder = self._opened(self._coding)
+        told = [note for kind, note in _TOLD_BY_FRAMES.items() if side_data(frame.decoded, kind)]
+        if any(whole - part not in (0, 1) for whole, part in zip(self.size, image.shape[:0:-1], strict=True)):
+            told.append("its size changes on the way: all of it has that of the first frame now")
+        self.notes += [note for note in told if note not in self.notes]
         planes = frame.planes.changed(frame.image, image)
         if "yuva" not in self._coding.format:
             planes = planes.on_white()
@@ -191,7 +204,7 @@ class VideoWriter:
             Path(self._like.path).open("rb") as again,
             open_video(again) as source,
             atomic_file(self._output) as file,
-            av.open(file, "w", format=self._container) as target,
+            av.open(file, "w", format=self._container, options=self._options(source)) as target,
         ):
             self._join(self._coding, last, source, target, whole)
             wanted = languages(target)
@@ -201,6 +214,11 @@ class VideoWriter:
                 lost = wanted - languages(written)
             self.notes += [f"a track lost its language, {code}: QuickTime has no code for it" for code in sorted(lost)]
         self._segments.clear()
+
+    def _options(self, source: InputContainer) -> dict[str, str]:
+        """MP4 and QuickTime leave out what phones and cameras say of place, time and device, unless told not to."""
+        is_by_camera = any("." in key or key in ("make", "model") for key in map(str.lower, source.metadata))
+        return {"movflags": "use_metadata_tags"} if is_by_camera and self._container in ("mp4", "mov") else {}
 
     def _join(
         self, coding: Coding, last: Segment, source: InputContainer, target: OutputContainer, whole: bool

@@ -209,6 +209,16 @@ def test_a_video_is_shown_at_its_pace_and_ends(tmp_path: Path) -> None:
         follow(str(tmp_path / "text.mp4"), 1)
 
 
+def test_a_video_whose_clock_jumps_goes_on_at_once(tmp_path: Path) -> None:
+    path = film(tmp_path / "a.mkv", frames=6, times=[0, 1, 2, 36_000, 36_001, 36_002])
+    begun = time.monotonic()
+    with reading(find_source(str(path)), print) as latest:
+        while latest.number < 6 and time.monotonic() < begun + 10:
+            time.sleep(0.02)
+        assert latest.number == 6
+    assert time.monotonic() - begun >= 0.4  # at the pace of its frames
+
+
 def test_a_camera_by_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened, path = cv2.VideoCapture, str(film(tmp_path / "film.avi", frames=3, codec="mpeg4"))
     monkeypatch.setattr(cv2, "VideoCapture", lambda index: opened(path if index == 3 else str(tmp_path)))
@@ -250,6 +260,28 @@ def test_a_watched_folder_gives_what_is_new_and_whole(tmp_path: Path) -> None:
     assert (tmp_path / "out/newer.png").stat().st_mtime_ns == found[0].shot.made
     assert found[1].picture.rgb.shape == (3, 64, 64) and not found[1].picture.notes
     assert found[1].failed == 1 and "broken.jpg" in said[0]
+
+
+def test_a_watched_folder_that_comes_back_gives_only_what_is_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one on a share that drops."""
+    monkeypatch.setattr(streams, "FIRST_PAUSE", 0.05)
+    watched, said, names = tmp_path / "in", list[str](), list[str]()
+    watched.mkdir()
+    (watched / "a.jpg").write_bytes(jpeg(GREY))
+    with reading(find_source(str(watched)), said.append) as latest:
+        for done in restore_stream(inverted, latest, tell=said.append):
+            names.append(done.shot.file)
+            if len(names) == 2:
+                break
+            watched.rename(tmp_path / "away")
+            while not said:
+                time.sleep(0.02)
+            (tmp_path / "away/b.jpg").write_bytes(jpeg(GREY))
+            os.utime(tmp_path / "away/b.jpg", (1, 1))
+            (tmp_path / "away").rename(watched)
+    assert names == ["a.jpg", "b.jpg"]
 
 
 def test_latest_wakes_and_ends() -> None:

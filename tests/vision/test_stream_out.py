@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -17,6 +18,7 @@ from mofme.errors import PictureError
 from mofme.vision import stream as streams
 from mofme.vision.picture.decode import Picture
 from mofme.vision.picture.file import read_picture
+from mofme.vision.picture.mend import CUT
 from mofme.vision.stream import RestoredShot, Shot, find_source, reading, restore_stream
 from mofme.vision.stream_out import VIEWERS, open_output
 from tests.films import inverted
@@ -50,6 +52,15 @@ def test_a_folder_keeps_the_newest_and_touches_no_others(tmp_path: Path) -> None
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(OSError, match="is no folder"), open_output(str(tmp_path / "file"), 1):
         pass
+
+
+def test_what_was_made_of_half_a_file_gives_way_to_the_whole(tmp_path: Path) -> None:
+    half = replace(shot(0.2, "a.jpg"), picture=Picture(torch.full((3, 24, 32), 0.2), format="jpeg", notes=(CUT,)))
+    with open_output(str(tmp_path), None) as (_, write):
+        for one in (half, half, shot(0.5, "a.jpg"), shot(0.8, "a.jpg")):
+            write(one)
+    levels = {path.name: read_picture(path).rgb.mean().item() for path in tmp_path.iterdir()}
+    assert levels == {"a.jpg": pytest.approx(0.5, abs=0.01), "a-2.jpg": pytest.approx(0.8, abs=0.01)}
 
 
 def test_several_viewers_see_the_newest_and_a_stalled_one_stops_nobody() -> None:

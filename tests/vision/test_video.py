@@ -47,6 +47,23 @@ def test_uneven_times_and_metadata_stay(tmp_path):
         assert container.metadata["title"] == "Søndre gate i regn"
 
 
+@pytest.mark.parametrize("suffix", [".mov", ".mp4", ".mkv"])
+def test_what_a_phone_says_of_place_time_and_device_stays(tmp_path, suffix):
+    words = {
+        "com.apple.quicktime.location.ISO6709": "+48.1370+011.5750/",
+        "com.apple.quicktime.creationdate": "2026-05-05T10:00:00+0200",
+        "com.android.version": "17",
+        "make": "Apple",
+        "title": "Rain",
+    }
+    plain = film(tmp_path / "plain.mov", frames=2)
+    options = {"movflags": "use_metadata_tags"}
+    source = copied(plain, tmp_path / "a.mov", lambda to, _: to.metadata.update(words), **options)
+    with av.open(restored(source, tmp_path / f"b{suffix}")) as container:
+        kept = {key.lower(): value for key, value in container.metadata.items()}
+    assert {key.lower(): value for key, value in words.items()}.items() <= kept.items()
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm"])
 def test_frames_survive_and_the_last_is_shown_as_long_as_it_was(tmp_path, suffix):
     """As those of a screen that was recorded, which come when something moves."""

@@ -152,6 +152,19 @@ def test_what_no_codec_holds_is_said(tmp_path, size, format, note):
     assert frames_in(tmp_path / "b.mp4")[0].format.components[0].bits == 10
 
 
+@pytest.mark.parametrize(("size", "suffix", "rate"), [((40, 64), ".mp4", 10), ((64, 48), ".webm", 480)])
+def test_what_an_encoder_cannot_take_goes_another_way(tmp_path, size, suffix, rate):
+    """By itself x265 ends the whole process at such a width, and the encoder of AV1 refuses more than 240 a second."""
+    with av.open(tmp_path / "a.mkv", "w") as container:
+        stream = container.add_stream("ffv1", rate)
+        (stream.width, stream.height), stream.pix_fmt = size, "yuv420p10le"
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame(*size, "yuv420p10le")))
+        container.mux(stream.encode(None))
+    assert restore_file(as_it_is, tmp_path / "a.mkv", tmp_path / f"b{suffix}").error == ""
+    assert frames_in(tmp_path / f"b{suffix}")[0].format.components[0].bits == 10
+
+
 def test_the_screen_that_hdr_was_made_for_is_still_named(tmp_path):
     screen = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
     params = f"log-level=error:master-display={screen}:max-cll=1000,400"

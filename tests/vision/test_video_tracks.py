@@ -241,6 +241,12 @@ def test_a_film_that_is_cut_off_is_told(tmp_path, suffix, codec):
     assert "the file is cut off: 20% of it is missing" in frames[-1].notes[0]
 
 
+def test_an_avi_that_never_learnt_its_length_is_not_said_to_be_cut_off(tmp_path):
+    path = film(tmp_path / "a.avi", codec="mpeg4")
+    path.write_bytes(b"RIFF\xff\xff\xff\xff" + path.read_bytes()[8:])
+    assert restore_file(as_it_is, path, tmp_path / "b.mp4").note == ""
+
+
 def test_a_film_whose_table_is_cut_off_is_refused_by_that(tmp_path):
     path = film(tmp_path / "a.mp4", frames=20)
     data = path.read_bytes()
@@ -256,6 +262,51 @@ def test_colours_that_get_coarser_are_told(tmp_path, kind, is_told):
     written(tmp_path / "a.mkv", "ffv1", kind, [av.VideoFrame(65, 47, kind)])
     (frame,) = restore_video(as_it_is, tmp_path / "a.mkv", tmp_path / "b.mkv")
     assert any("4:2:0" in note for note in frame.notes) == is_told
+
+
+def box(name: bytes, content: bytes) -> bytes:
+    return (8 + len(content)).to_bytes(4, "big") + name + content
+
+
+def with_boxes(source: Path, target: Path, more: bytes) -> Path:
+    """Boxes behind all others of the film's own; its table is the last thing in the file."""
+    data = bytearray(source.read_bytes())
+    entry = data.rindex(b"avc1") - 4
+    at = entry + int.from_bytes(data[entry : entry + 4], "big")
+    data[at:at] = more
+    for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1"):
+        start = data.rindex(name, 0, entry + 8) - 4
+        size = int.from_bytes(data[start : start + 4], "big") + len(more)
+        data[start : start + 4] = size.to_bytes(4, "big")
+    target.write_bytes(data)
+    return target
+
+
+def test_a_view_all_around_in_3d_is_told_to_be_none_any_more(tmp_path):
+    around = box(b"proj", box(b"prhd", bytes(16)) + box(b"equi", bytes(20)))
+    boxes = box(b"st3d", b"\0\0\0\0\2") + box(b"sv3d", box(b"svhd", b"\0\0\0\0by\0") + around)
+    source = with_boxes(film(tmp_path / "plain.mp4"), tmp_path / "a.mp4", boxes)
+    note = restore_file(as_it_is, source, tmp_path / "b.mp4").note
+    assert note.count("360 degrees") == note.count("in 3D") == 1
+
+
+def test_subtitles_within_the_pictures_are_told_to_be_lost(tmp_path):
+    def captioned(packet: av.Packet) -> av.Packet:
+        words = b"\xb5\x00\x31GA94\x03\x41\xff\xfc\x94\x2c\xff"
+        told = b"\x06\x04" + bytes([len(words)]) + words + b"\x80"
+        new = av.Packet(len(told).to_bytes(4, "big") + told + bytes(packet))
+        new.pts, new.dts, new.time_base, new.is_keyframe = packet.pts, packet.dts, packet.time_base, packet.is_keyframe
+        return new
+
+    source = copied(film(tmp_path / "plain.mp4"), tmp_path / "a.mp4", change=captioned)
+    assert restore_file(as_it_is, source, tmp_path / "b.mp4").note.count("closed captions") == 1
+
+
+def test_a_size_that_changes_on_the_way_is_told(tmp_path):
+    parts = [film(tmp_path / f"{number}.ts", size=size) for number, size in enumerate([(96, 48), (64, 96)])]
+    (tmp_path / "two.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
+    assert "its size changes" in restore_file(as_it_is, tmp_path / "two.ts", tmp_path / "b.mp4").note
+    assert restore_file(as_it_is, film(tmp_path / "odd.mkv", size=(96, 48)), tmp_path / "c.webm").note == ""
 
 
 def test_a_title_in_other_letters_and_sound_of_any_rate_stop_nothing(tmp_path):
@@ -302,6 +353,22 @@ def test_joined_recordings_go_on_one_behind_the_other(tmp_path, sound, suffix):
     restored(tmp_path / "two.ts", tmp_path / f"b{suffix}")
     times = [frame.time for frame in frames_in(tmp_path / f"b{suffix}")]
     assert [round(later - one, 1) for one, later in pairwise(times)] == [0.1] * 39
+
+
+def test_sound_that_changes_its_channels_goes_along(tmp_path):
+    """As between a broadcast and what is advertised in it."""
+
+    def begin(container, _) -> list[Callable[[], object]]:
+        return [partial(play, container, container.add_stream("mp2", 48_000, layout="stereo"))]
+
+    mono = film(tmp_path / "mono.ts", sound="mp2", size=(128, 48))
+    stereo = copied(film(tmp_path / "a.mp4", size=(128, 48)), tmp_path / "stereo.ts", begin)
+    (tmp_path / "two.ts").write_bytes(mono.read_bytes() + stereo.read_bytes())
+    restored(tmp_path / "two.ts", tmp_path / "b.webm")
+    with av.open(tmp_path / "b.webm") as container:
+        heard = list(container.decode(audio=0))
+    assert heard[-1].time == pytest.approx(1.6, abs=0.05)
+    assert all(np.abs(frame.to_ndarray()).max() > 0.1 for frame in heard[1:-2])
 
 
 def test_a_clock_that_runs_over_squeezes_nothing(tmp_path):

@@ -16,7 +16,7 @@ _LEAST = 0.1  # share of a picture that is worth restoring
 _UNLIKE = 24  # of 255: what two fillings make of one pixel, if it was decoded from them
 _PADDING = 512  # bytes of zeros that end no file of these kinds which is whole
 _JPEG_END = b"\xff\xd9"
-_CUT = "the file is cut off or damaged"
+CUT = "the file is cut off or damaged"
 _STEP = 256  # bytes: the rows in a part that does not unpack are lost
 _PNG_NEEDED = (b"IHDR", b"PLTE", b"tRNS")
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of the colour types of PNG
@@ -40,12 +40,12 @@ class Mended(NamedTuple):
     def words(self) -> str:
         if missing := self.height - (self.stop - self.first):
             rows = "columns" if self.turned else "rows"
-            return f"{_CUT}: {missing} of its {self.height} {rows} are missing"
+            return f"{CUT}: {missing} of its {self.height} {rows} are missing"
         if self.fewer:
-            return f"{_CUT}: its last frames are missing"
+            return f"{CUT}: its last frames are missing"
         if self.coarse:
-            return f"{_CUT}: its finer details are missing"
-        return f"{_CUT}: all its rows are there" + (", but may not all be right" if self.doubtful else "")
+            return f"{CUT}: its finer details are missing"
+        return f"{CUT}: all its rows are there" + (", but may not all be right" if self.doubtful else "")
 
 
 def without_padding(file: BinaryIO) -> BinaryIO:
