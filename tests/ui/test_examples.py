@@ -39,7 +39,7 @@ def test_something_is_shown_before_any_example_is_made_and_where_none_can_be(
 
 
 def test_the_examples_are_cleared_well_but_for_the_one_that_is_called_too_hard(examples: list[tuple[str, str]]) -> None:
-    restorer = Restorer.from_pretrained("small")
+    restorer = Restorer.from_pretrained()
     photos = Path(str(sklearn.__file__)).parent / "datasets" / "images"
     for example, (path, caption) in zip(EXAMPLES, examples, strict=True):
         clean, weathered = read_picture(photos / example.photo).rgb, read_picture(Path(path)).rgb

@@ -185,6 +185,9 @@ def test_equal_pairs_tell_how_much_is_kept(tmp_path: Path) -> None:
     del kept["SSIM"]
     assert kept == pytest.approx({"pictures": 2, "PSNR, dB": 39.0999, "worst, dB": 36.0896, "below 40 dB": 1}, abs=1e-3)
     assert {table for table, _ in rows} == {"Clean photographs, compared with themselves", "Time"}
+    unchanged = as_result({"clean": [*reports, *evaluate(Darker(0), [first])]}, "")
+    kept = figures(unchanged)["Clean photographs, compared with themselves", "clean"]
+    assert kept["PSNR, dB"] == pytest.approx((42.1102 + 36.0896 + 60) / 3, abs=1e-3)
 
 
 def test_the_verdict_goes_by_the_interval(pairs: Path) -> None:
