@@ -1,4 +1,5 @@
-"""Makes `assets/before-after.jpg`: photographs of scikit-learn with our weather, and what the shipped model restores.
+"""Makes `assets/before-after.jpg`: photographs of scikit-learn with our weather, drops as on a wet pane, and what the
+shipped model restores.
 
 Run from the repository's root: `PYTHONPATH=. python assets/make_before_after.py`.
 """
@@ -13,9 +14,10 @@ from torch import Tensor
 from mofme.vision.picture.file import read_picture
 from mofme.vision.restorer import Restorer
 from mofme.vision.weather import WEATHERS, synthesize
+from mofme.vision.weather.raindrop import add_lens_drops
 
 SEEDS = {"rain": 1, "snow": 2, "raindrop": 3, "haze": 4}
-PHOTOS = {"rain": "china.jpg", "snow": "flower.jpg", "raindrop": "flower.jpg", "haze": "china.jpg"}
+PHOTOS = {"rain": "china.jpg", "snow": "flower.jpg", "raindrop": "china.jpg", "haze": "china.jpg"}
 WIDTH = 480
 
 
@@ -26,7 +28,8 @@ def main() -> None:
     cells = []
     for weather in WEATHERS:
         clean = read_picture(images / PHOTOS[weather]).rgb
-        spoilt = synthesize(clean[None], [weather], torch.Generator().manual_seed(SEEDS[weather])).image[0]
+        generator = torch.Generator().manual_seed(SEEDS[weather])
+        spoilt = synthesize(clean[None], [weather], generator, raindrops=add_lens_drops).image[0]
         for title, picture in ((weather, spoilt), ("restored", restorer(spoilt).image)):
             cells.append(_cell(picture, title, font))
     width, height = cells[0].size

@@ -38,9 +38,9 @@ MODEL_WORDS = {
     "small-binary": "Smallest file (small-binary)",
 }
 LIMITS_NOTE = """<details class='result'><summary>What it cannot do</summary><ul>
-<li>Large drops close to the lens, long bright streaks and fog far away mostly stay.</li>
+<li>Drops in focus, as at night, large flakes close to the lens and fog far away mostly stay.</li>
 <li>What weather has covered completely is guessed, not found again.</li>
-<li>Soft round lights may be taken for drops, and natural mist for haze: lower the strength then.</li>
+<li>Natural mist, or snow on a street, may be taken for haze: lower the strength then.</li>
 <li>Blur, noise and darkness are not mended: it only knows rain, snow, drops and haze.</li>
 </ul></details>"""
 TILES = [("Automatic", 0), ("256 pixels", 256), ("512 pixels", 512), ("1024 pixels", 1024)]
