@@ -43,7 +43,7 @@ def judge_pictures(result: Result) -> Result:
     said = [
         f"The oracle gains {oracle.text(signed=True)} dB.",
         f"Of that neighbours find {share.text(digits=0)} %.",
-        f"On whole photographs mode finding, which ships, {does} by {shipped.text(signed=True)} dB.",
+        f"On whole photographs the method that tuning chose, which ships, {does} by {shipped.text(signed=True)} dB.",
     ]
     return result.judged([judgement], said)
 
