@@ -233,8 +233,8 @@ def missing_share(path: Path) -> float:
         head = file.read(64)
         whole = 0
         if head.startswith(b"RIFF"):
-            length = int.from_bytes(head[4:8], "little")
-            whole = 8 + length if length < 2**32 - 1 else 0  # recorders fill it in at their end, if ever
+            told = int.from_bytes(head[4:8], "little")
+            whole = 8 + told if told < 2**32 - 1 else 0  # recorders fill it in at their end, if ever
         elif head.startswith(b"\x1aE\xdf\xa3"):  # Matroska: a head, and a segment that holds all else
             length, at = _matroska_length(head, 4)
             length, at = _matroska_length(head, at + (length or 0) + 4)
