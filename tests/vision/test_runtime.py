@@ -115,8 +115,8 @@ def test_sizes_that_come_often_have_a_graph_of_their_own(
 
 @pytest.mark.usefixtures("full_precision")
 def test_maps_of_experts_come_from_torch_and_routing_that_is_moved_needs_it(photo: Tensor) -> None:
-    restore = Restorer.from_pretrained("small", "cpu", "openvino")
-    explained, expected = (one(photo, explain=True) for one in (restore, Restorer.from_pretrained("small", "cpu")))
+    restore = Restorer.from_pretrained(device="cpu", runtime="openvino")
+    explained, expected = (one(photo, explain=True) for one in (restore, Restorer.from_pretrained(device="cpu")))
     assert torch.equal(explained.image, expected.image) and len(explained.routing) == 8
     with pytest.raises(ModelError, match="cannot be re-routed"):
         explain(restore, photo, references=References.load(SHIPPED))
