@@ -254,7 +254,7 @@ class Restorer:
 def _share_of_weather(probability: Tensor, steady: TemporalSmoother | None) -> float:
     """How much of the change is kept, for the probability of the likeliest weather: where there is none, nothing.
 
-    Of photographs in weather hardly any is below 0.3, and what a net does there is small: it costs clean ones 2 to 4 dB.
+    Of photographs in weather few are below 0.3, and what a net does there is small, but costs clean ones 2 to 4 dB.
     """
     share = ((probability - _CLEAR[0]) / (_CLEAR[1] - _CLEAR[0])).clamp(0, 1)
     return (share if steady is None else steady.mean("share", share)).item()
