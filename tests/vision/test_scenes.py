@@ -9,7 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mofme.vision.scenes import Dice, Scenes, Source, batches, hazed, paired, sources_of, synthesized, untouched
+from mofme.vision.scenes import (
+    Dice,
+    Scenes,
+    Source,
+    batches,
+    hazed,
+    paired,
+    some_scenes,
+    sources_of,
+    synthesized,
+    untouched,
+)
 from tests.vision.pictures import save_grey
 
 CPU = torch.device("cpu")
@@ -92,6 +103,18 @@ def test_weather_is_put_on_photographs_or_not() -> None:
     scenes = Source(1, [noise()], synthesized).scenes(12, (64, 64), dice())
     changed = (scenes.weathered != scenes.clean).flatten(1).any(dim=1)
     assert torch.equal(changed, scenes.labels.any(dim=1))
+
+
+def test_a_camera_takes_its_share_of_the_scenes() -> None:
+    def taken(photographed: float) -> int:
+        """How many of 40 grey scenes come out in another tone."""
+        grey = torch.full((3, 70, 90), 100, dtype=torch.uint8)
+        source = Source(1, [grey], lambda clean, _: Scenes(clean, clean, torch.zeros(len(clean), 4)), photographed)
+        rolls = dice()
+        scenes = [some_scenes([source], 64, 16, rolls) for _ in range(40)]
+        return sum(bool((one.clean - 100 / 255).abs().max() > 1e-3) for one in scenes)
+
+    assert taken(0) == 0 < taken(0.5) < taken(1)
 
 
 def test_the_thumbnail_is_that_of_the_whole_canvas() -> None:
