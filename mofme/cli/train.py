@@ -31,8 +31,8 @@ class Restorer:
     pairs: Annotated[
         list[str] | None,
         typer.Option(
-            help="FOLDER=SHARE of pairs in input/ and target/, or in rain/input/ and so on where it is rain, "
-            "and their share of the scenes; may be given again."
+            help="FOLDER=SHARE of pairs in input/ and target/, or in rain/input/ and so on where it is rain "
+            "(clean/ where it is none), and their share of the scenes; may be given again."
         ),
     ] = None
     haze: Haze = None

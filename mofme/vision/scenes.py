@@ -84,7 +84,7 @@ class Source:
 
 def synthesized(clean: Tensor, dice: Dice) -> Scenes:
     """Weather by code on clean photographs, with all its looks; drops mostly as lenses."""
-    clean = add_distractors(clean, dice.weather)
+    clean = _some_dull(add_distractors(clean, dice.weather), 0.12, dice)
     result = synthesize(clean, random_weathers(len(clean), dice.weather), dice.weather, **TRAINED)
     return Scenes(result.image, clean, result.labels)
 
@@ -109,10 +109,10 @@ def hazed(scene: Tensor, dice: Dice) -> Scenes:
 
 def paired(weather: str, pair: Tensor, dice: Dice) -> Scenes:
     """Pairs made elsewhere, (B, 6, H, W), in the weather that is known to be on them, if it is one of ours; what else
-    is, nobody knows."""
+    is, nobody knows, unless they are `clean`."""
     weathered, clean = pair.split((3, 3), 1)
     labels = _labels(clean, weather)
-    return Scenes(weathered, clean, labels.masked_fill(labels == 0, torch.nan))
+    return Scenes(weathered, clean, labels if weather == "clean" else labels.masked_fill(labels == 0, torch.nan))
 
 
 def rained_on(layers: Sequence[Tensor], clean: Tensor, dice: Dice) -> Scenes:
@@ -120,7 +120,7 @@ def rained_on(layers: Sequence[Tensor], clean: Tensor, dice: Dice) -> Scenes:
 
     The teacher leaves the veil of a downpour, so the veil comes from the haze.
     """
-    clean = add_distractors(clean, dice.weather)
+    clean = _some_dull(add_distractors(clean, dice.weather), 0.12, dice)
     draw = Draw(dice.weather, len(clean), clean.device)
     veiled = on_some(clean, draw.chance(0.4).tolist(), add_haze, dice.weather)
     size = (clean.shape[-2], clean.shape[-1])
@@ -134,9 +134,7 @@ def rained_on(layers: Sequence[Tensor], clean: Tensor, dice: Dice) -> Scenes:
 
 def untouched(clean: Tensor, dice: Dice) -> Scenes:
     """Nothing to do: clean photographs, some of them out of focus, in dull light, or of few colours."""
-    clean = add_distractors(clean, dice.weather)
-    draw = Draw(dice.weather, len(clean), clean.device)
-    clean = on_some(clean, draw.chance(0.5).tolist(), _of_few_colours, dice.weather)
+    clean = _some_dull(add_distractors(clean, dice.weather), 0.5, dice)
     return Scenes(clean, clean, _labels(clean))
 
 
@@ -151,7 +149,7 @@ def sources_of(
 ) -> list[Source]:
     """The kinds of scenes that folders give, each with its share, their pictures in the memory of `device`.
 
-    Sets of pairs that are called as a weather, such as `rain/`, are known to show it.
+    Sets of pairs that are called as a weather, such as `rain/`, are known to show it, and those called `clean/` none.
 
     `identity` is the share of scenes with nothing to do; synthesized weather has what is left.
     Raises MofmeError for unusable folders, and if nothing is left.
@@ -254,6 +252,12 @@ def _window(picture: Tensor, size: Size, dice: Dice) -> Tensor:
     top = int(dice.roll() * (picture.shape[-2] - height + 1))
     left = int(dice.roll() * (picture.shape[-1] - width + 1))
     return picture[:, top : top + height, left : left + width]
+
+
+def _some_dull(clean: Tensor, share: float, dice: Dice) -> Tensor:
+    """What is dull stays dull, in bad weather too: else rain before a grey wall is taken for haze."""
+    dull = Draw(dice.weather, len(clean), clean.device).chance(share).tolist()
+    return on_some(clean, dull, _of_few_colours, dice.weather)
 
 
 def _of_few_colours(clean: Tensor, draw: Draw) -> Tensor:

@@ -50,17 +50,18 @@ def test_pairs_stay_aligned_at_every_scale(height: int, width: int, seed: int) -
     torch.testing.assert_close(scenes.weathered - scenes.clean, torch.full_like(scenes.clean, 50 / 255))
 
 
-def test_sets_that_are_called_as_a_weather_show_it(tmp_path: Path) -> None:
-    for name, levels in {"rain": (0, 1, 2), "snow": (9,)}.items():
+def test_sets_that_are_called_as_a_weather_show_it_and_clean_ones_none(tmp_path: Path) -> None:
+    for name, levels in {"clean": (5,), "rain": (0, 1, 2), "snow": (9,)}.items():
         for level in levels:
             for part in ("input", "target"):
                 save_grey(tmp_path / "pairs" / name / part / f"{level}.png", level, (64, 64))
     for name in "ab":
         save_grey(tmp_path / "clean" / f"{name}.png", 0, (64, 64))
-    _, rain, snow = sources_of([tmp_path / "clean"], pairs={tmp_path / "pairs": 0.4})
-    assert (rain.share, snow.share) == pytest.approx((0.3, 0.1))  # as of three pairs and of one
-    labels = [kind.scenes(1, (64, 64), dice()).labels[0].tolist() for kind in (rain, snow)]
+    _, *kinds = sources_of([tmp_path / "clean"], pairs={tmp_path / "pairs": 0.5})
+    assert [kind.share for kind in kinds] == pytest.approx([0.1, 0.3, 0.1])  # as of one pair, of three and of one
+    labels = [kind.scenes(1, (64, 64), dice()).labels[0].tolist() for kind in kinds]
     assert labels == [
+        [0, 0, 0, 0],
         pytest.approx([1, *[math.nan] * 3], nan_ok=True),
         pytest.approx([math.nan, 1, *[math.nan] * 2], nan_ok=True),
     ]
@@ -103,6 +104,15 @@ def test_weather_is_put_on_photographs_or_not() -> None:
     scenes = Source(1, [noise()], synthesized).scenes(12, (64, 64), dice())
     changed = (scenes.weathered != scenes.clean).flatten(1).any(dim=1)
     assert torch.equal(changed, scenes.labels.any(dim=1))
+
+
+def test_some_of_what_the_weather_is_put_on_is_dull(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A grey wall comes out darker and tinted where it is made dull, and as it is elsewhere.
+    monkeypatch.setattr("mofme.vision.scenes.add_distractors", lambda clean, _: clean)
+    wall = torch.full((3, 160, 200), 200, dtype=torch.uint8)
+    scenes = Source(1, [wall], synthesized).scenes(100, (64, 64), dice())
+    dull = ((scenes.clean - 200 / 255).abs() > 1e-3).flatten(1).any(dim=1)
+    assert 3 <= dull.sum() <= 25, "about one in eight"
 
 
 def test_a_camera_takes_its_share_of_the_scenes() -> None:
