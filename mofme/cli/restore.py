@@ -344,6 +344,8 @@ def stream(
     from mofme.vision.stream import find_source, reading, restore_stream
     from mofme.vision.stream_out import open_output
 
+    if not (source and out):
+        raise typer.BadParameter("SOURCE and --out need a name each; write . for the folder you are in.")
     found = find_source(source, max_megapixels)
     if Path(out).is_dir() and Path(source).is_dir() and Path(out).samefile(source):
         raise PictureError(f"{out}: the results need another folder than the one that is watched.")
