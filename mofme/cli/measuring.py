@@ -108,8 +108,9 @@ class NamedPlaces(TyperCommand):
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
         typed, _, _ = self.make_parser(ctx).parse_args([*args])
+        parameter: Any
         for parameter in self.params:
-            kind, value = parameter.type_descriptor.annotation, typed.get(str(parameter.name))  # type: ignore[attr-defined]
+            kind, value = parameter.type_descriptor.annotation, typed.get(parameter.name)
             if Path in (kind, *get_args(kind)) and "" in (value if isinstance(value, (list, tuple)) else [value]):
                 raise typer.BadParameter("this name is empty; write . for the folder you are in.", ctx, parameter)
         return super().parse_args(ctx, args)
