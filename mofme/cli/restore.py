@@ -255,7 +255,7 @@ def _one_output(source: Path, output: Path, format: str | None) -> tuple[Path, s
     from mofme.vision.video_file import CONTAINERS, VIDEO_SUFFIXES
 
     if format and f".{format.lower()}" not in FORMATS:
-        raise PictureError(f"cannot write {format!r}; choose one of {', '.join(FORMATS)}.")
+        raise PictureError(f"cannot write {format!r}; choose one of {', '.join(FORMATS).replace('.', '')}.")
     if output.is_dir() or not (output.suffix or format):  # no suffix and no format: a folder to be made
         return output / source.with_suffix(output_suffix(source, format)).name, format
     suffix = output.suffix.lower()

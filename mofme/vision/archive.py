@@ -169,5 +169,5 @@ def _unpack(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, allowa
     return size
 
 
-def is_hidden(path: PurePosixPath | Path) -> bool:
+def is_hidden(path: PurePath) -> bool:
     return any(part.startswith((".", "__MACOSX")) for part in path.parts)

@@ -165,7 +165,7 @@ def plan_tree(source: Path, target: Path, format: str | None = None) -> list[tup
     if not source.is_dir():
         raise PictureError(f"{source}: is not a folder.")
     if format and f".{format.lower()}" not in FORMATS:
-        raise PictureError(f"cannot write {format!r}; choose one of {', '.join(FORMATS)}.")
+        raise PictureError(f"cannot write {format!r}; choose one of {', '.join(FORMATS).replace('.', '')}.")
     if target.exists() and target.samefile(source):
         raise PictureError(f"{target}: the results need another folder than the pictures, or they would replace them.")
     try:

@@ -173,6 +173,9 @@ def test_usage_errors_exit_with_2_before_a_model_is_loaded(tmp_path, restorer, o
     for source, target in ((tmp_path / "in", tmp_path / "out"), (tmp_path / "in/a.png", tmp_path / "out.png")):
         assert run(source, target, *options).exit_code == 2
     assert restorer.loaded == [] and not (tmp_path / "out").exists()
+    for source in ("in", "in/a.png"):  # what may be chosen is named as it is typed
+        result = run(tmp_path / source, tmp_path / "out.png", "--format", "gif")
+        assert "choose one of jpg, jpeg, jpe, jfif, png," in result.stderr
     result = run(tmp_path / "in/a.png", tmp_path / "out.xyz")
     assert result.exit_code == 2 and "no format" in result.stderr
     (tmp_path / "empty").mkdir()

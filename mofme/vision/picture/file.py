@@ -167,7 +167,7 @@ def write_frames(path: Path, frames: Sequence[Picture], format: str | None = Non
     path = Path(path)
     suffix = f".{format.lower()}" if format else path.suffix.lower()
     if format and suffix not in FORMATS:
-        raise PictureError(f"{path}: cannot write {format!r}; choose one of {', '.join(FORMATS)}.")
+        raise PictureError(f"{path}: cannot write {format!r}; choose one of {', '.join(FORMATS).replace('.', '')}.")
     kind = FORMATS.get(suffix, frames[0].format)
     frames = [replace(one, rgb=one.rgb.detach().cpu()) for one in frames]
     try:
