@@ -1,6 +1,7 @@
 """Files: written whole or not at all, found by suffix, and where what the project keeps lies."""
 
 import csv
+import errno
 import hashlib
 import os
 import platform
@@ -36,6 +37,16 @@ ASSETS = _shipped("assets")
 _PART = re.compile(r"\.mofme-(?P<process>\d+)-((?P<machine>[0-9a-f]{8})-)?[0-9a-f]+\.part")
 _ADDRESS = re.compile(r"([a-z][a-z0-9+]+):/+(.+)")  # drives of Windows have one letter
 _LEFT_FOR_LONG = 86_400  # seconds
+_FAULTS = {
+    errno.ENOENT: "no such file (any more)",
+    errno.EACCES: "no permission to read or write it",
+    errno.EPERM: "no permission to read or write it",
+    errno.EISDIR: "is a folder, not a file",
+    errno.ELOOP: "is a link that leads back to itself",
+    errno.ESTALE: "the network drive that it lies on was lost; connect it anew and start again",
+    errno.EIO: "the drive that it lies on does not read or write it; it may be damaged or was unplugged",
+    errno.ENOSPC: "the disk is full",
+}
 _JOINERS = "\u200c\u200d"
 
 
@@ -132,6 +143,14 @@ def without_name(error: str, name: str) -> str:
     return error[named.end() :] if named else error
 
 
+def in_words(error: OSError, path: Path | None = None) -> str:
+    """An error of the system for people, beginning with its file, else with `path`; other errors as they are."""
+    if error.errno is None:
+        return str(error)
+    what, file = _FAULTS.get(error.errno, error.strerror), error.filename or path
+    return f"{file}: {what}." if file else f"{what}."
+
+
 def check_can_hold(path: Path) -> None:
     """Raise OSError, in words, if no file can be written at `path`; folders above it need not be there yet."""
     try:
@@ -155,19 +174,27 @@ def write_table(path: Path, lines: Iterable[Sequence[object]]) -> None:
         csv.writer(file).writerows(lines)
 
 
-def _walk(folder: Path, closed: list[str]) -> Iterator[tuple[list[Path], list[Path]]]:
-    """Folders and files in each folder below, but hidden ones and what lies behind links to folders."""
-    for root, folders, files in os.walk(folder, onerror=lambda error: closed.append(error.filename)):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield [Path(root, name) for name in folders], [Path(root, name) for name in files if not name.startswith(".")]
-
-
-def find_files(folder: Path, suffixes: Collection[str] | None) -> list[Path]:
-    """Every file under `folder` with one of these suffixes, in small letters, or with any; sorted, no hidden names, no
+def _walk(folder: Path, closed: list[str], hidden: bool = False) -> Iterator[tuple[list[Path], list[Path]]]:
+    """Folders and files in each folder below, but hidden folders (files too, if not `hidden`) and what lies behind
     links to folders.
     """
-    found = [path for _, files in _walk(folder, []) for path in files]
-    return sorted(path for path in found if (suffixes is None or path.suffix.lower() in suffixes) and path.is_file())
+    for root, folders, files in os.walk(folder, onerror=lambda error: closed.append(error.filename)):
+        if not os.access(root, os.X_OK):  # its names may be read, but no file in it
+            closed.append(root)
+            folders.clear()
+            continue
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files = [name for name in files if hidden or not name.startswith(".")]
+        yield [Path(root, name) for name in folders], [Path(root, name) for name in files]
+
+
+def find_files(folder: Path, suffixes: Collection[str] | None, hidden: bool = False) -> list[Path]:
+    """Every file under `folder` with one of these suffixes, in small letters, or with any; sorted, no hidden names but
+    those of files if they are wanted, no links to folders.
+    """
+    found = (path for _, files in _walk(folder, [], hidden) for path in files)
+    wanted = (path for path in found if suffixes is None or path.suffix.lower() in suffixes)
+    return sorted(filter(os.path.isfile, wanted))
 
 
 def passed_by(folder: Path) -> str:
@@ -175,7 +202,7 @@ def passed_by(folder: Path) -> str:
     closed, linked, empty = list[str](), list[Path](), list[Path]()
     for folders, files in _walk(folder, closed):
         linked += [path for path in folders if path.is_symlink()]
-        empty += [path for path in files if not path.is_file()]
+        empty += [path for path in files if not os.path.isfile(path)]
     kinds = {
         "folders that cannot be opened": map(Path, closed),
         "links to folders": linked,

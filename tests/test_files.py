@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from mofme.files import (
     atomic_file,
     cache_root,
     find_files,
+    in_words,
     passed_by,
     printable,
     without_name,
@@ -55,6 +57,23 @@ def test_files_are_found_by_suffix_without_hidden_ones(tmp_path: Path) -> None:
     assert find_files(tmp_path, {".txt", ".part"}) == [tmp_path / "a.txt", tmp_path / "b" / "B.TXT"]
 
 
+def test_a_folder_whose_names_alone_may_be_read_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("in/a.jpg", "in/listed/b.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    stat, access = os.stat, os.access
+
+    def refuse(path: str, *more: object, **how: object) -> object:
+        if Path(path).parent.name == "listed":  # as for anybody but an administrator
+            raise PermissionError(13, "Permission denied", path)
+        return stat(path, *more, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "stat", refuse)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "listed" and access(path, mode))
+    assert find_files(tmp_path / "in", {".jpg"}) == [tmp_path / "in/a.jpg"]
+    assert passed_by(tmp_path / "in") == "folders that cannot be opened (listed)"
+
+
 def test_what_a_walk_passes_by_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("in", "in/closed", "in/.hidden", "elsewhere"):
         (tmp_path / name).mkdir()
@@ -77,6 +96,19 @@ def test_what_a_walk_passes_by_is_named(tmp_path: Path, monkeypatch: pytest.Monk
         "links to folders (more)",
         "links and pipes without a file (broken.jpg, pipe.png)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ESTALE, "Stale file handle", "x/a"), "x/a: the network drive that it lies on was lost"),
+        (OSError(errno.EACCES, "Permission denied"), "b: no permission"),
+        (OSError(errno.EXDEV, "Cross-device link", "a"), "a: Cross-device link."),
+        (OSError("a: is damaged."), "a: is damaged."),
+    ],
+)
+def test_errors_of_the_system_are_put_in_words(error: OSError, words: str) -> None:
+    assert in_words(error, Path("b")).startswith(words)
 
 
 def test_there_is_one_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from mofme import __version__
 from mofme.cli import bench, evaluate
-from mofme.cli.measuring import Command, with_exit_codes
+from mofme.cli.measuring import Command, NamedPlaces, with_exit_codes
 from mofme.cli.models import export, models
 from mofme.cli.restore import restore, stream
 from mofme.cli.results import results
@@ -180,7 +180,7 @@ def main() -> None:
 
 for _name, _command in COMMANDS.items():
     _group, _, _word = _name.rpartition(" ")
-    GROUPS[_group].command(_word)(_command)
+    GROUPS[_group].command(_word, cls=NamedPlaces)(_command)
 for _name in list(GROUPS)[1:]:
     _group, _, _word = _name.rpartition(" ")
     GROUPS[_group].add_typer(GROUPS[_name], name=_word)

@@ -20,16 +20,17 @@ from contextlib import contextmanager
 from enum import IntEnum
 from functools import update_wrapper
 from pathlib import Path
-from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
+from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar, get_args
 
 import typer
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from typer.core import TyperCommand
 
 from mofme.errors import Cancelled, MofmeError
-from mofme.files import check_can_hold, printable
+from mofme.files import check_can_hold, in_words, printable
 from mofme.measure.result import Result
 
 P = ParamSpec("P")
@@ -94,11 +95,25 @@ class Command:
             self.tell("cancelled")
             raise typer.Exit(ExitCode.CANCELLED) from None
         except (MofmeError, OSError) as error:
-            for line in f"error: {error}".split("\n"):  # some name several faults, one a line
+            why = in_words(error) if isinstance(error, OSError) else error
+            for line in f"error: {why}".split("\n"):  # some name several faults, one a line
                 self.console.print(printable(line), style="red")
             raise typer.Exit(ExitCode.NOTHING_BEGUN) from None
         if self.failed:
             raise typer.Exit(ExitCode.SOME_FAILED)
+
+
+class NamedPlaces(TyperCommand):
+    """A command that takes no file or folder called "", as of an unset variable: Path would make this folder of it."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        typed, _, _ = self.make_parser(ctx).parse_args([*args])
+        parameter: Any
+        for parameter in self.params:
+            kind, value = parameter.type_descriptor.annotation, typed.get(parameter.name)
+            if Path in (kind, *get_args(kind)) and "" in (value if isinstance(value, (list, tuple)) else [value]):
+                raise typer.BadParameter("this name is empty; write . for the folder you are in.", ctx, parameter)
+        return super().parse_args(ctx, args)
 
 
 def with_exit_codes(function: Callable[Concatenate[Command, P], None]) -> Callable[..., None]:

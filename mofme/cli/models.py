@@ -10,6 +10,7 @@ import typer
 
 from mofme.cli.measuring import Command, with_exit_codes
 from mofme.errors import ModelError
+from mofme.files import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from mofme.core.weights import ModelCard
@@ -36,7 +37,8 @@ def models(
     table = Table(box=None, show_header=False, padding=(0, 2, 1, 0))
     table.add_column(no_wrap=True, style="bold")
     for card in cards:
-        table.add_row(card.name, "\n".join(filter(None, [_size(card), _validation(card), card.licence])))
+        name = f"{card.name}\n(the default)" if card.name == DEFAULT_MODEL else card.name
+        table.add_row(name, "\n".join(filter(None, [_size(card), _validation(card), card.licence])))
     Console(highlight=False, markup=False).print(table)
 
 

@@ -255,7 +255,7 @@ def _one_output(source: Path, output: Path, format: str | None) -> tuple[Path, s
     from mofme.vision.video_file import CONTAINERS, VIDEO_SUFFIXES
 
     if format and f".{format.lower()}" not in FORMATS:
-        raise PictureError(f"cannot write {format!r}; choose one of {', '.join(FORMATS)}.")
+        raise PictureError(f"cannot write {format!r}; choose one of {', '.join(FORMATS).replace('.', '')}.")
     if output.is_dir() or not (output.suffix or format):  # no suffix and no format: a folder to be made
         return output / source.with_suffix(output_suffix(source, format)).name, format
     suffix = output.suffix.lower()
@@ -344,6 +344,8 @@ def stream(
     from mofme.vision.stream import find_source, reading, restore_stream
     from mofme.vision.stream_out import open_output
 
+    if not (source and out):
+        raise typer.BadParameter("SOURCE and --out need a name each; write . for the folder you are in.")
     found = find_source(source, max_megapixels)
     if Path(out).is_dir() and Path(source).is_dir() and Path(out).samefile(source):
         raise PictureError(f"{out}: the results need another folder than the one that is watched.")

@@ -1,5 +1,6 @@
 """`python -m mofme train`, `train-tone`, `train-segmenter`: nets for pictures; `synthesize`: pairs to train on."""
 
+import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,7 +176,7 @@ def synthesize(
     variants = _variants(weather)
     folder = clean if clean.is_dir() else clean.parent
     found = find_pictures(folder) if clean.is_dir() else [clean]
-    made = [(out / part).resolve() for part in ("input", "target")]
+    made = [os.path.realpath(out / part) for part in ("input", "target")]
     paths = [path for path in found if not any(path.resolve().is_relative_to(part) for part in made)]
     if not paths:
         pairs = " but those of the pairs themselves" if found else ""

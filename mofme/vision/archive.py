@@ -10,12 +10,12 @@ import zipfile
 import zlib
 from collections.abc import Collection
 from datetime import datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 
 from mofme.errors import ArchiveError
-from mofme.files import atomic_file
+from mofme.files import atomic_file, in_words
 from mofme.vision.picture.file import READABLE_SUFFIXES
-from mofme.vision.picture.kinds import left_out
+from mofme.vision.picture.kinds import is_left_out, left_out, other_kind
 
 MAX_ENTRIES = 2_000
 MAX_TOTAL_BYTES = 2 * 2**30
@@ -62,8 +62,19 @@ def extract(
                         raise
                     damaged[path] = f"cannot be unpacked ({getattr(error, 'strerror', None) or error})."
     except (*_DAMAGE, OSError, ValueError) as error:
-        raise ArchiveError(f"{zip_path}: cannot be unpacked ({error}).") from error
+        raise ArchiveError(f"{zip_path}: cannot be unpacked ({_why(zip_path, error)}).") from error
     return unpacked
+
+
+def _why(zip_path: Path, error: Exception) -> str:
+    if not isinstance(error, zipfile.BadZipFile) or zipfile.is_zipfile(zip_path):
+        return in_words(error).removesuffix(".") if isinstance(error, OSError) else str(error)
+    with zip_path.open("rb") as file:
+        header = file.read(32)
+    if header.startswith(b"PK"):
+        return "it is cut off or damaged: the list of its files is missing at its end; fetch it again, or pack it anew"
+    kind = other_kind(PurePath(), header).removesuffix(".") if header else "is empty"
+    return f"it {kind}" if kind else "it is no ZIP archive"
 
 
 def pack(folder: Path, zip_path: Path) -> None:
@@ -73,10 +84,11 @@ def pack(folder: Path, zip_path: Path) -> None:
         with atomic_file(zip_path) as file, zipfile.ZipFile(file, "w", strict_timestamps=False) as archive:
             for path in files:
                 name = path.relative_to(folder)
-                if not _is_hidden(name):
+                if not is_hidden(name):
                     archive.write(path, name.as_posix())
     except (OSError, ValueError) as error:  # ValueError: a name that is not Unicode
-        raise ArchiveError(f"{zip_path}: cannot be written ({error}).") from error
+        why = getattr(error, "strerror", None) or error
+        raise ArchiveError(f"{zip_path}: cannot be written ({why}).") from error
 
 
 def _safe_pictures(
@@ -91,9 +103,9 @@ def _safe_pictures(
     for entry in entries:
         name = _name(entry)
         path, reason = PurePosixPath(name), _danger(entry, name)
-        is_picture = path.suffix.lower() in suffixes and not (_is_hidden(path) or entry.is_dir())
+        is_picture = path.suffix.lower() in suffixes and not (is_hidden(path) or entry.is_dir())
         if is_picture and str(path).casefold() in seen:
-            reason = reason or "occurs twice"
+            reason = reason or "occurs twice, maybe in letters of other case: rename one and pack them anew"
         if reason:
             raise ArchiveError(f"{zip_path}: refused, because its entry {name!r} {reason}.")
         if is_picture:
@@ -106,14 +118,14 @@ def _safe_pictures(
 
 
 def others_packed(zip_path: Path, suffixes: Collection[str]) -> list[PurePosixPath]:
-    """What else a ZIP holds that `extract` took, but for hidden files."""
+    """What else a ZIP holds that `extract` took, and one should know of."""
     with _BoundedFile(zip_path) as file, zipfile.ZipFile(file) as archive:
         return _others(archive.infolist(), suffixes)
 
 
 def _others(entries: list[zipfile.ZipInfo], suffixes: Collection[str]) -> list[PurePosixPath]:
     paths = [PurePosixPath(_name(entry)) for entry in entries if not entry.is_dir()]
-    return [path for path in paths if path.suffix.lower() not in suffixes and not _is_hidden(path)]
+    return [path for path in paths if is_left_out(path, suffixes) and not is_hidden(path.parent)]
 
 
 def _name(entry: zipfile.ZipInfo) -> str:
@@ -157,5 +169,5 @@ def _unpack(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, allowa
     return size
 
 
-def _is_hidden(path: PurePosixPath | Path) -> bool:
+def is_hidden(path: PurePath) -> bool:
     return any(part.startswith((".", "__MACOSX")) for part in path.parts)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mofme.errors import Cancelled, MofmeError
-from mofme.files import check_can_hold, clear_left, printable
+from mofme.files import check_can_hold, clear_left, in_words, printable
 from mofme.vision.picture.decode import Picture
 from mofme.vision.picture.file import FORMATS, read_to_keep, write_frames
 from mofme.vision.report import REPORT, FileReport, Row, earlier_rows_if_any, plan_tree, version_of, why_it_stays
@@ -242,7 +242,9 @@ class File:
         # Whatever befalls one file, the net running out of memory included, the others go on.
         except Exception as error:
             old, why = self.report, str(error) or repr(error)
-            if not isinstance(error, MofmeError | OSError):  # which name the file
+            if isinstance(error, OSError):
+                why = in_words(error, self.path)
+            elif not isinstance(error, MofmeError):  # which names the file
                 why = f"{self.path}: cannot be restored ({why})."
             self.report = FileReport(old.file, old.output, seconds=old.seconds, error=why)
         self.report = replace(self.report, seconds=self.report.seconds + time.perf_counter() - start)

@@ -4,16 +4,18 @@ that the same output becomes of the same file in every run.
 
 import csv
 import io
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from unicodedata import normalize
 
 from mofme.errors import PictureError
 from mofme.files import check_can_hold, find_files, passed_by, printable, without_name, write_table
 from mofme.vision.picture.file import FORMATS, READABLE_SUFFIXES
-from mofme.vision.picture.kinds import left_out
+from mofme.vision.picture.kinds import is_left_out, left_out
 from mofme.vision.video_file import CONTAINERS, VIDEO_SUFFIXES
 
 REPORT = "report.csv"
@@ -99,7 +101,7 @@ def write_report(path: Path, reports: Iterable[FileReport]) -> None:
     try:
         rows = earlier_rows(path)
     except OSError as error:
-        raise PictureError(f"{path}: the earlier report cannot be read ({error}).") from error
+        raise PictureError(f"{path}: the earlier report cannot be read ({error.strerror}).") from error
     for report in reports:
         key = printable(report.file), printable(report.output)
         earlier = rows.get(key)
@@ -123,7 +125,7 @@ def write_report(path: Path, reports: Iterable[FileReport]) -> None:
     try:
         write_table(path, [_COLUMNS, *([rows[name][column] for column in _COLUMNS] for name in sorted(rows))])
     except OSError as error:
-        raise PictureError(f"{path}: the report cannot be written ({error}).") from error
+        raise PictureError(f"{path}: the report cannot be written ({error.strerror}).") from error
 
 
 def earlier_rows(path: Path) -> dict[tuple[str, str], Row]:
@@ -163,7 +165,7 @@ def plan_tree(source: Path, target: Path, format: str | None = None) -> list[tup
     if not source.is_dir():
         raise PictureError(f"{source}: is not a folder.")
     if format and f".{format.lower()}" not in FORMATS:
-        raise PictureError(f"cannot write {format!r}; choose one of {', '.join(FORMATS)}.")
+        raise PictureError(f"cannot write {format!r}; choose one of {', '.join(FORMATS).replace('.', '')}.")
     if target.exists() and target.samefile(source):
         raise PictureError(f"{target}: the results need another folder than the pictures, or they would replace them.")
     try:
@@ -178,9 +180,9 @@ def plan_tree(source: Path, target: Path, format: str | None = None) -> list[tup
         inputs = [path for path in inputs if not path.resolve().is_relative_to(inside)]
     names = _output_names([path.relative_to(source) for path in inputs], format, target, source)
     plan = [(path, target / name) for path, name in zip(inputs, names, strict=True)]
-    originals = {path.resolve() for path in inputs}
+    originals = {os.path.realpath(path) for path in inputs}  # resolve() stumbles over links that lead to themselves
     for path, output in plan:
-        if output.resolve() in originals:
+        if os.path.realpath(output) in originals:
             raise PictureError(f"{output}: the result of {path} would replace this picture; choose another folder.")
     return plan
 
@@ -188,13 +190,13 @@ def plan_tree(source: Path, target: Path, format: str | None = None) -> list[tup
 def others_in(source: Path, target: Path) -> str:
     """What else lies under `source`, beside what `plan_tree` finds there, in one line; empty if nothing does."""
     inside = target.resolve()
-    found = [path for path in find_files(source, None) if not path.resolve().is_relative_to(inside)]
+    found = [path for path in find_files(source, None, hidden=True) if not path.resolve().is_relative_to(inside)]
     reports = _reports_in(found, source)
     results = len(_results_of(reports).intersection(printable(path.as_posix()) for path in found))
     named = ", ".join(str(path.relative_to(source)) for path in reports[:5])
     what = "result" if results == 1 else "results"
     earlier = f"{results} {what} of an earlier run (of which {named} tells)" if results else ""
-    counted = left_out(path for path in found if path.suffix.lower() not in _RESTORED and path not in reports)
+    counted = left_out(path for path in found if is_left_out(path, _RESTORED) and path not in reports)
     return "; ".join(filter(None, (counted, earlier, passed_by(source))))
 
 
@@ -223,28 +225,33 @@ def _output_names(names: list[Path], format: str | None, target: Path, source: P
         # Of a run that was killed before it could report: outputs have the time of what they were made of.
         if name != new and not has_time_of(source / new, target / new) and has_time_of(source / name, target / new):
             owned.setdefault(printable(new.as_posix()), printable(name.as_posix()))
-    folded = {output.casefold(): file for output, file in reversed(owned.items())}
-    # Compared as file systems do that ignore case.
-    often = Counter(str(name).casefold() for name in renamed)
-    taken = {str(name).casefold() for name, new in zip(names, renamed, strict=True) if name == new}
+    folded = {_folded(output): file for output, file in reversed(owned.items())}
+    often = Counter(map(_folded, renamed))
+    keeps = {_folded(name): name for name, new in reversed([*zip(names, renamed, strict=True)]) if name == new}
+    taken = set(keeps)
     found = []
 
     def owner(path: Path) -> str | None:
         output = printable(path.as_posix())
-        return owned.get(output, folded.get(output.casefold()))
+        return owned.get(output, folded.get(_folded(output)))
 
     for name, new, suffix in zip(names, renamed, suffixes, strict=True):
         file, longer = printable(name.as_posix()), name.with_name(name.name + suffix)
         free = next((path for path in (new, longer) if owner(path) == file), None)
-        if free is None and owner(new) is None and (name == new or often[str(new).casefold()] == 1):
+        if free is None and owner(new) is None and (name == keeps.get(_folded(new)) or often[_folded(new)] == 1):
             free = new
         if free is None:
             free = longer
-            while str(free).casefold() in taken or owner(free) not in (None, file):
+            while _folded(free) in taken or owner(free) not in (None, file):
                 free = free.with_name(free.name + suffix)
-        taken.add(str(free).casefold())
+        taken.add(_folded(free))
         found.append(free)
     return found
+
+
+def _folded(name: Path | str) -> str:
+    """Alike for names that some file systems do not tell apart: of other case, or with accents composed otherwise."""
+    return normalize("NFC", str(name)).casefold()
 
 
 def output_suffix(name: Path, format: str | None) -> str:

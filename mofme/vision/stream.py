@@ -305,7 +305,7 @@ def _pictures_in(folder: Path) -> dict[str, tuple[int, int]]:
     try:
         for path in folder.iterdir():
             if not path.name.startswith(".") and path.suffix.lower() in READABLE_SUFFIXES:
-                with suppress(FileNotFoundError):  # taken away meanwhile
+                with suppress(OSError):  # taken away meanwhile, or a link that leads to itself
                     about = path.stat()
                     found[path.name] = about.st_mtime_ns, about.st_size
     except OSError as error:

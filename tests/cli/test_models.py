@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
@@ -44,6 +45,14 @@ def test_the_table_tells_size_training_figures_and_licence(cards):
     size = ("small", "restoration", "1.23 M", "0.9 MB", "90 min")
     for text in (*size, "rain 24.0 -> 27.5", "clean kept 44.4", "Apache", "rain 1.0 -> 2.0", "bare"):
         assert text in result.stdout
+
+
+def test_the_default_is_marked(cards, monkeypatch):
+    monkeypatch.setattr(restorer, "available_models", lambda: [CARD, replace(CARD, name=files.DEFAULT_MODEL)])
+    monkeypatch.setattr("mofme.vision.models.weights_bytes", lambda folder: 0)
+    lines = run().stdout.splitlines()
+    marked = [number for number, line in enumerate(lines) if "(the default)" in line]
+    assert marked == [next(number for number, line in enumerate(lines) if line.startswith(files.DEFAULT_MODEL)) + 1]
 
 
 def test_json_holds_the_whole_cards(cards):

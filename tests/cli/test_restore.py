@@ -130,6 +130,42 @@ def test_an_existing_output_needs_overwrite_and_no_picture_replaces_itself(tmp_p
 
 
 @pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["restore", "", "out"], "INPUT"),
+        (["stream", ""], "SOURCE"),
+        (["stream", "0", "--out", ""], "--out"),
+        (["restore", "a.png", ""], "OUTPUT"),
+        (["restore", "a.png", "b.png", "--references", ""], "--references"),
+        (["synthesize", "a.png", "", "--weather", "rain"], "out"),
+        (["evaluate", "restoration", "a.png", "--out", ""], "--out"),
+        (["evaluate", "restoration", "a.png", ""], "evaluate restoration"),
+    ],
+)
+def test_an_empty_name_is_not_this_folder(tmp_path, monkeypatch, restorer, words, name):
+    monkeypatch.chdir(tmp_path)
+    picture(tmp_path / "a.png")
+    result = CliRunner().invoke(app, words)
+    said = " ".join(result.stderr.replace("│", " ").split())
+    assert result.exit_code == 2 and "write . for the folder you are in" in said and name in said
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"] and restorer.loaded == []
+
+
+def test_links_that_lead_to_themselves(tmp_path, restorer):
+    for name in ("in/self.png", "out/a.png", "out/sub", "one.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).symlink_to((tmp_path / name).name)
+    result = run(tmp_path / "one.png", tmp_path / "b.png")
+    assert result.exit_code == 2 and "not exist" in result.stderr
+    source = picture(tmp_path / "in/a.png")
+    picture(tmp_path / "in/sub/b.png")
+    result = run(tmp_path / "in", tmp_path / "out")
+    assert "1 restored, 1 failed" in result.stderr and "sub is no folder" in result.stderr
+    assert "links and pipes without a file (self.png)" in result.stderr
+    assert not (tmp_path / "out/a.png").is_symlink() and source.is_file()
+
+
+@pytest.mark.parametrize(
     "options", [["--strength", "1.5"], ["--strength", "-0.1"], ["--tile", "1"], ["--format", "gif"], ["--nonsense"]]
 )
 def test_usage_errors_exit_with_2_before_a_model_is_loaded(tmp_path, restorer, options):
@@ -137,6 +173,9 @@ def test_usage_errors_exit_with_2_before_a_model_is_loaded(tmp_path, restorer, o
     for source, target in ((tmp_path / "in", tmp_path / "out"), (tmp_path / "in/a.png", tmp_path / "out.png")):
         assert run(source, target, *options).exit_code == 2
     assert restorer.loaded == [] and not (tmp_path / "out").exists()
+    for source in ("in", "in/a.png"):  # what may be chosen is named as it is typed
+        result = run(tmp_path / source, tmp_path / "out.png", "--format", "gif")
+        assert "choose one of jpg, jpeg, jpe, jfif, png," in result.stderr
     result = run(tmp_path / "in/a.png", tmp_path / "out.xyz")
     assert result.exit_code == 2 and "no format" in result.stderr
     (tmp_path / "empty").mkdir()

@@ -185,3 +185,11 @@ def test_what_is_restored_stays_while_a_slow_file_takes_minutes(
     *_, last = steps
     assert packed(last) == {photo.name, "second.jpg", "report.csv"}
     assert not RESULTS.in_work
+
+
+def test_a_hidden_photo_is_listed_and_what_macos_keeps_beside_it_is_not(engine: Engine, photo: Path) -> None:
+    files = [Path(shutil.copyfile(photo, photo.with_name(name))) for name in (".hidden.jpg", "._my photo.jpg")]
+    progress = run(engine, [photo, *files])
+    left_out = {one.file: one.note for one in progress.reports if one.skipped}
+    assert list(left_out) == [".hidden.jpg"] and "rename it to have it restored" in left_out[".hidden.jpg"]
+    assert packed(progress) == {"my photo.jpg", "report.csv"}

@@ -132,6 +132,27 @@ def test_what_is_no_zip_or_holds_no_picture(tmp_path, content):
     refused(make_zip(tmp_path / "y.zip", [("notes.txt", "hi")]), "no pictures")
 
 
+def test_a_zip_that_was_cut_off_is_told_from_what_is_none(tmp_path):
+    path = make_zip(tmp_path / "x.zip", [("a.png", png()), ("b.png", png())])
+    whole = path.read_bytes()
+    for content, why in (
+        (whole[:-5], "it is cut off or damaged: .*; fetch it again, or pack it anew"),
+        (whole[: len(whole) // 2], "it is cut off or damaged"),
+        (b"", "it is empty"),
+        (b"<html>", "it is a page of the web, .*: fetch it again"),
+        (b"diary", "it is no ZIP archive"),
+    ):
+        path.write_bytes(content)
+        refused(path, rf"x\.zip: cannot be unpacked \({why}")
+
+
+def test_hidden_pictures_in_a_zip_are_named_but_not_those_of_macos(tmp_path):
+    names = ["a.png", ".b.png", "._a.png", "__MACOSX/._a.png", ".DS_Store", ".thumbs/c.png"]
+    path = make_zip(tmp_path / "x.zip", [(name, png()) for name in names])
+    assert [str(other) for other in archive.others_packed(path, {".png"})] == [".b.png"]
+    refused(make_zip(tmp_path / "y.zip", [(".b.png", png())]), r"Left out: 1 file \(\.png\): hidden by the dot")
+
+
 @pytest.mark.parametrize("kind", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 @pytest.mark.parametrize("start", [35, 200])  # right behind the local header, and in the midst
 def test_damage_of_any_compression_is_an_archive_error(tmp_path, kind, start):

@@ -73,6 +73,20 @@ def test_a_restorer_that_fails_on_one_picture_does_not_stop_the_others(tmp_path)
     assert [report.error for report in reports] == [f"{tmp_path / 'in/a.png'}: cannot be restored (out of memory).", ""]
 
 
+def test_a_file_that_goes_meanwhile_is_told_in_words(tmp_path):
+    for name in ("a", "b", "c"):
+        picture(tmp_path / f"in/{name}.png")
+    restored = restore_tree(Inverter(), tmp_path / "in", tmp_path / "out")
+    (tmp_path / "in/a.png").unlink()
+    (tmp_path / "in/b.png").unlink()
+    (tmp_path / "in/b.png").mkdir()
+    assert [report.error for report in restored] == [
+        f"{tmp_path / 'in/a.png'}: no such file (any more).",
+        f"{tmp_path / 'in/b.png'}: is a folder, not a picture.",
+        "",
+    ]
+
+
 @pytest.mark.parametrize("stop", [Cancelled, KeyboardInterrupt])
 def test_whoever_stops_the_work_is_told_first_of_what_is_written(tmp_path, stop):
     class StoppedAtTheSecond(Inverter):

@@ -68,7 +68,8 @@ def test_names_that_differ_only_by_their_case_stay(tmp_path: Path) -> None:
     for name in names:
         picture(tmp_path / "in" / name, RED)
     first = {one.file: one.output for one in run(tmp_path, format="png")}
-    assert len({output.casefold() for output in first.values()}) == 4  # those of A.PNG and a.png
+    # Where a file system takes A.PNG for a.png each has a name of its own; the first of them keeps that of its picture.
+    assert len({output.casefold() for output in first.values()}) == 5 and first["A.PNG"] == "A.PNG"
     again = run(tmp_path, format="png")
     assert {one.file: one.output for one in again} == first and all(one.skipped for one in again)
 
@@ -222,3 +223,18 @@ def test_a_tree_that_was_copied_to_a_coarser_disk_stays(tmp_path: Path) -> None:
 def test_the_reason_of_an_error_does_not_repeat_the_name() -> None:
     assert FileReport("sub/x.jpg", "", error="/in/sub/x.jpg: damaged: at its end").reason == "damaged: at its end"
     assert FileReport("x.jpg", "", error="out of memory: 3 GB").reason == "out of memory: 3 GB"
+
+
+def test_names_that_a_mac_or_windows_takes_for_one_become_two(tmp_path: Path) -> None:
+    composed, apart = "\u00e9.png", "e\u0301.png"  # the same letter, its accent a sign of its own
+    for name in ("A.png", "a.png", "Sub/b.png", "sub/b.png", composed, apart):
+        picture(tmp_path / "in" / name, RED)
+    outputs = {one.file: one.output for one in run(tmp_path)}
+    assert outputs == {
+        "A.png": "A.png",
+        "a.png": "a.png.png",
+        "Sub/b.png": "Sub/b.png",
+        "sub/b.png": "sub/b.png.png",
+        apart: apart,
+        composed: f"{composed}.png",
+    }

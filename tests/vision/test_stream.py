@@ -232,6 +232,7 @@ def test_a_camera_by_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_watched_folder_gives_what_is_new_and_whole(tmp_path: Path) -> None:
     watched, said, found = tmp_path / "in", list[str](), list[RestoredShot]()
     watched.mkdir()
+    (watched / "self.png").symlink_to("self.png")
     Image.new("RGB", (8, 6), (1, 2, 3)).save(watched / "old.png")
     os.utime(watched / "old.png", (1, 1))
     Image.new("RGB", (8, 6), (9, 9, 9)).save(watched / "newer.png")

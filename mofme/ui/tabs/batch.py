@@ -28,10 +28,10 @@ from mofme.ui.uploads import (
     without_folders,
 )
 from mofme.ui.work import AT_ONCE, Endpoint, start_and_cancel, status_box, work
-from mofme.vision.archive import extract, others_packed, pack
+from mofme.vision.archive import extract, is_hidden, others_packed, pack
 from mofme.vision.batch import BatchSettings, restore_file
 from mofme.vision.picture.file import READABLE_SUFFIXES, read_picture
-from mofme.vision.picture.kinds import other_kind
+from mofme.vision.picture.kinds import HIDDEN, is_left_out, other_kind
 from mofme.vision.report import FileReport, plan_tree, write_report
 from mofme.vision.video_file import VIDEO_SUFFIXES
 
@@ -240,10 +240,10 @@ def gather(
                     refused.append(FileReport((inside / name).relative_to(folder).as_posix(), "", error=why))
                 others = others_packed(path, suffixes)
                 refused += [_left_out((inside / other).relative_to(folder), b"") for other in others]
-            elif path.suffix.lower() in suffixes:
+            elif path.suffix.lower() in suffixes and not is_hidden(PurePath(upload.name)):
                 inside.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, inside)
-            elif not path.name.startswith("."):
+            elif is_left_out(PurePath(upload.name), suffixes):
                 with path.open("rb") as file:
                     refused.append(_left_out(inside.relative_to(folder), file.read(32)))
         except ArchiveError as error:
@@ -254,7 +254,8 @@ def gather(
 
 
 def _left_out(name: PurePath, header: bytes) -> FileReport:
-    why = other_kind(name, header) or "is not a kind of picture or video this program reads."
+    known = HIDDEN if name.name.startswith(".") else other_kind(name, header)
+    why = known or "is not a kind of picture or video this program reads."
     return FileReport(name.as_posix(), "", skipped=True, note=f"left out: {why}")
 
 

@@ -24,6 +24,7 @@ from mofme.vision.picture.kinds import (
     film_behind,
     lessened,
     lost_beside,
+    odd_jpeg,
     other_kind,
     raw_kind,
     without_lost,
@@ -259,7 +260,7 @@ def _open(file: BinaryIO, path: Path, header: bytes) -> Image.Image:
         try:
             return Image.open(file, formats=_DECODERS)
         except OSError as error:
-            if why := cut_tiff(file, header):
+            if why := cut_tiff(file, header) or odd_jpeg(file):
                 raise PictureError(f"{path}: {why}") from error
             if not isinstance(error, UnidentifiedImageError):
                 raise

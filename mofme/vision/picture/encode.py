@@ -23,6 +23,7 @@ from torch import Tensor
 from mofme.vision.picture.decode import Picture
 from mofme.vision.picture.metadata import IPTC_TAG, descriptive_tags, iptc_segment, png_chunk
 
+_PNG_HEAD = 8 + 25  # bytes of a PNG up to the end of its first chunk
 _ROWS = 64  # rows compressed at a time, which bounds the memory
 JPEG_SEGMENT = 65_500  # bytes of EXIF or XMP that one JPEG segment holds
 _JPEG_95_LUMA_SUM = 369  # sum of libjpeg's luminance table at quality 95: a lower one is finer
@@ -39,6 +40,7 @@ def encode(rgb: Tensor, like: Picture, kind: str) -> bytes:
     else:
         image = Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
         image.save(file, format=kind.upper(), icc_profile=icc, **_save_options(like, kind))
+        return _with_chunks(file.getvalue(), like, kind)
     return file.getvalue()
 
 
@@ -81,7 +83,13 @@ def encode_frames(frames: Sequence[Picture], kind: str) -> bytes:
     data = bytearray(file.getvalue())
     if kind == "webp" and alphas and data[12:16] == b"VP8X":
         data[20] |= 0x10  # "has alpha", which Pillow forgets, and then does not show
-    return bytes(data)
+    return _with_chunks(bytes(data), first, kind)
+
+
+def _with_chunks(data: bytes, like: Picture, kind: str) -> bytes:
+    """A PNG with the chunks that `like` carried, of which Pillow leaves out those it does not know (HDR)."""
+    chunks = like.png_chunks if kind == "png" else ()
+    return data[:_PNG_HEAD] + b"".join(png_chunk(*chunk) for chunk in chunks) + data[_PNG_HEAD:]
 
 
 def _array_of(rgb: Tensor, like: Picture, kind: str) -> tuple[NDArray[Any], bytes | None]:
@@ -136,12 +144,9 @@ def _save_options(like: Picture, kind: str) -> dict[str, Any]:
         options |= {"quality": 95, "chroma": 444}
     elif kind == "avif":
         options |= {"quality": 95, "subsampling": "4:4:4"}
-    elif kind == "png":
-        options["pnginfo"] = chunks = PngInfo()
-        for name, data in like.png_chunks:
-            chunks.add(name, data)
-        if like.xmp:
-            chunks.add_itxt("XML:com.adobe.xmp", like.xmp.decode("utf-8", "replace"))
+    elif kind == "png" and like.xmp:
+        options["pnginfo"] = PngInfo()
+        options["pnginfo"].add_itxt("XML:com.adobe.xmp", like.xmp.decode("utf-8", "replace"))
     return options
 
 

@@ -1,5 +1,6 @@
 """Reading, writing and finding picture files."""
 
+import errno
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mofme.errors import PictureError, PictureTooLargeError
-from mofme.files import atomic_file, find_files
+from mofme.files import atomic_file, find_files, in_words
 from mofme.vision.picture.decode import Picture, decode, decode_frames
 from mofme.vision.picture.encode import JPEG_SEGMENT, encode, encode_frames, takes_exif
 from mofme.vision.picture.metadata import iptc_segment, lost_chunks
@@ -63,12 +64,10 @@ def _read(path: Path, read: Callable[[BinaryIO], T]) -> T:
             return read(file)
     except PictureError:
         raise
-    except FileNotFoundError as error:
-        raise PictureError(f"{path}: no such file.") from error
-    except PermissionError as error:
-        raise PictureError(f"{path}: no permission to read it.") from error
     # Decoders meet hostile bytes with any kind of exception, and one bad file must never stop a folder.
     except Exception as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # which are a decoder's
+            raise PictureError(in_words(error, path)) from error
         raise PictureError(f"{path}: damaged or incomplete picture ({error}).") from error
 
 
@@ -168,7 +167,7 @@ def write_frames(path: Path, frames: Sequence[Picture], format: str | None = Non
     path = Path(path)
     suffix = f".{format.lower()}" if format else path.suffix.lower()
     if format and suffix not in FORMATS:
-        raise PictureError(f"{path}: cannot write {format!r}; choose one of {', '.join(FORMATS)}.")
+        raise PictureError(f"{path}: cannot write {format!r}; choose one of {', '.join(FORMATS).replace('.', '')}.")
     kind = FORMATS.get(suffix, frames[0].format)
     frames = [replace(one, rgb=one.rgb.detach().cpu()) for one in frames]
     try:
@@ -179,7 +178,8 @@ def write_frames(path: Path, frames: Sequence[Picture], format: str | None = Non
         with atomic_file(path) as file:
             file.write(encoded)
     except Exception as error:  # encoders, too, raise anything
-        raise PictureError(f"{path}: cannot be written as {kind} ({error}).") from error
+        why = getattr(error, "strerror", None) or error
+        raise PictureError(f"{path}: cannot be written as {kind} ({why}).") from error
 
 
 def find_pictures(folder: Path) -> list[Path]:

@@ -2,11 +2,12 @@
 and loses (gain maps, depth, films), with the metadata that announce it.
 """
 
+import contextlib
 import io
 import re
 import struct
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import PurePath
 from typing import Any, BinaryIO
 from xml.dom import minidom
@@ -17,8 +18,11 @@ from PIL import Image
 _RAW = ("a raw photograph", "develop it to TIFF or JPEG first, as its camera's program does")
 _GIF = ("a GIF, which has 256 colours", "save it as PNG or WebP first (animations too) or as a video")
 _TIFF = ("a TIFF of a kind that is not read (32 bits or five channels, say)", "save it as PNG first")
+_JPEG_LS = 0xF7
+_FRAMES = {_JPEG_LS, *range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of JPEG behind which a picture is described
 _TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PAGE = ("a page of the web, which came in place of the picture", "fetch it again")
+_HIDDEN = ("hidden by the dot that its name begins with", "rename it to have it restored")
 _FILM = ("a film", "give it the suffix of one, .mp4 say")
 _KINDS = {
     _GIF: "gif",
@@ -33,7 +37,7 @@ _KINDS = {
     (
         "a picture of a kind that is not read",
         "save it as PNG or TIFF first",
-    ): "ico cur icns tga hdr exr pfm pcx ppm pgm pbm pnm dds ktx2 dcm jxr wdp hdp qoi bpg flif sgi pcd",
+    ): "jls ico cur icns tga hdr exr pfm pcx ppm pgm pbm pnm dds ktx2 dcm jxr wdp hdp qoi bpg flif sgi pcd",
     ("a document", "export its pictures first"): "pdf doc docx odt ppt pptx",
     ("an archive", "unpack it first"): "zip cbz rar 7z tar gz tgz bz2 xz zst",
     ("a film of a kind that is not read", "convert it to MP4 first"): "rm rmvb m2v mxf divx dv ogm mjpeg y4m r3d swf",
@@ -72,6 +76,22 @@ def cut_tiff(file: BinaryIO, header: bytes) -> str:
     return ""
 
 
+def odd_jpeg(file: BinaryIO) -> str:
+    """What an open JPEG is that nothing here decodes, by its frame header, and what to do; empty for others."""
+    file.seek(0)
+    at = 2 if file.read(2) == b"\xff\xd8" else -1
+    while at > 0:
+        file.seek(at)
+        head = file.read(5).ljust(5, b"\0")
+        if head[0] != 0xFF:
+            break
+        if head[1] in _FRAMES and (head[1] == _JPEG_LS or 8 < head[4] <= 16):
+            kind = "JPEG-LS picture" if head[1] == _JPEG_LS else f"JPEG of {head[4]} bits, and only those of 8 are read"
+            return _in_words((f"a {kind}", "save it as PNG or TIFF first, of 16 bits if it has more than 8"))
+        at += 1 if head[1] == 0xFF else 2 + int.from_bytes(head[2:4])
+    return ""
+
+
 def raw_kind(path: PurePath) -> str:
     """As `other_kind` for raw photographs, by their names: they look like TIFF and hold a small picture."""
     kind = _BY_SUFFIX.get(path.suffix.lower())
@@ -82,17 +102,26 @@ def _in_words(kind: tuple[str, str] | None) -> str:
     return f"is {kind[0]}: {kind[1]}." if kind else ""
 
 
-RAW = _in_words(_RAW)
+RAW, HIDDEN = _in_words(_RAW), _in_words(_HIDDEN)
+
+
+def is_left_out(path: PurePath, suffixes: Collection[str]) -> bool:
+    """Whether to tell of a file that is not restored: of another kind than these, or hidden. Others that are hidden,
+    and what macOS keeps beside files (._a.jpg), nobody misses.
+    """
+    is_hidden = path.name.startswith(".")
+    return (path.suffix.lower() in suffixes) == is_hidden and not path.name.startswith("._")
 
 
 def left_out(paths: Iterable[PurePath]) -> str:
     """How many files of which kind are no pictures or videos, and what to do with them: one line, or nothing."""
-    counts = Counter(path.suffix.lower() for path in paths)
+    counts = dict[Any, Counter[str]]()
+    for suffix, is_hidden in sorted((path.suffix.lower(), path.name.startswith(".")) for path in paths):
+        counts.setdefault(_HIDDEN if is_hidden else _BY_SUFFIX.get(suffix), Counter())[suffix] += 1
     said = []
-    for kind in dict.fromkeys(_BY_SUFFIX.get(suffix) for suffix in sorted(counts)):
-        suffixes = [suffix for suffix in sorted(counts) if _BY_SUFFIX.get(suffix) == kind]
-        number = sum(counts[suffix] for suffix in suffixes)
-        named = ", ".join(suffix or "without a suffix" for suffix in suffixes[:5])
+    for kind, suffixes in counts.items():
+        number = suffixes.total()
+        named = ", ".join(suffix or "without a suffix" for suffix in list(suffixes)[:5])
         what = f"{number} {'file' if number == 1 else 'files'} ({named})"
         said.append(f"{what}: {kind[0]}, {kind[1]}" if kind else f"{what}: no pictures or videos")
     return "; ".join(said)
@@ -207,6 +236,15 @@ def film_behind(image: Image.Image, file: BinaryIO) -> list[str]:
     return [FILM] if _FILM_BEGINS.search(file.read()) else []
 
 
+def photoshop_blocks(image: Image.Image) -> dict[int, Any]:
+    """Photoshop's resources in a JPEG or TIFF, by number."""
+    blocks = image.info.get("photoshop")
+    if image.format == "TIFF":
+        with contextlib.suppress(Exception):  # odd metadata are no reason to refuse the picture
+            blocks = image.get_photoshop_blocks()  # type: ignore[attr-defined]
+    return blocks if isinstance(blocks, dict) else {}
+
+
 def lost_beside(image: Image.Image, header: bytes) -> list[str]:
     """What else an opened file holds that no written one will; `header` is its beginning."""
     lost, others = [], 0
@@ -232,6 +270,8 @@ def lost_beside(image: Image.Image, header: bytes) -> list[str]:
         lost.append(GAIN_MAP)
     if image.info.get("depth_images"):
         lost.append(DEPTH)
+    if any(2000 <= number < 3000 for number in photoshop_blocks(image)):
+        lost.append("clipping paths")
     tags = getattr(image, "tag_v2", {})
     if 37724 in tags:
         lost.append("Photoshop layers")

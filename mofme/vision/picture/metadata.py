@@ -1,6 +1,5 @@
 """What a picture file carries besides its samples: EXIF and XMP, captions in JPEG, text and colour spaces in PNG."""
 
-import contextlib
 import re
 import struct
 import zlib
@@ -9,7 +8,7 @@ from typing import Any, BinaryIO
 from numpy.typing import NDArray
 from PIL import Image
 
-from mofme.vision.picture.kinds import turned_sizes
+from mofme.vision.picture.kinds import photoshop_blocks, turned_sizes
 
 _TURNS = (5, 6, 7, 8)  # orientations by a quarter
 _ORIENTATION, _RESOLUTION, _EXIF_IFD, _GPS_IFD = 0x0112, 282, 34665, 34853
@@ -129,11 +128,9 @@ def iptc_of(image: Image.Image) -> bytes | None:
     """The IPTC block of a JPEG or TIFF, if it has one."""
     if image.format == "TIFF":
         iptc = image.tag_v2.get(IPTC_TAG)  # type: ignore[attr-defined]
-        with contextlib.suppress(Exception):  # odd metadata are no reason to refuse the picture
-            iptc = iptc or image.get_photoshop_blocks()[_IPTC]["data"]  # type: ignore[attr-defined]
+        iptc = iptc or photoshop_blocks(image).get(_IPTC, {}).get("data")
         return iptc if isinstance(iptc, bytes) else None
-    resources = image.info.get("photoshop")
-    return resources.get(_IPTC) or None if isinstance(resources, dict) else None
+    return photoshop_blocks(image).get(_IPTC) or None
 
 
 def iptc_segment(iptc: bytes) -> bytes:
@@ -181,4 +178,6 @@ def lost_chunks(chunks: tuple[tuple[bytes, bytes], ...], icc: bytes | None) -> l
     text = any(kind in (b"tEXt", b"zTXt", b"iTXt") for kind, _ in chunks)
     own = any(kind in _SRGB and data[: len(_SRGB[kind])] != _SRGB[kind] for kind, data in chunks)
     own &= not icc and not any(kind == b"sRGB" for kind, _ in chunks)
-    return ["text of the PNG is left out"] * text + ["the PNG's own colour space is left out: it may look other"] * own
+    hdr = any(kind in (b"mDCV", b"cLLI") for kind, _ in chunks)
+    lost = ["text of the PNG is left out"] * text + ["how bright the PNG's HDR is meant to be is left out"] * hdr
+    return lost + ["the PNG's own colour space is left out: it may look other"] * own

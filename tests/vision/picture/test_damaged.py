@@ -1,9 +1,11 @@
 """Files that are broken, too large, of no known kind or out of reach are refused in words, and nothing is lost."""
 
+import errno
 import io
 import os
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -225,6 +227,15 @@ def test_half_of_a_progressive_jpeg_is_coarse(tmp_path):
     (tmp_path / "a.jpg").write_bytes(data[: len(data) // 2])
     picture = read_picture(tmp_path / "a.jpg")
     assert picture.present is None and "finer details are missing" in picture.notes[0]
+
+
+def test_a_drive_that_was_lost_is_no_damage_of_the_picture(tmp_path, monkeypatch):
+    def stale(*_):
+        raise OSError(errno.ESTALE, "Stale file handle", str(tmp_path / "a.jpg"))
+
+    Image.fromarray(noise()).save(tmp_path / "a.jpg")
+    monkeypatch.setattr(Path, "open", stale)
+    refused(tmp_path / "a.jpg", r"a\.jpg: the network drive that it lies on was lost")
 
 
 def test_missing_rows_turn_with_the_picture_and_do_not_count(tmp_path):

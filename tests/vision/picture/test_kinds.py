@@ -10,6 +10,7 @@ import pillow_heif
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from typer.testing import CliRunner
 
 from mofme.cli.app import app
@@ -48,6 +49,48 @@ def test_the_small_picture_in_a_raw_photograph_is_not_taken_for_it(tmp_path: Pat
 def test_what_was_given_the_suffix_of_a_picture_is_named(tmp_path: Path, content: bytes, what: str) -> None:
     (tmp_path / "a.jpg").write_bytes(content + bytes(40))
     refused(tmp_path / "a.jpg", f"is {what}")
+
+
+@pytest.mark.parametrize(
+    ("frame", "what"),
+    [
+        (b"\xff\xc1\0\x0b\x0c", "JPEG of 12 bits"),
+        (b"\xff\xff\xc3\0\x0b\x10", "JPEG of 16 bits"),  # lossless; markers may begin with more than one FF
+        (b"\xff\xf7\0\x0b\x08", "JPEG-LS picture"),
+    ],
+)
+def test_jpegs_that_nothing_here_decodes_are_named(tmp_path: Path, frame: bytes, what: str) -> None:
+    comment = b"\xff\xfe\0\x06\xff\xc0\0\x08"  # which holds what looks like a frame
+    rest = b"\0\x08\0\x08\x01\x01\x11\0" + b"\xff\xda\0\x08\x01\x01\0\0\x3f\0" + bytes(99) + b"\xff\xd9"
+    (tmp_path / "a.jpg").write_bytes(b"\xff\xd8" + comment + frame + rest)
+    refused(tmp_path / "a.jpg", rf"a\.jpg: is a {what}.*: save it as PNG or TIFF first")
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".tif"])
+def test_clipping_paths_are_told(tmp_path: Path, suffix: str) -> None:
+    path = b"8BIM" + struct.pack(">H", 2000) + b"\x06Path 1\0" + struct.pack(">L", 26) + bytes(26)
+    if suffix == ".jpg":
+        segment = b"Photoshop 3.0\0" + path
+        more = {"extra": b"\xff\xed" + struct.pack(">H", len(segment) + 2) + segment}
+    else:
+        directory = ImageFileDirectory_v2()
+        directory.tagtype[34377], directory[34377] = 1, path
+        more = {"tiffinfo": directory}
+    Image.fromarray(smooth()).save(tmp_path / f"a{suffix}", **more)
+    assert read_picture(tmp_path / f"a{suffix}").notes == ("left out: clipping paths",)
+
+
+def test_the_command_names_hidden_pictures_but_not_what_systems_keep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Restorer, "from_pretrained", lambda *_: as_it_is)
+    for name in ("a.jpg", ".b.jpg", "._a.jpg", "sub/.c.jpg", ".thumbs/d.jpg"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "in" / name)
+    (tmp_path / "in/.DS_Store").touch()
+    code, said = run(tmp_path / "in", tmp_path / "out")
+    hidden = "left out: 2 files (.jpg): hidden by the dot that its name begins with, rename it to have it restored"
+    assert code == 0 and f"{hidden} 1 restored" in said
 
 
 def test_names_that_cameras_and_programs_give_pictures_are_read(tmp_path: Path) -> None:

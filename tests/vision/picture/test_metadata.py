@@ -122,6 +122,8 @@ def test_gamma_primaries_and_text_of_a_png_are_kept(tmp_path, bits, row):
     kept = [
         (b"gAMA", struct.pack(">L", 100_000)),
         (b"cHRM", struct.pack(">8L", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)),
+        (b"mDCV", struct.pack(">8H2L", 35400, 14600, 8500, 39850, 6550, 2300, 15635, 16450, 10_000_000, 50)),
+        (b"cLLI", struct.pack(">2L", 10_000_000, 4_000_000)),
         (b"tEXt", b"Title\0a hill"),
     ]
     (tmp_path / "in.png").write_bytes(png(bits, 2, row, *kept, (b"tEXt", b"Raw profile type exif\0old orientation")))
@@ -180,6 +182,7 @@ def test_text_and_colours_of_a_png_are_told_where_they_cannot_go_along(tmp_path)
         (b"tEXt", b"Title\0a hill"): "text of the PNG is left out",
         (b"gAMA", struct.pack(">L", 100_000)): "the PNG's own colour space is left out: it may look other",
         (b"gAMA", struct.pack(">L", 45_455)): "",
+        (b"cLLI", bytes(8)): "how bright the PNG's HDR is meant to be is left out",
     }
     for chunk, note in told.items():
         (tmp_path / "a.png").write_bytes(png(8, 2, bytes(9), chunk))
