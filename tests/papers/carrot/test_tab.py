@@ -108,7 +108,7 @@ def test_what_parquet_unpacks_to_counts_and_what_repeats_each_time(
 
 def test_a_table_that_keeps_one_model_tells_why(tmp_path: Path) -> None:
     path = tmp_path / "table.txt"
-    path.write_text("Prompt\tQuality:a\tCost:a\tQuality:b\tCost:b\np\t0,5\t0\t50 %\t0\n", encoding="utf-16")
+    path.write_text("Prompt\tQuality:a\tCost:a\tQuality:b\tCost:b\np\t0,5\t0\t50 of 60\t0\n", encoding="utf-16")
     with pytest.raises(TableError, match="one model leaves nothing to choose; dropped the model b with more than 5%"):
         read_own(path, Limits())
 
