@@ -119,7 +119,7 @@ def test_without_ids_a_prompt_is_told_by_its_text(tmp_path: Path) -> None:
     table = load_table(written(tmp_path, lines))
     assert table.prompts == ("p", "q") and table.models == ("a", "b")
     assert table.quality_NM.tolist() == [[1, 0], [0.5, 1]] and table.cost_NM.tolist() == [[0.1, 0.2]] * 2
-    with pytest.raises(TableError, match="row 5 is a second answer of b to p: .* by a column id"):
+    with pytest.raises(TableError, match=r"row 5 is a second answer of b to p: .* by a column id"):
         load_table(written(tmp_path, lines + "p,b,1,0.2\n"))
     with pytest.raises(TableError, match=r"in 1 rows \(5\), first the quality of b in row 5 "):
         many = "".join(f"{prompt},{model},1,0.1\n" for prompt in range(30) for model in "ab")
@@ -260,7 +260,7 @@ def test_numbers_as_people_write_them(cell: str, unit: str, value: float) -> Non
 
 @pytest.mark.parametrize(
     ("cell", "unit"),
-    [("1,200", "$"), ("85%", "$"), ("$1", "%"), ("85%", ""), ("1,20,0", ""), ("12,34.5", ""), ("€0.1", "$"), ("%", "%")],
+    [("1,200", "$"), ("85%", "$"), ("$1", "%"), ("85%", ""), ("1,20,0", ""), ("12,34.5", ""), ("€1", "$"), ("%", "%")],
 )
 def test_numbers_that_may_be_two_things_are_none(cell: str, unit: str) -> None:
     assert math.isnan(number(cell, unit))
