@@ -116,10 +116,10 @@ def _a_row_an_answer(path: Path, columns: Columns) -> RawTable:
         quality_NM[place] = number(columns["quality"][row], "%")
         cost_NM[place] = number(columns["cost"][row], "$")
         tasks[place[0]] = text(columns["task"][row]) if "task" in columns else ""
-    known = [id_ for id_, _ in row_of] if "id" in columns else ()
-    numbered = np.array(list(first_of.values()), int) + 1
+    known: Sequence[str] = [id_ for id_, _ in row_of] if "id" in columns else ()
+    number_N = np.array([row + 1 for row in first_of.values()], int)
     prompts = [prompt for _, prompt in row_of]
-    return RawTable(path, path.name.split(".")[0], prompts, tasks, models, quality_NM, cost_NM, known, numbered)
+    return RawTable(path, path.name.split(".")[0], prompts, tasks, models, quality_NM, cost_NM, known, number_N)
 
 
 FORMATS: tuple[Format, ...] = (
