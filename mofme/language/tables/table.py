@@ -63,6 +63,8 @@ class RoutingTable:
     repairs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("quality_NM", "cost_NM"):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), np.float64))
         if problems := self._problems():
             raise TableError(f"{self.name} cannot be used: {'; '.join(problems)}")
 
