@@ -42,8 +42,11 @@ from mofme.papers.r2t2 import judge_text
 
 @dataclass(frozen=True)
 class AnswerRow:
-    """A question as it enters the last layers. `before_A` is the place whose logits say a choice's token `token_A`;
-    `choice_A` the choice that it belongs to; `share_C` the characters of each choice in units of their mean."""
+    """A question as it enters the last layers.
+
+    `before_A` is the place whose logits say a choice's token `token_A`; `choice_A` the choice that it belongs to;
+    `share_C` the characters of each choice in units of their mean.
+    """
 
     hidden_LD: Tensor
     position_L: Tensor
@@ -56,9 +59,11 @@ class AnswerRow:
 
 
 class Tail(nn.Module):
-    """The last `layers` of a model: row -> score (C,) of every choice after the question. A score is the log-likelihood
-    per character, as in lm-evaluation-harness' `acc_norm`, times the mean characters of a choice, so that its softmax
-    is as sharp as that of the log-likelihoods."""
+    """The last `layers` of a model: row -> score (C,) of every choice after the question.
+
+    A score is the log-likelihood per character, as in lm-evaluation-harness' `acc_norm`, times the mean characters of a
+    choice, so that its softmax is as sharp as that of the log-likelihoods.
+    """
 
     def __init__(self, lm: PretrainedLM, layers: int) -> None:
         super().__init__()
@@ -161,20 +166,24 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Setting:
-    """Which questions are measured and what may be learned from; `layers` are the last, which are re-routed."""
+    """Which questions are measured and what may be learned from; `layers` are the last, which are re-routed.
+
+    Of `test` the first `limit` are measured. Nothing is learned from a question that is like any of them all, so that a
+    smaller limit leaves out questions and changes nothing else.
+    """
 
     test: Sequence[Question]
     pool: Sequence[Question]
+    limit: int | None = None
     layers: int = 4
     k: int = 5
     tuning: int = 4
     seed: int = 0
 
 
-def drawn(questions: Sequence[Question], limit: int | None, seed: int) -> list[Question]:
-    """At most `limit` questions in an order that `seed` decides: those of a smaller limit come first in a larger."""
-    order = np.random.default_rng(seed).permutation(len(questions))[:limit]
-    return [questions[index] for index in order]
+def drawn(questions: Sequence[Question], seed: int) -> list[Question]:
+    """The questions in an order that `seed` decides."""
+    return [questions[index] for index in np.random.default_rng(seed).permutation(len(questions))]
 
 
 class Library:
@@ -199,10 +208,12 @@ class Library:
 
 def measure(lm: PretrainedLM, setting: Setting, work: Path, report: Report = lambda _: None) -> list[Measured]:
     """For every test question: of every arm whether it is right, the probability of the right choice, and seconds.
+
     `work` is a folder for what is finished. Raises ModelError for a model without experts, one that answers nothing, or
-    a folder that holds another model's or pool's."""
+    a folder that holds another model's, pool's or test's.
+    """
     name = f"text-{setting.layers}-{setting.k}-{len(setting.pool)}-{setting.tuning}-{setting.seed}"
-    told = {"model": lm.name, "pool": fingerprint(setting.pool)}
+    told = {"model": lm.name, "pool": fingerprint(setting.pool), "test": fingerprint(setting.test)}
     if (Path(lm.name) / CARD_FILE).is_file():  # one that is converted anew may have the same name
         told["weights"] = load_card(Path(lm.name)).sha256
     tail = Tail(lm, setting.layers)
@@ -229,15 +240,16 @@ def _measure(tail: Tail, setting: Setting, encoder: SentenceEncoder, log: Log, r
         rates = _tune(library, [setting.pool[index] for index in tuning], pool_ND[tuning], setting.k)
         log.append({"rates": rates})
     report(f"chosen on tuning questions: {rates}")
-    for number, (question, place_D) in enumerate(zip(setting.test, test_ND, strict=True)):
+    measured = setting.test[: setting.limit]
+    for number, (question, place_D) in enumerate(zip(measured, test_ND, strict=False)):
         asked = _asked(question)
         if asked not in done:
             random = np.random.default_rng([setting.seed, number])
             arms = _arms(library, question, place_D, setting.k, rates, random)
             done[asked] = {"asked": asked, "question": question.context, "task": question.task, **dict(arms)}
             log.append(done[asked])
-        report(f"{number + 1} of {len(setting.test)} questions")
-    return [done[_asked(question)] | {"library": len(library.rows), "rates": rates} for question in setting.test]
+        report(f"{number + 1} of {len(measured)} questions")
+    return [done[_asked(question)] | {"library": len(library.rows), "rates": rates} for question in measured]
 
 
 def _asked(question: Question) -> int:
