@@ -42,11 +42,8 @@ from mofme.papers.r2t2 import judge_text
 
 @dataclass(frozen=True)
 class AnswerRow:
-    """A question as it enters the last layers.
-
-    `before_A` is the place whose logits say a choice's token `token_A`; `choice_A` the choice that it belongs to;
-    `share_C` the characters of each choice in units of their mean.
-    """
+    """A question as it enters the last layers. `before_A` is the place whose logits say a choice's token `token_A`;
+    `choice_A` the choice that it belongs to; `share_C` the characters of each choice in units of their mean."""
 
     hidden_LD: Tensor
     position_L: Tensor
@@ -59,11 +56,9 @@ class AnswerRow:
 
 
 class Tail(nn.Module):
-    """The last `layers` of a model: row -> score (C,) of every choice after the question.
-
-    A score is the log-likelihood per character, as in lm-evaluation-harness' `acc_norm`, times the mean characters of a
-    choice, so that its softmax is as sharp as that of the log-likelihoods.
-    """
+    """The last `layers` of a model: row -> score (C,) of every choice after the question. A score is the log-likelihood
+    per character, as in lm-evaluation-harness' `acc_norm`, times the mean characters of a choice, so that its softmax
+    is as sharp as that of the log-likelihoods."""
 
     def __init__(self, lm: PretrainedLM, layers: int) -> None:
         super().__init__()
@@ -166,11 +161,8 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Setting:
-    """Which questions are measured and what may be learned from; `layers` are the last, which are re-routed.
-
-    Of `test` the first `limit` are measured. Nothing is learned from a question that is like any of them all, so that a
-    smaller limit leaves out questions and changes nothing else.
-    """
+    """What may be learned from, nothing that is like any question of `test`, of which the first `limit` are measured;
+    `layers` are the last, which are re-routed."""
 
     test: Sequence[Question]
     pool: Sequence[Question]
@@ -208,10 +200,8 @@ class Library:
 
 def measure(lm: PretrainedLM, setting: Setting, work: Path, report: Report = lambda _: None) -> list[Measured]:
     """For every test question: of every arm whether it is right, the probability of the right choice, and seconds.
-
     `work` is a folder for what is finished. Raises ModelError for a model without experts, one that answers nothing, or
-    a folder that holds another model's, pool's or test's.
-    """
+    a folder that holds another model's, pool's or test's."""
     name = f"text-{setting.layers}-{setting.k}-{len(setting.pool)}-{setting.tuning}-{setting.seed}"
     told = {"model": lm.name, "pool": fingerprint(setting.pool), "test": fingerprint(setting.test)}
     if (Path(lm.name) / CARD_FILE).is_file():  # one that is converted anew may have the same name
