@@ -149,7 +149,7 @@ def test_a_file_as_excel_saves_it(tmp_path: Path) -> None:
     with pytest.raises(TableError, match=f"has 1 texts without a label, the first in row {len(TEXTS) + 1}"):
         read_task(path, Letters())
     path.write_text("sentence,class\none,1\n")
-    with pytest.raises(TableError, match="has no columns text and label, .* it has the columns sentence, class"):
+    with pytest.raises(TableError, match=r"has no columns text and label, .* it has the columns sentence, class"):
         read_task(path, Letters())
 
 
