@@ -64,8 +64,10 @@ def activated_parameters(model: nn.Module, active_L: Iterable[float] | None = No
 
 @dataclass(frozen=True)
 class ObservedRouting:
-    """A decision taken while observing: which layer took it, the leading shape its tokens came in, and where it was
-    asked for the tokens (T, D) themselves.
+    """A decision taken while observing.
+
+    `layer` names who took it, `leading_shape` is that of the layer's input without D, and `x_TD` are its tokens, None
+    where they were not asked for.
     """
 
     layer: str

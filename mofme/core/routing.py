@@ -46,7 +46,9 @@ class Router(nn.Module, ABC):
 class ScoreRouter(Router):
     """A router that scores the experts and takes the best (Shazeer et al. 2017): a subclass says how it scores.
 
-    p = softmax(logits(x)), of which the top k stay; for k > 1 they are scaled to sum to 1.
+        p = softmax(logits(x))
+
+    of which the top k stay; for k > 1 they are scaled to sum to 1.
     """
 
     def __init__(self, num_experts: int, top_k: int) -> None:

@@ -55,7 +55,7 @@ def save_model(folder: Path, card: ModelCard, state: Mapping[str, Tensor]) -> Mo
     parameters = card.parameters or sum(tensor.numel() for tensor in stored.values())  # packed, a byte holds several
     card = replace(card, parameters=parameters, sha256=hashlib.sha256(content).hexdigest())
     # Both are on the disk before either takes its place: without room for one, the earlier pair stays.
-    with atomic_file(folder / CARD_FILE, "w") as text, atomic_file(folder / WEIGHTS_FILE) as weights:
+    with atomic_file(Path(folder, CARD_FILE), "w") as text, atomic_file(Path(folder, WEIGHTS_FILE)) as weights:
         text.write(json.dumps(asdict(card), indent=2) + "\n")
         text.flush()
         weights.write(content)
@@ -73,7 +73,7 @@ def save_packed(folder: Path, card: ModelCard, model: nn.Module) -> ModelCard:
 
 def load_card(folder: Path) -> ModelCard:
     """Read and check `card.json`. Raises ModelError naming the file and what is wrong with it."""
-    path = folder / CARD_FILE
+    path = Path(folder, CARD_FILE)
     try:
         return ModelCard(**json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -84,7 +84,7 @@ def load_card(folder: Path) -> ModelCard:
 
 def load_state(folder: Path, card: ModelCard) -> dict[str, Tensor]:
     """Load the weights as float32 after verifying their checksum. Raises ModelError if they are missing or damaged."""
-    path = folder / WEIGHTS_FILE
+    path = Path(folder, WEIGHTS_FILE)
     if not path.is_file():
         raise ModelError(f"{path} is missing: download the model again")
     with path.open("rb") as file:

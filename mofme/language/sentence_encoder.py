@@ -77,7 +77,9 @@ class SentenceEncoder:
         return net
 
     def embed(self, prompts: Sequence[str]) -> FloatArray:
-        """Embeddings (N, 384), rows of length 1."""
+        """Embeddings (N, 384), rows of length 1. Raises TypeError for what is no sequence of texts."""
+        if isinstance(prompts, str) or not all(isinstance(prompt, str) for prompt in prompts):
+            raise TypeError("prompts are texts in a list, and a prompt is a text")
         questions = [question_of(prompt) for prompt in prompts]
         known = self._cache.get(questions) if self._cache else {}
         missing = list(dict.fromkeys(question for question in questions if question not in known))

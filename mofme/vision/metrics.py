@@ -25,7 +25,7 @@ LPIPS_MIN_SIDE = 32  # AlexNet's strides leave nothing of a smaller picture
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB, over all channels; infinite for equal pictures."""
-    return -10 * (a - b).square().mean(dim=(1, 2, 3)).log10()
+    return -10 * (torch.as_tensor(a) - torch.as_tensor(b)).square().mean(dim=(1, 2, 3)).log10()
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
@@ -33,6 +33,7 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
 
     The mean over channels; ValueError when a side is shorter than the window.
     """
+    a, b = torch.as_tensor(a), torch.as_tensor(b)
     if min(a.shape[-2:]) < SSIM_WINDOW:
         raise ValueError(f"SSIM needs pictures of at least {SSIM_WINDOW} pixels a side, got {tuple(a.shape)}")
     return kornia.metrics.ssim(a, b, SSIM_WINDOW, padding="valid").mean(dim=(1, 2, 3))
@@ -67,7 +68,7 @@ class Lpips:
                     f"AlexNet's weights for LPIPS cannot be downloaded ({error}): name a file that holds them"
                 ) from error
         if weights is not None:
-            self._load_alexnet(weights)
+            self._load_alexnet(Path(weights))
 
     def _load_alexnet(self, path: Path) -> None:
         # lpips spreads torchvision's `features` over five slices, and keeps their numbers.

@@ -190,6 +190,9 @@ class Restorer:
         pixels of the parts worked on at a time. `steady` remembers the earlier frames of a video, so that its
         brightness does not flicker. `on_progress` is told the share that is done; what it raises stops the work.
         """
+        if not isinstance(image, Tensor):
+            words = "torch.from_numpy makes one of an array, read_picture(path).rgb of a file"
+            raise TypeError(f"a picture is a torch tensor, got {type(image).__name__}: {words}")
         if image.ndim != 3 or image.shape[0] != 3 or not image.numel():
             raise ValueError(f"a picture has the shape (3, height, width), got {tuple(image.shape)}")
         if not image.is_floating_point():

@@ -90,6 +90,7 @@ def restore_video(
     ended, to the same result. Raises PictureError if the source is no video or too large, or the output, whose suffix
     decides the kind (.mp4, .m4v, .mov, .mkv, .webm), cannot be written.
     """
+    source, output = Path(source), Path(output)
     if output.suffix.lower() not in CONTAINERS:
         raise PictureError(f"{output}: no video is written with this suffix; choose one of {', '.join(CONTAINERS)}.")
     settings = {"strength": strength, "ensemble": ensemble, "tile": tile}

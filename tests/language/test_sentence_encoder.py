@@ -35,6 +35,10 @@ def test_rows_have_length_one_and_keep_their_order(tmp_path: Path) -> None:
     assert alone @ together[2] > 0.9995
     assert together[0] @ together[1] > 0.8 > 0.3 > together[0] @ together[2]
     assert encoder.embed([]).shape == (0, 384)
+    np.testing.assert_array_equal(encoder.embed(np.array(PROMPTS[:2])), together[:2])
+    for wrong in ("one text", [["a list"]], [1]):
+        with pytest.raises(TypeError, match="prompts are texts in a list"):
+            encoder.embed(wrong)  # type: ignore[arg-type]
 
 
 def test_what_was_embedded_is_remembered_and_no_text_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,11 +29,13 @@ def test_psnr_of_a_known_error_and_of_none() -> None:
     b[1, 2] -= 0.1
     torch.testing.assert_close(psnr(a, b), torch.tensor([20.0, 24.771213], dtype=torch.float64))
     assert psnr(a, a).tolist() == [float("inf")] * 2
+    assert psnr(a.numpy(), b.numpy()).tolist() == psnr(a, b).tolist()  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("channels", [slice(0, 3), slice(1, 2)])
 def test_ssim_equals_scikit_image(channels: slice) -> None:
     a, b = (picture[:, channels] for picture in pictures())
+    assert ssim(a.numpy(), b.numpy()).tolist() == ssim(a, b).tolist()  # type: ignore[arg-type]
     for ours, one, other in zip(ssim(a, b).tolist(), a.numpy(), b.numpy(), strict=True):
         expected = structural_similarity(
             one, other, channel_axis=0, data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False

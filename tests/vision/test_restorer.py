@@ -191,6 +191,9 @@ def test_what_is_no_picture_or_strength_is_refused() -> None:
     for shape in ((1, 8, 8), (1, 3, 8, 8), (3, 0, 8), (8, 8)):
         with pytest.raises(ValueError, match="shape"):
             restorer(torch.zeros(shape))
+    for other in (np.zeros((3, 8, 8), np.float32), "photo.jpg"):
+        with pytest.raises(TypeError, match=f"a torch tensor, got {type(other).__name__}: torch.from_numpy makes"):
+            restorer(other)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"floats in \[0, 1\], got torch.uint8"):
         restorer(torch.zeros(3, 8, 8, dtype=torch.uint8))
     for wrong in (float("nan"), float("inf"), 255.0, -1.0):

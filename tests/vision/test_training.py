@@ -1,6 +1,10 @@
 import csv
+import json
 import math
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -158,6 +162,42 @@ def test_a_state_is_resumed_by_each_of_several_processes_on_a_cpu(tmp_path: Path
     save_checkpoint(tmp_path / "state.pt", {"weights": torch.arange(3.0)})
     state = load_checkpoint(tmp_path / "state.pt", torch.device("cpu:1"))
     assert state is not None and state["weights"].tolist() == [0, 1, 2]
+
+
+# What each of the processes runs: a training that notes its losses, and a sum of all weights after each step.
+WATCHED = """
+import json, os, sys
+from pathlib import Path
+from mofme.vision import training
+
+seen = []
+
+class Watched(training._SharedRun):
+    def learn(self, loss):
+        loss = super().learn(loss)
+        seen.append([loss, sum(float(weight.double().sum()) for weight in self.net.parameters())])
+        return loss
+
+training._SIDE, training._SharedRun = 64, Watched
+clean, out = map(Path, sys.argv[1:])
+training.train(training.TrainingPlan(out, [clean], crop=32, canvas=48, batch=2, minutes=2 / 60), device="cpu")
+(out / f"seen {os.environ['RANK']}.json").write_text(json.dumps(seen))
+"""
+
+
+def test_two_processes_learn_one_net_from_different_pictures(clean: Path, tmp_path: Path) -> None:
+    (tmp_path / "watched.py").write_text(WATCHED)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    root = str(Path(module.__file__).parents[2])
+    out, environment = tmp_path / "out", {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
+    subprocess.run([*torchrun, tmp_path / "watched.py", clean, out], check=True, env=environment, timeout=600)
+    first, second = (json.loads((out / f"seen {rank}.json").read_text()) for rank in range(2))
+    assert len(first) == len(second) == steps(out) > 0
+    for (loss, weights), (other_loss, other_weights) in zip(first, second, strict=True):
+        assert loss != other_loss and weights == other_weights
+    (told,) = load_card(out).training["runs"]
+    assert told["processes"] == 2
+    assert 2 * steps(out) < told["pictures"] <= 2 * 2 * steps(out)  # one or two a step, in each
 
 
 CPU = torch.device("cpu")

@@ -118,7 +118,7 @@ def test_a_turned_video_comes_out_upright(tmp_path):
 def test_enough_ends_it_with_a_shorter_video(tmp_path):
     asked: Iterator[bool] = iter([False, False, True])
     source = film(tmp_path / "a.mp4", sound="aac")
-    told = list(restore_video(as_it_is, source, tmp_path / "b.mp4", enough=lambda: next(asked)))
+    told = list(restore_video(as_it_is, str(source), str(tmp_path / "b.mp4"), enough=lambda: next(asked)))
     assert len(told) == len(images(tmp_path / "b.mp4")) == 3
     with av.open(tmp_path / "b.mp4") as container:
         assert container.duration / av.time_base < 0.5  # the sound ends with the pictures

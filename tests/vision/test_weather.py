@@ -156,6 +156,9 @@ def test_pictures_of_any_float_type() -> None:
         # Before the sensor and at the end pictures are rounded to their type, by up to 2^-9: that may cross an 8-bit
         # step.
         assert (image.float() - expected).abs().max() < 1 / 255 + 2**-8
+    clean = pictures(4)
+    from_numpy = synthesize(clean.numpy(), WEATHERS, seeded(1)).image  # type: ignore[arg-type]
+    assert torch.equal(from_numpy, synthesize(clean, WEATHERS, seeded(1)).image)
 
 
 def test_the_seed_decides_and_the_input_is_left_alone() -> None:

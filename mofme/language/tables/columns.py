@@ -34,7 +34,9 @@ _NOT_WESTERN = re.compile(
 _SEPARATOR = re.compile(r'"?sep=(.)"?[^\S\r\n]*(?:\r\n?|\n)', re.IGNORECASE)  # a first line for Excel
 # Headings that are ours, in any case and spacing; all others stay as they are written.
 _OURS = re.compile(r"(id|prompt|task|model|quality|cost|text|label)(?:\s*:\s*(.+))?", re.IGNORECASE | re.DOTALL)
-_DECIMAL = re.compile(r"^\s*(-?\d+),(\d+(?:[eE][-+]?\d+)?)\s*$")
+_DECIMAL = re.compile(r"(-?\d+),(\d+(?:[eE][-+]?\d+)?)")
+_OPEN = re.compile(r"-?[1-9]\d{0,2},\d{3}")  # 1,200 is 1200 here and 1.2 there
+_GROUPED = re.compile(r"-?[1-9]\d{0,2}(?:,\d{3})+(?:,\d{3}|\.\d+)")  # 1,200.5 and 1,200,000 are one thing only
 _TRUTH = {"true": 1.0, "false": 0.0}
 
 
@@ -151,7 +153,7 @@ def _named(cell: str) -> str:
 
 def _with_points(cells: list[str]) -> list[str]:
     """A column of numbers with decimal commas, as stand between semicolons, with points; any other as it is."""
-    pointed = [_DECIMAL.sub(r"\1.\2", cell) for cell in cells]
+    pointed = [".".join(found.groups()) if (found := _DECIMAL.fullmatch(cell.strip())) else cell for cell in cells]
     return pointed if all(not cell.strip() or math.isfinite(number(cell)) for cell in pointed) else cells
 
 
@@ -203,13 +205,28 @@ def numbered_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, record
 
 
-def number(cell: Any) -> float:
-    """What a cell says as a number; a blank or anything that is no number is NaN."""
+def number(cell: Any, unit: str = "") -> float:
+    """What a cell says as a number, with decimal comma or thousands apart where no other reading is possible; a blank
+    or anything that is no number, such as 1,200, is NaN. It may have its `unit` beside it: "$", or "%", a hundredth.
+    """
     try:
         value = float(cell)
     except (TypeError, ValueError):
-        return _TRUTH.get(str(cell).strip().lower(), math.nan)
+        value = _written(str(cell).strip(), unit)
     return value if math.isfinite(value) else math.nan
+
+
+def _written(cell: str, unit: str) -> float:
+    bare = cell.strip(unit).strip()
+    scale = 100 if unit == "%" and bare != cell else 1
+    if _GROUPED.fullmatch(bare):
+        bare = bare.replace(",", "")
+    elif _DECIMAL.fullmatch(bare) and not _OPEN.fullmatch(bare):
+        bare = bare.replace(",", ".")
+    try:
+        return float(bare) / scale
+    except ValueError:
+        return _TRUTH.get(bare.lower(), math.nan)
 
 
 def text(cell: Any) -> str:
@@ -220,6 +237,6 @@ def texts(cells: Sequence[Any]) -> list[str]:
     return [text(cell) for cell in cells]
 
 
-def numbers(columns: Columns, names: Sequence[str]) -> NDArray[np.float64]:
+def numbers(columns: Columns, names: Sequence[str], unit: str = "") -> NDArray[np.float64]:
     """These columns side by side, a row for each row of the file."""
-    return np.array([[number(cell) for cell in columns[name]] for name in names], np.float64).T
+    return np.array([[number(cell, unit) for cell in columns[name]] for name in names], np.float64).T

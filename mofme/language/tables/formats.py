@@ -6,6 +6,7 @@ One's own is CSV or Parquet: a row a prompt, or a row for each answer of a model
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import NamedTuple
 
 import numpy as np
@@ -18,11 +19,11 @@ from mofme.language.tables.table import RawTable, RoutingTable
 
 PLAIN = (
     "CSV or Parquet with prompt, perhaps task, and quality:<model> and cost:<model> for each model; or a row an answer "
-    "with id, prompt, model, quality, cost and perhaps task"
+    "with prompt, model, quality, cost and perhaps id and task"
 )
 _QUALITY, _COST = "quality:", "cost:"
 _SHOWN = 200  # letters of the names of columns
-_LONG = {"id", "prompt", "model", "quality", "cost"}
+_LONG = {"prompt", "model", "quality", "cost"}
 
 
 class Format(NamedTuple):
@@ -86,29 +87,39 @@ def _a_row_a_prompt(path: Path, columns: Columns) -> RawTable:
         raise TableError(f"{path}: {', '.join(alone)} needs both a column {_QUALITY}... and a column {_COST}...")
     prompts = texts(columns["prompt"])
     tasks = texts(columns.get("task", [""] * len(prompts)))
-    quality_NM, cost_NM = (numbers(columns, [kind + model for model in models]) for kind in (_QUALITY, _COST))
+    kinds = ((_QUALITY, "%"), (_COST, "$"))
+    quality_NM, cost_NM = (numbers(columns, [kind + model for model in models], unit) for kind, unit in kinds)
     return RawTable(path, path.name.split(".")[0], prompts, tasks, models, quality_NM, cost_NM)
 
 
 def _a_row_an_answer(path: Path, columns: Columns) -> RawTable:
-    """One row for each id and prompt: an id with two prompts makes two rows, with blanks, which the checks find."""
-    cells = {name: texts(columns[name]) for name in ("id", "prompt", "model")}
+    """One row for each id and prompt, numbered as its first answer: an id with two prompts makes two rows, with blanks,
+    which the checks find. Where there are no ids, the prompts' texts are.
+    """
+    cells = {name: texts(columns[name]) for name in ("prompt", "model")}
     cells["model"] = [name.strip() for name in cells["model"]]
-    asked = list(dict.fromkeys(zip(cells["id"], cells["prompt"], strict=True)))
+    ids = texts(columns.get("id", cells["prompt"]))
+    first_of: dict[tuple[str, str], int] = {}
+    for row, pair in enumerate(zip(ids, cells["prompt"], strict=True)):
+        first_of.setdefault(pair, row)
     models = list(dict.fromkeys(cells["model"]))
-    row_of = {pair: row for row, pair in enumerate(asked)}
+    row_of = {pair: row for row, pair in enumerate(first_of)}
     column_of = {model: column for column, model in enumerate(models)}
-    quality_NM = np.full((len(asked), len(models)), math.nan)
-    cost_NM, tasks, seen = quality_NM.copy(), [""] * len(asked), set()
-    for row, (id_, prompt, model) in enumerate(zip(*cells.values(), strict=True)):
+    quality_NM = np.full((len(row_of), len(models)), math.nan)
+    cost_NM, tasks, seen = quality_NM.copy(), [""] * len(row_of), set()
+    for row, (id_, prompt, model) in enumerate(zip(ids, *cells.values(), strict=True)):
         place = row_of[id_, prompt], column_of[model]
         if place in seen:
-            raise TableError(f"{path}: row {row + 1} is a second answer of {model} to {id_}: remove one of them")
+            remedy = "remove one of them" + ("" if "id" in columns else ", or tell the prompts apart by a column id")
+            raise TableError(f"{path}: row {row + 1} is a second answer of {model} to {shorten(id_, 60)}: {remedy}")
         seen.add(place)
-        quality_NM[place], cost_NM[place] = number(columns["quality"][row]), number(columns["cost"][row])
+        quality_NM[place] = number(columns["quality"][row], "%")
+        cost_NM[place] = number(columns["cost"][row], "$")
         tasks[place[0]] = text(columns["task"][row]) if "task" in columns else ""
-    ids, prompts = [id_ for id_, _ in asked], [prompt for _, prompt in asked]
-    return RawTable(path, path.name.split(".")[0], prompts, tasks, models, quality_NM, cost_NM, ids)
+    known: Sequence[str] = [id_ for id_, _ in row_of] if "id" in columns else ()
+    number_N = np.array([row + 1 for row in first_of.values()], int)
+    prompts = [prompt for _, prompt in row_of]
+    return RawTable(path, path.name.split(".")[0], prompts, tasks, models, quality_NM, cost_NM, known, number_N)
 
 
 FORMATS: tuple[Format, ...] = (

@@ -63,6 +63,8 @@ class RoutingTable:
     repairs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("quality_NM", "cost_NM"):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), np.float64))
         if problems := self._problems():
             raise TableError(f"{self.name} cannot be used: {'; '.join(problems)}")
 
@@ -185,12 +187,27 @@ def misaligned(table: RawTable) -> BoolArray:
     return np.array([len(asked[id_]) > 1 for id_ in table.ids] or [False] * len(table.prompts), bool)
 
 
+def first_gap(table: RawTable, models: Sequence[str]) -> str:
+    """Where the first blank or what is no number stands among these models, and how numbers are written."""
+    at = columns_of(models, table.models, table.path)
+    row, model = np.argwhere(~np.isfinite(table.quality_NM + table.cost_NM)[:, at])[0].tolist()
+    kind = "cost" if np.isfinite(table.quality_NM[row, at[model]]) else "quality"
+    where = f"{kind} of {models[model]} in row {table.numbers()[row]}"
+    return f"first the {where} (write 0.85 or 1200.5, without marks between thousands)"
+
+
+def gaps(table: RawTable) -> Fault | None:
+    fault = dropping("qualities or costs that are blank or no numbers")(table)
+    return fault and fault._replace(problem=f"{fault.problem}, {first_gap(table, table.models)}")
+
+
 def sparse_models(table: RawTable) -> Fault | None:
     share_M = np.isnan(table.quality_NM + table.cost_NM).mean(0) if table.prompts else np.zeros(len(table.models))
     sparse = [name for name, share in zip(table.models, share_M, strict=True) if share > SPARSE]
     if not sparse:
         return None
-    what = f"{', '.join(sparse)} with more than {SPARSE:.0%} of its qualities or costs blank or no numbers"
+    gap = first_gap(table, sparse)
+    what = f"{', '.join(sparse)} with more than {SPARSE:.0%} of its qualities or costs blank or no numbers, {gap}"
     kept = [name for name in table.models if name not in sparse]
     return Fault(what, f"dropped the model {what}", table.keep_models(kept))
 
@@ -245,7 +262,7 @@ CHECKS: tuple[Check, ...] = (
     dropping("blank prompts"),
     dropping("one id but different prompts (the models were not asked the same)", misaligned),
     sparse_models,
-    dropping("qualities or costs that are blank or no numbers"),
+    gaps,
     dropping("qualities outside 0 to 1"),
     dropping("costs below zero"),
     repeats,

@@ -67,7 +67,8 @@ def load_mnist(path: Path, held_back: int = _HELD_BACK) -> Mnist:
     except FileNotFoundError:
         raise TableError(f"{path} is missing: give an .npz that holds train_x, train_y, test_x and test_y") from None
     except (KeyError, ValueError, TypeError, EOFError, OSError, zlib.error, zipfile.BadZipFile) as error:
-        raise TableError(f"{path} holds no digits as train_x, train_y, test_x and test_y: {error}") from error
+        why = str(error).partition(" If you trust")[0]  # it goes on to advise to unpickle
+        raise TableError(f"{path} holds no digits as train_x, train_y, test_x and test_y: {why}") from error
     if len(train) <= held_back:
         raise TableError(f"{path} has {len(train)} digits to train on: more than {held_back} are needed")
     return Mnist(train[: len(train) - held_back], train[len(train) - held_back :], test)

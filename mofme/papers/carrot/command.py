@@ -59,11 +59,8 @@ def prompt(
         typer.echo(json.dumps(routed.as_json(), indent=1))
     else:
         _show(routed)
-    chosen = routed.models.index(routed.model)
-    if budget is not None and routed.cost_M[chosen] > budget:
-        command.tell("no model is expected to cost as little: this is the cheapest")
-    if quality is not None and routed.quality_M[chosen] < quality:
-        command.tell("no model is expected to be as good: this is the best")
+    if routed.missed:
+        command.tell(routed.missed)
 
 
 def _show(routed: Routed) -> None:

@@ -191,8 +191,9 @@ def answer_html(routed: "Routed", knows: str) -> str:
     """
     chosen = routed.models.index(routed.model)
     quality, cost = float(routed.quality_M[chosen]), float(routed.cost_M[chosen])
+    missed = routed.missed and f"<p><b>{routed.missed.capitalize()}.</b></p>"
     return (
-        f"<p class='note'>{html.escape(knows)}</p><p class='choice'>Ask <b>{html.escape(routed.model)}</b></p>"
+        f"<p class='note'>{html.escape(knows)}</p><p class='choice'>Ask <b>{html.escape(routed.model)}</b></p>{missed}"
         f"<p>Expected quality {100 * quality:.0f} %, {dollars(cost)} per 1,000 prompts. {_beside_the_best(routed)}</p>"
         f"{_models_table(routed)}<div class='plots'>{_plot(routed)}</div>{_neighbours(routed)}"
     )

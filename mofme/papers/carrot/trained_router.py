@@ -49,6 +49,18 @@ class Routed:
     cost_M: FloatArray
     neighbours: tuple[Neighbour, ...]
     utility_M: FloatArray
+    budget: float | None = None
+    quality: float | None = None
+
+    @property
+    def missed(self) -> str:
+        """That no model is expected to keep to the budget or quality it was chosen by; "" where one is."""
+        chosen = self.models.index(self.model)
+        if self.budget is not None and self.cost_M[chosen] > self.budget:
+            return "no model is expected to cost as little: the cheapest is chosen"
+        if self.quality is not None and self.quality_M[chosen] < self.quality:
+            return "no model is expected to be as good: the best is chosen"
+        return ""
 
     def as_json(self) -> dict[str, Any]:
         """Plain values: `model`, `models` (quality and cost of each), `neighbours`."""
@@ -111,8 +123,8 @@ class TrainedRouter:
             [chosen] = at_least_quality(estimate, quality)
         else:
             [chosen] = utility_NM.argmax(1)
-        expected = (estimate.quality_NM[0], estimate.cost_NM[0])
-        return Routed(self.models[chosen], self.models, *expected, self._neighbours(queries), utility_NM[0])
+        expected, near = (estimate.quality_NM[0], estimate.cost_NM[0]), self._neighbours(queries)
+        return Routed(self.models[chosen], self.models, *expected, near, utility_NM[0], budget, quality)
 
     def _neighbours(self, queries: Queries) -> tuple[Neighbour, ...]:
         known = self.carrot.known

@@ -43,8 +43,9 @@ _STATES, _WEIGHTS, _PROFILE = "states_{:03}.npy", "layer_{:03}.safetensors", "pr
 @dataclass(frozen=True)
 class Conversion:
     """What was done: the recipe, the experts that may be active over all layers together, and each layer's policy.
-    `profiles` holds, for every layer, the candidates that were chosen from: `choose` takes them for any other
-    budget."""
+
+    `profiles` holds, for every layer, the candidates that were chosen from: `choose` takes them for any other budget.
+    """
 
     recipe: Recipe
     budget: float
@@ -60,9 +61,11 @@ def convert(
     work: Path,
     report: Report = lambda *_: None,
 ) -> Conversion:
-    """Convert `model` so that of its parameters the share `target` is no longer activated, at the least loss. The
-    number of experts that are active while converting follows from the target, whatever `recipe.active` says. Raises
-    ModelError for a target out of reach."""
+    """Convert `model` so that of its parameters the share `target` is no longer activated, at the least loss.
+
+    The number of experts that are active while converting follows from the target, whatever `recipe.active` says.
+    Raises ModelError for a target out of reach.
+    """
     layers = len(decoder_layers(model))
     recipe = replace(recipe, active=min(recipe.active, recipe.experts))
     affordable = converted_layer.budget(model, recipe, target)

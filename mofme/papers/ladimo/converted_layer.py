@@ -94,9 +94,12 @@ class RepresentativeRouter(ScoreRouter):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is converted. `active` of the `experts` are used while converting; `shared` neurons are always used.
-    `learned` False leaves all weights as they are and takes CMoE's untrained router. `tokens` are drawn from the text.
-    Of the routers only the linear one begins at a solution of least squares; the others learn from nothing."""
+    """How a model is converted.
+
+    `active` of the `experts` are used while converting; `shared` neurons are always used. `learned` False leaves all
+    weights as they are and takes CMoE's untrained router. `tokens` are drawn from the text. Of the routers only the
+    linear one begins at a solution of least squares; the others learn from nothing.
+    """
 
     experts: int = 8
     active: int = 5
@@ -178,8 +181,10 @@ class Candidate:
 
 @torch.no_grad()
 def profile(moe: ConvertedLayer, x_TD: Tensor, y_TD: Tensor, stream_TD: Tensor) -> list[Candidate]:
-    """Try every policy on a layer that should turn `x_TD` into `y_TD`, added to `stream_TD`. Thresholds are quantiles
-    of the routing weights, so that each has a top-k of about the same number of experts."""
+    """Try every policy on a layer that should turn `x_TD` into `y_TD`, added to `stream_TD`.
+
+    Thresholds are quantiles of the routing weights, so that each has a top-k of about the same number of experts.
+    """
     probability_TE = moe.router.router.logits(x_TD).softmax(-1)
     idle_ED = moe.experts.idle_ED
     # Every policy is a sum of the same parts, so that these are computed but once.
@@ -203,8 +208,10 @@ def profile(moe: ConvertedLayer, x_TD: Tensor, y_TD: Tensor, stream_TD: Tensor) 
 
 def choose(profiles: list[list[Candidate]], budget: float) -> list[Candidate]:
     """One candidate a layer: the least sum of errors with at most `budget` experts active over all layers together.
+
     Beginning with what errs least, the layer gives up experts that loses the least error for each, along the lower
-    convex hull of its candidates. If even the cheapest of all layers exceed the budget, these are returned."""
+    convex hull of its candidates. If even the cheapest of all layers exceed the budget, these are returned.
+    """
     hulls = [_hull(candidates) for candidates in profiles]
     while sum(hull[0].active for hull in hulls) > budget + 1e-9:
         steps = [(_slope(*hull[:2]), layer) for layer, hull in enumerate(hulls) if len(hull) > 1]

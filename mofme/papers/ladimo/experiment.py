@@ -59,8 +59,10 @@ class Measured:
 
 @dataclass(frozen=True)
 class Setting:
-    """What all arms share: the text to learn from, what is measured, and how much is to be saved. `frontier` holds
-    other targets, for which layers stay as they were built for `target` and only policies change."""
+    """What all arms share: the text to learn from, what is measured, and how much is to be saved.
+
+    `frontier` holds other targets, for which layers stay as they were built for `target` and only policies change.
+    """
 
     learned: Sequence[int]
     measured: Sequence[int]
@@ -85,9 +87,11 @@ class Comparison:
 def compare(
     fresh: Callable[[], PretrainedLM], setting: Setting, seeds: Sequence[int], folder: Path, say: Say
 ) -> Comparison:
-    """Convert and measure every arm with every seed. `fresh` opens the dense model anew. `folder` keeps what is
-    finished: stopped and called again with the same arguments it goes on from there. Raises ModelError if it holds a
-    comparison with another setting."""
+    """Convert and measure every arm with every seed.
+
+    `fresh` opens the dense model anew. `folder` keeps what is finished: stopped and called again with the same
+    arguments it goes on from there. Raises ModelError if it holds a comparison with another setting.
+    """
     dense = fresh()
     study = Study(folder, {"model": dense.name, **_told(setting)})
     budgets = {target: budget(dense.model, setting.recipe, target) for target in setting.frontier}

@@ -82,8 +82,10 @@ def convert_live(
     controls: Sequence[str],
     job: Job,
 ) -> Converted:
-    """Convert a copy of `lm`, and measure it beside the dense model and the controls, which are two at most. Raises
-    MofmeError when the job is stopped, its time is up, or recipe or target (0 to 1) do not fit model or text."""
+    """Convert a copy of `lm`, and measure it beside the dense model and the controls, which are two at most.
+
+    Raises MofmeError when the job is stopped, its time is up, or recipe or target (0 to 1) do not fit model or text.
+    """
     learned, measured = divide(ids, name)
     layers = len(decoder_layers(lm.model))
     total, done = (layers + _MEASURING) * (1 + len(controls)) + 2 * _MEASURING, 0

@@ -89,7 +89,12 @@ def read_task(path: Path, encoder: SentenceEncoder | None = None, limit: int | N
         if blank := [row for row, label in enumerate(labels, 1) if not label.strip()]:
             raise TableError(f"{path} has {len(blank)} texts without a label, the first in row {blank[0]}")
         return make_task(path.stem, texts(columns["text"]), labels, encoder, limit)
-    table = load_table(path, repair=True)
+    try:
+        table = load_table(path, repair=True)
+    except TableError as error:
+        if not path.exists():
+            raise
+        raise TableError(f"{path} has no columns text and label, and as a table of models' answers: {error}") from error
     return make_task(table.name, [question_of(prompt) for prompt in table.prompts], table.tasks, encoder, limit)
 
 

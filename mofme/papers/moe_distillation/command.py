@@ -35,16 +35,24 @@ def distil(
 
     from mofme.language.text import read_text
     from mofme.papers.moe_distillation import METHODS
-    from mofme.papers.moe_distillation import distillation as six_ways
+    from mofme.papers.moe_distillation.distillation import (
+        Plan,
+        check_student_folder,
+        non_activated_mass,
+        open_lm,
+        open_student,
+        save_student,
+    )
+    from mofme.papers.moe_distillation.distillation import distil as learn
     from mofme.papers.moe_distillation.quality import passages_of
 
     if method not in METHODS:
         raise typer.BadParameter(f"no such method: {method}. Choose from {', '.join(METHODS)}.")
-    taught_by, learner = six_ways.open_lm(teacher), six_ways.open_student(student, layers)
-    six_ways.check_student_folder(learner, out)
+    taught_by, learner = open_lm(teacher), open_student(student, layers)
+    check_student_folder(learner, out)
     prompts = passages_of(read_text(text), taught_by, held_out=passages)
     if method not in ("kd", "gkd"):
-        shares = six_ways.non_activated_mass(taught_by, prompts.held_out_PT[:4]).tolist()
+        shares = non_activated_mass(taught_by, prompts.held_out_PT[:4]).tolist()
         idle = ", ".join(f"{share:.0%}" for share in shares)
         command.tell(f"share of the routers' probability on idle experts, by layer: {idle}")
     began = time.monotonic()
@@ -54,12 +62,12 @@ def distil(
         kl = "" if progress.held_out_kl is None else f", held-out KL {progress.held_out_kl:.3f}"
         command.tell(f"step {progress.step} of {progress.steps}: loss {progress.loss:.3f}{kl}; {pace}")
 
-    plan = six_ways.Plan(method, steps, seed, batch, learning_rate, samplings=1)
-    quality = six_ways.distil(taught_by, learner, prompts, plan, tell).quality
+    plan = Plan(method, steps, seed, batch, learning_rate, samplings=1)
+    quality = learn(taught_by, learner, prompts, plan, tell).quality
     found = {"held-out KL": quality.kl, "held-out cross-entropy": quality.cross_entropy, "ROUGE-L": quality.rouge_l}
     metrics = {name: round(value, 4) for name, value in found.items()}
     training = {"teacher": Path(teacher).name, "method": method, "steps": steps, "seed": seed, "text": text.name}
-    six_ways.save_student(learner, out, licence, training, metrics)
+    save_student(learner, out, licence, training, metrics)
     command.tell(f"{out}: " + ", ".join(f"{name} {value}" for name, value in metrics.items()))
 
 

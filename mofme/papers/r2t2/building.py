@@ -166,8 +166,10 @@ def candidates() -> Iterator[Choices]:
 
 
 def choose(restorer: Restorer, references: References, judged: Sequence[Sample]) -> list[Choices]:
-    """The best candidate of every method, that with the highest mean PSNR on the samples first. Clear pictures count
-    too, up to 40 dB as in the training loss: none of them may be spoilt."""
+    """The best candidate of every method, that with the highest mean PSNR on the samples first.
+
+    Clear pictures count too, up to 40 dB as in the training loss: none of them may be spoilt.
+    """
 
     def mean(choices: Choices) -> float:
         tried = replace(references, choices=choices, others=())

@@ -100,8 +100,9 @@ def text(
     torch.set_num_threads(1)
     tasks = tuple(task or ())
     setting = Setting(
-        test=drawn(read_questions(test, tasks), limit, seed),
+        test=drawn(read_questions(test, tasks), seed),
         pool=read_questions(pool, tasks, references, seed),
+        limit=limit,
         layers=layers,
         seed=seed,
     )

@@ -128,9 +128,12 @@ class Found:
 def explain(
     restorer: Restorer, picture: Tensor, method: Method | None = None, references: References | None = None, **how: Any
 ) -> Rerouted:
-    """Restore a picture (3, H, W) as it is and re-routed. `method` is by default the one chosen on tuning pictures.
-    `references` are by default the shipped ones; `how` is what `Restorer` takes. Raises ModelError if they were made
-    for another model or lack the pairs that gradient descent needs."""
+    """Restore a picture (3, H, W) as it is and re-routed.
+
+    `method` is by default the one chosen on tuning pictures. `references` are by default the shipped ones; `how` is
+    what `Restorer` takes. Raises ModelError if they were made for another model or lack the pairs that gradient descent
+    needs.
+    """
     references = references or References.load()
     references.check(restorer.net)
     return reroute(restorer, picture, method, references, **how)

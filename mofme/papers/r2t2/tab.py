@@ -40,8 +40,10 @@ _LEAST = 0.5 / _LEVELS  # what rounds to nothing is not made to look large
 
 @dataclass(frozen=True)
 class ReroutedPhoto:
-    """Files of equal size: the photo restored as usual, restored after re-routing, and where the two differ. `changed`
-    is the mean and `most_changed` the largest difference between the two, in levels of 0 to 255."""
+    """Files of equal size: the photo restored as usual, restored after re-routing, and where the two differ.
+
+    `changed` is the mean and `most_changed` the largest difference between the two, in levels of 0 to 255.
+    """
 
     rerouted: Rerouted
     plain: Path
@@ -120,8 +122,11 @@ def build(services: Services, references: Callable[[], References] = shipped_ref
 
 
 def reroute_photo(services: Services, job: Job, upload: Path, references: References, method: str) -> ReroutedPhoto:
-    """Restore one upload twice. `method` is one of METHODS, or CHOSEN. Raises MofmeError if it is no picture, too
-    large, or the job was stopped; ModelError for a model that is not there."""
+    """Restore one upload twice.
+
+    `method` is one of METHODS, or CHOSEN. Raises MofmeError if it is no picture, too large, or the job was stopped;
+    ModelError for a model that is not there.
+    """
     chosen = next((name for name in METHODS if name == method), None)
     if chosen is None and method != CHOSEN:
         raise ModelError(f"no re-routing method is called {method!r}: choose {', '.join(METHODS)}")

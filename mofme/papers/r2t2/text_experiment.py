@@ -161,20 +161,21 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Setting:
-    """Which questions are measured and what may be learned from; `layers` are the last, which are re-routed."""
+    """What may be learned from, nothing that is like any question of `test`, of which the first `limit` are measured;
+    `layers` are the last, which are re-routed."""
 
     test: Sequence[Question]
     pool: Sequence[Question]
+    limit: int | None = None
     layers: int = 4
     k: int = 5
     tuning: int = 4
     seed: int = 0
 
 
-def drawn(questions: Sequence[Question], limit: int | None, seed: int) -> list[Question]:
-    """At most `limit` questions in an order that `seed` decides: those of a smaller limit come first in a larger."""
-    order = np.random.default_rng(seed).permutation(len(questions))[:limit]
-    return [questions[index] for index in order]
+def drawn(questions: Sequence[Question], seed: int) -> list[Question]:
+    """The questions in an order that `seed` decides."""
+    return [questions[index] for index in np.random.default_rng(seed).permutation(len(questions))]
 
 
 class Library:
@@ -200,9 +201,9 @@ class Library:
 def measure(lm: PretrainedLM, setting: Setting, work: Path, report: Report = lambda _: None) -> list[Measured]:
     """For every test question: of every arm whether it is right, the probability of the right choice, and seconds.
     `work` is a folder for what is finished. Raises ModelError for a model without experts, one that answers nothing, or
-    a folder that holds another model's or pool's."""
+    a folder that holds another model's, pool's or test's."""
     name = f"text-{setting.layers}-{setting.k}-{len(setting.pool)}-{setting.tuning}-{setting.seed}"
-    told = {"model": lm.name, "pool": fingerprint(setting.pool)}
+    told = {"model": lm.name, "pool": fingerprint(setting.pool), "test": fingerprint(setting.test)}
     if (Path(lm.name) / CARD_FILE).is_file():  # one that is converted anew may have the same name
         told["weights"] = load_card(Path(lm.name)).sha256
     tail = Tail(lm, setting.layers)
@@ -229,15 +230,16 @@ def _measure(tail: Tail, setting: Setting, encoder: SentenceEncoder, log: Log, r
         rates = _tune(library, [setting.pool[index] for index in tuning], pool_ND[tuning], setting.k)
         log.append({"rates": rates})
     report(f"chosen on tuning questions: {rates}")
-    for number, (question, place_D) in enumerate(zip(setting.test, test_ND, strict=True)):
+    measured = setting.test[: setting.limit]
+    for number, (question, place_D) in enumerate(zip(measured, test_ND, strict=False)):
         asked = _asked(question)
         if asked not in done:
             random = np.random.default_rng([setting.seed, number])
             arms = _arms(library, question, place_D, setting.k, rates, random)
             done[asked] = {"asked": asked, "question": question.context, "task": question.task, **dict(arms)}
             log.append(done[asked])
-        report(f"{number + 1} of {len(setting.test)} questions")
-    return [done[_asked(question)] | {"library": len(library.rows), "rates": rates} for question in setting.test]
+        report(f"{number + 1} of {len(measured)} questions")
+    return [done[_asked(question)] | {"library": len(library.rows), "rates": rates} for question in measured]
 
 
 def _asked(question: Question) -> int:

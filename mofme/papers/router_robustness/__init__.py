@@ -36,8 +36,10 @@ def mark(claim: Judgement) -> str:
 
 
 def claims(result: Result, table: str) -> list[Judgement]:
-    """The paper's claims about routers that learn from preferences, on one table's routers; those measured. Each has a
-    part for every router, by its name, and our criterion as `departs`."""
+    """Of the paper's claims about routers that learn from preferences, those that were measured on this table.
+
+    Each has a part for every router of the table, by its name, and our criterion as `departs`.
+    """
     explained, weak_models = f"{table}: variance of decisions explained, %", f"{table}: jailbreaks that succeed, %"
     learnt = [name for name in result.names(explained) if name not in _NOT_LEARNT]
     weak = next((name.split(", ")[1] for name in result.names(weak_models)), "")

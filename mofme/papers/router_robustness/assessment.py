@@ -104,8 +104,11 @@ REWORDINGS: dict[str, Callable[[str, random.Random], str]] = {
 
 @dataclass(frozen=True)
 class Assessment:
-    """R routers probed with N prompts. `strong_RN`: the share of a router's runs that sent the prompt to the strong
-    model, in [0, 1]. `flips_RWN`: the share of its runs in which the reworded prompt went elsewhere, in [0, 1]."""
+    """R routers probed with N prompts.
+
+    `strong_RN`: the share of a router's runs that sent the prompt to the strong model, in [0, 1]. `flips_RWN`: the
+    share of its runs in which the reworded prompt went elsewhere, in [0, 1].
+    """
 
     routers: tuple[str, ...]
     probes: tuple[Probe, ...]

@@ -49,9 +49,11 @@ def own_probes() -> list[Probe]:
 
 
 def read_probes(folder: Path, seed: int = 0) -> list[Probe]:
-    """Our own probes and those of the folder's files, each prompt once. At most PER_CELL of the folder's for each
-    category and difficulty, drawn with the seed. Raises TableError if the folder has none of the files, or one that
-    cannot be read."""
+    """Our own probes and those of the folder's files, each prompt once.
+
+    At most PER_CELL of the folder's for each category and difficulty, drawn with the seed. Raises TableError if the
+    folder has none of the files, or one that cannot be read.
+    """
     sets = {name: read_records(folder, name) for name in READERS}
     if not any(sets.values()):
         raise TableError(f"{folder} has no prompts: at least one of {', '.join(READERS)} (or .gz of it) must be there")

@@ -33,8 +33,11 @@ Figures = dict[str, Figure]  # as the tables call them
 
 @dataclass(frozen=True)
 class TwoModelRouter:
-    """A router that is ready to decide: `to_strong` says which of N prompts go to the strong model (N,). Where it goes
-    by one, `score` is how much prompts need that model (N,)."""
+    """A router that is ready to decide.
+
+    `to_strong` says which of N prompts go to the strong model (N,). Where it goes by one, `score` is how much prompts
+    need that model (N,).
+    """
 
     to_strong: Callable[[Queries], BoolArray]
     score: Score | None = None
@@ -77,9 +80,11 @@ def controls(seeds: int) -> dict[str, list[TwoModelRouter]]:
 def between_two(
     estimate: Callable[[Queries], Estimate], models: Sequence[str], queries: Queries, share: float = 0.5
 ) -> tuple[TwoModelRouter, str, str]:
-    """A router of many models asked about a strong and a weak one, whose names come with it. The strong model is the
-    one expected to be best on these queries, the weak one the cheaper one that goes best with it; `share` of these very
-    queries goes to the strong one. Raises TableError for a router of one model."""
+    """A router of many models asked about a strong and a weak one, whose names come with it.
+
+    The strong model is the one expected to be best on these queries, the weak one the cheaper one that goes best with
+    it; `share` of these very queries goes to the strong one. Raises TableError for a router of one model.
+    """
     if len(models) < 2:
         raise TableError(f"the router knows {' and '.join(models) or 'no model'} alone: there is nothing to choose")
     expected = estimate(queries)
@@ -97,7 +102,9 @@ def between_two(
 @dataclass(frozen=True)
 class Recorded:
     """What two models made of N prompts: the table's first column is the strong one's, its second the weak one's.
-    Near-duplicates have one number in `group_N`: they must not be learnt from and be judged by."""
+
+    Near-duplicates have one number in `group_N`: they must not be learnt from and be judged by.
+    """
 
     table: RoutingTable
     queries: Queries
@@ -214,9 +221,11 @@ def poison(data: Recorded, share: float, to_strong: bool, seed: int, embed: Embe
 
 
 def backdoor(name: str, data: Recorded, seeds: Sequence[int], embed: Embed, to_strong: bool) -> dict[str, Figures]:
-    """One router trained on clean data and on data poisoned to a growing share, a run for each seed; in percent. Of
-    triggered prompts those arrive that go where the attacker wants, and those are turned that do so although the clean
-    router sends them elsewhere. Clean decisions are on prompts without the trigger."""
+    """One router trained on clean data and on data poisoned to a growing share, a run for each seed; in percent.
+
+    Of triggered prompts those arrive that go where the attacker wants, and those are turned that do so although the
+    clean router sends them elsewhere. Clean decisions are on prompts without the trigger.
+    """
     data = data.rows(np.random.default_rng(0).permutation(len(data))[:ROWS])
     runs: dict[float, list[tuple[NDArray[Any], ...]]] = {share: [] for share in (0.0, *SHARES)}
     for seed in seeds:

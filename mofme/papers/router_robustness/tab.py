@@ -99,9 +99,11 @@ class Probed:
 
 
 def probe(router: "TrainedRouter", names: Sequence[str], probes: Sequence[Probe], share: float, job: Job) -> Probed:
-    """Let the routers named, of ROUTERS, choose for all prompts as they are and reworded. Thresholds are set on these
-    very prompts, so that `share` of them goes to the strong model. Raises MofmeError when the job is stopped, or its
-    time is up."""
+    """Let the routers named, of ROUTERS, choose for all prompts as they are and reworded.
+
+    Thresholds are set on these very prompts, so that `share` of them goes to the strong model. Raises MofmeError when
+    the job is stopped, or its time is up.
+    """
     from mofme.papers.carrot.baselines import ComplexityRule
     from mofme.papers.router_robustness.assessment import REWORDINGS, assess
     from mofme.papers.router_robustness.experiment import remembering

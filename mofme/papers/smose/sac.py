@@ -1,10 +1,10 @@
 """Soft actor-critic (Haarnoja et al. 2018, arXiv 1812.05905) for a mixture of linear experts, in one file to read.
 
-Two critics judge a state and an action; the lower judgement counts. The policy maximises it plus its own entropy,
-whose price alpha is learnt so that the entropy stays near minus the number of actions. Learning rates and delay are the
-paper's, the batch is half of its 256. Observations are standardised, so that positions of a few hundredths teach as
-fast as speeds of many; what is kept is a policy of raw ones that acts alike. Our reading: the noise of the balance loss
-stays inside that loss, so the policy that learns is the policy that acts.
+Two critics judge a state and an action; the lower judgement counts. The policy maximises it plus alpha times its own
+entropy; the temperature alpha is learnt, so that the entropy stays near minus the number of actions. Learning rates and
+delay are the paper's, the batch is half of its 256. Observations are standardised, so that positions of hundredths
+teach as fast as speeds of many units; what is kept is a policy of raw observations that acts alike. Our reading: the
+noise of the balance loss stays inside that loss, so the policy that learns is the policy that acts.
 """
 
 import copy
@@ -45,7 +45,7 @@ class Transitions:
 
 
 class Replay:
-    """What the robot has lived through, to learn from again and again: the last `capacity` steps, in float32 rows."""
+    """The replay memory: the last `capacity` steps of the robot, in float32 rows."""
 
     def __init__(self, capacity: int, observations: int, actions: int) -> None:
         self._widths = [observations, actions, 1, observations, 1]
@@ -145,7 +145,7 @@ def _uniform(*shape: int, fan_in: int) -> nn.Parameter:
 
 @dataclass
 class Learner:
-    """Policy, critics and the price of entropy, and what optimises them."""
+    """Policy, critics and the temperature of the entropy (its logarithm), and what optimises them."""
 
     policy: SparseLinearPolicy
     critics: Critics
@@ -164,7 +164,7 @@ class Learner:
         self._updates = 0
 
     def learn(self, batch: Transitions) -> None:
-        """One update of the critics; every second time as many of the policy as have been left out."""
+        """One update of the critics; every second time two of the policy, for the one that was left out as well."""
         self._step("critics", critic_loss(self, batch))
         self._updates += 1
         if self._updates % _POLICY_DELAY == 0:

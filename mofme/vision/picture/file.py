@@ -169,7 +169,7 @@ def write_frames(path: Path, frames: Sequence[Picture], format: str | None = Non
     if format and suffix not in FORMATS:
         raise PictureError(f"{path}: cannot write {format!r}; choose one of {', '.join(FORMATS).replace('.', '')}.")
     kind = FORMATS.get(suffix, frames[0].format)
-    frames = [replace(one, rgb=one.rgb.detach().cpu()) for one in frames]
+    frames = [replace(one, rgb=torch.as_tensor(one.rgb).detach().cpu()) for one in frames]
     try:
         for one in frames:
             if not one.rgb.is_floating_point() or one.rgb.isnan().any() or one.rgb.abs().max() > _ABSURD:

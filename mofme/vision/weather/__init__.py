@@ -53,13 +53,13 @@ def synthesize(
     if unknown:
         raise ValueError(f"unknown weather {', '.join(sorted(unknown))}; choose from {', '.join(WEATHERS)}")
 
-    image = clean
+    image = torch.as_tensor(clean)
     # From the scene to the lens: the air dims everything behind it, drops on the glass are in front of all.
     for name, add in {"haze": add_haze, "rain": rain, "snow": snow, "raindrop": raindrops}.items():
         image = on_some(image, [name in names for names in wanted], add, generator)
     image = on_some(image, [bool(names) for names in wanted], _photograph, generator)
     labels = [[float(name in names) for name in WEATHERS] for names in wanted]
-    return Weathered(image, torch.tensor(labels, device=clean.device).reshape(-1, len(WEATHERS)))
+    return Weathered(image, torch.tensor(labels, device=image.device).reshape(-1, len(WEATHERS)))
 
 
 def random_weathers(batch: int, generator: torch.Generator) -> list[frozenset[str]]:

@@ -114,6 +114,18 @@ def test_one_row_an_answer(tmp_path: Path) -> None:
         load_table(written(tmp_path, LONG + "1,p,a,1,1\n1,p,a,0,1\n"), repair=True)
 
 
+def test_without_ids_a_prompt_is_told_by_its_text(tmp_path: Path) -> None:
+    lines = "prompt,model,quality,cost\np,a,1,0.1\nq,b,1,0.2\np,b,0,0.2\nq,a,0.5,0.1\n"
+    table = load_table(written(tmp_path, lines))
+    assert table.prompts == ("p", "q") and table.models == ("a", "b")
+    assert table.quality_NM.tolist() == [[1, 0], [0.5, 1]] and table.cost_NM.tolist() == [[0.1, 0.2]] * 2
+    with pytest.raises(TableError, match=r"row 5 is a second answer of b to p: .* by a column id"):
+        load_table(written(tmp_path, lines + "p,b,1,0.2\n"))
+    with pytest.raises(TableError, match=r"in 1 rows \(5\), first the quality of b in row 5 "):
+        many = "".join(f"{prompt},{model},1,0.1\n" for prompt in range(30) for model in "ab")
+        load_table(written(tmp_path, lines + "r,a,1,0.1\n" + many))
+
+
 def test_spaces_around_a_model_make_no_other_model(tmp_path: Path) -> None:
     table = load_table(written(tmp_path, LONG + "1,p,a,1,0.1\n1,p,b,0,0.2\n2,q,a ,1,0.1\n2,q, b,1,0.2\n"))
     assert table.models == ("a", "b") and len(table) == 2
@@ -225,6 +237,49 @@ def test_numbers() -> None:
     cells = {"1": 1, " 1e-3 ": 0.001, True: 1, "False": 0, "true": 1, 0.25: 0.25}
     assert [number(cell) for cell in cells] == list(cells.values())
     assert all(math.isnan(number(cell)) for cell in ("", None, "nan", "good", "inf", math.nan, -math.inf, [1]))
+
+
+@pytest.mark.parametrize(
+    ("cell", "unit", "value"),
+    [
+        ("85%", "%", 0.85),
+        ("85,5 %", "%", 0.855),
+        ("0.85", "%", 0.85),
+        ("$0.001", "$", 0.001),
+        ("0,001 $", "$", 0.001),
+        ("0,85", "", 0.85),
+        ("0,850", "", 0.85),  # no thousands begin with 0
+        ("1,2", "", 1.2),
+        ("1,200.5", "$", 1200.5),
+        ("-1,200,000", "", -1_200_000),
+    ],
+)
+def test_numbers_as_people_write_them(cell: str, unit: str, value: float) -> None:
+    assert number(cell, unit) == value
+
+
+@pytest.mark.parametrize(
+    ("cell", "unit"),
+    [("1,200", "$"), ("85%", "$"), ("$1", "%"), ("85%", ""), ("1,20,0", ""), ("12,34.5", ""), ("€1", "$"), ("%", "%")],
+)
+def test_numbers_that_may_be_two_things_are_none(cell: str, unit: str) -> None:
+    assert math.isnan(number(cell, unit))
+
+
+def test_units_and_commas_are_read_and_what_is_open_is_told(tmp_path: Path) -> None:
+    table = load_table(written(tmp_path, HEADER + 'p,,85%,$0.001,"0,5",$2\nq,,100 %,"$1,200.50",true,$0\n'))
+    assert table.quality_NM.tolist() == [[0.85, 0.5], [1, 1]] and table.cost_NM.tolist() == [[0.001, 2], [1200.5, 0]]
+    # Between semicolons a comma is of decimals, also where another cell of the column is blank or no number.
+    lines = HEADER.replace(",", ";") + "p;;0,85;1,250;1;0\nq;;1;;1;0\nr;;n/a;2;1;0\n"
+    with pytest.raises(TableError, match=r"a with more than 5% .*, first the cost of a in row 2 \(write 0\.85 or"):
+        load_table(written(tmp_path, lines))
+    lines = lines.replace(";;1;0", ";0;1;0")
+    with pytest.raises(TableError, match=r"first the quality of a in row 3 "):
+        load_table(written(tmp_path, lines))
+    assert load_table(written(tmp_path, lines.replace("n/a", "1"))).cost_NM.tolist() == [[1.25, 0], [0, 0], [2, 0]]
+    rows = "".join(f"p{i},,1,1,1,1\n" for i in range(40))
+    with pytest.raises(TableError, match=r"no numbers in 1 rows \(41\), first the cost of b in row 41 \(write 0\.85"):
+        load_table(written(tmp_path, HEADER + rows + 'q,,1,1,1,"1,200"\n'))
 
 
 LINES = [

@@ -71,6 +71,12 @@ def raw_tables(draw: st.DrawFn) -> RawTable:
     )
 
 
+def test_lists_of_numbers_make_a_table() -> None:
+    again = replace(TABLE, quality_NM=TABLE.quality_NM.tolist(), cost_NM=TABLE.cost_NM.tolist())
+    np.testing.assert_array_equal(again.rows([1]).quality_NM, [[0.5, 1]])
+    assert (again.cost_NM == TABLE.cost_NM).all()
+
+
 def as_raw(table: RoutingTable) -> RawTable:
     return RawTable(Path("x"), table.name, table.prompts, table.tasks, table.models, table.quality_NM, table.cost_NM)
 

@@ -103,8 +103,9 @@ def test_files_that_are_missing_damaged_or_something_else_are_refused(tmp_path: 
     single = (tmp_path / "single.npy").read_bytes()
     for damaged in (content[:200] + b"\xff" * 30 + content[230:], single, b"no archive", b""):
         path.write_bytes(damaged)
-        with pytest.raises(TableError, match="no digits"):
+        with pytest.raises(TableError, match="no digits") as raised:
             load_mnist(path)
+        assert "allow_pickle" not in str(raised.value)  # nobody is advised to unpickle
 
 
 def test_a_bar_is_cut_out_scaled_and_centred() -> None:

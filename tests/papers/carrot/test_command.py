@@ -80,7 +80,7 @@ def test_train_writes_a_router_that_routes(tmp_path: Path, monkeypatch: pytest.M
     assert code == 0, err
     card = json.loads((out / "card.json").read_text())
     assert card["licence"] == "my own" and card["training"]["prompts"] == 48 and "AIQ, hull" in card["metrics"]
-    assert CarrotRouter.load(out).models == ("dear", "cheap")
+    assert CarrotRouter.load(str(out)).models == ("dear", "cheap")  # type: ignore[arg-type]
     assert "animal" not in (out / "card.json").read_text() and b"animal" not in (out / "model.safetensors").read_bytes()
     code, printed, _ = run("What is 7 times 9?", "--router", str(out), "--quality", "0.8", "--json")
     assert code == 0 and json.loads(printed)["model"] == "dear"

@@ -71,6 +71,9 @@ def test_an_answer_names_the_choice_the_others_and_what_is_near(router: TrainedR
     assert "dear <b>" not in page and "<i>." not in page
     assert "do not trust" not in page
     assert "do not trust" in answer_html(router.route("zebra quagga okapi"), "")
+    assert "No model is expected" not in page
+    assert "No model is expected to cost as little: the" in answer_html(router.route(SUM, budget=1e-9), "")
+    assert "No model is expected to be as good: the best" in answer_html(router.route(SUM, quality=1), "")
 
 
 @pytest.mark.parametrize(("cost", "words"), [(0.0025, "$2.50"), (1.234, "$1,234.00"), (3e-7, "$0.0003"), (0, "$0")])
@@ -108,7 +111,7 @@ def test_what_parquet_unpacks_to_counts_and_what_repeats_each_time(
 
 def test_a_table_that_keeps_one_model_tells_why(tmp_path: Path) -> None:
     path = tmp_path / "table.txt"
-    path.write_text("Prompt\tQuality:a\tCost:a\tQuality:b\tCost:b\np\t0,5\t0\t50 %\t0\n", encoding="utf-16")
+    path.write_text("Prompt\tQuality:a\tCost:a\tQuality:b\tCost:b\np\t0,5\t0\t50 of 60\t0\n", encoding="utf-16")
     with pytest.raises(TableError, match="one model leaves nothing to choose; dropped the model b with more than 5%"):
         read_own(path, Limits())
 

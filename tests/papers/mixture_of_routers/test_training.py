@@ -148,6 +148,9 @@ def test_a_file_as_excel_saves_it(tmp_path: Path) -> None:
     path.write_bytes(f"Text\tLabel\r\n{rows}left without\r\n".encode("cp1252"))
     with pytest.raises(TableError, match=f"has 1 texts without a label, the first in row {len(TEXTS) + 1}"):
         read_task(path, Letters())
+    path.write_text("sentence,class\none,1\n")
+    with pytest.raises(TableError, match=r"has no columns text and label, .* it has the columns sentence, class"):
+        read_task(path, Letters())
 
 
 def test_what_ships_is_a_task() -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import ExifTags, Image
 from torch import Tensor
 
 from mofme.core import rerouting
@@ -20,10 +22,12 @@ from mofme.papers.r2t2.building import Sample, build, choose, for_tuning, own_st
 from mofme.papers.r2t2.picture_experiment import ALL, BASE, CROPS, ORACLE, WHOLE, as_result, measure
 from mofme.papers.r2t2.references import METHODS, Choices, Method, References
 from mofme.papers.r2t2.rerouter import Rerouted, Rerouter, explain, find, observed, pairs_loss
+from mofme.ui.models import Engine, Services
 from mofme.vision.datasets import held_back
 from mofme.vision.metrics import psnr_loss
 from mofme.vision.nets.unet import RestorationNet
 from mofme.vision.restorer import Restorer
+from tests.ui.one_tab import one_tab
 
 HELD = [f"p{number}" for number in range(100) if held_back(Path(f"p{number}.png"))][:2]
 R = 4 * 3  # experts times layers: one block at 1/4, one at 1/8, one at 1/4
@@ -118,6 +122,31 @@ def test_what_is_shown_and_told_to_programs(restorer: Restorer, references: Refe
     assert [near["weight"] for near in values["neighbours"]] == [near.weight for near in found.neighbours]
     assert [len(weights) for weights in values["after"].values()] == [4, 4, 4]
     assert "stayed the same" in tab.summary_html(replace(photo, most_changed=0.2))
+
+
+@pytest.mark.parametrize("name", ["holiday.jpg", "holiday.tif"])
+def test_programs_get_what_they_upload_as_a_png_with_its_report(
+    restorer: Restorer, references: References, folders: None, tmp_path: Path, name: str
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 65536, (24, 40), dtype=np.uint16)
+    photo = Image.fromarray(pixels) if name.endswith("tif") else Image.fromarray(pixels.astype(np.uint8)).convert("RGB")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "A camera"
+    photo.save(tmp_path / name, exif=exif)
+    services = Services(Engine(["tiny"], lambda _: restorer))
+    with one_tab(lambda: tab.build(services, lambda: references)) as address:
+        client = Client(address, verbose=False, download_files=tmp_path / "got")
+        rerouted, report = client.predict(handle_file(tmp_path / name), method="stored steps", api_name="/reroute")
+        (tmp_path / "note.jpg").write_bytes(b"no picture")
+        with pytest.raises(AppError, match=r"note\.jpg: .* picture"):
+            client.predict(handle_file(tmp_path / "note.jpg"), api_name="/reroute")
+        client.close()
+    with Image.open(rerouted) as image:
+        assert (Path(rerouted).name, image.format, image.size) == ("holiday-rerouted.png", "PNG", (40, 24))
+        assert image.mode == ("I;16" if name.endswith("tif") else "RGB")
+        assert image.getexif()[ExifTags.Base.Make] == "A camera"
+    assert report["method"] == "stored steps" and len(report["neighbours"]) == 5
+    assert report["before"].keys() == report["after"].keys() and report["moved"] > 0
 
 
 def test_steps_are_taken_as_the_kernel_weighs_them(restorer: Restorer, references: References, picture: Tensor) -> None:

@@ -54,10 +54,11 @@ def lm(tiny_pretrained: Callable[..., PretrainedLM], monkeypatch: pytest.MonkeyP
 
 def test_what_is_measured(lm: PretrainedLM, tmp_path: Path) -> None:
     pool, test = questions(20, 0), questions(3, 1)
-    first = text_experiment.measure(lm, Setting(test[:2], [*pool, test[0]], layers=1, k=2, tuning=1), tmp_path)
+    setting = Setting(test, [*pool, test[0]], layers=1, k=2, tuning=1)
+    first = text_experiment.measure(lm, replace(setting, limit=2), tmp_path)
     lines = next(tmp_path.glob("*.jsonl")).read_text().splitlines()
     assert len(lines) == 3  # the rates, and a line a question
-    rows = text_experiment.measure(lm, Setting(test, [*pool, test[0]], layers=1, k=2, tuning=1), tmp_path)
+    rows = text_experiment.measure(lm, setting, tmp_path)
     assert rows[:2] == first
     assert all(row[ORACLE]["chance"] > row[BASE]["chance"] for row in rows)
     assert {row["rates"][DESCENT] for row in rows} <= {0.01, 0.1, 1.0}
@@ -67,10 +68,20 @@ def test_what_is_measured(lm: PretrainedLM, tmp_path: Path) -> None:
     assert {UNIFORM, VOTE} < accuracy.keys()
 
 
-def test_more_questions_begin_with_the_same() -> None:
-    all_of_them = questions(9, 0)
-    assert text_experiment.drawn(all_of_them, 3, 1) == text_experiment.drawn(all_of_them, 7, 1)[:3]
-    assert set(text_experiment.drawn(all_of_them, None, 1)) == set(all_of_them)
+def test_a_limit_leaves_out_questions_and_changes_nothing_else(lm: PretrainedLM, tmp_path: Path) -> None:
+    test = questions(3, 1)  # the last is in the pool: nothing is learned from it, whether it is measured or not
+    setting = Setting(test, [test[2], *questions(20, 0)], layers=1, k=2, tuning=1)
+    few, all_of_them = (
+        text_experiment.measure(lm, replace(setting, limit=limit), tmp_path / str(limit)) for limit in (1, None)
+    )
+    assert (len(few), len(all_of_them)) == (1, 3)
+    for arm, value in few[0].items():
+        assert without_seconds(value) == without_seconds(all_of_them[0][arm])
+    assert set(text_experiment.drawn(test, 1)) == set(test)
+
+
+def without_seconds(value: object) -> object:
+    return {name: one for name, one in value.items() if name != "seconds"} if isinstance(value, dict) else value
 
 
 def test_the_same_words_with_other_choices_are_another_question_and_so_is_another_model(

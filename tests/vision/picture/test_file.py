@@ -207,5 +207,7 @@ def test_format_then_suffix_then_source_decides_what_is_written(tmp_path):
         write_picture(tmp_path / name, picture.rgb, picture, format)
         with Image.open(tmp_path / name) as image:
             assert image.format == expected
+    write_picture(str(tmp_path / "e.png"), picture.rgb.numpy(), picture)
+    assert torch.equal(read_picture(tmp_path / "e.png").rgb, picture.rgb)
     with pytest.raises(PictureError, match=r"'gif'.* png,"):
         write_picture(tmp_path / "d.gif", picture.rgb, picture, "gif")

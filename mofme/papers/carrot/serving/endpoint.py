@@ -124,6 +124,7 @@ class _Query:
     request: ChatRequest
     baseline: Backend
     cached: bool
+    missed: str = ""  # that no model is expected to keep to the rule's bound
     embedding_D: FloatArray | None = None
 
 
@@ -159,6 +160,9 @@ class ChatEndpoint:
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             # Web pages may send other types across origins without asking, and would spend the user's money.
             raise Refused(415, "the content type must be application/json", "unsupported_media_type")
+        if (coding := request.headers.get("content-encoding", "").strip().lower()) not in ("", "identity"):
+            words = f"the body is packed ({coding[:20]}): send it as it is, without content-encoding"
+            raise Refused(415, words, "unsupported_media_type", {"accept-encoding": "identity"})
         if self.counters.in_flight > limits.concurrency:
             raise Refused(503, "too many requests at once: try again", "busy", {"retry-after": "1"})
         content, length = bytearray(), 0
@@ -196,7 +200,9 @@ class ChatEndpoint:
                     self.counters.saved += query.baseline.dollars(kept.tokens.into, kept.tokens.out)
                     await _cached(request, kept)(*asgi)
                     return "cached"
-                order = [named.name] if named else await self.choice.order(request.prompt)
+                order = [query.baseline.name]
+                if not named:
+                    order, query.missed = await self.choice.order(request.prompt)
                 reply = await self.forwarder.forward(request, order)
         except TimeoutError:
             raise Refused(504, "no answer came in time", "timeout") from None
@@ -206,7 +212,7 @@ class ChatEndpoint:
         return await self._send_whole(reply, query, asgi)
 
     async def _send_whole(self, reply: WholeAnswer, query: _Query, asgi: _Asgi) -> str:
-        headers = {"x-mofme-model": reply.backend.name, "x-mofme-cache": self._cache_word(query)}
+        headers = self._headers(reply, query)
         if reply.status != 200:
             await _json(reply.answer, headers, reply.status)(*asgi)
             return "refused"
@@ -217,7 +223,7 @@ class ChatEndpoint:
         return "answered"
 
     async def _send_stream(self, reply: StreamedAnswer, query: _Query, deadline: float, send: Send) -> str:
-        headers = {"x-mofme-model": reply.backend.name, "x-mofme-cache": self._cache_word(query)}
+        headers = self._headers(reply, query)
         record, content = reply.record, bytearray()
         try:
             await send({"type": "http.response.start", "status": 200, "headers": _raw({**STREAM_HEADERS, **headers})})
@@ -233,6 +239,9 @@ class ChatEndpoint:
             await reply.close()
         if whole:
             self._keep(query, Kept(reply.backend.name, bytes(content), tokens))
+        else:
+            name = reply.backend.name
+            self.forwarder.console.tell(name, f"{name}: its stream broke off: no other is asked, and the client knows")
         await send({"type": "http.response.body", "body": b"", "more_body": False})
         return "answered" if whole else "broken"
 
@@ -268,8 +277,10 @@ class ChatEndpoint:
         self.counters.answers[backend.name] += answered
         return self.counters.spend(backend, query.baseline, tokens)
 
-    def _cache_word(self, query: _Query) -> str:
-        return "miss" if query.cached else "skipped" if self.config.cache.enabled else "off"
+    def _headers(self, reply: WholeAnswer | StreamedAnswer, query: _Query) -> dict[str, str]:
+        cache = "miss" if query.cached else "skipped" if self.config.cache.enabled else "off"
+        headers = {"x-mofme-model": reply.backend.name, "x-mofme-cache": cache}
+        return {**headers, "x-mofme-bound": query.missed} if query.missed else headers
 
 
 def _cached(request: ChatRequest, kept: Kept) -> Response:

@@ -6,14 +6,16 @@ lately come last.
 
 import asyncio
 import json
+import logging
 import math
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from itertools import zip_longest
 from typing import Any, Protocol
 
 import httpx
@@ -40,6 +42,9 @@ LONGEST_COOL_DOWN = 60.0  # whatever its Retry-After says
 BRIEF_WAIT = 1.0  # seconds of Retry-After that are worth waiting for; beyond, the next backend is asked
 LARGEST_ANSWER = 64_000_000  # bytes of a whole answer; a longer one is no chat
 REFUSALS = {400, 413, 415, 422}  # of this query: others may know more, but the backend is well
+QUIET = 60.0  # seconds after a line on the console in which none of the same backend follows
+
+log = logging.getLogger(__name__)
 
 
 class BackendFailed(Exception):  # noqa: N818 - as in Refused
@@ -106,6 +111,19 @@ Reply = WholeAnswer | StreamedAnswer
 
 
 @dataclass
+class Console:
+    """Lines for whoever runs the endpoint, without prompts and keys, and each `about` once in QUIET seconds at most."""
+
+    _told: dict[str, float] = field(default_factory=dict)
+
+    def tell(self, about: str, line: str) -> None:
+        now = time.monotonic()
+        if now - self._told.get(about, -math.inf) >= QUIET:
+            self._told[about] = now
+            log.warning("%s", line)
+
+
+@dataclass
 class _State:
     places: asyncio.Semaphore
     failing: bool = False
@@ -119,6 +137,7 @@ class Forwarder:
     backends: Sequence[Backend]
     client: httpx.AsyncClient
     on_failure: Callable[[BackendFailed], None]
+    console: Console = field(default_factory=Console)
     _states: dict[str, _State] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -139,11 +158,13 @@ class Forwarder:
         rested = sorted(fitting, key=lambda name: self._states[name].rests_until > now)  # stable
         failures: list[BackendFailed] = []
         refusals: list[WholeAnswer] = []
-        for name in rested:
+        for name, following in zip_longest(rested, rested[1:]):
             try:
                 reply = await self._ask_patiently(by_name[name], request)
             except BackendFailed as failure:
                 failures.append(failure)
+                instead = f"{following} is asked instead" if following else "no other is left to ask"
+                self.console.tell(name, f"{failure}: {instead}")
                 continue
             if isinstance(reply, StreamedAnswer) or reply.status == 200:
                 return reply
@@ -329,25 +350,31 @@ class ModelChoice:
             raise ConfigError(f"backends: the router knows none of them. Name at least one of {known}")
         self._config, self._router, self._thread = config, router, thread
         self._order = [*config.fallbacks, *names]
+        self._console = Console()
         self.calls, self.seconds, self.failures = 0, 0.0, 0
 
-    async def order(self, prompt: str) -> list[str]:
-        """All backends' names in the order to try them: the chosen one, the fallbacks, the rest."""
+    async def order(self, prompt: str) -> tuple[list[str], str]:
+        """All backends' names in the order to try them: the chosen one, the fallbacks, the rest; and in words that none
+        is expected to keep to the rule's bound, "" where one is.
+        """
         began = time.perf_counter()
-        chosen = self._config.best_backend.name
+        chosen, missed = self._config.best_backend.name, ""
         if prompt:
             try:
                 loop = asyncio.get_running_loop()
-                chosen = await loop.run_in_executor(self._thread, self._choose, prompt)
-            except Exception:  # a prompt that the router stumbles over still gets its answer
+                chosen, missed = await loop.run_in_executor(self._thread, self._choose, prompt)
+            except Exception as error:  # a prompt that the router stumbles over still gets its answer
                 self.failures += 1
+                self._console.tell("", f"the router failed on a prompt ({type(error).__name__}): {chosen} is asked")
         self.calls += 1
         self.seconds += time.perf_counter() - began
-        return list(dict.fromkeys([chosen, *self._order]))
+        return list(dict.fromkeys([chosen, *self._order])), missed
 
-    def _choose(self, prompt: str) -> str:
-        routed = self._router.route(prompt, **self._config.rule.dial())
-        return routed.model if routed.model in self._choosable else choose(routed, self._config.rule, self._choosable)
+    def _choose(self, prompt: str) -> tuple[str, str]:
+        rule = self._config.rule
+        routed = self._router.route(prompt, **rule.dial())
+        model = routed.model if routed.model in self._choosable else choose(routed, rule, self._choosable)
+        return model, replace(routed, model=model, budget=rule.budget, quality=rule.quality).missed
 
 
 def choose(routed: Routed, rule: Rule, names: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """The endpoint as the real OpenAI client sees it, with fake backends on this machine, and what it refuses at once."""
 
+import gzip
 import json
 import logging
 from http.client import HTTPConnection
@@ -233,6 +234,32 @@ def test_what_any_web_page_could_send_is_refused(endpoint) -> None:
     assert (status, answer["error"]["code"]) == (400, "invalid_host")
     assert "'evil.example:8100' is no name of this machine: ask localhost" in answer["error"]["message"]
     assert not endpoint.backends["weak"].asked
+
+
+@pytest.mark.parametrize("coding", ["gzip", "GZIP", "br", "identity, gzip"])
+def test_a_packed_body_is_refused_in_words(endpoint, coding) -> None:
+    body = json.dumps(GOOD).encode()
+    status, answer = post(endpoint.url, gzip.compress(body), {**JSON, "content-encoding": coding})
+    assert (status, answer["error"]["code"]) == (415, "unsupported_media_type")
+    assert f"packed ({coding.lower()}): send it as it is" in answer["error"]["message"]
+    assert post(endpoint.url, body, {**JSON, "content-encoding": "identity"})[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        ({"budget": 1e-6}, "no model is expected to cost as little: the cheapest is chosen"),  # it costs 1e-5
+        ({"quality": 0.95}, "no model is expected to be as good: the best is chosen"),
+        ({"budget": 1e-5}, None),
+        ({"quality": 0.9}, None),
+        ({"cost_weight": 1}, None),
+    ],
+)
+def test_a_bound_that_no_model_keeps_is_told_in_a_header(start, rule, words) -> None:
+    endpoint = start(rule=rule)
+    for stream in (False, True):
+        assert endpoint.ask_raw(EASY, stream=stream).headers.get("x-mofme-bound") == words
+    assert "x-mofme-bound" not in endpoint.ask_raw(EASY, model="weak").headers
 
 
 def test_the_address_it_listens_on_is_its_own_name(start) -> None:

@@ -228,6 +228,30 @@ def test_an_error_inside_a_stream_of_any_shape_reaches_the_client_and_is_not_kep
     assert endpoint.metrics()['mofme_requests_total{outcome="broken"}'] == 2
 
 
+def test_who_runs_it_reads_on_the_console_what_fails_once_a_minute(start, monkeypatch, caplog) -> None:
+    monkeypatch.setenv("WEAK_KEY", "weak-secret")
+    endpoint = start({"weak": FakeBackend(status=401), "strong": FakeBackend()}, {"weak": {"key_env": "WEAK_KEY"}})
+    monkeypatch.setattr(forwarding, "COOL_DOWN", 0.0)
+    for _ in range(3):
+        endpoint.ask(EASY)
+    endpoint.backends["strong"].break_after = 3
+    with pytest.raises(openai.APIError):
+        endpoint.said("one hard stumble", model="strong")
+    endpoint.ask("stumble")
+    assert [record.getMessage() for record in caplog.records if record.name == forwarding.log.name] == [
+        "weak: status_401, check its key in WEAK_KEY: strong is asked instead",
+        "strong: its stream broke off: no other is asked, and the client knows",
+        "the router failed on a prompt (RuntimeError): strong is asked",
+    ]
+    assert endpoint.backends["weak"].asked[EASY] == 3  # each time, but told once
+    monkeypatch.setattr(forwarding, "QUIET", 0.0)
+    endpoint.backends["strong"].status = 500
+    with pytest.raises(openai.InternalServerError):
+        endpoint.ask(EASY)
+    assert caplog.records[-1].getMessage() == "strong: status_500: no other is left to ask"
+    assert "weak-secret" not in caplog.text and EASY not in caplog.text
+
+
 def test_fallbacks_are_tried_in_their_order_then_the_rest(start) -> None:
     backends = {name: FakeBackend(status=500) for name in ("weak", "strong", "huge")} | {"spare": FakeBackend()}
     endpoint = start(backends, fallbacks=["huge", "spare"])
