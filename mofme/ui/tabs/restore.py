@@ -199,8 +199,13 @@ def model_box(models: list[str]) -> gr.Dropdown:
     """A choice of the models that restore, in plain words."""
     info = "Standard suits most photos. Where less is changed, most of real rain and of drops on glass stays."
     choices = [(MODEL_WORDS.get(name, name), name) for name in models]
-    info, first = info if len(models) > 1 else None, next(iter(models), None)
-    return gr.Dropdown(choices, value=first, label="Model", info=info, min_width=240)  # else names are cut off
+    return gr.Dropdown(
+        choices,
+        value=next(iter(models), None),
+        label="Model",
+        info=info if len(models) > 1 else None,
+        min_width=240,  # else names are cut off
+    )
 
 
 def restore_photo(engine: Engine, job: Job, path: str | None, settings: Settings, megapixels: float) -> RestoredPhoto:
