@@ -204,7 +204,7 @@ def model_box(models: list[str]) -> gr.Dropdown:
         value=next(iter(models), None),
         label="Model",
         info=info if len(models) > 1 else None,
-        min_width=240,  # else names are cut off
+        min_width=280,  # else names are cut off
     )
 
 
