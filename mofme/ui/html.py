@@ -144,7 +144,7 @@ def heat_table(columns: Mapping[str, Sequence[str]], rows: Mapping[str, Sequence
 def result_tables(result: Result) -> str:
     """The tables of a result."""
     return "".join(
-        f"<h4>{html.escape(title)}</h4>{table(heads, lines)}" for title, (heads, lines) in result.tables().items()
+        f"<h3>{html.escape(title)}</h3>{table(heads, lines)}" for title, (heads, lines) in result.tables().items()
     )
 
 
@@ -157,7 +157,7 @@ def measured_by_us(*starts: str, folder: Path = RESULTS) -> str:
 
 def measured_box(*starts: str, elem_id: str | None = None) -> gr.HTML:
     """The same below its headline, at the end of a tab."""
-    return gr.HTML(f"<h3>Measured by us</h3>{measured_by_us(*starts)}", padding=False, elem_id=elem_id)
+    return gr.HTML(f"<h2>Measured by us</h2>{measured_by_us(*starts)}", padding=False, elem_id=elem_id)
 
 
 def _row(cells: Sequence[str], tag: str = "td", class_: str | None = None) -> str:

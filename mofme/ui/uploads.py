@@ -36,6 +36,9 @@ KEEP_SECONDS = 2 * 3600
 SHIPPED_TEXT = Path(__file__).with_name("midsummer_nights_dream.txt")
 """A Midsummer Night's Dream, in the public domain."""
 
+ALOUD = "element.setAttribute('role', 'status')"
+"""What makes screen readers tell what comes to stand in a `gr.HTML`: its `js_on_load`."""
+
 _CHARACTERS = 1_000_000
 _MOMENT = 60.0  # seconds
 _MOST_ORIGINALS = 1000
@@ -60,7 +63,7 @@ def photo_box(elem_id: str) -> gr.Image:
         alt_text="Your photo",
         buttons=[],
     )
-    problem = gr.HTML(padding=False)
+    problem = gr.HTML(padding=False, js_on_load=ALOUD)
     quietly: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     box.upload(preview, box, [box, problem], **quietly)
     box.clear(lambda: "", None, problem, **quietly)

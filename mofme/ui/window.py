@@ -136,7 +136,7 @@ _LAB = "Experiments with what clears the photos: a team of small experts, and a 
 def cards(groups: Mapping[str, Sequence[Card]]) -> str:
     """All cards under their headings (HTML)."""
     return "".join(
-        f"<h3>{html.escape(group)}</h3><div class='cards'>{''.join(map(_card, experiments))}</div>"
+        f"<h2>{html.escape(group)}</h2><div class='cards'>{''.join(map(_card, experiments))}</div>"
         for group, experiments in groups.items()
     )
 
@@ -242,6 +242,8 @@ def build(services: Services) -> gr.Blocks:
         with window.route(experiment.name, experiment.address, show_in_navbar=False):
             head = f"<p><a href='./?tab=lab'>← {TITLE} Lab</a></p><h1>{experiment.name}</h1>"
             gr.HTML(head, elem_id=f"{experiment.address}-header", elem_classes="header", padding=False)
+            named = f"() => {{ document.title = {json.dumps(f'{experiment.name} · {TITLE}')}; }}"
+            gr.on(None, None, js=named, api_visibility="private")
             experiment.build(services)
     window.queue(max_size=services.limits.waiting)
     # Gradio offers no place to hand in another queue.
@@ -349,13 +351,15 @@ def theme() -> gr.themes.Base:
         font_mono=["ui-monospace", "monospace"],
     ).set(
         button_primary_background_fill="*primary_700",
-        button_primary_background_fill_hover="*primary_600",
+        button_primary_background_fill_hover="*primary_800",
         button_primary_background_fill_dark="*primary_700",
-        button_primary_background_fill_hover_dark="*primary_600",
+        button_primary_background_fill_hover_dark="*primary_800",
         button_primary_text_color="white",
         body_text_color_subdued="*neutral_500",  # readable on white
         block_shadow="none",
         block_label_background_fill="*background_fill_secondary",
         block_label_text_color="*body_text_color_subdued",
-        color_accent="*primary_600",
+        color_accent="*primary_700",
+        link_text_color="*primary_700",
+        link_text_color_hover="*primary_800",
     )

@@ -22,7 +22,7 @@ from mofme.errors import Cancelled, ModelError, MofmeError
 from mofme.ui.memory import MEMORY, needed
 from mofme.ui.runs import Job, Run, Runs
 from mofme.ui.service import at_work, closing
-from mofme.ui.uploads import without_folders
+from mofme.ui.uploads import ALOUD, without_folders
 
 log = logging.getLogger(__name__)
 
@@ -90,9 +90,9 @@ def start_and_cancel(words: str, elem_id: str, ready: bool = True) -> tuple[gr.B
 
 
 def status_box(words: str, elem_id: str | None = None, min_height: int = 60) -> gr.HTML:
-    """Where work tells how it goes, or answers; before it begins, `words` (HTML) stand there."""
+    """Where work tells how it goes, or answers, aloud to screen readers; at first `words` (HTML) stand there."""
     note = f"<p class='note'>{words}</p>"
-    return gr.HTML(note, padding=False, elem_classes="status", elem_id=elem_id, min_height=min_height)
+    return gr.HTML(note, padding=False, elem_classes="status", elem_id=elem_id, min_height=min_height, js_on_load=ALOUD)
 
 
 def work(

@@ -1,5 +1,6 @@
 """The app as a person uses it: a real browser, a real server."""
 
+import itertools
 import re
 import shutil
 import zipfile
@@ -83,10 +84,11 @@ def test_what_is_no_picture_is_told_at_once_and_a_format_that_browsers_cannot_sh
     Image.effect_noise((64, 48), 40).convert("RGB").save(heic, format="HEIF")
     text.write_text("no picture")
     choose(page, "#photo", text)
-    expect(page.get_by_text("text.jpg: not a picture of a known kind")).to_be_visible()
+    told = page.get_by_role("status")  # read aloud by screen readers
+    expect(told.filter(has_text="text.jpg: not a picture of a known kind")).to_be_visible()
     expect(page.locator("#photo img")).to_have_count(0)
     page.click("#restore")
-    expect(page.locator("#summary")).to_contain_text("Choose a photo first")
+    expect(told.filter(has_text="Choose a photo first")).to_be_visible()
     choose(page, "#photo", heic)
     expect(page.get_by_text("text.jpg: not a picture of a known kind")).to_have_count(0)
     expect(page.locator("#photo img")).to_have_js_property("naturalWidth", 64)  # a thumbnail stands for it
@@ -154,7 +156,9 @@ def test_an_address_opens_its_tab_or_experiment_and_a_reload_comes_back_to_it(
     expect(page.locator("#measure")).to_be_visible()
 
 
-def test_nothing_is_wider_than_a_phone_or_comes_from_elsewhere(browser: Browser, url: str) -> None:
+def test_no_page_is_wider_than_a_phone_comes_from_elsewhere_lacks_a_title_or_skips_a_level_of_headings(
+    browser: Browser, url: str
+) -> None:
     page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
     requests: list[str] = []
     page.on("request", lambda request: requests.append(request.url))
@@ -168,8 +172,11 @@ def test_nothing_is_wider_than_a_phone_or_comes_from_elsewhere(browser: Browser,
     for experiment in EXPERIMENTS:
         page.goto(f"{url}{experiment.address}")
         expect(page.get_by_role("heading", name=experiment.name, exact=True)).to_be_visible()
+        expect(page).to_have_title(f"{experiment.name} · MoFME")
         # The tables of what is shipped are wide.
         page.evaluate("for (const one of document.querySelectorAll('.result details')) one.open = true")
         assert page.evaluate("document.documentElement.scrollWidth") == 390
+        levels = page.locator("h1, h2, h3, h4").evaluate_all("all => all.map(one => Number(one.tagName[1]))")
+        assert all(level <= before + 1 for before, level in itertools.pairwise([0, *levels]))
     assert {address for address in requests if not address.startswith((url, "data:", "blob:"))} == set()
     page.close()

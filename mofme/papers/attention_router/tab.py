@@ -150,9 +150,9 @@ def layer_html(explanation: "Explanation", place: int) -> str:
         *(Block(NAMES[name], experts, one.weights_LTE[place].numpy()) for name, one in routers.items()),
     ]
     return (
-        f"<div class='plots'><div><h4>How often each expert is asked, %</h4>{load}</div>"
+        f"<div class='plots'><div><h2>How often each expert is asked, %</h2>{load}</div>"
         f"{''.join(map(_map_html, maps))}</div>"
-        f"<h4>Token by token</h4><p class='note'>Loss: how surprising the token was, in nats. Then the weights of the "
+        f"<h2>Token by token</h2><p class='note'>Loss: how surprising the token was, in nats. Then the weights of the "
         "experts that read it, in percent; an expert's number means nothing from one model to another.</p>"
         f"{heat_grid('Token', [visible(token) for token in explanation.tokens], blocks)}"
     )
@@ -184,7 +184,7 @@ def _map_html(map_EE: np.ndarray[Any, Any]) -> str:
     names = numbered(len(map_EE))
     grid = heat_grid("Expert", names, [Block("takes from", names, map_EE, most=float(map_EE.max()))])
     return (
-        f"<div><h4>Whom each expert listens to, %</h4>{grid}<p class='note'>In the attention router: of what the score "
+        f"<div><h2>Whom each expert listens to, %</h2>{grid}<p class='note'>In the attention router: of what the score "
         "of each expert is made, all tokens together. An even grid would mean that nobody is preferred.</p></div>"
     )
 

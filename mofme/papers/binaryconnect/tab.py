@@ -232,7 +232,7 @@ def build(
 
 def _photos(services: Services, restorers: tuple[ShippedRestorer, ...]) -> None:
     """The same for photos; without two restorers to compare, a sentence instead."""
-    gr.Markdown("### Photos")
+    gr.Markdown("## Photos")
     if not restorers:
         gr.Markdown(NO_RESTORER, elem_classes="note", elem_id="binary-none")
     with gr.Row(visible=bool(restorers)):
@@ -335,7 +335,7 @@ def _answer(answer: Answer) -> str:
     error = reader.card.metrics.get("test error, %")
     wrong = "" if error is None else f", {error:.2f} % of MNIST's test digits wrong"
     return (
-        f"<div><h4>{_title(reader.binary)}</h4><p class='choice'>{answer.digit}</p>"
+        f"<div><h2>{_title(reader.binary)}</h2><p class='choice'>{answer.digit}</p>"
         f"<p class='note'>3 layers of {reader.card.arguments['width']}, {reader.kilobytes:,.0f} kB{wrong}</p>"
         f"{bars(shares, [f'{score:+.2f}' for score in scores])}</div>"
     )
@@ -353,7 +353,7 @@ def _weights(answer: Answer) -> str:
         sheet[top : top + SIDE, left : left + SIDE] = np.dstack([tile, tile, tile, np.full_like(tile, 255)])
     title = _title(answer.reader.binary)
     words = f"{title}: what {len(answer.units)} units of the first layer look for"
-    return f"<div><h4>{title}</h4>{_image(sheet, words)}</div>"
+    return f"<div><h2>{title}</h2>{_image(sheet, words)}</div>"
 
 
 def _image(pixels: "np.ndarray[Any, Any]", words: str, width: int | None = None) -> str:

@@ -258,7 +258,7 @@ def _neighbours(routed: "Routed") -> str:
             rows.append([cell(words, colspan=3)])
     warning = "<p>Nothing it knows is like this prompt: do not trust these numbers much.</p>" if far else ""
     heads = ("Task", "Similarity", "Solved by")
-    return f"<h4>The nearest prompts it knows</h4>{warning}{table(heads, rows, 'neighbours', texts)}"
+    return f"<h2>The nearest prompts it knows</h2>{warning}{table(heads, rows, 'neighbours', texts)}"
 
 
 def _solved(names: Sequence[str], models: Sequence[str]) -> str:

@@ -135,7 +135,7 @@ def build(services: Services) -> None:
         with plain_errors():
             converted = kept_of(newest, key)
             dense = written_html("Dense", prompt, write(services.language_model(), prompt))
-            yield dense, "<h4>Converted</h4><p class='note'>Writing …</p>"
+            yield dense, "<h2>Converted</h2><p class='note'>Writing …</p>"
             yield dense, written_html("Converted", prompt, write(converted.lm, prompt))
 
     work(
@@ -198,11 +198,11 @@ def converted_html(converted: "Converted") -> str:
     rows = [f"Layer {number}" for number in range(1, layers + 1)]
     use = heat_grid("", rows, [Block("Expert", numbered(experts), converted.use_LE, zeros=True)])
     return (
-        f"<h4>Beside the dense model and controls</h4>{_table(converted)}"
+        f"<h2>Beside the dense model and controls</h2>{_table(converted)}"
         "<p class='note'>Perplexity: among how many equally likely words the model "
         "hesitates, roughly, at each word of the text held back. Lower is better; in brackets the 95 % interval. "
         "“All layers alike” uses as many experts in every layer, instead of a rule for each.</p>"
-        f"<div class='plots'>{plot}</div><h4>Chosen for each layer</h4>{_policies(converted)}"
+        f"<div class='plots'>{plot}</div><h2>Chosen for each layer</h2>{_policies(converted)}"
         "<details class='result' style='margin-top: 12px'><summary>How often each expert works, % of the tokens"
         f"</summary>{use}</details>"
     )
@@ -239,7 +239,7 @@ def written_html(title: str, prompt: str, written: "Written") -> str:
     used = f"{written.speed:.1f} tokens a second, {100 * written.used:.0f} % of the parameters used"
     how = used if written.text else "It takes the text to be complete, and adds nothing."
     return (
-        f"<h4>{html.escape(title)}</h4><p style='white-space: pre-wrap; overflow-wrap: anywhere'>"
+        f"<h2>{html.escape(title)}</h2><p style='white-space: pre-wrap; overflow-wrap: anywhere'>"
         f"{html.escape(prompt)}<b>{html.escape(written.text)}</b></p><p class='note'>{how}</p>"
     )
 

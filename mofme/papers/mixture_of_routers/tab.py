@@ -147,7 +147,7 @@ def summary_html(explained: "Explained") -> str:
     return (
         f"<p class='note'>It tells {len(explained.labels)} kinds of text apart.</p>"
         f"<p class='choice'>It reads this as <b>{html.escape(explained.answer)}</b></p>{answers}"
-        f"<h4>Do the sub-routers agree?</h4><p>{_agreement(explained, routers)}</p>{_layers_table(explained)}"
+        f"<h2>Do the sub-routers agree?</h2><p>{_agreement(explained, routers)}</p>{_layers_table(explained)}"
     )
 
 
@@ -168,8 +168,8 @@ def layer_html(explained: "Explained", place: int) -> str:
     words = [_MARKS.get(token, token) for token in explained.tokens]
     load = {f"Expert {expert}": float(share) for expert, share in enumerate(layer.weights_TE.mean(0), start=1)}
     return (
-        f"<h4>Weight of each expert, all words together</h4><div style='max-width: 40rem'>{bars(load)}</div>"
-        f"<h4>Word by word, %</h4><p class='note'>Main router: how much the vote of each sub-router counts. "
+        f"<h2>Weight of each expert, all words together</h2><div style='max-width: 40rem'>{bars(load)}</div>"
+        f"<h2>Word by word, %</h2><p class='note'>Main router: how much the vote of each sub-router counts. "
         f"Sub-routers: how they divide their vote among the {experts} experts. Last: the experts that are really "
         f"asked, and with what weight.</p>{heat_grid('Word', words, blocks)}"
     )

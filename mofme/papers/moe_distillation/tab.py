@@ -192,7 +192,7 @@ def run_html(runs: Sequence[Run]) -> str:
         f"{learning_curves('Loss', {title_of(run): run.losses}) if run.losses else ''}</div>"
         "<p class='note'>Both in nats a token; at distance 0 the student would be the teacher. The distance is on text "
         "held back, and its lines can be compared. The loss is each method's own: only its way down says something.</p>"
-        "<h4>What the teacher's idle experts hold</h4><p class='note'>The share of its router's weight that falls on "
+        "<h2>What the teacher's idle experts hold</h2><p class='note'>The share of its router's weight that falls on "
         f"experts which take no part: what “all experts”, KA and SAR hope to make use of.</p>{bars(shares)}"
     )
 
@@ -206,7 +206,7 @@ def finished_html(finished: Sequence[Run]) -> str:
     rows = [_line("Student before", last.before)]
     rows += [_line(title_of(run), run.quality) for run in finished if run.quality]
     return (
-        f"<h4>Distilled in this window</h4>{table(heads, rows)}<p class='note'>Distance: how far the student's guesses "
+        f"<h2>Distilled in this window</h2>{table(heads, rows)}<p class='note'>Distance: how far the student's guesses "
         "are from the teacher's (KL divergence), in nats a token, on text held back and on text that the student "
         "writes itself. Cross-entropy: how much the true text surprises the student (the teacher: "
         f"{last.teacher:.3f}). These are better the lower. ROUGE-L: how many words of the true text it writes in the "

@@ -185,7 +185,7 @@ def neighbours_html(found: Rerouted) -> str:
         counts, gained = f"{100 * near.weight:.0f}\N{NO-BREAK SPACE}%", f"{near.gain:+.1f}\N{NO-BREAK SPACE}dB"
         rows.append((near.weather, bar(near.weight / largest), counts, f"{near.distance:.2f}", gained))
     return (
-        f"<h4>The photos it goes by</h4><p>{len(found.neighbours)} reference photos on which the net did well, like "
+        f"<h2>The photos it goes by</h2><p>{len(found.neighbours)} reference photos on which the net did well, like "
         f"this one in what the net sees: {shares}.</p><p class='note'>The nearest of them. Gained: what restoring did "
         f"for that one.</p>{table(heads, rows, 'numbers models')}"
     )
@@ -205,7 +205,7 @@ def routing_html(found: Rerouted) -> str:
     ]
     layers = [f"{number + 1} {layer.split('.')[0].replace('_', ' ')}" for number, layer in enumerate(found.before)]
     return (
-        "<h4>How much each expert is asked, layer by layer</h4><p class='note'>Mean weight of the "
+        "<h2>How much each expert is asked, layer by layer</h2><p class='note'>Mean weight of the "
         f"{before_LE.shape[1]} experts over the photo, times 100. The colours of the change have a scale of their own."
         f"</p>{heat_grid('Layer', layers, blocks)}"
     )

@@ -170,7 +170,7 @@ def probed_html(probed: Probed) -> str:
         },
     }
     return "".join(
-        f"<h4>{title}</h4>{heat_table(plain if number else divided, lines)}"
+        f"<h2>{title}</h2>{heat_table(plain if number else divided, lines)}"
         for number, (title, lines) in enumerate(tables.items())
         if lines
     )

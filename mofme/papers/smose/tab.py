@@ -84,7 +84,7 @@ def build(services: Services, policies: Path = SHIPPED) -> None:
             video: lambda driven: str(driven.path),
             status: summary_html,
             timeline: lambda driven: f"<div class='plots'>{timeline_svg(driven)}</div>",
-            experts: lambda driven: f"<h3>The experts</h3>{experts_html(driven)}",
+            experts: lambda driven: f"<h2>The experts</h2>{experts_html(driven)}",
             tree: tree_html,
         },
         buttons,
@@ -161,7 +161,7 @@ def tree_html(driven: Driven) -> str:
     if not driven.tree:
         return ""
     return (
-        "<h3>The tree</h3><p class='note'>Read from the top: to the left where a comparison is true, to the right "
+        "<h2>The tree</h2><p class='note'>Read from the top: to the left where a comparison is true, to the right "
         "where it is not. A share is of the states that the tree was made from.</p>"
         f"<div class='tree'>{driven.tree_svg}</div>"
         f"<details class='result'><summary>In words</summary><pre>{html.escape(driven.tree)}</pre></details>"

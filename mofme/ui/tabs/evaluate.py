@@ -279,9 +279,9 @@ def build(services: Services) -> None:
             archive = download_button("Download the report", "evaluation")
             plots = gr.HTML(padding=False, elem_classes="plots")
             tables = gr.HTML(padding=False)
-            worst_title = gr.Markdown("#### Worst pictures: before, after, truth", visible=False)
+            worst_title = gr.Markdown("## Worst pictures: before, after, truth", visible=False)
             worst = gallery("strips", 1, object_fit="contain", elem_id="worst")
-            best_title = gr.Markdown("#### Best pictures: before, after, truth", visible=False)
+            best_title = gr.Markdown("## Best pictures: before, after, truth", visible=False)
             best = gallery("strips", 1, object_fit="contain", elem_id="best")
     measured_box(*MEASURED, elem_id="measured")
 

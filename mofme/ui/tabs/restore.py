@@ -132,11 +132,11 @@ def build(services: Services) -> None:
             download = download_button("Download the restored photo", "download")
             gr.HTML(LIMITS_NOTE, padding=False)
             with gr.Accordion("What the experts did", open=False, visible=False, elem_id="experts") as explanation:
-                gr.Markdown("#### The weather it believes it saw")
+                gr.Markdown("## The weather it believes it saw")
                 weather = gr.HTML(padding=False)
-                gr.Markdown(f"#### Who worked where\n{EXPERTS_NOTE}")
+                gr.Markdown(f"## Who worked where\n{EXPERTS_NOTE}")
                 experts = gallery()
-                gr.Markdown(f"#### Where the routers were unsure\n{UNCERTAINTY_NOTE}")
+                gr.Markdown(f"## Where the routers were unsure\n{UNCERTAINTY_NOTE}")
                 uncertainty = gr.Image(
                     interactive=False, type="filepath", buttons=[], show_label=False, alt_text="Map of uncertainty"
                 )
@@ -197,9 +197,15 @@ def options(models: list[str], thing: str = "photo") -> list[Component]:
 
 def model_box(models: list[str]) -> gr.Dropdown:
     """A choice of the models that restore, in plain words."""
-    info = "Standard suits most photos. The one for real drops and rain keeps clean photos a little less well."
+    info = "Standard suits most photos. Where less is changed, most of real rain and of drops on glass stays."
     choices = [(MODEL_WORDS.get(name, name), name) for name in models]
-    return gr.Dropdown(choices, value=next(iter(models), None), label="Model", info=info if len(models) > 1 else None)
+    return gr.Dropdown(
+        choices,
+        value=next(iter(models), None),
+        label="Model",
+        info=info if len(models) > 1 else None,
+        min_width=280,  # else names are cut off
+    )
 
 
 def restore_photo(engine: Engine, job: Job, path: str | None, settings: Settings, megapixels: float) -> RestoredPhoto:
