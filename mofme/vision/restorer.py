@@ -216,8 +216,8 @@ class Restorer:
             steady.see(whole)
             contexts = [steady.mean(f"context {view}", one) for view, one in zip(views, contexts, strict=True)]
         seen = dict(zip(views, contexts, strict=True))
-        how = _How(tile or DEFAULT_TILE, explain, is_video=steady is not None)
-        restored, probabilities_W, grid = self._pass(small, seen, how, lambda share: tell(first * share))
+        wanted = _How(tile or DEFAULT_TILE, explain, is_video=steady is not None)
+        restored, probabilities_W, grid = self._pass(small, seen, wanted, lambda share: tell(first * share))
         weather = dict(zip(WEATHERS, probabilities_W.tolist(), strict=True))
         haze = probabilities_W[WEATHERS.index("haze")]
         self._mend_tone(small, restored, haze, steady)
@@ -230,9 +230,8 @@ class Restorer:
             detail = None
             if share:
                 large = working_copy(image, FINE_PIXELS)
-                fine, *_ = self._pass(
-                    large, seen, replace(how, explain=False), lambda share: tell(first + (1 - first) * share)
-                )
+                wanted = replace(wanted, explain=False)
+                fine, *_ = self._pass(large, seen, wanted, lambda share: tell(first + (1 - first) * share))
                 detail = finer(fine.sub_(large), small.shape[-2:]).mul_(share)
             restored = enlarged(image, small, restored, detail)
             tell(1.0)
