@@ -17,7 +17,8 @@ from mofme.errors import PictureError
 from mofme.vision.batch import restore_file
 from mofme.vision.report import FileReport
 from mofme.vision.video import restore_video
-from mofme.vision.video_file import missing_share, planes_of, read_video
+from mofme.vision.video_container import missing_share
+from mofme.vision.video_file import planes_of, read_video
 from tests.films import as_it_is, copied, each_once, film, frames_in, images, play, written
 
 DEFAULT, FORCED, COMMENT, PICTURE = (
