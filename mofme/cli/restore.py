@@ -351,6 +351,7 @@ def stream(
         raise PictureError(f"{out}: the results need another folder than the one that is watched.")
     latencies, counts = deque[float](maxlen=_REMEMBERED), "no frame yet"
     with open_output(out, None if found.is_files else keep) as (place, write), reading(found, command.tell) as latest:
+        command.tell(f"waiting for the first picture of {found.name}")
         latest.after(0)  # a source that is not there is told before a model is loaded
         restorer = load_restorer(model, device, runtime)
         command.tell(f"{found.name} to {place}; Ctrl-C ends it")

@@ -99,10 +99,10 @@ class _Viewer(BaseHTTPRequestHandler):
         # Another name for this machine would be a foreign page's, which could then read the pictures.
         if _host_of(f"//{self.headers.get('Host', '')}") not in HERE:
             self.send_error(421, "Open it as http://127.0.0.1 or localhost")
-        elif self.path == "/":
+        elif (path := self.path.partition("?")[0]) == "/":  # browsers add what makes an address look new
             self._begin("text/html; charset=utf-8")
             self.wfile.write(_PAGE)
-        elif self.path != "/stream.mjpg":
+        elif path != "/stream.mjpg":
             self.send_error(404, "Only / and /stream.mjpg are here")
         elif not self._free.acquire(blocking=False):
             self.send_error(503, f"{VIEWERS} are watching already: close another tab")

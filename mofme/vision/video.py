@@ -50,10 +50,7 @@ class RestoredFrame:
     @property
     def notes(self) -> list[str]:
         """What is other than it was, though nothing failed; complete once the last frame was asked for."""
-        whole = ["it was interlaced; its frames are whole now"] if self.video.deinterlaced else []
-        if self.video.cut_off:
-            whole.append(f"the file is cut off: {self.video.cut_off:.0%} of it is missing, and with it the last frames")
-        return whole + list(dict.fromkeys(self.writer.notes))
+        return self.video.notes + list(dict.fromkeys(self.writer.notes))
 
 
 def read_ahead(items: Iterable[T], alone: Callable[[T], bool] = lambda item: False) -> Generator[T]:

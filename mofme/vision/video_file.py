@@ -30,6 +30,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mofme.errors import PictureError, PictureTooLargeError
+from mofme.vision.video_container import NOTHING_HIDDEN, has_other_view, hidden_by, missing_share
 
 # Matrices as H.264, and FFmpeg, number them.
 _RGB, ITU709, _UNKNOWN, _ITU601, _YCGCO = 0, 1, 2, 6, 8
@@ -122,13 +123,27 @@ class Planes:
         )
 
 
-def planes_of(frame: av.VideoFrame, quarter_turns: int = 0, mirrored: bool = False) -> Planes:
-    """The planes of a frame in any format, turned counter-clockwise as FFmpeg tells it; RGB as by ITU 709."""
+def planes_of(
+    frame: av.VideoFrame, quarter_turns: int = 0, mirrored: bool = False, hidden: tuple[int, ...] = NOTHING_HIDDEN
+) -> Planes:
+    """The planes of a frame in any format, turned counter-clockwise as FFmpeg tells it; RGB as by ITU 709.
+
+    Rows and columns that are `hidden` at its bottom, top, left and right go, but for one that shares its chroma.
+    """
     bits = min(max(8, *(component.bits for component in frame.format.components)), 16)
     planar = frame if _READ_AS_THEY_ARE.fullmatch(frame.format.name) else _as_planar(frame, bits)
     name = planar.format.name
     turns, way = quarter_turns + 2 * mirrored, -1 if mirrored else 1  # FFmpeg takes a mirrored row for half a turn
-    arrays = (_rows(plane, bits)[: plane.height, : plane.width].astype(np.float32) for plane in planar.planes)
+    bottom, top, left, right = hidden
+    top -= top % (64 // planar.format.chroma_height(64))
+    left -= left % (64 // planar.format.chroma_width(64))
+
+    def shown(plane: VideoPlane) -> NDArray[Any]:
+        rows, columns = -(-frame.height // plane.height), -(-frame.width // plane.width)
+        height, width = -((bottom - frame.height) // rows), -((right - frame.width) // columns)
+        return _rows(plane, bits)[top // rows : height, left // columns : width].astype(np.float32)
+
+    arrays = map(shown, planar.planes)
     planes = [torch.from_numpy(np.rot90(array[:, ::way], turns).copy()) for array in arrays]
     most = 2**bits - 1
     alpha_HW = planes.pop() / most if name.startswith(("yuva", "gbrap")) else None
@@ -208,6 +223,9 @@ VIDEO_SUFFIXES = frozenset(CONTAINERS) | {f".{suffix}" for suffix in _ONLY_READ.
 READABLE = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,asf,flv,ogg"
 _DECODES_ALPHA = {"vp9": "libvpx-vp9", "vp8": "libvpx"}
 _USUAL_RATE = Fraction(25)
+_NO_RATE = 1000  # a second: by which the clock of WMV counts, where no rate is told
+_NEARLY_ALL = 0.9  # of a file's length; its sound may be a little longer
+_LONGEST_GAP = 60  # seconds; more is a clock that was set anew
 
 
 @dataclass(frozen=True)
@@ -226,39 +244,6 @@ class Frame:
         return None if alpha_HW is None or bool((alpha_HW == 1).all()) else alpha_HW[None]
 
 
-def missing_share(path: Path) -> float:
-    """Which share of a file is not there, by what its container says of its own length; 0 if that tells nothing."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(64)
-        whole = 0
-        if head.startswith(b"RIFF"):
-            told = int.from_bytes(head[4:8], "little")
-            whole = 8 + told if told < 2**32 - 1 else 0  # recorders fill it in at their end, if ever
-        elif head.startswith(b"\x1aE\xdf\xa3"):  # Matroska: a head, and a segment that holds all else
-            length, at = _matroska_length(head, 4)
-            length, at = _matroska_length(head, at + (length or 0) + 4)
-            whole = at + length if length else 0
-        elif head[4:8] == b"ftyp":
-            while whole + 8 <= size:
-                file.seek(whole)
-                box = file.read(16)
-                length = int.from_bytes(box[:4], "big")
-                length = int.from_bytes(box[8:], "big") if length == 1 else length
-                if length < 8 or not box[4:8].strip().isalnum():  # to the end, or what a camera wrote behind all boxes
-                    return 0.0
-                whole += length
-    return max(whole - size, 0) / max(whole, 1)
-
-
-def _matroska_length(data: bytes, at: int) -> tuple[int | None, int]:
-    """A length and where it ends; None if it is not known, as of a stream that was recorded."""
-    count = 9 - data[at].bit_length() if at < len(data) else 9
-    bits = 7 * count
-    value = int.from_bytes(data[at : at + count], "big") & (2**bits - 1)
-    return (None if count > 8 or value == 2**bits - 1 else value), at + count
-
-
 class VideoReader:
     """The frames of a video file, one after the other; what cannot be decoded is left out and counted as `damaged`."""
 
@@ -273,9 +258,14 @@ class VideoReader:
             raise PictureError(f"{path}: the video in this file is of a kind that cannot be decoded.")
         self.path, self.container, self.stream = path, container, best
         self.stream.thread_type = "AUTO"
-        self.rate = self.stream.average_rate or self.stream.guessed_rate or _USUAL_RATE
+        guessed = self.stream.guessed_rate
+        told = self.stream.average_rate or (guessed if guessed and guessed < _NO_RATE else None)
+        self.rate = told or _USUAL_RATE
         self.time_base = self.stream.time_base or 1 / self.rate
-        self.damaged, self.deinterlaced = 0, False
+        self.damaged, self.deinterlaced, self.has_other_view = 0, False, False
+        self._spoilt = self._missing = self._even = self._jumps = 0  # frames; what lies between two of them
+        self._due: float | None = None  # seconds
+        self._ends = ""
         name = self.stream.codec_context.name
         # Programs write anything where raw AVI could tell what is transparent, mostly zeros.
         self._is_raw = container.format.name == "avi" and name == "rawvideo"
@@ -283,6 +273,7 @@ class VideoReader:
         self._decoder: VideoCodecContext | None = None
         if name in _DECODES_ALPHA and {"alpha_mode", "ALPHA_MODE"} & self.stream.metadata.keys():
             self._decoder = cast(VideoCodecContext, av.CodecContext.create(_DECODES_ALPHA[name], "r"))
+        self._hidden = hidden_by(best)
         self._limit = max_megapixels
         self._check_size(self.stream.codec_context.width, self.stream.codec_context.height)
 
@@ -295,6 +286,22 @@ class VideoReader:
             return round(self.stream.duration * self.time_base * self.rate)
         return round(Fraction(self.container.duration or 0, av.time_base) * self.rate)
 
+    @property
+    def notes(self) -> list[str]:
+        """What is lost of the file, or other than it was; complete once the last frame was read."""
+        notes = ["it was interlaced; its frames are whole now"] if self.deinterlaced else []
+        if self.cut_off:
+            notes.append(f"the file is cut off: {self.cut_off:.0%} of it is missing, and with it the last frames")
+        if self._missing > self.damaged and self._even > 9 * self._jumps:  # of uneven times nobody knows
+            notes.append(f"by the times of the others {_frames(self._missing)} missing in the file")
+        if self._ends:
+            notes.append(self._ends)
+        if self._spoilt:
+            notes.append(f"{_frames(self._spoilt)} damaged in the file, and may spoil those behind")
+        if self.has_other_view and not (self.stream.codec_context.pix_fmt or "").startswith("yuva"):
+            notes.append("its second view, for the other eye, is left out")
+        return notes
+
     def __iter__(self) -> Iterator[Frame]:
         return self.frames_from(0)
 
@@ -306,7 +313,7 @@ class VideoReader:
         """One of `decoded` as a picture, which takes longer than decoding it."""
         try:
             # FFmpeg tells the turn counter-clockwise, as numpy takes it.
-            planes = planes_of(decoded, round(decoded.rotation / 90), _is_mirrored(decoded))
+            planes = planes_of(decoded, round(decoded.rotation / 90), _is_mirrored(decoded), self._hidden)
         except av.FFmpegError as error:
             raise PictureError(
                 f"{self.path}: frames of the kind {decoded.format.name} cannot be read ({error.strerror})."
@@ -336,19 +343,41 @@ class VideoReader:
             yield from weaver.whole(None)
 
     def _decoded(self) -> Iterator[av.VideoFrame]:
-        packets = self.container.demux(self.stream)
+        packets, first = self.container.demux(self.stream), True
         while True:
             try:
                 packet = next(packets)
+                if first and packet.size:
+                    first, self.has_other_view = False, has_other_view(packet)
                 frames = self._decoder.decode(packet if packet.size else None) if self._decoder else packet.decode()
             except StopIteration:
+                length = (self.container.duration or 0) / av.time_base
+                if self._due is not None and self._due < min(_NEARLY_ALL * length, length - 1) and not self.cut_off:
+                    self._ends = f"its pictures end after {self._due:.1f} of {length:.1f} seconds"
                 return
+            except av.error.ExitError:  # the time is over that `open` was given
+                raise PictureError(f"{self.path}: for a while no whole picture came.") from None
             except av.error.InvalidDataError:
                 self.damaged += 1
                 continue
             except av.FFmpegError as error:
                 raise PictureError(f"{self.path}: reading this video stopped half-way ({error.strerror}).") from error
-            yield from frames
+            for frame in frames:
+                self._look_at(frame)
+                yield frame
+
+    def _look_at(self, frame: av.VideoFrame) -> None:
+        """Count it if it is damaged, and those that should lie between it and the one before."""
+        self._spoilt += frame.is_corrupt
+        if frame.time is None:
+            return
+        if self._due is not None:
+            late = round((frame.time - self._due) * self.rate)
+            self._even, self._jumps = self._even + (late == 0), self._jumps + (late != 0)
+            if abs(late) < _LONGEST_GAP * self.rate:
+                self._missing += late
+        length = (frame.duration or 0) * (frame.time_base or 0)
+        self._due = frame.time + float(length or 1 / self.rate)
 
     def _check_size(self, width: int, height: int) -> None:
         if width * height > self._limit * 1e6:
@@ -356,6 +385,10 @@ class VideoReader:
                 f"{self.path}: frames of {width} x {height} pixels are more than the limit of "
                 f"{self._limit:g} megapixels."
             )
+
+
+def _frames(count: int) -> str:
+    return "1 frame is" if count == 1 else f"{count} frames are"
 
 
 class _Deinterlacer:
@@ -391,6 +424,8 @@ def read_video(path: Path, max_megapixels: float = 100) -> Iterator[VideoReader]
         except (av.FFmpegError, OSError) as error:
             cut = isinstance(error, av.FFmpegError) and missing_share(path)
             why = "it is cut off, and what is missing is needed" if cut else error.strerror
+            if path.is_file() and not path.stat().st_size:
+                why = "it is empty"
             raise PictureError(f"{path}: cannot be read as a video ({why}).") from error
         yield VideoReader(path, container, max_megapixels)
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -88,7 +89,7 @@ class Segments:
         self.folder = output.with_name(f".{name}.mofme-segments")
         self._identity = json.dumps(identity, sort_keys=True)
         self._lasting = identity is not None
-        self._count = 0
+        self._count, self._cleared = 0, False
         self.checkpoint: Checkpoint | None = None
         self._lock: IO[bytes] | None = None
         with suppress(OSError):  # where nothing can be written is told when a segment is
@@ -131,16 +132,18 @@ class Segments:
             yield from Segment(data, table, Checkpoint()).packets()
 
     def clear(self) -> None:
-        """Remove them all."""
+        """Remove them all, while no other run can have them."""
+        if self._lock is not None and sys.platform == "win32":  # where it locks nothing, and would stay while open
+            self._lock.close()
         shutil.rmtree(self.folder, ignore_errors=True)
-        self._count = 0
+        self._count, self._cleared = 0, True
 
     def close(self) -> None:
         """The work is stopped: what another run cannot use goes."""
+        if not (self._cleared or (self._lasting and self._count)):
+            self.clear()
         if self._lock is not None:
             self._lock.close()
-        if not (self._lasting and self._count):
-            self.clear()
 
     def _known(self, number: int) -> Checkpoint | None:
         try:

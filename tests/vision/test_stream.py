@@ -191,6 +191,41 @@ def test_an_address_leads_to_no_other_and_a_playlist_is_none(camera: Callable[..
     assert served.visits == 0
 
 
+@pytest.mark.parametrize("length", [b"", b"Content-Length: 2000000000\r\n"])
+def test_a_picture_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch, length: bytes) -> None:
+    monkeypatch.setattr(streams, "_SILENCE", 0.5)
+    head = b"--frame\r\nContent-Type: image/jpeg\r\n"
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+            self.end_headers()
+            for level in range(40, 60):  # without lengths
+                self.wfile.write(head + b"\r\n" + jpeg(level) + b"\r\n")
+            self.wfile.write(head + length + b"\r\n")
+            with contextlib.suppress(OSError):
+                while True:
+                    self.wfile.write(b"x" * 1000)
+                    time.sleep(0.02)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    said: list[str] = []
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads, server.block_on_close = True, False
+        threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/"
+        with reading(find_source(address), said.append) as latest:
+            assert latest.after(0)
+            limit = time.monotonic() + 30
+            while not said and time.monotonic() < limit:
+                time.sleep(0.02)
+        server.shutdown()
+    assert said[0] == f"{address}: for a while no whole picture came; trying again in 1 s"
+
+
 def test_frames_that_are_too_large_end_it(camera: Callable[..., Camera]) -> None:
     source = find_source(camera().address, max_megapixels=0.0001)
     with reading(source, print) as latest, pytest.raises(PictureTooLargeError, match="32 x 24"):
@@ -321,6 +356,7 @@ def test_the_readme_watches_a_folder_until_ctrl_c(tmp_path: Path) -> None:
     assert running.returncode == 130, said
     assert read_picture(done).rgb.shape == (3, 32, 48)
     told = r"1 frames in, 1 restored, 0 skipped, latency [\d.]+ s, [\d.]+ s at most\ncancelled\n$"
+    assert said.startswith("waiting for the first picture of incoming")
     assert re.search(told, said) and "Traceback" not in said, said
 
 

@@ -67,7 +67,8 @@ def test_several_viewers_see_the_newest_and_a_stalled_one_stops_nobody() -> None
     with open_output("http://127.0.0.1:0", 1) as (place, write):
         host, port = "127.0.0.1", int(place.rpartition(":")[2])
         assert "<img" in httpx.get(f"{place}/").text
-        assert httpx.get(f"{place}/secret").status_code == 404
+        assert "<img" in httpx.get(f"{place}/?new=1").text
+        assert httpx.get(f"{place}/secret").status_code == httpx.get(f"{place}/secret?/").status_code == 404
         assert httpx.get(f"{place}/stream.mjpg", headers={"Host": "evil.example"}).status_code == 421
         with contextlib.ExitStack() as stack:
             viewers = [stack.enter_context(socket.create_connection((host, port))) for _ in range(VIEWERS)]
@@ -92,7 +93,7 @@ def test_several_viewers_see_the_newest_and_a_stalled_one_stops_nobody() -> None
         feeding.start()
         status = 503
         while status == 503:  # until it is seen that those went away
-            with httpx.stream("GET", f"{place}/stream.mjpg") as answer:
+            with httpx.stream("GET", f"{place}/stream.mjpg?new=1") as answer:
                 status = answer.status_code
         with reading(find_source(f"{place}/stream.mjpg"), print) as latest:
             found = latest.after(0)

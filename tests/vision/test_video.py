@@ -189,7 +189,8 @@ def test_what_is_made_ahead_comes_in_order_and_fails_in_its_place():
 def test_no_video_is_said_so_and_a_playlist_opens_no_other_file(tmp_path, content):
     hostile = tmp_path / "a.mp4"
     hostile.write_text(content.format(film(tmp_path / "secret.mp4")))
-    with pytest.raises(PictureError, match=re.escape(f"{hostile}: cannot be read as a video")):
+    why = "" if content else " (it is empty)"
+    with pytest.raises(PictureError, match=re.escape(f"{hostile}: cannot be read as a video{why}")):
         restored(hostile, tmp_path / "b.mp4")
     assert not (tmp_path / "b.mp4").exists()
 

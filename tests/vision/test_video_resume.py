@@ -1,6 +1,7 @@
 """A video that was stopped, however, goes on where it was, and becomes the same file as without the stop."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,16 +10,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from typer.testing import CliRunner
 
 from mofme.cli.app import app
+from mofme.errors import PictureError
 from mofme.vision import video_writer
 from mofme.vision.batch import BatchSettings, restore_file
 from mofme.vision.restorer import Restoration, Restorer, TemporalSmoother
 from mofme.vision.video import restore_video
+from mofme.vision.video_segments import Checkpoint, Segment, Segments
 from mofme.vision.video_writer import decoding_times
 from tests.films import as_it_is, each_once, film, frames_in
 from tests.vision.tiny_models import save_two_models
@@ -171,3 +175,28 @@ def test_a_name_as_long_as_may_be(tmp_path):
     output = tmp_path / ("x" * 251 + ".mp4")
     assert restore_file(as_it_is, film(tmp_path / "a.mp4"), output).error == ""
     assert {path.name for path in tmp_path.iterdir()} == {"a.mp4", output.name}
+
+
+def test_what_another_run_began_meanwhile_stays(tmp_path, monkeypatch):
+    identity, output = {"source": "one"}, tmp_path / "b.mp4"
+    first = Segments(output, identity)
+    first.clear()  # its film is whole
+    second = Segments(output, identity)
+    second.add(Segment(b"?", np.array([[1, 0, 0, 1]]), Checkpoint()))
+    first.close()
+    second.close()
+    again = Segments(output, identity)
+    again.close()
+    assert again.checkpoint is not None
+
+    third = Segments(tmp_path / "c.mp4", None)
+    remove = shutil.rmtree
+
+    def meanwhile(folder, **how):
+        with pytest.raises(PictureError, match="another run"):
+            Segments(tmp_path / "c.mp4", identity)
+        remove(folder, **how)
+
+    monkeypatch.setattr(shutil, "rmtree", meanwhile)
+    third.close()
+    assert not third.folder.exists()

@@ -1,5 +1,6 @@
 """What a video holds beside its pictures goes along: sound, subtitles, chapters, a cover, fonts; or is told of."""
 
+import struct
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import partial
@@ -16,7 +17,8 @@ from mofme.errors import PictureError
 from mofme.vision.batch import restore_file
 from mofme.vision.report import FileReport
 from mofme.vision.video import restore_video
-from mofme.vision.video_file import missing_share, read_video
+from mofme.vision.video_container import missing_share
+from mofme.vision.video_file import planes_of, read_video
 from tests.films import as_it_is, copied, each_once, film, frames_in, images, play, written
 
 DEFAULT, FORCED, COMMENT, PICTURE = (
@@ -224,7 +226,8 @@ def test_fonts_go_along_or_are_told_of(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("suffix", "codec"), [(".mkv", "libx264"), (".webm", "libvpx-vp9"), (".mp4", "libx264"), (".avi", "mpeg4")]
+    ("suffix", "codec"),
+    [(".mkv", "libx264"), (".webm", "libvpx-vp9"), (".mp4", "libx264"), (".avi", "mpeg4"), (".wmv", "wmv2")],
 )
 def test_a_film_that_is_cut_off_is_told(tmp_path, suffix, codec):
     whole = film(tmp_path / f"whole{suffix}", frames=40, size=(128, 96), codec=codec)
@@ -288,6 +291,93 @@ def test_a_view_all_around_in_3d_is_told_to_be_none_any_more(tmp_path):
     source = with_boxes(film(tmp_path / "plain.mp4"), tmp_path / "a.mp4", boxes)
     note = restore_file(as_it_is, source, tmp_path / "b.mp4").note
     assert note.count("360 degrees") == note.count("in 3D") == 1
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_what_players_hide_is_not_in_the_result(tmp_path, suffix):
+    # 48 x 40 of 64 x 48, its middle moved right by 2: 8 + 2 columns go at the left, 8 - 2 at the right, 4 rows each.
+    clap = box(b"clap", struct.pack(">8I", 48, 1, 40, 1, 2, 1, 0, 1))
+    source = with_boxes(film(tmp_path / "plain.mp4"), tmp_path / "a.mp4", clap)
+    if suffix != ".mp4":
+        source = copied(source, tmp_path / f"a{suffix}")
+    restored(source, tmp_path / "b.mp4")
+    shown, whole = images(source), images(tmp_path / "plain.mp4")
+    assert shown.shape == images(tmp_path / "b.mp4").shape == (8, 3, 40, 48)
+    assert (shown - whole[:, :, 4:44, 10:58])[:, :, 2:-2, 2:-2].abs().max() == 0  # chroma is smoothed at edges
+
+
+def test_an_odd_column_that_shares_its_chroma_stays():
+    frame = av.VideoFrame(8, 6, "yuv420p")
+    planes = planes_of(frame, hidden=(1, 2, 3, 0))
+    assert planes.luma_HW.shape == (6 - 1 - 2, 8 - 2)  # of 3 columns at the left 2 go
+    assert planes.chroma_2HW.shape == (2, 2, 3)
+
+
+@pytest.mark.parametrize(("codec", "format"), [("libx264", "h264"), ("libx265", "hevc")])
+def test_a_second_view_is_told_to_be_left_out(tmp_path, codec, format):
+    def seen_by_both(packet: av.Packet) -> av.Packet:
+        # A unit as of the other eye: of kind 20 in H.264, of layer 1 in HEVC.
+        other = b"\x74\x80\x80" if format == "h264" else b"\x02\x09\x80\x80"
+        new = av.Packet(bytes(packet) + len(other).to_bytes(4, "big") + other)
+        new.pts, new.dts, new.time_base, new.is_keyframe = packet.pts, packet.dts, packet.time_base, packet.is_keyframe
+        return new
+
+    plain = film(tmp_path / "plain.mp4", size=(96, 48), codec=codec)
+    source = copied(plain, tmp_path / "a.mp4", change=seen_by_both)
+    assert restore_file(as_it_is, source, tmp_path / "b.mp4").note == "its second view, for the other eye, is left out"
+    assert restore_file(as_it_is, plain, tmp_path / "c.mp4").note == ""
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [(".mkv", "libx264"), (".webm", "libvpx-vp9"), (".wmv", "wmv2"), (".ts", "libx264")]
+)
+def test_frames_that_are_lost_inside_a_file_are_counted_by_their_times(tmp_path, suffix, codec):
+    whole = film(tmp_path / f"whole{suffix}", frames=40, codec=codec)
+    numbers = iter(range(40))
+    with av.open(whole) as source, av.open(tmp_path / f"a{suffix}", "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size and next(numbers) not in (20, 21, 22):
+                packet.stream = stream
+                target.mux(packet)
+    assert restore_file(as_it_is, whole, tmp_path / "whole.mp4").note == ""
+    with read_video(tmp_path / f"a{suffix}") as video:
+        missing = 40 - len(list(video.decoded()))
+        assert missing >= 3 and f"by the times of the others {missing} frames are missing in the file" in video.notes
+
+
+def test_of_uneven_times_nothing_is_told_to_be_missing(tmp_path):
+    film(tmp_path / "a.mkv", times=[0, 1, 3, 4, 7, 8, 10, 11])
+    assert restore_file(as_it_is, tmp_path / "a.mkv", tmp_path / "b.mp4").note == ""
+
+
+def test_a_wmv_that_tells_no_rate_counts_no_frame_for_each_millisecond(tmp_path):
+    with read_video(film(tmp_path / "a.wmv", frames=1, codec="wmv2")) as video:
+        assert (video.rate, video.frames) == (25, 2)  # 0.1 seconds of the usual rate
+    restored(tmp_path / "a.wmv", tmp_path / "b.mp4")
+    with av.open(tmp_path / "b.mp4") as container:
+        assert container.duration == 40_000  # microseconds
+
+
+def test_damaged_frames_are_told(tmp_path):
+    def damaged(packet: av.Packet) -> av.Packet:
+        if not packet.is_keyframe:
+            return packet
+        data = bytearray(bytes(packet))
+        data[-100:-50] = b"\xff" * 50  # in the last rows
+        new = av.Packet(bytes(data))
+        new.pts, new.dts, new.time_base, new.is_keyframe = packet.pts, packet.dts, packet.time_base, True
+        return new
+
+    source = copied(film(tmp_path / "whole.mkv", frames=20, size=(128, 96)), tmp_path / "a.mkv", change=damaged)
+    assert "1 frame is damaged in the file" in restore_file(as_it_is, source, tmp_path / "b.mkv").note
+
+
+def test_pictures_that_end_before_the_file_are_told(tmp_path):
+    source = film(tmp_path / "a.mkv", frames=20)
+    lengths = struct.pack(">d", 2000.0), struct.pack(">d", 4000.0)  # milliseconds
+    source.write_bytes(source.read_bytes().replace(*lengths))
+    assert restore_file(as_it_is, source, tmp_path / "b.mkv").note == "its pictures end after 2.0 of 4.0 seconds"
 
 
 def test_subtitles_within_the_pictures_are_told_to_be_lost(tmp_path):
