@@ -116,23 +116,26 @@ described, packets = "", []
 for visit in itertools.count():
     connection, _ = listener.accept()
     file, asked = connection.makefile("rb"), []
-    while "PLAY" not in asked and (first := file.read(1)):
-        if first == b"$":  # a packet amid the requests: channel, length, data
-            channel, data = file.read(1), file.read(int.from_bytes(file.read(2), "big"))
-            packets += [data] * (channel == b"\0")
-            continue
-        lines = [(first + file.readline()).decode().strip()]
-        while line := file.readline().decode().strip():
-            lines.append(line)
-        fields = dict(line.split(": ", 1) for line in lines[1:])
-        asked.append(lines[0].split()[0])
-        described = file.read(int(fields.get("Content-Length", 0))).decode() or described
-        answer = f"RTSP/1.0 200 OK\r\nCSeq: {fields['CSeq']}\r\nSession: 1\r\n"
-        if "Transport" in fields:
-            answer += f"Transport: {fields['Transport']}\r\n"
-        if asked[-1] == "DESCRIBE":
-            answer += f"Content-Type: application/sdp\r\nContent-Length: {len(described)}\r\n\r\n{described}"
-        connection.sendall((answer + "\r\n" * (asked[-1] != "DESCRIBE")).encode())
+    try:
+        while "PLAY" not in asked and (first := file.read(1)):
+            if first == b"$":  # a packet amid the requests: channel, length, data
+                channel, data = file.read(1), file.read(int.from_bytes(file.read(2), "big"))
+                packets += [data] * (channel == b"\0")
+                continue
+            lines = [(first + file.readline()).decode().strip()]
+            while line := file.readline().decode().strip():
+                lines.append(line)
+            fields = dict(line.split(": ", 1) for line in lines[1:])
+            asked.append(lines[0].split()[0])
+            described = file.read(int(fields.get("Content-Length", 0))).decode() or described
+            answer = f"RTSP/1.0 200 OK\r\nCSeq: {fields['CSeq']}\r\nSession: 1\r\n"
+            if "Transport" in fields:
+                answer += f"Transport: {fields['Transport']}\r\n"
+            if asked[-1] == "DESCRIBE":
+                answer += f"Content-Type: application/sdp\r\nContent-Length: {len(described)}\r\n\r\n{described}"
+            connection.sendall((answer + "\r\n" * (asked[-1] != "DESCRIBE")).encode())
+    except OSError:  # it hung up before the last answer
+        pass
     print(*[word for word in asked if word != "OPTIONS"], len({data[4:8] for data in packets}), flush=True)
     try:
         for sent in range(40 if visit == 1 else 10**6) if "PLAY" in asked else ():
