@@ -23,8 +23,17 @@ from mofme.vision.models import load_net, load_tone
 from mofme.vision.nets.tone import TONE_SIZE, ToneNet, apply_tone, trust
 from mofme.vision.nets.unet import CONTEXT_SIZE, RestorationNet
 from mofme.vision.runtime import AUTO, TORCH, Part, fastest_runtime, open_runtime
-from mofme.vision.scales import COARSE_PIXELS, FINE_PIXELS, enlarged, finer, working_copy
-from mofme.vision.tiling import Tile, pad_to, thumbnail, tiles
+from mofme.vision.tiling import (
+    COARSE_PIXELS,
+    FINE_PIXELS,
+    Tile,
+    enlarged,
+    finer,
+    pad_to,
+    thumbnail,
+    tiles,
+    working_copy,
+)
 from mofme.vision.weather import WEATHERS
 
 DEFAULT_TILE = 768

@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from mofme.vision.nets.unet import NetOutput
 from mofme.vision.restorer import Restorer
-from mofme.vision.scales import COARSE_PIXELS, enlarged, finer, working_copy
+from mofme.vision.tiling import COARSE_PIXELS, enlarged, finer, working_copy
 from mofme.vision.weather import WEATHERS
 
 
