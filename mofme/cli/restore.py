@@ -250,12 +250,12 @@ def _restore_one(
 
 def _one_output(source: Path, output: Path, format: str | None) -> tuple[Path, str | None]:
     """The file to write, and the format of a picture that is to have another. Raises PictureError."""
-    from mofme.vision.picture.file import FORMATS
+    from mofme.vision.picture.file import FORMATS, FORMATS_AS_TYPED
     from mofme.vision.report import output_suffix
     from mofme.vision.video_file import CONTAINERS, VIDEO_SUFFIXES
 
     if format and f".{format.lower()}" not in FORMATS:
-        raise PictureError(f"cannot write {format!r}; choose one of {', '.join(FORMATS).replace('.', '')}.")
+        raise PictureError(f"cannot write {format!r}; choose one of {FORMATS_AS_TYPED}.")
     if output.is_dir() or not (output.suffix or format):  # no suffix and no format: a folder to be made
         return output / source.with_suffix(output_suffix(source, format)).name, format
     suffix = output.suffix.lower()

@@ -14,7 +14,7 @@ from unicodedata import normalize
 
 from mofme.errors import PictureError
 from mofme.files import check_can_hold, find_files, passed_by, printable, without_name, write_table
-from mofme.vision.picture.file import FORMATS, READABLE_SUFFIXES
+from mofme.vision.picture.file import FORMATS, FORMATS_AS_TYPED, READABLE_SUFFIXES
 from mofme.vision.picture.kinds import is_left_out, left_out
 from mofme.vision.video_file import CONTAINERS, VIDEO_SUFFIXES
 
@@ -165,7 +165,7 @@ def plan_tree(source: Path, target: Path, format: str | None = None) -> list[tup
     if not source.is_dir():
         raise PictureError(f"{source}: is not a folder.")
     if format and f".{format.lower()}" not in FORMATS:
-        raise PictureError(f"cannot write {format!r}; choose one of {', '.join(FORMATS).replace('.', '')}.")
+        raise PictureError(f"cannot write {format!r}; choose one of {FORMATS_AS_TYPED}.")
     if target.exists() and target.samefile(source):
         raise PictureError(f"{target}: the results need another folder than the pictures, or they would replace them.")
     try:

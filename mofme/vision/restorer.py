@@ -220,13 +220,12 @@ class Restorer:
         small = working_copy(image, COARSE_PIXELS)
         first = 1.0 if small is image else _COARSE_SHARE
         whole = thumbnail(small, CONTEXT_SIZE).to(self.device, torch.float32)
-        contexts = [self.net.encode_context(whole.flip(view)[None]) for view in views]
+        contexts = {view: self.net.encode_context(whole.flip(view)[None]) for view in views}
         if steady is not None:
             steady.see(whole)
-            contexts = [steady.mean(f"context {view}", one) for view, one in zip(views, contexts, strict=True)]
-        seen = dict(zip(views, contexts, strict=True))
+            contexts = {view: steady.mean(f"context {view}", one) for view, one in contexts.items()}
         wanted = _How(tile or DEFAULT_TILE, explain, is_video=steady is not None)
-        restored, probabilities_W, grid = self._pass(small, seen, wanted, lambda share: tell(first * share))
+        restored, probabilities_W, grid = self._pass(small, contexts, wanted, lambda share: tell(first * share))
         weather = dict(zip(WEATHERS, probabilities_W.tolist(), strict=True))
         haze = probabilities_W[WEATHERS.index("haze")]
         self._mend_tone(small, restored, haze, steady)
@@ -234,13 +233,13 @@ class Restorer:
         share = strength * _share_of_weather("share", probabilities_W.max(), _CLEAR, steady)
         torch.lerp(small, restored, share, out=restored)
         if small is not image:
-            falling = max(weather["rain"], weather["snow"])
-            share *= _share_of_weather("fine", torch.tensor(falling), _FALLING, steady)
+            falling = torch.tensor(max(weather["rain"], weather["snow"]))
+            share *= _share_of_weather("fine", falling, _FALLING, steady)
             detail = None
             if share:
                 large = working_copy(image, FINE_PIXELS)
                 wanted = replace(wanted, explain=False)
-                fine, *_ = self._pass(large, seen, wanted, lambda share: tell(first + (1 - first) * share))
+                fine, *_ = self._pass(large, contexts, wanted, lambda share: tell(first + (1 - first) * share))
                 detail = finer(fine.sub_(large), small.shape[-2:]).mul_(share)
             restored = enlarged(image, small, restored, detail)
             tell(1.0)

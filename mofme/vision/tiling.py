@@ -110,15 +110,20 @@ def enlarged(image: Tensor, before: Tensor, after: Tensor, detail: Tensor | None
     covariance = mean(seen * made) - mean(seen) * mean(made)
     variance = mean(seen * seen) - mean(seen) * mean(seen)
     rise = mean(((covariance + _NOISE) / (variance + _NOISE) - 1).clamp(0, _MOST_RISE))
-    changes = [rise, made - seen - rise * seen, *([] if detail is None else [detail.float()])]
+    offsets = [made - seen - rise * seen, *([] if detail is None else [detail.float()])]
     result = torch.empty_like(image)
     for number, plane in enumerate(image):  # one at a time, to spare memory
-        large = [F.interpolate(one[None, None, number], plane.shape, mode="bicubic")[0, 0] for one in changes]
-        total = large[1].addcmul_(large[0], plane)
-        for more in large[2:]:
-            total += more
-        result[number] = total.add_(plane).clamp_(0, 1)
+        total = _resized(rise[number], plane).mul_(plane).add_(plane)
+        for offset in offsets:
+            total += _resized(offset[number], plane)
+        result[number] = total.clamp_(0, 1)
     return result
+
+
+def _resized(part: Tensor, like: Tensor) -> Tensor:
+    """(h, w) at the size of `like` (H, W), and as precise."""
+    resized = F.interpolate(part[None, None], like.shape, mode="bicubic")[0, 0]
+    return resized.to(torch.promote_types(part.dtype, like.dtype))
 
 
 def _spans(length: int, size: int, halo: int) -> list[tuple[slice, slice]]:

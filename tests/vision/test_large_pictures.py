@@ -34,7 +34,8 @@ def test_a_copy_has_as_many_pixels_as_the_net_learnt_on(size: tuple[int, int], c
 def test_what_was_done_to_the_copy_is_done_to_the_whole() -> None:
     image = noise(96, 120)
     small = F.interpolate(image[None], (48, 60), mode="area")[0]
-    assert torch.equal(enlarged(image, small, small), image), "nothing was done"
+    for kind in (torch.float16, torch.float32, torch.float64):
+        assert torch.equal(enlarged(image.to(kind), small, small), image.to(kind)), "nothing was done"
     torch.testing.assert_close(enlarged(image, small, small + 0.1), image + 0.1)
     # Twice the contrast: of the noise, too, that the copy averages away. The middle, for edges have half the squares.
     middle = enlarged(image, small, 2 * small - 0.5)[:, 30:-30, 30:-30]

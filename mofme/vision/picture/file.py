@@ -25,6 +25,7 @@ _SUFFIXES = {
     "avif": "avif",
 }
 FORMATS = {f".{suffix}": kind for kind, suffixes in _SUFFIXES.items() for suffix in suffixes.split()}
+FORMATS_AS_TYPED = ", ".join(FORMATS).replace(".", "")
 READABLE_SUFFIXES = frozenset(FORMATS)
 MAX_BYTES = 2**30
 # Pixels a side that a format holds, or its encoder takes.
@@ -167,7 +168,7 @@ def write_frames(path: Path, frames: Sequence[Picture], format: str | None = Non
     path = Path(path)
     suffix = f".{format.lower()}" if format else path.suffix.lower()
     if format and suffix not in FORMATS:
-        raise PictureError(f"{path}: cannot write {format!r}; choose one of {', '.join(FORMATS).replace('.', '')}.")
+        raise PictureError(f"{path}: cannot write {format!r}; choose one of {FORMATS_AS_TYPED}.")
     kind = FORMATS.get(suffix, frames[0].format)
     frames = [replace(one, rgb=torch.as_tensor(one.rgb).detach().cpu()) for one in frames]
     try:
