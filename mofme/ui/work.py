@@ -18,7 +18,7 @@ from gradio.blocks import Block
 from gradio.components import Component
 from gradio.context import get_blocks_context
 
-from mofme.errors import Cancelled, ModelError, MofmeError
+from mofme.errors import Cancelled, MofmeError
 from mofme.ui.memory import MEMORY, needed
 from mofme.ui.runs import Job, Run, Runs
 from mofme.ui.service import at_work, closing
@@ -141,7 +141,7 @@ def work(
         except gr.Error as error:
             was_asked = isinstance(error.__cause__, Cancelled)
             told = one.job.why_stopped if closing.is_set() else stopped
-            yield {status: told if was_asked else f"<p class='problem'>{error.message}</p>"}
+            yield {status: told if was_asked else _problem(error)}
 
     def click(request: gr.Request, *values: Any) -> Iterator[dict[Block, Any]]:
         *given, progress = values
@@ -233,21 +233,25 @@ def shows(
 ) -> dict[str, Any]:
     """What an event needs to show in `shown` what comes of `run(*values of inputs)`: `button.click(**shows(...))`.
 
-    Where a model is missing, `status` tells it, beside `otherwise`. One visitor at a time is served of all that have
-    the same `queue`.
+    Errors stand in `status`, beside `otherwise`. One visitor at a time is served of all that have the same `queue`.
     """
+    steps = _answering(run, _showing(shown))
 
-    def problem(error: ModelError) -> dict[Block, Any]:
-        told = f"<p class='problem'>{html.escape(without_folders(str(error)))}</p>"
-        return {status: told, **(otherwise or {})}
+    @functools.wraps(steps)
+    def shown_steps(*values: Any) -> Iterator[dict[Block, Any]]:
+        try:
+            yield from steps(*values)
+        except gr.Error as error:
+            yield {status: _problem(error), **(otherwise or {})}
 
-    function = _answering(run, _showing(shown), streams, problem)
+    function = shown_steps if streams else _last(shown_steps)
     return {"fn": function, "inputs": list(inputs), "outputs": list(shown), **_one_at_a_time(queue)}
 
 
 def offer(endpoint: Endpoint, run: Callable[..., Any], inputs: Sequence[Component], queue: str) -> None:
     """Let programs call `run(*values of inputs)` under the endpoint's name."""
-    answering = _answering(run, endpoint.answer, endpoint.streams)
+    steps = _answering(run, endpoint.answer)
+    answering = steps if endpoint.streams else _last(steps)
     answering.__name__ = endpoint.name  # of the tool that MCP offers
     gr.Button(visible=False).click(
         answering,
@@ -287,28 +291,28 @@ def _signed(function: Callable[..., Any], inputs: Sequence[inspect.Parameter]) -
     return function
 
 
-def _answering(
-    run: Callable[..., Any],
-    answer: Callable[[Any], Any],
-    streams: bool,
-    problem: Callable[[ModelError], Any] | None = None,
-) -> Callable[..., Any]:
-    """`run` with `answer` applied to all of its results, or to the last; what is missing is answered by `problem`."""
+def _answering(run: Callable[..., Any], answer: Callable[[Any], Any]) -> Callable[..., Iterator[Any]]:
+    """`run` with `answer` applied to each of its results."""
 
+    @functools.wraps(run)
     def steps(*inputs: Any) -> Iterator[Any]:
         with plain_errors():
-            try:
-                yield from map(answer, _results(run(*inputs)))
-            except ModelError as error:
-                if problem is None:
-                    raise
-                yield problem(error)
+            yield from map(answer, _results(run(*inputs)))
 
+    return steps
+
+
+def _last(steps: Callable[..., Iterator[Any]]) -> Callable[..., Any]:
+    @functools.wraps(steps)
     def last(*inputs: Any) -> Any:
         *_, result = steps(*inputs)
         return result
 
-    return functools.wraps(run)(steps if streams else last)
+    return last
+
+
+def _problem(error: gr.Error) -> str:
+    return f"<p class='problem'>{error.message}</p>"
 
 
 def _results(outcome: Any) -> Iterator[Any]:
