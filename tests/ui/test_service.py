@@ -71,6 +71,12 @@ def test_an_address_that_leads_nowhere_shows_browsers_the_way_back(url: str, pat
     assert httpx.get(url + path).json() == {"detail": "Not Found"}
 
 
+def test_a_page_is_found_with_a_slash_at_the_end_of_its_address_too(url: str) -> None:
+    answer = httpx.get(url + "evaluate/?model=small")
+    assert answer.is_redirect and answer.headers["location"] == "../evaluate?model=small"
+    assert httpx.get(url + "evaluate/", follow_redirects=True).url == url + "evaluate"
+
+
 def damaged() -> None:
     raise ModelError("small: model.safetensors is damaged")
 

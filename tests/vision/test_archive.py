@@ -6,6 +6,7 @@ import stat
 import struct
 import sys
 import zipfile
+from pathlib import PurePosixPath
 
 import numpy as np
 import pytest
@@ -118,7 +119,14 @@ def test_a_header_that_claims_too_little_is_refused(tmp_path):
     assert not (tmp_path / "out/a.png").exists()
 
 
-@pytest.mark.parametrize("second", ["a.png", "A.PNG", "./a.png"])
+def test_names_that_differ_by_case_alone_are_kept_apart_for_systems_that_hold_one_of_them(tmp_path):
+    names = ["in/a.png", "in/A.png", "In/a.png", "in/a (2).png"]
+    path = make_zip(tmp_path / "x.zip", [(name, png()) for name in names])
+    unpacked = [found.relative_to(tmp_path / "out").as_posix() for found in extract(path, tmp_path / "out")]
+    assert unpacked == ["in/a.png", "in/A (2).png", "In/a (3).png", "in/a (2) (2).png"]
+
+
+@pytest.mark.parametrize("second", ["a.png", "./a.png"])
 @pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
 def test_a_name_that_occurs_twice_is_refused(tmp_path, second):
     refused(make_zip(tmp_path / "x.zip", [("a.png", png()), (second, png())]), "occurs twice")
@@ -144,6 +152,17 @@ def test_a_zip_that_was_cut_off_is_told_from_what_is_none(tmp_path):
     ):
         path.write_bytes(content)
         refused(path, rf"x\.zip: cannot be unpacked \({why}")
+
+
+def test_a_zip_that_lacks_its_beginning_or_middle_is_refused_or_told_of_in_words(tmp_path):
+    path = make_zip(tmp_path / "x.zip", [(f"{name}.png", np.random.default_rng(0).bytes(3000)) for name in "abc"])
+    whole = path.read_bytes()
+    for begin, end in ((0, 2000), (3500, 7000)):
+        path.write_bytes(whole[:begin] + whole[end:])
+        refused(path, "a part of the archive is missing or damaged; fetch it again, or pack it anew")
+        damaged: dict[PurePosixPath, str] = {}
+        extract(path, tmp_path / f"out{begin}", damaged=damaged)
+        assert set(damaged.values()) == {"cannot be unpacked (a part of the archive is missing or damaged)."}
 
 
 def test_hidden_pictures_in_a_zip_are_named_but_not_those_of_macos(tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from mofme.errors import PictureError
 from mofme.vision.remote import mirrored
 from mofme.vision.report import FileReport, plan_tree, write_report
 
@@ -47,6 +48,21 @@ def test_what_stands_for_a_folder_in_an_object_store_is_no_file(
     with mirrored(folder) as mirror:
         plan = plan_tree(mirror.path(folder), tmp_path / "out")
         assert [path.relative_to(mirror.path(folder)).as_posix() for path, _ in plan] == ["sub/a.png"]
+
+
+def test_the_address_of_one_file_is_told_from_that_of_a_folder(
+    memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory.pipe("/shots/a.JPG", b"x")
+    memory.pipe("/named.jpg/b.png", b"x")
+    with mirrored(Path("memory://named.jpg"), Path("memory://nowhere.jpg")):
+        pass
+    one = Path("memory://shots/a.JPG")
+    with pytest.raises(PictureError, match=r"^memory://shots/a\.JPG: is one file; fetch it first"), mirrored(one):
+        pass
+    monkeypatch.setattr(type(memory), "find", lambda *_, **__: {})  # as of HTTP
+    with pytest.raises(PictureError, match="is one file"), mirrored(one):
+        pass
 
 
 def test_results_of_an_earlier_run_at_an_address_are_no_inputs(

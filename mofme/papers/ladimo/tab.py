@@ -3,7 +3,7 @@
 import html
 import itertools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,11 +108,11 @@ def build(services: Services) -> None:
         experts: int,
         shared: str,
         tokens: int,
-        own: str | None,
-        controls: list[str],
-        questions: str | None,
-        grouped: str,
-        seed: int,
+        own: str | None = None,
+        controls: Sequence[str] = (),
+        questions: str | None = None,
+        grouped: str = next(iter(GROUPED)),
+        seed: int = 0,
     ) -> "Converted":
         from mofme.language.text import read_questions
         from mofme.papers.ladimo.tab_live import convert_live, recipe_for

@@ -50,7 +50,7 @@ def distil(
         raise typer.BadParameter(f"no such method: {method}. Choose from {', '.join(METHODS)}.")
     taught_by, learner = open_lm(teacher), open_student(student, layers)
     check_student_folder(learner, out)
-    prompts = passages_of(read_text(text), taught_by, held_out=passages)
+    prompts = passages_of(read_text(text), taught_by, held_out=passages, name=str(text))
     if method not in ("kd", "gkd"):
         shares = non_activated_mass(taught_by, prompts.held_out_PT[:4]).tolist()
         idle = ", ".join(f"{share:.0%}" for share in shares)

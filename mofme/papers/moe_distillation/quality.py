@@ -36,16 +36,17 @@ class Passages:
         return self.learned_PT.shape[1] - self.prompt
 
 
-def passages_of(text: str, model: CausalLM, held_out: int = 64) -> Passages:
+def passages_of(text: str, model: CausalLM, held_out: int = 64, name: str = "the text") -> Passages:
     """Passages of one's own text; at most `held_out` of its last tenth are held out.
 
-    Raises TableError for a text that is too short.
+    Raises TableError for a text that is too short, which it calls `name`.
     """
     length = PROMPT + RESPONSE
     ids = torch.tensor(model.encode(text))
     begin = len(ids) * 9 // 10
     if len(ids) - begin < 2 * length:
-        raise TableError(f"the text has {len(ids)} tokens; at least {20 * length} are needed to distil and to measure")
+        least = 20 * length
+        raise TableError(f"{name} has {len(ids)} tokens (pieces of words); at least {least} are needed: add more text.")
     learned_PT = _evenly(ids[:begin].unfold(0, length, length // 2), _PASSAGES)
     return Passages(learned_PT, _evenly(ids[begin:].unfold(0, length, length), held_out))
 

@@ -6,6 +6,7 @@ Axis names: L layers.
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -103,15 +104,15 @@ def build(services: Services) -> None:
         seed: int,
         draws: int,
         chance: float,
-        own: str | None,
+        own: str | None = None,
         finished: Sequence[Run] = (),
     ) -> Iterator[list[Run]]:
         """Yields the runs of this window, the last of them as far as it is."""
         from mofme.papers.moe_distillation.distillation import Plan
 
         plan = Plan(method, int(steps), int(seed), draws=int(draws), chance=chance / 100, samplings=_SAMPLINGS)
-        text = read_own_text(own)
-        for latest in distil_live(*services.distillation_pair(), text, plan, job):
+        name = Path(own).name if own else "The text"
+        for latest in distil_live(*services.distillation_pair(), read_own_text(own), name, plan, job):
             yield [*finished, latest][-_COMPARED:]
 
     method.change(lambda method: METHODS[method], method, explained, **AT_ONCE)
@@ -137,7 +138,9 @@ def build(services: Services) -> None:
     )
 
 
-def distil_live(teacher: "CausalLM", student: "CausalLM", text: str, plan: "Plan", job: Job) -> Iterator[Run]:
+def distil_live(
+    teacher: "CausalLM", student: "CausalLM", text: str, name: str, plan: "Plan", job: Job
+) -> Iterator[Run]:
     """Distil, and hand out how it goes about once a second, the last time when all is measured.
 
     Raises MofmeError when the job is stopped, its time is up, or the text is too short.
@@ -145,7 +148,7 @@ def distil_live(teacher: "CausalLM", student: "CausalLM", text: str, plan: "Plan
     from mofme.papers.moe_distillation.distillation import distil, non_activated_mass
     from mofme.papers.moe_distillation.quality import cross_entropy, measure, passages_of
 
-    passages = passages_of(text, teacher)
+    passages = passages_of(text, teacher, name=name)
     mass_L = non_activated_mass(teacher, passages.held_out_PT).tolist()
     truth = cross_entropy(teacher, passages.held_out_PT, passages.prompt).mean()
     run = Run(plan, tuple(mass_L), float(truth), measure(student, teacher, passages, plan.samplings))

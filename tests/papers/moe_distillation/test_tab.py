@@ -42,7 +42,7 @@ def tiny_pair() -> tuple[CausalLM, CausalLM]:
 
 
 def run(plan: Plan, text: str = TEXT, job: Job | None = None) -> list[Run]:
-    return list(distil_live(*tiny_pair(), text, plan, job or Job(600)))
+    return list(distil_live(*tiny_pair(), text, "The text", plan, job or Job(600)))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -69,7 +69,7 @@ def test_the_last_run_tells_all(runs: list[Run]) -> None:
 
 def test_nothing_goes_on_when_nobody_watches() -> None:
     job = Job(600)
-    following = distil_live(*tiny_pair(), TEXT, Plan("gkd", steps=10_000, batch=4, samplings=1), job)
+    following = distil_live(*tiny_pair(), TEXT, "The text", Plan("gkd", steps=10_000, batch=4, samplings=1), job)
     next(following)
     next(following)
     following.close()  # returns only once the work has ended
@@ -117,7 +117,10 @@ def test_programs_distil_with_a_text_of_their_own(address: str, tmp_path: Path) 
     assert (answer["method"], answer["steps"], answer["seed"]) == ("sar", 10, 1)
     assert len(answer["non_activated_mass"]) == 2
     with pytest.raises(AppError, match="not in the list of choices"):
-        client.predict("magic", 10, 1, 2, 5, None, api_name="/distil")
+        client.predict("magic", 10, 1, 2, 5, api_name="/distil")
+    path.write_text("too short", encoding="utf-8")
+    with pytest.raises(AppError, match=r"moon\.txt has .* tokens"):
+        client.predict("sar", 10, 1, 2, 5, handle_file(path), api_name="/distil")
     client.close()
 
 
