@@ -43,6 +43,17 @@ def test_formats_no_browser_shows_are_compared_as_png_and_downloaded_as_they_wer
         assert before.size == after.size == (20, 10)
 
 
+def test_pages_that_are_not_shown_are_told(engine: Engine, photo: Path) -> None:
+    path = photo.with_suffix(".tif")
+    Image.new("RGB", (20, 10), "red").save(path, save_all=True, append_images=[Image.new("RGB", (20, 10), "blue")])
+    result = restored(engine, path)
+    with Image.open(result.download) as image:
+        assert getattr(image, "n_frames", 1) == 2
+    assert "all 2 frames or pages are restored" in result.words()
+    assert result.report()["frames"] == 2
+    assert "frames" not in restored(engine, photo).report()
+
+
 def test_a_wrong_suffix_is_put_right(engine: Engine, photo: Path) -> None:
     wrong = photo.rename(photo.with_suffix(".png"))
     result = restored(engine, wrong)

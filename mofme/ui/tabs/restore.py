@@ -73,6 +73,7 @@ class RestoredPhoto:
     before: Path
     after: Path
     rerouted: Rerouted | None = None
+    count: int = 1  # frames or pages in the download
 
     @cached_property
     def small(self) -> Tensor:
@@ -95,7 +96,8 @@ class RestoredPhoto:
         weather = self.restoration.weather_name
         seen = "No bad weather seen" if weather == "clear" else f"Seen: <b>{weather}</b>"
         about = f"<p>{seen} · {width} x {height} pixels · {self.restoration.seconds:.1f} s</p>"
-        return about + notes_html(self.picture.notes)
+        more = f"all {self.count} frames or pages are restored, the first is shown"
+        return about + notes_html([*self.picture.notes, *([more] if self.count > 1 else ())])
 
     def report(self) -> dict[str, Any]:
         """What programs are told."""
@@ -109,6 +111,8 @@ class RestoredPhoto:
             "probabilities": {name: round(chance, 4) for name, chance in restoration.weather.items()},
             "uncertainty": round(restoration.mean_uncertainty, 4),
         }
+        if self.count > 1:
+            report["frames"] = self.count
         if self.picture.notes:
             report["notes"] = list(self.picture.notes)
         if rerouted:
@@ -235,4 +239,4 @@ def restore_photo(engine: Engine, job: Job, path: str | None, settings: Settings
     if picture.format not in BROWSER_FORMATS:
         before = folder / f"{upload.stem}.png"
         write_picture(before, picture.rgb, picture, "png")
-    return RestoredPhoto(picture, restoration, download, before, after, rerouted[0] if rerouted else None)
+    return RestoredPhoto(picture, restoration, download, before, after, rerouted[0] if rerouted else None, len(frames))
