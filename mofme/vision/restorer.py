@@ -19,7 +19,7 @@ from mofme.core.training import bf16_pays
 from mofme.errors import ModelError
 from mofme.files import DEFAULT_MODEL
 from mofme.vision.models import available_models as available_models
-from mofme.vision.models import load_net, load_tone
+from mofme.vision.models import load_net, load_second, load_tone
 from mofme.vision.nets.tone import TONE_SIZE, ToneNet, apply_tone, trust
 from mofme.vision.nets.unet import CONTEXT_SIZE, RestorationNet
 from mofme.vision.runtime import AUTO, TORCH, Part, fastest_runtime, open_runtime
@@ -30,6 +30,7 @@ from mofme.vision.tiling import (
     enlarged,
     finer,
     pad_to,
+    shrunk,
     thumbnail,
     tiles,
     working_copy,
@@ -50,8 +51,16 @@ _HAZY = (0.5, 0.8)  # probabilities of haze up to which no light was lost to it,
 # Probabilities of the likeliest weather up to which nothing is changed, and from which all is. Few photographs in
 # weather are below, and what a net does there is small, but costs clean ones 2 to 4 dB.
 _CLEAR = (0.1, 0.3)
-_FALLING = (0.3, 0.7)  # of rain or snow, likewise, for what is finer than the small copy of a large picture
+_FALLING = (0.3, 0.7)  # of rain or snow, for what is finer than the small copy of a large picture, and for their veil
+_ASKED = (0.3, 0.5)  # of haze, from which on a second net is asked, and from which it has to agree
+_AGREED = (
+    0.6,
+    0.85,
+)  # of haze by both nets, the mean of their logits, up to which none is believed, and from which all
+_OPINION_SIDE = 224  # of the small copy that the second net looks at
 _COARSE_SHARE = 0.25  # of the work on a large picture
+_HAZE = WEATHERS.index("haze")
+_FALLS = [WEATHERS.index(name) for name in ("rain", "snow")]
 _BEYOND = 0.5  # what resizing may add to [0, 1]; more is of another range, such as [-1, 1] or [0, 255]
 _CUT = 0.1  # mean difference between two frames, of [0, 1], from which on another scene has begun
 
@@ -126,7 +135,8 @@ class TemporalSmoother:
 class Restorer:
     """Restores pictures of any size with a trained net, tile by tile in bounded memory.
 
-    Where there is a `tone`, a hazy picture's brightness and contrast are mended as a whole at the end.
+    Where there is a `tone`, a hazy picture's brightness and contrast are mended as a whole at the end; where there is a
+    `second` net, haze is only believed, and cleared, as far as both see it.
     `runtime` is what the net runs by: torch, or on a CPU onnx or openvino. Raises ModelError for one that cannot.
     """
 
@@ -137,10 +147,12 @@ class Restorer:
         device: torch.device | str = "cpu",
         tone: ToneNet | None = None,
         runtime: str = TORCH,
+        second: RestorationNet | None = None,
     ) -> None:
         self.name = name
         self.device = torch.device(device)
         self.net = net.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.second = second and second.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.tone = tone
         self.runtime = runtime
         if runtime != TORCH and self.device.type != "cpu":
@@ -157,15 +169,15 @@ class Restorer:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(_KERNELS))  # read when the first net runs
         net, card = load_net(name)
-        tone = load_tone(name)
-        built = cls(net, card.name, device, tone, TORCH if runtime == AUTO else runtime)
+        tone, second = load_tone(name), load_second(name)
+        built = cls(net, card.name, device, tone, TORCH if runtime == AUTO else runtime, second)
         return built.fastest() if runtime == AUTO else built
 
     def fastest(self) -> Self:
         """The same by the runtime that is fastest, of those installed, on a CPU; see `from_pretrained`."""
         if self.device.type != "cpu":
             return self
-        by = partial(type(self), self.net, self.name, self.device, self.tone)
+        by = partial(type(self), self.net, self.name, self.device, self.tone, second=self.second)
         runtime = fastest_runtime(by, self.net)
         return self if runtime == self.runtime else by(runtime)
 
@@ -173,7 +185,8 @@ class Restorer:
     def version(self) -> str:
         """The name, a short checksum of all weights and a runtime other than torch: what restored a picture."""
         checksum = hashlib.sha256()
-        for tensor in [*self.net.state_dict().values(), *(self.tone.state_dict().values() if self.tone else ())]:
+        nets = [net for net in (self.net, self.tone, self.second) if net is not None]
+        for tensor in (tensor for net in nets for tensor in net.state_dict().values()):
             checksum.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         by = "" if self.runtime == TORCH else f" by {self.runtime}"
         return f"{self.name} {checksum.hexdigest()[:8]}{by}"
@@ -226,14 +239,15 @@ class Restorer:
             contexts = {view: steady.mean(f"context {view}", one) for view, one in contexts.items()}
         wanted = _How(tile or DEFAULT_TILE, explain, is_video=steady is not None)
         restored, probabilities_W, grid = self._pass(small, contexts, wanted, lambda share: tell(first * share))
+        haze, falling = probabilities_W[_HAZE].clone(), probabilities_W[_FALLS].amax()
+        doubt = self._doubt(small, haze, falling, steady)
+        probabilities_W[_HAZE] *= 1 - doubt
         weather = dict(zip(WEATHERS, probabilities_W.tolist(), strict=True))
-        haze = probabilities_W[WEATHERS.index("haze")]
-        self._mend_tone(small, restored, haze, steady)
-        _keep_light(small, restored, haze, steady)
+        self._mend_tone(small, restored, probabilities_W[_HAZE], steady)
+        _keep_light(small, restored, haze, doubt, steady)
         share = strength * _share_of_weather("share", probabilities_W.max(), _CLEAR, steady)
         torch.lerp(small, restored, share, out=restored)
         if small is not image:
-            falling = torch.tensor(max(weather["rain"], weather["snow"]))
             share *= _share_of_weather("fine", falling, _FALLING, steady)
             detail = None
             if share:
@@ -286,6 +300,20 @@ class Restorer:
             restored[:, *part.inner] = part.crop(result.div_(len(contexts)).clamp_(0, 1)).to(restored)
         return restored, torch.sigmoid(weather_W / (height * width)), grid
 
+    def _doubt(self, image: Tensor, haze: Tensor, falling: Tensor, steady: TemporalSmoother | None) -> Tensor:
+        """How little of the haze that the net sees is believed, 0 for all, 1 for none, by its probability and that of
+        rain or snow, whose own veil is no haze to the second net."""
+        asked = _ramp(haze, _ASKED) * (1 - _ramp(falling, _FALLING))
+        if self.second is None or not (asked or steady):
+            return torch.tensor(0.0)
+        if asked:
+            copy = pad_to(shrunk(image, _OPINION_SIDE).to(self.device))[None]
+            with self._precision():
+                logits_BW = self.second(copy.contiguous(memory_format=torch.channels_last)).weather_BW
+            both = torch.sigmoid((torch.logit(haze, eps=1e-6) + logits_BW[0, _HAZE].float().cpu()) / 2)
+            asked *= 1 - _ramp(both, _AGREED)
+        return asked if steady is None else steady.mean("doubt", asked)
+
     def _mend_tone(self, image: Tensor, restored: Tensor, haze: Tensor, steady: TemporalSmoother | None) -> None:
         """Give `restored` the gain and offset that are judged right for it, in place, as far as there is haze."""
         trusted = trust(haze)
@@ -305,22 +333,28 @@ def _share_of_weather(
     name: str, probability: Tensor, bounds: tuple[float, float], steady: TemporalSmoother | None
 ) -> float:
     """How much of a change is kept, for a probability: nothing up to the first of the bounds, all from the second."""
-    share = ((probability - bounds[0]) / (bounds[1] - bounds[0])).clamp(0, 1)
+    share = _ramp(probability, bounds)
     return (share if steady is None else steady.mean(name, share)).item()
 
 
-def _keep_light(image: Tensor, restored: Tensor, haze: Tensor, steady: TemporalSmoother | None) -> None:
-    """Give `restored` the light and the contrast of `image` back, in place, if it is too dark to have been under haze.
+def _ramp(value: Tensor, bounds: tuple[float, float]) -> Tensor:
+    """0 up to the first of the bounds, 1 from the second on."""
+    return ((value - bounds[0]) / (bounds[1] - bounds[0])).clamp(0, 1)
+
+
+def _keep_light(image: Tensor, restored: Tensor, haze: Tensor, doubt: Tensor, steady: TemporalSmoother | None) -> None:
+    """Give `restored` the light and the contrast of `image` back, in place, if it is too dark to have been under haze
+    or as far as there is doubt about the haze.
 
     Haze is lit by the day: of 533 scenes under it 10 came out with a ninth decile below 0.33, as dull walls do that
     are taken for haze. What was done is undone as far as one gain for each colour and the light of
     16 x 16 parts tell, as of an even veil: what else was cleared stays.
     """
-    if haze <= _HAZY[0] and steady is None:
+    if haze <= _HAZY[0] and not doubt and steady is None:
         return
     before, after = (thumbnail(part, TONE_SIZE).float().cpu() for part in (image, restored))
     too_dark = (_DARK[1] - after.mean(dim=0).quantile(0.9)) / (_DARK[1] - _DARK[0])
-    share = too_dark.clamp(0, 1) * ((haze - _HAZY[0]) / (_HAZY[1] - _HAZY[0])).clamp(0, 1)
+    share = torch.maximum(too_dark.clamp(0, 1) * _ramp(haze, _HAZY), doubt)
     if steady is not None:
         share = steady.mean("light", share)
     if not share:

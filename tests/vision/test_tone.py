@@ -10,9 +10,11 @@ from mofme.errors import ModelError, MofmeError
 from mofme.files import WEIGHTS_FILE
 from mofme.vision.models import load_net, load_tone, weights_bytes
 from mofme.vision.nets.tone import ToneNet, apply_tone
+from mofme.vision.nets.unet import NetOutput
 from mofme.vision.restorer import Restorer
 from mofme.vision.scenes import Source, hazed
 from mofme.vision.tone_training import TonePlan, ToneSamples, fit, gather, train_tone
+from mofme.vision.weather import WEATHERS
 from tests.vision.pictures import save_grey
 from tests.vision.tiny_models import leaving_all
 
@@ -63,6 +65,35 @@ def test_what_comes_out_too_dark_to_have_been_hazy_gets_its_light_back(brightest
     tone = constant(math.log(2) / 0.9, (brightest - 1) / 0.9)
     restored = Restorer(leaving_all(0.98), "test", tone=tone)(image).image
     torch.testing.assert_close(restored, darkened.lerp(image, share), atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("second", "doubt"), [(0.98, 0.0), (0.1, 0.6), (0.02, 1.0)])
+def test_haze_is_cleared_as_far_as_a_second_net_sees_it(second: float, doubt: float) -> None:
+    # 0.98 and 0.1 are logits of 3.89 and -2.20: their mean stands for 0.7, of which two fifths are believed.
+    image, darker = picture(), leaving_all(0.98)
+    with torch.no_grad():
+        darker.head.bias[12:] = -1  # by a tenth, since the head's scale is that
+    restoration = Restorer(darker, "test", second=leaving_all(second))(image)
+    torch.testing.assert_close(restoration.image, image - 0.1 * (1 - doubt), atol=2e-3, rtol=0)
+    assert restoration.weather["haze"] == pytest.approx(0.98 * (1 - doubt), abs=0.005)
+
+
+def test_a_streak_is_taken_out_where_haze_is_not_believed_and_the_veil_of_rain_is() -> None:
+    image, restoring = picture(64, 64), leaving_all(0.98)
+
+    def take_streak_out(_: object, __: object, output: NetOutput) -> None:
+        output.image[..., 30] -= 0.2
+
+    restoring.register_forward_hook(take_streak_out)
+    with torch.no_grad():
+        restoring.head.bias[12:] = -1
+        restoring.weather[-1].bias[WEATHERS.index("raindrop")] = 4.0
+        change = Restorer(restoring, "test", second=leaving_all(0.02))(image).image - image
+        assert change[..., 30].mean() < -0.14
+        assert change[..., [*range(20), *range(44, 64)]].abs().mean() < 0.01
+        restoring.weather[-1].bias[WEATHERS.index("rain")] = 4.0
+        change = Restorer(restoring, "test", second=leaving_all(0.02))(image).image - image
+        torch.testing.assert_close(change[..., :20], torch.full((3, 64, 20), -0.1), atol=1e-3, rtol=0)
 
 
 def test_a_dull_wall_is_not_darkened() -> None:
