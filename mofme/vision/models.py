@@ -17,9 +17,9 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "base": {"widths": [64, 128, 192], "blocks": [2, 2, 4], "feed_forward": "mofme", "num_experts": 16},
 }
 
-# Which other model is asked whether there is haze. Two that learnt differently seldom misjudge the same picture: of 94
+# Which other model each asks whether there is haze. Two that learnt differently seldom misjudge the same picture: of 94
 # clear photographs that small-real takes for hazy small does so with 28, and of 533 hazy ones with 497.
-SECOND_OPINIONS = {"small-real": "small"}
+SECOND_OPINIONS = {"small-real": "small", "small": "small-real", "small-binary": "small-real"}
 
 # What Adam's learning rate is multiplied by for weights that work by their signs. The paper's own factor (Glorot's, 28
 # to 34 here) is for weights that begin at random: from trained ones 3, 10 and it came to +2.28, +2.38 and +2.21 dB.
