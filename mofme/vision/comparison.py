@@ -28,7 +28,7 @@ from mofme.vision.restorer import Restorer
 ALL = "all pictures"
 COST = "Time and memory"
 NOTHING = "doing nothing"
-Kind = Literal["nothing", "model", "baseline", "onnx"]
+Kind = Literal["nothing", "model", "alone", "baseline", "onnx"]
 Array = NDArray[Any]
 
 
@@ -103,7 +103,8 @@ BASELINES: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class Entry:
-    """Who takes part: a model's name or folder, a name of BASELINES, or the path of an ONNX file."""
+    """Who takes part: a model's name or folder (`alone`: nobody confirms its haze), a name of BASELINES, or
+    the path of an ONNX file."""
 
     kind: Kind
     what: str = ""
@@ -122,8 +123,10 @@ class Entry:
                 return BASELINES[self.what]
             case "onnx":
                 return checked(OnnxRestorer(load_onnx(Path(self.what))), self.what)
-            case "model":
+            case "model" | "alone":
                 restorer = Restorer.from_pretrained(self.what, device="cpu")
+                if self.kind == "alone":
+                    restorer.second = None
                 return lambda image: restorer(image).image
 
 

@@ -16,8 +16,10 @@ from mofme.vision import comparison
 from mofme.vision.benchmark import peak_of
 from mofme.vision.comparison import ALL, BASELINES, COST, NOTHING, Entry, as_result, compare, peaks
 from mofme.vision.datasets import find_sets
+from mofme.vision.restorer import Restorer
 from tests.vision.pictures import save_grey as save
 from tests.vision.test_onnx import write_adding
+from tests.vision.tiny_models import leaving_all
 
 MEDIAN = "median blur, 3 wide"
 
@@ -57,6 +59,18 @@ def test_who_takes_part() -> None:
     assert Path(entered[3].what).is_absolute()
     with pytest.raises(MofmeError, match="two restorers have the name mine"):
         comparison.entries(["runs/mine", "more/mine"], [])
+
+
+def test_a_model_alone_has_nobody_confirm_its_haze(monkeypatch: pytest.MonkeyPatch) -> None:
+    darker, grey = leaving_all(0.98), torch.full((3, 16, 16), 0.5)
+    with torch.no_grad():
+        darker.head.bias[12:] = -1  # by a tenth
+    monkeypatch.setattr(
+        Restorer, "from_pretrained", lambda *_, **__: Restorer(darker, "test", second=leaving_all(0.02))
+    )
+    for kind, level in (("model", 0.5), ("alone", 0.4)):
+        restored = Entry(kind, "test").load()(grey)
+        torch.testing.assert_close(restored, torch.full_like(grey, level), atol=2e-3, rtol=0)
 
 
 def test_all_are_measured_on_the_same_pictures(pairs: Path, darker: None, made_up_memory: None) -> None:

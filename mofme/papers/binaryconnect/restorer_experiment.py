@@ -34,7 +34,8 @@ def model(name: str) -> Model:
     """A shipped model by name, or one by its folder. Raises ModelError."""
     net, card = load_net(name)
     binary = sum(net.get_parameter(f"{layer}.weight").numel() for layer in card.arguments.get("binary", ()))
-    return Model(Entry("model", name), parameters(net), binary, weights_bytes(model_folder(name)))
+    # Alone: a real net that confirms haze would help the binary one.
+    return Model(Entry("alone", name), parameters(net), binary, weights_bytes(model_folder(name)))
 
 
 def two_models(binary: str, real: str) -> tuple[Model, Model]:
