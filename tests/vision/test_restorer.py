@@ -274,6 +274,18 @@ def test_the_tone_of_a_video_is_calmed(monkeypatch):
         torch.testing.assert_close(restorer(frame, steady=steady).image, expected, atol=0.01, rtol=0)
 
 
+def test_doubts_about_the_haze_of_a_video_are_calmed(monkeypatch):
+    frame, darker, second = torch.full((3, 16, 24), 0.5), leaving_all(haze=0.98), leaving_all(haze=0.02)
+    with torch.no_grad():
+        darker.head.bias[12:] = -1  # by a tenth, since the head's scale is that
+    restorer, steady = Restorer(darker, "untrained", second=second), TemporalSmoother()
+    for haze, doubt in ((0.98, 0), (0.02, 0.05), (0.02, 0.0975)):
+        with torch.no_grad():
+            second.weather[-1].bias[WEATHERS.index("haze")] = math.log(haze / (1 - haze))
+        restored = restorer(frame, steady=steady).image
+        torch.testing.assert_close(restored, frame - 0.1 * (1 - doubt), atol=1e-3, rtol=0)
+
+
 def test_the_context_of_a_video_is_calmed(monkeypatch):
     net, frame = leaving_all(haze=0.1), torch.rand(3, 16, 24)
     context = net.encode_context(torch.rand(1, 3, 64, 64))
