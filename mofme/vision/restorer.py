@@ -354,9 +354,10 @@ def _keep_light(image: Tensor, restored: Tensor, haze: Tensor, doubt: Tensor, st
         return
     before, after = (thumbnail(part, TONE_SIZE).float().cpu() for part in (image, restored))
     too_dark = (_DARK[1] - after.mean(dim=0).quantile(0.9)) / (_DARK[1] - _DARK[0])
-    share = torch.maximum(too_dark.clamp(0, 1) * _ramp(haze, _HAZY), doubt)
+    share = too_dark.clamp(0, 1) * _ramp(haze, _HAZY)
     if steady is not None:
         share = steady.mean("light", share)
+    share = torch.maximum(share, doubt)
     if not share:
         return
     centred, wanted = (part.flatten(1) - part.flatten(1).mean(dim=1, keepdim=True) for part in (after, before))
