@@ -121,7 +121,7 @@ def _decode(file: BinaryIO, path: Path, max_megapixels: float, mended: Mended | 
         if megapixels > max_megapixels:
             raise PictureTooLargeError(
                 f"{path}: {image.width}x{image.height} is {megapixels:.1f} megapixels, over the limit of "
-                f"{max_megapixels:g}: make it smaller (--max-megapixels sets the limit)."
+                f"{max_megapixels:g}: make it smaller, or raise the limit."
             )
         return _picture_of(image, file, path, beginning, len(_pages(image)), mended)
 
@@ -155,7 +155,7 @@ def decode_frames(file: BinaryIO, path: Path, max_megapixels: float) -> Iterator
             if pixels > max_megapixels * 1e6:
                 raise PictureTooLargeError(
                     f"{path}: its {count} frames or pages are together over the limit of {max_megapixels:g} "
-                    f"megapixels: take some of them out, or make them smaller (--max-megapixels sets the limit)."
+                    f"megapixels: take some of them out, make them smaller, or raise the limit."
                 )
             try:
                 yield _picture_of(image, file, path, beginning, count)
