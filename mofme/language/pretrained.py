@@ -7,13 +7,17 @@ Axis names: B texts or passages, L tokens of a passage, T tokens, D features, N 
 """
 
 import importlib.util
+import os
 import shutil
+import socket
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 from safetensors import SafetensorError
@@ -60,14 +64,24 @@ def open_pretrained(name: str = PACKAGED, cache: Path | None = None) -> Pretrain
     """
     disable_progress_bar()  # of transformers, which would tell of weights that lie here
     source = str(_unpacked(cache or cache_root())) if name == PACKAGED else name
+    here = Path(source).is_dir() or not _finds_hub()
     try:
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, local_files_only=here)
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=here)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         damaged = f"delete {source} and try again"
         advice = damaged if name == PACKAGED else f"give {PACKAGED!r}, a folder or a hub's name"
         raise ModelError(f"{name} cannot be opened as a language model: {error}; {advice}") from error
     return PretrainedLM(name, model.eval().requires_grad_(False), tokenizer)
+
+
+def _finds_hub() -> bool:
+    """Whether asking the hub makes sense: without a network it would be tried for half a minute."""
+    hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    try:
+        return bool(getproxies() or socket.getaddrinfo(urlsplit(hub).hostname, None))
+    except OSError:
+        return False
 
 
 def _unpacked(cache: Path) -> Path:

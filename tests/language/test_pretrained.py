@@ -1,7 +1,9 @@
 import importlib.util
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 import torch
 
@@ -38,6 +40,22 @@ def test_a_folder_opens_to_the_same_logits_unless_it_is_damaged(
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(ModelError, match="tiny cannot be opened as a language model"):
         open_pretrained(str(tmp_path / "tiny"))
+
+
+def test_without_a_network_the_hub_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    asked: list[object] = []
+
+    def no_such_host(*_: object) -> None:
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", no_such_host)
+    monkeypatch.setattr(httpx.Client, "send", lambda *request, **_: asked.append(request))
+    with pytest.raises(ModelError, match="nosuch cannot be opened as a language model"):
+        open_pretrained("nosuch")
+    assert not asked
 
 
 @pytest.mark.parametrize(
