@@ -3,7 +3,7 @@
     image (1, 3, H, W), thumbnail (1, 3, 64, 64) -> restored (1, 3, H, W)
 
 All are RGB in [0, 1]; H and W are any multiples of 8. The thumbnail is the mean of the whole picture over a grid: who
-restores a picture in parts hands every part that of the whole. The tone net is not in the file, nor is tiling.
+restores a picture in parts hands every part that of the whole. The tone net is not in the file, nor are guards and tiling.
 
 MoFME's feed-forward blocks become 1x1 convolutions over (B, C, H, W), for runtimes that compile a fixed graph: of one
 of tokens they spend their time on moving data between layouts. What is constant is folded into the weights. The same
@@ -184,7 +184,7 @@ def metadata(card: ModelCard) -> Metadata:
         "colour_order": "RGB",
         "range": "0 to 1",
         "thumbnail": f"mean of the whole picture over a grid of {CONTEXT_SIZE} x {CONTEXT_SIZE}",
-        "left_out": "tone, tiling",
+        "left_out": "tone, guards, tiling",
         "card": json.dumps(asdict(card)),
     }
 
