@@ -3,7 +3,8 @@
     image (1, 3, H, W), thumbnail (1, 3, 64, 64) -> restored (1, 3, H, W)
 
 All are RGB in [0, 1]; H and W are any multiples of 8. The thumbnail is the mean of the whole picture over a grid: who
-restores a picture in parts hands every part that of the whole. The tone net is not in the file, nor are guards and tiling.
+restores a picture in parts hands every part that of the whole. The tone net is not in the file, nor are guards and
+tiling.
 
 MoFME's feed-forward blocks become 1x1 convolutions over (B, C, H, W), for runtimes that compile a fixed graph: of one
 of tokens they spend their time on moving data between layouts. What is constant is folded into the weights. The same
